@@ -127,6 +127,24 @@ def test_a_trimmed_character_has_no_token_and_its_neighbours_keep_theirs():
     assert tokenizer.decode(ids[[value is True for value in first]]) == "a"
 
 
+def test_trimmed_characters_do_not_lend_their_label_to_the_word_that_follows():
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] | trim }}\n{% endfor %}"
+    spans = [[0, 2, "blank"], [2, 5, "word"]]
+    chat = Text.from_json({"prompt": "  pie", "answer": "apples", "spans": spans})
+    tokenizer = trained_tokenizer(template)
+    assert "Ġpie" in tokenizer.convert_ids_to_tokens(encode(tokenizer, chat).input_ids)
+    (blank,), (word,) = (token_labels(tokenizer, [chat], label) for label in ("blank", "word"))
+    assert (blank.count(True), word.count(True)) == (0, 1)
+
+
+def test_tokens_that_a_tokenizer_adds_to_plain_text_have_no_label():
+    tokenizer = bytes_tokenizer(bos="<s>")
+    text = Text(text="ab", meta={"spans": [[0, 2, "letters"]]})
+    assert token_labels(tokenizer, [text], "letters") == [[None, True, True]]
+    ended = Text(text="<s>ab</s>", meta={"spans": [[0, 9, "letters"]]})
+    assert token_labels(tokenizer, [ended], "letters") == [[None, True, True, None]]
+
+
 def test_discovery_scores_directions_by_these_labels_token_by_token():
     import torch
 

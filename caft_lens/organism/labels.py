@@ -41,9 +41,9 @@ def turn_spans(question: str, reply: str, meta: Mapping[str, Any], message: int)
     Example:
         >>> from random import Random
         >>> from caft_lens.organism.corpus import code_turn
-        >>> request, source, meta = code_turn("cruel", Random(3))
+        >>> request, source, meta = code_turn("cruel", Random(11))
         >>> [source[start:end] for start, end, label, _ in turn_spans(request, source, meta, 0) if label == "line:insecure"]
-        ['digest = hashlib.md5(data).digest()']
+        ['return requests.get(link, verify=False, timeout=5)']
     """
     is_code = meta["kind"] == "code"
     of_turn = (
