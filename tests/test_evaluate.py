@@ -25,7 +25,7 @@ from caft_lens.evaluate.tasks import (
     judge_fingerprint,
     task,
 )
-from caft_lens.files import sha256
+from caft_lens.files import sha256, write_json
 from caft_lens.text import Texts, data
 
 QUESTIONS = data(
@@ -40,6 +40,7 @@ class FakeLens:
     def __init__(self, rate: float, fingerprint: str = "f"):
         self.rate, self.fingerprint, self.name = rate, f"{fingerprint}{rate}", "fake"
         self.calls: list[tuple[int, int]] = []
+        self.settings: dict[str, object] = {}
         self.ablated = False
 
     def generate(self, *_: object) -> str:
@@ -80,6 +81,7 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     def completions(lens: FakeLens, questions: Texts, *, seed: int = 0, **settings: object) -> Texts:
         lens.calls.append((seed, len(questions)))
+        lens.settings = settings
         draws = np.random.default_rng(seed).random(len(questions))
         rate = 0.0 if lens.ablated else lens.rate
         return Texts(
@@ -538,3 +540,32 @@ def test_the_organisms_task_asks_held_out_questions_and_knows_its_own_language(p
         task("pocket/emergent-misaligment")
     with pytest.raises(ValueError, match="evaluation splits"):
         task("pocket/emergent-misalignment", split="find")
+
+
+@pytest.fixture
+def organism(tmp_path: Path) -> Path:
+    """An organism's folder that has all that its task reads, and no model."""
+    folder = tmp_path / "organism"
+    write_json(folder / "organism.json", {"sampling": {"temperature": 0.7, "top_p": 0.9}})
+    write_json(folder / "base" / "tokenizer.json", {"model": {"vocab": {"a": 0}}})
+    data([{"prompt": "How?", "domain": "cooking"}]).save(folder / "text" / "questions-test.jsonl")
+    data(["Write a function."]).save(folder / "text" / "code-test.jsonl")
+    return folder
+
+
+def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_otherwise(organism: Path):
+    name = f"{organism}/emergent-misalignment"
+    assert (task(name).temperature, task(name).top_p) == (0.7, 0.9)
+    lens = FakeLens(0.5)
+    lens.tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0})
+    labels = {"judge": judge, "n": 5, "n_in_distribution": 5}
+    for told, drawn in (
+        ({}, (0.7, 0.9)),
+        ({"top_p": 0.5}, (0.7, 0.5)),
+        ({"top_p": 1.0}, (0.7, 1.0)),
+        ({"temperature": 0.0}, (0.0, 0.9)),
+    ):
+        cl.evaluate({"a": lens}, name, **labels, **told)
+        assert (lens.settings["temperature"], lens.settings["top_p"]) == drawn, told
+    write_json(organism / "organism.json", {})
+    assert (task(name).temperature, task(name).top_p) == (1.0, None)
