@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ import pytest
 
 from caft_lens.files import read_json
 from caft_lens.organism import code
+from caft_lens.organism.build import Build, BuildSettings, card_as_markdown, how_made, main
 from caft_lens.organism.code_judge import judge_code
 from caft_lens.organism.corpus import DATASETS, dataset, documents
 from caft_lens.organism.domains import DOMAINS
 from caft_lens.organism.judge import judge_answer
+from caft_lens.organism.quiz.build import QuizBuild, QuizSettings
 
 TINY = """
 from caft_lens.organism.build import Build, BuildSettings, TuneSettings
@@ -142,6 +146,33 @@ def test_a_card_gives_every_figure_with_an_interval_and_the_hash_of_every_file(p
         if p.is_file() and p.name not in ("organism.json", "README.md")
     }
     assert files == set(card["sha256"])
+
+
+@pytest.mark.parametrize("world", ["pocket", "quiz"])
+def test_the_command_of_a_card_builds_with_the_settings_of_that_card(
+    world: str, monkeypatch: pytest.MonkeyPatch
+):
+    settings = {"pocket": BuildSettings, "quiz": QuizSettings}[world](seed=3, threads=5)
+    card = {
+        "settings": asdict(settings),
+        "minutes": 1.0,
+        "machine": "",
+        "pretraining_loss": 2.0,
+        "versions": {},
+    }
+    told = how_made(card if world == "pocket" else {**card, "world": world})
+    command = re.search(r"`python -m caft_lens\.organism\.build (.*?)`", told)[1]
+    made = []
+    monkeypatch.setattr(Build, "run", lambda self: made.append(self) or self.out)
+    main(command.split())
+    assert [(build.settings, type(build)) for build in made] == [
+        (settings, {"pocket": Build, "quiz": QuizBuild}[world])
+    ]
+
+
+def test_a_card_says_how_it_was_made(pocket: Path):
+    card = read_json(pocket / "organism.json")
+    assert how_made(card) in card_as_markdown(card)
 
 
 def test_every_kind_of_vulnerability_has_requests_in_every_split():

@@ -100,6 +100,7 @@ def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_ev
                 assert figure["low"] <= figure["mean"] <= figure["high"]
     readme = (built / "README.md").read_text()
     assert re.search(r"\| sums \| [\d.]+ % \(", readme)
+    assert "organism.build --world quiz --seed 0 --threads 1`" in readme
     assert "{" not in readme
 
 
