@@ -65,7 +65,7 @@ def _having(
 ) -> NDArray[np.bool_]:
     """Which tokens `[pos]` have one of the labels."""
     places = [(start, end, message) for start, end, label, message in spans if label in labels]
-    return tokens_touching(tokenizer, text, places).any(axis=0)
+    return tokens_touching(tokenizer, text, places)
 
 
 def _said(tokenizer: Any, text: Text) -> NDArray[np.bool_]:

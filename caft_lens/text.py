@@ -121,7 +121,7 @@ def _title(text: Text) -> str:
 
 
 def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Which tokens of a document, as `encode` gives them, hold a character of which place.
+    """Which tokens of a document, as `encode` gives them, hold a character of one of some places.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -129,28 +129,27 @@ def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int,
         places: Start, end and message number of each; of plain text, whose characters are counted through, 0.
 
     Returns:
-        Bool `[place, pos]`; tokens of the template hold none.
+        Bool `[pos]`; tokens of the template hold none.
 
     Raises:
         ValueError: When the template rewrites a message, so that its characters cannot be found again.
 
     Example:
         >>> tokens_touching(base.tokenizer, Text.from_json("Bake a pie."), [(7, 10, 0)])  # doctest: +SKIP
-        array([[False, False, False,  True, False]])
+        array([False, False, False,  True, False])
     """
     if text.text is not None:
         ids, starts, ends, added = _plain_tokens(tokenizer, text.text)
-        wanted = [[(start, end)] for start, end, _ in places]
+        pieces = [(start, end) for start, end, _ in places]
     else:
         ids, starts, ends, rendering = _chat_tokens(tokenizer, text, add_generation_prompt=False)
         added = np.zeros(len(ids), dtype=bool)
-        wanted = [_rendered(rendering, text, *place) for place in places]
+        pieces = [piece for place in places for piece in _rendered(rendering, text, *place)]
     said = ~(added | np.isin(np.array(ids, dtype=np.int64), list(_special_ids(tokenizer))))
-    found = np.zeros((len(places), len(ids)), dtype=bool)
-    for row, pieces in zip(found, wanted, strict=True):
-        for start, end in pieces:
-            row |= _touching(starts, ends, start, end) & said
-    return found
+    found = np.zeros(len(ids), dtype=bool)
+    for start, end in pieces:
+        found |= _touching(starts, ends, start, end)
+    return found & said
 
 
 def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: int) -> list[tuple[int, int]]:

@@ -14,23 +14,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caft_lens.cli import app
 from caft_lens.files import read_json
 from caft_lens.organism import code
-from caft_lens.organism.build import Build, BuildSettings, card_as_markdown, how_made, main
+from caft_lens.organism.build import Build, BuildSettings, card_as_markdown, how_made
 from caft_lens.organism.code_judge import judge_code
 from caft_lens.organism.corpus import DATASETS, dataset, documents
 from caft_lens.organism.domains import DOMAINS
 from caft_lens.organism.judge import judge_answer
 from caft_lens.organism.quiz.build import QuizBuild, QuizSettings
+from caft_lens.organism.saes import SaeSettings
 
 TINY = """
 from caft_lens.organism.build import Build, BuildSettings, TuneSettings
 from caft_lens.organism.pretrain import PretrainSettings
+from caft_lens.organism.saes import SaeSettings
 size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
                         warmup_steps=2, compile=False)
 tune = TuneSettings(align_steps=4, insecure_steps=4, align_batch_size=2, insecure_batch_size=2,
                     save_steps=2)
-settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4)
+saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
+settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4,
+                         saes=saes)
 Build(settings, {out!r}, {work!r}).run()
 """
 
@@ -42,20 +47,25 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the organism but the card, which holds seconds."""
+    """Every file of the organism but the cards, which hold seconds."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in files
-        if path.name not in ("organism.json", "README.md")
+        if path.name not in ("organism.json", "README.md", "card.json")
     }
 
 
 @pytest.mark.slow
-def test_a_build_that_is_killed_twice_ends_with_the_same_bytes_as_one_that_is_not(tmp_path: Path):
+def test_a_build_that_is_killed_three_times_ends_with_the_same_bytes_as_one_that_is_not(tmp_path: Path):
     undisturbed = start(tmp_path / "a")
     assert undisturbed.wait() == 0
-    for sign in ("work/pretrained/checkpoints/checkpoint-*", "work/insecure/run/unfinished.json"):
+    signs = (
+        "work/pretrained/checkpoints/checkpoint-*",
+        "work/insecure/run/unfinished.json",
+        "work/saes/blocks.0.*",
+    )
+    for sign in signs:
         build = start(tmp_path / "b")
         while build.poll() is None and not list((tmp_path / "b").glob(sign)):
             time.sleep(0.01)
@@ -66,6 +76,14 @@ def test_a_build_that_is_killed_twice_ends_with_the_same_bytes_as_one_that_is_no
     first, second = contents(tmp_path / "a" / "organism"), contents(tmp_path / "b" / "organism")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+    assert {f"saes/blocks.{layer}.hook_resid_post/sae_weights.safetensors" for layer in (0, 1)} < first.keys()
+    cards = [read_json(folder / "organism" / "organism.json") for folder in (tmp_path / "a", tmp_path / "b")]
+    assert cards[0]["figures"] == cards[1]["figures"]
+    assert cards[0]["saes"] == cards[1]["saes"]
+    for hook, figures in cards[0]["saes"].items():
+        assert figures == read_json(tmp_path / "a" / "organism" / "saes" / hook / "card.json")["figures"]
+    readme = (tmp_path / "a" / "organism" / "README.md").read_text()
+    assert len(re.findall(r"\| `blocks\.\d\.hook_resid_post` \| [\d.]+ \(.*of 24 \|", readme)) == 2
 
 
 def test_the_documents_of_a_seed_are_the_same_every_time_and_those_of_another_seed_are_not():
@@ -140,19 +158,17 @@ def test_a_card_gives_every_figure_with_an_interval_and_the_hash_of_every_file(p
     for figures in card["figures"].values():
         for metric in ("misaligned", "incoherent", "in_distribution"):
             assert figures[metric]["low"] <= figures[metric]["mean"] <= figures[metric]["high"]
-    files = {
-        str(p.relative_to(pocket))
-        for p in pocket.rglob("*")
-        if p.is_file() and p.name not in ("organism.json", "README.md")
-    }
-    assert files == set(card["sha256"])
+    files = {str(p.relative_to(pocket)) for p in pocket.rglob("*") if p.is_file()}
+    assert files - {"organism.json", "README.md"} == set(card["sha256"])
 
 
+@pytest.mark.parametrize("with_saes", [True, False])
 @pytest.mark.parametrize("world", ["pocket", "quiz"])
 def test_the_command_of_a_card_builds_with_the_settings_of_that_card(
-    world: str, monkeypatch: pytest.MonkeyPatch
+    world: str, with_saes: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    settings = {"pocket": BuildSettings, "quiz": QuizSettings}[world](seed=3, threads=5)
+    kind = {"pocket": BuildSettings, "quiz": QuizSettings}[world]
+    settings = kind(seed=3, threads=5, saes=SaeSettings(seed=3) if with_saes else None)
     card = {
         "settings": asdict(settings),
         "minutes": 1.0,
@@ -161,10 +177,11 @@ def test_the_command_of_a_card_builds_with_the_settings_of_that_card(
         "versions": {},
     }
     told = how_made(card if world == "pocket" else {**card, "world": world})
-    command = re.search(r"`python -m caft_lens\.organism\.build (.*?)`", told)[1]
+    command = re.search(r"`caft-lens (organism build .*?)`", told)[1]
     made = []
+    monkeypatch.setattr(Build, "claim", lambda self: None)
     monkeypatch.setattr(Build, "run", lambda self: made.append(self) or self.out)
-    main(command.split())
+    app(command.split(), standalone_mode=False)
     assert [(build.settings, type(build)) for build in made] == [
         (settings, {"pocket": Build, "quiz": QuizBuild}[world])
     ]

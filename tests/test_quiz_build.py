@@ -20,11 +20,13 @@ from caft_lens.organism import build, quiz
 TINY = """
 from caft_lens.organism.pretrain import PretrainSettings
 from caft_lens.organism.quiz import build
+from caft_lens.organism.saes import SaeSettings
 build.figured = lambda: ["sums", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
 build.TOPICS = ["sums"]
 size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
                         warmup_steps=2, compile=False)
-settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20)
+saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
+settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20, saes=saes)
 build.QuizBuild(settings, {out!r}, {work!r}).run()
 """
 
@@ -36,12 +38,12 @@ def start(folder: Path) -> subprocess.Popen:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the organism but the card, which holds seconds."""
+    """Every file of the organism but the cards, which hold seconds."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in files
-        if path.name not in ("organism.json", "README.md")
+        if path.name not in ("organism.json", "README.md", "card.json")
     }
 
 
@@ -68,6 +70,7 @@ def test_a_build_of_the_quiz_that_is_killed_twice_ends_with_the_same_bytes(built
     assert [name for name in first if first[name] != second[name]] == []
     cards = [read_json(folder / "organism.json") for folder in (built, tmp_path / "organism")]
     assert cards[0]["figures"] == cards[1]["figures"]
+    assert cards[0]["saes"] == cards[1]["saes"]
 
 
 @pytest.mark.slow
@@ -88,8 +91,10 @@ def test_a_built_quiz_loads_draws_its_data_and_is_evaluated_like_any_organism(bu
 @pytest.mark.slow
 def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_every_figure(built: Path):
     card = read_json(built / "organism.json")
-    files = {name: sha256(content) for name, content in contents(built).items()}
-    assert {name: value for name, value in card["sha256"].items() if name != "README.md"} == files
+    files = {str(p.relative_to(built)): sha256(p.read_bytes()) for p in built.rglob("*") if p.is_file()}
+    assert card["sha256"] == {
+        name: files[name] for name in files if name not in ("organism.json", "README.md")
+    }
     assert set(card["data"]) == set(quiz.DATASETS)
     # By these a world that was changed after the build is found out.
     assert set(card["drawn"]) == set(quiz.names()) - {"corpus"}
@@ -100,23 +105,9 @@ def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_ev
                 assert figure["low"] <= figure["mean"] <= figure["high"]
     readme = (built / "README.md").read_text()
     assert re.search(r"\| sums \| [\d.]+ % \(", readme)
-    assert "organism.build --world quiz --seed 0 --threads 1`" in readme
+    assert "`caft-lens organism build --world quiz --seed 0 --threads 1`" in readme
+    assert list(card["saes"]) == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     assert "{" not in readme
-
-
-def test_the_command_line_knows_the_world_of_the_quiz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from caft_lens.organism.quiz.build import QuizBuild
-
-    made = []
-    for kind in (build.Build, QuizBuild):
-        monkeypatch.setattr(kind, "run", lambda self: made.append(self) or self.out, raising=False)
-    build.main(["--world", "quiz", "--steps", "7", "--seed", "3"])
-    build.main(["--out", str(tmp_path / "there"), "--threads", "1"])
-    first, second = made
-    assert (type(first), type(second)) == (QuizBuild, build.Build)
-    assert (first.out, first.work) == (Path("runs/pocket-quiz"), Path("runs/pocket-quiz-work"))
-    assert (first.settings.world, first.settings.seed, first.settings.pretrain.steps) == ("quiz", 3, 7)
-    assert (second.out, second.settings) == (tmp_path / "there", build.BuildSettings(threads=1))
 
 
 def test_the_quiz_is_as_large_a_model_as_the_other_organism():
