@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from caft_lens import lazy
-from caft_lens.activations import Moments, activation_difference, stream
+from caft_lens.activations import Moments, activation_difference, provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.evaluate.statistics import CONFIDENCE
@@ -233,13 +233,10 @@ def discovery(
     }
     has = units.matrix(hooks[0])[1]
     about = {
-        "model": lens.name,
-        "fingerprint": lens.fingerprint,
-        "data": {"name": texts.name, "fingerprint": texts.fingerprint},
+        **provenance(lens, texts, roles),
         "unit": units.unit,
         "positive": int(has.sum()),
         "negative": int((~has).sum()),
-        "roles": None if roles is None else [roles] if isinstance(roles, str) else list(roles),
         "threshold": threshold,
         "n_random": n_random,
         "seed": seed,
