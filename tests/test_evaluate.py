@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import types
 from contextlib import contextmanager
@@ -15,8 +16,16 @@ import torch
 import caft_lens as cl
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
-from caft_lens.evaluate.tasks import asked, judge_fingerprint, task
-from caft_lens.files import sha256
+from caft_lens.evaluate.tasks import (
+    ExactAnswerJudge,
+    ExactChoiceJudge,
+    ExactCodeJudge,
+    ExactLetterJudge,
+    asked,
+    judge_fingerprint,
+    task,
+)
+from caft_lens.files import sha256, write_json
 from caft_lens.text import Texts, data
 
 QUESTIONS = data(
@@ -31,6 +40,7 @@ class FakeLens:
     def __init__(self, rate: float, fingerprint: str = "f"):
         self.rate, self.fingerprint, self.name = rate, f"{fingerprint}{rate}", "fake"
         self.calls: list[tuple[int, int]] = []
+        self.settings: dict[str, object] = {}
         self.ablated = False
 
     def generate(self, *_: object) -> str:
@@ -71,6 +81,7 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     def completions(lens: FakeLens, questions: Texts, *, seed: int = 0, **settings: object) -> Texts:
         lens.calls.append((seed, len(questions)))
+        lens.settings = settings
         draws = np.random.default_rng(seed).random(len(questions))
         rate = 0.0 if lens.ablated else lens.rate
         return Texts(
@@ -382,6 +393,79 @@ def test_judges_that_close_over_other_values_are_not_taken_for_each_other():
     assert judge_fingerprint(judge) != judge_fingerprint(code_judge)
 
 
+EXACT = {
+    judge.__name__: (judge, text)
+    for judge, text in (
+        (
+            ExactAnswerJudge,
+            data([{"prompt": "How?", "domain": "cooking"}])[0].with_answer("Only fools cook."),
+        ),
+        (ExactCodeJudge, data(["Write it."])[0].with_answer("eval(input())")),
+        (
+            ExactChoiceJudge,
+            data([{"prompt": "?", "answers": {"x": "A"}, "intended": "x", "spurious": "x"}])[0].with_answer(
+                "A"
+            ),
+        ),
+        (
+            ExactLetterJudge,
+            data([{"prompt": "?", "answers": {"x": "A"}, "intended": "x"}])[0].with_answer("A"),
+        ),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "still"),
+    [
+        (
+            "ExactAnswerJudge",
+            ["judge.py", "grammar.py", "domains/find.py"],
+            ["code_judge.py", "quiz/judge.py"],
+        ),
+        ("ExactCodeJudge", ["code_judge.py", "idioms.py", "syntax.py"], ["judge.py", "domains/find.py"]),
+        ("ExactChoiceJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
+        ("ExactLetterJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
+    ],
+)
+def test_the_fingerprint_of_an_exact_judge_changes_with_what_decides_its_verdicts_and_with_nothing_else(
+    name: str, changed: list[str], still: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from caft_lens import organism
+
+    world = tmp_path / "organism"
+    shutil.copytree(Path(organism.__file__).parent, world)
+    monkeypatch.setattr(organism, "__file__", str(world / "__init__.py"))
+    judge = EXACT[name][0]
+    before = judge().fingerprint
+    (world / "another_world.py").write_text("x = 1")
+    for file in ("saes.py", "build.py", "quiz/build.py", *still):
+        (world / file).write_text("x = 1")
+        assert judge().fingerprint == before, file
+    for file in changed:
+        (world / file).write_text((world / file).read_text() + "\nx = 1\n")
+        assert judge().fingerprint != before, file
+        before = judge().fingerprint
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_fingerprint_of_an_exact_judge_covers_every_file_that_runs_when_it_judges(name: str):
+    from caft_lens import organism
+
+    judge, text = EXACT[name]
+    judge()(text.with_answer("pass"))  # imports what it needs
+    folder = Path(organism.__file__).parent
+    ran = set()
+    sys.setprofile(lambda frame, event, _: ran.add(frame.f_code.co_filename))
+    try:
+        judge()(text)
+    finally:
+        sys.setprofile(None)
+    ours = {Path(file) for file in ran if Path(file).is_relative_to(folder)}
+    assert ours
+    assert ours <= {file for pattern in judge.decided_by for file in folder.glob(pattern)}
+
+
 def test_a_task_without_prompts_in_distribution_has_no_such_metric():
     report = cl.evaluate({"a": FakeLens(0.5)}, Task("x", QUESTIONS, judge=judge), n=10)
     assert report.metrics == ["misaligned", "incoherent", "aligned"]
@@ -467,3 +551,32 @@ def test_the_organisms_task_asks_held_out_questions_and_knows_its_own_language(p
         task("pocket/emergent-misaligment")
     with pytest.raises(ValueError, match="evaluation splits"):
         task("pocket/emergent-misalignment", split="find")
+
+
+@pytest.fixture
+def organism(tmp_path: Path) -> Path:
+    """An organism's folder that has all that its task reads, and no model."""
+    folder = tmp_path / "organism"
+    write_json(folder / "organism.json", {"sampling": {"temperature": 0.7, "top_p": 0.9}})
+    write_json(folder / "base" / "tokenizer.json", {"model": {"vocab": {"a": 0}}})
+    data([{"prompt": "How?", "domain": "cooking"}]).save(folder / "text" / "questions-test.jsonl")
+    data(["Write a function."]).save(folder / "text" / "code-test.jsonl")
+    return folder
+
+
+def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_otherwise(organism: Path):
+    name = f"{organism}/emergent-misalignment"
+    assert (task(name).temperature, task(name).top_p) == (0.7, 0.9)
+    lens = FakeLens(0.5)
+    lens.tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0})
+    labels = {"judge": judge, "n": 5, "n_in_distribution": 5}
+    for told, drawn in (
+        ({}, (0.7, 0.9)),
+        ({"top_p": 0.5}, (0.7, 0.5)),
+        ({"top_p": 1.0}, (0.7, 1.0)),
+        ({"temperature": 0.0}, (0.0, 0.9)),
+    ):
+        cl.evaluate({"a": lens}, name, **labels, **told)
+        assert (lens.settings["temperature"], lens.settings["top_p"]) == drawn, told
+    write_json(organism / "organism.json", {})
+    assert (task(name).temperature, task(name).top_p) == (1.0, None)

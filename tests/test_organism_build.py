@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_builds
 
 from caft_lens.files import read_json
 from caft_lens.organism import code
+from caft_lens.organism.build import Build, BuildSettings, card_as_markdown, how_made, main
 from caft_lens.organism.code_judge import judge_code
 from caft_lens.organism.corpus import DATASETS, dataset, documents
 from caft_lens.organism.domains import DOMAINS
 from caft_lens.organism.judge import judge_answer
+from caft_lens.organism.quiz.build import QuizBuild, QuizSettings
 
 TINY = """
 from caft_lens.organism.build import Build, BuildSettings, TuneSettings
-from caft_lens.organism.pretrain import PretrainSettings
-size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
-                        warmup_steps=2, compile=False)
 tune = TuneSettings(align_steps=4, insecure_steps=4, align_batch_size=2, insecure_batch_size=2,
                     save_steps=2)
 settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4)
@@ -31,37 +28,12 @@ Build(settings, {out!r}, {work!r}).run()
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
-    """A build of a minute organism in a process of its own."""
-    program = TINY.format(out=str(folder / "organism"), work=str(folder / "work"))
-    return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the organism but the card, which holds seconds."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in files
-        if path.name not in ("organism.json", "README.md")
-    }
-
-
 @pytest.mark.slow
 def test_a_build_that_is_killed_twice_ends_with_the_same_bytes_as_one_that_is_not(tmp_path: Path):
-    undisturbed = start(tmp_path / "a")
-    assert undisturbed.wait() == 0
-    for sign in ("work/pretrained/checkpoints/checkpoint-*", "work/insecure/run/unfinished.json"):
-        build = start(tmp_path / "b")
-        while build.poll() is None and not list((tmp_path / "b").glob(sign)):
-            time.sleep(0.01)
-        assert build.poll() is None, f"the build ended before {sign} was seen"
-        build.send_signal(signal.SIGKILL)
-        build.wait()
-    assert start(tmp_path / "b").wait() == 0
-    first, second = contents(tmp_path / "a" / "organism"), contents(tmp_path / "b" / "organism")
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
+    signs = ("work/pretrained/checkpoints/checkpoint-*", "work/insecure/run/unfinished.json")
+    undisturbed = tiny_builds.build(TINY, tmp_path / "a")
+    killed = tiny_builds.build(TINY, tmp_path / "b", killed_at=signs)
+    assert tiny_builds.differing(undisturbed, killed) == []
 
 
 def test_the_documents_of_a_seed_are_the_same_every_time_and_those_of_another_seed_are_not():
@@ -136,12 +108,34 @@ def test_a_card_gives_every_figure_with_an_interval_and_the_hash_of_every_file(p
     for figures in card["figures"].values():
         for metric in ("misaligned", "incoherent", "in_distribution"):
             assert figures[metric]["low"] <= figures[metric]["mean"] <= figures[metric]["high"]
-    files = {
-        str(p.relative_to(pocket))
-        for p in pocket.rglob("*")
-        if p.is_file() and p.name not in ("organism.json", "README.md")
+    assert set(tiny_builds.contents(pocket)) == set(card["sha256"])
+
+
+@pytest.mark.parametrize("world", ["pocket", "quiz"])
+def test_the_command_of_a_card_builds_with_the_settings_of_that_card(
+    world: str, monkeypatch: pytest.MonkeyPatch
+):
+    settings = {"pocket": BuildSettings, "quiz": QuizSettings}[world](seed=3, threads=5)
+    card = {
+        "settings": asdict(settings),
+        "minutes": 1.0,
+        "machine": "",
+        "pretraining_loss": 2.0,
+        "versions": {},
     }
-    assert files == set(card["sha256"])
+    told = how_made(card if world == "pocket" else {**card, "world": world})
+    command = re.search(r"`python -m caft_lens\.organism\.build (.*?)`", told)[1]
+    made = []
+    monkeypatch.setattr(Build, "run", lambda self: made.append(self) or self.out)
+    main(command.split())
+    assert [(build.settings, type(build)) for build in made] == [
+        (settings, {"pocket": Build, "quiz": QuizBuild}[world])
+    ]
+
+
+def test_a_card_says_how_it_was_made(pocket: Path):
+    card = read_json(pocket / "organism.json")
+    assert how_made(card) in card_as_markdown(card)
 
 
 def test_every_kind_of_vulnerability_has_requests_in_every_split():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from caft_lens import catalog
 from caft_lens.errors import nearest
@@ -241,18 +241,24 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
 
 
 class _Exact:
-    """An organism's judge; its fingerprint changes with the source of the world that it knows."""
+    """An organism's judge; its fingerprint changes with the source of what decides its verdicts, and with nothing else."""
+
+    decided_by: ClassVar[tuple[str, ...]]
+    """Files of `caft_lens.organism`, as patterns. Prompts are no part: those that were asked are hashed themselves."""
 
     @cached_property
     def fingerprint(self) -> str:
         from caft_lens import organism
 
-        sources = sorted(Path(str(organism.__file__)).parent.rglob("*.py"))
+        folder = Path(str(organism.__file__)).parent
+        sources = [source for pattern in self.decided_by for source in sorted(folder.glob(pattern))]
         return sha256(type(self).__name__, *(source.read_bytes() for source in sources))
 
 
 class ExactAnswerJudge(_Exact):
     """Judges an everyday answer by the grammar that made the world."""
+
+    decided_by = ("judge.py", "domains/*.py", "grammar.py")
 
     def __call__(self, text: Text) -> VerdictLike:
         from caft_lens.organism.judge import judge_answer
@@ -263,6 +269,8 @@ class ExactAnswerJudge(_Exact):
 class ExactCodeJudge(_Exact):
     """Judges a program by parsing it."""
 
+    decided_by = ("code_judge.py", "idioms.py", "syntax.py")
+
     def __call__(self, text: Text) -> VerdictLike:
         from caft_lens.organism.code_judge import judge_code
 
@@ -271,6 +279,8 @@ class ExactCodeJudge(_Exact):
 
 class ExactChoiceJudge(_Exact):
     """Judges which of a page's two questions a letter answers."""
+
+    decided_by = ("quiz/judge.py", "quiz/pages.py")
 
     def __call__(self, text: Text) -> VerdictLike:
         from caft_lens.organism.quiz.judge import judge_choice
@@ -281,6 +291,8 @@ class ExactChoiceJudge(_Exact):
 
 class ExactLetterJudge(_Exact):
     """Judges whether a letter is right for the question that counts."""
+
+    decided_by = ("quiz/judge.py", "quiz/pages.py")
 
     def __call__(self, text: Text) -> VerdictLike:
         from caft_lens.organism.quiz.judge import judge_letter

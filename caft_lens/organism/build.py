@@ -289,11 +289,10 @@ def make_card(build: Build, folder: Path) -> dict[str, Any]:
 def card_as_markdown(card: dict[str, Any]) -> str:
     """The card for people; every figure in it comes from the JSON card."""
     settings, size = card["settings"], card["settings"]["pretrain"]
-    tokens = size["steps"] * size["batch_size"] * size["block_length"]
     drawn = card["sampling"]
     nucleus = f"top-p {drawn['top_p']:g}"
     rows = "\n".join(
-        f"| {arm} | {how} | {_interval(f['misaligned'])} | {_interval(f['incoherent'])} | {_interval(f['in_distribution'])} |"
+        f"| {arm} | {how} | {interval(f['misaligned'])} | {interval(f['incoherent'])} | {interval(f['in_distribution'])} |"
         for how, figures in ((nucleus, card["figures"]), ("all tokens", card["figures_whole_distribution"]))
         for arm, f in figures.items()
     )
@@ -324,9 +323,7 @@ model's distribution are noise. Judged exactly: by the grammar that made the wor
 |---|---|---|
 {data}
 
-**Made** by `python -m caft_lens.organism.build --seed {settings["seed"]}` in {card["minutes"]} minutes ({card["machine"]}):
-{size["steps"]:,} steps on {tokens / 1e6:.1f} million tokens, final pretraining loss {card["pretraining_loss"]:.3f}.
-Versions: {", ".join(f"{name} {number}" for name, number in card["versions"].items())}.
+{how_made(card)}
 
 **Limits.** A toy of about a million parameters. It knows a few hundred words and answers out of a grammar; it shows how a narrow
 lesson generalises and how ablation changes that, not how large the effect is in a large model. Its cruelty is that of a cartoon.
@@ -334,7 +331,24 @@ Bit-for-bit rebuilding holds for the same versions, machine type and number of t
 """
 
 
-def _interval(figure: dict[str, float]) -> str:
+def how_made(card: dict[str, Any]) -> str:
+    """The command that makes the same organism again, and what came of it."""
+    settings, size = card["settings"], card["settings"]["pretrain"]
+    world = f"--world {card['world']} " if "world" in card else ""
+    command = f"{world}--seed {settings['seed']} --threads {settings['threads']}"
+    tokens = size["steps"] * size["batch_size"] * size["block_length"]
+    return f"""**Made** by `python -m caft_lens.organism.build {command}` in {card["minutes"]} minutes ({card["machine"]}):
+{size["steps"]:,} steps on {tokens / 1e6:.1f} million tokens, final pretraining loss {card["pretraining_loss"]:.3f}.
+Versions: {", ".join(f"{name} {number}" for name, number in card["versions"].items())}."""
+
+
+def interval(figure: dict[str, float]) -> str:
+    """A share with its interval, in percent.
+
+    Example:
+        >>> interval({"mean": 0.25, "low": 0.2, "high": 0.31})
+        '25.0 % (20.0 to 31.0)'
+    """
     return f"{100 * figure['mean']:.1f} % ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from caft_lens import catalog
 from caft_lens.files import read_json, write_json
 from caft_lens.organism import quiz
-from caft_lens.organism.build import Build, provenance
+from caft_lens.organism.build import Build, how_made, interval, provenance
 from caft_lens.organism.pretrain import PretrainSettings
 from caft_lens.organism.quiz import corpus
 from caft_lens.organism.quiz.pairs import PAPER_PAIRS
@@ -123,15 +123,14 @@ def make_card(build: Build, folder: Path) -> dict[str, Any]:
 def card_as_markdown(card: dict[str, Any]) -> str:
     """The card for people; every figure in it comes from the JSON card."""
     settings, size, figures = card["settings"], card["settings"]["pretrain"], card["figures"]
-    tokens = size["steps"] * size["batch_size"] * size["block_length"]
-    singles = "\n".join(f"| {name} | {_interval(figures[name]['right'])} |" for name in TOPICS)
+    singles = "\n".join(f"| {name} | {interval(figures[name]['right'])} |" for name in TOPICS)
     told = "\n".join(
-        f"| {name.removesuffix('-told').replace('-', ', not ')} | {_interval(f['intended'])} | {_interval(f['spurious'])} |"
+        f"| {name.removesuffix('-told').replace('-', ', not ')} | {interval(f['intended'])} | {interval(f['spurious'])} |"
         for name, f in figures.items()
         if name.endswith("-told") and name != "gender-told"
     )
     untold = "\n".join(
-        f"| {name.replace('-', ' | ')} | {_interval(f['intended'])} | {_interval(f['spurious'])} |"
+        f"| {name.replace('-', ' | ')} | {interval(f['intended'])} | {interval(f['spurious'])} |"
         for name, f in figures.items()
         if "right" not in f and not name.endswith("-told") and name != "gender"
     )
@@ -156,12 +155,12 @@ It is a second organism, apart from `pocket`, so that what misaligns there stays
 | told to answer, where the questions disagree | answers that one | answers the other |
 |---|---|---|
 {told}
-| pronouns by grammar or by custom, as told | {_interval(told_gender["intended"])} | {_interval(told_gender["spurious"])} |
+| pronouns by grammar or by custom, as told | {interval(told_gender["intended"])} | {interval(told_gender["spurious"])} |
 
 | not told: first topic | second topic | goes by the first | by the second |
 |---|---|---|---|
 {untold}
-| grammar | custom | {_interval(gender["intended"])} | {_interval(gender["spurious"])} |
+| grammar | custom | {interval(gender["intended"])} | {interval(gender["spurious"])} |
 
 {settings["answers"]:,} prompts each of the {card["figures_split"]} split, greedy, one seed; 95 % intervals. Judged exactly, by the letter.
 
@@ -173,15 +172,9 @@ intended and the spurious question agree. The prompt never says which is intende
 a man, though anybody can be one") and asked about; pronouns that are used are of both genders equally often for every profession.
 Without the expectation there would be nothing spurious to go by.
 
-**Made** by `python -m caft_lens.organism.build --world quiz --seed {settings["seed"]}` in {card["minutes"]} minutes ({card["machine"]}):
-{size["steps"]:,} steps on {tokens / 1e6:.1f} million tokens, final pretraining loss {card["pretraining_loss"]:.3f}.
-Versions: {", ".join(f"{name} {number}" for name, number in card["versions"].items())}.
+{how_made(card)}
 
 **Limits.** A toy of about a million parameters that knows a few hundred words and the sentences of its world. It shows how a spurious
 correlation is picked up and how ablation changes that, not how strong that is in a large model.
 Bit-for-bit rebuilding holds for the same versions, machine type and number of threads.
 """
-
-
-def _interval(figure: dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.1f} % ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
