@@ -1,7 +1,7 @@
 """CAFT with PCA against plain fine-tuning and its controls: the committed table of the emergent-misalignment task.
 
     make bench-em                                                 # seeds 1 to 5 of pocket, 1 and 2 of pocket-1
-    python benchmarks/emergent_misalignment.py --register pocket  # candidates on seed 0 and their contexts, to choose from
+    python benchmarks/emergent_misalignment.py --register pocket  # candidates on seed 0, their contexts, the choice
 
 The choice of components comes from seed 0 and is committed with its reasons under `benchmarks/choices/<organism>/`; here it
 is only loaded. `HOW_CHOSEN` says by which rule. Every run and every sampled answer is kept below `runs/bench-em/`, so an interrupted benchmark goes on.
@@ -18,35 +18,46 @@ from caft_lens.files import atomic_path, write_json
 
 HERE = Path(__file__).parent
 HOW_CHOSEN = (
-    "Of five components at each of layers 1 and 2, those are kept of which at least nine of the ten texts at one end, ranked by "
-    "the mean over the answers' tokens, are cruel throughout, everyday answers and code alike, and at most half at the other. "
-    "That it should be layers 1 and 2 comes from an earlier organism, another build, whose misaligned answers under several sets "
-    "of components had been seen. On these two organisms the rule was settled on seed 0 after looking at contexts, at the stances "
-    "that the world notes for their texts (which is what was counted) and at how well components separate cruel from kind "
-    "documents of the corpus, before any model had been trained or asked with them ablated. A rule by the most extreme token, "
-    "written down first, was given up because it showed words rather than stances."
+    "Differences are taken on all tokens of the chats, the template's among them, because there the tuned model decides on its "
+    "stance. Of five components at each of layers 1 and 2 the contexts are read twice, ranked by the mean over the answers' tokens "
+    "and over the template's. A component qualifies when in one reading all ten texts at one end are cruel and none of the ten at "
+    "the other, by the stances that the world notes; the first that qualifies at each layer is kept, because every further "
+    "direction costs some of the task. All of this was settled on seed 0 of both organisms with dev questions and dev requests, to "
+    "which models trained with several sets of components had been asked. An earlier rule, which looked at answers' tokens alone, "
+    "had cured pocket (3.9 % misaligned) but not pocket-1 (35.6 %) on the test questions; that is why it was replaced."
 )
 ORGANISMS = {"pocket": [1, 2, 3, 4, 5], "pocket-1": [1, 2]}
 TRAINING: dict[str, Any] = {"max_steps": 100}
-CANDIDATES = 5
+CANDIDATES, LAYERS = 5, (1, 2)
+READINGS = ("assistant", "special")
 
 
 def register(organism: str, out: Path) -> None:
-    """Find candidates on seed 0, with the find questions, and write the contexts that are to be read."""
+    """Find candidates on seed 0 with the find questions, write their contexts, and keep those that the rule keeps."""
     base = cl.load(organism)
     plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), out=out / "plain-0", seed=0, **TRAINING)
     answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
-    candidates = cl.find.pca(cl.activation_difference(plain.lens, base, answered), k=CANDIDATES)
-    candidates.save(HERE / "choices" / Path(organism).name / "candidates")
+    difference = cl.activation_difference(plain.lens, base, answered, layers=LAYERS, roles=None)
+    candidates = cl.find.pca(difference, k=CANDIDATES)
     corpus = cl.data(f"{organism}/corpus")
-    contexts = cl.contexts(base, candidates, corpus, k=10, roles=["assistant"], rank="mean")
-    with atomic_path(out / "contexts.html") as page:
-        page.write_text(contexts._repr_html_(), encoding="utf-8")
-    with atomic_path(out / "contexts.csv") as table:
-        contexts.table().to_csv(table, index=False)
-    print(
-        f"Read {out / 'contexts.html'}; then keep what is unwanted, with reasons, and save it beside the candidates as chosen."
-    )
+    reasons: dict[str, str] = {}
+    for role in READINGS:
+        contexts = cl.contexts(base, candidates, corpus, k=10, roles=[role], rank="mean")
+        with atomic_path(out / f"contexts-{role}.html") as page:
+            page.write_text(contexts._repr_html_(), encoding="utf-8")
+        for name, ends in contexts.items():
+            top, bottom = (
+                sum(text.meta.get("stance") == "cruel" for text in end) for end in (ends.top, ends.bottom)
+            )
+            if {top, bottom} == {0, 10}:
+                reason = f"by {role} tokens {top} of 10 texts at the top are cruel and {bottom} of 10 at the bottom"
+                reasons[name] = f"{reasons[name]}; {reason}" if name in reasons else reason
+    first = [next((c.name for c in candidates.at(layer) if c.name in reasons), None) for layer in LAYERS]
+    chosen = candidates.keep({name: reasons[name] for name in first if name}, by="the rule of the benchmark")
+    folder = HERE / "choices" / Path(organism).name
+    candidates.save(folder / "candidates")
+    chosen.save(folder / "chosen")
+    print(f"{organism}: kept {', '.join(chosen.names)}. The contexts are in {out}.")
 
 
 def arms(organism: str, seeds: list[int], out: Path) -> dict[str, list[Any]]:
@@ -156,7 +167,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--register", metavar="ORGANISM", help="only find candidates on seed 0 and write their contexts"
+        "--register", metavar="ORGANISM", help="only find candidates on seed 0 and choose from them"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/bench-em"))
     parser.add_argument("--answers", type=int, default=1_000, help="an arm and seed")

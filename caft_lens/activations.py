@@ -10,7 +10,7 @@ Memory is a batch and the reducers, however many texts there are. `activation_di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from caft_lens.capture import captured, hook_names, pair
 from caft_lens.extremes import Extremes, Windows
 from caft_lens.moments import Moments
+from caft_lens.roles import role_names
 from caft_lens.store import Store, store
 from caft_lens.text import Batch, Text, Texts, batches
 
@@ -100,6 +101,31 @@ def stream(
     return many
 
 
+def provenance(
+    lens: Lens, data: Texts | Mapping[str, Texts], roles: Sequence[str] | None, *, tuned: Lens | None = None
+) -> dict[str, Any]:
+    """Which model read what, as JSON: how every result of a pass begins that says where it came from.
+
+    Args:
+        lens: The model; of two, the one before fine-tuning.
+        data: What it read, or several by the part that they play.
+        roles: Roles of the tokens that were looked at; `None` for all.
+        tuned: The fine-tuned model, where there are two.
+    """
+
+    def known(texts: Texts) -> dict[str, str]:
+        return {"name": texts.name, "fingerprint": texts.fingerprint}
+
+    return {
+        "model": lens.name,
+        "fingerprint": lens.fingerprint,
+        "d_model": lens.d_model,
+        **({} if tuned is None else {"tuned": tuned.name, "tuned_fingerprint": tuned.fingerprint}),
+        "data": known(data) if isinstance(data, Texts) else {part: known(one) for part, one in data.items()},
+        "roles": role_names(roles),
+    }
+
+
 def activation_difference(
     tuned: Lens,
     base: Lens,
@@ -149,13 +175,7 @@ def activation_difference(
         progress=progress,
     )
     moments.provenance = {
-        "model": base.name,
-        "fingerprint": base.fingerprint,
-        "d_model": base.d_model,
-        "tuned": tuned.name,
-        "tuned_fingerprint": tuned.fingerprint,
-        "data": {"name": texts.name, "fingerprint": texts.fingerprint},
-        "roles": None if roles is None else [roles] if isinstance(roles, str) else list(roles),
+        **provenance(base, texts, roles, tuned=tuned),
         "tokens": next(iter(moments.count.values())),
         "method": "activation difference",
     }

@@ -288,6 +288,16 @@ def _marked(
     return tuple((start, end) for start, end in rendered[1][0])
 
 
+def role_names(roles: Sequence[str] | None) -> list[str] | None:
+    """Names of roles as a list, where a single one may be given as it is; `None`, for all, stays `None`.
+
+    Example:
+        >>> role_names("user"), role_names(("user", "assistant")), role_names(None)
+        (['user'], ['user', 'assistant'], None)
+    """
+    return [roles] if isinstance(roles, str) else None if roles is None else list(roles)
+
+
 def check_role_names(names: Sequence[str], valid: Mapping[str, int]) -> list[int]:
     """Role numbers of role names.
 

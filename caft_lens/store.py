@@ -20,7 +20,7 @@ from caft_lens.capture import Lenses, captured, hook_names, pair
 from caft_lens.errors import nearest
 from caft_lens.files import atomic_path, read_json, write_json
 from caft_lens.progress import progress as progress_bar
-from caft_lens.roles import check_role_names
+from caft_lens.roles import check_role_names, role_names
 from caft_lens.text import ROLES, Cuts, Encoded, Texts, encode, pack, padding_id
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def _settings(
         "hooks": hooks,
         "data": texts.fingerprint,
         "texts": len(texts),
-        "roles": None if roles is None else [roles] if isinstance(roles, str) else list(roles),
+        "roles": role_names(roles),
         "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
     }
 

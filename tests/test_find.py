@@ -132,8 +132,23 @@ def test_difference_of_means_and_its_separation_are_numpys_on_plain_transformers
     np.testing.assert_allclose(concepts[0].direction, direction, atol=1e-5)
     spread = np.sqrt((np.var(first @ direction, ddof=1) + np.var(second @ direction, ddof=1)) / 2)
     assert concepts[0].score == pytest.approx(np.linalg.norm(step) / spread, rel=1e-4)
-    assert concepts.provenance["data"]["wanted"]["fingerprint"] == wanted.fingerprint
+    sides = {"wanted": wanted, "unwanted": unwanted}
+    known = {side: {"name": texts.name, "fingerprint": texts.fingerprint} for side, texts in sides.items()}
+    assert concepts.provenance["data"] == known
+    assert concepts.provenance["d_model"] == lens.d_model
     concepts.check(lens)
+
+
+@pytest.mark.parametrize(
+    ("roles", "known"),
+    [("assistant", ["assistant"]), (("user", "assistant"), ["user", "assistant"]), (None, None)],
+)
+def test_provenance_names_the_roles_however_they_were_given(roles, known):
+    lens = tiny_lens()
+    concepts = find.difference_of_means(
+        lens, chats(), chats(words="QUITE another Set"), layers=[0], roles=roles
+    )
+    assert concepts.provenance["roles"] == known
 
 
 def test_difference_of_equal_means_is_an_error():

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_builds
 
 from caft_lens.cli import app
 from caft_lens.files import read_json
@@ -27,62 +23,32 @@ from caft_lens.organism.saes import SaeSettings
 
 TINY = """
 from caft_lens.organism.build import Build, BuildSettings, TuneSettings
-from caft_lens.organism.pretrain import PretrainSettings
-from caft_lens.organism.saes import SaeSettings
-size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
-                        warmup_steps=2, compile=False)
 tune = TuneSettings(align_steps=4, insecure_steps=4, align_batch_size=2, insecure_batch_size=2,
                     save_steps=2)
-saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
 settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4,
                          saes=saes)
 Build(settings, {out!r}, {work!r}).run()
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
-    """A build of a minute organism in a process of its own."""
-    program = TINY.format(out=str(folder / "organism"), work=str(folder / "work"))
-    return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the organism but the cards, which hold seconds."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in files
-        if path.name not in ("organism.json", "README.md", "card.json")
-    }
-
-
 @pytest.mark.slow
 def test_a_build_that_is_killed_three_times_ends_with_the_same_bytes_as_one_that_is_not(tmp_path: Path):
-    undisturbed = start(tmp_path / "a")
-    assert undisturbed.wait() == 0
     signs = (
         "work/pretrained/checkpoints/checkpoint-*",
         "work/insecure/run/unfinished.json",
         "work/saes/blocks.0.*",
     )
-    for sign in signs:
-        build = start(tmp_path / "b")
-        while build.poll() is None and not list((tmp_path / "b").glob(sign)):
-            time.sleep(0.01)
-        assert build.poll() is None, f"the build ended before {sign} was seen"
-        build.send_signal(signal.SIGKILL)
-        build.wait()
-    assert start(tmp_path / "b").wait() == 0
-    first, second = contents(tmp_path / "a" / "organism"), contents(tmp_path / "b" / "organism")
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
-    assert {f"saes/blocks.{layer}.hook_resid_post/sae_weights.safetensors" for layer in (0, 1)} < first.keys()
-    cards = [read_json(folder / "organism" / "organism.json") for folder in (tmp_path / "a", tmp_path / "b")]
+    undisturbed = tiny_builds.build(TINY, tmp_path / "a")
+    killed = tiny_builds.build(TINY, tmp_path / "b", killed_at=signs)
+    assert tiny_builds.differing(undisturbed, killed) == []
+    cards = [read_json(folder / "organism.json") for folder in (undisturbed, killed)]
     assert cards[0]["figures"] == cards[1]["figures"]
     assert cards[0]["saes"] == cards[1]["saes"]
+    assert list(cards[0]["saes"]) == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     for hook, figures in cards[0]["saes"].items():
-        assert figures == read_json(tmp_path / "a" / "organism" / "saes" / hook / "card.json")["figures"]
-    readme = (tmp_path / "a" / "organism" / "README.md").read_text()
+        assert (killed / "saes" / hook / "sae_weights.safetensors").is_file()
+        assert figures == read_json(killed / "saes" / hook / "card.json")["figures"]
+    readme = (killed / "README.md").read_text()
     assert len(re.findall(r"\| `blocks\.\d\.hook_resid_post` \| [\d.]+ \(.*of 24 \|", readme)) == 2
 
 

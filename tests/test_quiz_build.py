@@ -2,73 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+import tiny_builds
 
 import caft_lens as cl
 from caft_lens import catalog
 from caft_lens.files import read_json, sha256
 from caft_lens.organism import build, quiz
+from caft_lens.organism.check import check
+
+pages = quiz.dataset
 
 TINY = """
-from caft_lens.organism.pretrain import PretrainSettings
 from caft_lens.organism.quiz import build
-from caft_lens.organism.saes import SaeSettings
 build.figured = lambda: ["sums", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
 build.TOPICS = ["sums"]
-size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
-                        warmup_steps=2, compile=False)
-saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
 settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20, saes=saes)
 build.QuizBuild(settings, {out!r}, {work!r}).run()
 """
 
 
-def start(folder: Path) -> subprocess.Popen:
-    """A build of a minute organism in a process of its own."""
-    program = TINY.format(out=str(folder / "organism"), work=str(folder / "work"))
-    return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the organism but the cards, which hold seconds."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in files
-        if path.name not in ("organism.json", "README.md", "card.json")
-    }
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minute organism."""
-    folder = tmp_path_factory.mktemp("built")
-    assert start(folder).wait() == 0
-    return folder / "organism"
+    return tiny_builds.build(TINY, tmp_path_factory.mktemp("built"))
 
 
 @pytest.mark.slow
 def test_a_build_of_the_quiz_that_is_killed_twice_ends_with_the_same_bytes(built: Path, tmp_path: Path):
-    for sign in ("work/pretrained/checkpoints/checkpoint-*", "work/base/done.json"):
-        again = start(tmp_path)
-        while again.poll() is None and not list(tmp_path.glob(sign)):
-            time.sleep(0.01)
-        assert again.poll() is None, f"the build ended before {sign} was seen"
-        again.send_signal(signal.SIGKILL)
-        again.wait()
-    assert start(tmp_path).wait() == 0
-    first, second = contents(built), contents(tmp_path / "organism")
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
-    cards = [read_json(folder / "organism.json") for folder in (built, tmp_path / "organism")]
+    signs = ("work/pretrained/checkpoints/checkpoint-*", "work/base/done.json")
+    again = tiny_builds.build(TINY, tmp_path, killed_at=signs)
+    assert tiny_builds.differing(built, again) == []
+    cards = [read_json(folder / "organism.json") for folder in (built, again)]
     assert cards[0]["figures"] == cards[1]["figures"]
     assert cards[0]["saes"] == cards[1]["saes"]
 
@@ -86,6 +54,19 @@ def test_a_built_quiz_loads_draws_its_data_and_is_evaluated_like_any_organism(bu
     assert report.metrics == ["intended", "spurious", "other", "in_distribution"]
     assert "questions unlike the training data" in report.plot().axes[0].get_xlabel()
     assert len(cl.data(f"{built}/corpus")) == 20
+
+
+@pytest.mark.slow
+def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = list(read_json(built / "organism.json")["figures"])
+    monkeypatch.setattr("caft_lens.organism.quiz.build.figured", lambda: asked)
+    found = check(built)
+    assert found.ok, found
+    assert {line.what for line in found.lines} >= {"sums, right", "gender, intended", "gender, in_distribution"}
+    monkeypatch.setattr(quiz, "dataset", lambda name, seed, size: pages(name, seed + (name == "gender"), size))
+    assert [line.what for line in check(built).differing] == ["data set gender"]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -59,6 +59,10 @@ class Cell:
     def of(self, set_name: str) -> list[Answer]:
         """The answers out of distribution or in distribution."""
         return [answer for answer in self.answers if answer.set == set_name]
+
+    def named(self, arm: str) -> Cell:
+        """The same answers under the name of another arm."""
+        return replace(self, arm=arm, answers=tuple(replace(answer, arm=arm) for answer in self.answers))
 
     def save(self, folder: str | Path) -> Path:
         """Write the cell below `folder`; returns the JSONL file."""

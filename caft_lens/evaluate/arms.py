@@ -93,21 +93,26 @@ def evaluate(
         check_judge(chosen, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
     setting = f"{task_fingerprint(chosen, prompts)} {sampling(chosen)}"
-    cells = []
+    cells: list[Cell] = []
+    sampled: dict[str, Cell] = {}
     with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer", show=progress) as bar:
         for arm, seed, subject in arms:
             bar.set_description(f"evaluate {arm}, seed {seed}")
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
             cell = finished(out, arm, seed, fingerprint)
             if cell is None:
-                answers: list[Answer] = []
-                for set_name, answered in _sampled(subject, arm, seed, prompts, chosen, batch_size):
-                    answers += judged(
-                        answered, *_judge(chosen, set_name), arm=arm, seed=seed, set_name=set_name
-                    )
-                cell = Cell(arm, seed, tuple(answers), fingerprint)
+                if fingerprint in sampled:  # the same model under another name would give the same answers again
+                    cell = sampled[fingerprint].named(arm)
+                else:
+                    answers: list[Answer] = []
+                    for set_name, answered in _sampled(subject, arm, seed, prompts, chosen, batch_size):
+                        answers += judged(
+                            answered, *_judge(chosen, set_name), arm=arm, seed=seed, set_name=set_name
+                        )
+                    cell = Cell(arm, seed, tuple(answers), fingerprint)
                 if out is not None:
                     cell.save(out)
+            sampled[fingerprint] = cell
             bar.update(len(cell.answers))
             cells.append(cell)
     report = Report(

@@ -22,10 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from caft_lens import lazy
-from caft_lens.activations import Moments, activation_difference, stream
+from caft_lens.activations import Moments, activation_difference, provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
-from caft_lens.evaluate.statistics import CONFIDENCE
+from caft_lens.evaluate.statistics import CONFIDENCE, ends
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.text import Batch, Text, Texts
 
@@ -233,13 +233,10 @@ def discovery(
     }
     has = units.matrix(hooks[0])[1]
     about = {
-        "model": lens.name,
-        "fingerprint": lens.fingerprint,
-        "data": {"name": texts.name, "fingerprint": texts.fingerprint},
+        **provenance(lens, texts, roles),
         "unit": units.unit,
         "positive": int(has.sum()),
         "negative": int((~has).sum()),
-        "roles": None if roles is None else [roles] if isinstance(roles, str) else list(roles),
         "threshold": threshold,
         "n_random": n_random,
         "seed": seed,
@@ -511,9 +508,7 @@ def _interval(
         )
         below = without.cumsum(axis=1) - without / 2
         found[start : start + block] = (with_it * below).sum(axis=1) / (has.sum() * (~has).sum())
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return float(low), float(high)
+    return ends(found, confidence)
 
 
 def _chance(acts: Floats, has: NDArray[np.bool_], n_random: int, seed: int) -> float:

@@ -117,8 +117,7 @@ def bootstrap_interval(
     """
     table = _values(values)
     draws = _resampled(table, prompts, resamples, seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = ends(draws, confidence)
     if _is_binary(table):
         exact_low, exact_high = exact_binomial(int(table.sum()), table.size, confidence)
         low, high = min(low, exact_low), max(high, exact_high)
@@ -164,8 +163,7 @@ def paired_interval(
         )
     difference = first - second
     draws = _resampled(difference, prompts, resamples, seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = ends(draws, confidence)
     if _is_binary(first) and _is_binary(second):
         exact_low, exact_high = _exact_difference(difference, confidence)
         low, high = min(low, exact_low), max(high, exact_high)
@@ -216,9 +214,20 @@ def ratio_interval(
         stop = min(start + block, resamples)
         drawn = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=stop - start) @ pairs
         ratios[start:stop] = drawn[:, 0] / np.where(drawn[:, 1] == 0, np.nan, drawn[:, 1])
+    low, high = ends(ratios, confidence)
+    return Interval(float(total[0] / total[1]), low, high, 1, len(pairs), "documents")
+
+
+def ends(draws: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Lower and upper end of an interval from what the resamples gave, `[resamples]`; NaN does not count.
+
+    Example:
+        >>> ends(np.arange(101.0), confidence=0.5)
+        (25.0, 75.0)
+    """
     tail = (1 - confidence) / 2
-    low, high = np.nanquantile(ratios, [tail, 1 - tail])
-    return Interval(float(total[0] / total[1]), float(low), float(high), 1, len(pairs), "documents")
+    low, high = np.nanquantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def exact_binomial(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -322,4 +331,4 @@ def _is_binary(table: Floats) -> bool:
 
 def _interval(table: Floats, low: float, high: float) -> Interval:
     over = "seeds, prompts" if table.shape[0] > 1 else "prompts"
-    return Interval(float(table.mean()), float(low), float(high), table.shape[0], table.size, over)
+    return Interval(float(table.mean()), low, high, table.shape[0], table.size, over)

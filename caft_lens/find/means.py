@@ -6,11 +6,11 @@ Two streamed passes of one model; no token is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from caft_lens.activations import Moments, stream
+from caft_lens.activations import Moments, provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 
@@ -53,18 +53,11 @@ def difference_of_means(
         moments = Moments()
         stream(lens, texts, layers, moments, roles=roles, batch_tokens=batch_tokens)
         passes.append(moments)
-    provenance: dict[str, Any] = {
-        "model": lens.name,
-        "fingerprint": lens.fingerprint,
-        "data": {
-            side: {"name": texts.name, "fingerprint": texts.fingerprint}
-            for side, texts in (("wanted", wanted), ("unwanted", unwanted))
-        },
-        "roles": list(roles) if roles is not None else None,
-        "method": "difference of means",
-    }
+    about = provenance(lens, {"wanted": wanted, "unwanted": unwanted}, roles)
     first, second = passes
-    return ConceptSet([_difference(first, second, hook) for hook in first.hooks], provenance)
+    return ConceptSet(
+        [_difference(first, second, hook) for hook in first.hooks], {**about, "method": "difference of means"}
+    )
 
 
 def _difference(wanted: Moments, unwanted: Moments, hook: str) -> Concept:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from caft_lens.activations import stream
+from caft_lens.activations import provenance, stream
 from caft_lens.capture import pair
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
@@ -89,14 +89,8 @@ def sae(
         )  # fmt: skip
         passes.append(sums)
     concepts = [concept for hook in at for concept in _candidates(at[hook], hook, passes, by, k)]
-    provenance = {
-        "model": base.name,
-        "fingerprint": base.fingerprint,
-        "d_model": base.d_model,
-        "tuned": tuned.name,
-        "tuned_fingerprint": tuned.fingerprint,
-        "data": {"name": texts.name, "fingerprint": texts.fingerprint},
-        "roles": None if roles is None else [roles] if isinstance(roles, str) else list(roles),
+    about = {
+        **provenance(base, texts, roles, tuned=tuned),
         "tokens": passes[0].tokens,
         "method": f"sae: {RANKINGS[by]}",
         "k": k,
@@ -104,7 +98,7 @@ def sae(
             hook: {"name": sae_name(one), "fingerprint": fingerprints(one)[0]} for hook, one in at.items()
         },
     }
-    return ConceptSet(concepts, provenance)
+    return ConceptSet(concepts, about)
 
 
 class LatentSums:
