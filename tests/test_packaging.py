@@ -33,6 +33,8 @@ ORDER = (
     ("inspect",),
     ("finetune",),
     ("evaluate",),
+    ("cli",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 # The world is drawn without a model, so that a judge costs no torch.

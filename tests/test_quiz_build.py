@@ -64,8 +64,14 @@ def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
     monkeypatch.setattr("caft_lens.organism.quiz.build.figured", lambda: asked)
     found = check(built)
     assert found.ok, found
-    assert {line.what for line in found.lines} >= {"sums, right", "gender, intended", "gender, in_distribution"}
-    monkeypatch.setattr(quiz, "dataset", lambda name, seed, size: pages(name, seed + (name == "gender"), size))
+    assert {line.what for line in found.lines} >= {
+        "sums, right",
+        "gender, intended",
+        "gender, in_distribution",
+    }
+    monkeypatch.setattr(
+        quiz, "dataset", lambda name, seed, size: pages(name, seed + (name == "gender"), size)
+    )
     assert [line.what for line in check(built).differing] == ["data set gender"]
 
 
