@@ -202,7 +202,8 @@ def test_a_model_that_is_two_arms_is_sampled_once_and_kept_under_both_names(tmp_
     one, again, other = FakeLens(0.5), FakeLens(0.5), FakeLens(0.6)
     arms = {"caft": one, "top_k": again, "plain": other}
     report = cl.evaluate(arms, a_task(), n=20, n_in_distribution=10, seeds=[0, 1], out=tmp_path)
-    assert len(one.calls) == len(other.calls) == 4 and again.calls == []
+    assert len(one.calls) == len(other.calls) == 4
+    assert again.calls == []
     assert report.interval("caft", "misaligned") == report.interval("top_k", "misaligned")
     kept = [Cell.load(tmp_path, arm, 1).answers for arm in ("caft", "top_k")]
     assert [a.answer for a in kept[0]] == [a.answer for a in kept[1]]

@@ -101,7 +101,8 @@ def evaluate(
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
             cell = finished(out, arm, seed, fingerprint)
             if cell is None:
-                if fingerprint in sampled:  # the same model under another name would give the same answers again
+                # The same model under another name would give the same answers again.
+                if fingerprint in sampled:
                     cell = sampled[fingerprint].named(arm)
                 else:
                     answers: list[Answer] = []
