@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from caft_lens.architectures import evaluating
 from caft_lens.progress import progress
 from caft_lens.text import Batch, Encoded, Message, Text, collate, encode, padding_id
 
@@ -64,7 +64,7 @@ def continue_prompts(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
-    with seeded(seed, lens.device), _evaluating(lens.model):
+    with seeded(seed, lens.device), evaluating(lens.model):
         for part in progress(parts, desc="generating", unit="batch", show=len(parts) > 1):
             answers.update(
                 zip(part, _continue_batch(lens, [prompts[i] for i in part], settings), strict=True)
@@ -119,16 +119,3 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with fork:
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout and no gradient checkpointing (which would switch the cache off) while a block is open."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
