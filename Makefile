@@ -83,9 +83,15 @@ lab: install  ## JupyterLab at the notebooks
 organism: install  ## rebuild the embedded model, its tokenizer and adapters from seed (resumable); WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m caft_lens.organism.build --world $(WORLD)
 
-bench: install  ## speed against peers, as ratios from interleaved runs
-	@for file in $(filter-out benchmarks/emergent_misalignment.py,$(wildcard benchmarks/*.py)); do \
-	    echo "== $$file"; HF_HUB_OFFLINE=1 $(BIN)/python "$$file"; done
+SPEED := $(filter-out %/timing.py %/emergent_misalignment.py,$(wildcard benchmarks/*.py))
+
+bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
+	@{ $(BIN)/python benchmarks/timing.py; \
+	    for file in $(SPEED); do \
+	        printf '\n## %s\n\n' "$$(sed -n '1s/^"""//p' "$$file")"; printf '`python %s`\n\n' "$$file"; \
+	        HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 $(BIN)/python "$$file"; \
+	    done; } | tee benchmarks/results/speed.md.part
+	@mv benchmarks/results/speed.md.part benchmarks/results/speed.md
 
 bench-em: install  ## emergent misalignment: every arm, seeds 1 to 5, and a second organism
 	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/emergent_misalignment.py

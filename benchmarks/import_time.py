@@ -38,7 +38,9 @@ def main() -> None:
         extra = [
             mine - bare for mine, bare in zip(timings.seconds[name], timings.seconds["nothing"], strict=True)
         ]
-        print(f"import {name}: {median(extra):.3f} s ({min(extra):.3f} to {max(extra):.3f}, {rounds} rounds)")
+        print(
+            f"- import {name}: {median(extra):.3f} s ({min(extra):.3f} to {max(extra):.3f}, {rounds} rounds)"
+        )
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _encode_plain(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.
     if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id and added[0]:
         ids, added = ids[1:], added[1:]
     numbers = np.array(ids, dtype=np.int64)
-    special = added | np.isin(numbers, list(_special_ids(tokenizer)))
+    special = added | _special(tokenizer, ids)
     roles = np.where(special, SPECIAL, TEXT).astype(np.int8)
     ends = (
         (numbers == tokenizer.eos_token_id) & (np.arange(len(ids)) > 0)
@@ -147,12 +147,13 @@ def _encode_chat(
     messages = [{"role": message.role, "content": message.content} for message in text.messages]
     rendering = render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     ids, starts, ends = _tokens(tokenizer, rendering.text, [])
-    borders = _merged_borders(tokenizer, rendering, [m.role for m in text.messages], ids, starts, ends)
+    special = _special(tokenizer, ids)
+    borders = _merged_borders(rendering, [m.role for m in text.messages], special, starts, ends)
     if borders:
         parted = _tokens(tokenizer, rendering.text, borders)
         if tokenizer.decode(parted[0]) == tokenizer.decode(ids):
             ids, starts, ends = parted
-    special = np.isin(np.array(ids, dtype=np.int64), list(_special_ids(tokenizer)))
+            special = _special(tokenizer, ids)
     roles = np.full(len(ids), SPECIAL, dtype=np.int8)
     for span in rendering.contents:
         inside = _touching(starts, ends, span.start, span.end)
@@ -184,12 +185,7 @@ def _tokens(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int
 
 
 def _merged_borders(
-    tokenizer: Any,
-    rendering: Rendering,
-    roles: Sequence[str],
-    ids: list[int],
-    starts: np.ndarray,
-    ends: np.ndarray,
+    rendering: Rendering, roles: Sequence[str], special: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> list[int]:
     """Where an answer begins or ends in the middle of a token.
 
@@ -197,7 +193,6 @@ def _merged_borders(
     header alone and never writes such a token, so training must not show it one. A lone space before the answer is
     another matter: there the model does write " answer" as one token, header and all.
     """
-    special = np.isin(np.array(ids, dtype=np.int64), list(_special_ids(tokenizer)))
     borders = set()
     for span in rendering.contents:
         if roles[span.message] != "assistant" or span.start == span.end:
@@ -271,9 +266,16 @@ def _touching(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> np.
     return (starts < end) & (ends > start)
 
 
-def _special_ids(tokenizer: Any) -> set[int]:
+def special_ids(tokenizer: Any) -> set[int]:
+    """Every token of a tokenizer that is special: the named ones and the added ones that say so."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return set(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
+
+
+def _special(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
+    """Which of some tokens are special, `[pos]`."""
+    known = special_ids(tokenizer)
+    return np.fromiter((number in known for number in ids), dtype=bool, count=len(ids))
 
 
 def encode_all(

@@ -17,7 +17,7 @@ from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
 from caft_lens.inspect import html
-from caft_lens.text import Text
+from caft_lens.text import Text, special_ids
 
 if TYPE_CHECKING:
     import pandas
@@ -213,7 +213,7 @@ def contexts(
     )
     # A generator is gone by now, and with it what its texts said about themselves.
     sources: Sequence[Text] = texts if isinstance(texts, Sequence) else ()
-    special = _special_ids(lens.tokenizer)
+    special = special_ids(lens.tokenizer)
     ends = {hook: (extremes.top(hook), extremes.bottom(hook)) for hook in extremes.hooks}
     places = {
         concept.name: place for hook in concepts.hooks for place, concept in enumerate(concepts.at(hook))
@@ -275,11 +275,6 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         found.append(text[len(shown) :] if whole else "")
         shown = text if whole else shown
     return found
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
 
 
 def _plain(item: ConceptContexts, n: int) -> str:
