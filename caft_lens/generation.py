@@ -60,6 +60,8 @@ def continue_prompts(
         "max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "temperature": temperature or 1.0,
         "top_p": top_p or 1.0, "top_k": top_k or 0, "repetition_penalty": 1.0, "num_beams": 1, **keywords,
     }  # fmt: skip
+    if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
+        settings = _by_nucleus(settings)
     # Longest first: alike lengths waste no padding, and what does not fit into memory fails at once.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -70,6 +72,16 @@ def continue_prompts(
                 zip(part, _continue_batch(lens, [prompts[i] for i in part], settings), strict=True)
             )
     return [answers[i] for i in range(len(prompts))]
+
+
+def _by_nucleus(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same sampling, drawn by `NucleusSampler` instead of Hugging Face's sorting."""
+    from caft_lens.nucleus import NucleusSampler
+
+    sampler = NucleusSampler(settings["top_p"], settings["temperature"], settings["top_k"] or None)
+    others = settings.get("logits_processor") or []
+    greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    return {**settings, **greedy, "logits_processor": [*others, sampler]}
 
 
 def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
