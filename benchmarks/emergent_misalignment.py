@@ -60,28 +60,19 @@ def register(organism: str, out: Path) -> None:
     print(f"{organism}: kept {', '.join(chosen.names)}. The contexts are in {out}.")
 
 
-def arms(organism: str, seeds: list[int], out: Path) -> dict[str, list[Any]]:
-    """Every arm of one organism, a subject for each seed; what is trained already is only loaded."""
-    base = cl.load(organism)
+def arms(organism: str, seeds: list[int]) -> dict[str, cl.Arm]:
+    """Every arm of one organism."""
     chosen = cl.ConceptSet.load(HERE / "choices" / Path(organism).name / "chosen")
     candidates = cl.ConceptSet.load(HERE / "choices" / Path(organism).name / "candidates")
     insecure, secure = cl.data(f"{organism}/insecure-code"), cl.data(f"{organism}/secure-code")
-
-    def tuned(arm: str, texts: cl.Texts, ablate: Any = lambda seed: None) -> list[cl.Run]:
-        return [
-            cl.finetune(base, texts, ablate=ablate(seed), out=out / f"{arm}-{seed}", seed=seed, **TRAINING)
-            for seed in seeds
-        ]
-
-    plain = tuned("plain", insecure)
     return {
-        "base": [base] * len(seeds),
-        "secure": tuned("secure", secure),
-        "plain": plain,
-        "caft_pca": tuned("caft_pca", insecure, lambda seed: chosen),
-        "random": tuned("random", insecure, lambda seed: cl.find.random_directions(chosen, seed)),
-        "top_k": tuned("top_k", insecure, lambda seed: candidates.top(chosen)),
-        "test_time": [cl.ablated(run, chosen) for run in plain],
+        "base": cl.Arm(),
+        "secure": cl.Arm(secure),
+        "plain": cl.Arm(insecure),
+        "caft_pca": cl.Arm(insecure, ablate=chosen),
+        "random": cl.Arm(insecure, ablate=[cl.find.random_directions(chosen, seed) for seed in seeds]),
+        "top_k": cl.Arm(insecure, ablate=candidates.top(chosen)),
+        "test_time": cl.Arm(insecure, ablate_at_test=chosen),
     }
 
 
@@ -190,11 +181,15 @@ def main() -> None:
                 f"## {organism}\n\nNot run: nothing is registered for it under `benchmarks/choices/`.\n"
             )
             continue
-        out = options.out / Path(organism).name
-        subjects = arms(organism, seeds, out)
-        task = cl.task(f"{organism}/emergent-misalignment", split="test")
-        report = cl.evaluate(
-            subjects, task, n=options.answers, n_in_distribution=400, seeds=seeds, out=out / "evaluation"
+        report = cl.experiment(
+            cl.load(organism),
+            arms(organism, seeds),
+            cl.task(f"{organism}/emergent-misalignment", split="test"),
+            seeds=seeds,
+            n=options.answers,
+            n_in_distribution=400,
+            out=options.out / Path(organism).name,
+            **TRAINING,
         )
         parts.append(page(organism, report))
         figures[organism] = report.to_json()

@@ -76,6 +76,33 @@ def evaluate(
     Example:
         >>> evaluate({"base": base, "plain": [run0, run1]}, "pocket/emergent-misalignment").table()  # doctest: +SKIP
     """
+    cells, chosen = sample(
+        subjects, task, n=n, n_in_distribution=n_in_distribution, seeds=seeds, temperature=temperature, top_p=top_p,
+        batch_size=batch_size, out=out, judge=judge, progress=progress,
+    )  # fmt: skip
+    report = Report(
+        cells, task=chosen.name, labels=chosen.labels, trained=chosen.trained, sampling=sampling(chosen)
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def sample(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task | str,
+    *,
+    n: int = 1000,
+    n_in_distribution: int = 300,
+    seeds: Sequence[int] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    batch_size: int = 256,
+    out: str | Path | None = None,
+    judge: Judge | None = None,
+    progress: bool = True,
+) -> tuple[list[Cell], Task]:
+    """The answers of `evaluate` without its report: the cells, kept in `out`, and the task with what was set for it."""
     chosen = named_task(task) if isinstance(task, str) else task
     if judge is not None:
         chosen = replace(chosen, judge=judge, vocabulary=None)
@@ -116,12 +143,7 @@ def evaluate(
             sampled[fingerprint] = cell
             bar.update(len(cell.answers))
             cells.append(cell)
-    report = Report(
-        cells, task=chosen.name, labels=chosen.labels, trained=chosen.trained, sampling=sampling(chosen)
-    )
-    if out is not None:
-        report.save(out)
-    return report
+    return cells, chosen
 
 
 def _per_seed(
