@@ -86,7 +86,11 @@ def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test
     assert ablated[0]["fingerprint"] == directions(base, 0).fingerprint != ablated[1]["fingerprint"]
     folder = tmp_path / "evaluation"
     told = {
-        arm: [json.loads(line)["answer"] for path in folder.glob(f"answers/{arm}/*.jsonl") for line in path.open()]
+        arm: [
+            json.loads(line)["answer"]
+            for path in folder.glob(f"answers/{arm}/*.jsonl")
+            for line in path.open()
+        ]
         for arm in ("plain", "test_time")
     }
     assert len(told["plain"]) == len(told["test_time"]) == 20

@@ -23,7 +23,7 @@ SOURCES = sorted(path for path in LIBRARY.rglob("*.py"))
 ORDER = (
     ("errors", "files", "lazy", "progress", "catalog"),
     ("roles", "documents", "text"),
-    ("architectures", "fingerprint", "hookpoints", "tokens", "generation", "loading", "lens"),
+    ("architectures", "fingerprint", "hookpoints", "tokens", "nucleus", "generation", "loading", "lens"),
     ("sampling",),
     ("moments", "extremes", "store", "capture", "activations"),
     ("concepts",),
@@ -33,6 +33,7 @@ ORDER = (
     ("inspect",),
     ("finetune",),
     ("evaluate",),
+    ("experiment",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 # The world is drawn without a model, so that a judge costs no torch.
