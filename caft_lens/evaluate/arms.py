@@ -150,6 +150,10 @@ def _per_seed(
     subjects: Mapping[str, Subject | Sequence[Subject]], seeds: Sequence[int] | None
 ) -> list[tuple[str, int, Subject]]:
     """Every arm and seed with its subject, seed by seed within an arm."""
+    if not isinstance(subjects, Mapping):
+        raise TypeError(
+            f"Models to evaluate have names: give {{name: model}}, not a {type(subjects).__name__}."
+        )
     if not subjects:
         raise ValueError("Nothing to evaluate: give at least one arm, {name: model}.")
     # An Ablated may be a named tuple, which is one subject, not several.
@@ -182,7 +186,7 @@ def lens_of(subject: Subject, arm: str) -> Any:
     lens = subject if hasattr(subject, "generate") else getattr(subject, "lens", None)
     if not hasattr(lens, "generate"):
         raise TypeError(
-            f'The arm "{arm}" is a {type(subject).__name__}; expected a Lens (load), a Run (finetune), an Ablated '
+            f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an Ablated '
             "(ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens

@@ -147,6 +147,39 @@ class Contexts(Mapping[str, ConceptContexts]):
         ]
         return pandas.DataFrame(rows)
 
+    def counts(self, key: str) -> pandas.DataFrame:
+        """What the texts at either end say about themselves, counted: one row a concept, columns by end and value.
+
+        Args:
+            key: Of the texts' `meta`; a text without it counts as `"-"`.
+
+        Raises:
+            KeyError: When no text has the key, naming those that there are.
+
+        Example:
+            >>> contexts.counts("stance")  # doctest: +SKIP
+                     top      bottom
+                   cruel kind  cruel kind
+            L1.pc0     0   10     10    0
+        """
+        import pandas
+
+        ends = {
+            (name, end): [str(context.meta.get(key, "-")) for context in found]
+            for name, item in self.items()
+            for end, found in (("top", item.top), ("bottom", item.bottom))
+        }
+        values = sorted({value for said in ends.values() for value in said})
+        if values in ([], ["-"]):
+            there = {known for item in self.values() for context in item.top for known in context.meta}
+            raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
+        columns = [(end, value) for end in ("top", "bottom") for value in values]
+        return pandas.DataFrame(
+            [[ends[name, end].count(value) for end, value in columns] for name in self],
+            index=list(self),
+            columns=pandas.MultiIndex.from_tuples(columns),
+        )
+
     def _chosen(self, names: str | Sequence[str] | None) -> list[ConceptContexts]:
         return (
             list(self.values())
