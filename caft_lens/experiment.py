@@ -207,14 +207,17 @@ def _in_processes(
     workers: int,
     progress: bool,
 ) -> None:
-    """Let processes train and sample; they leave runs and cells where the caller finds them."""
-    import joblib
+    """Let processes train and sample; they leave runs and cells where the caller finds them.
+
+    What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read from one.
+    """
+    from joblib import Parallel, delayed, parallel_config
 
     known = _Base(base.name, base.fingerprint, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
-    with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-        done = joblib.Parallel(return_as="generator_unordered")(
-            joblib.delayed(_work)(known, job, dict(training), dict(answers), threads) for job in jobs
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
+        done = Parallel(return_as="generator_unordered", max_nbytes=None)(
+            delayed(_work)(known, job, dict(training), dict(answers), threads) for job in jobs
         )
         for _ in progress_bar(done, total=len(jobs), desc="training and asking", unit="model", show=progress):
             pass
