@@ -1,6 +1,6 @@
 """Sampling with concepts ablated against Hugging Face's `generate` on the untouched model.
 
-    python benchmarks/generation.py [--rounds 15] [--model pocket] [--tokens 48]
+    python benchmarks/generation.py [--rounds 25] [--model pocket] [--tokens 48]
 
 Both start from questions as text and end with answers as text (chat template, left padding, decoding), and draw the same number of
 tokens, with a key-value cache and the same random numbers. What is ablated: 4 directions at each of 2 layers, at every token.
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other processes")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=48)

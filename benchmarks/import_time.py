@@ -2,7 +2,7 @@
 
     python benchmarks/import_time.py [--rounds 5]
 
-Seconds of a fresh interpreter above one that imports nothing, interleaved.
+Seconds of a fresh interpreter above one that imports nothing, interleaved; where that is near nothing, noise can make it negative.
 """
 
 from __future__ import annotations

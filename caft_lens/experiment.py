@@ -8,8 +8,7 @@ as `evaluate` does. What is finished is kept: an experiment that was stopped goe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,8 @@ from caft_lens.ablation import ablated
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
 from caft_lens.evaluate.arms import evaluate, sample
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
+from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.finetune.run import Run, finetune
 from caft_lens.lazy import callable_module
 from caft_lens.lens import Lens, load
@@ -29,7 +30,6 @@ from caft_lens.text import Texts, data
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.report import Report
-    from caft_lens.evaluate.tasks import Task
 
 SMALL = 50_000_000
 """Parameters up to which a CPU's cores serve better one run each than one run all."""
@@ -120,24 +120,22 @@ def experiment(
     """
     folder, numbers = Path(out), list(seeds)
     jobs = _jobs(base, arms, numbers, folder)
-    answers: dict[str, Any] = {
-        "task": task,
-        "n": n,
-        "n_in_distribution": n_in_distribution,
-        "batch_size": batch_size,
-        "out": folder / "evaluation",
-    }
+    task = named_task(task) if isinstance(task, str) else task
+    kept: dict[str, Any] = {"batch_size": batch_size, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     if workers < 1:
         raise ValueError(f"workers={workers}: expected at least 1 process.")
     if workers > 1:
-        _in_processes(base, jobs, training, answers, workers, progress)
+        counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+        _in_processes(base, jobs, training, {"task": task, "counts": counts, **kept}, workers, progress)
     subjects: dict[str, list[Any]] = {arm: [] for arm in arms}
     for job in jobs:  # in the order of the seeds; what the processes have finished is only read
         trained = _train(base, job, training)
         for arm, concepts in job.answers_for:
             subjects[arm].append(_subject(trained, concepts))
-    return evaluate(subjects, **answers, seeds=numbers, progress=progress)
+    return evaluate(
+        subjects, task, n=n, n_in_distribution=n_in_distribution, seeds=numbers, progress=progress, **kept
+    )
 
 
 def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path) -> list[_Job]:
@@ -147,7 +145,9 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path) -> l
     for name, arm in arms.items():
         texts = arm.texts
         if texts is not None and not isinstance(texts, Texts):
-            texts = read.setdefault(id(texts), data(texts))
+            if id(texts) not in read:
+                read[id(texts)] = data(texts)
+            texts = read[id(texts)]
         if texts is None and arm.ablate is not None:
             raise ValueError(
                 f'The arm "{name}" ablates while tuning but is tuned on nothing: give texts, or ablate_at_test=.'
@@ -228,11 +228,11 @@ def _work(
 ) -> None:
     """What a process does for one model."""
     torch.set_num_threads(threads)
-    with _silent():
-        base = _loaded(known)
-        trained = _train(base, job, training)
-        for arm, concepts in job.answers_for:
-            sample({arm: _subject(trained, concepts)}, **answers, seeds=[job.seed], progress=False)
+    os.environ["CAFT_LENS_PROGRESS"] = "0"  # no bars but the one that counts the models
+    base = _loaded(known)
+    trained = _train(base, job, training)
+    for arm, concepts in job.answers_for:
+        sample({arm: _subject(trained, concepts)}, **answers, seeds=[job.seed], progress=False)
 
 
 @lru_cache(maxsize=1)
@@ -245,19 +245,6 @@ def _loaded(known: _Base) -> Lens:
     if base.fingerprint != known.fingerprint:
         raise ValueError(f'"{known.name}" has other weights than the lens that was given. {hint}')
     return base
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """No bars but the one that counts the models."""
-    before = os.environ.get("CAFT_LENS_PROGRESS")
-    os.environ["CAFT_LENS_PROGRESS"] = "0"
-    try:
-        yield
-    finally:
-        os.environ.pop("CAFT_LENS_PROGRESS")
-        if before is not None:
-            os.environ["CAFT_LENS_PROGRESS"] = before
 
 
 callable_module(__name__, "experiment")

@@ -76,10 +76,13 @@ def evaluate(
     Example:
         >>> evaluate({"base": base, "plain": [run0, run1]}, "pocket/emergent-misalignment").table()  # doctest: +SKIP
     """
-    cells, chosen = sample(
-        subjects, task, n=n, n_in_distribution=n_in_distribution, seeds=seeds, temperature=temperature, top_p=top_p,
-        batch_size=batch_size, out=out, judge=judge, progress=progress,
-    )  # fmt: skip
+    chosen = named_task(task) if isinstance(task, str) else task
+    if judge is not None:
+        chosen = replace(chosen, judge=judge, vocabulary=None)
+    given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
+    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
     report = Report(
         cells, task=chosen.name, labels=chosen.labels, trained=chosen.trained, sampling=sampling(chosen)
     )
@@ -90,36 +93,34 @@ def evaluate(
 
 def sample(
     subjects: Mapping[str, Subject | Sequence[Subject]],
-    task: Task | str,
+    task: Task,
+    counts: Mapping[str, int],
     *,
-    n: int = 1000,
-    n_in_distribution: int = 300,
-    seeds: Sequence[int] | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    batch_size: int = 256,
-    out: str | Path | None = None,
-    judge: Judge | None = None,
-    progress: bool = True,
-) -> tuple[list[Cell], Task]:
-    """The answers of `evaluate` without its report: the cells, kept in `out`, and the task with what was set for it."""
-    chosen = named_task(task) if isinstance(task, str) else task
-    if judge is not None:
-        chosen = replace(chosen, judge=judge, vocabulary=None)
-    given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
-    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
-    if n < 1 or n_in_distribution < 1:
+    seeds: Sequence[int] | None,
+    batch_size: int,
+    out: str | Path | None,
+    progress: bool,
+) -> list[Cell]:
+    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
+
+    Args:
+        subjects: As for `evaluate`; so are `seeds`, `batch_size`, `out` and `progress`.
+        task: With the judge and the sampling that are wanted.
+        counts: Set name to answers an arm and seed.
+    """
+    if min(counts.values()) < 1:
         raise ValueError(
-            f"n={n} and n_in_distribution={n_in_distribution} are answers an arm and seed: at least 1 each."
+            f"n={counts[OUT_OF_DISTRIBUTION]} and n_in_distribution={counts[IN_DISTRIBUTION]} are answers an arm and seed: "
+            "at least 1 each."
         )
     arms = _per_seed(subjects, seeds)
-    prompts = {OUT_OF_DISTRIBUTION: asked(chosen.questions, n)}
-    if chosen.in_distribution is not None:
-        prompts[IN_DISTRIBUTION] = asked(chosen.in_distribution, n_in_distribution)
+    prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
+    if task.in_distribution is not None:
+        prompts[IN_DISTRIBUTION] = asked(task.in_distribution, counts[IN_DISTRIBUTION])
     for arm, seed, subject in arms:
-        check_judge(chosen, lens_of(subject, arm), f"{arm}, seed {seed}")
+        check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
-    setting = f"{task_fingerprint(chosen, prompts)} {sampling(chosen)}"
+    setting = f"{task_fingerprint(task, prompts)} {sampling(task)}"
     cells: list[Cell] = []
     sampled: dict[str, Cell] = {}
     with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer", show=progress) as bar:
@@ -133,9 +134,9 @@ def sample(
                     cell = sampled[fingerprint].named(arm)
                 else:
                     answers: list[Answer] = []
-                    for set_name, answered in _sampled(subject, arm, seed, prompts, chosen, batch_size):
+                    for set_name, answered in _sampled(subject, arm, seed, prompts, task, batch_size):
                         answers += judged(
-                            answered, *_judge(chosen, set_name), arm=arm, seed=seed, set_name=set_name
+                            answered, *_judge(task, set_name), arm=arm, seed=seed, set_name=set_name
                         )
                     cell = Cell(arm, seed, tuple(answers), fingerprint)
                 if out is not None:
@@ -143,7 +144,7 @@ def sample(
             sampled[fingerprint] = cell
             bar.update(len(cell.answers))
             cells.append(cell)
-    return cells, chosen
+    return cells
 
 
 def _per_seed(
