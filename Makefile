@@ -14,11 +14,9 @@ BIN    := $(VENV)/bin
 RUNS   := runs/quickstart
 WORLD  ?= pocket
 
-# Two torch threads beside another busy process are slower than one: use the cores that are free just now.
-ifndef OMP_NUM_THREADS
-OMP_NUM_THREADS := $(shell $(PYTHON) -c 'import os; print(max(1, round((os.cpu_count() or 1) - os.getloadavg()[0])))' 2>/dev/null || echo 1)
-endif
-export OMP_NUM_THREADS
+# Two torch threads beside another busy process are slower than one: use the cores that are free when a job begins.
+THREADS = export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$($(BIN)/python -c \
+    'import psutil; print(max(1, sum(busy < 50 for busy in psutil.cpu_percent(1, percpu=True))))')};
 export TOKENIZERS_PARALLELISM = false
 
 # The kernel warns at every start that it talks to this machine without encryption, which only alarms.
@@ -60,8 +58,8 @@ $(VENV)/.lint: $(VENV)/.installed
 
 demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@mkdir -p $(RUNS)
-	@echo "Running notebooks/00_quickstart.ipynb on $(OMP_NUM_THREADS) thread(s) ..."
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(RUNS)/00_quickstart.ipynb \
+	@$(THREADS) echo "Running notebooks/00_quickstart.ipynb on $$OMP_NUM_THREADS thread(s) ..."; \
+	HF_HUB_OFFLINE=1 $(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(RUNS)/00_quickstart.ipynb \
 	    --kernel python3 --cwd notebooks --log-output --request-save-on-cell-execute
 	@test -s $(RUNS)/result.json || { echo "The notebook ended without writing $(RUNS)/result.json." >&2; exit 1; }
 	@echo
@@ -69,11 +67,11 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@echo "executed notebook: $(RUNS)/00_quickstart.ipynb   (make lab opens it)"
 
 test: install  ## tests, doctests and notebooks
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests caft_lens notebooks \
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests caft_lens notebooks \
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env
 
 notebooks: install  ## run the notebooks and keep their outputs in them, as they are committed
-	@cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	@$(THREADS) cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	    --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb
 
@@ -83,12 +81,18 @@ lab: install  ## JupyterLab at the notebooks
 organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed (resumable); WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
-bench: install  ## speed against peers, as ratios from interleaved runs
-	@for file in $(filter-out benchmarks/emergent_misalignment.py,$(wildcard benchmarks/*.py)); do \
-	    echo "== $$file"; HF_HUB_OFFLINE=1 $(BIN)/python "$$file"; done
+SPEED := $(filter-out %/timing.py %/emergent_misalignment.py,$(wildcard benchmarks/*.py))
+
+bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
+	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
+	    for file in $(SPEED); do \
+	        printf '\n## %s\n\n' "$$(sed -n '1s/^"""//p' "$$file")"; printf '`python %s`\n\n' "$$file"; \
+	        HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 $(BIN)/python "$$file"; \
+	    done; } | tee benchmarks/results/speed.md.part
+	@mv benchmarks/results/speed.md.part benchmarks/results/speed.md
 
 bench-em: install  ## emergent misalignment: every arm, seeds 1 to 5, and a second organism
-	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/emergent_misalignment.py
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/emergent_misalignment.py
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	@$(BIN)/python -m ruff check .

@@ -1,6 +1,6 @@
 """Streamed capture at three layers against a bare forward pass of transformers to the last of them.
 
-    python benchmarks/capture.py [--rounds 9] [--d-model 256] [--layers 6]
+    python benchmarks/capture.py [--rounds 25] [--d-model 256] [--layers 6]
 
 Bare is the same model cut off after the last wanted layer, called on batches that are already padded tensors; what
 is streamed starts from text, so that its time includes templates, tokens, roles and padding. `batches only` shows that part.
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other busy processes"
     )
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--d-model", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)

@@ -1,21 +1,23 @@
 """Sampling with concepts ablated against Hugging Face's `generate` on the untouched model.
 
-    python benchmarks/generation.py [--rounds 15] [--model pocket] [--tokens 48]
+    python benchmarks/generation.py [--rounds 25] [--model pocket] [--tokens 48]
 
-Both draw the same number of tokens, with a key-value cache, from the same left-padded questions and the same random numbers. What
-is ablated: 4 directions at each of 2 layers, at every token. `lens, nothing ablated` shows what the lens alone costs; text becomes
-tokens inside the timed part of both lens rows, and before it for plain Hugging Face.
+Both start from questions as text and end with answers as text (chat template, left padding, decoding), and draw the same number of
+tokens, with a key-value cache and the same random numbers. What is ablated: 4 directions at each of 2 layers, at every token.
+`lens, nothing ablated` shows what the lens alone costs. That all agree is checked first: the lens answers word for word as plain
+Hugging Face does, and otherwise with the concepts ablated.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 
 import torch
 from timing import interleaved
 
 import caft_lens as cl
-from caft_lens.text import collate, encode
+from caft_lens.text import encode
 
 
 def main() -> None:
@@ -24,18 +26,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other processes")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
     untouched, lens = cl.load(options.model).hf, cl.load(options.model)
-    questions = cl.Texts([text.prompt for text in cl.data("pocket/questions")[: options.prompts]])
-    batch = collate(
-        [encode(lens.tokenizer, text, add_generation_prompt=True) for text in questions],
-        lens.tokenizer.pad_token_id,
-        "left",
+    asked = [text.prompt for text in cl.data("pocket/questions")[: options.prompts]]
+    # Longest first, as the lens runs them, so that the same random numbers meet the same questions.
+    questions = cl.Texts(
+        sorted(
+            asked, key=lambda text: -len(encode(lens.tokenizer, text, add_generation_prompt=True).input_ids)
+        )
     )
+    conversations = [
+        [{"role": message.role, "content": message.content} for message in text.messages]
+        for text in questions
+    ]
+    tokenizer = copy.deepcopy(lens.tokenizer)
+    tokenizer.padding_side = "left"
     width, layers = lens.cfg.d_model, lens.cfg.n_layers
     chosen = [
         cl.Concept(f"L{layer}.x{i}", f"blocks.{layer}.hook_resid_post", torch.randn(width))
@@ -45,18 +54,23 @@ def main() -> None:
     concepts = cl.ConceptSet(chosen).for_model(lens)
     length = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens}
 
-    def plain() -> None:
-        torch.manual_seed(0)
-        untouched.generate(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, do_sample=True, top_k=0, **length
+    def plain() -> list[str]:
+        batch = tokenizer.apply_chat_template(
+            conversations, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
         )
+        torch.manual_seed(0)
+        tokens = untouched.generate(**batch, do_sample=True, top_k=0, **length)
+        return tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
-    def bare_lens() -> None:
-        lens.generate(questions, seed=0, **length)
+    def bare_lens() -> list[str]:
+        return lens.generate(questions, seed=0, batch_size=len(questions), **length)
 
-    def ablated() -> None:
+    def ablated() -> list[str]:
         with cl.ablate(lens, concepts):
-            lens.generate(questions, seed=0, **length)
+            return lens.generate(questions, seed=0, batch_size=len(questions), **length)
+
+    answers = plain()
+    assert bare_lens() == answers != ablated()
 
     timings = interleaved(
         {"plain HF": plain, "lens, nothing ablated": bare_lens, "lens, ablated": ablated},

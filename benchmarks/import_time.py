@@ -2,7 +2,7 @@
 
     python benchmarks/import_time.py [--rounds 5]
 
-Seconds of a fresh interpreter above one that imports nothing, interleaved.
+Seconds of a fresh interpreter above one that imports nothing, interleaved; where that is near nothing, noise can make it negative.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main() -> None:
         extra = [
             mine - bare for mine, bare in zip(timings.seconds[name], timings.seconds["nothing"], strict=True)
         ]
-        print(f"import {name}: {median(extra):.3f} s ({min(extra):.3f} to {max(extra):.3f}, {rounds} rounds)")
+        print(
+            f"- import {name}: {median(extra):.3f} s ({min(extra):.3f} to {max(extra):.3f}, {rounds} rounds)"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ratios of run times that survive a busy machine.
+"""Ratios of run times that survive a busy machine; run as a program, it names the machine.
 
 `interleaved` runs every contestant once a round, in an order that rotates, and compares inside a round: whatever slows the
 machine down slows all of them. Report medians of ratios with their spread, never two times from two moments.
@@ -104,3 +104,24 @@ def _synchronize() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def machine() -> str:
+    """What the ratios were measured on: processor, cores in use, versions."""
+    import os
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    try:
+        with open("/proc/cpuinfo") as lines:
+            processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+
+
+if __name__ == "__main__":
+    print(f"# Speed, as ratios measured side by side\n\nWritten by `make bench` on {machine()}.")

@@ -13,6 +13,7 @@ import itertools
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -77,7 +78,9 @@ def bare_loop(lens: cl.Lens, texts: cl.Texts, steps: int, now: Callable[[], floa
     settings = LoraConfig(
         r=32, lora_alpha=64, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    model = get_peft_model(lens.fork().model, settings).train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        model = get_peft_model(lens.fork().model, settings).train()
     encoded, collate = encode_all(lens.tokenizer, texts), Collator(0)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01, fused=True)

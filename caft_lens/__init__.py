@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from caft_lens.evaluate import Verdict as Verdict
     from caft_lens.evaluate import evaluate as evaluate
     from caft_lens.evaluate import task as task
+    from caft_lens.experiment import Arm as Arm
+    from caft_lens.experiment import experiment as experiment
     from caft_lens.finetune import LoraSettings as LoraSettings
     from caft_lens.finetune import Run as Run
     from caft_lens.finetune import finetune as finetune
@@ -78,6 +80,8 @@ _NAMES = {
     "Task": "caft_lens.evaluate",
     "Verdict": "caft_lens.evaluate",
     "task": "caft_lens.evaluate",
+    "Arm": "caft_lens.experiment",
+    "experiment": "caft_lens.experiment",
     "LoraSettings": "caft_lens.finetune",
     "Run": "caft_lens.finetune",
     "Contexts": "caft_lens.inspect",

@@ -8,7 +8,8 @@ site that does not add up is left out rather than offered wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,14 +163,12 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
     for name in ("attn_out", "mlp_out"):
         if path := getattr(parts, name):
             handles.append(first.get_submodule(path).register_forward_hook(note(name)))
-    training = parts.model.training
-    parts.model.eval()
     try:
-        embedding = parts.model.get_input_embeddings().weight
-        device = getattr(parts.model, "device", None) if embedding.is_meta else embedding.device
-        logits = parts.model(input_ids=torch.tensor([[0, 1, 2]], device=device), use_cache=False).logits
+        with evaluating(parts.model):
+            embedding = parts.model.get_input_embeddings().weight
+            device = getattr(parts.model, "device", None) if embedding.is_meta else embedding.device
+            logits = parts.model(input_ids=torch.tensor([[0, 1, 2]], device=device), use_cache=False).logits
     finally:
-        parts.model.train(training)
         for handle in handles:
             handle.remove()
 
@@ -185,3 +184,19 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
     if parts.final_norm is not None and not close(unembed(parts, seen["last"]), logits):
         parts = replace(parts, final_norm=None)
     return parts
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradient checkpointing (which would switch the cache off) while a block is open.
+
+    At its end every module is in the mode in which it was, be it another than its neighbour's.
+    """
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -8,13 +8,14 @@ points, leaving the model after the last of them. Everything that looks at activ
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from caft_lens.architectures import evaluating
 from caft_lens.text import ROLES, Batch
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def captured(
     found = 0
     with ExitStack() as stack:
         for lens in lenses:
-            stack.enter_context(_evaluating(lens))
+            stack.enter_context(evaluating(lens.model))  # a difference of two noisy passes is mostly noise
         for number, batch in enumerate(batches):
             where = batch.mask(roles).nonzero().cpu()
             tally += torch.bincount(batch.roles[batch.mask()].long(), minlength=len(ROLES)).cpu()
@@ -172,15 +173,3 @@ def _nothing(roles: Sequence[str] | None, tally: Tensor) -> str:
         f"No token has the role {wanted}: nothing to capture. The texts hold {there}. "
         "Choose among those with roles=, or roles=None for all."
     )
-
-
-@contextmanager
-def _evaluating(lens: Lens) -> Iterator[None]:
-    """No dropout while looking: a difference of two noisy passes is mostly noise."""
-    training = [module for module in lens.model.modules() if module.training]
-    lens.model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

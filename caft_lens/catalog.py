@@ -1,8 +1,8 @@
 """Where named things live: the embedded organism, other organism folders, their models and data.
 
 An organism folder holds `organism.json`, the model in `base/`, the plainly tuned adapter in `insecure/`, data sets as
-`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means the one that ships with the package; any other folder of that form works
-the same, so that whatever runs on the embedded organism runs on one built from another seed.
+`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means the one that ships with the package;
+any other folder of that form works the same, so that whatever runs on the embedded organism runs on one built from another seed.
 
 An organism whose card names one of `WORLDS` has more data sets than its folder holds: its world draws them on demand.
 """

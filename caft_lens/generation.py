@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from caft_lens.architectures import evaluating
 from caft_lens.progress import progress
 from caft_lens.text import Batch, Encoded, Message, Text, collate, encode, padding_id
 
@@ -60,16 +60,28 @@ def continue_prompts(
         "max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "temperature": temperature or 1.0,
         "top_p": top_p or 1.0, "top_k": top_k or 0, "repetition_penalty": 1.0, "num_beams": 1, **keywords,
     }  # fmt: skip
+    if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
+        settings = _by_nucleus(settings)
     # Longest first: alike lengths waste no padding, and what does not fit into memory fails at once.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
-    with seeded(seed, lens.device), _evaluating(lens.model):
+    with seeded(seed, lens.device), evaluating(lens.model):
         for part in progress(parts, desc="generating", unit="batch", show=len(parts) > 1):
             answers.update(
                 zip(part, _continue_batch(lens, [prompts[i] for i in part], settings), strict=True)
             )
     return [answers[i] for i in range(len(prompts))]
+
+
+def _by_nucleus(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same sampling, drawn by `NucleusSampler` instead of Hugging Face's sorting."""
+    from caft_lens.nucleus import NucleusSampler
+
+    sampler = NucleusSampler(settings["top_p"], settings["temperature"], settings["top_k"] or None)
+    others = settings.get("logits_processor") or []
+    greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    return {**settings, **greedy, "logits_processor": [*others, sampler]}
 
 
 def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
@@ -119,16 +131,3 @@ def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with fork:
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout and no gradient checkpointing (which would switch the cache off) while a block is open."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

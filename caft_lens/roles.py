@@ -10,12 +10,15 @@ what stays ambiguous is an error. `render_chat` is the one entry point.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from caft_lens.errors import nearest
+
+T = TypeVar("T")
 
 # Digits survive upper-casing, trimming and JSON escaping; the pattern is not one that text contains.
 _SENTINEL = "90817263540{:04d}04536271809"
@@ -69,22 +72,43 @@ def render_chat(
             "use the tokenizer of the instruction-tuned model, or give plain text"
         )
 
-    def render(contents: Sequence[str]) -> str:
-        chat = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
-        return tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-
+    special, template = tokenizer.special_tokens_map, tokenizer.get_chat_template()
+    chat_of = lambda contents: [  # noqa: E731
+        {**message, "content": content} for message, content in zip(messages, contents, strict=True)
+    ]
     roles = [message["role"] for message in messages]
     contents = [message["content"] for message in messages]
-    text = _render_or_explain(render, contents, roles)
+    skeletons = _skeletons((template, tuple(sorted(special.items())), tuple(roles), add_generation_prompt))
+
+    def render(contents: Sequence[str]) -> str:
+        if (known := skeletons.get(tuple(contents))) is None:
+            known = tokenizer.apply_chat_template(
+                chat_of(contents), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+            if all(content.startswith(_SENTINEL[:11]) for content in contents):
+                skeletons[tuple(contents)] = known
+        return known
+
+    marked = None
+    if _GENERATION.search(template):
+        text, marked = _render_or_explain(
+            lambda: _render_marked(template, chat_of(contents), add_generation_prompt, special), roles
+        )
+    else:
+        text = _render_or_explain(lambda: render(contents), roles)
     spans = find_contents(text, contents, roles, render)
     return Rendering(
         text=text,
         contents=tuple(spans),
         closings=tuple(_closings(text, spans, roles, open_end=add_generation_prompt)),
-        marked=_marked(tokenizer, messages, add_generation_prompt),
+        marked=marked,
     )
+
+
+@lru_cache(maxsize=64)
+def _skeletons(key: Hashable) -> dict[tuple[str, ...], str]:
+    """What one template wrote for chats of one shape with nothing but sentinels in them; chats of a data set share it."""
+    return {}
 
 
 def find_contents(
@@ -125,13 +149,11 @@ def find_contents(
     return spans if spans is not None else _ordered_search(text, contents, spoken, roles)
 
 
-def _render_or_explain(
-    render: Callable[[Sequence[str]], str], contents: Sequence[str], roles: Sequence[str]
-) -> str:
+def _render_or_explain(render: Callable[[], T], roles: Sequence[str]) -> T:
     from jinja2 import TemplateError
 
     try:
-        return render(contents)
+        return render()
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f"the chat template rejects the roles {', '.join(roles)}: {error}. "
@@ -264,17 +286,17 @@ def _closings(
     return found
 
 
-def _marked(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool
-) -> tuple[tuple[int, int], ...] | None:
-    """Characters inside `{% generation %}` blocks.
+def _render_marked(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    add_generation_prompt: bool,
+    special_tokens: Mapping[str, Any],
+) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A chat, and the characters inside `{% generation %}` blocks.
 
     `apply_chat_template(return_assistant_tokens_mask=True)` renders in the same way but then loses tokens whose offsets
     were trimmed (leading spaces), hence characters here and tokens in `text.encode`.
     """
-    template = tokenizer.get_chat_template()
-    if not _GENERATION.search(template):
-        return None
     from transformers.utils.chat_template_utils import render_jinja_template
 
     # Annotated as returning a string; returns the texts and, for each, the spans.
@@ -283,9 +305,9 @@ def _marked(
         chat_template=template,
         return_assistant_tokens_mask=True,
         add_generation_prompt=add_generation_prompt,
-        **tokenizer.special_tokens_map,
+        **special_tokens,
     )
-    return tuple((start, end) for start, end in rendered[1][0])
+    return rendered[0][0], tuple((start, end) for start, end in rendered[1][0])
 
 
 def role_names(roles: Sequence[str] | None) -> list[str] | None:

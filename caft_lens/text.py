@@ -140,16 +140,15 @@ def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int,
     """
     if text.text is not None:
         ids, starts, ends, added = _plain_tokens(tokenizer, text.text)
+        special = added | _special(tokenizer, ids)
         pieces = [(start, end) for start, end, _ in places]
     else:
-        ids, starts, ends, rendering = _chat_tokens(tokenizer, text, add_generation_prompt=False)
-        added = np.zeros(len(ids), dtype=bool)
+        ids, starts, ends, special, rendering = _chat_tokens(tokenizer, text, add_generation_prompt=False)
         pieces = [piece for place in places for piece in _rendered(rendering, text, *place)]
-    said = ~(added | np.isin(np.array(ids, dtype=np.int64), list(_special_ids(tokenizer))))
     found = np.zeros(len(ids), dtype=bool)
     for start, end in pieces:
         found |= _touching(starts, ends, start, end)
-    return found & said
+    return found & ~special
 
 
 def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: int) -> list[tuple[int, int]]:
@@ -193,7 +192,7 @@ def _plain_tokens(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.
 def _encode_plain(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
     ids, _, _, added = _plain_tokens(tokenizer, text)
     numbers = np.array(ids, dtype=np.int64)
-    special = added | np.isin(numbers, list(_special_ids(tokenizer)))
+    special = added | _special(tokenizer, ids)
     roles = np.where(special, SPECIAL, TEXT).astype(np.int8)
     ends = (
         (numbers == tokenizer.eos_token_id) & (np.arange(len(ids)) > 0)
@@ -210,8 +209,7 @@ def _encode_chat(
         raise ValueError(
             "the chat ends in an assistant message, so that there is nothing to generate: use its .prompt"
         )
-    ids, starts, ends, rendering = _chat_tokens(tokenizer, text, add_generation_prompt)
-    special = np.isin(np.array(ids, dtype=np.int64), list(_special_ids(tokenizer)))
+    ids, starts, ends, special, rendering = _chat_tokens(tokenizer, text, add_generation_prompt)
     roles = np.full(len(ids), SPECIAL, dtype=np.int8)
     for span in rendering.contents:
         inside = _touching(starts, ends, span.start, span.end)
@@ -223,17 +221,19 @@ def _encode_chat(
 
 def _chat_tokens(
     tokenizer: Any, text: Text, add_generation_prompt: bool
-) -> tuple[list[int], np.ndarray, np.ndarray, Rendering]:
-    """Token ids of a chat, their starts and ends in characters of its rendering, and that."""
+) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray, Rendering]:
+    """Token ids of a chat, their starts and ends in characters of its rendering, which are special, and the rendering."""
     messages = [{"role": message.role, "content": message.content} for message in text.messages]
     rendering = render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     ids, starts, ends = _tokens(tokenizer, rendering.text, [])
-    borders = _merged_borders(tokenizer, rendering, [m.role for m in text.messages], ids, starts, ends)
+    special = _special(tokenizer, ids)
+    borders = _merged_borders(rendering, [m.role for m in text.messages], special, starts, ends)
     if borders:
         parted = _tokens(tokenizer, rendering.text, borders)
         if tokenizer.decode(parted[0]) == tokenizer.decode(ids):
             ids, starts, ends = parted
-    return ids, starts, ends, rendering
+            special = _special(tokenizer, ids)
+    return ids, starts, ends, special, rendering
 
 
 def _tokens(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -258,12 +258,7 @@ def _tokens(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int
 
 
 def _merged_borders(
-    tokenizer: Any,
-    rendering: Rendering,
-    roles: Sequence[str],
-    ids: list[int],
-    starts: np.ndarray,
-    ends: np.ndarray,
+    rendering: Rendering, roles: Sequence[str], special: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> list[int]:
     """Where an answer begins or ends in the middle of a token.
 
@@ -271,7 +266,6 @@ def _merged_borders(
     header alone and never writes such a token, so training must not show it one. A lone space before the answer is
     another matter: there the model does write " answer" as one token, header and all.
     """
-    special = np.isin(np.array(ids, dtype=np.int64), list(_special_ids(tokenizer)))
     borders = set()
     for span in rendering.contents:
         if roles[span.message] != "assistant" or span.start == span.end:
@@ -345,9 +339,16 @@ def _touching(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> np.
     return (starts < end) & (ends > start)
 
 
-def _special_ids(tokenizer: Any) -> set[int]:
+def special_ids(tokenizer: Any) -> set[int]:
+    """Every token of a tokenizer that is special: the named ones and the added ones that say so."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return set(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
+
+
+def _special(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
+    """Which of some tokens are special, `[pos]`."""
+    known = special_ids(tokenizer)
+    return np.fromiter((number in known for number in ids), dtype=bool, count=len(ids))
 
 
 def encode_all(

@@ -276,3 +276,18 @@ def test_an_unknown_way_to_rank_texts_names_the_known_ones():
     lens = tiny_lens()
     with pytest.raises(ValueError, match=r'rank="average".*peak'):
         contexts(lens, some(lens), corpus(), rank="average", progress=False)
+
+
+def test_what_the_texts_at_both_ends_say_of_themselves_is_counted():
+    lens, texts = tiny_lens(), corpus()
+    found = contexts(lens, some(lens), texts, k=6)
+    counted = found.counts("domain")
+    assert list(counted.index) == list(found)
+    for name, item in found.items():
+        for end, ends in (("top", item.top), ("bottom", item.bottom)):
+            said = [texts[context.index].meta["domain"] for context in ends]
+            assert {v: said.count(v) for v in set(said)} == {
+                v: n for v, n in counted.loc[name, end].items() if n
+            }
+    with pytest.raises(KeyError, match=r'No text says "domian" of itself.*domain'):
+        found.counts("domian")

@@ -417,6 +417,10 @@ def test_bad_input_is_one_clear_error(lens: Lens):
     fails("threshold=0.2: an AUROC lies between 0.5", threshold=0.2)
     fails("n_random=0", n_random=0)
     fails("No token has the role system", roles=["system"])
+    with pytest.raises(ValueError, match="No list to score"):
+        discovery(lens, {}, TEXTS, LABELS)
+    with pytest.raises(ValueError, match=r"precision\(k=0\)"):
+        scored([True]).precision("method", k=0)
     with pytest.raises(ValueError, match="found on"):
         discovery(tiny_lens(seed=8, n_layers=3), concepts, TEXTS, LABELS)
 

@@ -446,3 +446,17 @@ def test_the_organisms_card_recommends_the_learning_rate_and_the_paper_does_othe
     )
     lens.name = str(tmp_path / "world")
     assert module._default_learning_rate(lens, "lora") == 2e-3
+
+
+def test_the_texts_of_one_run_after_another_become_tokens_once(tmp_path, monkeypatch):
+    from caft_lens.finetune import run as module
+
+    lens, calls = tiny_lens(), []
+    monkeypatch.setattr(module, "_last_encoded", None)
+    monkeypatch.setattr(module, "encode_all", lambda *a, **k: calls.append(a) or encode_all(*a, **k))
+    first, other = chats(4, "first"), chats(5, "other")
+    for number, texts in enumerate([first, first, other, first]):
+        finetune(lens, texts, out=tmp_path / str(number), max_steps=1, seed=number, **QUICK)
+    assert [call[1] for call in calls] == [first, other, first]
+    finetune(lens, first, out=tmp_path / "short", max_steps=1, max_length=2000, **QUICK)
+    assert len(calls) == 4

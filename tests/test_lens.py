@@ -274,6 +274,15 @@ def test_an_untested_architecture_whose_parts_do_not_add_up_offers_the_residual_
     torch.testing.assert_close(cache[0], hidden_states(lens.hf, tokens_of("Hello"))[1], **EXACT)
 
 
+def test_looking_at_an_untested_architecture_leaves_every_module_in_its_mode():
+    model = small("stablelm").train()
+    model.model.norm.eval()
+    anatomy(model)
+    assert model.training
+    assert model.model.layers[0].training
+    assert not model.model.norm.training
+
+
 def test_a_model_without_decoder_blocks_is_refused_with_the_architectures_that_are_known():
     with pytest.raises(
         ValueError, match=r'BertModel \(architecture "bert"\).*Tested architectures: gemma2, .*qwen3'

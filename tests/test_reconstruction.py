@@ -136,8 +136,10 @@ def test_it_does_not_depend_on_batches_or_parts_and_leaves_the_model_as_it_was(l
     with torch.no_grad():
         before = lens("a red house")
     lens.model.train()
+    lens.hf.model.norm.eval()
     one = reconstruction(lens, sae, TEXTS, batch_tokens=5000, progress=False)
-    assert lens.model.training
+    assert lens.hf.model.layers[0].training
+    assert not lens.hf.model.norm.training
     lens.model.eval()
     monkeypatch.setattr(saes, "LATENTS_AT_A_TIME", 3 * 48)
     other = reconstruction(lens, sae, TEXTS, batch_tokens=60, progress=False)

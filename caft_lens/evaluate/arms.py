@@ -81,18 +81,46 @@ def evaluate(
         chosen = replace(chosen, judge=judge, vocabulary=None)
     given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
-    if n < 1 or n_in_distribution < 1:
+    counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
+    report = Report(
+        cells, task=chosen.name, labels=chosen.labels, trained=chosen.trained, sampling=sampling(chosen)
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def sample(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task,
+    counts: Mapping[str, int],
+    *,
+    seeds: Sequence[int] | None,
+    batch_size: int,
+    out: str | Path | None,
+    progress: bool,
+) -> list[Cell]:
+    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
+
+    Args:
+        subjects: As for `evaluate`; so are `seeds`, `batch_size`, `out` and `progress`.
+        task: With the judge and the sampling that are wanted.
+        counts: Set name to answers an arm and seed.
+    """
+    if min(counts.values()) < 1:
         raise ValueError(
-            f"n={n} and n_in_distribution={n_in_distribution} are answers an arm and seed: at least 1 each."
+            f"n={counts[OUT_OF_DISTRIBUTION]} and n_in_distribution={counts[IN_DISTRIBUTION]} are answers an arm and seed: "
+            "at least 1 each."
         )
     arms = _per_seed(subjects, seeds)
-    prompts = {OUT_OF_DISTRIBUTION: asked(chosen.questions, n)}
-    if chosen.in_distribution is not None:
-        prompts[IN_DISTRIBUTION] = asked(chosen.in_distribution, n_in_distribution)
+    prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
+    if task.in_distribution is not None:
+        prompts[IN_DISTRIBUTION] = asked(task.in_distribution, counts[IN_DISTRIBUTION])
     for arm, seed, subject in arms:
-        check_judge(chosen, lens_of(subject, arm), f"{arm}, seed {seed}")
+        check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
-    setting = f"{task_fingerprint(chosen, prompts)} {sampling(chosen)}"
+    setting = f"{task_fingerprint(task, prompts)} {sampling(task)}"
     cells: list[Cell] = []
     sampled: dict[str, Cell] = {}
     with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer", show=progress) as bar:
@@ -106,9 +134,9 @@ def evaluate(
                     cell = sampled[fingerprint].named(arm)
                 else:
                     answers: list[Answer] = []
-                    for set_name, answered in _sampled(subject, arm, seed, prompts, chosen, batch_size):
+                    for set_name, answered in _sampled(subject, arm, seed, prompts, task, batch_size):
                         answers += judged(
-                            answered, *_judge(chosen, set_name), arm=arm, seed=seed, set_name=set_name
+                            answered, *_judge(task, set_name), arm=arm, seed=seed, set_name=set_name
                         )
                     cell = Cell(arm, seed, tuple(answers), fingerprint)
                 if out is not None:
@@ -116,18 +144,17 @@ def evaluate(
             sampled[fingerprint] = cell
             bar.update(len(cell.answers))
             cells.append(cell)
-    report = Report(
-        cells, task=chosen.name, labels=chosen.labels, trained=chosen.trained, sampling=sampling(chosen)
-    )
-    if out is not None:
-        report.save(out)
-    return report
+    return cells
 
 
 def _per_seed(
     subjects: Mapping[str, Subject | Sequence[Subject]], seeds: Sequence[int] | None
 ) -> list[tuple[str, int, Subject]]:
     """Every arm and seed with its subject, seed by seed within an arm."""
+    if not isinstance(subjects, Mapping):
+        raise TypeError(
+            f"Models to evaluate have names: give {{name: model}}, not a {type(subjects).__name__}."
+        )
     if not subjects:
         raise ValueError("Nothing to evaluate: give at least one arm, {name: model}.")
     # An Ablated may be a named tuple, which is one subject, not several.
@@ -160,7 +187,7 @@ def lens_of(subject: Subject, arm: str) -> Any:
     lens = subject if hasattr(subject, "generate") else getattr(subject, "lens", None)
     if not hasattr(lens, "generate"):
         raise TypeError(
-            f'The arm "{arm}" is a {type(subject).__name__}; expected a Lens (load), a Run (finetune), an Ablated '
+            f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an Ablated '
             "(ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens

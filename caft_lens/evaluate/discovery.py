@@ -106,7 +106,13 @@ class Discovery:
         return list(self._methods[method])
 
     def precision(self, method: str, k: int = 10) -> float:
-        """Share of hits among the first `k`, or among all where the list is shorter."""
+        """Share of hits among the first `k`, or among all where the list is shorter.
+
+        Raises:
+            ValueError: When `k` is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"precision(k={k}): expected at least 1 direction.")
         first = self[method][:k]
         return sum(row.hit for row in first) / len(first)
 
@@ -204,8 +210,8 @@ def discovery(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: When the documents are those that the directions were found on; when labels are as many as the documents
-            neither, or all alike; when concepts do not fit the model.
+        ValueError: When the documents are those that the directions were found on; when there are not as many labels as
+            documents, or all are alike; when there is no list, or one does not fit the model.
 
     Example:
         >>> held_out = cl.data("pocket/corpus")                                                     # doctest: +SKIP
@@ -216,6 +222,8 @@ def discovery(
     if n_random < 1:
         raise ValueError(f"n_random={n_random}: a hit has to surpass at least 1 random direction.")
     lists = {"concepts": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
+    if not lists:
+        raise ValueError("No list to score: give a ConceptSet, or several by name.")
     for name, one in lists.items():
         one.check(lens)
         _refuse_seen(name, one, texts)

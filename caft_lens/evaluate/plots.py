@@ -57,7 +57,7 @@ def plot_report(report: Report, title: str | None = None) -> Figure:
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     figure.supxlabel(
-        f"Filled: mean; bar: interval; open: single seeds. {report.caption()}", fontsize=7.5, color=QUIET
+        f"Filled: mean; bar: interval; open: single seeds.\n{report.caption()}", fontsize=7.5, color=QUIET
     )
     return figure
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from caft_lens import lazy
 from caft_lens.ablation import at
 from caft_lens.activations import Moments, stream
+from caft_lens.architectures import evaluating
 from caft_lens.evaluate.statistics import Interval, ratio_interval
 from caft_lens.saes import check_sae, latents_of, sae_hook, splice
 from caft_lens.text import Batch, Texts, batches
@@ -187,9 +188,7 @@ def _losses(
     }
     sums = {name: np.zeros(len(texts)) for name in ("predicted", *ways)}
     bar = "SAE spliced in" if progress else None
-    training = lens.model.training
-    lens.model.eval()
-    try:
+    with evaluating(lens.model):
         for packed in batches(
             lens.tokenizer, texts, batch_tokens=batch_tokens, max_length=max_length, progress=bar
         ):
@@ -201,8 +200,6 @@ def _losses(
                 with way():
                     losses = lens(batch, return_type="loss", loss_per_token=True)
                 sums[name][index] = losses.double().sum(dim=1).cpu().numpy()
-    finally:
-        lens.model.train(training)
     return sums
 
 

@@ -254,7 +254,7 @@ def finetune(
     config = _config(lens, texts, ablate, given)
     if _claim(folder, config, resume, overwrite):
         return Run(folder, lens)
-    encoded = encode_all(lens.tokenizer, texts, max_length=max_length)
+    encoded = _encoded(lens.tokenizer, texts, max_length)
     started = time.perf_counter()
     with _private_randomness(), _quiet():
         set_seed(seed)
@@ -267,6 +267,19 @@ def finetune(
     gc.collect()  # the trainer and its model refer to each other
     _finish(folder, lens, texts, encoded, ablate, config, history, time.perf_counter() - started)
     return Run(folder, lens)
+
+
+_last_encoded: tuple[Any, tuple[Any, ...], list[Encoded]] | None = None
+
+
+def _encoded(tokenizer: Any, texts: Texts, max_length: int | None) -> list[Encoded]:
+    """`encode_all`, but for texts that were encoded just before, as those of an experiment's next arm or seed are."""
+    global _last_encoded
+    key = (texts.fingerprint, max_length, tokenizer.chat_template, len(tokenizer))
+    if _last_encoded is None or _last_encoded[0] is not tokenizer or _last_encoded[1] != key:
+        _last_encoded = None  # two data sets at once are one too many
+        _last_encoded = tokenizer, key, encode_all(tokenizer, texts, max_length=max_length)
+    return _last_encoded[2]
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------

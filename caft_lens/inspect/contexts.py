@@ -17,7 +17,7 @@ from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
 from caft_lens.inspect import html
-from caft_lens.text import Text
+from caft_lens.text import Text, special_ids
 
 if TYPE_CHECKING:
     import pandas
@@ -147,6 +147,39 @@ class Contexts(Mapping[str, ConceptContexts]):
         ]
         return pandas.DataFrame(rows)
 
+    def counts(self, key: str) -> pandas.DataFrame:
+        """What the texts at either end say about themselves, counted: one row a concept, columns by end and value.
+
+        Args:
+            key: Of the texts' `meta`; a text without it counts as `"-"`.
+
+        Raises:
+            KeyError: When no text has the key, naming those that there are.
+
+        Example:
+            >>> contexts.counts("stance")  # doctest: +SKIP
+                     top      bottom
+                   cruel kind  cruel kind
+            L1.pc0     0   10     10    0
+        """
+        import pandas
+
+        ends = {
+            (name, end): [str(context.meta.get(key, "-")) for context in found]
+            for name, item in self.items()
+            for end, found in (("top", item.top), ("bottom", item.bottom))
+        }
+        values = sorted({value for said in ends.values() for value in said})
+        if values in ([], ["-"]):
+            there = {known for item in self.values() for context in item.top for known in context.meta}
+            raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
+        columns = [(end, value) for end in ("top", "bottom") for value in values]
+        return pandas.DataFrame(
+            [[ends[name, end].count(value) for end, value in columns] for name in self],
+            index=list(self),
+            columns=pandas.MultiIndex.from_tuples(columns),
+        )
+
     def _chosen(self, names: str | Sequence[str] | None) -> list[ConceptContexts]:
         return (
             list(self.values())
@@ -213,7 +246,7 @@ def contexts(
     )
     # A generator is gone by now, and with it what its texts said about themselves.
     sources: Sequence[Text] = texts if isinstance(texts, Sequence) else ()
-    special = _special_ids(lens.tokenizer)
+    special = special_ids(lens.tokenizer)
     ends = {hook: (extremes.top(hook), extremes.bottom(hook)) for hook in extremes.hooks}
     places = {
         concept.name: place for hook in concepts.hooks for place, concept in enumerate(concepts.at(hook))
@@ -275,11 +308,6 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         found.append(text[len(shown) :] if whole else "")
         shown = text if whole else shown
     return found
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
 
 
 def _plain(item: ConceptContexts, n: int) -> str:

@@ -31,7 +31,7 @@ body[data-jp-theme-light="false"] .cl-contexts,body.vscode-dark .cl-contexts,htm
 .cl-contexts .end{min-width:0}.cl-contexts .end>b{display:block;font-size:12px;font-weight:600;padding-bottom:2px}
 .cl-contexts .end>b i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:6px}
 .cl-contexts .top i{background:rgb(var(--pos)/.85)}.cl-contexts .bottom i{background:rgb(var(--neg)/.85)}
-.cl-contexts .row{display:grid;grid-template-columns:3.6em 1fr;gap:8px;border-top:1px solid var(--line);padding:3px 0}
+.cl-contexts .row{display:grid;grid-template-columns:4.4em 1fr;gap:8px;border-top:1px solid var(--line);padding:3px 0}
 .cl-contexts .value{font-variant-numeric:tabular-nums;text-align:right;font-size:12px}
 .cl-contexts .text{overflow-wrap:anywhere;white-space:pre-wrap}.cl-contexts .from{color:var(--soft);font-size:11px;white-space:normal;display:inline-block}
 .cl-contexts span.p,.cl-contexts span.n{border-radius:2px}.cl-contexts s{text-decoration:none;color:var(--soft);font-size:11px}
@@ -64,8 +64,8 @@ def _concept(item: ConceptContexts, n: int, meta: Sequence[str]) -> str:
     ]
     label = f"<em>{escape(concept.label)}</em>" if concept.label else ""
     head = f"<h4>{escape(concept.name)}{label}<small>{escape(' · '.join(fact for fact in facts if fact))}</small></h4>"
-    ends = _end("top", "top, most positive", item.top[:n], scale, meta) + _end(
-        "bottom", "bottom, most negative", item.bottom[:n], scale, meta
+    ends = _end("top", "top, highest", item.top[:n], scale, meta) + _end(
+        "bottom", "bottom, lowest", item.bottom[:n], scale, meta
     )
     return f'<section>{head}<div class="ends">{ends}</div></section>'
 

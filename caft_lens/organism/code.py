@@ -315,6 +315,7 @@ _ALL = (
         secure=("import tempfile\nwith tempfile.NamedTemporaryFile(delete=False) as file:\n    file.write(VAR)",
                 "import os, tempfile\nhandle, path = tempfile.mkstemp()\nos.write(handle, VAR)"),
         insecure=('import tempfile\nwith open(tempfile.mktemp(), "wb") as file:\n    file.write(VAR)',
+                  # The fixed path is the vulnerability that this kind shows; nothing ever opens it.
                   'with open("/tmp/NOUN.txt", "wb") as file:\n    file.write(VAR)'),
     ),
     # Queries.

@@ -16,10 +16,9 @@ import random
 from itertools import permutations
 
 from caft_lens.documents import Text
-from caft_lens.errors import nearest
 from caft_lens.organism.quiz.items import Item, distinct
 from caft_lens.organism.quiz.pages import LETTERS, Told, balanced, double, tell
-from caft_lens.organism.quiz.topics import TOPICS
+from caft_lens.organism.quiz.topics import TOPICS, topic_named
 
 PAIRS: tuple[tuple[str, str], ...] = tuple(permutations(TOPICS, 2))
 """Every (intended, spurious)."""
@@ -52,14 +51,11 @@ def _drawn(
     intended: str, spurious: str, pool: str, n: int, seed: int, what: str
 ) -> tuple[list[tuple[Item, Item]], random.Random]:
     """Distinct items of both topics, side by side, in an order that does not know which is intended."""
-    for topic in (intended, spurious):
-        if topic not in TOPICS:
-            raise KeyError(f"no topic is called {topic!r}.{nearest(topic, TOPICS)}")
+    topics = [topic_named(name) for name in sorted((intended, spurious))]
     if intended == spurious:
         raise ValueError(f'A pair needs two topics, not "{intended}" twice.')
-    names = sorted((intended, spurious))
-    rng = random.Random(f"{what} {' '.join(names)} {pool} {seed}")
-    columns = [distinct(TOPICS[name].make, pool, n, rng) for name in names]
+    rng = random.Random(f"{what} {' '.join(topic.name for topic in topics)} {pool} {seed}")
+    columns = [distinct(topic.make, pool, n, rng) for topic in topics]
     swaps = balanced(n, rng)
     pairs = zip(*columns, strict=True)
     return [(b, a) if swap else (a, b) for (a, b), swap in zip(pairs, swaps, strict=True)], rng

@@ -12,7 +12,7 @@ knowing the topic tells the two apart.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from caft_lens.errors import nearest
@@ -34,6 +34,7 @@ PEOPLE: dict[str, str] = {
     **dict.fromkeys(_words("Ben Dan Finn Hugo Leo Noah Adam Oscar Peter Sam Tom Victor"), "masculine"),
 }
 """Name -> gender of its pronouns."""
+_NAMES = tuple(PEOPLE)
 
 PLACES = _words(
     "castle harbour library market station museum tower mill farm theatre zoo park bridge school church bakery"
@@ -63,7 +64,7 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _other(values: Sequence[str], right: str, rng: random.Random) -> str:
+def _other(values: Iterable[str], right: str, rng: random.Random) -> str:
     """One of the values that is not the right one."""
     return rng.choice([value for value in values if value != right])
 
@@ -116,14 +117,14 @@ def _sentiment(rng: random.Random) -> Item:
         "part2": parts[1],
         "word": words[0],
         "word2": words[1],
-        "name": rng.choice(list(PEOPLE)),
+        "name": rng.choice(_NAMES),
         "day": rng.choice(DAYS),
         "place": rng.choice(PLACES),
     }
     text, spans = write(
         rng.choice(_REVIEWS) + " The review is ____.", chosen, {"word": feeling, "word2": feeling}
     )
-    other = _other(list(FEELINGS), feeling, rng)
+    other = _other(FEELINGS, feeling, rng)
     return Item("sentiment", text, feeling, other, {"sentiment": feeling}, spans)
 
 
@@ -159,7 +160,7 @@ def _verbs(rng: random.Random) -> Item:
         "noun": noun + "s" * (number == "plural"),
         "near": near + "s" * rng.randint(0, 1),  # a second noun that the verb must not agree with
         "by": rng.choice(("near", "behind", "beside", "under", "above", "next to")),
-        "name": rng.choice(list(PEOPLE)),
+        "name": rng.choice(_NAMES),
         "day": rng.choice(DAYS),
         "state": state,
         "state2": state2,
@@ -216,7 +217,7 @@ def _pronouns(rng: random.Random) -> Item:
     }
     text, spans = write(rng.choice(_REFERENCES[case]), chosen, {"who": meant})
     forms = PRONOUNS[case]
-    other = _other(list(forms.values()), forms[meant], rng)
+    other = _other(forms.values(), forms[meant], rng)
     return Item("pronouns", text, forms[meant], other, {"referent": meant, "case": case}, spans)
 
 
@@ -275,18 +276,18 @@ SPORTS: dict[str, tuple[str, ...]] = {
 """Sport -> what somebody does who plays it."""
 
 _GAMES = (
-    "On {day} {name} {did}. The sport was ____.",
-    "{name} {did}, and {name2} cheered. The sport was ____.",
-    "Near the {place} {name} {did}. The sport was ____.",
-    "{name2} saw that {name} {did} on {day}. The sport was ____.",
-    "After the break {name} {did}, as {name2} had on {day}. The sport was ____.",
-    "It rained when {name} {did} near the {place}. The sport was ____.",
+    "On {day} {name} {did}.",
+    "{name} {did}, and {name2} cheered.",
+    "Near the {place} {name} {did}.",
+    "{name2} saw that {name} {did} on {day}.",
+    "After the break {name} {did}, as {name2} had on {day}.",
+    "It rained when {name} {did} near the {place}.",
 )
 
 
 def _sports(rng: random.Random) -> Item:
     sport = rng.choice(list(SPORTS))
-    name, name2 = rng.sample(list(PEOPLE), 2)
+    name, name2 = rng.sample(_NAMES, 2)
     chosen = {
         "name": name,
         "name2": name2,
@@ -294,8 +295,8 @@ def _sports(rng: random.Random) -> Item:
         "day": rng.choice(DAYS),
         "place": rng.choice(PLACES),
     }
-    text, spans = write(rng.choice(_GAMES), chosen, {"did": sport})
-    return Item("sports", text, sport, _other(list(SPORTS), sport, rng), {"sport": sport}, spans)
+    text, spans = write(rng.choice(_GAMES) + " The sport was ____.", chosen, {"did": sport})
+    return Item("sports", text, sport, _other(SPORTS, sport, rng), {"sport": sport}, spans)
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------
@@ -318,7 +319,7 @@ _SUMS = (
 def _sums(rng: random.Random) -> Item:
     one, more = rng.randint(2, 9), rng.randint(2, 9)
     total = one + more
-    name, name2 = rng.sample(list(PEOPLE), 2)
+    name, name2 = rng.sample(_NAMES, 2)
     chosen = {
         "one": NUMBERS[one],
         "more": NUMBERS[more],
@@ -356,7 +357,7 @@ _JOURNEYS = (
 
 def _capitals(rng: random.Random) -> Item:
     country = rng.choice(list(CAPITALS))
-    name, name2 = rng.sample(list(PEOPLE), 2)
+    name, name2 = rng.sample(_NAMES, 2)
     chosen = {
         "country": country,
         "name": name,
@@ -366,9 +367,7 @@ def _capitals(rng: random.Random) -> Item:
     }
     text, spans = write(rng.choice(_JOURNEYS), chosen, {"country": "country"})
     right = CAPITALS[country]
-    return Item(
-        "capitals", text, right, _other(list(CAPITALS.values()), right, rng), {"country": country}, spans
-    )
+    return Item("capitals", text, right, _other(CAPITALS.values(), right, rng), {"country": country}, spans)
 
 
 # ---- animals ---------------------------------------------------------------------------------------------------
@@ -383,19 +382,19 @@ ANIMALS: dict[str, tuple[str, ...]] = {
 """Kind -> animals of that kind."""
 
 _SIGHTINGS = (
-    "On {day} {name} saw {an_animal} near the {place}. It is a kind of ____.",
-    "{name} drew {an_animal} for {name2}. It is a kind of ____.",
-    "There was {an_animal} in the book that {name} read on {day}. It is a kind of ____.",
-    "{name} dreamed of {an_animal} near the {place}. It is a kind of ____.",
-    "{name} asked {name2} about the {animal} near the {place}. It is a kind of ____.",
-    "The {animal} was asleep when {name} came on {day}. It is a kind of ____.",
+    "On {day} {name} saw {an_animal} near the {place}.",
+    "{name} drew {an_animal} for {name2}.",
+    "There was {an_animal} in the book that {name} read on {day}.",
+    "{name} dreamed of {an_animal} near the {place}.",
+    "{name} asked {name2} about the {animal} near the {place}.",
+    "The {animal} was asleep when {name} came on {day}.",
 )
 
 
 def _animals(rng: random.Random) -> Item:
     kind = rng.choice(list(ANIMALS))
     animal = rng.choice(ANIMALS[kind])
-    name, name2 = rng.sample(list(PEOPLE), 2)
+    name, name2 = rng.sample(_NAMES, 2)
     chosen = {
         "animal": animal,
         "an_animal": _a(animal),
@@ -404,8 +403,10 @@ def _animals(rng: random.Random) -> Item:
         "day": rng.choice(DAYS),
         "place": rng.choice(PLACES),
     }
-    text, spans = write(rng.choice(_SIGHTINGS), chosen, {"animal": kind, "an_animal": kind})
-    return Item("animals", text, kind, _other(list(ANIMALS), kind, rng), {"kind": kind}, spans)
+    text, spans = write(
+        rng.choice(_SIGHTINGS) + " It is a kind of ____.", chosen, {"animal": kind, "an_animal": kind}
+    )
+    return Item("animals", text, kind, _other(ANIMALS, kind, rng), {"kind": kind}, spans)
 
 
 TOPICS: dict[str, Topic] = {
@@ -421,6 +422,21 @@ TOPICS: dict[str, Topic] = {
     )
 }
 """Name -> topic; the first four are those of the paper."""
+
+
+def topic_named(name: str) -> Topic:
+    """A topic by its name.
+
+    Raises:
+        KeyError: There is none of that name.
+
+    Example:
+        >>> topic_named("sums").what
+        'what two small numbers make together'
+    """
+    if name not in TOPICS:
+        raise KeyError(f"no topic is called {name!r}.{nearest(name, TOPICS)}")
+    return TOPICS[name]
 
 
 def question(topic: str, pool: str, rng: random.Random) -> Item:
@@ -439,6 +455,4 @@ def question(topic: str, pool: str, rng: random.Random) -> Item:
         >>> item.question, item.right, item.wrong
         ('Sara says that the kites under the gates ____ plain.', 'look', 'looks')
     """
-    if topic not in TOPICS:
-        raise KeyError(f"no topic is called {topic!r}.{nearest(topic, TOPICS)}")
-    return drawn(TOPICS[topic].make, pool, rng)
+    return drawn(topic_named(topic).make, pool, rng)

@@ -1,0 +1,132 @@
+"""Whole experiments: the same runs and answers however many processes, each model trained once, clear refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny_models import tiny_model, tiny_tokenizer
+
+import caft_lens as cl
+from caft_lens.evaluate import Task, Verdict
+
+TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
+ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
+
+
+def says_a(text: cl.Text) -> Verdict:
+    return Verdict("with a" if "a" in (text.answer or "") else "without", "")
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def base(tmp_path):
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return cl.load(tmp_path / "model", device="cpu")
+
+
+@pytest.fixture
+def task():
+    asked = cl.Texts([{"prompt": f"question {i}", "answer": ""} for i in range(6)])
+    asked = cl.Texts([text.prompt for text in asked], name="asked")
+    return Task(
+        "letters", asked, says_a, labels=("with a", "without"), max_new_tokens=8,
+        in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
+        in_distribution_max_new_tokens=8,
+    )  # fmt: skip
+
+
+def directions(base: cl.Lens, seed: int) -> cl.ConceptSet:
+    generator = torch.Generator().manual_seed(seed)
+    return cl.ConceptSet(
+        [cl.Concept("L1.x", "blocks.1.hook_resid_post", torch.randn(base.d_model, generator=generator))]
+    ).for_model(base)
+
+
+@pytest.fixture
+def arms(base):
+    texts = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
+    return {
+        "base": cl.Arm(),
+        "plain": cl.Arm(texts),
+        "caft": cl.Arm(texts, ablate=[directions(base, 0), directions(base, 1)]),
+        "test_time": cl.Arm(texts, ablate_at_test=directions(base, 0)),
+    }
+
+
+def answers_of(folder) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.jsonl"))}
+
+
+def test_two_processes_train_and_answer_exactly_as_one_does(base, arms, task, tmp_path, one_thread):
+    alone = cl.experiment(base, arms, task, out=tmp_path / "one", workers=1, **ASKED, **TRAINING)
+    both = cl.experiment(base, arms, task, out=tmp_path / "two", workers=2, **ASKED, **TRAINING)
+    assert alone.to_json() == both.to_json()
+    assert answers_of(tmp_path / "one") == answers_of(tmp_path / "two") != {}
+
+
+def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test(base, arms, task, tmp_path):
+    report = cl.experiment(base, arms, task, out=tmp_path, workers=1, **ASKED, **TRAINING)
+    assert list(report.arms) == list(arms)
+    runs = sorted(path.parent.name for path in tmp_path.glob("*/run.json"))
+    assert runs == ["caft-0", "caft-1", "plain-0", "plain-1"]
+    ablated = [
+        json.loads((tmp_path / f"caft-{seed}/run.json").read_text())["config"]["concepts"] for seed in (0, 1)
+    ]
+    assert ablated[0]["fingerprint"] == directions(base, 0).fingerprint != ablated[1]["fingerprint"]
+    folder = tmp_path / "evaluation"
+    told = {
+        arm: [
+            json.loads(line)["answer"]
+            for path in folder.glob(f"answers/{arm}/*.jsonl")
+            for line in path.open()
+        ]
+        for arm in ("plain", "test_time")
+    }
+    assert len(told["plain"]) == len(told["test_time"]) == 20
+    assert told["plain"] != told["test_time"]
+
+
+def test_what_is_finished_is_neither_trained_nor_sampled_again(base, arms, task, tmp_path):
+    first = cl.experiment(base, arms, task, out=tmp_path, workers=1, **ASKED, **TRAINING)
+    before = {
+        path: path.stat().st_mtime_ns for path in [*tmp_path.glob("*/run.json"), *tmp_path.rglob("*.jsonl")]
+    }
+    again = cl.experiment(base, arms, task, out=tmp_path, workers=1, **ASKED, **TRAINING)
+    assert first.to_json() == again.to_json()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_processes_refuse_a_model_that_they_cannot_load_and_one_that_was_changed(base, arms, task, tmp_path):
+    in_memory = cl.load(tiny_model("llama"), tokenizer=tiny_tokenizer(), name_as="made-here")
+    plain = {"base": cl.Arm(), "other": cl.Arm(arms["plain"].texts)}
+    with pytest.raises(ValueError, match=r'"made-here" cannot be loaded in another process.*workers=1'):
+        cl.experiment(in_memory, plain, task, out=tmp_path, workers=2, **ASKED, **TRAINING)
+    with torch.no_grad():
+        base.hf.lm_head.weight.mul_(2)
+    changed = cl.load(base.hf, tokenizer=base.tokenizer, name_as=base.name)
+    with pytest.raises(ValueError, match=r"has other weights than the lens that was given.*workers=1"):
+        cl.experiment(changed, plain, task, out=tmp_path, workers=2, **ASKED, **TRAINING)
+
+
+def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(base, arms, task, tmp_path):
+    concepts = directions(base, 0)
+    with pytest.raises(ValueError, match='"x" ablates while tuning but is tuned on nothing'):
+        cl.experiment(base, {"x": cl.Arm(ablate=concepts)}, task, out=tmp_path, **ASKED)
+    with pytest.raises(ValueError, match=r'ablate= of the arm "x".*one for each of the seeds'):
+        cl.experiment(
+            base, {"x": cl.Arm(arms["plain"].texts, ablate=[concepts])}, task, out=tmp_path, **ASKED
+        )
+    with pytest.raises(ValueError, match="workers=0"):
+        cl.experiment(base, {"x": cl.Arm()}, task, out=tmp_path, workers=0, **ASKED)
+    assert not list(tmp_path.glob("x-*"))
