@@ -70,7 +70,7 @@ def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
         "gender, in_distribution",
     }
     monkeypatch.setattr(
-        quiz, "dataset", lambda name, seed, size: pages(name, seed + (name == "gender"), size)
+        quiz, "dataset", lambda name, seed, size=None: pages(name, seed + (name == "gender"), size)
     )
     assert [line.what for line in check(built).differing] == ["data set gender"]
 
