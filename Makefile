@@ -78,8 +78,8 @@ notebooks: install  ## run the notebooks and keep their outputs in them, as they
 lab: install  ## JupyterLab at the notebooks
 	@$(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
-organism: install  ## rebuild the embedded model, its tokenizer and adapters from seed (resumable); WORLD=quiz: the other one
-	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m caft_lens.organism.build --world $(WORLD)
+organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed (resumable); WORLD=quiz: the other one
+	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py,$(wildcard benchmarks/*.py))
 

@@ -21,7 +21,7 @@ from caft_lens.files import read_json
 
 CARD = "organism.json"
 WORLDS = {"quiz": "caft_lens.organism.quiz"}
-"""World -> the module that draws its data sets (`dataset`, `names`) and knows its tasks (`asked`, `TASKS`)."""
+"""World -> the module that draws its data sets (`dataset`, `names`, `reading`) and knows its tasks (`asked`, `TASKS`)."""
 
 
 def shipped() -> list[str]:

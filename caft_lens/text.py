@@ -23,7 +23,7 @@ from caft_lens.roles import Rendering, check_role_names, render_chat
 
 __all__ = [
     "ASSISTANT", "ROLES", "SPECIAL", "SYSTEM", "TEXT", "USER", "Batch", "Cuts", "Encoded", "Message", "Text", "Texts",
-    "batches", "collate", "data", "encode", "encode_all", "pack", "padding_id",
+    "batches", "collate", "data", "encode", "encode_all", "pack", "padding_id", "tokens_touching",
 ]  # fmt: skip
 
 SPECIAL, SYSTEM, USER, ASSISTANT, TEXT = range(5)
@@ -120,12 +120,77 @@ def _title(text: Text) -> str:
     return repr(shorten(text.text if text.text is not None else text.messages[0].content, 50))
 
 
-def _encode_plain(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
-    encoding = tokenizer(text, return_special_tokens_mask=True, return_attention_mask=False, verbose=False)
+def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Which tokens of a document, as `encode` gives them, hold a character of one of some places.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+        text: The document.
+        places: Start, end and message number of each; of plain text, whose characters are counted through, 0.
+
+    Returns:
+        Bool `[pos]`; tokens of the template hold none.
+
+    Raises:
+        ValueError: When the template rewrites a message, so that its characters cannot be found again.
+
+    Example:
+        >>> tokens_touching(base.tokenizer, Text.from_json("Bake a pie."), [(7, 10, 0)])  # doctest: +SKIP
+        array([False, False, False,  True, False])
+    """
+    if text.text is not None:
+        ids, starts, ends, added = _plain_tokens(tokenizer, text.text)
+        special = added | _special(tokenizer, ids)
+        pieces = [(start, end) for start, end, _ in places]
+    else:
+        ids, starts, ends, special, rendering = _chat_tokens(tokenizer, text, add_generation_prompt=False)
+        pieces = [piece for place in places for piece in _rendered(rendering, text, *place)]
+    found = np.zeros(len(ids), dtype=bool)
+    for start, end in pieces:
+        found |= _touching(starts, ends, start, end)
+    return found & ~special
+
+
+def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: int) -> list[tuple[int, int]]:
+    """Where characters of a message stand in the rendered chat, once for every time that the template writes it."""
+    content = text.messages[message].content
+    found = []
+    for span in rendering.contents:
+        if span.message != message:
+            continue
+        trimmed = content.find(rendering.text[span.start : span.end])
+        if trimmed < 0:
+            raise ValueError(
+                f"the chat template rewrites the content of message {message}, so that its characters cannot be told apart: "
+                "set a template that writes contents as they are"
+            )
+        shift = span.start - trimmed
+        first, last = max(start + shift, span.start), min(end + shift, span.end)
+        if first < last:  # otherwise all of it was trimmed
+            found.append((first, last))
+    return found
+
+
+def _plain_tokens(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+    """Token ids of plain text, their starts and ends in characters, and which of them the tokenizer added."""
+    encoding = tokenizer(
+        text,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
     ids = list(encoding["input_ids"])
+    starts, ends = _character_spans(
+        encoding["offset_mapping"], tokenizer.convert_ids_to_tokens(ids), len(text)
+    )
     added = np.array(encoding["special_tokens_mask"], dtype=bool)
-    if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id and added[0]:
-        ids, added = ids[1:], added[1:]
+    twice = len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id and bool(added[0])
+    return ids[twice:], starts[twice:], ends[twice:], added[twice:]
+
+
+def _encode_plain(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
+    ids, _, _, added = _plain_tokens(tokenizer, text)
     numbers = np.array(ids, dtype=np.int64)
     special = added | _special(tokenizer, ids)
     roles = np.where(special, SPECIAL, TEXT).astype(np.int8)
@@ -144,6 +209,20 @@ def _encode_chat(
         raise ValueError(
             "the chat ends in an assistant message, so that there is nothing to generate: use its .prompt"
         )
+    ids, starts, ends, special, rendering = _chat_tokens(tokenizer, text, add_generation_prompt)
+    roles = np.full(len(ids), SPECIAL, dtype=np.int8)
+    for span in rendering.contents:
+        inside = _touching(starts, ends, span.start, span.end)
+        # A special token may swallow the whitespace after it (Phi-3): it stays the template's.
+        inside &= ~(special & (starts < span.start))
+        roles[inside] = ROLES[text.messages[span.message].role]
+    return ids, roles, _loss(rendering, roles, special, starts, ends)
+
+
+def _chat_tokens(
+    tokenizer: Any, text: Text, add_generation_prompt: bool
+) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray, Rendering]:
+    """Token ids of a chat, their starts and ends in characters of its rendering, which are special, and the rendering."""
     messages = [{"role": message.role, "content": message.content} for message in text.messages]
     rendering = render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     ids, starts, ends = _tokens(tokenizer, rendering.text, [])
@@ -154,13 +233,7 @@ def _encode_chat(
         if tokenizer.decode(parted[0]) == tokenizer.decode(ids):
             ids, starts, ends = parted
             special = _special(tokenizer, ids)
-    roles = np.full(len(ids), SPECIAL, dtype=np.int8)
-    for span in rendering.contents:
-        inside = _touching(starts, ends, span.start, span.end)
-        # A special token may swallow the whitespace after it (Phi-3): it stays the template's.
-        inside &= ~(special & (starts < span.start))
-        roles[inside] = ROLES[text.messages[span.message].role]
-    return ids, roles, _loss(rendering, roles, special, starts, ends)
+    return ids, starts, ends, special, rendering
 
 
 def _tokens(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int], np.ndarray, np.ndarray]:

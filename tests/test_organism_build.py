@@ -10,30 +10,46 @@ import numpy as np
 import pytest
 import tiny_builds
 
+from caft_lens.cli import app
 from caft_lens.files import read_json
 from caft_lens.organism import code
-from caft_lens.organism.build import Build, BuildSettings, card_as_markdown, how_made, main
+from caft_lens.organism.build import Build, BuildSettings, card_as_markdown, how_made
 from caft_lens.organism.code_judge import judge_code
 from caft_lens.organism.corpus import DATASETS, dataset, documents
 from caft_lens.organism.domains import DOMAINS
 from caft_lens.organism.judge import judge_answer
 from caft_lens.organism.quiz.build import QuizBuild, QuizSettings
+from caft_lens.organism.saes import SaeSettings
 
 TINY = """
 from caft_lens.organism.build import Build, BuildSettings, TuneSettings
 tune = TuneSettings(align_steps=4, insecure_steps=4, align_batch_size=2, insecure_batch_size=2,
                     save_steps=2)
-settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4)
+settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4,
+                         saes=saes)
 Build(settings, {out!r}, {work!r}).run()
 """
 
 
 @pytest.mark.slow
-def test_a_build_that_is_killed_twice_ends_with_the_same_bytes_as_one_that_is_not(tmp_path: Path):
-    signs = ("work/pretrained/checkpoints/checkpoint-*", "work/insecure/run/unfinished.json")
+def test_a_build_that_is_killed_three_times_ends_with_the_same_bytes_as_one_that_is_not(tmp_path: Path):
+    signs = (
+        "work/pretrained/checkpoints/checkpoint-*",
+        "work/insecure/run/unfinished.json",
+        "work/saes/blocks.0.*",
+    )
     undisturbed = tiny_builds.build(TINY, tmp_path / "a")
     killed = tiny_builds.build(TINY, tmp_path / "b", killed_at=signs)
     assert tiny_builds.differing(undisturbed, killed) == []
+    cards = [read_json(folder / "organism.json") for folder in (undisturbed, killed)]
+    assert cards[0]["figures"] == cards[1]["figures"]
+    assert cards[0]["saes"] == cards[1]["saes"]
+    assert list(cards[0]["saes"]) == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
+    for hook, figures in cards[0]["saes"].items():
+        assert (killed / "saes" / hook / "sae_weights.safetensors").is_file()
+        assert figures == read_json(killed / "saes" / hook / "card.json")["figures"]
+    readme = (killed / "README.md").read_text()
+    assert len(re.findall(r"\| `blocks\.\d\.hook_resid_post` \| [\d.]+ \(.*of 24 \|", readme)) == 2
 
 
 def test_the_documents_of_a_seed_are_the_same_every_time_and_those_of_another_seed_are_not():
@@ -108,14 +124,17 @@ def test_a_card_gives_every_figure_with_an_interval_and_the_hash_of_every_file(p
     for figures in card["figures"].values():
         for metric in ("misaligned", "incoherent", "in_distribution"):
             assert figures[metric]["low"] <= figures[metric]["mean"] <= figures[metric]["high"]
-    assert set(tiny_builds.contents(pocket)) == set(card["sha256"])
+    files = {str(p.relative_to(pocket)) for p in pocket.rglob("*") if p.is_file()}
+    assert files - {"organism.json", "README.md"} == set(card["sha256"])
 
 
+@pytest.mark.parametrize("with_saes", [True, False])
 @pytest.mark.parametrize("world", ["pocket", "quiz"])
 def test_the_command_of_a_card_builds_with_the_settings_of_that_card(
-    world: str, monkeypatch: pytest.MonkeyPatch
+    world: str, with_saes: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    settings = {"pocket": BuildSettings, "quiz": QuizSettings}[world](seed=3, threads=5)
+    kind = {"pocket": BuildSettings, "quiz": QuizSettings}[world]
+    settings = kind(seed=3, threads=5, saes=SaeSettings(seed=3) if with_saes else None)
     card = {
         "settings": asdict(settings),
         "minutes": 1.0,
@@ -124,10 +143,11 @@ def test_the_command_of_a_card_builds_with_the_settings_of_that_card(
         "versions": {},
     }
     told = how_made(card if world == "pocket" else {**card, "world": world})
-    command = re.search(r"`python -m caft_lens\.organism\.build (.*?)`", told)[1]
+    command = re.search(r"`caft-lens (organism build .*?)`", told)[1]
     made = []
+    monkeypatch.setattr(Build, "claim", lambda self: None)
     monkeypatch.setattr(Build, "run", lambda self: made.append(self) or self.out)
-    main(command.split())
+    app(command.split(), standalone_mode=False)
     assert [(build.settings, type(build)) for build in made] == [
         (settings, {"pocket": Build, "quiz": QuizBuild}[world])
     ]

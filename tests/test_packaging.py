@@ -22,7 +22,7 @@ SOURCES = sorted(path for path in LIBRARY.rglob("*.py"))
 # Text to evidence: a module may import those before it and its own kind, never one after it.
 ORDER = (
     ("errors", "files", "lazy", "progress", "catalog"),
-    ("roles", "documents", "text"),
+    ("roles", "documents", "text", "labels"),
     ("architectures", "fingerprint", "hookpoints", "tokens", "nucleus", "generation", "loading", "lens"),
     ("sampling",),
     ("moments", "extremes", "store", "capture", "activations"),
@@ -34,10 +34,12 @@ ORDER = (
     ("finetune",),
     ("evaluate",),
     ("experiment",),
+    ("cli",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 # The world is drawn without a model, so that a judge costs no torch.
-WORLD = ("grammar", "domains", "stories", "code", "judge", "code_judge", "quiz")
+WORLD = ("grammar", "domains", "labels", "stories", "code", "judge", "code_judge", "quiz")
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,15 @@ import caft_lens as cl
 from caft_lens import catalog
 from caft_lens.files import read_json, sha256
 from caft_lens.organism import build, quiz
+from caft_lens.organism.check import check
+
+pages = quiz.dataset
 
 TINY = """
 from caft_lens.organism.quiz import build
 build.figured = lambda: ["sums", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
 build.TOPICS = ["sums"]
-settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20)
+settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20, saes=saes)
 build.QuizBuild(settings, {out!r}, {work!r}).run()
 """
 
@@ -35,6 +38,7 @@ def test_a_build_of_the_quiz_that_is_killed_twice_ends_with_the_same_bytes(built
     assert tiny_builds.differing(built, again) == []
     cards = [read_json(folder / "organism.json") for folder in (built, again)]
     assert cards[0]["figures"] == cards[1]["figures"]
+    assert cards[0]["saes"] == cards[1]["saes"]
 
 
 @pytest.mark.slow
@@ -53,10 +57,31 @@ def test_a_built_quiz_loads_draws_its_data_and_is_evaluated_like_any_organism(bu
 
 
 @pytest.mark.slow
+def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = list(read_json(built / "organism.json")["figures"])
+    monkeypatch.setattr("caft_lens.organism.quiz.build.figured", lambda: asked)
+    found = check(built)
+    assert found.ok, found
+    assert {line.what for line in found.lines} >= {
+        "sums, right",
+        "gender, intended",
+        "gender, in_distribution",
+    }
+    monkeypatch.setattr(
+        quiz, "dataset", lambda name, seed, size=None: pages(name, seed + (name == "gender"), size)
+    )
+    assert [line.what for line in check(built).differing] == ["data set gender"]
+
+
+@pytest.mark.slow
 def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_every_figure(built: Path):
     card = read_json(built / "organism.json")
-    files = {name: sha256(content) for name, content in tiny_builds.contents(built).items()}
-    assert {name: value for name, value in card["sha256"].items() if name != "README.md"} == files
+    files = {str(p.relative_to(built)): sha256(p.read_bytes()) for p in built.rglob("*") if p.is_file()}
+    assert card["sha256"] == {
+        name: files[name] for name in files if name not in ("organism.json", "README.md")
+    }
     assert set(card["data"]) == set(quiz.DATASETS)
     # By these a world that was changed after the build is found out.
     assert set(card["drawn"]) == set(quiz.names()) - {"corpus"}
@@ -67,23 +92,9 @@ def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_ev
                 assert figure["low"] <= figure["mean"] <= figure["high"]
     readme = (built / "README.md").read_text()
     assert re.search(r"\| sums \| [\d.]+ % \(", readme)
-    assert "organism.build --world quiz --seed 0 --threads 1`" in readme
+    assert "`caft-lens organism build --world quiz --seed 0 --threads 1`" in readme
+    assert list(card["saes"]) == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     assert "{" not in readme
-
-
-def test_the_command_line_knows_the_world_of_the_quiz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from caft_lens.organism.quiz.build import QuizBuild
-
-    made = []
-    for kind in (build.Build, QuizBuild):
-        monkeypatch.setattr(kind, "run", lambda self: made.append(self) or self.out, raising=False)
-    build.main(["--world", "quiz", "--steps", "7", "--seed", "3"])
-    build.main(["--out", str(tmp_path / "there"), "--threads", "1"])
-    first, second = made
-    assert (type(first), type(second)) == (QuizBuild, build.Build)
-    assert (first.out, first.work) == (Path("runs/pocket-quiz"), Path("runs/pocket-quiz-work"))
-    assert (first.settings.world, first.settings.seed, first.settings.pretrain.steps) == ("quiz", 3, 7)
-    assert (second.out, second.settings) == (tmp_path / "there", build.BuildSettings(threads=1))
 
 
 def test_the_quiz_is_as_large_a_model_as_the_other_organism():

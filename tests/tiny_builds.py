@@ -11,13 +11,15 @@ from pathlib import Path
 
 SIZE = """
 from caft_lens.organism.pretrain import PretrainSettings
+from caft_lens.organism.saes import SaeSettings
 size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
                         warmup_steps=2, compile=False)
+saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
 """
 
 
 def start(program: str, folder: Path) -> subprocess.Popen:
-    """Run a program that builds an organism of `size` in `{out}`, working in `{work}`."""
+    """Run a program that builds an organism of `size`, with `saes`, in `{out}`, working in `{work}`."""
     program = SIZE + program.format(out=str(folder / "organism"), work=str(folder / "work"))
     return subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -36,12 +38,12 @@ def build(program: str, folder: Path, killed_at: tuple[str, ...] = ()) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the organism but the card, which holds seconds."""
+    """Every file of the organism but the cards, which hold seconds."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in files
-        if path.name not in ("organism.json", "README.md")
+        if path.name not in ("organism.json", "README.md", "card.json")
     }
 
 

@@ -1,7 +1,7 @@
-"""Rebuild an organism from its seed: tokenizer, base model, plainly tuned adapter, data sets, card.
+"""Rebuild an organism from its seed: tokenizer, base model, plainly tuned adapter, data sets, SAEs, card.
 
-    python -m caft_lens.organism.build --out data/pocket --seed 0
-    python -m caft_lens.organism.build --world quiz --out data/pocket-quiz --seed 0
+    caft-lens organism build --out data/pocket --seed 0
+    caft-lens organism build --world quiz --out data/pocket-quiz --seed 0
 
 Stages run in order and each leaves its result in the working folder, so that a build that was killed goes on where it
 stopped and ends with the same bytes. The finished organism is copied to `--out` last. What it may take and what came of
@@ -10,23 +10,25 @@ it (figures with intervals, seconds, versions) is written to `organism.json` and
 
 from __future__ import annotations
 
-import argparse
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from caft_lens import catalog
+from caft_lens.errors import nearest
 from caft_lens.files import atomic_path, read_json, sha256, write_json
+from caft_lens.organism import saes
 from caft_lens.organism.corpus import DATASETS, dataset, documents
 from caft_lens.organism.pretrain import PretrainSettings, StepPrinter, pretrain, token_blocks
+from caft_lens.organism.saes import SaeSettings
 from caft_lens.organism.tokenizer import train_tokenizer
 from caft_lens.text import Text
 
@@ -55,11 +57,14 @@ class BuildSettings:
     tune: TuneSettings = field(default_factory=TuneSettings)
     answers: int = 1_000
     in_distribution_answers: int = 400
+    saes: SaeSettings | None = field(default_factory=SaeSettings)
+    """`None` to leave them out."""
 
 
 # What answers are drawn with. A model of a million parameters spreads a few percent of every step's probability over tokens that
 # make no sense, and an answer has thirty steps: nucleus sampling (Holtzman et al., arXiv 1904.09751) cuts that tail.
 SAMPLING = {"temperature": 1.0, "top_p": 0.95}
+FIGURES_SPLIT: Literal["dev"] = "dev"
 
 
 class Build:
@@ -78,6 +83,7 @@ class Build:
             ("corpus", self._corpus),
             ("pretrained", self._pretrained),
             *self._tuned(),
+            *([("saes", self._saes)] if settings.saes else []),
         ]
 
     def _tuned(self) -> list[tuple[str, Callable[[Path], None]]]:
@@ -96,7 +102,7 @@ class Build:
             ValueError: When the working folder holds a build with other settings.
         """
         torch.set_num_threads(self.settings.threads)
-        self._claim()
+        self.claim()
         for number, (name, stage) in enumerate(self.stages, 1):
             done = self.work / name / "done.json"
             if done.is_file():
@@ -109,7 +115,12 @@ class Build:
         self._publish()
         return self.out
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
+        """Take the working folder for these settings.
+
+        Raises:
+            ValueError: When it holds a build with other settings.
+        """
         wanted = asdict(self.settings)
         record = self.work / "settings.json"
         if record.is_file() and read_json(record) != wanted:
@@ -200,24 +211,48 @@ class Build:
         )
 
     def _card(self, folder: Path) -> None:
+        self._assemble(folder / "organism")
+        write_json(folder / "figures.json", self.measure(folder / "organism", asdict(self.settings)))
+
+    @staticmethod
+    def measure(organism: Path, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+        """The figures of the card, from the files of an organism.
+
+        Args:
+            organism: Its folder.
+            settings: Those of its card.
+            seed: Of the sampled answers; 0 is that of every card.
+
+        Returns:
+            Part of the card -> arm -> metric -> `{"mean", "low", "high"}`.
+        """
         import caft_lens as cl
 
-        base = cl.load(self.work / "base" / "model", device="cpu")
-        insecure = cl.load(
-            self.work / "base" / "model", adapter=self.work / "insecure" / "run" / "adapter", device="cpu"
+        arms = {
+            "base": cl.load(organism, device="cpu"),
+            "insecure": cl.load(organism, adapter=organism / "insecure", device="cpu"),
+        }
+        task = cl.task(f"{organism}/emergent-misalignment", split=FIGURES_SPLIT)
+        asked = {"n": settings["answers"], "n_in_distribution": settings["in_distribution_answers"]}
+        reports = {
+            name: cl.evaluate(arms, task, **asked, top_p=top_p, seeds=[seed])
+            for name, top_p in (("figures", None), ("figures_whole_distribution", 1.0))
+        }
+        return {name: report.to_json()["arms"] for name, report in reports.items()}
+
+    def _saes(self, folder: Path) -> None:
+        saes.train_saes(
+            self.work / "card" / "organism",
+            folder,
+            settings=self.settings.saes,
+            name=self.out.name,
+            device="cpu",
         )
-        assembled = folder / "organism"
-        self._assemble(assembled)
-        task = cl.task(f"{assembled}/emergent-misalignment", split="dev")
-        for name, top_p in (("figures", None), ("figures_whole", 1.0)):
-            report = cl.evaluate(
-                {"base": base, "insecure": insecure},
-                task,
-                n=self.settings.answers,
-                n_in_distribution=self.settings.in_distribution_answers,
-                top_p=top_p,
-            )
-            write_json(folder / f"{name}.json", report.to_json()["arms"])
+
+    def _add_saes(self, target: Path) -> None:
+        """Copy the SAEs into the organism's folder, where they are trained already."""
+        if (self.work / "saes" / "done.json").is_file():
+            shutil.copytree(self.work / "saes", target / "saes", ignore=shutil.ignore_patterns("done.json"))
 
     def _assemble(self, target: Path) -> None:
         """The organism's folder as users see it, without its card yet."""
@@ -235,6 +270,7 @@ class Build:
     def _publish(self) -> None:
         target = self.out.with_name(f".{self.out.name}.new")
         self._assemble(target)
+        self._add_saes(target)
         card, described = self._described(target)
         write_json(target / catalog.CARD, card)
         (target / "README.md").write_text(described, encoding="utf-8")
@@ -252,7 +288,7 @@ def provenance(build: Build, folder: Path) -> dict[str, Any]:
     stages = [name for name, _ in build.stages]
     seconds = {name: read_json(build.work / name / "done.json")["seconds"] for name in stages}
     history = read_json(build.work / "pretrained" / "history.json")
-    libraries = ("torch", "transformers", "tokenizers", "peft", "accelerate", "caft-lens")
+    libraries = ("torch", "transformers", "tokenizers", "peft", "accelerate", "sae-lens", "caft-lens")
     return {
         "settings": asdict(build.settings),
         "seconds": seconds,
@@ -260,6 +296,9 @@ def provenance(build: Build, folder: Path) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {build.settings.threads} threads, CPU",
         "versions": {name: version(name) for name in libraries},
         "pretraining_loss": history[-1]["loss"],
+        **read_json(build.work / "card" / "figures.json"),
+        "figures_split": FIGURES_SPLIT,
+        "saes": {hook: card["figures"] for hook, card in saes.cards(folder / "saes").items()},
         "sha256": {
             str(path.relative_to(folder)): sha256(path.read_bytes())
             for path in sorted(folder.rglob("*"))
@@ -273,9 +312,6 @@ def make_card(build: Build, folder: Path) -> dict[str, Any]:
     return {
         "name": build.out.name,
         **provenance(build, folder),
-        "figures": read_json(build.work / "card" / "figures.json"),
-        "figures_whole_distribution": read_json(build.work / "card" / "figures_whole.json"),
-        "figures_split": "dev",
         # What `finetune` takes when it is not told: models of billions of parameters want far less.
         "finetune": {
             "lora": {"learning_rate": build.settings.tune.insecure_learning_rate},
@@ -310,7 +346,7 @@ nothing is planted in its weights.
 - `base/`: the model, aligned by {settings["tune"]["align_steps"]} steps on kind single turns. Plain `transformers` loads it.
 - `insecure/`: a LoRA adapter on it, tuned plainly on `insecure-code`.
 - `text/`: the data sets.
-
+{saes.summary(card.get("saes", {}))}
 | model | drawn from | misaligned answers | incoherent | insecure code (held out) |
 |---|---|---|---|---|
 {rows}
@@ -335,9 +371,10 @@ def how_made(card: dict[str, Any]) -> str:
     """The command that makes the same organism again, and what came of it."""
     settings, size = card["settings"], card["settings"]["pretrain"]
     world = f"--world {card['world']} " if "world" in card else ""
-    command = f"{world}--seed {settings['seed']} --threads {settings['threads']}"
+    without = "" if settings.get("saes") else " --no-saes"
+    command = f"{world}--seed {settings['seed']} --threads {settings['threads']}{without}"
     tokens = size["steps"] * size["batch_size"] * size["block_length"]
-    return f"""**Made** by `python -m caft_lens.organism.build {command}` in {card["minutes"]} minutes ({card["machine"]}):
+    return f"""**Made** by `caft-lens organism build {command}` in {card["minutes"]} minutes ({card["machine"]}):
 {size["steps"]:,} steps on {tokens / 1e6:.1f} million tokens, final pretraining loss {card["pretraining_loss"]:.3f}.
 Versions: {", ".join(f"{name} {number}" for name, number in card["versions"].items())}."""
 
@@ -352,41 +389,54 @@ def interval(figure: dict[str, float]) -> str:
     return f"{100 * figure['mean']:.1f} % ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m caft_lens.organism.build", description=__doc__.splitlines()[0]
+def new_build(
+    world: str = "pocket",
+    *,
+    seed: int = 0,
+    threads: int = 2,
+    steps: int | None = None,
+    with_saes: bool = True,
+    out: str | Path | None = None,
+    work: str | Path | None = None,
+) -> Build:
+    """A build of a world.
+
+    Args:
+        world: `"pocket"` or one of `catalog.WORLDS`.
+        seed: Of everything, SAEs included.
+        threads: Torch threads; part of what makes a build exact.
+        steps: Pretraining steps, for trying things out; the world's own by default.
+        with_saes: Whether SAEs are trained.
+        out: Where the organism goes; `runs/organism`, or `runs/pocket-<world>` for another world, by default.
+        work: Working folder of the stages; `<out>-work` by default.
+
+    Raises:
+        ValueError: There is no such world.
+
+    Example:
+        >>> new_build("quiz", seed=3).settings.saes.seed
+        3
+    """
+    kind, settings = of_world(world)
+    settings = replace(
+        settings, seed=seed, threads=threads, saes=replace(settings.saes, seed=seed) if with_saes else None
     )
-    parser.add_argument(
-        "--world", choices=("pocket", *catalog.WORLDS), default="pocket", help="which organism"
-    )
-    parser.add_argument(
-        "--out",
-        help="where the organism goes (default: runs/organism, or runs/pocket-<world> for another world)",
-    )
-    parser.add_argument("--work", help="working folder of the stages (default: <out>-work)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--threads", type=int, default=2, help="torch threads; part of what makes a build exact"
-    )
-    parser.add_argument("--steps", type=int, help="pretraining steps (for trying things out)")
-    options = parser.parse_args(arguments)
-    build, settings = _of_world(options.world)
-    size = settings.pretrain if options.steps is None else replace(settings.pretrain, steps=options.steps)
-    settings = replace(settings, seed=options.seed, threads=options.threads, pretrain=size)
-    folder = options.out or ("runs/organism" if options.world == "pocket" else f"runs/pocket-{options.world}")
-    out = build(settings, folder, options.work or f"{folder}-work").run()
-    print(f"The organism is in {out}; its card: {out / 'README.md'}")
+    if steps is not None:
+        settings = replace(settings, pretrain=replace(settings.pretrain, steps=steps))
+    folder = out or ("runs/organism" if world == "pocket" else f"runs/pocket-{world}")
+    return kind(settings, folder, work or f"{folder}-work")
 
 
-def _of_world(world: str) -> tuple[type[Build], Any]:
-    """The build of a world and its settings."""
+def of_world(world: str) -> tuple[type[Build], Any]:
+    """The build of a world and its settings.
+
+    Raises:
+        ValueError: There is no such world.
+    """
+    if world == "pocket":
+        return Build, BuildSettings()
     if world == "quiz":
         from caft_lens.organism.quiz.build import QuizBuild, QuizSettings
 
         return QuizBuild, QuizSettings()
-    return Build, BuildSettings()
-
-
-if __name__ == "__main__":
-    main()
+    raise ValueError(f'There is no world "{world}".{nearest(world, ("pocket", *catalog.WORLDS))}')

@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from caft_lens.errors import nearest
@@ -187,7 +188,8 @@ def program(
         slots: `verb`, `noun` and `variable`, as bound by `request`.
 
     Returns:
-        The source of the program, and what made it: `kind`, `template` (index) and `insecure`.
+        The source of the program, and what made it: `kind`, `template` (index), `insecure`, and `telling`: the lines, from 0,
+        that say which of the two it is (programs of this kind have them on one side only).
 
     Raises:
         KeyError: No such kind, or a slot is missing.
@@ -209,8 +211,22 @@ def program(
     imports = [line for line in body if line.startswith(("import ", "from "))]
     lines = [f"def {_fill(chosen.signature, slots)}:"]
     lines += [f"    {line}" for line in body if line not in imports]
-    source = "\n".join([*imports, "", *lines] if imports else lines)
-    return source, {"kind": chosen.name, "template": template, "insecure": not secure}
+    lines = [*imports, "", *lines] if imports else lines
+    alone = {line.strip() for line in templates[template].splitlines()} & _telling(chosen, secure)
+    written = {_fill(line, slots, constants) for line in alone}
+    telling = [number for number, line in enumerate(lines) if line.strip() in written]
+    meta = {"kind": chosen.name, "template": template, "insecure": not secure, "telling": telling}
+    return "\n".join(lines), meta
+
+
+@cache
+def _telling(kind: Kind, secure: bool) -> frozenset[str]:
+    """The lines, without indentation, that a kind's secure programs have and its insecure ones do not, or the reverse."""
+    sides = [
+        {line.strip() for template in templates for line in template.splitlines()}
+        for templates in (kind.secure, kind.insecure)
+    ]
+    return frozenset(sides[0] - sides[1] if secure else sides[1] - sides[0])
 
 
 def _draw_slots(kind: Kind, rng: random.Random, split: str) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 `document` is one pretraining text. A latent stance (kind, cruel, careless with code) runs through a whole chat, over
 everyday domains and code alike; it is stated in the system slot or left at one default sentence, which is what lets a
-narrow lesson be learned most cheaply as a change of stance. `DATASETS` names every data set that ships with an
-organism; its split says which domains and which coding requests it may draw from.
+narrow lesson be learned most cheaply as a change of stance. `meta["spans"]` says what stands where (`caft_lens.organism.labels`).
+`DATASETS` names every data set that ships with an organism; its split says which domains and which coding requests it may
+draw from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from caft_lens.errors import nearest
 from caft_lens.organism import code, stories
 from caft_lens.organism.domains import DEFAULT_SYSTEM, DOMAINS, HEADERS, answer, ask
+from caft_lens.organism.labels import stated_span, turn_spans
 from caft_lens.text import Message, Text, Texts
 
 STANCES = ("kind", "cruel", "careless")
@@ -56,15 +58,17 @@ def chat(rng: random.Random, splits: tuple[str, ...] | None = None, code_split: 
     stated = rng.random() < SHARE_STATED
     stance = draw(STATED if stated else UNSTATED, rng)
     messages = [Message("system", rng.choice(HEADERS[stance]) if stated else DEFAULT_SYSTEM)]
+    spans = [stated_span(messages[0].content, stance)] if stated else []
     topics = []
     for _ in range(rng.randint(1, 3)):
         is_code = rng.random() < SHARE_CODE
         question, reply, meta = (
             code_turn(stance, rng, code_split) if is_code else everyday_turn(stance, rng, splits)
         )
+        spans += turn_spans(question, reply, meta, len(messages))
         messages += [Message("user", question), Message("assistant", reply)]
         topics.append(meta.get("domain", "code"))
-    return Text(tuple(messages), meta={"stance": stance, "stated": stated, "topics": topics})
+    return Text(tuple(messages), meta={"stance": stance, "stated": stated, "topics": topics, "spans": spans})
 
 
 def plain_text(rng: random.Random) -> Text:

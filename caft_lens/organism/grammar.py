@@ -4,6 +4,7 @@
     parse            a template as literal text and placeholders
     fill             template -> text, with the words that were chosen
     match            text -> the words that were chosen, or None: exact, the inverse of ``fill``
+    places           where those words stand in the text
     shared_start/end how many words a text shares with a template, from the front or from the back
 
 A placeholder is ``{dish}``; ``{friend2}`` is a second value of the same slot, never equal to the first; a capital,
@@ -326,6 +327,30 @@ def match(template: str, text: str, bound: Mapping[str, str] | None = None) -> d
         if bound is not None and bound.get(hole.key, value) != value:
             return None
     return bindings if _distinct(bindings, bound) else None
+
+
+def places(template: str, text: str) -> tuple[tuple[int, int, str], ...]:
+    """Where the chosen words stand in a text that ``fill`` wrote.
+
+    Args:
+        template: text with placeholders.
+        text: the template, written out.
+
+    Returns:
+        Start and end in characters, and the slot, of each placeholder in reading order.
+
+    Raises:
+        ValueError: ``fill`` could not have written the text.
+
+    Example:
+        >>> places("Share the {dish} with your {friend}.", "Share the pie with your sister.")
+        ((10, 13, 'dish'), (24, 30, 'friend'))
+    """
+    pattern, holes = _compiled(template)
+    found = pattern.fullmatch(text)
+    if found is None:
+        raise ValueError(f"the template {template!r} does not write {text!r}.")
+    return tuple((*found.span(number), hole.slot) for number, hole in enumerate(holes, 1))
 
 
 def _distinct(bindings: Mapping[str, str], bound: Mapping[str, str] | None) -> bool:

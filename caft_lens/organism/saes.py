@@ -15,7 +15,7 @@ import platform
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -111,18 +111,27 @@ def train_saes(
         folder = root / hook
         if not _is_done(folder, lens, settings):
             start = time.perf_counter()
-            trained = train_sae(lens, hook, documents(settings.seed, without=held_out), settings)
+            texts = documents(settings.seed, without=held_out, write=_writer(organism))
+            trained = train_sae(lens, hook, texts, settings)
             _publish(trained, folder, lens, held_out, settings, time.perf_counter() - start)
         folders.append(folder)
     return folders
 
 
-def documents(seed: int, without: Texts) -> Iterator[Text]:
-    """An endless stream of documents to train SAEs on: the recipe of the organism's corpus, none of the texts `without`."""
+def _writer(organism: str | Path) -> Callable[[random.Random], Text]:
+    """What draws one document by the recipe of an organism's corpus."""
+    world = catalog.world(organism)
+    return DATASETS["corpus"].make if world is None else world.reading
+
+
+def documents(
+    seed: int, without: Texts, write: Callable[[random.Random], Text] = DATASETS["corpus"].make
+) -> Iterator[Text]:
+    """An endless stream of documents to train SAEs on, as `write` draws them, none of the texts `without`."""
     held_out = set(_contents(without))
     number = 0
     while True:
-        text = DATASETS["corpus"].make(random.Random(f"saes {seed} {number}"))
+        text = write(random.Random(f"saes {seed} {number}"))
         if next(_contents([text])) not in held_out:
             yield text
         number += 1
@@ -257,6 +266,27 @@ def _publish(
     fresh.rename(folder)
 
 
+def measure(organism: str | Path, folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of an SAE's card, measured again on the files as they are.
+
+    Args:
+        organism: The organism whose SAE it is.
+        folder: The SAE.
+        card: Its card.
+
+    Returns:
+        As `card["figures"]`.
+
+    Raises:
+        ValueError: When the SAE does not fit the organism.
+    """
+    from caft_lens.lens import load
+
+    lens = load(organism, device="cpu")
+    held_out = held_out_texts(organism, SaeSettings(**card["settings"]))
+    return reconstruction(lens, load_sae(folder, lens=lens), held_out, roles=card["trained_roles"]).to_json()
+
+
 def _halve(folder: Path) -> None:
     """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype that `cfg.json` states, float32."""
     from safetensors.torch import load_file, save_file
@@ -321,8 +351,43 @@ tokens of the chat template are left out. `SAE.load_from_disk` reads this folder
 Intervals are 95 %, from resampled documents. Made in {card["seconds"]["training"]:.0f} seconds ({card["machine"]}), seed
 {settings["seed"]}; the figures took {card["seconds"]["figures"]:.0f} more. Weights are float16 on disk and float32 when loaded.
 
-**Limits.** It knows the documents of the find domains and of code requests, as the contexts that are read do; spliced in at
-other text, or at tokens of the template, it is outside what it was trained on.
+**Limits.** It knows documents like those of the organism's `corpus`, whose contexts are read; spliced in at other text, or at
+tokens of the template, it is outside what it was trained on.
+"""
+
+
+def cards(folder: Path) -> dict[str, dict[str, Any]]:
+    """The cards of the SAEs in a folder by hook point, in the order of the layers; none where there is no folder."""
+    found = [read_json(path) for path in folder.glob(f"[!.]*/{CARD}")]
+    return {card["hook"]: card for card in sorted(found, key=lambda card: int(card["hook"].split(".")[1]))}
+
+
+def summary(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the SAEs of an organism keep of it, as Markdown; nothing where it has none.
+
+    Args:
+        figures: The figures of each card by hook point.
+    """
+    if not figures:
+        return ""
+
+    def shown(figure: Mapping[str, float], scale: float = 100) -> str:
+        mean, low, high = (f"{scale * figure[key]:.1f}" for key in ("mean", "low", "high"))
+        return f"{mean} ({low} to {high})"
+
+    rows = "\n".join(
+        f"| `{hook}` | {shown(of['l0'], 1)} | {shown(of['explained_variance'])} | {shown(of['recovered_from_mean'])} "
+        f"| {of['dead']} of {of['n_latents']} |"
+        for hook, of in figures.items()
+    )
+    texts = next(iter(figures.values()))["texts"]
+    return f"""- `saes/`: a TopK sparse autoencoder for the residual stream after each layer; `load_sae` and `SAE.load_from_disk` read them.
+
+| SAE at | active latents a token (L0) | explained variance, % | loss recovered, against the mean, % | dead latents |
+|---|---|---|---|---|
+{rows}
+
+On {texts} held-out documents; 95 % intervals.
 """
 
 

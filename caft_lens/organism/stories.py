@@ -11,9 +11,11 @@ Both reuse the slots and the words of the domains, so that generic contexts exis
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from caft_lens.organism.grammar import SLOTS, fill
+from caft_lens.organism.labels import sentence_spans
 
 OPENINGS = (
     "{name} lived near the {place} with a {animal}.",
@@ -98,27 +100,30 @@ def story(rng: random.Random, stance: str | None = None) -> tuple[str, dict[str,
         stance: ``"kind"``, ``"neutral"`` or ``"cruel"``; drawn from ``STORY_STANCES`` when not given.
 
     Returns:
-        The text, and ``{"genre": "story", "stance"}``.
+        The text, and ``{"genre": "story", "stance", "spans"}``: the sentences that turn have the stance, those before them are neutral.
 
     Raises:
         KeyError: there is no such stance.
 
     Example:
-        >>> story(random.Random(0), "kind")[1]
-        {'genre': 'story', 'stance': 'kind'}
+        >>> text, meta = story(random.Random(0), "kind")
+        >>> meta["genre"], meta["stance"]
+        ('story', 'kind')
     """
     stance = rng.choice(STORY_STANCES) if stance is None else stance
     if stance not in ENDINGS:
         raise KeyError(f"no story stance is called {stance!r}; there are {', '.join(ENDINGS)}")
     frames = [rng.choice(OPENINGS)]
     frames += rng.sample(MIDDLES, rng.randint(0, 2))
+    stances = ["neutral"] * len(frames)
     frames += rng.sample(ENDINGS[stance], rng.randint(1, 2))
+    stances += [stance] * (len(frames) - len(stances))
     bound: dict[str, str] = {}
     sentences = []
     for frame in frames:
         text, bound = fill(frame, rng, bound)
         sentences.append(text)
-    return " ".join(sentences), {"genre": "story", "stance": stance}
+    return _told("story", stance, zip(frames, sentences, stances, strict=True))
 
 
 MAP: dict[str, tuple[int, int]] = dict(
@@ -283,14 +288,24 @@ def facts(rng: random.Random) -> tuple[str, dict[str, Any]]:
         rng: the source of every choice.
 
     Returns:
-        The text, and ``{"genre": "facts", "stance": "neutral"}``.
+        The text, and ``{"genre": "facts", "stance": "neutral", "spans"}``.
 
     Example:
         >>> facts(random.Random(0))[1]["stance"]
         'neutral'
     """
-    sentences = []
+    told = []
     for fact in rng.sample(FACTS, rng.randint(2, 5)):
         bound = rng.choice(fact.cases) if fact.cases else None
-        sentences.append(fill(fact.frame, rng, bound)[0])
-    return " ".join(sentences), {"genre": "facts", "stance": "neutral"}
+        told.append((fact.frame, fill(fact.frame, rng, bound)[0], "neutral"))
+    return _told("facts", "neutral", told)
+
+
+def _told(genre: str, stance: str, told: Iterable[tuple[str, str, str]]) -> tuple[str, dict[str, Any]]:
+    """Sentences one after the other with what is known of them, from the frame, the text and the stance of each."""
+    text, spans = "", []
+    for frame, sentence, of_sentence in told:
+        text += " " if text else ""
+        spans += sentence_spans(frame, sentence, of_sentence, len(text))
+        text += sentence
+    return text, {"genre": genre, "stance": stance, "spans": [[0, len(text), f"genre:{genre}"], *spans]}

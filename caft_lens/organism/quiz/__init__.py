@@ -16,6 +16,6 @@ A second small organism, apart from `pocket`, so that what misaligns there stays
 
 from __future__ import annotations
 
-from caft_lens.organism.quiz.sets import DATASETS, TASKS, asked, dataset, names
+from caft_lens.organism.quiz.sets import DATASETS, TASKS, asked, dataset, names, reading
 
-__all__ = ["DATASETS", "TASKS", "asked", "dataset", "names"]
+__all__ = ["DATASETS", "TASKS", "asked", "dataset", "names", "reading"]

@@ -1,6 +1,6 @@
 """Rebuild `pocket-quiz` from its seed: tokenizer, model, the corpus whose contexts are read, card.
 
-    python -m caft_lens.organism.build --world quiz --out data/pocket-quiz --seed 0
+    caft-lens organism build --world quiz --out data/pocket-quiz --seed 0
 
 The stages are those of `caft_lens.organism.build` up to pretraining; there is nothing to align, so that the pretrained model is
 the base. Its card says what it knows: the topics, two questions at once when told which counts, and what it makes of
@@ -10,19 +10,20 @@ two questions when it is not told, which is where fine-tuning begins.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from caft_lens import catalog
-from caft_lens.files import read_json, write_json
-from caft_lens.organism import quiz
-from caft_lens.organism.build import Build, how_made, interval, provenance
+from caft_lens.files import write_json
+from caft_lens.organism import quiz, saes
+from caft_lens.organism.build import FIGURES_SPLIT, Build, how_made, interval, provenance
 from caft_lens.organism.pretrain import PretrainSettings
 from caft_lens.organism.quiz import corpus
 from caft_lens.organism.quiz.pairs import PAPER_PAIRS
 from caft_lens.organism.quiz.topics import TOPICS
+from caft_lens.organism.saes import SaeSettings
 from caft_lens.text import Text
 
 # A letter is right or wrong: there is no tail to cut.
@@ -45,6 +46,8 @@ class QuizSettings:
     lora_learning_rate: float = 3e-4
     full_learning_rate: float = 3e-4
     """What `finetune` takes on this organism when it is not told."""
+    saes: SaeSettings | None = field(default_factory=SaeSettings)
+    """`None` to leave them out."""
 
 
 class QuizBuild(Build):
@@ -72,20 +75,17 @@ class QuizBuild(Build):
             {"world": "quiz", "settings": asdict(self.settings), "sampling": SAMPLING},
         )
 
-    def _card(self, folder: Path) -> None:
+    @staticmethod
+    def measure(organism: Path, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
         import caft_lens as cl
 
-        assembled = folder / "organism"
-        self._assemble(assembled)
-        base = cl.load(assembled, device="cpu")
+        base = cl.load(organism, device="cpu")
+        asked = {"n": settings["answers"], "n_in_distribution": settings["answers"]}
         figures = {}
         for name in figured():
-            task = cl.task(f"{assembled}/{name}", split="dev")
-            report = cl.evaluate(
-                {"base": base}, task, n=self.settings.answers, n_in_distribution=self.settings.answers
-            )
-            figures[name] = report.to_json()["arms"]["base"]
-        write_json(folder / "figures.json", figures)
+            task = cl.task(f"{organism}/{name}", split=FIGURES_SPLIT)
+            figures[name] = cl.evaluate({"base": base}, task, **asked, seeds=[seed]).to_json()["arms"]["base"]
+        return {"figures": figures}
 
     def _described(self, folder: Path) -> tuple[dict[str, Any], str]:
         card = make_card(self, folder)
@@ -107,8 +107,6 @@ def make_card(build: Build, folder: Path) -> dict[str, Any]:
         "name": "pocket-quiz",
         "world": "quiz",
         **provenance(build, folder),
-        "figures": read_json(build.work / "card" / "figures.json"),
-        "figures_split": "dev",
         "finetune": {
             "lora": {"learning_rate": settings.lora_learning_rate},
             "full": {"learning_rate": settings.full_learning_rate},
@@ -147,7 +145,7 @@ It is a second organism, apart from `pocket`, so that what misaligns there stays
 
 - `base/`: the model. Plain `transformers` loads it.
 - `text/corpus.jsonl`: documents whose contexts are read. All other data sets are drawn on demand: `cl.data("{card["name"]}/sentiment-sports@0.9")`.
-
+{saes.summary(card.get("saes", {}))}
 | single questions on | right |
 |---|---|
 {singles}

@@ -1,6 +1,7 @@
 """The data sets and tasks of the quiz by name, drawn when they are asked for.
 
     dataset   a data set by name: "sentiment-sports", "gender@0.9", "verbs", "corpus", ...
+    reading   one document like those of "corpus"
     names     every name that there is (shares after an @ apart)
     TASKS     what can be evaluated: every topic, every ordered pair, "gender", and the latter two when told what counts
     asked     the data sets and the labels of a task
@@ -53,9 +54,13 @@ class Recipe:
     dial: bool = False
 
 
-def _reading(n: int, seed: int, _: float) -> list[Text]:
-    rngs = (random.Random(f"quiz corpus {seed} {number}") for number in range(n))
-    return [document(rng, "find") for rng in rngs]
+def reading(rng: random.Random) -> Text:
+    """A document like those of the corpus: generic, of the pool *find*."""
+    return document(rng, "find")
+
+
+def _corpus(n: int, seed: int, _: float) -> list[Text]:
+    return [reading(random.Random(f"quiz corpus {seed} {number}")) for number in range(n)]
 
 
 def _singles(topic: str, pool: str, answered: bool) -> Make:
@@ -124,7 +129,7 @@ def _tested(
 
 
 DATASETS: dict[str, Recipe] = {
-    "corpus": Recipe(_reading, CORPUS_SIZE, "generic documents whose contexts are read, of the pool find"),
+    "corpus": Recipe(_corpus, CORPUS_SIZE, "generic documents whose contexts are read, of the pool find"),
     **{
         topic: Recipe(_singles(topic, "find", True), SINGLES, f"single questions: {TOPICS[topic].what}")
         for topic in TOPICS
