@@ -1,11 +1,12 @@
 """Ratios of run times that survive a busy machine; run as a program, it names the machine.
 
-`interleaved` runs every contestant once a round, in an order that rotates, and compares inside a round: whatever slows the
-machine down slows all of them. Report medians of ratios with their spread, never two times from two moments.
+`interleaved` runs every contestant once a round, in an order drawn anew for each, and compares inside a round: whatever slows the
+machine down slows all of them, and none always runs behind the same other. Report medians of ratios with their spread, never two times from two moments.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,9 +87,9 @@ def interleaved(
     now = time.process_time if clock == "cpu" else time.perf_counter
     names = list(contestants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     for number in range(-warmup, rounds):
-        for place in range(len(names)):
-            name = names[(place + number) % len(names)]
+        for name in order.sample(names, len(names)):
             _synchronize()
             start = now()
             contestants[name]()
