@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from caft_lens.evaluate import evaluate as evaluate
     from caft_lens.evaluate import task as task
     from caft_lens.experiment import Arm as Arm
+    from caft_lens.experiment import causal_effects as causal_effects
     from caft_lens.experiment import experiment as experiment
     from caft_lens.finetune import LoraSettings as LoraSettings
     from caft_lens.finetune import Run as Run
@@ -81,6 +82,7 @@ _NAMES = {
     "Verdict": "caft_lens.evaluate",
     "task": "caft_lens.evaluate",
     "Arm": "caft_lens.experiment",
+    "causal_effects": "caft_lens.experiment",
     "experiment": "caft_lens.experiment",
     "LoraSettings": "caft_lens.finetune",
     "Run": "caft_lens.finetune",

@@ -30,6 +30,7 @@ from caft_lens.text import Texts, data
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.report import Report
+    from caft_lens.evaluate.statistics import Interval
 
 SMALL = 50_000_000
 """Parameters up to which a CPU's cores serve better one run each than one run all."""
@@ -136,6 +137,43 @@ def experiment(
     return evaluate(
         subjects, task, n=n, n_in_distribution=n_in_distribution, seeds=numbers, progress=progress, **kept
     )
+
+
+def causal_effects(
+    base: Lens,
+    concepts: ConceptSet,
+    texts: Any,
+    task: Task | str,
+    *,
+    out: str | Path,
+    metric: str | None = None,
+    **settings: Any,
+) -> dict[str, Interval]:
+    """What each direction alone does: the change of a share when it is ablated in fine-tuning, and nothing else is.
+
+    Args:
+        base: The model that fine-tuning starts from.
+        concepts: The directions.
+        texts: What the model is tuned on.
+        task: As for `evaluate`.
+        out: Runs and answers go there, one arm a direction.
+        metric: Which share; default the first label of the task.
+        settings: Arguments of `experiment`: `seeds`, `n`, `max_steps`, …
+
+    Returns:
+        Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
+
+    Example:
+        >>> effects = cl.causal_effects(base, found.top(5), insecure, "pocket/emergent-misalignment", out="runs/one")  # doctest: +SKIP
+        >>> cl.evaluate.discovery(base, found, held_out, is_cruel).with_effects("concepts", effects)                        # doctest: +SKIP
+    """
+    single = {
+        concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
+    }
+    if "plain" in single:
+        raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
+    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **settings)
+    return {name: report.paired(name, "plain", metric) for name in single}
 
 
 def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path) -> list[_Job]:

@@ -8,7 +8,7 @@ The documents themselves (`Text`, `Texts`, `data`) live in `caft_lens.documents`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -181,9 +181,7 @@ def _plain_tokens(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.
         verbose=False,
     )
     ids = list(encoding["input_ids"])
-    starts, ends = _character_spans(
-        encoding["offset_mapping"], tokenizer.convert_ids_to_tokens(ids), len(text)
-    )
+    starts, ends = _character_spans(encoding["offset_mapping"], encoding.tokens, len(text))
     added = np.array(encoding["special_tokens_mask"], dtype=bool)
     twice = len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id and bool(added[0])
     return ids[twice:], starts[twice:], ends[twice:], added[twice:]
@@ -250,8 +248,7 @@ def _tokens(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int
             verbose=False,
         )
         ids += encoding["input_ids"]
-        tokens = tokenizer.convert_ids_to_tokens(encoding["input_ids"])
-        spans = _character_spans(encoding["offset_mapping"], tokens, end - start)
+        spans = _character_spans(encoding["offset_mapping"], encoding.tokens, end - start)
         starts.append(spans[0] + start)
         ends.append(spans[1] + start)
     return ids, np.concatenate(starts), np.concatenate(ends)
@@ -314,7 +311,7 @@ def _first_special_end(
 
 
 def _character_spans(
-    offsets: Sequence[tuple[int, int]], tokens: Sequence[str], length: int
+    offsets: Sequence[tuple[int, int]], tokens_of: Callable[[], Sequence[str]], length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Starts and ends of tokens in characters, `[pos]` each, with the spaces that trimmed offsets leave out.
 
@@ -324,6 +321,9 @@ def _character_spans(
     pairs = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     starts, ends = pairs[:, 0].copy(), np.maximum.accumulate(pairs[:, 1])
     before = np.concatenate([[0], ends])
+    if len(starts) and before[-1] == length and (starts == before[:-1]).all():
+        return starts, ends  # nothing was left out
+    tokens = tokens_of()
     for i in np.flatnonzero(np.append(starts, length) > before).tolist():
         gap = (starts[i] if i < len(starts) else length) - before[i]
         if i < len(starts):

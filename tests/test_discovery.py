@@ -22,6 +22,7 @@ from caft_lens.evaluate.discovery import (
     baselines,
     discovery,
 )
+from caft_lens.evaluate.statistics import Interval
 from caft_lens.lens import Lens
 from caft_lens.text import ASSISTANT, Texts, encode
 
@@ -333,6 +334,39 @@ def test_the_tables_and_the_json_hold_what_was_scored():
     assert "average precision" in found._repr_html_()
     with pytest.raises(KeyError, match=r'No list "metod" was scored. Did you mean "method"'):
         found["metod"]
+
+
+def test_the_area_for_the_intended_concept_is_the_one_that_its_own_labels_give(lens: Lens):
+    directions, longer = some(lens), [len(text.answer or "") > 9 for text in TEXTS]
+    both = discovery(lens, directions, TEXTS, LABELS, intended=longer, progress=False)["concepts"]
+    alone = discovery(lens, directions, TEXTS, longer, progress=False)["concepts"]
+    assert [row.intended for row in both] == [row.auroc for row in alone]
+    unasked = discovery(lens, directions, TEXTS, LABELS, progress=False)["concepts"]
+    assert [row.auroc for row in both] == [row.auroc for row in unasked]
+    assert {row.intended for row in unasked} == {None}
+
+
+def test_effects_and_seconds_stand_beside_their_list_and_no_other():
+    effect = Interval(-0.4, -0.5, -0.3, n_seeds=1, n_answers=10)
+    rows = scored([True, False])["method"]
+    both = Discovery({"a": rows, "b": rows}, {"positive": 1, "negative": 1}, seconds={"a": 2.5})
+    found = both.with_effects("a", {"L0.x0": effect})
+    assert [row.effect for row in found["a"]] == [effect, None]
+    assert [row.effect for row in found["b"]] == [None, None]
+    assert found.directions("a").loc[0, ["effect", "effect low", "effect high"]].tolist() == [
+        -0.4,
+        -0.5,
+        -0.3,
+    ]
+    assert "effect" not in found.directions("b")
+    table = found.table().set_index("method")
+    assert table.loc["a", ["seconds", "largest effect"]].tolist() == [2.5, -0.4]
+    assert table.loc["b", ["seconds", "largest effect"]].isna().all()
+    assert found.to_json()["methods"]["a"]["directions"][0]["effect"] == effect.to_json()
+    with pytest.raises(KeyError, match=r'"a" has no direction "L0.x9"'):
+        both.with_effects("a", {"L0.x9": effect})
+    with pytest.raises(KeyError, match=r'No list "c" was scored'):
+        Discovery({"a": rows}, {"positive": 1, "negative": 1}, seconds={"c": 1})
 
 
 # -- baselines --------------------------------------------------------------------------------------------------------

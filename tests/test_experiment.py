@@ -130,3 +130,24 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(base, arms,
     with pytest.raises(ValueError, match="workers=0"):
         cl.experiment(base, {"x": cl.Arm()}, task, out=tmp_path, workers=0, **ASKED)
     assert not list(tmp_path.glob("x-*"))
+
+
+def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_direction_alone(
+    base, task, arms, tmp_path
+):
+    texts = arms["plain"].texts
+    two = cl.ConceptSet(
+        [*directions(base, 1), cl.Concept("L0.y", "blocks.0.hook_resid_post", torch.ones(base.d_model))]
+    )
+    two = two.for_model(base)
+    found = cl.causal_effects(
+        base, two, texts, task, out=tmp_path / "one", workers=1, progress=False, **ASKED, **TRAINING
+    )
+    only = {name: cl.Arm(texts, ablate=two.keep({name: "alone"})) for name in two.names}
+    report = cl.experiment(
+        base, {"plain": cl.Arm(texts), **only}, task, out=tmp_path / "two", workers=1, progress=False, **ASKED, **TRAINING
+    )  # fmt: skip
+    assert found == {name: report.paired(name, "plain") for name in two.names}
+    called = cl.ConceptSet([cl.Concept("plain", "blocks.0.hook_resid_post", torch.ones(base.d_model))])
+    with pytest.raises(ValueError, match='called "plain"'):
+        cl.causal_effects(base, called.for_model(base), texts, task, out=tmp_path)

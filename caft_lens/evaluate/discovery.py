@@ -13,7 +13,7 @@ that any number of directions can be scored in one pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from caft_lens import lazy
 from caft_lens.activations import Moments, activation_difference, provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
-from caft_lens.evaluate.statistics import CONFIDENCE, ends
+from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.text import Batch, Text, Texts
 
@@ -54,6 +54,9 @@ class Scored:
         high: Upper end.
         random: The largest separation of the random directions at this hook point.
         hit: Whether it found the concept.
+        intended: AUROC for the concept that is to stay, where its labels were given: a direction that separates both takes
+            out both.
+        effect: Change of the task's result when this direction alone is ablated in fine-tuning, where that was tried.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Scored:
     high: float
     random: float
     hit: bool
+    intended: float | None = None
+    effect: Interval | None = None
 
     @property
     def separation(self) -> float:
@@ -77,6 +82,7 @@ class Discovery:
     Args:
         methods: By name, the directions of each in ranked order.
         about: What they were scored against: data, labels, how many of each, threshold.
+        seconds: What each method took to find its list, where that was measured.
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
@@ -86,9 +92,17 @@ class Discovery:
         (0.5, 0.5)
     """
 
-    def __init__(self, methods: Mapping[str, Sequence[Scored]], about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Sequence[Scored]],
+        about: Mapping[str, Any],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         self._methods = {name: list(rows) for name, rows in methods.items()}
         self.about = dict(about)
+        self.seconds = dict(seconds or {})
+        for name in self.seconds:
+            self[name]  # raises for a list that was not scored
 
     @property
     def methods(self) -> list[str]:
@@ -123,14 +137,35 @@ class Discovery:
             return 0.0
         return float(((hits.cumsum() / np.arange(1, len(hits) + 1)) * hits).sum() / hits.sum())
 
+    def with_effects(self, method: str, effects: Mapping[str, Interval]) -> Discovery:
+        """The same with the causal effect of each direction of a list that was tried, as `causal_effects` gives them.
+
+        Args:
+            method: Name of the list.
+            effects: Name of a direction -> change of the task's result when it alone is ablated in fine-tuning.
+
+        Raises:
+            KeyError: For an unknown list, or a direction that is not in it, with the nearest.
+        """
+        known = {row.name: row for row in self[method]}
+        for name in effects:
+            if name not in known:
+                raise KeyError(f'The list "{method}" has no direction "{name}".{nearest(name, known)}')
+        rows = [replace(row, effect=effects.get(name, row.effect)) for name, row in known.items()]
+        return Discovery({**self._methods, method: rows}, self.about, self.seconds)
+
     def table(self, k: int = 10) -> pandas.DataFrame:
-        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best separation."""
+        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best separation.
+
+        Where they are known also the seconds that it took, and the largest effect of a direction of it.
+        """
         import pandas
 
         rows = []
         for method, scored in self._methods.items():
             first = next((row.rank for row in scored if row.hit), None)
             best = max(scored, key=lambda row: row.separation)
+            effects = [row.effect.mean for row in scored if row.effect is not None]
             rows.append(
                 {
                     "method": method,
@@ -142,6 +177,8 @@ class Discovery:
                     "best": best.name,
                     "best separation": best.separation,
                     "best random": best.random,
+                    **({"seconds": self.seconds.get(method)} if self.seconds else {}),
+                    **({"largest effect": max(effects, key=abs)} if effects else {}),
                 }
             )
         return pandas.DataFrame(rows).astype({"first hit": "Int64"})
@@ -150,7 +187,7 @@ class Discovery:
         """One row a direction, in ranked order."""
         import pandas
 
-        return pandas.DataFrame([{**asdict(row), "separation": row.separation} for row in self[method]])
+        return pandas.DataFrame([_as_row(row) for row in self[method]]).dropna(axis=1, how="all")
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -160,7 +197,11 @@ class Discovery:
                 method: {
                     "average_precision": self.average_precision(method),
                     "precision_at_10": self.precision(method, 10),
-                    "directions": [{**asdict(row), "separation": row.separation} for row in rows],
+                    **({"seconds": self.seconds[method]} if method in self.seconds else {}),
+                    "directions": [
+                        {name: value for name, value in _as_json(row).items() if value is not None}
+                        for row in rows
+                    ],
                 }
                 for method, rows in self._methods.items()
             },
@@ -174,12 +215,26 @@ class Discovery:
         return self.table()._repr_html_()  # type: ignore[operator]
 
 
+def _as_json(row: Scored) -> dict[str, Any]:
+    effect = None if row.effect is None else row.effect.to_json()
+    return {**asdict(row), "effect": effect, "separation": row.separation}
+
+
+def _as_row(row: Scored) -> dict[str, Any]:
+    found = _as_json(row)
+    effect = found.pop("effect") or {}
+    columns = {"mean": "effect", "low": "effect low", "high": "effect high"}
+    return {**found, **{column: effect.get(end) for end, column in columns.items()}}
+
+
 def discovery(
     lens: Lens,
     concepts: ConceptSet | Mapping[str, ConceptSet],
     texts: Texts,
     labels: Callable[[Text], Any] | Sequence[Any],
     *,
+    intended: Callable[[Text], Any] | Sequence[Any] | None = None,
+    seconds: Mapping[str, float] | None = None,
     threshold: float = 0.9,
     n_random: int = 1000,
     roles: Sequence[str] | None = ("assistant",),
@@ -200,6 +255,8 @@ def discovery(
         labels: For each document whether it has the concept (`None`: it does not count), as a function of the document or a
             sequence; or for each document a sequence of that, one for every token of it. A document's score is the mean over
             its tokens of these roles; a token's is its own.
+        intended: Likewise, for the concept that is to stay: each direction's AUROC for it is given beside.
+        seconds: What each method took, by name, for the tables.
         threshold: What a hit separates at, at least.
         n_random: Random directions at every hook point, all of which a hit surpasses.
         roles: Tokens that count; `None` for all.
@@ -229,9 +286,10 @@ def discovery(
         _refuse_seen(name, one, texts)
     truth = _truth(labels, texts)
     hooks = list(dict.fromkeys(hook for one in lists.values() for hook in one.hooks))
-    units = _Tokens(truth, max_tokens, seed) if _is_per_token(truth) else _Documents(truth)
+    units = _units(truth, max_tokens, seed)
+    staying = None if intended is None else _units(_truth(intended, texts), max_tokens, seed)
     stream(
-        lens, texts, hooks, units,
+        lens, texts, hooks, [units] if staying is None else [units, staying],
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
     chance = {hook: _chance(*units.matrix(hook), n_random, seed) for hook in hooks}
@@ -239,6 +297,10 @@ def discovery(
         name: _score_list(one, {hook: units.matrix(hook) for hook in one.hooks}, chance, threshold, seed)
         for name, one in lists.items()
     }
+    if staying is not None:
+        for name, one in lists.items():
+            areas = _areas(one, {hook: staying.matrix(hook) for hook in one.hooks})
+            methods[name] = [replace(row, intended=areas[row.name]) for row in methods[name]]
     has = units.matrix(hooks[0])[1]
     about = {
         **provenance(lens, texts, roles),
@@ -249,7 +311,7 @@ def discovery(
         "n_random": n_random,
         "seed": seed,
     }
-    return Discovery(methods, about)
+    return Discovery(methods, about, seconds)
 
 
 def baselines(
@@ -373,6 +435,10 @@ class _Tokens:
     def matrix(self, hook: str) -> tuple[Floats, NDArray[np.bool_]]:
         acts, _, has = self._kept[hook]
         return acts.astype(np.float64), _both(has, "labelled tokens of these roles")
+
+
+def _units(truth: Sequence[Any], max_tokens: int, seed: int) -> _Documents | _Tokens:
+    return _Tokens(truth, max_tokens, seed) if _is_per_token(truth) else _Documents(truth)
 
 
 def _lots(index: NDArray[Any], position: NDArray[Any], seed: int) -> NDArray[np.uint64]:
@@ -549,6 +615,15 @@ def _score_list(
         hit = separation >= threshold and separation > chance[concept.hook]
         rows.append(Scored(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit))
     return rows
+
+
+def _areas(concepts: ConceptSet, units: Mapping[str, tuple[Floats, NDArray[np.bool_]]]) -> dict[str, float]:
+    """The AUROC of every direction, by name."""
+    found = {}
+    for concept in concepts:
+        acts, has = units[concept.hook]
+        found[concept.name] = float(auroc(acts @ (concept.sign * concept.direction.double().numpy()), has)[0])
+    return found
 
 
 def _across(concepts: Iterable[Concept]) -> list[Concept]:
