@@ -85,6 +85,7 @@ def data_path(name: str | Path) -> Path:
         raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
     raise FileNotFoundError(
         f'No data set "{name}": neither a file nor "<organism>/<data set>" with an organism among {shipped()}.'
+        f"{nearest(organism, shipped())}"
     )
 
 

@@ -43,7 +43,7 @@ def token_labels(
         >>> cl.evaluate.discovery(base, concepts, corpus, cruel).table()                                     # doctest: +SKIP
     """
     rivals = None if against is None else {against} if isinstance(against, str) else set(against)
-    spans = [_spans(text, number) for number, text in enumerate(texts)]
+    spans = [spans_of(text, number) for number, text in enumerate(texts)]
     known = {of for row in spans for _, _, of, _ in row}
     missing = sorted({label, *(rivals or ())} - known)
     if missing:
@@ -73,8 +73,20 @@ def _said(tokenizer: Any, text: Text) -> NDArray[np.bool_]:
     return encode(tokenizer, text).roles != SPECIAL
 
 
-def _spans(text: Text, number: int) -> list[tuple[int, int, str, int]]:
-    """The spans of a document with the message of each; of plain text, message 0."""
+def spans_of(text: Text, number: int = 0) -> list[tuple[int, int, str, int]]:
+    """The spans of a document: start, end, label and the number of the message; of plain text, message 0.
+
+    Args:
+        text: A document with `meta["spans"]`.
+        number: What to call it in an error.
+
+    Raises:
+        ValueError: When it has none, or one that lies outside of its message.
+
+    Example:
+        >>> spans_of(Text(text="a dog", meta={"spans": [[2, 5, "animal"]]}))
+        [(2, 5, 'animal', 0)]
+    """
     if "spans" not in text.meta:
         raise ValueError(
             f'Text {number} has no meta["spans"], which say what stands where in it. The world writes them into a corpus: '
