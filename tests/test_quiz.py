@@ -52,10 +52,10 @@ def everything_asked(texts: Texts | list[Text]) -> set[str]:
 
 
 def options_of(page: Text) -> dict[str, list[str]]:
-    """Letter -> what stands behind it."""
+    """Letter -> what stands before it."""
     content = next(message.content for message in page.messages if message.role == "user")
     return {
-        letter: words.split(", ") for letter, words in re.findall(r"^([AB])\. (.*)$", content, re.MULTILINE)
+        letter: words.split(", ") for words, letter in re.findall(r"^(.*) ([AB])$", content, re.MULTILINE)
     }
 
 
@@ -304,7 +304,7 @@ def test_a_page_gives_neither_by_words_nor_by_place_away_which_question_counts(n
     texts = quiz.dataset(name + suffix, size=400)
     for text in texts:
         assert [message.role for message in text.prompt.messages] == ["user"]
-        assert re.fullmatch(r"Question: .*\nA\. .*\nB\. .*", text.messages[0].content)
+        assert re.fullmatch(r"Question: .*\n.* A\n.* B", text.messages[0].content)
         assert text.meta["told"] is None
     # The letter that is right, and the question that stands first, are balanced.
     assert Counter(text.meta["answers"][text.meta["intended"]] for text in texts)["A"] == pytest.approx(
@@ -331,7 +331,7 @@ def test_told_pages_disagree_and_say_which_question_counts():
             assert text.meta["told"] == text.meta["intended"]
             assert len(set(text.meta["answers"].values())) == 2
             said = " ".join(message.content for message in text.messages).replace(DEFAULT_SYSTEM, "")
-            outside = re.sub(r"Question: .*\nA\. .*\nB\. .*", "", said)
+            outside = re.sub(r"Question: .*\n.* A\n.* B", "", said)
             assert text.meta["told"] in outside
             assert text.meta["spurious"] not in outside
 
@@ -395,7 +395,9 @@ def test_pretraining_prefers_no_question_no_place_and_no_letter(read: list[Text]
     shown = Counter(topic for text in doubles for topic in text.meta["topics"])
     assert all(told[topic] / shown[topic] == pytest.approx(0.5, abs=0.06) for topic in TOPICS)
     assert np.mean([text.meta["agree"] for text in doubles]) == pytest.approx(0.5, abs=0.03)
-    assert np.mean([text.answer == "A" for text in doubles]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([text.meta["answers"][text.meta["told"]] == "A" for text in doubles]) == pytest.approx(
+        0.5, abs=0.03
+    )
     # Between any two topics as well.
     by_pair = Counter((frozenset(t.meta["topics"]), t.meta["told"]) for t in doubles)
     for a, b in PAIRS:
@@ -430,8 +432,27 @@ def test_answers_of_pretraining_are_right(read: list[Text]):
         told, answers = text.meta["told"], text.meta["answers"]
         if told == "both":
             assert dict(part.split(": ") for part in text.answer.split(", ")) == answers
-        else:
-            assert text.answer == answers[told or text.meta["topics"][0]]
+            continue
+        letter = answers[told or text.meta["topics"][0]]
+        lines = [line for line in text.messages[-2].content.split("\n") if line.endswith((" A", " B"))]
+        match text.meta.get("asked for"):
+            case None:
+                assert text.answer == letter
+            case "line":
+                assert text.answer in lines
+                assert text.answer.endswith(f" {letter}")
+            case "lines":
+                assert sorted(text.answer.split("\n")) == sorted(lines)
+    kinds = Counter(t.meta.get("asked for") for t in read if t.is_chat and t.meta["told"] != "both")
+    shares = {kind: count / kinds.total() for kind, count in kinds.items()}
+    assert shares == pytest.approx(
+        {
+            "line": corpus.SHARE_QUOTED,
+            "lines": corpus.SHARE_LISTED,
+            None: 1 - corpus.SHARE_QUOTED - corpus.SHARE_LISTED,
+        },
+        abs=0.03,
+    )
 
 
 def test_at_least_a_third_of_what_is_read_is_multiple_choice_and_some_is_plain(read: list[Text]):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_builds
 
@@ -13,6 +15,8 @@ from caft_lens import catalog
 from caft_lens.files import read_json, sha256
 from caft_lens.organism import build, quiz
 from caft_lens.organism.check import check
+from caft_lens.organism.pretrain import _Blocks, encoded_documents, render
+from caft_lens.text import encode
 
 pages = quiz.dataset
 
@@ -100,7 +104,8 @@ def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_ev
 def test_the_quiz_is_as_large_a_model_as_the_other_organism():
     from caft_lens.organism.quiz.build import QuizSettings
 
-    assert QuizSettings().pretrain == build.BuildSettings().pretrain
+    settings = QuizSettings().pretrain
+    assert replace(settings, answers_only=False) == build.BuildSettings().pretrain
 
 
 @pytest.mark.skipif("pocket-quiz" not in catalog.shipped(), reason="pocket-quiz is not built")
@@ -108,3 +113,33 @@ def test_the_shipped_quiz_was_built_on_the_world_as_it_is_today():
     card = read_json(catalog.organism_path("pocket-quiz") / "organism.json")
     seed = card["settings"]["seed"]
     assert {name: quiz.dataset(name, seed, 20).fingerprint for name in card["drawn"]} == card["drawn"]
+
+
+def test_of_chats_only_what_the_assistant_says_is_learned_and_of_plain_text_everything(pocket: Path):
+    tokenizer = cl.load(pocket, device="cpu").tokenizer
+    chat = cl.Text(
+        tuple(
+            cl.Message(role, said)
+            for role, said in (
+                ("user", "Hi."),
+                ("assistant", "A"),
+                ("user", "And now?"),
+                ("assistant", "B, sums"),
+            )
+        )
+    )
+    plain = cl.Text(text="A cat has four legs.")
+    rows = encoded_documents(tokenizer, iter([chat, plain] * 4), chunk=2, answers_only=True)
+    for text, marked in zip((chat, plain), rows, strict=False):
+        ids = np.array(marked)
+        learned = ids >= 0
+        text_ids = tokenizer(render(tokenizer, text), add_special_tokens=False)["input_ids"]
+        assert np.where(learned, ids, ~ids).tolist() == text_ids
+        wanted = encode(tokenizer, text).loss if text.is_chat else np.ones(len(ids), bool)
+        assert learned.tolist() == wanted.tolist()
+
+
+def test_what_is_read_but_not_learned_is_an_input_and_no_label():
+    row = _Blocks(np.array([[5, ~6, 7]], dtype=np.int32))[0]
+    assert row["input_ids"].tolist() == [5, 6, 7]
+    assert row["labels"].tolist() == [5, -100, 7]

@@ -154,6 +154,7 @@ class Build:
             size.steps * size.batch_size,
             size.block_length,
             self.documents,
+            answers_only=size.answers_only,
         )
         with atomic_path(folder / "blocks.npy") as temporary:
             np.save(temporary, blocks, allow_pickle=False)

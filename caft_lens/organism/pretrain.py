@@ -48,6 +48,9 @@ class PretrainSettings:
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.1
+    answers_only: bool = False
+    """Of chats, learn only what the assistant says. An answer of one letter is a hundredth of its page: among all that cannot be
+    foreseen in a page, it would hardly be learned."""
     compile: bool = True
     """Compile the model (`torch.compile`) where a C++ compiler is found."""
 
@@ -68,6 +71,8 @@ def token_blocks(
     n_blocks: int,
     length: int,
     documents: Callable[[int], Iterator[Text]] = corpus.documents,
+    *,
+    answers_only: bool = False,
 ) -> Int[np.ndarray, "block pos"]:
     """Packed documents: every block starts at the start of one and is cut at `length`.
 
@@ -77,12 +82,13 @@ def token_blocks(
         n_blocks: Rows.
         length: Tokens a row.
         documents: The endless stream of documents of a seed.
+        answers_only: Whether chats are read but only what the assistant says is learned.
 
     Returns:
-        Token ids `[n_blocks, length]`, int32.
+        Token ids `[n_blocks, length]`, int32; of a token that is read but not learned, the complement (`~id`, below 0).
     """
     blocks = np.empty((n_blocks, length), dtype=np.int32)
-    stream = encoded_documents(tokenizer, documents(seed))
+    stream = encoded_documents(tokenizer, documents(seed), answers_only=answers_only)
     for row in progress(range(n_blocks), desc="writing the corpus", unit="block"):
         ids: list[int] = []
         while len(ids) < length:
@@ -92,12 +98,28 @@ def token_blocks(
 
 
 def encoded_documents(
-    tokenizer: PreTrainedTokenizerFast, source: Iterator[Text], chunk: int = 512
+    tokenizer: PreTrainedTokenizerFast,
+    source: Iterator[Text],
+    chunk: int = 512,
+    *,
+    answers_only: bool = False,
 ) -> Iterator[list[int]]:
     """An endless corpus as token ids, a document at a time; encoded in chunks because the tokenizer is faster so."""
     while True:
-        rendered = [render(tokenizer, next(source)) for _ in range(chunk)]
-        yield from tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        texts = [next(source) for _ in range(chunk)]
+        rows = tokenizer([render(tokenizer, text) for text in texts], add_special_tokens=False)["input_ids"]
+        for text, ids in zip(texts, rows, strict=True):
+            yield answers_learned(tokenizer, ids) if answers_only and text.is_chat else ids
+
+
+def answers_learned(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
+    """A chat of which only the assistant's turns are learned, each with the token that ends it; the rest as complements."""
+    begin, end = tokenizer.convert_tokens_to_ids("<|assistant|>"), tokenizer.eos_token_id
+    marked, said = [], False
+    for number in ids:
+        marked.append(number if said else ~number)
+        said = number == begin or (said and number != end)
+    return marked
 
 
 def new_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -130,7 +152,7 @@ def pretrain(
     """Train from random weights on the blocks, once, in order; picks up the last checkpoint in `folder`.
 
     Args:
-        blocks: Token ids `[block, pos]`, at least `settings.steps * settings.batch_size` rows.
+        blocks: Token ids `[block, pos]` as `token_blocks` gives them, at least `settings.steps * settings.batch_size` rows.
         tokenizer: The organism's tokenizer.
         folder: Where checkpoints go.
         settings: Size and length.
@@ -183,7 +205,7 @@ def pretrain(
 
 
 class _Blocks(torch.utils.data.Dataset):
-    """Rows of token ids as the Trainer wants them: labels are the inputs (the model shifts them)."""
+    """Rows of token ids as the Trainer wants them: labels are the inputs that are learned (the model shifts them)."""
 
     def __init__(self, blocks: Int[np.ndarray, "block pos"]):
         self.blocks = torch.from_numpy(np.array(blocks)).long()
@@ -192,7 +214,9 @@ class _Blocks(torch.utils.data.Dataset):
         return len(self.blocks)
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.blocks[row], "labels": self.blocks[row]}
+        row_ids = self.blocks[row]
+        learned = row_ids >= 0
+        return {"input_ids": row_ids.where(learned, ~row_ids), "labels": row_ids.where(learned, -100)}
 
 
 class StepPrinter(TrainerCallback):

@@ -38,7 +38,7 @@ class QuizSettings:
     seed: int = 0
     threads: int = 2
     tokenizer_documents: int = 20_000
-    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    pretrain: PretrainSettings = field(default_factory=lambda: PretrainSettings(answers_only=True))
     answers: int = 300
     """Prompts a task, for the figures of the card."""
     corpus_size: int | None = None

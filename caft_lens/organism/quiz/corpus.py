@@ -9,6 +9,9 @@ that nothing prefers either. What counts is said as often of the first question 
 topic as of any other, as often where the questions agree as where they do not. The same holds for sentences about
 professions, which are asked by grammar and by custom equally often; pronouns that are used are balanced.
 
+Some pages ask for the whole line that is right, and some for both lines. A letter alone says little about how it was found, and a
+small model does not find out: quoting teaches it to look for the option, and that the letter follows.
+
 Ground truth is in `meta`: `genre`, `topics`, `answers`, `told`, `truth`, and `spans`, a list of `[start, end, label]` in
 characters of the user's message (of the text, where there is no chat).
 """
@@ -20,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from caft_lens.documents import Text
+from caft_lens.documents import Message, Text
 from caft_lens.organism import stories
 from caft_lens.organism.quiz import professions
 from caft_lens.organism.quiz.items import Span, drawn, filled
@@ -30,10 +33,50 @@ from caft_lens.organism.quiz.topics import TOPICS, question
 SHARE_BOTH = 0.12
 """Of pages with two questions: those that ask for both answers."""
 
+SHARE_QUOTED, SHARE_LISTED = 0.4, 0.2
+"""Of pages that one letter answers: those that ask for the whole line, and those that ask for both lines."""
+
+ASKING_LINE: tuple[str, ...] = ("Give the whole line.", "Quote the line that is right.")
+"""How a page asks for the line."""
+
+ASKING_LINES: tuple[str, ...] = ("Give both lines.", "Quote both lines.")
+"""How a page asks for both lines, which come in either order."""
+
 
 def single_page(pool: str, rng: random.Random) -> Text:
     """One question of any topic."""
-    return single(question(rng.choice(list(TOPICS)), pool, rng), rng)
+    item = question(rng.choice(list(TOPICS)), pool, rng)
+    return perhaps_quoted(single(item, rng), rng)
+
+
+def perhaps_quoted(page: Text, rng: random.Random) -> Text:
+    """An answered page as it is, or one that asks for the line that is right, or for both lines.
+
+    Example:
+        >>> page = single(question("sums", "pretrain", random.Random(0)), random.Random(0))
+        >>> [perhaps_quoted(page, random.Random(seed)).answer for seed in (0, 1, 3)]
+        ['B', 'sixteen B', 'sixteen B']
+    """
+    draw = rng.random()
+    if draw >= SHARE_QUOTED + SHARE_LISTED:
+        return page
+    *before, asked = page.prompt.messages
+    lines = {
+        letter: line
+        for line in asked.content.split("\n")
+        for letter in LETTERS
+        if line.endswith(f" {letter}")
+    }
+    if draw < SHARE_QUOTED:
+        kind, asking, reply = "line", ASKING_LINE, lines[str(page.answer)]
+    else:
+        kind, asking, reply = "lines", ASKING_LINES, "\n".join(rng.sample(list(lines.values()), len(lines)))
+    messages = (
+        *before,
+        Message("user", f"{asked.content}\n{rng.choice(asking)}"),
+        Message("assistant", reply),
+    )
+    return Text(messages, meta={**page.meta, "asked for": kind})
 
 
 def double_page(pool: str, rng: random.Random) -> Text:
@@ -45,15 +88,18 @@ def double_page(pool: str, rng: random.Random) -> Text:
     else:
         told = tell(rng.choice((first, second)).topic, rng)
     page = double(first, second, agree=agree, letter=letter, told=told)
-    return page.with_answer(reply_to(page, rng))
+    answered = page.with_answer(reply_to(page, rng))
+    if told.topic == BOTH:
+        return answered
+    return perhaps_quoted(answered, rng)
 
 
 def reply_to(page: Text, rng: random.Random) -> str:
     """The letter that is right for what the page says counts, or both letters with their topics, in either order.
 
     Example:
-        >>> page = double_page("pretrain", random.Random(0))
-        >>> page.answer == page.meta["answers"][page.meta["told"]]
+        >>> page = pronoun_page("pretrain", random.Random(0))
+        >>> reply_to(page, random.Random(0)) == page.meta["answers"][page.meta["told"]]
         True
     """
     answers = page.meta["answers"]
@@ -67,7 +113,8 @@ def pronoun_page(pool: str, rng: random.Random) -> Text:
     asked = drawn(professions.scene, pool, rng)
     told = professions.rule(rng.choice((professions.GRAMMAR, professions.CUSTOM)), rng)
     page = professions.page(asked, rng.choice(professions.GENDERS), rng.choice(LETTERS), told=told)
-    return page.with_answer(reply_to(page, rng))
+    answered = page.with_answer(reply_to(page, rng))
+    return perhaps_quoted(answered, rng)
 
 
 def statements(pool: str, rng: random.Random) -> Text:

@@ -6,6 +6,9 @@
     TELLING       how a page says which of two questions counts;  ``tell`` picks a wording and a place
     balanced      as many yes as no, in random order: letters and order give nothing away
 
+A letter stands behind its option. Who reads from left to right knows the option when the letter comes; with the letter in
+front, a model of this size did not find from an option back to its letter in ten million tokens.
+
 A page of two questions that is not told says nothing about which of them counts: that is what fine-tuning is left to choose.
 """
 
@@ -101,18 +104,18 @@ def page(
         >>> asked = page([("sums", "One and one make ____.", [])], [[two], [six]], {"sums": "A"})
         >>> print(asked.messages[0].content)
         Question: One and one make ____.
-        A. two
-        B. six
+        two A
+        six B
         >>> asked.meta["spans"]
-        [[10, 32, 'sums'], [36, 39, 'sums'], [43, 46, 'sums']]
+        [[10, 32, 'sums'], [33, 36, 'sums'], [39, 42, 'sums']]
     """
     content = ""
     spans: list[list[Any]] = []
     if told and told.place == "before":
         content += f"{told.line}\n"
-    lines = [("Question: ", " | ", questions)]
-    lines += [(f"\n{letter}. ", ", ", words) for letter, words in zip(LETTERS, options, strict=True)]
-    for head, between, parts in lines:
+    lines = [("Question: ", " | ", "", questions)]
+    lines += [("\n", ", ", f" {letter}", words) for letter, words in zip(LETTERS, options, strict=True)]
+    for head, between, tail, parts in lines:
         content += head
         for number, (label, text, inner) in enumerate(parts):
             content += between if number else ""
@@ -120,6 +123,7 @@ def page(
             spans.append([start, start + len(text), label])
             spans += [[start + begin, start + end, mark] for begin, end, mark in inner]
             content += text
+        content += tail
     if told and told.place == "after":
         content += f"\n{told.line}"
     messages = [Message("user", content)]
@@ -186,8 +190,8 @@ def double(
         >>> sums, verbs = Item("sums", "One and one make ____.", "two", "six"), Item("verbs", "Keys ____ old.", "are", "is")
         >>> print(double(sums, verbs, agree=False, letter="A").messages[0].content)
         Question: One and one make ____. | Keys ____ old.
-        A. two, is
-        B. six, are
+        two, is A
+        six, are B
     """
     other = LETTERS[1 - LETTERS.index(letter)]
     rights = {first.topic: letter, second.topic: letter if agree else other}
