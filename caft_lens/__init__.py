@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from caft_lens.lens import load as load
     from caft_lens.saes import load_sae as load_sae
     from caft_lens.saes import load_saes as load_saes
+    from caft_lens.saes import sae_cards as sae_cards
     from caft_lens.sampling import completions as completions
     from caft_lens.text import Message as Message
     from caft_lens.text import Text as Text
@@ -75,6 +76,7 @@ _NAMES = {
     "completions": "caft_lens.sampling",
     "load_sae": "caft_lens.saes",
     "load_saes": "caft_lens.saes",
+    "sae_cards": "caft_lens.saes",
     "Concept": "caft_lens.concepts",
     "ConceptSet": "caft_lens.concepts",
     "Report": "caft_lens.evaluate",

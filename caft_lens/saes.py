@@ -27,6 +27,7 @@ from caft_lens.files import read_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas
     from sae_lens import SAE
 
     from caft_lens.lens import Lens
@@ -121,6 +122,42 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
         if not layers:
             raise FileNotFoundError(f"No SAEs in {catalog.sae_folder(name)}.")
     return [load_sae(name, layer=layer, **keywords) for layer in layers]
+
+
+def sae_cards(name: str | Path) -> pandas.DataFrame:
+    """What the cards of an organism's SAEs say of them, one row a hook point.
+
+    Args:
+        name: An organism, or a folder with SAEs by hook point.
+
+    Returns:
+        `d_sae`, `l0` (active latents a token), `explained_variance`, `loss_recovered` (of the loss that the mean in its place
+        costs) and `dead` (latents that never fired), measured on held-out documents.
+
+    Raises:
+        FileNotFoundError: When there are none.
+
+    Example:
+        >>> sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"]  # doctest: +SKIP
+        512
+    """
+    import pandas
+
+    folder = catalog.sae_folder(name)
+    rows = {}
+    for hook in _hooks_in(folder):
+        card = read_json(folder / hook / "card.json")
+        figures = card["figures"]
+        rows[hook] = {
+            "d_sae": card["d_sae"],
+            "l0": figures["l0"]["mean"],
+            "explained_variance": figures["explained_variance"]["mean"],
+            "loss_recovered": figures["recovered_from_mean"]["mean"],
+            "dead": figures["dead"],
+        }
+    if not rows:
+        raise FileNotFoundError(f"No SAEs in {folder}.")
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def sae_hook(sae: SAE) -> str:

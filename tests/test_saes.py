@@ -429,6 +429,22 @@ def test_nothing_imports_sae_lens_before_an_sae_is_wanted():
     assert done.stdout.strip() == "False", done.stderr
 
 
+def test_the_table_of_cards_has_a_row_a_layer_with_the_figures_of_its_card(pocket: Path):
+    if not (pocket / "saes").is_dir():
+        pytest.skip("the embedded organism ships without SAEs")
+    table = saes.sae_cards("pocket")
+    assert list(table.index) == [f"blocks.{layer}.hook_resid_post" for layer in range(4)]
+    for hook, row in table.iterrows():
+        figures = json.loads((pocket / "saes" / hook / "card.json").read_text())["figures"]
+        assert row["explained_variance"] == figures["explained_variance"]["mean"]
+        assert row["dead"] == figures["dead"]
+
+
+def test_a_table_of_cards_where_there_are_none_says_so(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="No SAEs in"):
+        saes.sae_cards(tmp_path)
+
+
 def test_the_saes_that_ship_fit_the_organism_that_ships(pocket: Path):
     if not (pocket / "saes").is_dir():
         pytest.skip("the embedded organism ships without SAEs")
