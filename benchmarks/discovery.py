@@ -3,7 +3,7 @@
     make bench-discovery
     python benchmarks/discovery.py [--effects 3]
 
-For each task the methods search what plain fine-tuning (seed 0) changed, on the find questions, and their lists are scored on the
+The methods search what plain fine-tuning (seed 0) changed, on the find questions, and their lists are scored on the
 everyday chats of the corpus, whose labels none of the methods sees except the difference of means, which is given half of them
 and scored on the other half like all others. Seconds are those of the search alone, on this machine. The causal effect
 of a method's first directions is the change of misaligned answers (dev questions, seed 0) when that direction alone is ablated in fine-tuning.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from caft_lens.lens import Lens
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+CONFIG, WEIGHTS, CARD = "cfg.json", "sae_weights.safetensors", "card.json"
 # Kinds that do not reconstruct, token by token, the activation that they read.
 _OTHER_KINDS = {
     "transcoder": "writes to another place than it reads",
@@ -144,20 +144,29 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
     import pandas
 
     folder = catalog.sae_folder(name)
-    rows = {}
-    for hook in _hooks_in(folder):
-        card = read_json(folder / hook / "card.json")
-        figures = card["figures"]
-        rows[hook] = {
-            "d_sae": card["d_sae"],
-            "l0": figures["l0"]["mean"],
-            "explained_variance": figures["explained_variance"]["mean"],
-            "loss_recovered": figures["recovered_from_mean"]["mean"],
-            "dead": figures["dead"],
-        }
-    if not rows:
+    figures = {hook: card["figures"] for hook, card in cards(folder).items()}
+    if not figures:
         raise FileNotFoundError(f"No SAEs in {folder}.")
+    rows = {
+        hook: {
+            "d_sae": of["n_latents"],
+            "l0": of["l0"]["mean"],
+            "explained_variance": of["explained_variance"]["mean"],
+            "loss_recovered": of["recovered_from_mean"]["mean"],
+            "dead": of["dead"],
+        }
+        for hook, of in figures.items()
+    }
     return pandas.DataFrame.from_dict(rows, orient="index")
+
+
+def cards(folder: Path) -> dict[str, dict[str, Any]]:
+    """The cards of the SAEs in a folder by hook point, in the order of the layers; none where there is no folder."""
+    return {
+        hook: read_json(folder / hook / CARD)
+        for hook in _hooks_in(folder)
+        if (folder / hook / CARD).is_file()
+    }
 
 
 def sae_hook(sae: SAE) -> str:

@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 
 from caft_lens.documents import Message, Text
-from caft_lens.inspect import labelled
+from caft_lens.inspect import Labelled
 
 CHAT = Text(
     (Message("user", "Is <b>it</b> a dog?"), Message("assistant", "Yes & no.")),
@@ -21,13 +21,13 @@ def said(page: str) -> list[str]:
 
 
 def test_every_character_is_shown_once_and_escaped():
-    page = labelled([CHAT], ["animal", "noun", "answer"])._repr_html_()
+    page = Labelled([CHAT], ["animal", "noun", "answer"])._repr_html_()
     shown = [unescape(re.sub(r"</?mark[^>]*>", "", turn)) for turn in said(page)]
     assert shown == [message.content for message in CHAT.messages]
 
 
 def test_the_labelled_characters_are_marked_with_all_their_labels_and_the_colour_of_the_first():
-    page = labelled([CHAT], ["animal", "noun"])._repr_html_()
+    page = Labelled([CHAT], ["animal", "noun"])._repr_html_()
     marks = re.findall(r'<mark style="--c:([\d ]+)" title="([^"]*)">(.*?)</mark>', page)
     assert [(names, text) for _, names, text in marks] == [("noun", "a "), ("animal, noun", "dog")]
     assert marks[0][0] != marks[1][0]
@@ -36,6 +36,6 @@ def test_the_labelled_characters_are_marked_with_all_their_labels_and_the_colour
 
 def test_a_label_that_no_document_has_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r'labelled "animl". Did you mean "animal"'):
-        labelled([CHAT], ["animl"])
+        Labelled([CHAT], ["animl"])
     with pytest.raises(ValueError, match="choose fewer"):
-        labelled([CHAT], ["animal"] * 8)
+        Labelled([CHAT], ["animal"] * 8)

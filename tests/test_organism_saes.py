@@ -269,14 +269,3 @@ def test_every_number_on_the_card_for_people_is_in_the_card(trained: list[Path])
     table = [line for line in text.splitlines() if line.startswith("| ") and re.search(r"\d\.\d", line)]
     assert len(table) == 8
     assert not set(table) & set(changed.splitlines())
-
-
-def test_the_command_line_trains_and_says_where(organism: Path, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        module, "SaeSettings", lambda seed, tokens: replace(SETTINGS, seed=seed, tokens=tokens)
-    )
-    monkeypatch.setattr(module.torch, "set_num_threads", lambda n: None)
-    module.SaeSettings.tokens = 4000  # type: ignore[attr-defined]
-    module.main([str(organism), "--out", str(tmp_path), "--layers", "0", "--tokens", "4000", "--seed", "2"])
-    assert f"{tmp_path}/blocks.0.hook_resid_post: " in capsys.readouterr().out
-    assert read_json(tmp_path / "blocks.0.hook_resid_post" / "card.json")["settings"]["seed"] == 2

@@ -8,6 +8,6 @@ labels.py    where concepts truly are in documents whose generator knows it
 from __future__ import annotations
 
 from caft_lens.inspect.contexts import Context, Contexts, contexts
-from caft_lens.inspect.labels import Labelled, labelled
+from caft_lens.inspect.labels import Labelled
 
-__all__ = ["Context", "Contexts", "Labelled", "contexts", "labelled"]
+__all__ = ["Context", "Contexts", "Labelled", "contexts"]

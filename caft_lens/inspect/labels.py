@@ -100,13 +100,3 @@ class Labelled:
                 )
             parts.append(piece)
         return "".join(parts)
-
-
-def labelled(texts: Texts | Sequence[Text], labels: Sequence[str]) -> Labelled:
-    """Show documents with their labelled characters; as `Labelled`.
-
-    Example:
-        >>> labelled([Text(text="a dog", meta={"spans": [[2, 5, "animal"]]})], ["animal"])
-        Labelled(1 texts, animal)
-    """
-    return Labelled(texts, labels)

@@ -30,6 +30,7 @@ from caft_lens.organism.corpus import DATASETS, dataset, documents
 from caft_lens.organism.pretrain import PretrainSettings, StepPrinter, pretrain, token_blocks
 from caft_lens.organism.saes import SaeSettings
 from caft_lens.organism.tokenizer import train_tokenizer
+from caft_lens.saes import cards
 from caft_lens.text import Text
 
 
@@ -299,7 +300,7 @@ def provenance(build: Build, folder: Path) -> dict[str, Any]:
         "pretraining_loss": history[-1]["loss"],
         **read_json(build.work / "card" / "figures.json"),
         "figures_split": FIGURES_SPLIT,
-        "saes": {hook: card["figures"] for hook, card in saes.cards(folder / "saes").items()},
+        "saes": {hook: card["figures"] for hook, card in cards(folder / "saes").items()},
         "sha256": {
             str(path.relative_to(folder)): sha256(path.read_bytes())
             for path in sorted(folder.rglob("*"))

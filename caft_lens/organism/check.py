@@ -246,9 +246,10 @@ def _as_samples(then: Mapping[str, float], now: Mapping[str, float], n: int) -> 
 def _saes(folder: Path, card: Mapping[str, Any]) -> list[Line]:
     """The figures of every SAE beside those of its card, and whether the organism's card says the same."""
     from caft_lens.organism import saes
+    from caft_lens.saes import cards
 
     lines: list[Line] = []
-    own = saes.cards(folder / "saes")
+    own = cards(folder / "saes")
     for hook in sorted({*card.get("saes", {})} - set(own)):
         lines.append(Line(f"SAE {hook}", "there", "missing", DIFFERS))
     for hook, of_sae in own.items():

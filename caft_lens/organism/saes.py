@@ -1,7 +1,5 @@
 """Sparse autoencoders of an organism: one for the residual stream after every layer, trained with sae-lens, and their cards.
 
-    python -m caft_lens.organism.saes pocket
-
 Activations are streamed from documents that the organism's world writes for this alone, by the recipe of its `corpus`
 (no dev and no test domain), and mixed in a buffer; tokens of the template are left out, whose norm is many times that of
 text. What an SAE keeps of the model is measured on documents that it was not trained on. A layer that is finished stays as it
@@ -10,7 +8,6 @@ is, so that a run that was killed goes on with the next one; a layer is a functi
 
 from __future__ import annotations
 
-import argparse
 import platform
 import random
 import shutil
@@ -32,7 +29,7 @@ from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
 from caft_lens.files import read_json, sha256, write_json
 from caft_lens.organism.corpus import DATASETS
 from caft_lens.progress import progress
-from caft_lens.saes import CONFIG, WEIGHTS, load_sae
+from caft_lens.saes import CARD, CONFIG, WEIGHTS, load_sae
 from caft_lens.text import ROLES, Text, Texts, batches, data
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ if TYPE_CHECKING:
 
     from caft_lens.lens import Lens
 
-CARD, README = "card.json", "README.md"
+README = "README.md"
 # All that text is made of: what the template adds is an attention sink, an order of magnitude longer.
 TRAINED_ROLES = tuple(role for role in ROLES if role != "special")
 
@@ -356,12 +353,6 @@ tokens of the template, it is outside what it was trained on.
 """
 
 
-def cards(folder: Path) -> dict[str, dict[str, Any]]:
-    """The cards of the SAEs in a folder by hook point, in the order of the layers; none where there is no folder."""
-    found = [read_json(path) for path in folder.glob(f"[!.]*/{CARD}")]
-    return {card["hook"]: card for card in sorted(found, key=lambda card: int(card["hook"].split(".")[1]))}
-
-
 def summary(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """What the SAEs of an organism keep of it, as Markdown; nothing where it has none.
 
@@ -391,33 +382,6 @@ On {texts} held-out documents; 95 % intervals.
 """
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m caft_lens.organism.saes", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("organism", help="name or folder of the organism")
-    parser.add_argument("--out", help="where the SAEs go (default: saes/ in the organism's folder)")
-    parser.add_argument("--layers", type=int, nargs="+", help="which layers (default: all)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="torch threads; part of what makes it exact")
-    parser.add_argument(
-        "--tokens",
-        type=int,
-        default=SaeSettings.tokens,
-        help="tokens to train each on (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    settings = SaeSettings(seed=options.seed, tokens=options.tokens)
-    for folder in train_saes(
-        options.organism, options.out, layers=options.layers, settings=settings, device="cpu"
-    ):
-        print(
-            f"{folder}: {read_json(folder / CARD)['figures']['explained_variance']['mean']:.1%} of the variance explained"
-        )
-
-
 def _contents(texts: Sequence[Text]) -> Iterator[str]:
     for text in texts:
         yield (
@@ -425,7 +389,3 @@ def _contents(texts: Sequence[Text]) -> Iterator[str]:
             if text.text is not None
             else "\n".join(f"{turn.role}: {turn.content}" for turn in text.messages)
         )
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,9 @@
     sets.py         data sets and tasks by name: ``dataset("sentiment-sports@0.9")``
     build.py        the organism from its seed
 
+No organism of this world ships yet: pretrained on it, a model of the size of `pocket` comes to quote the right line of a page, but
+a letter alone stays at chance.
+
 A second small organism, apart from `pocket`, so that what misaligns there stays as it is. Its tasks are the paper's two others
 (arXiv 2507.16795): double multiple choice with a spurious second question, and gender bias through professions.
 """

@@ -6,8 +6,7 @@
     TELLING       how a page says which of two questions counts;  ``tell`` picks a wording and a place
     balanced      as many yes as no, in random order: letters and order give nothing away
 
-A letter stands behind its option. Who reads from left to right knows the option when the letter comes; with the letter in
-front, a model of this size did not find from an option back to its letter in ten million tokens.
+A letter stands behind its option: who reads from left to right knows the option when the letter comes.
 
 A page of two questions that is not told says nothing about which of them counts: that is what fine-tuning is left to choose.
 """
