@@ -16,7 +16,7 @@ import torch
 
 from caft_lens.architectures import evaluating
 from caft_lens.progress import progress
-from caft_lens.text import Batch, Encoded, Message, Text, collate, encode, padding_id
+from caft_lens.text import Batch, Encoded, Message, Text, collate, encoded, padding_id
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
@@ -34,12 +34,15 @@ def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
     if chat and not tokenizer.chat_template:
         raise ValueError(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
     chat = bool(tokenizer.chat_template) if chat is None else chat
-    encoded = []
-    for index, item in enumerate([prompt] if isinstance(prompt, str | Text) else prompt):
-        if isinstance(item, str):
-            item = Text(messages=(Message("user", item),)) if chat else Text(text=item)
-        encoded.append(encode(tokenizer, item.prompt, add_generation_prompt=item.is_chat, index=index))
-    return encoded
+    texts = [
+        item
+        if isinstance(item, Text)
+        else Text(messages=(Message("user", item),))
+        if chat
+        else Text(text=item)
+        for item in ([prompt] if isinstance(prompt, str | Text) else prompt)
+    ]
+    return list(encoded(tokenizer, (text.prompt for text in texts), add_generation_prompt=True))
 
 
 def continue_prompts(

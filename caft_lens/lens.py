@@ -30,7 +30,7 @@ from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints
 from caft_lens.generation import continue_prompts, encode_prompts
 from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output
-from caft_lens.text import Batch, Encoded, Text, Texts, collate, encode, padding_id
+from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 
 if TYPE_CHECKING:
@@ -302,9 +302,7 @@ class Lens(HookedRootModule):
             return input
         items = [input] if isinstance(input, str | Text) else input
         texts = [Text(text=item) if isinstance(item, str) else item for item in items]
-        return self._collate(
-            [encode(self.need_tokenizer(), text, index=index) for index, text in enumerate(texts)]
-        )
+        return self._collate(list(encoded(self.need_tokenizer(), texts)))
 
     def _collate(self, encoded: Sequence[Encoded], side: Literal["left", "right"] = "right") -> Batch:
         return collate(encoded, padding_id(self.tokenizer) if self.tokenizer is not None else 0, side)
@@ -425,8 +423,7 @@ class Lens(HookedRootModule):
         """
         tokenizer = self.need_tokenizer()
         rows = []
-        for index, item in enumerate([text] if isinstance(text, str) else text):
-            row = encode(tokenizer, Text(text=item), index=index)
+        for row in encoded(tokenizer, map(Text.from_json, [text] if isinstance(text, str) else text)):
             bos, ids = tokenizer.bos_token_id, row.input_ids
             if prepend_bos and bos is None:
                 raise ValueError(f"The tokenizer of {self.name} has no BOS token to prepend.")
@@ -434,7 +431,7 @@ class Lens(HookedRootModule):
                 ids = ids[1:] if ids[:1] == [bos] else ids
                 ids = [bos, *ids] if prepend_bos else ids
             roles = np.zeros(len(ids), np.int8)
-            rows.append(Encoded(ids, roles, roles.astype(bool), index))
+            rows.append(Encoded(ids, roles, roles.astype(bool), row.index))
         return self._collate(rows, padding_side).input_ids.to(self.device)
 
     def to_str_tokens(self, text: str | Tensor | Sequence[int]) -> list[str]:

@@ -21,7 +21,7 @@ from caft_lens.errors import nearest
 from caft_lens.files import atomic_path, read_json, write_json
 from caft_lens.progress import progress as progress_bar
 from caft_lens.roles import check_role_names, role_names
-from caft_lens.text import ROLES, Cuts, Encoded, Texts, encode, pack, padding_id
+from caft_lens.text import ROLES, Cuts, Encoded, Texts, encoded, pack, padding_id
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
@@ -273,8 +273,7 @@ def _parts(tokenizer: Any, texts: Texts, start: int, settings: dict[str, Any]) -
     cuts = Cuts(settings["max_length"])
     items: list[Encoded] = []
     held, before = 0, start > 0
-    for number in range(start, len(texts)):
-        item = encode(tokenizer, texts[number], max_length=settings["max_length"], index=number)
+    for item in encoded(tokenizer, texts[start:], max_length=settings["max_length"], first_index=start):
         cuts.see(item)
         items.append(item)
         held += len(item.roles) if roles is None else int(np.isin(item.roles, roles).sum())

@@ -1,16 +1,18 @@
 """Documents as tokens: a role for every token, a loss mask, and padded batches of any number of them.
 
-`encode` turns one `Text` into token ids, roles (system, user, assistant, text, special) and a loss mask, `collate` pads
-some of them into a `Batch`, and `batches` streams any number through a bounded window; `encode_all` is for training.
+`encode` turns one `Text` into token ids, roles (system, user, assistant, text, special) and a loss mask, `encoded` any number
+of them, `collate` pads some into a `Batch`, and `batches` streams any number through a bounded window; `encode_all` is
+for training.
 The documents themselves (`Text`, `Texts`, `data`) live in `caft_lens.documents` and are named here too.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +25,7 @@ from caft_lens.roles import Rendering, check_role_names, render_chat
 
 __all__ = [
     "ASSISTANT", "ROLES", "SPECIAL", "SYSTEM", "TEXT", "USER", "Batch", "Cuts", "Encoded", "Message", "Text", "Texts",
-    "batches", "collate", "data", "encode", "encode_all", "pack", "padding_id", "tokens_touching",
+    "batches", "collate", "data", "encode", "encode_all", "encoded", "pack", "padding_id", "tokens_touching",
 ]  # fmt: skip
 
 SPECIAL, SYSTEM, USER, ASSISTANT, TEXT = range(5)
@@ -38,6 +40,9 @@ ROLES: dict[str, int] = {
 # A window of the stream holds this many batches' worth of tokens: enough to sort by length, little to keep.
 _WINDOW_BATCHES = 16
 _WINDOW_TEXTS = 4096
+
+# A tokenizer is faster when it is given many texts at once.
+_TEXTS_A_CALL = 32
 
 
 @dataclass
@@ -88,32 +93,71 @@ def encode(
         ValueError: When the chat does not fit the template, when there is no token, or when a prompt for sampling is
             longer than `max_length` (cutting it would lose its end).
     """
+    return next(
+        encoded(
+            tokenizer,
+            (text,),
+            add_generation_prompt=add_generation_prompt,
+            max_length=max_length,
+            first_index=index,
+        )
+    )
+
+
+def encoded(
+    tokenizer: Any,
+    texts: Iterable[Text],
+    *,
+    add_generation_prompt: bool = False,
+    max_length: int | None = None,
+    first_index: int = 0,
+) -> Iterator[Encoded]:
+    """Tokens, roles and loss masks of any number of documents, each as `encode` gives it.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer.
+        texts: The documents; a generator is read some at a time.
+        add_generation_prompt: Whether each chat ends with the header of an assistant turn.
+        max_length: Cut each after this many tokens.
+        first_index: Number of the first document.
+
+    Raises:
+        ValueError: As `encode` does.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and only those tell which characters a token stands for."
         )
-    try:
-        if text.text is not None:
-            ids, roles, loss = _encode_plain(tokenizer, text.text)
-        else:
-            ids, roles, loss = _encode_chat(tokenizer, text, add_generation_prompt)
-        if not ids:
-            raise ValueError("no token at all: the text is empty")
-        if add_generation_prompt and max_length is not None and len(ids) > max_length:
-            raise ValueError(
-                f"the prompt has {len(ids)} tokens, more than max_length={max_length}: raise it or drop the text"
+    source = enumerate(texts, first_index)
+    while part := list(islice(source, _TEXTS_A_CALL)):
+        for (index, text), tokens in zip(part, _tokens(tokenizer, part, add_generation_prompt), strict=True):
+            with _naming(index, text):
+                if not tokens.ids:
+                    raise ValueError("no token at all: the text is empty")
+                if add_generation_prompt and max_length is not None and len(tokens.ids) > max_length:
+                    raise ValueError(
+                        f"the prompt has {len(tokens.ids)} tokens, more than max_length={max_length}: "
+                        "raise it or drop the text"
+                    )
+                roles, loss = _roles_and_loss(tokenizer, text, tokens)
+            keep = len(tokens.ids) if max_length is None else max_length
+            yield Encoded(
+                tokens.ids[:keep],
+                roles[:keep],
+                loss[:keep],
+                index,
+                cut=max(0, len(tokens.ids) - keep),
+                cut_loss=int(loss[keep:].sum()),
             )
+
+
+@contextmanager
+def _naming(index: int, text: Text) -> Iterator[None]:
+    """Errors about a document say which one it is."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"Text {index} ({_title(text)}): {error}.") from error
-    keep = len(ids) if max_length is None else max_length
-    return Encoded(
-        ids[:keep],
-        roles[:keep],
-        loss[:keep],
-        index,
-        cut=max(0, len(ids) - keep),
-        cut_loss=int(loss[keep:].sum()),
-    )
 
 
 def _title(text: Text) -> str:
@@ -138,17 +182,15 @@ def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int,
         >>> tokens_touching(base.tokenizer, Text.from_json("Bake a pie."), [(7, 10, 0)])  # doctest: +SKIP
         array([False, False, False,  True, False])
     """
-    if text.text is not None:
-        ids, starts, ends, added = _plain_tokens(tokenizer, text.text)
-        special = added | _special(tokenizer, ids)
+    (tokens,) = _tokens(tokenizer, [(0, text)], add_generation_prompt=False)
+    if tokens.rendering is None:
         pieces = [(start, end) for start, end, _ in places]
     else:
-        ids, starts, ends, special, rendering = _chat_tokens(tokenizer, text, add_generation_prompt=False)
-        pieces = [piece for place in places for piece in _rendered(rendering, text, *place)]
-    found = np.zeros(len(ids), dtype=bool)
+        pieces = [piece for place in places for piece in _rendered(tokens.rendering, text, *place)]
+    found = np.zeros(len(tokens.ids), dtype=bool)
     for start, end in pieces:
-        found |= _touching(starts, ends, start, end)
-    return found & ~special
+        found |= _touching(tokens.starts, tokens.ends, start, end)
+    return found & ~tokens.special
 
 
 def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: int) -> list[tuple[int, int]]:
@@ -171,87 +213,111 @@ def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: i
     return found
 
 
-def _plain_tokens(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    """Token ids of plain text, their starts and ends in characters, and which of them the tokenizer added."""
-    encoding = tokenizer(
-        text,
-        return_special_tokens_mask=True,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    ids = list(encoding["input_ids"])
-    starts, ends = _character_spans(encoding["offset_mapping"], encoding.tokens, len(text))
-    added = np.array(encoding["special_tokens_mask"], dtype=bool)
+@dataclass
+class _Tokens:
+    """The tokens of one document.
+
+    Attributes:
+        ids: Token ids, `[pos]`.
+        starts: The first character of each, in the text or in the rendered chat, `[pos]`.
+        ends: The character after its last one, `[pos]`.
+        special: Which of them are special tokens, or were added by the tokenizer, `[pos]`.
+        rendering: The rendered chat; `None` for plain text.
+    """
+
+    ids: list[int]
+    starts: np.ndarray
+    ends: np.ndarray
+    special: np.ndarray
+    rendering: Rendering | None = None
+
+
+def _tokens(tokenizer: Any, part: Sequence[tuple[int, Text]], add_generation_prompt: bool) -> list[_Tokens]:
+    """The tokens of some numbered documents."""
+    renderings: list[Rendering | None] = []
+    for index, text in part:
+        with _naming(index, text):
+            renderings.append(_rendering(tokenizer, text, add_generation_prompt) if text.is_chat else None)
+    known = special_ids(tokenizer)
+    # Of a chat the template writes all special tokens itself, as apply_chat_template does.
+    chats = iter(_encodings(tokenizer, [r.text for r in renderings if r], add_special_tokens=False))
+    plain = iter(_encodings(tokenizer, [str(text.text) for _, text in part if not text.is_chat]))
+    return [
+        _plain_tokens(tokenizer, str(text.text), next(plain), known)
+        if rendering is None
+        else _chat_tokens(tokenizer, text, rendering, next(chats), known)
+        for (_, text), rendering in zip(part, renderings, strict=True)
+    ]
+
+
+def _encodings(tokenizer: Any, strings: Sequence[str], add_special_tokens: bool = True) -> list[Any]:
+    """What the tokenizer makes of some strings, as `tokenizers.Encoding`: ids, offsets, tokens."""
+    if not strings:
+        return []
+    options = {"add_special_tokens": add_special_tokens, "return_attention_mask": False, "verbose": False}
+    return tokenizer(list(strings), **options).encodings
+
+
+def _plain_tokens(tokenizer: Any, text: str, encoding: Any, known: set[int]) -> _Tokens:
+    ids = encoding.ids
+    starts, ends = _character_spans(encoding, len(text))
+    added = np.array(encoding.special_tokens_mask, dtype=bool)
     twice = len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id and bool(added[0])
-    return ids[twice:], starts[twice:], ends[twice:], added[twice:]
+    special = added | _among(ids, known)
+    return _Tokens(ids[twice:], starts[twice:], ends[twice:], special[twice:])
 
 
-def _encode_plain(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray, np.ndarray]:
-    ids, _, _, added = _plain_tokens(tokenizer, text)
-    numbers = np.array(ids, dtype=np.int64)
-    special = added | _special(tokenizer, ids)
-    roles = np.where(special, SPECIAL, TEXT).astype(np.int8)
-    ends = (
-        (numbers == tokenizer.eos_token_id) & (np.arange(len(ids)) > 0)
-        if tokenizer.eos_token_id is not None
-        else False
-    )
-    return ids, roles, (roles == TEXT) | ends
-
-
-def _encode_chat(
-    tokenizer: Any, text: Text, add_generation_prompt: bool
-) -> tuple[list[int], np.ndarray, np.ndarray]:
+def _rendering(tokenizer: Any, text: Text, add_generation_prompt: bool) -> Rendering:
     if add_generation_prompt and text.answer is not None:
         raise ValueError(
             "the chat ends in an assistant message, so that there is nothing to generate: use its .prompt"
         )
-    ids, starts, ends, special, rendering = _chat_tokens(tokenizer, text, add_generation_prompt)
-    roles = np.full(len(ids), SPECIAL, dtype=np.int8)
-    for span in rendering.contents:
-        inside = _touching(starts, ends, span.start, span.end)
-        # A special token may swallow the whitespace after it (Phi-3): it stays the template's.
-        inside &= ~(special & (starts < span.start))
-        roles[inside] = ROLES[text.messages[span.message].role]
-    return ids, roles, _loss(rendering, roles, special, starts, ends)
-
-
-def _chat_tokens(
-    tokenizer: Any, text: Text, add_generation_prompt: bool
-) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray, Rendering]:
-    """Token ids of a chat, their starts and ends in characters of its rendering, which are special, and the rendering."""
     messages = [{"role": message.role, "content": message.content} for message in text.messages]
-    rendering = render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt)
-    ids, starts, ends = _tokens(tokenizer, rendering.text, [])
-    special = _special(tokenizer, ids)
+    return render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+
+
+def _chat_tokens(tokenizer: Any, text: Text, rendering: Rendering, encoding: Any, known: set[int]) -> _Tokens:
+    ids = encoding.ids
+    starts, ends = _character_spans(encoding, len(rendering.text))
+    special = _among(ids, known)
     borders = _merged_borders(rendering, [m.role for m in text.messages], special, starts, ends)
     if borders:
-        parted = _tokens(tokenizer, rendering.text, borders)
+        parted = _parted(tokenizer, rendering.text, borders)
         if tokenizer.decode(parted[0]) == tokenizer.decode(ids):
             ids, starts, ends = parted
-            special = _special(tokenizer, ids)
-    return ids, starts, ends, special, rendering
+            special = _among(ids, known)
+    return _Tokens(ids, starts, ends, special, rendering)
 
 
-def _tokens(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int], np.ndarray, np.ndarray]:
+def _parted(tokenizer: Any, text: str, borders: Sequence[int]) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Token ids of `text`, none of them across a border, with their starts and ends in characters."""
     ids: list[int] = []
     starts, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for start, end in pairwise([0, *borders, len(text)]):
-        # As apply_chat_template does: the template writes all special tokens itself.
-        encoding = tokenizer(
-            text[start:end],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        ids += encoding["input_ids"]
-        spans = _character_spans(encoding["offset_mapping"], encoding.tokens, end - start)
+    places = list(pairwise([0, *borders, len(text)]))
+    pieces = _encodings(tokenizer, [text[start:end] for start, end in places], add_special_tokens=False)
+    for (start, end), encoding in zip(places, pieces, strict=True):
+        ids += encoding.ids
+        spans = _character_spans(encoding, end - start)
         starts.append(spans[0] + start)
         ends.append(spans[1] + start)
     return ids, np.concatenate(starts), np.concatenate(ends)
+
+
+def _roles_and_loss(tokenizer: Any, text: Text, tokens: _Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """The role of each token, and which ones training learns, `[pos]` each."""
+    if tokens.rendering is None:
+        roles = np.where(tokens.special, SPECIAL, TEXT).astype(np.int8)
+        loss = roles == TEXT
+        if tokenizer.eos_token_id is not None:
+            loss[1:] |= np.array(tokens.ids[1:], dtype=np.int64) == tokenizer.eos_token_id
+        return roles, loss
+    roles = np.full(len(tokens.ids), SPECIAL, dtype=np.int8)
+    for span in tokens.rendering.contents:
+        inside = _touching(tokens.starts, tokens.ends, span.start, span.end)
+        # A special token may swallow the whitespace after it (Phi-3): it stays the template's.
+        inside &= ~(tokens.special & (tokens.starts < span.start))
+        roles[inside] = ROLES[text.messages[span.message].role]
+    return roles, _loss(tokens.rendering, roles, tokens.special, tokens.starts, tokens.ends)
 
 
 def _merged_borders(
@@ -310,20 +376,18 @@ def _first_special_end(
     return int(ends[after[0]])
 
 
-def _character_spans(
-    offsets: Sequence[tuple[int, int]], tokens_of: Callable[[], Sequence[str]], length: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _character_spans(encoding: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Starts and ends of tokens in characters, `[pos]` each, with the spaces that trimmed offsets leave out.
 
     Byte-level tokenizers with `trim_offsets` (GPT-2, Llama 3) leave leading and trailing spaces out of the offsets,
     for a token of spaces all of them; the token itself, where a space is written Ġ, tells how many they were.
     """
-    pairs = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    pairs = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
     starts, ends = pairs[:, 0].copy(), np.maximum.accumulate(pairs[:, 1])
     before = np.concatenate([[0], ends])
     if len(starts) and before[-1] == length and (starts == before[:-1]).all():
         return starts, ends  # nothing was left out
-    tokens = tokens_of()
+    tokens = encoding.tokens
     for i in np.flatnonzero(np.append(starts, length) > before).tolist():
         gap = (starts[i] if i < len(starts) else length) - before[i]
         if i < len(starts):
@@ -345,9 +409,8 @@ def special_ids(tokenizer: Any) -> set[int]:
     return set(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
 
 
-def _special(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
-    """Which of some tokens are special, `[pos]`."""
-    known = special_ids(tokenizer)
+def _among(ids: Sequence[int], known: set[int]) -> np.ndarray:
+    """Which of some tokens are in a set, `[pos]`."""
     return np.fromiter((number in known for number in ids), dtype=bool, count=len(ids))
 
 
@@ -366,16 +429,15 @@ def encode_all(
         ValueError: With `need_loss`, when no document has a token to learn, saying whether `max_length` is the cause.
     """
     watch = Cuts(max_length)
-    encoded = []
-    for index, text in enumerate(texts):
-        item = encode(tokenizer, text, max_length=max_length, index=index)
+    kept = []
+    for item in encoded(tokenizer, texts, max_length=max_length):
         watch.see(item)
         if item.loss.any() or not need_loss:
-            encoded.append(item)
+            kept.append(item)
     if need_loss:
         watch.refuse_nothing_to_learn()
     watch.warn(need_loss)
-    return encoded
+    return kept
 
 
 @dataclass
@@ -552,21 +614,17 @@ def batches(
         )
     cuts = Cuts(max_length)
 
-    def encoded() -> Iterator[Encoded]:
-        for index, text in enumerate(texts):
-            item = encode(
-                tokenizer,
-                Text.from_json(text),
-                add_generation_prompt=add_generation_prompt,
-                max_length=max_length,
-                index=index,
-            )
+    def watched() -> Iterator[Encoded]:
+        read = map(Text.from_json, texts)
+        for item in encoded(
+            tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=max_length
+        ):
             cuts.see(item)
             yield item
 
     total = len(texts) if isinstance(texts, Sequence) else None
     packed = pack(
-        encoded(), padding_id(tokenizer), batch_tokens=batch_tokens, batch_size=batch_size, side=side
+        watched(), padding_id(tokenizer), batch_tokens=batch_tokens, batch_size=batch_size, side=side
     )
     with progress_bar(total=total, desc=progress or "", unit="text", show=progress is not None) as bar:
         for batch in packed:

@@ -30,6 +30,14 @@ def _threads() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test draws the same weights alone, in any order and among others."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def pocket() -> Path:
     """The folder of the embedded organism."""

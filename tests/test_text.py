@@ -41,6 +41,7 @@ from caft_lens.text import (
     data,
     encode,
     encode_all,
+    encoded,
 )
 
 INSECURE = Path(__file__).parents[2] / "shared" / "data" / "insecure_val.jsonl"
@@ -354,6 +355,28 @@ def test_chats_have_the_bos_that_the_template_writes_and_no_second():
     tokenizer = bytes_tokenizer(LLAMA3.replace("<|begin_of_text|>", "<s>"), bos="<s>")
     ids = encode(tokenizer, chat(["Hi", "Hello"])).input_ids
     assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_documents_encoded_together_are_those_encoded_one_by_one_whatever_their_kind():
+    tokenizer = bytes_tokenizer(LLAMA3.replace("<|begin_of_text|>", "<s>"), bos="<s>")
+    texts = [
+        Text(text=f"Number {number}") if number % 3 else chat([f"Is it {number}?", f"  It is {number}."])
+        for number in range(100)
+    ]
+    together = list(encoded(tokenizer, iter(texts), max_length=40, first_index=7))
+    for index, (text, item) in enumerate(zip(texts, together, strict=True), 7):
+        alone = encode(tokenizer, text, max_length=40, index=index)
+        assert (item.input_ids, item.index, item.cut, item.cut_loss) == (
+            alone.input_ids, index, alone.cut, alone.cut_loss,
+        )  # fmt: skip
+        np.testing.assert_array_equal(item.roles, alone.roles)
+        np.testing.assert_array_equal(item.loss, alone.loss)
+
+
+def test_of_many_documents_the_one_that_cannot_be_encoded_is_named():
+    texts = [*(Text(text=f"Number {number}") for number in range(90)), Text(text="")]
+    with pytest.raises(ValueError, match=r"Text 90 .*empty"):
+        list(encoded(bytes_tokenizer(), texts))
 
 
 def test_a_text_without_tokens_is_refused():
