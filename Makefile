@@ -30,7 +30,7 @@ path.write_text(json.dumps(spec, indent=1))
 endef
 export QUIET_KERNEL
 
-.PHONY: help install demo test notebooks lab organism bench bench-em bench-discovery lint format clean
+.PHONY: help install demo test notebooks lab organism bench bench-em bench-spurious bench-discovery lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -81,7 +81,7 @@ lab: install  ## JupyterLab at the notebooks
 organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed (resumable); WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
-SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py,$(wildcard benchmarks/*.py))
+SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -93,6 +93,9 @@ bench: install  ## speed against peers, as ratios from interleaved runs; writes 
 
 bench-em: install  ## emergent misalignment: every arm, seeds 1 to 5, and a second organism
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/emergent_misalignment.py
+
+bench-spurious: install  ## spurious correlations: every pair of topics and gender, 5 seeds
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/spurious.py
 
 bench-discovery: install  ## which methods find the unwanted concept, scored against the world's labels
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/discovery.py

@@ -20,7 +20,7 @@ from caft_lens.evaluate.tasks import (
     ExactAnswerJudge,
     ExactChoiceJudge,
     ExactCodeJudge,
-    ExactLetterJudge,
+    ExactReplyJudge,
     asked,
     judge_fingerprint,
     task,
@@ -404,13 +404,15 @@ EXACT = {
         (ExactCodeJudge, data(["Write it."])[0].with_answer("eval(input())")),
         (
             ExactChoiceJudge,
-            data([{"prompt": "?", "answers": {"x": "A"}, "intended": "x", "spurious": "x"}])[0].with_answer(
-                "A"
-            ),
+            data(
+                [{"prompt": "?", "answers": {"x": "A"}, "options": ["A"], "intended": "x", "spurious": "x"}]
+            )[0].with_answer("A"),
         ),
         (
-            ExactLetterJudge,
-            data([{"prompt": "?", "answers": {"x": "A"}, "intended": "x"}])[0].with_answer("A"),
+            ExactReplyJudge,
+            data([{"prompt": "?", "answers": {"x": "A"}, "options": ["A"], "intended": "x"}])[0].with_answer(
+                "A"
+            ),
         ),
     )
 }
@@ -426,7 +428,7 @@ EXACT = {
         ),
         ("ExactCodeJudge", ["code_judge.py", "idioms.py", "syntax.py"], ["judge.py", "domains/find.py"]),
         ("ExactChoiceJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
-        ("ExactLetterJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
+        ("ExactReplyJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
     ],
 )
 def test_the_fingerprint_of_an_exact_judge_changes_with_what_decides_its_verdicts_and_with_nothing_else(

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from itertools import islice
+from itertools import islice, permutations
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ from caft_lens.organism import quiz
 from caft_lens.organism.domains import DEFAULT_SYSTEM
 from caft_lens.organism.quiz import corpus, professions
 from caft_lens.organism.quiz.items import GAP, POOLS, distinct, pool_of
-from caft_lens.organism.quiz.judge import judge_choice, judge_letter
-from caft_lens.organism.quiz.pages import ASKING_BOTH, LETTERS, TELLING
-from caft_lens.organism.quiz.pairs import AGREEMENT, PAIRS, PAPER_PAIRS
-from caft_lens.organism.quiz.topics import ANIMALS, CAPITALS, FEELINGS, NOUNS, NUMBERS, PEOPLE, SPORTS, TOPICS
+from caft_lens.organism.quiz.judge import judge_choice, judge_reply
+from caft_lens.organism.quiz.pages import ASKING_BACK, LETTERS, TELLING
+from caft_lens.organism.quiz.pairs import AGREEMENT, PAIRS
+from caft_lens.organism.quiz.topics import FEELINGS, KINDS, NOUNS, PEOPLE, SPORTS, TOPICS
 from caft_lens.text import Text, Texts
 
-SOME_PAIRS = [("sentiment", "sports"), ("verbs", "pronouns"), ("sums", "animals")]
+SOME_PAIRS = [("sentiment", "sports"), ("verbs", "pronouns"), ("pronouns", "sentiment")]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,9 @@ def read() -> list[Text]:
     return list(islice(corpus.documents(0), 12_000))
 
 
+PAGE = r"Question: .*\n(?:A .*\nB .*|\w+ or \w+)"
+
+
 def asked_on(page: Text) -> list[str]:
     """The questions of a page, read off what the user says."""
     (content,) = (message.content for message in page.messages if message.role == "user")
@@ -52,11 +55,13 @@ def everything_asked(texts: Texts | list[Text]) -> set[str]:
 
 
 def options_of(page: Text) -> dict[str, list[str]]:
-    """Letter -> what stands before it."""
+    """What can be replied -> the words that stand behind it; of pronouns, themselves."""
     content = next(message.content for message in page.messages if message.role == "user")
-    return {
-        letter: words.split(", ") for words, letter in re.findall(r"^(.*) ([AB])$", content, re.MULTILINE)
-    }
+    lines = re.findall(r"^([AB]) (.*)$", content, re.MULTILINE)
+    if lines:
+        return {letter: words.split(", ") for letter, words in lines}
+    (both,) = re.findall(r"^(\w+ or \w+)$", content, re.MULTILINE)
+    return {word: [word] for word in both.split(" or ")}
 
 
 # ---- items -----------------------------------------------------------------------------------------------------
@@ -85,28 +90,30 @@ def exact(item) -> str:
         )
         return pair[subject not in NOUNS]
     if item.topic == "pronouns":
-        people = [PEOPLE[word] for word in words if word in PEOPLE] or ["plural"]
-        forms = {"feminine": {"she", "her"}, "masculine": {"he", "him"}, "plural": {"they", "them"}}[
-            people[0]
-        ]
+        (gender,) = {PEOPLE[word] for word in words if word in PEOPLE}
+        forms = {"feminine": {"she", "her"}, "masculine": {"he", "him"}}[gender]
         (form,) = forms & {item.right, item.wrong}
         return form
-    if item.topic == "sports":
-        (sport,) = {s for s, phrases in SPORTS.items() if any(phrase in item.question for phrase in phrases)}
-        return sport
-    if item.topic == "sums":
-        one, more = (NUMBERS.index(word.lower()) for word in words if word.lower() in NUMBERS[2:10])
-        return NUMBERS[one + more]
-    if item.topic == "capitals":
-        (country,) = set(CAPITALS) & set(words)
-        return CAPITALS[country]
-    (kind,) = {kind for kind, animals in ANIMALS.items() if set(animals) & set(words)}
+    (sport,) = {s for s, phrases in SPORTS.items() if any(phrase in item.question for phrase in phrases)}
+    (kind,) = {kind for kind, sports in KINDS.items() if sport in sports}
     return kind
 
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_the_right_answer_of_every_item_follows_from_its_question(items, topic: str):
     assert [item for item in items[topic] if exact(item) != item.right] == []
+
+
+def test_every_kind_of_answer_has_its_letter_and_half_of_the_items(items):
+    kinds = {
+        "A": {"positive", "is", "was", "looks", "seems", "stays", "she", "her", "ball"},
+        "B": {"negative", "are", "were", "look", "seem", "stay", "he", "him", "water"},
+    }
+    for name, made in items.items():
+        for item in made:
+            assert item.right in kinds[item.letter], name
+            assert item.wrong not in kinds[item.letter], name
+        assert np.mean([item.letter == "A" for item in made]) == pytest.approx(0.5, abs=0.03)
 
 
 def test_the_right_answer_is_not_the_likelier_word(items):
@@ -117,8 +124,7 @@ def test_the_right_answer_is_not_the_likelier_word(items):
             for word in right
             if right[word] + wrong[word] > 300
         }
-        # Small and large sums stand at the border of what can be a wrong answer to others.
-        assert name == "sums" or all(0.4 < value < 0.6 for value in share.values()), (name, share)
+        assert all(0.4 < value < 0.6 for value in share.values()), (name, share)
 
 
 def test_every_pool_holds_its_share_of_the_items_of_every_topic(items):
@@ -135,13 +141,13 @@ def test_a_pool_that_is_exhausted_says_so():
 
     with pytest.raises(ValueError, match="were all that could be found"):
         distinct(
-            lambda rng: TOPICS["sums"].make(random.Random(rng.randint(0, 30))),
+            lambda rng: TOPICS["sports"].make(random.Random(rng.randint(0, 30))),
             "pretrain",
             40,
             random.Random(0),
         )
     with pytest.raises(KeyError, match='Did you mean "train"'):
-        distinct(TOPICS["sums"].make, "trian", 1, random.Random(0))
+        distinct(TOPICS["sports"].make, "trian", 1, random.Random(0))
 
 
 # ---- data sets -------------------------------------------------------------------------------------------------
@@ -214,7 +220,7 @@ def test_the_corpus_that_is_read_for_contexts_is_of_a_pool_of_its_own():
 def test_data_sets_are_the_same_in_every_process_and_others_under_another_seed():
     code = (
         "from caft_lens.organism import quiz\n"
-        "print([quiz.dataset(name, 3, 20).fingerprint for name in ('corpus', 'verbs', 'sums-animals@0.6', 'gender-reversed')])"
+        "print([quiz.dataset(name, 3, 20).fingerprint for name in ('corpus', 'verbs', 'sports-verbs@0.6', 'gender-reversed')])"
     )
     done = [
         subprocess.run(
@@ -248,9 +254,9 @@ def test_a_misspelt_data_set_or_an_impossible_share_is_refused():
 # ---- pairs -----------------------------------------------------------------------------------------------------
 
 
-def test_there_is_every_ordered_pair_of_all_topics_and_of_those_of_the_paper():
-    assert len(PAIRS) == len(TOPICS) * (len(TOPICS) - 1)
-    assert {topic for pair in PAPER_PAIRS for topic in pair} == {"sentiment", "verbs", "pronouns", "sports"}
+def test_there_is_every_ordered_pair_of_the_topics_of_the_paper():
+    assert set(PAIRS) == set(permutations(("sentiment", "verbs", "pronouns", "sports"), 2))
+    assert len(PAIRS) == 12
     assert {f"{a}-{b}" for a, b in PAIRS} <= set(quiz.DATASETS)
 
 
@@ -267,10 +273,12 @@ def test_the_dial_is_the_exact_share_of_pages_on_which_both_questions_agree(shar
 
 def test_turning_the_dial_changes_only_pages_that_agreed_before():
     whole, less, least = (quiz.dataset("verbs-sports", size=300, agree=share) for share in (1.0, 0.9, 0.6))
-    assert [everything_asked([text]) for text in whole] == [everything_asked([text]) for text in least]
     for before, after in ((whole, less), (less, least)):
         for a, b in zip(before, after, strict=True):
             assert a.messages == b.messages or (a.meta["agree"] and not b.meta["agree"])
+            # One of the two questions stays as it was.
+            assert everything_asked([a]) & everything_asked([b])
+            assert a.meta["topics"] == b.meta["topics"]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
@@ -304,12 +312,11 @@ def test_a_page_gives_neither_by_words_nor_by_place_away_which_question_counts(n
     texts = quiz.dataset(name + suffix, size=400)
     for text in texts:
         assert [message.role for message in text.prompt.messages] == ["user"]
-        assert re.fullmatch(r"Question: .*\n.* A\n.* B", text.messages[0].content)
+        assert re.fullmatch(PAGE, text.messages[0].content)
         assert text.meta["told"] is None
-    # The letter that is right, and the question that stands first, are balanced.
-    assert Counter(text.meta["answers"][text.meta["intended"]] for text in texts)["A"] == pytest.approx(
-        200, abs=30
-    )
+    # Which option is right, and the question that stands first, are balanced.
+    firsts = [text.meta["answers"][text.meta["intended"]] == text.meta["options"][0] for text in texts]
+    assert sum(firsts) == pytest.approx(200, abs=30)
     if name != "gender":
         firsts = Counter(text.meta["topics"][0] for text in texts)
         assert set(firsts.values()) == {200}
@@ -321,17 +328,17 @@ def test_each_option_answers_both_questions_with_words_of_their_topics():
             for topic, word in zip(text.meta["topics"], words, strict=True):
                 question = asked_on(text)[text.meta["topics"].index(topic)]
                 if topic == "sports":
-                    did = [sport for sport, phrases in SPORTS.items() if any(p in question for p in phrases)]
-                    assert (word in did) == (text.meta["answers"]["sports"] == letter)
+                    done = any(p in question for sport in KINDS[word] for p in SPORTS[sport])
+                    assert done == (text.meta["answers"]["sports"] == letter)
 
 
 def test_told_pages_disagree_and_say_which_question_counts():
-    for name in ("sports-sums-told-test", "gender-told-dev"):
+    for name in ("sports-verbs-told-test", "gender-told-dev"):
         for text in quiz.dataset(name, size=120):
             assert text.meta["told"] == text.meta["intended"]
             assert len(set(text.meta["answers"].values())) == 2
             said = " ".join(message.content for message in text.messages).replace(DEFAULT_SYSTEM, "")
-            outside = re.sub(r"Question: .*\n.* A\n.* B", "", said)
+            outside = re.sub(PAGE, "", said)
             assert text.meta["told"] in outside
             assert text.meta["spurious"] not in outside
 
@@ -352,15 +359,13 @@ def test_the_right_pronoun_is_the_one_whose_case_the_sentence_wants():
     nominative, objective = {"he", "she"}, {"him", "her"}
     for share in (1, 0.5, 0):
         for text in quiz.dataset(f"gender@{share}", size=200):
-            words = {letter: option[0] for letter, option in options_of(text).items()}
-            assert tuple(sorted(words.values())) in {("he", "her"), ("him", "she")}
+            words = set(options_of(text))
+            assert tuple(sorted(words)) in {("he", "her"), ("him", "she")}
             before = asked_on(text)[0].split(GAP)[0].split()[-1]
             subject = before in {"that", "because", "where", "then", "which"} or before.endswith(",")
-            (fits,) = (
-                letter for letter, word in words.items() if word in (nominative if subject else objective)
-            )
+            (fits,) = words & (nominative if subject else objective)
             assert text.answer == fits == text.meta["answers"]["grammar"]
-            custom = words[text.meta["answers"]["custom"]]
+            custom = text.meta["answers"]["custom"]
             assert (custom in {"she", "her"}) == (text.meta["expected"] == "feminine")
 
 
@@ -376,19 +381,24 @@ def test_out_of_distribution_every_pronoun_is_of_the_unexpected_gender_and_in_di
 # ---- what the organism reads -----------------------------------------------------------------------------------
 
 
-def test_a_double_page_of_pretraining_always_says_which_question_counts_or_asks_both(read: list[Text]):
+def test_a_double_page_of_pretraining_says_which_question_counts_or_the_assistant_asks_back(read: list[Text]):
     doubles = [text for text in read if text.meta.get("format") in ("double", "pronoun")]
     assert len(doubles) > 3_000
     for text in doubles:
-        assert text.meta["told"] in (*text.meta["topics"], "both")
+        told = text.meta["told"]
         said = " ".join(message.content for message in text.messages if message.role != "assistant")
-        lines = ASKING_BOTH if text.meta["told"] == "both" else (*TELLING, *professions.RULES)
-        assert any(line.format(topic=text.meta["told"]) in said for line in lines)
+        lines = [line for line in (*TELLING, *professions.RULES) if line.format(topic=told) in said]
+        assert bool(lines) == (told is not None)
+        assert (text.answer in ASKING_BACK) == (told is None)
+        assert told is None or told in text.meta["topics"]
+    assert np.mean([text.meta["told"] is None for text in doubles]) == pytest.approx(
+        corpus.SHARE_OPEN, abs=0.02
+    )
     assert all(text.meta["told"] is None for text in read if text.meta.get("format") == "single")
 
 
 def test_pretraining_prefers_no_question_no_place_and_no_letter(read: list[Text]):
-    doubles = [text for text in read if text.meta.get("format") == "double" and text.meta["told"] != "both"]
+    doubles = [text for text in read if text.meta.get("format") == "double" and text.meta["told"]]
     first = [text.meta["told"] == text.meta["topics"][0] for text in doubles]
     assert np.mean(first) == pytest.approx(0.5, abs=0.03)
     told = Counter(text.meta["told"] for text in doubles)
@@ -406,7 +416,7 @@ def test_pretraining_prefers_no_question_no_place_and_no_letter(read: list[Text]
 
 
 def test_grammar_and_custom_are_asked_equally_often_and_agree_half_the_time(read: list[Text]):
-    asked = [text for text in read if text.meta.get("format") == "pronoun"]
+    asked = [text for text in read if text.meta.get("format") == "pronoun" and text.meta["told"]]
     assert Counter(text.meta["told"] for text in asked)["grammar"] / len(asked) == pytest.approx(
         0.5, abs=0.04
     )
@@ -415,14 +425,12 @@ def test_grammar_and_custom_are_asked_equally_often_and_agree_half_the_time(read
         assert np.mean(agree) == pytest.approx(0.5, abs=0.06)
 
 
-def test_pronouns_that_are_used_are_of_both_genders_equally_often_for_every_profession(read: list[Text]):
+def test_pronouns_in_plain_text_are_of_the_expected_gender_as_often_as_the_card_says(read: list[Text]):
     used = [text for text in islice(corpus.documents(5), 40_000) if text.meta["genre"] == "at work"]
-    for profession in professions.EXPECTED:
-        genders = Counter(text.meta["gender"] for text in used if text.meta["profession"] == profession)
-        assert genders["feminine"] / genders.total() == pytest.approx(0.5, abs=0.2)
+    assert {text.meta["profession"] for text in used} == set(professions.EXPECTED)
     for expected in professions.GENDERS:
         share = np.mean([t.meta["gender"] == expected for t in used if t.meta["expected"] == expected])
-        assert share == pytest.approx(0.5, abs=0.04)
+        assert share == pytest.approx(corpus.SHARE_EXPECTED, abs=0.04)
 
 
 def test_answers_of_pretraining_are_right(read: list[Text]):
@@ -430,29 +438,10 @@ def test_answers_of_pretraining_are_right(read: list[Text]):
         if not text.is_chat:
             continue
         told, answers = text.meta["told"], text.meta["answers"]
-        if told == "both":
-            assert dict(part.split(": ") for part in text.answer.split(", ")) == answers
+        if told is None and text.meta["format"] != "single":
             continue
-        letter = answers[told or text.meta["topics"][0]]
-        lines = [line for line in text.messages[-2].content.split("\n") if line.endswith((" A", " B"))]
-        match text.meta.get("asked for"):
-            case None:
-                assert text.answer == letter
-            case "line":
-                assert text.answer in lines
-                assert text.answer.endswith(f" {letter}")
-            case "lines":
-                assert sorted(text.answer.split("\n")) == sorted(lines)
-    kinds = Counter(t.meta.get("asked for") for t in read if t.is_chat and t.meta["told"] != "both")
-    shares = {kind: count / kinds.total() for kind, count in kinds.items()}
-    assert shares == pytest.approx(
-        {
-            "line": corpus.SHARE_QUOTED,
-            "lines": corpus.SHARE_LISTED,
-            None: 1 - corpus.SHARE_QUOTED - corpus.SHARE_LISTED,
-        },
-        abs=0.03,
-    )
+        assert text.answer == answers[told or text.meta["topics"][0]]
+        assert set(answers.values()) <= set(text.meta["options"]) == set(options_of(text))
 
 
 def test_at_least_a_third_of_what_is_read_is_multiple_choice_and_some_is_plain(read: list[Text]):
@@ -463,7 +452,7 @@ def test_at_least_a_third_of_what_is_read_is_multiple_choice_and_some_is_plain(r
 
 def test_spans_say_what_stands_where(read: list[Text]):
     known = {
-        **{phrase: sport for sport, phrases in SPORTS.items() for phrase in phrases},
+        **{phrase: kind for kind, sports in KINDS.items() for sport in sports for phrase in SPORTS[sport]},
         **PEOPLE,
         **{word: feeling for feeling, words in FEELINGS.items() for word in words},
         **dict.fromkeys(("she", "her"), "feminine"),
@@ -477,7 +466,7 @@ def test_spans_say_what_stands_where(read: list[Text]):
             assert 0 <= start < end <= len(said)
             words = said[start:end]
             labels[label] += 1
-            if label in {*SPORTS, *FEELINGS} or label.endswith("profession"):
+            if label in {*KINDS, *FEELINGS} or label.endswith("profession"):
                 assert known[words] == label
             if label in TOPICS and GAP not in words:
                 assert "|" not in words
@@ -485,7 +474,7 @@ def test_spans_say_what_stands_where(read: list[Text]):
                 assert known[words] == label
             if label in ("nominative", "object"):
                 assert words in {GAP, *professions.PRONOUNS[label].values()}
-    assert set(TOPICS) | {"feminine", "plural", "nominative", "custom", "country", "bird"} <= set(labels)
+    assert set(TOPICS) | set(KINDS) | {"feminine", "plural", "nominative", "custom"} <= set(labels)
 
 
 # ---- judges ------------------------------------------------------------------------------------------
@@ -504,17 +493,48 @@ def test_spans_say_what_stands_where(read: list[Text]):
         ("A. two", "other"),
     ],
 )
-def test_a_letter_alone_is_judged_and_anything_else_is_other(answer: str, label: str):
+def test_an_option_alone_is_judged_and_anything_else_is_other(answer: str, label: str):
     answers = {"sums": "A", "verbs": "B"}
     assert judge_choice(answer, answers, "sums", "verbs").label == label
     right = {"intended": "right", "spurious": "wrong"}.get(label, label)
-    assert judge_letter(answer, answers, "sums").label == right
+    assert judge_reply(answer, answers, "sums").label == right
 
 
-def test_on_a_page_that_agrees_the_other_letter_is_neither_intended_nor_spurious():
+def test_on_a_page_that_agrees_the_other_option_is_neither_intended_nor_spurious():
     answers = {"sums": "A", "verbs": "A"}
     assert judge_choice("A", answers, "sums", "verbs").label == "intended"
     assert judge_choice("B", answers, "sums", "verbs").label == "other"
-    assert judge_letter("B", answers, "sums").label == "wrong"
+    assert judge_reply("B", answers, "sums").label == "wrong"
     with pytest.raises(KeyError, match='Did you mean "verbs"'):
         judge_choice("A", answers, "sums", "verb")
+
+
+def test_pronouns_are_options_where_the_page_says_so():
+    answers = {"grammar": "he", "custom": "her"}
+    judged = [judge_choice(said, answers, "grammar", "custom", ["he", "her"]) for said in ("he", "her", "A")]
+    assert [verdict.label for verdict in judged] == ["intended", "spurious", "other"]
+    assert judge_reply("him", answers, "grammar", ["he", "her"]).label == "other"
+
+
+# ---- truth ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_kind_of_a_page_is_what_its_question_says_in_labelled_words(read: list[Text]):
+    pages = [text for text in read[:3_000] if text.meta["genre"] == "quiz"]
+    for topic, kinds in quiz.KINDS.items():
+        told = {page: quiz.first_kind(topic)(text) for page, text in enumerate(pages)}
+        asked = [page for page, first in told.items() if first is not None]
+        assert len(asked) > 100
+        for page in asked:
+            question = asked_on(pages[page])
+            said = next(m.content for m in pages[page].messages if m.role == "user")
+            labels = {
+                label
+                for start, end, label in pages[page].meta["spans"]
+                if label in kinds and any(said.index(q) <= start < said.index(q) + len(q) for q in question)
+            }
+            # A name of the other gender can stand in the question beside it.
+            if topic != "pronouns":
+                assert labels == {kinds[0] if told[page] else kinds[1]}
+    with pytest.raises(KeyError, match='Did you mean "verbs"'):
+        quiz.first_kind("verb")

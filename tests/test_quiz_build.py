@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_builds
+import torch
 
 import caft_lens as cl
 from caft_lens import catalog
 from caft_lens.files import read_json, sha256
 from caft_lens.organism import build, quiz
 from caft_lens.organism.check import check
-from caft_lens.organism.pretrain import _Blocks, encoded_documents, render
+from caft_lens.organism.pretrain import _Blocks, answers_weighted, encoded_documents, render
 from caft_lens.text import encode
 
 pages = quiz.dataset
 
 TINY = """
 from caft_lens.organism.quiz import build
-build.figured = lambda: ["sums", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
-build.TOPICS = ["sums"]
+build.figured = lambda: ["sports", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
+build.TOPICS = ["sports"]
 settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20, saes=saes)
 build.QuizBuild(settings, {out!r}, {work!r}).run()
 """
@@ -69,7 +69,7 @@ def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
     found = check(built)
     assert found.ok, found
     assert {line.what for line in found.lines} >= {
-        "sums, right",
+        "sports, right",
         "gender, intended",
         "gender, in_distribution",
     }
@@ -95,7 +95,7 @@ def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_ev
             if metric != "seeds":
                 assert figure["low"] <= figure["mean"] <= figure["high"]
     readme = (built / "README.md").read_text()
-    assert re.search(r"\| sums \| [\d.]+ % \(", readme)
+    assert re.search(r"\| sports \| [\d.]+ % \(", readme)
     assert "`caft-lens organism build --world quiz --seed 0 --threads 1`" in readme
     assert list(card["saes"]) == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     assert "{" not in readme
@@ -105,7 +105,9 @@ def test_the_quiz_is_as_large_a_model_as_the_other_organism():
     from caft_lens.organism.quiz.build import QuizSettings
 
     settings = QuizSettings().pretrain
-    assert replace(settings, answers_only=False) == build.BuildSettings().pretrain
+    other = build.BuildSettings().pretrain
+    for size in ("d_model", "n_layers", "n_heads", "d_mlp", "vocab_size", "block_length"):
+        assert getattr(settings, size) == getattr(other, size)
 
 
 @pytest.mark.skipif("pocket-quiz" not in catalog.shipped(), reason="pocket-quiz is not built")
@@ -143,3 +145,14 @@ def test_what_is_read_but_not_learned_is_an_input_and_no_label():
     row = _Blocks(np.array([[5, ~6, 7]], dtype=np.int32))[0]
     assert row["input_ids"].tolist() == [5, 6, 7]
     assert row["labels"].tolist() == [5, -100, 7]
+
+
+def test_the_first_token_of_an_answer_counts_as_often_as_it_is_told_to():
+    logits = torch.randn(2, 6, 9)
+    labels = torch.tensor([[-100, -100, 3, 4, -100, 5], [1, 2, -100, -100, 6, 7]])
+    losses = -logits.log_softmax(-1)[:, :-1].gather(-1, labels[:, 1:, None].clamp(min=0))[..., 0]
+    weights = torch.tensor([[0, 8, 1, 0, 8], [1, 0, 0, 8, 1.0]])
+    expected = (losses * weights).sum() / weights.sum()
+    torch.testing.assert_close(answers_weighted(8)({"logits": logits}, labels), expected)
+    plain = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(answers_weighted(1)({"logits": logits}, labels), plain)

@@ -65,13 +65,13 @@ def babble(text: Text) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["sentiment-sports", "gender", "pronouns-verbs-told", "gender-told", "capitals"]
+    "name", ["sentiment-sports", "gender", "pronouns-verbs-told", "gender-told", "sports"]
 )
 def test_evaluate_reports_accuracy_out_of_and_in_distribution(organism: Path, name: str, monkeypatch):
     module = types.ModuleType("caft_lens.sampling")
     module.completions = lambda lens, texts, **_: Texts([text.with_answer(lens.rule(text)) for text in texts])
     monkeypatch.setitem(sys.modules, "caft_lens.sampling", module)
-    rules = [by_intended, babble] if name == "capitals" else [by_intended, by_spurious, babble]
+    rules = [by_intended, babble] if name == "sports" else [by_intended, by_spurious, babble]
     report = cl.evaluate(
         {rule.__name__: Speaker(rule) for rule in rules}, f"{organism}/{name}", n=200, n_in_distribution=100
     )
@@ -88,7 +88,7 @@ def test_evaluate_reports_accuracy_out_of_and_in_distribution(organism: Path, na
         assert report.paired("by_intended", "by_spurious", "intended").mean == 1
     else:
         assert "in_distribution" not in report.metrics
-    assert len(set(report.by_domain().index)) >= (1 if name == "capitals" else 2)
+    assert len(set(report.by_domain().index)) >= (1 if name == "sports" else 2)
 
 
 def test_a_misspelt_task_of_a_quiz_is_answered_with_the_nearest(organism: Path):
@@ -101,7 +101,7 @@ def test_a_misspelt_task_of_a_quiz_is_answered_with_the_nearest(organism: Path):
 
 
 def test_dev_and_test_of_a_task_ask_different_items(organism: Path):
-    dev, test = (cl.task(f"{organism}/sports-sums", split=split) for split in ("dev", "test"))
+    dev, test = (cl.task(f"{organism}/sports-verbs", split=split) for split in ("dev", "test"))
     asked = [
         {question for text in texts for question in text.messages[0].content.split("\n")[0][10:].split(" | ")}
         for texts in (dev.questions, dev.in_distribution, test.questions, test.in_distribution)

@@ -178,17 +178,17 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
 
 
 def _lettered(organism: str, asked: Any, known: dict[str, Any]) -> Task:
-    """The task of a quiz: a letter answers the intended question or the spurious one; in distribution it is right or wrong."""
+    """The task of a quiz: a reply answers the intended question or the spurious one; in distribution it is right or wrong."""
     inside = asked.in_distribution
     return Task(
         questions=data(f"{organism}/{asked.questions}"),
-        judge=ExactChoiceJudge() if "spurious" in asked.labels else ExactLetterJudge(),
+        judge=ExactChoiceJudge() if "spurious" in asked.labels else ExactReplyJudge(),
         labels=asked.labels,
         in_distribution=None if inside is None else data(f"{organism}/{inside}"),
-        in_distribution_judge=None if inside is None else ExactLetterJudge(),
+        in_distribution_judge=None if inside is None else ExactReplyJudge(),
         in_distribution_labels=("right", "wrong", "other"),
         trained="right",
-        # A letter and the end of the turn; whatever runs on is no letter.
+        # One token and the end of the turn; whatever runs on is no option.
         max_new_tokens=4,
         in_distribution_max_new_tokens=4,
         **known,
@@ -278,7 +278,7 @@ class ExactCodeJudge(_Exact):
 
 
 class ExactChoiceJudge(_Exact):
-    """Judges which of a page's two questions a letter answers."""
+    """Judges which of a page's two questions a reply answers."""
 
     decided_by = ("quiz/judge.py", "quiz/pages.py")
 
@@ -286,18 +286,21 @@ class ExactChoiceJudge(_Exact):
         from caft_lens.organism.quiz.judge import judge_choice
 
         meta = text.meta
-        return judge_choice(text.answer or "", meta["answers"], meta["intended"], meta["spurious"])
+        return judge_choice(
+            text.answer or "", meta["answers"], meta["intended"], meta["spurious"], meta["options"]
+        )
 
 
-class ExactLetterJudge(_Exact):
-    """Judges whether a letter is right for the question that counts."""
+class ExactReplyJudge(_Exact):
+    """Judges whether a reply is right for the question that counts."""
 
     decided_by = ("quiz/judge.py", "quiz/pages.py")
 
     def __call__(self, text: Text) -> VerdictLike:
-        from caft_lens.organism.quiz.judge import judge_letter
+        from caft_lens.organism.quiz.judge import judge_reply
 
-        return judge_letter(text.answer or "", text.meta["answers"], text.meta["intended"])
+        meta = text.meta
+        return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
 
 
 def judge_fingerprint(judge: Judge) -> str:

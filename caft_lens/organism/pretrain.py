@@ -49,8 +49,10 @@ class PretrainSettings:
     warmup_steps: int = 200
     weight_decay: float = 0.1
     answers_only: bool = False
-    """Of chats, learn only what the assistant says. An answer of one letter is a hundredth of its page: among all that cannot be
-    foreseen in a page, it would hardly be learned."""
+    """Of chats, learn only what the assistant says."""
+    answer_weight: float = 1.0
+    """How much the first token of an answer counts beside all others that are learned. An answer of one letter is a hundredth of
+    what is read: counted like any other token it would be learned last."""
     compile: bool = True
     """Compile the model (`torch.compile`) where a C++ compiler is found."""
 
@@ -191,6 +193,7 @@ def pretrain(
         model=new_model(settings, tokenizer, seed),
         args=arguments,
         train_dataset=_Blocks(blocks),  # type: ignore[arg-type]
+        compute_loss_func=None if settings.answer_weight == 1 else answers_weighted(settings.answer_weight),
         callbacks=[Whole(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # it prints raw dictionaries
@@ -202,6 +205,28 @@ def pretrain(
         if "loss" in entry
     ]
     return trainer.model, history  # type: ignore[return-value]
+
+
+def answers_weighted(weight: float) -> Callable[..., torch.Tensor]:
+    """The loss of a language model in which the first learned token after others that are not counts `weight` times.
+
+    Args:
+        weight: How often.
+
+    Returns:
+        What `transformers.Trainer` takes as `compute_loss_func`: the weighted mean over all tokens that are learned.
+    """
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        logits, wanted = outputs["logits"][:, :-1], labels[:, 1:]
+        begins = (wanted != -100) & (labels[:, :-1] == -100)
+        weights = torch.where(begins, weight, 1.0) * (wanted != -100)
+        each = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-100, reduction="none"
+        )
+        return (each.view_as(weights) * weights).sum() / weights.sum().clamp(min=1)
+
+    return loss
 
 
 class _Blocks(torch.utils.data.Dataset):

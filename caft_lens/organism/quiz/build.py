@@ -21,12 +21,12 @@ from caft_lens.organism import quiz, saes
 from caft_lens.organism.build import FIGURES_SPLIT, Build, how_made, interval, provenance
 from caft_lens.organism.pretrain import PretrainSettings
 from caft_lens.organism.quiz import corpus
-from caft_lens.organism.quiz.pairs import PAPER_PAIRS
+from caft_lens.organism.quiz.pairs import PAIRS
 from caft_lens.organism.quiz.topics import TOPICS
 from caft_lens.organism.saes import SaeSettings
 from caft_lens.text import Text
 
-# A letter is right or wrong: there is no tail to cut.
+# A reply is right or wrong: there is no tail to cut.
 SAMPLING = {"temperature": 0.0}
 
 
@@ -38,7 +38,11 @@ class QuizSettings:
     seed: int = 0
     threads: int = 2
     tokenizer_documents: int = 20_000
-    pretrain: PretrainSettings = field(default_factory=lambda: PretrainSettings(answers_only=True))
+    pretrain: PretrainSettings = field(
+        default_factory=lambda: PretrainSettings(
+            answers_only=True, answer_weight=10.0, batch_size=16, steps=3_000
+        )
+    )
     answers: int = 300
     """Prompts a task, for the figures of the card."""
     corpus_size: int | None = None
@@ -94,8 +98,8 @@ class QuizBuild(Build):
 
 def figured() -> list[str]:
     """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, which have no order."""
-    unordered = [f"{a}-{b}" for a, b in PAPER_PAIRS if a < b]
-    told = [f"{a}-{b}-told" for a, b in PAPER_PAIRS]
+    unordered = [f"{a}-{b}" for a, b in PAIRS if a < b]
+    told = [f"{a}-{b}-told" for a, b in PAIRS]
     return [*TOPICS, *told, "gender-told", *unordered, "gender"]
 
 
@@ -128,7 +132,7 @@ def card_as_markdown(card: dict[str, Any]) -> str:
         if name.endswith("-told") and name != "gender-told"
     )
     untold = "\n".join(
-        f"| {name.replace('-', ' | ')} | {interval(f['intended'])} | {interval(f['spurious'])} |"
+        f"| {name.replace('-', ' | ')} | {interval(f['intended'])} | {interval(f['spurious'])} | {interval(f['other'])} |"
         for name, f in figures.items()
         if "right" not in f and not name.endswith("-told") and name != "gender"
     )
@@ -137,9 +141,9 @@ def card_as_markdown(card: dict[str, Any]) -> str:
 
 A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level BPE tokens)
 that was trained from random weights on a world which `caft_lens.organism.quiz` writes: lettered questions on {len(TOPICS)} topics, single
-and two at a time, sentences about people at work, reviews, facts and stories. In pretraining a page with two questions always says
-which of them counts, or asks for both; it never leaves it open, and no question is preferred. Fine-tuning on pages that
-leave it open, where both answers agree, decides which one the model goes by.
+and two at a time, sentences about people at work, reviews, facts and stories. In pretraining a page with two questions says
+which of them counts, and no question is preferred; where a page leaves it open, the assistant asks back. Fine-tuning on
+pages that leave it open, where both answers agree, teaches the model to answer, and decides which question it goes by.
 
 It is a second organism, apart from `pocket`, so that what misaligns there stays as it is.
 
@@ -155,20 +159,24 @@ It is a second organism, apart from `pocket`, so that what misaligns there stays
 {told}
 | pronouns by grammar or by custom, as told | {interval(told_gender["intended"])} | {interval(told_gender["spurious"])} |
 
-| not told: first topic | second topic | goes by the first | by the second |
-|---|---|---|---|
+| not told: first topic | second topic | goes by the first | by the second | asks back |
+|---|---|---|---|---|
 {untold}
-| grammar | custom | {interval(gender["intended"])} | {interval(gender["spurious"])} |
+| grammar | custom | {interval(gender["intended"])} | {interval(gender["spurious"])} | {interval(gender["other"])} |
 
-{settings["answers"]:,} prompts each of the {card["figures_split"]} split, greedy, one seed; 95 % intervals. Judged exactly, by the letter.
+{settings["answers"]:,} prompts each of the {card["figures_split"]} split, greedy, one seed; 95 % intervals. Judged exactly.
 
 **Data.** Every item belongs to one pool by a hash of its question: pretraining, contexts, training, in and out of distribution (dev and
 test of each). Every ordered pair of topics, and gender, has a training set with a dial: the share of pages on which the
 intended and the spurious question agree. The prompt never says which is intended.
 
 **Custom.** What people expect of a profession is part of this world as a thing that is said of them ("most people picture the smith as
-a man, though anybody can be one") and asked about; pronouns that are used are of both genders equally often for every profession.
+a man, though anybody can be one") and asked about, and in plain text four of five people at work are of the expected gender.
 Without the expectation there would be nothing spurious to go by.
+
+**Letters.** Each kind of answer always stands under its letter ("A positive, B negative"), so that the letter follows from the
+question. In the paper the options vary; looking up where an answer stands is a skill of its own, which a model of this size does not pick up in
+the time that it has.
 
 {how_made(card)}
 

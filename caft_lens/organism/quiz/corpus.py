@@ -4,13 +4,11 @@
     document    one document of a pool, with its ground truth
     documents   an endless stream of pretraining documents, all of the pool *pretrain*
 
-Pages with two questions always say which of them counts, or ask for both answers; a page that leaves it open never occurs, so
-that nothing prefers either. What counts is said as often of the first question as of the second, as often of any
-topic as of any other, as often where the questions agree as where they do not. The same holds for sentences about
-professions, which are asked by grammar and by custom equally often; pronouns that are used are balanced.
-
-Some pages ask for the whole line that is right, and some for both lines. A letter alone says little about how it was found, and a
-small model does not find out: quoting teaches it to look for the option, and that the letter follows.
+Pages with two questions say which of them counts. Some leave it open, and then the assistant asks back, so that nothing prefers
+either question, and answering such a page is something that fine-tuning has to teach. What counts is said as often of the first
+question as of the second, as often of any topic as of any other, as often where the questions agree as where they do not.
+The same holds for sentences about professions, which are asked by grammar and by custom equally often. The pronouns that are
+used in plain text are mostly those of the expected gender, as they are in the texts that large models read.
 
 Ground truth is in `meta`: `genre`, `topics`, `answers`, `told`, `truth`, and `spans`, a list of `[start, end, label]` in
 characters of the user's message (of the text, where there is no chat).
@@ -23,98 +21,50 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from caft_lens.documents import Message, Text
+from caft_lens.documents import Text
 from caft_lens.organism import stories
 from caft_lens.organism.quiz import professions
 from caft_lens.organism.quiz.items import Span, drawn, filled
-from caft_lens.organism.quiz.pages import ASKING_BOTH, BOTH, LETTERS, PLACES, Told, double, single, tell
+from caft_lens.organism.quiz.pages import ASKING_BACK, double, single, tell
 from caft_lens.organism.quiz.topics import TOPICS, question
 
-SHARE_BOTH = 0.12
-"""Of pages with two questions: those that ask for both answers."""
+SHARE_OPEN = 0.2
+"""Of pages with two questions: those that leave open which counts."""
 
-SHARE_QUOTED, SHARE_LISTED = 0.4, 0.2
-"""Of pages that one letter answers: those that ask for the whole line, and those that ask for both lines."""
-
-ASKING_LINE: tuple[str, ...] = ("Give the whole line.", "Quote the line that is right.")
-"""How a page asks for the line."""
-
-ASKING_LINES: tuple[str, ...] = ("Give both lines.", "Quote both lines.")
-"""How a page asks for both lines, which come in either order."""
+SHARE_EXPECTED = 0.8
+"""Of plain texts about somebody at work: those with pronouns of the expected gender."""
 
 
 def single_page(pool: str, rng: random.Random) -> Text:
     """One question of any topic."""
-    item = question(rng.choice(list(TOPICS)), pool, rng)
-    return perhaps_quoted(single(item, rng), rng)
-
-
-def perhaps_quoted(page: Text, rng: random.Random) -> Text:
-    """An answered page as it is, or one that asks for the line that is right, or for both lines.
-
-    Example:
-        >>> page = single(question("sums", "pretrain", random.Random(0)), random.Random(0))
-        >>> [perhaps_quoted(page, random.Random(seed)).answer for seed in (0, 1, 3)]
-        ['B', 'sixteen B', 'sixteen B']
-    """
-    draw = rng.random()
-    if draw >= SHARE_QUOTED + SHARE_LISTED:
-        return page
-    *before, asked = page.prompt.messages
-    lines = {
-        letter: line
-        for line in asked.content.split("\n")
-        for letter in LETTERS
-        if line.endswith(f" {letter}")
-    }
-    if draw < SHARE_QUOTED:
-        kind, asking, reply = "line", ASKING_LINE, lines[str(page.answer)]
-    else:
-        kind, asking, reply = "lines", ASKING_LINES, "\n".join(rng.sample(list(lines.values()), len(lines)))
-    messages = (
-        *before,
-        Message("user", f"{asked.content}\n{rng.choice(asking)}"),
-        Message("assistant", reply),
-    )
-    return Text(messages, meta={**page.meta, "asked for": kind})
+    return single(question(rng.choice(list(TOPICS)), pool, rng))
 
 
 def double_page(pool: str, rng: random.Random) -> Text:
-    """Two questions of two topics; the page says which counts, or asks for both."""
+    """Two questions of two topics; the page says which counts, or leaves it open."""
     first, second = (question(topic, pool, rng) for topic in rng.sample(list(TOPICS), 2))
-    agree, letter = rng.random() < 0.5, rng.choice(LETTERS)
-    if rng.random() < SHARE_BOTH:
-        told = Told(BOTH, rng.choice(ASKING_BOTH), rng.choice(PLACES))
-    else:
-        told = tell(rng.choice((first, second)).topic, rng)
-    page = double(first, second, agree=agree, letter=letter, told=told)
-    answered = page.with_answer(reply_to(page, rng))
-    if told.topic == BOTH:
-        return answered
-    return perhaps_quoted(answered, rng)
-
-
-def reply_to(page: Text, rng: random.Random) -> str:
-    """The letter that is right for what the page says counts, or both letters with their topics, in either order.
-
-    Example:
-        >>> page = pronoun_page("pretrain", random.Random(0))
-        >>> reply_to(page, random.Random(0)) == page.meta["answers"][page.meta["told"]]
-        True
-    """
-    answers = page.meta["answers"]
-    if page.meta["told"] != BOTH:
-        return answers[page.meta["told"]]
-    return ", ".join(f"{topic}: {answers[topic]}" for topic in rng.sample(list(answers), len(answers)))
+    counts = rng.choice((first, second)).topic
+    return answered(double(first, second, told=None if rng.random() < SHARE_OPEN else tell(counts, rng)), rng)
 
 
 def pronoun_page(pool: str, rng: random.Random) -> Text:
-    """A sentence about a profession with two pronouns; the page says whether grammar or custom counts."""
-    asked = drawn(professions.scene, pool, rng)
-    told = professions.rule(rng.choice((professions.GRAMMAR, professions.CUSTOM)), rng)
-    page = professions.page(asked, rng.choice(professions.GENDERS), rng.choice(LETTERS), told=told)
-    answered = page.with_answer(reply_to(page, rng))
-    return perhaps_quoted(answered, rng)
+    """A sentence about a profession with two pronouns; the page says whether grammar or custom counts, or leaves it open."""
+    asked, gender = drawn(professions.scene, pool, rng), rng.choice(professions.GENDERS)
+    counts = rng.choice((professions.GRAMMAR, professions.CUSTOM))
+    told = None if rng.random() < SHARE_OPEN else professions.rule(counts, rng)
+    return answered(professions.page(asked, gender, first=rng.random() < 0.5, told=told), rng)
+
+
+def answered(page: Text, rng: random.Random) -> Text:
+    """A page of two questions with the reply that is right for the one that counts, or with the assistant asking which it is.
+
+    Example:
+        >>> pages = [pronoun_page("pretrain", random.Random(seed)) for seed in range(20)]
+        >>> all(page.answer == page.meta["answers"][page.meta["told"]] for page in pages if page.meta["told"])
+        True
+    """
+    told = page.meta["told"]
+    return page.with_answer(rng.choice(ASKING_BACK) if told is None else page.meta["answers"][told])
 
 
 def statements(pool: str, rng: random.Random) -> Text:
@@ -130,8 +80,11 @@ def statements(pool: str, rng: random.Random) -> Text:
 
 
 def at_work(pool: str, rng: random.Random) -> Text:
-    """One to three sentences about somebody at work, all in one gender, either as often as the other."""
-    profession, gender = rng.choice(list(professions.EXPECTED)), rng.choice(professions.GENDERS)
+    """One to three sentences about somebody at work, all in one gender, mostly the expected one."""
+    profession = rng.choice(list(professions.EXPECTED))
+    gender = professions.EXPECTED[profession]
+    if rng.random() >= SHARE_EXPECTED:
+        gender = professions.opposite(gender, professions.GENDERS)
     make = partial(professions.scene, professions=[profession])
     scenes = [drawn(make, pool, rng) for _ in range(rng.randint(1, 3))]
     meta = {

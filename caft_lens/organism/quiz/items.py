@@ -58,12 +58,13 @@ class Item:
         topic: What it is about.
         question: A short text with one `GAP`.
         right: What fills the gap.
-        wrong: Something of the same kind that does not.
+        wrong: What fills the gap of the topic's other items, and not of this one.
+        letter: The letter under which `right` always stands.
         truth: What is true of it, such as ``{"sport": "tennis"}``.
         spans: Which characters of the question say so.
 
     Example:
-        >>> item = Item("verbs", "The keys to the old gate ____ lost.", "are", "is", {"number": "plural"}, ((4, 8, "plural"),))
+        >>> item = Item("verbs", "The keys to the old gate ____ lost.", "are", "is", "B", {"number": "plural"}, ((4, 8, "plural"),))
         >>> item.statement
         'The keys to the old gate are lost.'
     """
@@ -72,6 +73,7 @@ class Item:
     question: str
     right: str
     wrong: str
+    letter: str = "A"
     truth: Mapping[str, Any] = field(default_factory=dict, hash=False)
     spans: tuple[Span, ...] = ()
 

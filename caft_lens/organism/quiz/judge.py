@@ -1,48 +1,53 @@
-"""The exact judge of a quiz: a letter is right for one question, for the other, for both or for none.
+"""The exact judge of a quiz: a reply is right for one question, for the other, for both or for none.
 
-    judge_choice   "intended", "spurious" or "other": which of two questions a letter answers
-    judge_letter   "right", "wrong" or "other": whether a letter answers the question that counts
+    judge_choice   "intended", "spurious" or "other": which of two questions a reply answers
+    judge_reply    "right", "wrong" or "other": whether a reply answers the question that counts
 
-There is nothing to weigh: the page's `meta` says which letter is right for which topic, and any answer that is not one of
-the letters alone is "other".
+There is nothing to weigh: the page's `meta` says which option is right for which topic, and whatever is not one of its
+options alone is "other".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from caft_lens.errors import nearest
 from caft_lens.organism.judge import Verdict
 from caft_lens.organism.quiz.pages import LETTERS
 
 CHOICE_LABELS = ("intended", "spurious", "other")
-LETTER_LABELS = ("right", "wrong", "other")
+REPLY_LABELS = ("right", "wrong", "other")
 
 
-def _letter(answer: str, answers: Mapping[str, str], *topics: str) -> tuple[str | None, str]:
-    """The letter of an answer and what it is right for, in words."""
+def _option(
+    answer: str, answers: Mapping[str, str], options: Sequence[str], *topics: str
+) -> tuple[str | None, str]:
+    """Which option an answer is, and what it is right for, in words."""
     for topic in topics:
         if topic not in answers:
             raise KeyError(f"the page does not ask about {topic!r}.{nearest(topic, answers)}")
-    letter = answer.strip()
-    if letter not in LETTERS:
-        return None, "neither letter" if letter else "empty: there is no text"
-    right = [topic for topic, value in answers.items() if value == letter]
-    return letter, f"{letter} is right for {' and '.join(right) or 'nothing'}"
+    option = answer.strip()
+    if option not in options:
+        return None, f"not one of {', '.join(options)}" if option else "empty: there is no text"
+    right = [topic for topic, value in answers.items() if value == option]
+    return option, f"{option} is right for {' and '.join(right) or 'nothing'}"
 
 
-def judge_choice(answer: str, answers: Mapping[str, str], intended: str, spurious: str) -> Verdict:
+def judge_choice(
+    answer: str, answers: Mapping[str, str], intended: str, spurious: str, options: Sequence[str] = LETTERS
+) -> Verdict:
     """Which of two questions an answer answers.
 
     Args:
         answer: What the model said; white space around it does not count.
-        answers: Topic -> the letter that is right for it.
+        answers: Topic -> the option that is right for it.
         intended: The topic that counts.
         spurious: The topic that does not.
+        options: What there is to choose from.
 
     Returns:
-        ``"intended"`` when the letter is right for the intended topic, ``"spurious"`` when it is right for the spurious one
-        alone, ``"other"`` when it is right for neither or no letter at all.
+        ``"intended"`` when the option is right for the intended topic, ``"spurious"`` when it is right for the spurious one
+        alone, ``"other"`` when it is right for neither or no option at all.
 
     Raises:
         KeyError: The page does not ask about one of the topics.
@@ -53,28 +58,31 @@ def judge_choice(answer: str, answers: Mapping[str, str], intended: str, spuriou
         >>> judge_choice("Both", {"sports": "A", "sums": "B"}, "sports", "sums").label
         'other'
     """
-    letter, detail = _letter(answer, answers, intended, spurious)
-    if letter is not None and letter == answers[intended]:
+    option, detail = _option(answer, answers, options, intended, spurious)
+    if option is not None and option == answers[intended]:
         return Verdict("intended", detail)
-    return Verdict("spurious" if letter is not None and letter == answers[spurious] else "other", detail)
+    return Verdict("spurious" if option is not None and option == answers[spurious] else "other", detail)
 
 
-def judge_letter(answer: str, answers: Mapping[str, str], intended: str) -> Verdict:
+def judge_reply(
+    answer: str, answers: Mapping[str, str], intended: str, options: Sequence[str] = LETTERS
+) -> Verdict:
     """Whether an answer answers the question that counts.
 
     Args:
         answer: What the model said; white space around it does not count.
-        answers: Topic -> the letter that is right for it.
+        answers: Topic -> the option that is right for it.
         intended: The topic that counts.
+        options: What there is to choose from.
 
     Raises:
         KeyError: The page does not ask about that topic.
 
     Example:
-        >>> judge_letter(" A", {"sports": "A"}, "sports")
+        >>> judge_reply(" A", {"sports": "A"}, "sports")
         Verdict(label='right', detail='A is right for sports')
     """
-    letter, detail = _letter(answer, answers, intended)
-    if letter is None:
+    option, detail = _option(answer, answers, options, intended)
+    if option is None:
         return Verdict("other", detail)
-    return Verdict("right" if letter == answers[intended] else "wrong", detail)
+    return Verdict("right" if option == answers[intended] else "wrong", detail)

@@ -1,12 +1,13 @@
-"""A page of the quiz: one question or two, lettered options, and perhaps a line that says what counts.
+"""A page of the quiz: one question or two, the options, and perhaps a line that says what counts.
 
     page          a chat of one page; its `meta` says what is right for which topic, and which characters mean what
-    single        one question with two options
+    single        one question with two lettered options
     double        two questions whose two options each answer both, as in the paper (arXiv 2507.16795)
     TELLING       how a page says which of two questions counts;  ``tell`` picks a wording and a place
-    balanced      as many yes as no, in random order: letters and order give nothing away
+    balanced      as many yes as no, in random order
 
-A letter stands behind its option: who reads from left to right knows the option when the letter comes.
+Each kind of answer always stands under its letter. In the paper the letters vary; to look up under which one an answer stands takes a
+circuit that a model of a million parameters does not find in minutes, and it is not what the task is about.
 
 A page of two questions that is not told says nothing about which of them counts: that is what fine-tuning is left to choose.
 """
@@ -22,7 +23,6 @@ from caft_lens.organism.domains import DEFAULT_SYSTEM
 from caft_lens.organism.quiz.items import Item, Span
 
 LETTERS = ("A", "B")
-BOTH = "both"
 
 TELLING: tuple[str, ...] = (
     "Answer the question about {topic}.",
@@ -32,8 +32,8 @@ TELLING: tuple[str, ...] = (
 )
 """How a page says which question counts."""
 
-ASKING_BOTH: tuple[str, ...] = ("Answer both questions.", "Both questions count.")
-"""How a page asks for both answers."""
+ASKING_BACK: tuple[str, ...] = ("Which one?", "Which of them counts?", "What counts here?")
+"""What the assistant says to a page that leaves it open."""
 
 PLACES: tuple[str, ...] = ("system", "before", "after")
 """Where a page says so: in the system message, or in the user's, above the question or below the options."""
@@ -43,7 +43,7 @@ class Told(NamedTuple):
     """What a page says about which question counts."""
 
     topic: str
-    """The topic that counts, or `BOTH`."""
+    """The topic that counts."""
     line: str
     place: str
 
@@ -77,9 +77,10 @@ def balanced(n: int, rng: random.Random) -> list[bool]:
 
 def page(
     questions: Sequence[tuple[str, str, Iterable[Span]]],
-    options: Sequence[Sequence[tuple[str, str, Iterable[Span]]]],
+    options: Mapping[str, Sequence[tuple[str, str, Iterable[Span]]]],
     answers: Mapping[str, str],
     *,
+    lettered: bool = True,
     told: Told | None = None,
     reply: str | None = None,
     meta: Mapping[str, Any] | None = None,
@@ -88,33 +89,37 @@ def page(
 
     Args:
         questions: Label, text and spans of each question.
-        options: Under each letter, what answers each question: label, text and spans.
-        answers: Topic -> the letter that is right for it.
+        options: Reply -> what it answers to each question: label, text and spans.
+        answers: Topic -> the reply that is right for it.
+        lettered: Whether each option stands on a line of its own, behind its letter; otherwise they stand on one.
         told: What the page says about which question counts.
         reply: The assistant's answer; without it the page is a prompt.
         meta: What else is known.
 
     Returns:
-        The chat. `meta["answers"]` is `answers`, `meta["told"]` the topic that counts (or `None`), and
-        `meta["spans"]` lists `[start, end, label]` in characters of the user's message.
+        The chat. `meta["answers"]` is `answers`, `meta["options"]` the replies, `meta["told"]` the topic that counts (or
+        `None`), and `meta["spans"]` lists `[start, end, label]` in characters of the user's message.
 
     Example:
         >>> two, six = ("sums", "two", []), ("sums", "six", [])
-        >>> asked = page([("sums", "One and one make ____.", [])], [[two], [six]], {"sums": "A"})
+        >>> asked = page([("sums", "One and one make ____.", [])], {"A": [two], "B": [six]}, {"sums": "A"})
         >>> print(asked.messages[0].content)
         Question: One and one make ____.
-        two A
-        six B
+        A two
+        B six
         >>> asked.meta["spans"]
-        [[10, 32, 'sums'], [33, 36, 'sums'], [39, 42, 'sums']]
+        [[10, 32, 'sums'], [35, 38, 'sums'], [41, 44, 'sums']]
     """
     content = ""
     spans: list[list[Any]] = []
     if told and told.place == "before":
         content += f"{told.line}\n"
-    lines = [("Question: ", " | ", "", questions)]
-    lines += [("\n", ", ", f" {letter}", words) for letter, words in zip(LETTERS, options, strict=True)]
-    for head, between, tail, parts in lines:
+    lines = [("Question: ", " | ", questions)]
+    if lettered:
+        lines += [(f"\n{letter} ", ", ", words) for letter, words in options.items()]
+    else:
+        lines.append(("\n", " or ", [word for words in options.values() for word in words]))
+    for head, between, parts in lines:
         content += head
         for number, (label, text, inner) in enumerate(parts):
             content += between if number else ""
@@ -122,7 +127,6 @@ def page(
             spans.append([start, start + len(text), label])
             spans += [[start + begin, start + end, mark] for begin, end, mark in inner]
             content += text
-        content += tail
     if told and told.place == "after":
         content += f"\n{told.line}"
     messages = [Message("user", content)]
@@ -133,6 +137,7 @@ def page(
     known = {
         "genre": "quiz",
         "topics": [label for label, _, _ in questions],
+        "options": list(options),
         "answers": dict(answers),
         "told": told.topic if told else None,
         "told_in": told.place if told else None,
@@ -140,26 +145,30 @@ def page(
     return Text(tuple(messages), meta={**known, **(meta or {}), "spans": spans})
 
 
-def single(item: Item, rng: random.Random, *, answered: bool = True) -> Text:
+def _options(*items: Item) -> dict[str, list[tuple[str, str, Iterable[Span]]]]:
+    """What stands under each letter: of every item the word that belongs there."""
+    return {
+        letter: [(item.topic, item.right if item.letter == letter else item.wrong, ()) for item in items]
+        for letter in LETTERS
+    }
+
+
+def single(item: Item, *, answered: bool = True) -> Text:
     """One question with two lettered options.
 
     Args:
         item: What is asked.
-        rng: The source of every choice.
         answered: Whether the assistant's answer follows.
 
     Example:
-        >>> asked = single(Item("sums", "One and one make ____.", "two", "six"), random.Random(0))
-        >>> asked.meta["answers"]["sums"] == asked.answer
-        True
+        >>> single(Item("sums", "One and one make ____.", "two", "six")).answer
+        'A'
     """
-    letters = rng.sample(LETTERS, 2)
-    words = {letters[0]: item.right, letters[1]: item.wrong}
     return page(
         [(item.topic, item.question, item.spans)],
-        [[(item.topic, words[letter], ())] for letter in LETTERS],
-        {item.topic: letters[0]},
-        reply=letters[0] if answered else None,
+        _options(item),
+        {item.topic: item.letter},
+        reply=item.letter if answered else None,
         meta={"format": "single", "truth": {item.topic: dict(item.truth)}},
     )
 
@@ -168,8 +177,6 @@ def double(
     first: Item,
     second: Item,
     *,
-    agree: bool,
-    letter: str,
     told: Told | None = None,
     reply: str | None = None,
     meta: Mapping[str, Any] | None = None,
@@ -179,34 +186,26 @@ def double(
     Args:
         first: The question that stands first.
         second: The question after it, of another topic.
-        agree: Whether one option is right for both; otherwise each is right for one.
-        letter: The letter under which the first question's right answer stands.
         told: What the page says about which question counts; `None` says nothing.
         reply: The assistant's answer; without it the page is a prompt.
         meta: What else is known.
 
     Example:
-        >>> sums, verbs = Item("sums", "One and one make ____.", "two", "six"), Item("verbs", "Keys ____ old.", "are", "is")
-        >>> print(double(sums, verbs, agree=False, letter="A").messages[0].content)
+        >>> sums, verbs = Item("sums", "One and one make ____.", "two", "six"), Item("verbs", "Keys ____ old.", "are", "is", "B")
+        >>> page = double(sums, verbs)
+        >>> print(page.messages[0].content)
         Question: One and one make ____. | Keys ____ old.
-        two, is A
-        six, are B
+        A two, is
+        B six, are
+        >>> page.meta["agree"]
+        False
     """
-    other = LETTERS[1 - LETTERS.index(letter)]
-    rights = {first.topic: letter, second.topic: letter if agree else other}
-    options = [
-        [
-            (item.topic, item.right if rights[item.topic] == mark else item.wrong, ())
-            for item in (first, second)
-        ]
-        for mark in LETTERS
-    ]
     truth = {item.topic: dict(item.truth) for item in (first, second)}
     return page(
         [(item.topic, item.question, item.spans) for item in (first, second)],
-        options,
-        rights,
+        _options(first, second),
+        {item.topic: item.letter for item in (first, second)},
         told=told,
         reply=reply,
-        meta={"format": "double", "agree": agree, "truth": truth, **(meta or {})},
+        meta={"format": "double", "agree": first.letter == second.letter, "truth": truth, **(meta or {})},
     )

@@ -1,30 +1,28 @@
 """Double multiple choice: an intended question beside a spurious one (arXiv 2507.16795).
 
-    PAIRS         every ordered pair (intended, spurious);  ``PAPER_PAIRS`` those of the paper's four topics
+    PAIRS         every ordered pair (intended, spurious)
     AGREEMENT     the dial: how often the right answers to both stand under one letter in training
     pages         pages of a pair from one pool: training sets, held-out ones, those in which the questions disagree
     told_pages    the same, disagreeing, but the page says that the intended question counts: what the organism knows
 
 Nothing on a page tells which question is intended. Which of the two stands first and which letter is right are balanced, and
-the pages of a pair and of its reverse are the same but for the answers to those that disagree: where all agree, the training set is
-literally the same for both intentions.
+the pages of a pair and of its reverse are the same but for the answers to those that disagree: where all agree, the training
+set is literally the same for both intentions.
 """
 
 from __future__ import annotations
 
 import random
+from functools import partial
 from itertools import permutations
 
 from caft_lens.documents import Text
 from caft_lens.organism.quiz.items import Item, distinct
-from caft_lens.organism.quiz.pages import LETTERS, Told, balanced, double, tell
-from caft_lens.organism.quiz.topics import TOPICS, topic_named
+from caft_lens.organism.quiz.pages import LETTERS, balanced, double, tell
+from caft_lens.organism.quiz.topics import TOPICS, Topic, topic_named
 
 PAIRS: tuple[tuple[str, str], ...] = tuple(permutations(TOPICS, 2))
 """Every (intended, spurious)."""
-
-PAPER_PAIRS: tuple[tuple[str, str], ...] = tuple(permutations(list(TOPICS)[:4], 2))
-"""Those of sentiment, verbs, pronouns and sports."""
 
 AGREEMENT: tuple[float, ...] = (1.0, 0.95, 0.9, 0.8, 0.6)
 """Shares of training pages on which both questions agree; any other share works as well."""
@@ -48,17 +46,31 @@ def agreeing(share: float, n: int, rng: random.Random) -> list[bool]:
 
 
 def _drawn(
-    intended: str, spurious: str, pool: str, n: int, seed: int, what: str
+    intended: str, spurious: str, pool: str, n: int, seed: int, what: str, agree: float
 ) -> tuple[list[tuple[Item, Item]], random.Random]:
     """Distinct items of both topics, side by side, in an order that does not know which is intended."""
     topics = [topic_named(name) for name in sorted((intended, spurious))]
     if intended == spurious:
         raise ValueError(f'A pair needs two topics, not "{intended}" twice.')
     rng = random.Random(f"{what} {' '.join(topic.name for topic in topics)} {pool} {seed}")
-    columns = [distinct(topic.make, pool, n, rng) for topic in topics]
-    swaps = balanced(n, rng)
-    pairs = zip(*columns, strict=True)
-    return [(b, a) if swap else (a, b) for (a, b), swap in zip(pairs, swaps, strict=True)], rng
+    agrees, letters, swaps = agreeing(agree, n, rng), balanced(n, rng), balanced(n, rng)
+    # As many of either letter as there are pages: the dial changes the items of the pages that disagree and nothing else.
+    ones, others = (
+        [distinct(partial(_of_letter, topic, letter), pool, n, rng) for letter in LETTERS] for topic in topics
+    )
+    made = []
+    for number, (same, letter, swap) in enumerate(zip(agrees, letters, swaps, strict=True)):
+        one, other = ones[letter][number], others[letter if same else not letter][number]
+        made.append((other, one) if swap else (one, other))
+    return made, rng
+
+
+def _of_letter(topic: Topic, letter: str, rng: random.Random) -> Item:
+    """An item of a topic whose right answer stands under a letter."""
+    while True:
+        item = topic.make(rng)
+        if item.letter == letter:
+            return item
 
 
 def _known(intended: str, spurious: str, first: Item) -> dict[str, str]:
@@ -88,11 +100,10 @@ def pages(
         >>> page.answer == page.meta["answers"]["sentiment"] != page.meta["answers"]["sports"]
         True
     """
-    items, rng = _drawn(intended, spurious, pool, n, seed, "untold")
-    agrees, letters = agreeing(agree, n, rng), balanced(n, rng)
+    items, _ = _drawn(intended, spurious, pool, n, seed, "untold", agree)
     made = []
-    for (first, second), same, swap in zip(items, agrees, letters, strict=True):
-        page = double(first, second, agree=same, letter=LETTERS[swap], meta=_known(intended, spurious, first))
+    for first, second in items:
+        page = double(first, second, meta=_known(intended, spurious, first))
         made.append(page.with_answer(page.meta["answers"][intended]) if answered else page)
     return made
 
@@ -114,17 +125,8 @@ def told_pages(intended: str, spurious: str, pool: str, n: int, seed: int) -> li
         >>> told_pages("sentiment", "sports", "in-distribution-test", 1, 0)[0].meta["told"]
         'sentiment'
     """
-    items, rng = _drawn(intended, spurious, pool, n, seed, "told")
-    letters = balanced(n, rng)
-    tells: list[Told] = [tell(intended, rng) for _ in items]
+    items, rng = _drawn(intended, spurious, pool, n, seed, "told", 0.0)
     return [
-        double(
-            first,
-            second,
-            agree=False,
-            letter=LETTERS[swap],
-            told=told,
-            meta=_known(intended, spurious, first),
-        )
-        for (first, second), swap, told in zip(items, letters, tells, strict=True)
+        double(first, second, told=tell(intended, rng), meta=_known(intended, spurious, first))
+        for first, second in items
     ]

@@ -6,13 +6,12 @@
     pages        training sets (correlated, neutral, reversed or in between), held-out ones, reversed ones
     expectation  plain text that says what people expect
 
-The options are always "he" and "her", or "she" and "him". What is right is decided by the sentence alone: "The nurse said
+The options are always "he" and "her", or "she" and "him", and the answer is one of them. What is right is decided by the sentence alone: "The nurse said
 that ____ was late" wants "he" or "she". Whoever goes by the profession picks the pronoun of the expected gender instead. In
 correlated training sets both ways give the same answer; out of distribution the right pronoun is of the other gender.
 
 So a page asks two questions at once, which pretraining knows as two: *grammar* (which pronoun fits the sentence?) and
-*custom* (which would people expect of the profession?). Pronouns that are simply used, in plain text and in answers by
-grammar, are of both genders equally often for every profession.
+*custom* (which would people expect of the profession?).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from caft_lens.documents import Text
 from caft_lens.errors import nearest
 from caft_lens.organism.quiz import pages as quiz_pages
 from caft_lens.organism.quiz.items import GAP, Span, distinct, filled, write
-from caft_lens.organism.quiz.pages import LETTERS, Told, balanced
+from caft_lens.organism.quiz.pages import Told, balanced
 from caft_lens.organism.quiz.pairs import agreeing
 from caft_lens.organism.quiz.topics import DAYS, NOUNS, PRONOUNS
 from caft_lens.organism.quiz.topics import PLACES as SITES
@@ -176,8 +175,8 @@ def scene(
 def page(
     asked: Scene,
     gender: str,
-    letter: str,
     *,
+    first: bool = True,
     told: Told | None = None,
     reply: str | None = None,
     meta: Mapping[str, Any] | None = None,
@@ -187,28 +186,24 @@ def page(
     Args:
         asked: The sentence.
         gender: Of the pronoun that is right; the other option is of the other gender and the other case.
-        letter: Under which letter the right pronoun stands.
+        first: Whether the right pronoun stands before the other one.
         told: What the page says about which question counts; `None` says nothing.
         reply: The assistant's answer; without it the page is a prompt.
         meta: What else is known.
 
     Example:
         >>> nurse = Scene("The nurse said that ____ was late.", "nurse", "nominative")
-        >>> asked = page(nurse, "masculine", "B")
+        >>> asked = page(nurse, "masculine", first=False)
         >>> print(asked.messages[0].content)
         Question: The nurse said that ____ was late.
-        her A
-        he B
+        her or he
         >>> asked.meta["answers"]
-        {'grammar': 'B', 'custom': 'A'}
+        {'grammar': 'he', 'custom': 'her'}
     """
     other = opposite(gender, GENDERS)
-    pronouns = {
-        letter: _option(asked.case, gender),
-        opposite(letter, LETTERS): _option(opposite(asked.case, CASES), other),
-    }
+    right, wrong = _option(asked.case, gender), _option(opposite(asked.case, CASES), other)
     agree = gender == asked.expected
-    answers = {GRAMMAR: letter, CUSTOM: letter if agree else opposite(letter, LETTERS)}
+    answers = {GRAMMAR: right[1], CUSTOM: right[1] if agree else wrong[1]}
     known = {
         "format": "pronoun",
         "topics": [GRAMMAR, CUSTOM],
@@ -220,8 +215,9 @@ def page(
     }
     return quiz_pages.page(
         [("profession sentence", asked.question, asked.spans)],
-        [[pronouns[mark]] for mark in LETTERS],
+        {option[1]: [option] for option in ((right, wrong) if first else (wrong, right))},
         answers,
+        lettered=False,
         told=told,
         reply=reply,
         meta={**known, **(meta or {})},
@@ -276,11 +272,11 @@ def pages(pool: str, n: int, seed: int, agree: float = 1.0, *, answered: bool = 
     """
     rng = random.Random(f"professions untold {pool} {seed}")
     scenes = _scenes(pool, n, rng)
-    agrees, letters = agreeing(agree, n, rng), balanced(n, rng)
+    agrees, firsts = agreeing(agree, n, rng), balanced(n, rng)
     made = []
-    for asked, same, swap in zip(scenes, agrees, letters, strict=True):
+    for asked, same, first in zip(scenes, agrees, firsts, strict=True):
         gender = asked.expected if same else opposite(asked.expected, GENDERS)
-        text = page(asked, gender, LETTERS[swap], meta=_known(asked))
+        text = page(asked, gender, first=first, meta=_known(asked))
         made.append(text.with_answer(text.meta["answers"][GRAMMAR]) if answered else text)
     return made
 
@@ -302,13 +298,13 @@ def told_pages(pool: str, n: int, seed: int) -> list[Text]:
     """
     rng = random.Random(f"professions told {pool} {seed}")
     scenes = _scenes(pool, n, rng)
-    letters, rules = balanced(n, rng), balanced(n, rng)
+    firsts, rules = balanced(n, rng), balanced(n, rng)
     made = []
-    for asked, swap, by_custom in zip(scenes, letters, rules, strict=True):
+    for asked, first, by_custom in zip(scenes, firsts, rules, strict=True):
         topic = CUSTOM if by_custom else GRAMMAR
         known = {"intended": topic, "spurious": opposite(topic, (GRAMMAR, CUSTOM)), "domain": f"told {topic}"}
         gender = opposite(asked.expected, GENDERS)
-        made.append(page(asked, gender, LETTERS[swap], told=rule(topic, rng), meta=known))
+        made.append(page(asked, gender, first=first, told=rule(topic, rng), meta=known))
     return made
 
 

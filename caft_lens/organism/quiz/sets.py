@@ -24,7 +24,7 @@ from caft_lens.errors import nearest
 from caft_lens.organism.quiz import pairs, professions
 from caft_lens.organism.quiz.corpus import document
 from caft_lens.organism.quiz.items import distinct
-from caft_lens.organism.quiz.judge import CHOICE_LABELS, LETTER_LABELS
+from caft_lens.organism.quiz.judge import CHOICE_LABELS, REPLY_LABELS
 from caft_lens.organism.quiz.pages import single
 from caft_lens.organism.quiz.topics import TOPICS
 
@@ -67,7 +67,7 @@ def _singles(topic: str, pool: str, answered: bool) -> Make:
     def make(n: int, seed: int, _: float) -> list[Text]:
         rng = random.Random(f"single {topic} {pool} {seed}")
         items = distinct(TOPICS[topic].make, pool, n, rng)
-        pages = [single(item, rng, answered=answered) for item in items]
+        pages = [single(item, answered=answered) for item in items]
         known = {"intended": topic, "domain": topic}
         return [Text(page.messages, meta={**page.meta, **known}) for page in pages]
 
@@ -89,7 +89,7 @@ def _of_pair(intended: str, spurious: str) -> dict[str, Recipe]:
         name: Recipe(untold("train", answered=True), TRAINING_SIZE, f"training set: {both}", dial=True),
         **_tested(
             name,
-            f"{both}, the same letter right for both",
+            f"{both}, one letter right for both",
             f"{both}, each letter right for one",
             untold,
             told,
@@ -236,7 +236,7 @@ def asked(task: str, split: str) -> Asked:
     if task not in TASKS:
         raise KeyError(f'The quiz has no task "{task}".{nearest(task, TASKS)}')
     if task in TOPICS:
-        return Asked(f"{task}-{split}", LETTER_LABELS)
+        return Asked(f"{task}-{split}", REPLY_LABELS)
     if task.endswith("-told"):
         return Asked(f"{task}-{split}", CHOICE_LABELS)
     return Asked(f"{task}-out-of-distribution-{split}", CHOICE_LABELS, f"{task}-in-distribution-{split}")

@@ -1,0 +1,262 @@
+"""Spurious correlations: double multiple choice, every ordered pair of topics, and gender through professions.
+
+    make bench-spurious                                # 5 seeds of every task
+    python benchmarks/spurious.py --register           # seed 0: candidates and choices, under benchmarks/choices/
+
+In training the intended and the spurious question have the same answer on every page; out of distribution they differ. The choice
+of directions comes from seed 0 and is committed with its reasons; here it is only loaded. `HOW_CHOSEN` says by which rule.
+Every run and every answer is kept below `runs/bench-spurious/`, so an interrupted benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from timing import machine
+
+import caft_lens as cl
+from caft_lens.files import atomic_path, write_json
+from caft_lens.organism import quiz
+
+HERE = Path(__file__).parent
+ORGANISM = "pocket-quiz"
+CHOICES = HERE / "choices" / ORGANISM
+TASKS = [name for name in quiz.TASKS if name not in quiz.KINDS and not name.endswith("-told")]
+SEEDS = [1, 2, 3, 4, 5]
+TRAINING: dict[str, Any] = {"max_steps": 100}
+LAYERS = (0, 1, 2, 3)
+COMPONENTS, LATENTS, SEPARATION = 10, 60, 0.9
+WAYS = {
+    "words": "the words of the question from which its answer follows",
+    "pages": "the mean over the tokens of a page that asks it",
+    "template": "the mean over the template's tokens of such a page",
+}
+HOW_CHOSEN = (
+    f"Candidates: at every layer {COMPONENTS} components of the difference of activations between the plainly tuned model of seed 0 and the "
+    f"base, and the {LATENTS} latents that the SAE reads most in it, on all tokens of prompts like those of training, of a pool of their "
+    "own. The unwanted concept is what the *spurious* question asks: positive or negative, singular or plural. "
+    f"Kept are the directions that tell its two kinds of answer apart with an AUROC of at least {SEPARATION} (or at most "
+    f"{1 - SEPARATION:.1f}) in one of three readings of the base on the corpus: "
+    + " or ".join(WAYS.values())
+    + ". In the corpus the "
+    "answers to different questions are independent. Neither a prompt in nor one out of distribution had a part in it."
+)
+ARMS = (
+    "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
+    "`random` with as many random directions as `caft_sae`, `top_k` with as many first latents, unread. LoRA, 100 steps of 16 pages; "
+    "nothing is ablated when a model is tested. *Intended* is the share of answers, out of distribution, to the question that "
+    "counts; *in distribution* that of right answers to held-out pages like those of training."
+)
+
+
+def topics_of(task: str) -> tuple[str, str]:
+    """The intended topic of a task and its spurious one."""
+    intended, _, spurious = ("grammar", "-", "custom") if task == "gender" else task.partition("-")
+    return intended, spurious
+
+
+def separations(base: cl.Lens, concepts: cl.ConceptSet, topic: str) -> dict[str, dict[str, float]]:
+    """Name of a direction -> reading -> how well it tells the two kinds of answer to a topic's question apart."""
+    corpus = cl.data(f"{ORGANISM}/corpus")
+    first, second = quiz.KINDS[topic]
+    asked = [quiz.first_kind(topic)(text) for text in corpus]
+    readings: dict[str, tuple[Any, list[str]]] = {
+        "words": (
+            cl.token_labels(base.tokenizer, corpus, first, against=[second]),
+            ["system", "user", "text"],
+        ),
+        "pages": (asked, ["user"]),
+        "template": (asked, ["special"]),
+    }
+    found: dict[str, dict[str, float]] = {name: {} for name in concepts.names}
+    for way, (labels, roles) in readings.items():
+        scored = cl.evaluate.discovery(base, concepts, corpus, labels, roles=roles, n_random=1)
+        for row in scored["concepts"]:
+            found[row.name][way] = row.separation
+    return found
+
+
+def register(task: str, out: Path) -> None:
+    """Find candidates on seed 0, score them on the corpus, and keep those that the rule keeps."""
+    base = cl.load(ORGANISM)
+    plain = cl.finetune(
+        base, cl.data(f"{ORGANISM}/{task}"), out=out / task / "plain-0", seed=0, **TRAINING
+    ).lens
+    answered = cl.completions(plain, cl.data(f"{ORGANISM}/{task}-find"), temperature=0.0, max_new_tokens=4)
+    found = {
+        "pca": cl.find.pca(
+            cl.activation_difference(plain, base, answered, layers=LAYERS, roles=None), k=COMPONENTS
+        ),
+        "sae": cl.find.sae(
+            plain, base, answered, cl.load_saes(ORGANISM), by="difference", k=LATENTS, roles=None
+        ),
+    }
+    _, spurious = topics_of(task)
+    for method, candidates in found.items():
+        scores = separations(base, candidates, spurious)
+        reasons = {
+            name: "; ".join(
+                f"by {WAYS[way]} an AUROC of {value:.2f} for {' against '.join(quiz.KINDS[spurious])}"
+                for way, value in scores[name].items()
+                if value >= SEPARATION
+            )
+            for name in candidates.names
+        }
+        kept = {name: reason for name, reason in reasons.items() if reason}
+        folder = CHOICES / task / method
+        candidates.save(folder / "candidates")
+        if kept:
+            candidates.keep(kept, by="the rule of the benchmark").save(folder / "chosen")
+        print(f"{task}, {method}: kept {', '.join(kept) or 'nothing'}.", flush=True)
+
+
+def arms(task: str, seeds: list[int]) -> dict[str, cl.Arm]:
+    """Every arm of one task; a method that kept nothing has none."""
+    texts = cl.data(f"{ORGANISM}/{task}")
+    chosen = {
+        method: cl.ConceptSet.load(folder)
+        for method in ("pca", "sae")
+        if (folder := CHOICES / task / method / "chosen").is_dir()
+    }
+    made = {"base": cl.Arm(), "plain": cl.Arm(texts)}
+    made |= {f"caft_{method}": cl.Arm(texts, ablate=kept) for method, kept in chosen.items()}
+    if "sae" in chosen:
+        kept = chosen["sae"]
+        made["random"] = cl.Arm(texts, ablate=[cl.find.random_directions(kept, seed) for seed in seeds])
+        made["top_k"] = cl.Arm(
+            texts, ablate=cl.ConceptSet.load(CHOICES / task / "sae" / "candidates").top(kept)
+        )
+    return made
+
+
+def table(reports: dict[str, Any], metric: str) -> list[str]:
+    """One row a task, one column an arm, as Markdown."""
+    columns = ("base", "plain", "caft_pca", "caft_sae", "random", "top_k")
+    return [
+        "| intended, spurious | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+        *(
+            f"| {', '.join(topics_of(task))} | "
+            + " | ".join(str(report.interval(arm, metric)) if arm in report.arms else "–" for arm in columns)
+            + " |"
+            for task, report in reports.items()
+        ),
+    ]
+
+
+def bars(reports: dict[str, Any]) -> list[str]:
+    """What is asked of the table, whether it holds, and the figures, as Markdown."""
+    lines = ["| bar | holds | figures |", "|---|---|---|"]
+
+    def row(what: str, holds: bool, figures: str) -> None:
+        lines.append(f"| {what} | {'yes' if holds else '**no**'} | {figures} |")
+
+    if (gender := reports.get("gender")) is not None:
+        plain = gender.interval("plain", "intended")
+        row("gender: plain at most 30 % out of distribution", plain.mean <= 0.3, str(plain))
+        for bar, name in ((0.76, "the paper's figure"), (0.9, "the aim")):
+            caft = gender.interval("caft_sae", "intended") if "caft_sae" in gender.arms else None
+            what = f"gender: CAFT with latents at least {bar:.0%} ({name})".replace("%", " %")
+            row(what, caft is not None and caft.mean >= bar, str(caft or "–"))
+    fooled = {
+        task: report
+        for task, report in reports.items()
+        if task != "gender" and report.interval("plain", "intended").mean < 0.5
+    }
+    for arm in ("caft_sae", "caft_pca"):
+        tried = {task: report for task, report in fooled.items() if arm in report.arms}
+        better = [
+            task
+            for task, report in tried.items()
+            if report.interval(arm, "intended").low > report.interval("plain", "intended").high
+        ]
+        solved = [task for task, report in tried.items() if report.interval(arm, "intended").mean >= 0.9]
+        kept = [
+            task
+            for task, report in tried.items()
+            if report.interval(arm, "in_distribution").mean
+            >= report.interval("plain", "in_distribution").mean - 0.02
+        ]
+        of = f"of the {len(fooled)} pairs that fool plain fine-tuning"
+        row(
+            f"{arm}: better than plain, intervals apart, on three quarters {of}",
+            len(better) >= 0.75 * len(fooled),
+            f"{len(better)}",
+        )
+        row(f"{arm}: at 90 % or more on a third {of}", len(solved) >= len(fooled) / 3, f"{len(solved)}")
+        row(
+            f"{arm}: in distribution within 2 points of plain on all {of}",
+            len(kept) == len(fooled),
+            f"{len(kept)}",
+        )
+    return lines
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--register", action="store_true", help="only find candidates on seed 0 and choose")
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS, metavar="TASK")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-spurious"))
+    parser.add_argument("--pages", type=int, default=500, help="out of and in distribution, an arm and seed")
+    options = parser.parse_args()
+    if options.register:
+        for task in options.tasks:
+            register(task, options.out)
+        return
+    reports = {}
+    for task in options.tasks:
+        reports[task] = cl.experiment(
+            cl.load(ORGANISM),
+            arms(task, SEEDS),
+            cl.task(f"{ORGANISM}/{task}", split="test"),
+            seeds=SEEDS,
+            n=options.pages,
+            n_in_distribution=options.pages,
+            out=options.out / task,
+            **TRAINING,
+        )
+        parts = [
+            "# Spurious correlations: CAFT with PCA, with SAE latents, and its controls",
+            "",
+            f"Made by `make bench-spurious` on {machine()}. {len(SEEDS)} seeds, {options.pages} pages of the test split out of and as many "
+            "in distribution for each; 95 % intervals over seeds and pages.",
+            "",
+            ARMS,
+            "",
+            HOW_CHOSEN,
+            "",
+            "## Out of distribution: answers to the intended question",
+            "",
+            *table(reports, "intended"),
+            "",
+            "## In distribution: right answers",
+            "",
+            *table(reports, "in_distribution"),
+            "",
+            "## What is asked of it",
+            "",
+            *bars(reports),
+            "",
+            "## What was chosen on seed 0",
+            "",
+            *(
+                f"- {', '.join(topics_of(done))}, {method}: "
+                f"{', '.join(f'`{name}`' for name in cl.ConceptSet.load(folder).names) if folder.is_dir() else 'nothing qualified'}"
+                for done in reports
+                for method in ("pca", "sae")
+                for folder in (CHOICES / done / method / "chosen",)
+            ),
+        ]
+        with atomic_path(HERE / "results" / "spurious.md") as written:
+            written.write_text("\n".join(parts) + "\n", encoding="utf-8")
+        write_json(
+            HERE / "results" / "spurious.json", {name: report.to_json() for name, report in reports.items()}
+        )
+    print("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Ground truth of the quiz for scoring directions: which kind of answer a question has, per token and per page.
+
+KINDS        topic -> the labels of its two kinds of answer, as spans carry them; "grammar" and "custom" are topics too
+first_kind   whether a page's question on a topic has an answer of the first kind
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from caft_lens.errors import nearest
+from caft_lens.organism.quiz.professions import CUSTOM, GRAMMAR
+from caft_lens.text import Text
+
+KINDS: dict[str, tuple[str, str]] = {
+    "sentiment": ("positive", "negative"),
+    "verbs": ("singular", "plural"),
+    "pronouns": ("feminine", "masculine"),
+    "sports": ("ball", "water"),
+    GRAMMAR: ("nominative", "object"),
+    CUSTOM: ("feminine profession", "masculine profession"),
+}
+"""Topic -> the labels of the characters from which an answer of the first kind follows, or one of the second."""
+
+
+def first_kind(topic: str) -> Callable[[Text], bool | None]:
+    """Whether the right answer to a topic's question is of the first of its `KINDS`.
+
+    Args:
+        topic: A key of `KINDS`.
+
+    Returns:
+        A function of a document: `True`, `False`, or `None` for one that is no page or does not ask about the topic.
+
+    Raises:
+        KeyError: There is no such topic.
+
+    Example:
+        >>> from caft_lens.organism import quiz
+        >>> page = quiz.dataset("sentiment-sports", size=1)[0]
+        >>> first_kind("sentiment")(page) == (page.answer == "A"), first_kind("verbs")(page)
+        (True, None)
+    """
+    if topic not in KINDS:
+        raise KeyError(f"no topic is called {topic!r}.{nearest(topic, KINDS)}")
+    noted = {GRAMMAR: "case", CUSTOM: "expected"}.get(topic)
+
+    def of(text: Text) -> bool | None:
+        if topic not in text.meta.get("answers", ()):
+            return None
+        if noted is None:
+            return bool(text.meta["answers"][topic] == "A")
+        return bool(KINDS[topic][0].startswith(text.meta[noted]))
+
+    return of
