@@ -28,20 +28,14 @@ SEEDS = [1, 2, 3, 4, 5]
 TRAINING: dict[str, Any] = {"max_steps": 100}
 LAYERS = (0, 1, 2, 3)
 COMPONENTS, LATENTS, SEPARATION = 10, 60, 0.9
-WAYS = {
-    "words": "the words of the question from which its answer follows",
-    "pages": "the mean over the tokens of a page that asks it",
-    "template": "the mean over the template's tokens of such a page",
-}
 HOW_CHOSEN = (
     f"Candidates: at every layer {COMPONENTS} components of the difference of activations between the plainly tuned model of seed 0 and the "
     f"base, and the {LATENTS} latents that the SAE reads most in it, on all tokens of prompts like those of training, of a pool of their "
     "own. The unwanted concept is what the *spurious* question asks: positive or negative, singular or plural. "
-    f"Kept are the directions that tell its two kinds of answer apart with an AUROC of at least {SEPARATION} (or at most "
-    f"{1 - SEPARATION:.1f}) in one of three readings of the base on the corpus: "
-    + " or ".join(WAYS.values())
-    + ". In the corpus the "
-    "answers to different questions are independent. Neither a prompt in nor one out of distribution had a part in it."
+    f"Kept are the directions that tell the words of its two kinds apart with an AUROC of at least {SEPARATION} (or at most "
+    f"{1 - SEPARATION:.1f}), token by token, in the base on the corpus, where the answers to different questions are independent. "
+    "That words alone are read was settled on dev pages of two tasks (gender, verbs beside sentiment) with seeds 0 and 1: directions that "
+    "carry the answer over the whole page had been kept as well at first, and with them ablated the second task still went by the review."
 )
 ARMS = (
     "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
@@ -57,25 +51,13 @@ def topics_of(task: str) -> tuple[str, str]:
     return intended, spurious
 
 
-def separations(base: cl.Lens, concepts: cl.ConceptSet, topic: str) -> dict[str, dict[str, float]]:
-    """Name of a direction -> reading -> how well it tells the two kinds of answer to a topic's question apart."""
+def separations(base: cl.Lens, concepts: cl.ConceptSet, topic: str) -> dict[str, float]:
+    """Name of a direction -> how well it tells the words of a topic's two kinds of answer apart."""
     corpus = cl.data(f"{ORGANISM}/corpus")
     first, second = quiz.KINDS[topic]
-    asked = [quiz.first_kind(topic)(text) for text in corpus]
-    readings: dict[str, tuple[Any, list[str]]] = {
-        "words": (
-            cl.token_labels(base.tokenizer, corpus, first, against=[second]),
-            ["system", "user", "text"],
-        ),
-        "pages": (asked, ["user"]),
-        "template": (asked, ["special"]),
-    }
-    found: dict[str, dict[str, float]] = {name: {} for name in concepts.names}
-    for way, (labels, roles) in readings.items():
-        scored = cl.evaluate.discovery(base, concepts, corpus, labels, roles=roles, n_random=1)
-        for row in scored["concepts"]:
-            found[row.name][way] = row.separation
-    return found
+    words = cl.token_labels(base.tokenizer, corpus, first, against=[second])
+    scored = cl.evaluate.discovery(base, concepts, corpus, words, roles=["user", "text"], n_random=1)
+    return {row.name: row.separation for row in scored["concepts"]}
 
 
 def register(task: str, out: Path) -> None:
@@ -96,15 +78,12 @@ def register(task: str, out: Path) -> None:
     _, spurious = topics_of(task)
     for method, candidates in found.items():
         scores = separations(base, candidates, spurious)
-        reasons = {
-            name: "; ".join(
-                f"by {WAYS[way]} an AUROC of {value:.2f} for {' against '.join(quiz.KINDS[spurious])}"
-                for way, value in scores[name].items()
-                if value >= SEPARATION
-            )
+        kinds = " against ".join(quiz.KINDS[spurious])
+        kept = {
+            name: f"an AUROC of {scores[name]:.2f} for {kinds}, by either end"
             for name in candidates.names
+            if scores[name] >= SEPARATION
         }
-        kept = {name: reason for name, reason in reasons.items() if reason}
         folder = CHOICES / task / method
         candidates.save(folder / "candidates")
         if kept:
@@ -165,7 +144,7 @@ def bars(reports: dict[str, Any]) -> list[str]:
         for task, report in reports.items()
         if task != "gender" and report.interval("plain", "intended").mean < 0.5
     }
-    for arm in ("caft_sae", "caft_pca"):
+    for arm in ("caft_sae", "caft_pca") if fooled else ():
         tried = {task: report for task, report in fooled.items() if arm in report.arms}
         better = [
             task
@@ -221,7 +200,7 @@ def main() -> None:
         parts = [
             "# Spurious correlations: CAFT with PCA, with SAE latents, and its controls",
             "",
-            f"Made by `make bench-spurious` on {machine()}. {len(SEEDS)} seeds, {options.pages} pages of the test split out of and as many "
+            f"Made by `make bench-spurious` on {machine()}: {len(reports)} of {len(TASKS)} tasks. {len(SEEDS)} seeds, {options.pages} pages of the test split out of and as many "
             "in distribution for each; 95 % intervals over seeds and pages.",
             "",
             ARMS,
