@@ -339,6 +339,38 @@ class ConceptSet(Sequence[Concept]):
         """`basis` of every hook point: `{hook: [d_model, k]}`."""
         return {hook: self.basis(hook, device, dtype) for hook in self.hooks}
 
+    def overlap(self, other: ConceptSet) -> dict[str, float]:
+        """How much of one set lies in the other, at every hook point that both have.
+
+        The mean squared cosine of the principal angles between both spans: 1 where the smaller lies within the larger, 0 where
+        they are orthogonal. A span of k dimensions holds k / d_model of a random one.
+
+        Args:
+            other: Concepts of the same width.
+
+        Returns:
+            Hook point -> share of the smaller span that lies in the larger.
+
+        Raises:
+            ValueError: When they share no hook point, or differ in width.
+
+        Example:
+            >>> sports.overlap(reviews)  # doctest: +SKIP
+            {'blocks.0.hook_resid_post': 0.41}
+        """
+        shared = [hook for hook in self.hooks if hook in other.hooks]
+        if not shared:
+            raise ValueError(
+                f"These sets share no hook point: one has {', '.join(self.hooks)}, the other {', '.join(other.hooks)}."
+            )
+        found = {}
+        for hook in shared:
+            mine, theirs = (one.basis(hook, dtype=torch.float64) for one in (self, other))
+            if len(mine) != len(theirs):
+                raise ValueError(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
+            found[hook] = float((mine.T @ theirs).square().sum()) / min(mine.shape[1], theirs.shape[1])
+        return found
+
     def check(self, lens: Lens) -> None:
         """Refuse a model that the concepts do not fit.
 

@@ -20,14 +20,19 @@ from caft_lens.text import SPECIAL, encode, tokens_touching
 
 
 def token_labels(
-    tokenizer: Any, texts: Texts | Sequence[Text], label: str, *, against: Iterable[str] | None = None
+    tokenizer: Any,
+    texts: Texts | Sequence[Text],
+    label: str | Iterable[str],
+    *,
+    against: Iterable[str] | None = None,
 ) -> list[list[bool | None]]:
     """Whether each token of each document has a label.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer: that of the model that reads the documents.
         texts: Documents with `meta["spans"]`; several messages, and plain text, are fine.
-        label: The label of the concept, such as `"stance:cruel"`; a token has it that holds a character of such a span.
+        label: The label of the concept, such as `"stance:cruel"`, or several, any of which will do; a token has it that holds a
+            character of such a span.
         against: What counts as without it: tokens that have one of these labels (and not `label`). By default every token of
             the text but those of the chat template.
 
@@ -42,17 +47,18 @@ def token_labels(
         >>> cruel = token_labels(base.tokenizer, corpus, "stance:cruel", against=["stance:kind"])            # doctest: +SKIP
         >>> cl.evaluate.discovery(base, concepts, corpus, cruel).table()                                     # doctest: +SKIP
     """
+    wanted = {label} if isinstance(label, str) else set(label)
     rivals = None if against is None else {against} if isinstance(against, str) else set(against)
     spans = [spans_of(text, number) for number, text in enumerate(texts)]
     known = {of for row in spans for _, _, of, _ in row}
-    missing = sorted({label, *(rivals or ())} - known)
+    missing = sorted({*wanted, *(rivals or ())} - known)
     if missing:
         raise ValueError(
             f'No span of these {len(texts)} texts is labelled "{missing[0]}".{nearest(missing[0], sorted(known))}'
         )
     rows = []
     for number, text in enumerate(texts):
-        has = _having(tokenizer, text, spans[number], {label})
+        has = _having(tokenizer, text, spans[number], wanted)
         without = (
             _said(tokenizer, text) if rivals is None else _having(tokenizer, text, spans[number], rivals)
         )

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import subspace_angles
 from tiny_models import tiny_lens
 
 from caft_lens.concepts import Concept, ConceptSet
@@ -85,6 +86,24 @@ def test_directions_that_are_close_but_independent_both_count():
     a, b = torch.eye(D)[:2]
     basis = ConceptSet([concept("a", direction=a), concept("nearly a", direction=a + 1e-2 * b)]).basis(1)
     assert basis.shape == (D, 2)
+
+
+def test_the_overlap_of_two_sets_is_the_mean_squared_cosine_of_their_principal_angles():
+    rng = np.random.default_rng(0)
+    few, many = rng.standard_normal((D, 3)), rng.standard_normal((D, 5))
+
+    def of(columns: np.ndarray, layer: int = 1) -> ConceptSet:
+        return ConceptSet([concept(f"x{i}", layer, direction=column) for i, column in enumerate(columns.T)])
+
+    (found,) = of(few).overlap(of(many)).values()
+    assert found == pytest.approx(np.mean(np.cos(subspace_angles(few, many)) ** 2), abs=1e-6)
+    assert of(many).overlap(of(few)) == pytest.approx({"blocks.1.hook_resid_post": found})
+    assert of(few).overlap(of(np.hstack([few, many]))) == pytest.approx({"blocks.1.hook_resid_post": 1.0})
+    assert of(np.eye(D)[:, :2]).overlap(of(np.eye(D)[:, 2:9])) == {"blocks.1.hook_resid_post": 0.0}
+    with pytest.raises(ValueError, match=r"share no hook point: one has blocks\.1.*other blocks\.0"):
+        of(few).overlap(of(few, layer=0))
+    with pytest.raises(ValueError, match="32 wide, the other 16"):
+        of(few).overlap(of(few[:16]))
 
 
 def test_bases_come_per_hook_point_in_the_dtype_asked_for():

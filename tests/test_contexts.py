@@ -291,3 +291,32 @@ def test_what_the_texts_at_both_ends_say_of_themselves_is_counted():
             }
     with pytest.raises(KeyError, match=r'No text says "domian" of itself.*domain'):
         found.counts("domian")
+
+
+def test_the_share_of_peaks_on_labelled_tokens_is_counted_at_each_end():
+    lens, texts = tiny_lens(), corpus()
+    concepts = some(lens)
+    found = contexts(lens, concepts, texts, k=6, roles=["assistant"])
+    rng = np.random.default_rng(1)
+    labels = [
+        [
+            [True, False, None][pick]
+            for pick in rng.integers(0, 3, len(encode(tiny_tokenizer(), text).input_ids))
+        ]
+        for text in texts
+    ]
+    shares = found.peaks_on(labels)
+    assert list(shares.index) == concepts.names
+    table = found.table()
+    table["on"] = [
+        labels[text][place] is True for text, place in zip(table["index"], table["position"], strict=True)
+    ]
+    for (name, end), on in table.groupby(["concept", "end"])["on"]:
+        assert shares.loc[name, end] == pytest.approx(on.sum() / len(on))
+    assert 0 < shares.to_numpy().mean() < 1
+    everywhere = [[True] * len(row) for row in labels]
+    assert (found.peaks_on(everywhere) == 1).all(axis=None)
+    with pytest.raises(ValueError, match="no label: give the labels of the texts"):
+        found.peaks_on(labels[:3])
+    with pytest.raises(ValueError, match="no label"):
+        found.peaks_on([row[:2] for row in labels])

@@ -94,6 +94,10 @@ def test_what_tuning_raises_is_not_what_undoing_it_raises(tuned: Lens, base: Len
     back = find.sae(base, tuned, TEXTS, for_both(sae, tuned), k=5, progress=False)
     assert not set(raised.names) & set(back.names)
     assert all(concept.score > 0 for concept in [*raised, *back])
+    every = find.sae(tuned, base, TEXTS, sae, k=None, progress=False)
+    assert every.names[:5] == raised.names
+    with pytest.raises(ValueError, match=rf"raised {len(every)} of 48 latents, not {len(every) + 1}"):
+        find.sae(tuned, base, TEXTS, sae, k=len(every) + 1, progress=False)
     assert [concept.score for concept in raised] == sorted(
         (concept.score for concept in raised), reverse=True
     )
@@ -122,6 +126,8 @@ def test_the_concept_that_tuning_added_is_the_first_candidate(by: str):
     assert concepts[0].direction @ (vector / vector.norm()) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match=r"raised 0 of 64 latents.*Are both models the same one"):
         find.sae(base, base, TEXTS, sae, by=by, k=3, progress=False)
+    with pytest.raises(ValueError, match=r"raised 0 of 64 latents, not 1"):
+        find.sae(base, base, TEXTS, sae, by=by, k=None, progress=False)
 
 
 def test_how_an_sae_splits_its_scale_between_encoder_and_decoder_changes_nothing(tuned: Lens, base: Lens):

@@ -116,6 +116,18 @@ def test_tokens_of_the_template_count_as_neither_and_rivals_are_all_that_counts_
         assert " ".join("-" if value is None else str(int(value)) for value in said) == expected
 
 
+def test_a_token_has_one_of_several_labels_when_it_has_any_of_them():
+    tokenizer = bytes_tokenizer()
+    text = Text(text="abcdef", meta={"spans": [[0, 2, "warm"], [1, 3, "hot"], [4, 5, "cold"]]})
+    either, warm, hot = (
+        np.array(token_labels(tokenizer, [text], label)[0]) for label in (["warm", "hot"], "warm", "hot")
+    )
+    assert (either == (warm | hot)).all()
+    assert either.sum() == 3
+    with pytest.raises(ValueError, match=r'labelled "hit".*"hot"'):
+        token_labels(tokenizer, [text], ["warm", "hit"])
+
+
 def test_a_trimmed_character_has_no_token_and_its_neighbours_keep_theirs():
     tokenizer = bytes_tokenizer(GEMMA)
     chat = Text.from_json(

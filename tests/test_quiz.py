@@ -19,7 +19,7 @@ from caft_lens.organism.quiz.items import GAP, POOLS, distinct, pool_of
 from caft_lens.organism.quiz.judge import judge_choice, judge_reply
 from caft_lens.organism.quiz.pages import ASKING_BACK, LETTERS, TELLING
 from caft_lens.organism.quiz.pairs import AGREEMENT, PAIRS
-from caft_lens.organism.quiz.topics import FEELINGS, KINDS, NOUNS, PEOPLE, SPORTS, TOPICS
+from caft_lens.organism.quiz.topics import FEELINGS, KINDS_OF_SPORT, NOUNS, PEOPLE, SPORTS, TOPICS
 from caft_lens.text import Text, Texts
 
 SOME_PAIRS = [("sentiment", "sports"), ("verbs", "pronouns"), ("pronouns", "sentiment")]
@@ -95,7 +95,7 @@ def exact(item) -> str:
         (form,) = forms & {item.right, item.wrong}
         return form
     (sport,) = {s for s, phrases in SPORTS.items() if any(phrase in item.question for phrase in phrases)}
-    (kind,) = {kind for kind, sports in KINDS.items() if sport in sports}
+    (kind,) = {kind for kind, sports in KINDS_OF_SPORT.items() if sport in sports}
     return kind
 
 
@@ -328,7 +328,7 @@ def test_each_option_answers_both_questions_with_words_of_their_topics():
             for topic, word in zip(text.meta["topics"], words, strict=True):
                 question = asked_on(text)[text.meta["topics"].index(topic)]
                 if topic == "sports":
-                    done = any(p in question for sport in KINDS[word] for p in SPORTS[sport])
+                    done = any(p in question for sport in KINDS_OF_SPORT[word] for p in SPORTS[sport])
                     assert done == (text.meta["answers"]["sports"] == letter)
 
 
@@ -452,7 +452,12 @@ def test_at_least_a_third_of_what_is_read_is_multiple_choice_and_some_is_plain(r
 
 def test_spans_say_what_stands_where(read: list[Text]):
     known = {
-        **{phrase: kind for kind, sports in KINDS.items() for sport in sports for phrase in SPORTS[sport]},
+        **{
+            phrase: kind
+            for kind, sports in KINDS_OF_SPORT.items()
+            for sport in sports
+            for phrase in SPORTS[sport]
+        },
         **PEOPLE,
         **{word: feeling for feeling, words in FEELINGS.items() for word in words},
         **dict.fromkeys(("she", "her"), "feminine"),
@@ -466,7 +471,7 @@ def test_spans_say_what_stands_where(read: list[Text]):
             assert 0 <= start < end <= len(said)
             words = said[start:end]
             labels[label] += 1
-            if label in {*KINDS, *FEELINGS} or label.endswith("profession"):
+            if label in {*KINDS_OF_SPORT, *FEELINGS} or label.endswith("profession"):
                 assert known[words] == label
             if label in TOPICS and GAP not in words:
                 assert "|" not in words
@@ -474,7 +479,7 @@ def test_spans_say_what_stands_where(read: list[Text]):
                 assert known[words] == label
             if label in ("nominative", "object"):
                 assert words in {GAP, *professions.PRONOUNS[label].values()}
-    assert set(TOPICS) | set(KINDS) | {"feminine", "plural", "nominative", "custom"} <= set(labels)
+    assert set(TOPICS) | set(KINDS_OF_SPORT) | {"feminine", "plural", "nominative", "custom"} <= set(labels)
 
 
 # ---- judges ------------------------------------------------------------------------------------------
@@ -538,3 +543,30 @@ def test_the_first_kind_of_a_page_is_what_its_question_says_in_labelled_words(re
                 assert labels == {kinds[0] if told[page] else kinds[1]}
     with pytest.raises(KeyError, match='Did you mean "verbs"'):
         quiz.first_kind("verb")
+
+
+def test_what_is_about_a_topic_holds_its_kinds_and_every_question_on_it(read: list[Text]):
+    assert set(quiz.ABOUT) == set(quiz.KINDS)
+    for text in (text for text in read[:1_000] if text.meta["genre"] == "quiz"):
+        said = next(m.content for m in text.messages if m.role == "user")
+        for topic in set(text.meta["topics"]) & set(TOPICS):
+            about = {
+                place
+                for start, end, label in text.meta["spans"]
+                if label in quiz.ABOUT[topic]
+                for place in range(start, end)
+            }
+            kinds = [span for span in text.meta["spans"] if span[2] in quiz.KINDS[topic]]
+            question = next(
+                q for q, of in zip(asked_on(text), text.meta["topics"], strict=True) if of == topic
+            )
+            assert set(range(said.index(question), said.index(question) + len(question))) <= about
+            if topic in ("sports", "sentiment"):
+                assert all(set(range(start, end)) <= about for start, end, _ in kinds)
+
+
+def test_both_kinds_of_every_topics_answers_are_labelled_in_what_is_read(read: list[Text]):
+    labels = {label for text in read[:2_000] for _, _, label in text.meta["spans"]}
+    assert set(quiz.KINDS) == {*TOPICS, "grammar", "custom"}
+    for first, second in quiz.KINDS.values():
+        assert {first, second} <= labels

@@ -37,7 +37,7 @@ def sae(
     saes: SAE | Sequence[SAE],
     *,
     by: Literal["change", "difference"] = "change",
-    k: int = 20,
+    k: int | None = 20,
     roles: Sequence[str] | None = ("assistant",),
     batch_tokens: int = 8192,
     max_length: int | None = None,
@@ -57,7 +57,7 @@ def sae(
         by: `"change"`: the mean activation in the tuned model minus that in the base. `"difference"`: the mean of what the
             SAE reads in the tuned model's activation minus the base's, set at the SAE's own centre, above what it
             reads in no difference at all.
-        k: How many latents at each hook point; the paper takes 100.
+        k: How many latents at each hook point; the paper takes 100. `None` takes all that were raised.
         roles: Roles of the tokens to look at; `None` for all.
         batch_tokens: Padded tokens in a batch.
         max_length: Cut documents after this many tokens.
@@ -74,7 +74,7 @@ def sae(
     """
     if by not in RANKINGS:
         raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
-    if k < 1:
+    if k is not None and k < 1:
         raise ValueError(f"find.sae(k={k}): expected at least 1 latent.")
     at = _by_hook(saes, base)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
@@ -181,17 +181,17 @@ def _by_hook(saes: SAE | Sequence[SAE], base: Lens) -> dict[str, SAE]:
     return found
 
 
-def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: int) -> list[Concept]:
+def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: int | None) -> list[Concept]:
     directions = one.W_dec.detach().cpu()
     lengths = directions.double().norm(dim=1)
     means = [sums.mean(hook) for sums in passes]
     scores = (means[0] - means[1] if by == "change" else means[0]) * lengths
     raised = int((scores > 0).sum())
-    if raised < k:
+    if raised < (k or 1):
         same = " Are both models the same one?" if raised == 0 else f" Ask for k={raised} or give more text."
-        raise ValueError(f"{hook}: fine-tuning raised {raised} of {len(scores)} latents, not {k}.{same}")
+        raise ValueError(f"{hook}: fine-tuning raised {raised} of {len(scores)} latents, not {k or 1}.{same}")
     # Ties go to the latent with the smaller number, so that two runs agree.
-    order = scores.sort(descending=True, stable=True).indices[:k].tolist()
+    order = scores.sort(descending=True, stable=True).indices[: raised if k is None else k].tolist()
     names = ("tuned", "base") if by == "change" else ("difference",)
     return [
         Concept(

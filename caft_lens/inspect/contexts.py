@@ -180,6 +180,42 @@ class Contexts(Mapping[str, ConceptContexts]):
             columns=pandas.MultiIndex.from_tuples(columns),
         )
 
+    def peaks_on(self, labels: Sequence[Sequence[bool | None]]) -> pandas.DataFrame:
+        """At either end, the share of the peaks that stand on tokens with a label: how much of what one reads there is about it.
+
+        Args:
+            labels: For each text of the corpus whether each token has the label, as `token_labels` gives them for the same texts;
+                `None` counts as not.
+
+        Returns:
+            One row a concept, columns `top` and `bottom`, 0 to 1; NaN for an end without contexts.
+
+        Raises:
+            ValueError: When a peak lies outside of what is labelled: then the labels are those of other texts.
+
+        Example:
+            >>> sports = cl.token_labels(base.tokenizer, corpus, "sports")                # doctest: +SKIP
+            >>> cl.contexts(base, latents, corpus, k=20).peaks_on(sports)["top"] >= 0.7  # doctest: +SKIP
+        """
+        import pandas
+
+        def share(found: Sequence[Context]) -> float:
+            for context in found:
+                if context.index >= len(labels) or context.position >= len(labels[context.index]):
+                    raise ValueError(
+                        f"A peak stands at token {context.position} of text {context.index}, for which there is no label: give the "
+                        "labels of the texts that the contexts are from."
+                    )
+            on = [labels[context.index][context.position] is True for context in found]
+            return sum(on) / len(on) if on else math.nan
+
+        return pandas.DataFrame(
+            {
+                end: {name: share(getattr(item, end)) for name, item in self.items()}
+                for end in ("top", "bottom")
+            }
+        )
+
     def _chosen(self, names: str | Sequence[str] | None) -> list[ConceptContexts]:
         return (
             list(self.values())

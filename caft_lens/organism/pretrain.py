@@ -51,8 +51,8 @@ class PretrainSettings:
     answers_only: bool = False
     """Of chats, learn only what the assistant says."""
     answer_weight: float = 1.0
-    """How much the first token of an answer counts beside all others that are learned. An answer of one letter is a hundredth of
-    what is read: counted like any other token it would be learned last."""
+    """How much the first token of an answer counts beside all others that are learned. An answer of one letter is a few
+    hundredths of what is learned."""
     compile: bool = True
     """Compile the model (`torch.compile`) where a C++ compiler is found."""
 

@@ -8,7 +8,7 @@
     corpus.py       what the organism reads before it is tuned
     judge.py        which question a reply answers: exact
     sets.py         data sets and tasks by name: ``dataset("sentiment-sports@0.9")``
-    truth.py        which kind of answer a question has, to score directions by
+    truth.py        what is about a topic, and which kind of answer a question has
     build.py        the organism from its seed
 
 A second small organism, apart from `pocket`, so that what misaligns there stays as it is. Its tasks are the paper's two others
@@ -18,6 +18,6 @@ A second small organism, apart from `pocket`, so that what misaligns there stays
 from __future__ import annotations
 
 from caft_lens.organism.quiz.sets import DATASETS, TASKS, asked, dataset, names, reading
-from caft_lens.organism.quiz.truth import KINDS, first_kind
+from caft_lens.organism.quiz.truth import ABOUT, KINDS, first_kind
 
-__all__ = ["DATASETS", "KINDS", "TASKS", "asked", "dataset", "first_kind", "names", "reading"]
+__all__ = ["ABOUT", "DATASETS", "KINDS", "TASKS", "asked", "dataset", "first_kind", "names", "reading"]

@@ -245,7 +245,7 @@ SPORTS: dict[str, tuple[str, ...]] = {
 }
 """Sport -> what somebody does who plays it."""
 
-KINDS: dict[str, tuple[str, ...]] = {
+KINDS_OF_SPORT: dict[str, tuple[str, ...]] = {
     "ball": ("football", "tennis", "basketball", "golf"),
     "water": ("swimming", "rowing", "sailing", "surfing"),
 }
@@ -262,8 +262,8 @@ _GAMES = (
 
 
 def _sports(rng: random.Random) -> Item:
-    kind = rng.choice(list(KINDS))
-    sport = rng.choice(KINDS[kind])
+    kind = rng.choice(list(KINDS_OF_SPORT))
+    sport = rng.choice(KINDS_OF_SPORT[kind])
     name, name2 = rng.sample(_NAMES, 2)
     chosen = {
         "name": name,
@@ -273,7 +273,7 @@ def _sports(rng: random.Random) -> Item:
         "place": rng.choice(PLACES),
     }
     text, spans = write(rng.choice(_GAMES) + " That is a ____ sport.", chosen, {"did": kind})
-    return _item("sports", text, tuple(KINDS), kind == "ball", {"sport": sport, "kind": kind}, spans)
+    return _item("sports", text, tuple(KINDS_OF_SPORT), kind == "ball", {"sport": sport, "kind": kind}, spans)
 
 
 TOPICS: dict[str, Topic] = {

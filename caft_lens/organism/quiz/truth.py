@@ -1,6 +1,7 @@
-"""Ground truth of the quiz for scoring directions: which kind of answer a question has, per token and per page.
+"""Ground truth of the quiz for scoring directions: what is about a topic, and which kind of answer a question has.
 
-KINDS        topic -> the labels of its two kinds of answer, as spans carry them; "grammar" and "custom" are topics too
+ABOUT        topic -> the labels of all that is about it; "grammar" and "custom" are topics too
+KINDS        topic -> the labels of its two kinds of answer, as spans carry them
 first_kind   whether a page's question on a topic has an answer of the first kind
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from caft_lens.errors import nearest
 from caft_lens.organism.quiz.professions import CUSTOM, GRAMMAR
+from caft_lens.organism.quiz.topics import TOPICS
 from caft_lens.text import Text
 
 KINDS: dict[str, tuple[str, str]] = {
@@ -21,6 +23,13 @@ KINDS: dict[str, tuple[str, str]] = {
     CUSTOM: ("feminine profession", "masculine profession"),
 }
 """Topic -> the labels of the characters from which an answer of the first kind follows, or one of the second."""
+
+ABOUT: dict[str, tuple[str, ...]] = {
+    **{topic: (topic,) for topic in TOPICS},
+    GRAMMAR: KINDS[GRAMMAR],
+    CUSTOM: (CUSTOM, *KINDS[CUSTOM], *KINDS["pronouns"]),
+}
+"""Topic -> the labels of the characters that are about it: questions and options; of custom, whatever has a gender."""
 
 
 def first_kind(topic: str) -> Callable[[Text], bool | None]:
