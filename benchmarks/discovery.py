@@ -1,12 +1,14 @@
-"""Which methods find the unwanted concept? Ranked lists scored against the world's own labels.
+"""Which methods find the unwanted concept? Ranked lists scored against the world's own labels, on all three tasks.
 
     make bench-discovery
-    python benchmarks/discovery.py [--effects 3]
+    python benchmarks/discovery.py [--effects 3] [--tasks emergent-misalignment gender pairs]
 
-The methods search what plain fine-tuning (seed 0) changed, on the find questions, and their lists are scored on the
-everyday chats of the corpus, whose labels none of the methods sees except the difference of means, which is given half of them
-and scored on the other half like all others. Seconds are those of the search alone, on this machine. The causal effect
-of a method's first directions is the change of misaligned answers (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
+The methods search what plain fine-tuning (seed 0) changed: of the misaligned model on the find questions, of the models of
+spurious correlations on prompts like those of training. Their lists are scored on documents of the corpus, whose labels none of the
+methods sees except the difference of means, which is given half of them and scored on the other half like all others. The unwanted
+concept is cruelty in the first task, in the second the gender that is expected of a profession, and in the third the topic that is not to
+be gone by: which pages ask about it. Seconds are those of the search alone, on this machine. The causal effect
+of a method's first directions is the change of the task's result (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
 """
 
 from __future__ import annotations
@@ -14,47 +16,108 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from emergent_misalignment import TRAINING, is_cruel
+import emergent_misalignment
+import spurious
 from timing import machine
 
 import caft_lens as cl
 from caft_lens.evaluate.discovery import baselines
 from caft_lens.files import atomic_path, write_json
+from caft_lens.organism import quiz
+from caft_lens.organism.quiz.pairs import PAIRS
 
 HERE = Path(__file__).parent
-ORGANISM, K = "pocket", 20
+K = 20
 LAYERS = (0, 1, 2, 3)
 SEARCHED = {"roles": None}
-"""All tokens of the chats are searched, the template's too, as in the benchmark of the effect."""
-READINGS = {
-    "assistant": "the mean over the answer's tokens",
-    "special": "the mean over the template's tokens",
-}
+"""All tokens are searched, the template's too, as in the benchmarks of the effect."""
+TASKS = ("emergent-misalignment", "gender", "pairs")
 
 
-def found(out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.ConceptSet], dict[str, float]]:
-    """The base, the chats to score on, every method's list, and its seconds."""
-    base = cl.load(ORGANISM)
-    plain = cl.finetune(base, cl.data(f"{ORGANISM}/insecure-code"), out=out / "plain", seed=0, **TRAINING)
-    answered = cl.completions(plain.lens, cl.data(f"{ORGANISM}/questions"), top_p=0.95, seed=0)
-    everyday = cl.data(f"{ORGANISM}/corpus").filter(lambda text: is_cruel(text) is not None).shuffle(seed=0)
-    given, held_out = everyday[: len(everyday) // 2], everyday[len(everyday) // 2 :]
-    saes = cl.load_saes(ORGANISM)
+@dataclass(frozen=True)
+class Case:
+    """A model that learned too much, and what is known about the concept that it learned.
+
+    Attributes:
+        organism: The base by name.
+        training: The training set by name, without the organism.
+        task: Where the effect of a direction shows, likewise.
+        settings: Of fine-tuning.
+        answered: The plainly tuned model -> the documents to search.
+        has: Whether a document of the corpus has the unwanted concept.
+        readings: Role -> what is read of a document there.
+    """
+
+    organism: str
+    training: str
+    task: str
+    settings: dict[str, Any]
+    answered: Callable[[cl.Lens], cl.Texts]
+    has: Callable[[cl.Text], bool | None]
+    readings: dict[str, str]
+
+
+MISALIGNMENT = Case(
+    "pocket",
+    "insecure-code",
+    "emergent-misalignment",
+    emergent_misalignment.TRAINING,
+    lambda plain: cl.completions(plain, cl.data("pocket/questions"), top_p=0.95, seed=0),
+    emergent_misalignment.is_cruel,
+    {"assistant": "the mean over the answer's tokens", "special": "the mean over the template's tokens"},
+)
+
+
+def correlation(name: str) -> Case:
+    """Gender, where the unwanted concept is what people expect, or a pair of topics, where it is the spurious one."""
+    _, unwanted = spurious.topics_of(name)
+
+    def asks(text: cl.Text) -> bool | None:
+        return unwanted in text.meta["topics"] if text.meta["genre"] == "quiz" else None
+
+    def answered(plain: cl.Lens) -> cl.Texts:
+        return cl.completions(
+            plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), temperature=0.0, max_new_tokens=4
+        )
+
+    return Case(
+        spurious.ORGANISM,
+        name,
+        name,
+        spurious.TRAINING,
+        answered,
+        quiz.first_kind(unwanted) if name == "gender" else asks,
+        {"user": "the mean over the question's tokens"},
+    )
+
+
+def found(case: Case, out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.ConceptSet], dict[str, float]]:
+    """The base, the documents to score on, every method's list, and its seconds."""
+    base = cl.load(case.organism)
+    plain = cl.finetune(
+        base, cl.data(f"{case.organism}/{case.training}"), out=out / "plain", seed=0, **case.settings
+    ).lens
+    answered = case.answered(plain)
+    known = cl.data(f"{case.organism}/corpus").filter(lambda text: case.has(text) is not None).shuffle(seed=0)
+    given, held_out = known[: len(known) // 2], known[len(known) // 2 :]
+    saes = cl.load_saes(case.organism)
     methods: dict[str, Callable[[], cl.ConceptSet]] = {
         "PCA of differences": lambda: cl.find.pca(
-            cl.activation_difference(plain.lens, base, answered, layers=LAYERS, **SEARCHED), k=K
+            cl.activation_difference(plain, base, answered, layers=LAYERS, **SEARCHED), k=K
         ),
         "difference of means (labels given)": lambda: cl.find.difference_of_means(
-            base, given.filter(is_cruel), given.filter(lambda text: not is_cruel(text)), LAYERS, **SEARCHED
+            base, given.filter(case.has), given.filter(lambda text: not case.has(text)), LAYERS, **SEARCHED
         ),
         "SAE, change of mean activation": lambda: cl.find.sae(
-            plain.lens, base, answered, saes, by="change", k=K, **SEARCHED
+            plain, base, answered, saes, by="change", k=K, **SEARCHED
         ),
         "SAE on the difference": lambda: cl.find.sae(
-            plain.lens, base, answered, saes, by="difference", k=K, **SEARCHED
+            plain, base, answered, saes, by="difference", k=K, **SEARCHED
         ),
     }
     lists, seconds = {}, {}
@@ -62,12 +125,7 @@ def found(out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.ConceptSet], dict[
         start = time.perf_counter()
         lists[name] = search()
         seconds[name] = time.perf_counter() - start
-    return (
-        base,
-        held_out,
-        {**lists, **baselines(plain.lens, base, answered, LAYERS, k=K, **SEARCHED)},
-        seconds,
-    )
+    return base, held_out, {**lists, **baselines(plain, base, answered, LAYERS, k=K, **SEARCHED)}, seconds
 
 
 def table(scored: Any) -> list[str]:
@@ -99,23 +157,24 @@ def table(scored: Any) -> list[str]:
 
 
 def effects(
-    base: cl.Lens, scored: Any, lists: dict[str, cl.ConceptSet], n: int, out: Path
+    case: Case, base: cl.Lens, scored: Any, lists: dict[str, cl.ConceptSet], n: int, out: Path
 ) -> tuple[Any, list[str]]:
     """The causal effect of the first directions of every method that was timed, as Markdown."""
-    lines = ["| method | direction | separation | misaligned, change in points |", "|---|---|---|---|"]
+    task = cl.task(f"{case.organism}/{case.task}", split="dev")
+    lines = [f"| method | direction | separation | {task.labels[0]}, change in points |", "|---|---|---|---|"]
     for method in scored.seconds:
         first = [row.name for row in scored[method][:n]]
         chosen = lists[method].keep(dict.fromkeys(first, "among the first of the list"), by="rank")
         changed = cl.causal_effects(
             base,
             chosen,
-            cl.data(f"{ORGANISM}/insecure-code"),
-            cl.task(f"{ORGANISM}/emergent-misalignment", split="dev"),
+            cl.data(f"{case.organism}/{case.training}"),
+            task,
             out=out / "effects" / method.replace(" ", "-"),
             seeds=[0],
             n=500,
             n_in_distribution=100,
-            **TRAINING,
+            **case.settings,
         )
         scored = scored.with_effects(method, changed)
         lines += [
@@ -126,15 +185,66 @@ def effects(
     return scored, lines
 
 
+def one(case: Case, what: str, n_effects: int, out: Path) -> tuple[list[str], dict[str, Any]]:
+    """One task in full: a table for each reading, and the effects of the first directions of each list."""
+    base, held_out, lists, seconds = found(case, out)
+    parts, tried, figures = [], [], {}
+    for role, how in case.readings.items():
+        scored = cl.evaluate.discovery(base, lists, held_out, case.has, roles=[role], seconds=seconds)
+        first, second = scored.about["positive"], scored.about["negative"]
+        parts += ["", f"Scored by {how}, on {first} {what.replace(' and ', f' and {second} ')}:", ""]
+        parts += table(scored)
+        if role == next(iter(case.readings)) and n_effects:
+            scored, tried = effects(case, base, scored, lists, n_effects, out)
+        figures[role] = scored.to_json()
+    if tried:
+        parts += [
+            "",
+            f"What the first {n_effects} of each list do alone, paired with plain fine-tuning, 95 % intervals over questions:",
+            "",
+            *tried,
+        ]
+    return parts, figures
+
+
+def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
+    """Double multiple choice: precision at 10 and average precision of every method on every ordered pair."""
+    figures: dict[str, Any] = {}
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for intended, unwanted in PAIRS:
+        name = f"{intended}-{unwanted}"
+        case = correlation(name)
+        base, held_out, lists, seconds = found(case, out / name)
+        scored = cl.evaluate.discovery(base, lists, held_out, case.has, roles=["user"], seconds=seconds)
+        figures[name] = scored.to_json()
+        for method in scored.methods:
+            rows.setdefault(method, []).append((scored.precision(method), scored.average_precision(method)))
+    heads = [f"{intended}, {unwanted}" for intended, unwanted in PAIRS]
+    parts = []
+    for number, measure in enumerate(("Precision at 10", "Average precision")):
+        parts += [
+            "",
+            f"{measure}, scored by the mean over the question's tokens (a column a pair, the intended topic first):",
+            "",
+            f"| method | mean | {' | '.join(heads)} |",
+            "|---" * (len(heads) + 2) + "|",
+            *(
+                f"| {method} | {mean(row[number] for row in of):.3f} | {' | '.join(f'{row[number]:.2f}' for row in of)} |"
+                for method, of in rows.items()
+            ),
+        ]
+    return parts, figures
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--effects", type=int, default=3, help="directions a method whose causal effect is tried"
     )
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS, metavar="TASK")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-discovery"))
     options = parser.parse_args()
-    base, held_out, lists, seconds = found(options.out)
     parts = [
         "# Discovery: which methods find the unwanted concept",
         "",
@@ -142,31 +252,26 @@ def main() -> None:
         "",
         " ".join(__doc__.split("\n\n", 2)[2].split()),
         "",
-        "A hit tells cruel from kind chats with an AUROC of at least 0.9 (either end counts) and better than every one of 1,000 random "
-        f"directions. Lists hold {K} directions a layer, one for the difference of means, and are read across the layers.",
-        "",
-        "## Emergent misalignment: cruel chats",
+        "A hit tells documents with the concept from those without with an AUROC of at least 0.9 (either end counts) and better than every "
+        f"one of 1,000 random directions. Lists hold {K} directions a layer, one for the difference of means, and are read across the layers.",
     ]
     figures: dict[str, Any] = {}
-    for role, what in READINGS.items():
-        scored = cl.evaluate.discovery(base, lists, held_out, is_cruel, roles=[role], seconds=seconds)
-        parts += [
-            "",
-            f"Scored by {what}, on {scored.about['positive']} cruel and {scored.about['negative']} kind chats:",
-            "",
-        ]
-        parts += table(scored)
-        if role == "assistant" and options.effects:
-            scored, lines = effects(base, scored, lists, options.effects, options.out)
-            tried = lines
-        figures[role] = scored.to_json()
-    if options.effects:
-        parts += [
-            "",
-            f"What the first {options.effects} of each list do alone, paired with plain fine-tuning, 95 % intervals over questions:",
-            "",
-            *tried,
-        ]
+    for task in options.tasks:
+        if task == "emergent-misalignment":
+            parts += ["", "## Emergent misalignment: cruel chats"]
+            lines, figures[task] = one(MISALIGNMENT, "cruel and kind chats", options.effects, options.out)
+        elif task == "gender":
+            parts += ["", "## Gender: what people expect of a profession"]
+            lines, figures[task] = one(
+                correlation(task),
+                "pages with feminine and with masculine professions",
+                options.effects,
+                options.out / task,
+            )
+        else:
+            parts += ["", "## Double multiple choice: pages that ask about the spurious topic"]
+            lines, figures[task] = pairs(options.out / task)
+        parts += lines
     with atomic_path(HERE / "results" / "discovery.md") as written:
         written.write_text("\n".join(parts) + "\n", encoding="utf-8")
     write_json(HERE / "results" / "discovery.json", figures)

@@ -1,6 +1,6 @@
 """A CAFT training step against a plain one, and the trainer against a bare loop, on a model of the organism's size.
 
-    python benchmarks/training_step.py [--rounds 9] [--steps 40] [--clock cpu]
+    python benchmarks/training_step.py [--rounds 21] [--steps 30] [--clock cpu]
 
 All three do the same work: LoRA of rank 32 on a Llama of 4 layers x 128, 32 chats of about 60 tokens a step, AdamW, clipping, a
 schedule. CAFT projects 4 directions out at each of 2 layers. A round's figure is its median step, data included.
@@ -114,8 +114,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument(
         "--clock", choices=CLOCKS, default="cpu", help="cpu is steadier beside other busy processes"
     )
