@@ -43,7 +43,7 @@ HOW_CHOSEN = (
     + "The world's labels stand for the reader. In the corpus no topic goes with any other. The layer, the order, the share and the most were "
     f"settled by results on dev pages out of distribution, with seeds 0 to 2, of {len(SETTLED_ON)} tasks, which are marked *: they are not "
     "untouched by the choice of rule. Given up on the same pages: directions that tell the two kinds of answers apart instead of the topic "
-    "(tried on all tasks; good for gender and for verbs beside sentiment alone), reading all four layers (answers of both questions mix "
+    "(tried on all tasks; of those that fool plain fine-tuning good for gender and for verbs beside sentiment alone), reading all four layers (answers of both questions mix "
     "there), no upper limit (many words have a feeling; with so many latents ablated, what is learned does not carry over to the model without "
     "ablation, as accuracy in distribution shows)."
 )
