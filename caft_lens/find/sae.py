@@ -76,7 +76,7 @@ def sae(
         raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
     if k is not None and k < 1:
         raise ValueError(f"find.sae(k={k}): expected at least 1 latent.")
-    at = _by_hook(saes, base)
+    at = saes_by_hook(saes, base)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     pair((tuned, base))
     runs: list[Any] = [tuned, base] if by == "change" else [(tuned, base)]
@@ -94,9 +94,7 @@ def sae(
         "tokens": passes[0].tokens,
         "method": f"sae: {RANKINGS[by]}",
         "k": k,
-        "saes": {
-            hook: {"name": sae_name(one), "fingerprint": fingerprints(one)[0]} for hook, one in at.items()
-        },
+        "saes": sae_records(at),
     }
     return ConceptSet(concepts, about)
 
@@ -167,7 +165,12 @@ def _centre(one: SAE) -> Tensor:
     return one.b_dec.detach() * one.cfg.apply_b_dec_to_input
 
 
-def _by_hook(saes: SAE | Sequence[SAE], base: Lens) -> dict[str, SAE]:
+def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens) -> dict[str, SAE]:
+    """One SAE or several by their hook points, each one's own.
+
+    Raises:
+        ValueError: When there is none, one does not fit the model, or two share a hook point.
+    """
     found: dict[str, SAE] = {}
     for one in saes if isinstance(saes, (list, tuple)) else [saes]:
         check_sae(one, base)
@@ -181,18 +184,62 @@ def _by_hook(saes: SAE | Sequence[SAE], base: Lens) -> dict[str, SAE]:
     return found
 
 
+def sae_records(saes: Mapping[str, SAE]) -> dict[str, Any]:
+    """Which SAEs were read, as JSON, for a provenance."""
+    return {hook: {"name": sae_name(one), "fingerprint": fingerprints(one)[0]} for hook, one in saes.items()}
+
+
 def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: int | None) -> list[Concept]:
+    means = [sums.mean(hook) for sums in passes]
+    names = ("tuned", "base") if by == "change" else ("difference",)
+    lengths = one.W_dec.detach().cpu().double().norm(dim=1)
+    return first_latents(
+        one,
+        (means[0] - means[1] if by == "change" else means[0]) * lengths,
+        k,
+        score_name=RANKINGS[by],
+        did="fine-tuning raised",
+        otherwise="Are both models the same one?",
+        meta={
+            **{f"mean_{name}": mean for name, mean in zip(names, means, strict=True)},
+            **{f"active_{name}": sums.share(hook) for name, sums in zip(names, passes, strict=True)},
+        },
+    )
+
+
+def first_latents(
+    one: SAE,
+    scores: Tensor,
+    k: int | None,
+    *,
+    score_name: str,
+    did: str,
+    otherwise: str,
+    meta: Mapping[str, Tensor],
+) -> list[Concept]:
+    """The latents of an SAE with the highest scores, as concepts whose direction is the decoder's.
+
+    Args:
+        one: The SAE.
+        scores: Of each latent, `[d_sae]`.
+        k: How many; `None` takes all above 0.
+        score_name: What the score is.
+        did: What made a score positive, for the error: `"fine-tuning raised"`.
+        otherwise: What to ask when no score is.
+        meta: Further figures of each latent, `[d_sae]` each.
+
+    Raises:
+        ValueError: When fewer than `k` scores, or none, are above 0.
+    """
+    hook = sae_hook(one)
     directions = one.W_dec.detach().cpu()
     lengths = directions.double().norm(dim=1)
-    means = [sums.mean(hook) for sums in passes]
-    scores = (means[0] - means[1] if by == "change" else means[0]) * lengths
-    raised = int((scores > 0).sum())
-    if raised < (k or 1):
-        same = " Are both models the same one?" if raised == 0 else f" Ask for k={raised} or give more text."
-        raise ValueError(f"{hook}: fine-tuning raised {raised} of {len(scores)} latents, not {k or 1}.{same}")
+    above = int((scores > 0).sum())
+    if above < (k or 1):
+        why = f" {otherwise}" if above == 0 else f" Ask for k={above} or give more text."
+        raise ValueError(f"{hook}: {did} {above} of {len(scores)} latents, not {k or 1}.{why}")
     # Ties go to the latent with the smaller number, so that two runs agree.
-    order = scores.sort(descending=True, stable=True).indices[: raised if k is None else k].tolist()
-    names = ("tuned", "base") if by == "change" else ("difference",)
+    order = scores.sort(descending=True, stable=True).indices[: above if k is None else k].tolist()
     return [
         Concept(
             name=f"{prefix(hook)}.latent{latent}",
@@ -201,15 +248,11 @@ def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: i
             source="sae",
             rank=rank,
             score=float(scores[latent]),
-            score_name=RANKINGS[by],
+            score_name=score_name,
             meta={
                 "latent": latent,
                 "decoder_length": float(lengths[latent]),
-                **{f"mean_{name}": float(mean[latent]) for name, mean in zip(names, means, strict=True)},
-                **{
-                    f"active_{name}": float(s.share(hook)[latent])
-                    for name, s in zip(names, passes, strict=True)
-                },
+                **{name: float(figures[latent]) for name, figures in meta.items()},
             },
         )
         for rank, latent in enumerate(order)

@@ -1,0 +1,204 @@
+"""SAE latents by what they do to the model's answers: the third ranking of the paper, which needs no fine-tuned model.
+
+A latent's attribution (arXiv 2507.16795, section 3.2) is its activation times the slope of an outcome along its decoder
+direction, summed over tokens: to first order, what the outcome would lose if the latent were taken away. One forward and
+one backward pass serve all latents of all layers; text is streamed and reduced to a row of numbers a latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from caft_lens.activations import provenance
+from caft_lens.architectures import evaluating
+from caft_lens.concepts import ConceptSet
+from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
+from caft_lens.saes import latents_of
+from caft_lens.text import Batch, Texts, batches, encoded
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from caft_lens.lens import Lens
+
+OUTCOMES = {
+    "loss": "attribution to the log-probability of what is learned",
+    "difference": "attribution to the logit difference",
+}
+
+
+def attribution(
+    lens: Lens,
+    texts: Texts | Iterable[Any],
+    saes: SAE | Sequence[SAE],
+    *,
+    against: Sequence[str] | None = None,
+    k: int | None = 20,
+    roles: Sequence[str] | None = None,
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+) -> ConceptSet:
+    """The `k` latents at every SAE's hook point that most support what a model answers.
+
+    Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that is
+    right because of it: training data, or questions on the concept with their answers.
+
+    Args:
+        lens: The model, as a rule the base.
+        texts: Chats with answers, or plain text.
+        saes: One or several, each at a hook point of its own, as `load_sae` gives them.
+        against: Another answer to each text, wrong where the text's is right. The outcome is then the logit of the
+            answer minus that of the other one, at the first token in which they differ, a mean over texts. Without
+            it the outcome is the log-probability (minus the loss) of what training would learn, a mean over those tokens.
+        k: How many latents at each hook point; the paper takes 100. `None` takes all that support the outcome.
+        roles: Roles of the tokens whose activations count; `None` for all.
+        batch_tokens: Padded tokens in a batch.
+        max_length: Cut documents after this many tokens.
+        progress: Whether to show a bar.
+
+    Returns:
+        Concepts in order of their attribution, in logits or in nats, hook point by hook point.
+
+    Raises:
+        ValueError: When an SAE does not fit, two share a hook point, `against` does not fit the texts, there is nothing to
+            learn in them, or fewer than `k` latents support the outcome.
+
+    Example:
+        >>> cl.find.attribution(base, questions, cl.load_sae("pocket-quiz", layer=0), against=wrong)  # doctest: +SKIP
+    """
+    if k is not None and k < 1:
+        raise ValueError(f"find.attribution(k={k}): expected at least 1 latent.")
+    at = saes_by_hook(saes, lens)
+    texts = texts if isinstance(texts, Texts) else Texts(texts)
+    tokenizer = lens.need_tokenizer()
+    contrasts = None if against is None else _contrasts(tokenizer, texts, against, max_length)
+    effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in at.items()}
+    outcomes = tokens = 0
+    packed = batches(
+        tokenizer,
+        texts,
+        batch_tokens=batch_tokens,
+        max_length=max_length,
+        progress="attribution" if progress else None,
+    )
+    with evaluating(lens.model):
+        for batch in packed:
+            rows, before, better, worse = _places(batch, contrasts)
+            if len(rows) == 0:
+                continue
+            where = batch.mask(roles)
+            outcomes, tokens = outcomes + len(rows), tokens + int(where.sum())
+            for hook, (acts, slopes) in _slopes(lens, batch, at, rows, before, better, worse).items():
+                chosen = where.to(acts.device)
+                _add_effects(effects[hook], at[hook], acts[chosen], slopes[chosen])
+    if outcomes == 0:
+        raise ValueError(
+            "Nothing to attribute: no text has an answer, or any text that training would learn."
+        )
+    if tokens == 0:
+        raise ValueError(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
+    outcome = "loss" if against is None else "difference"
+    concepts = [
+        concept
+        for hook, one in at.items()
+        for concept in first_latents(
+            one,
+            effects[hook] / outcomes,
+            k,
+            score_name=OUTCOMES[outcome],
+            did="the outcome is supported by",
+            otherwise="Are the answers right?",
+            meta={},
+        )
+    ]
+    about = {
+        **provenance(lens, texts, roles),
+        "tokens": tokens,
+        "method": OUTCOMES[outcome],
+        "k": k,
+        "saes": sae_records(at),
+    }
+    return ConceptSet(concepts, about)
+
+
+def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length: int | None) -> Tensor:
+    """Of each text: where its answer and the other one first differ, and the two tokens there, long `[n_texts, 3]`."""
+    if isinstance(against, str) or len(against) != len(texts):
+        count = "one string" if isinstance(against, str) else f"{len(against)} answers"
+        raise ValueError(f"against= is {count} for {len(texts)} texts: give another answer for each.")
+    others = []
+    for number, (text, other) in enumerate(zip(texts, against, strict=True)):
+        if text.answer is None:
+            raise ValueError(
+                f"Text {number} has no answer to set another one against: give chats with answers."
+            )
+        others.append(text.with_answer(other))
+    found = []
+    pairs = zip(encoded(tokenizer, texts), encoded(tokenizer, others), against, strict=True)
+    for number, (first, second, other) in enumerate(pairs):
+        differing = (
+            position
+            for position, (a, b) in enumerate(zip(first.input_ids, second.input_ids, strict=False))
+            if a != b
+        )
+        position = next(differing, None)
+        if position is None or position == 0:
+            raise ValueError(f'Text {number}: its answer and the other one, "{other}", are the same.')
+        if max_length is not None and position >= max_length:
+            raise ValueError(f"Text {number}: max_length={max_length} cuts its answer off; raise it.")
+        found.append([position, first.input_ids[position], second.input_ids[position]])
+    return torch.tensor(found)
+
+
+def _places(batch: Batch, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Where outcomes are read off: rows, positions before the token in question, that token, and the one against it."""
+    if contrasts is not None:
+        position, better, worse = contrasts[batch.index].unbind(dim=1)
+        return torch.arange(len(batch)), position - 1, better, worse
+    counts = batch.loss[:, 1:] & batch.attention_mask[:, :-1].bool() & batch.attention_mask[:, 1:].bool()
+    rows, before = counts.nonzero(as_tuple=True)
+    return rows, before, batch.input_ids[rows, before + 1], None
+
+
+def _slopes(
+    lens: Lens,
+    batch: Batch,
+    hooks: Mapping[str, Any],
+    rows: Tensor,
+    before: Tensor,
+    better: Tensor,
+    worse: Tensor | None,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Activations at hook points, and the slope of the summed outcome there, `[batch, pos, d_model]` each."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: Any) -> Tensor:
+        # Nothing before the first of the hook points takes part in the backward pass.
+        kept[hook.name] = activation if activation.requires_grad else activation.detach().requires_grad_()
+        return kept[hook.name]
+
+    with torch.enable_grad(), lens.hooks([(hook, keep) for hook in hooks]):
+        resid = lens(batch, stop_at_layer=lens.n_layers)
+        # Logits only where an outcome is read: a vocabulary is wide.
+        logits = lens.unembed(resid[rows.to(resid.device), before.to(resid.device)]).float()
+        if worse is None:
+            logits = logits.log_softmax(dim=-1)
+        outcome = logits.gather(1, better.to(logits.device)[:, None])
+        if worse is not None:
+            outcome = outcome - logits.gather(1, worse.to(logits.device)[:, None])
+        slopes = torch.autograd.grad(outcome.sum(), list(kept.values()))
+    return {hook: (kept[hook].detach(), slope) for hook, slope in zip(kept, slopes, strict=True)}
+
+
+def _add_effects(effects: Tensor, one: SAE, acts: Tensor, slopes: Tensor) -> None:
+    """Add up, for each latent, activation times slope along its decoder direction."""
+    done = 0
+    for latents in latents_of(one, acts):
+        along = slopes[done : done + len(latents)].to(one.W_dec) @ one.W_dec.T.detach()
+        effects += (latents * along).sum(dim=0, dtype=torch.float64).cpu()
+        done += len(latents)
