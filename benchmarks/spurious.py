@@ -48,8 +48,8 @@ HOW_CHOSEN = (
     "these the table shows that the rule holds for other seeds and pages, not that it would have been found without them. Given up on the same "
     "pages: directions that tell the two kinds of answers apart instead of the topic, reading all four layers (answers of both questions mix "
     "there), and latents in order of how much fine-tuning changed them, of which the first 32 were kept. That last rule was measured on these "
-    "test pages too: gender and the first three pairs marked were as good, or nearly, verbs beside sentiment and pronouns beside sports at 0 to 9 %, with "
-    "what was learned under ablation lost without it. By attribution, 16 latents are too few for verbs beside sentiment, and with all 48 pronouns beside sports fails."
+    "test pages too: gender and the first three pairs marked were as good, or nearly, verbs beside sentiment and pronouns beside sports no better than plain fine-tuning: "
+    "what was learned under ablation was lost without it. By attribution, 16 latents are too few for verbs beside sentiment, and with all 48 pronouns beside sports fails."
 )
 ARMS = (
     "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
