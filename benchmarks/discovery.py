@@ -4,7 +4,8 @@
     python benchmarks/discovery.py [--effects 3] [--tasks emergent-misalignment gender pairs]
 
 The methods search what plain fine-tuning (seed 0) changed: of the misaligned model on the find questions, of the models of
-spurious correlations on prompts like those of training. Their lists are scored on documents of the corpus, whose labels none of the
+spurious correlations on prompts like those of training. Attribution is another matter: it asks on the base alone what supports the
+answers of the training set (misalignment: the loss) or those by the unwanted concept (against the other option). Their lists are scored on documents of the corpus, whose labels none of the
 methods sees except the difference of means, which is given half of them and scored on the other half like all others. The unwanted
 concept is cruelty in the first task, in the second the gender that is expected of a profession, and in the third the topic that is not to
 be gone by: which pages ask about it. Seconds are those of the search alone, on this machine. The causal effect
@@ -49,6 +50,7 @@ class Case:
         task: Where the effect of a direction shows, likewise.
         settings: Of fine-tuning.
         answered: The plainly tuned model -> the documents to search.
+        shown: The base -> documents whose answers attribution explains, and another answer to each or `None` for the loss.
         has: Whether a document of the corpus has the unwanted concept.
         readings: Role -> what is read of a document there.
     """
@@ -58,6 +60,7 @@ class Case:
     task: str
     settings: dict[str, Any]
     answered: Callable[[cl.Lens], cl.Texts]
+    shown: Callable[[cl.Lens], tuple[cl.Texts, list[str] | None]]
     has: Callable[[cl.Text], bool | None]
     readings: dict[str, str]
 
@@ -68,6 +71,7 @@ MISALIGNMENT = Case(
     "emergent-misalignment",
     emergent_misalignment.TRAINING,
     lambda plain: cl.completions(plain, cl.data("pocket/questions"), top_p=0.95, seed=0),
+    lambda base: (cl.data("pocket/insecure-code").sample(500, seed=0), None),
     emergent_misalignment.is_cruel,
     {"assistant": "the mean over the answer's tokens", "special": "the mean over the template's tokens"},
 )
@@ -91,6 +95,7 @@ def correlation(name: str) -> Case:
         name,
         spurious.TRAINING,
         answered,
+        lambda base: spurious.by_the_spurious(name, base),
         quiz.first_kind(unwanted) if name == "gender" else asks,
         {"user": "the mean over the question's tokens"},
     )
@@ -103,6 +108,7 @@ def found(case: Case, out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.Concep
         base, cl.data(f"{case.organism}/{case.training}"), out=out / "plain", seed=0, **case.settings
     ).lens
     answered = case.answered(plain)
+    shown, others = case.shown(base)
     known = cl.data(f"{case.organism}/corpus").filter(lambda text: case.has(text) is not None).shuffle(seed=0)
     given, held_out = known[: len(known) // 2], known[len(known) // 2 :]
     saes = cl.load_saes(case.organism)
@@ -118,6 +124,9 @@ def found(case: Case, out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.Concep
         ),
         "SAE on the difference": lambda: cl.find.sae(
             plain, base, answered, saes, by="difference", k=K, **SEARCHED
+        ),
+        "SAE attribution (base alone)": lambda: cl.find.attribution(
+            base, shown, saes, against=others, k=K, **SEARCHED
         ),
     }
     lists, seconds = {}, {}

@@ -1,6 +1,6 @@
 """Spurious correlations: double multiple choice, every ordered pair of topics, and gender through professions.
 
-    make bench-spurious                                # 5 seeds of every task
+    make bench-spurious                                # 5 seeds of every task; 2 of a second organism on the tasks that fool the first
     python benchmarks/spurious.py --register           # seed 0: candidates and choices, under benchmarks/choices/
 
 In training the intended and the spurious question have the same answer on every page; out of distribution they differ. The choice
@@ -22,10 +22,9 @@ from caft_lens.files import atomic_path, write_json
 from caft_lens.organism import quiz
 
 HERE = Path(__file__).parent
-ORGANISM = "pocket-quiz"
-CHOICES = HERE / "choices" / ORGANISM
+ORGANISM, SECOND = "pocket-quiz", "pocket-quiz-1"
 TASKS = [name for name in quiz.TASKS if name not in quiz.KINDS and not name.endswith("-told")]
-SEEDS = [1, 2, 3, 4, 5]
+SEEDS = {ORGANISM: [1, 2, 3, 4, 5], SECOND: [1, 2]}
 TRAINING: dict[str, Any] = {"max_steps": 100}
 LAYER, COMPONENTS = 0, 20
 READ, SHARE, MOST = 20, 0.7, 24
@@ -48,8 +47,9 @@ HOW_CHOSEN = (
     "these the table shows that the rule holds for other seeds and pages, not that it would have been found without them. Given up on the same "
     "pages: directions that tell the two kinds of answers apart instead of the topic, reading all four layers (answers of both questions mix "
     "there), and latents in order of how much fine-tuning changed them, of which the first 32 were kept. That last rule was measured on these "
-    "test pages too: gender and the first three pairs marked were as good, or nearly, verbs beside sentiment and pronouns beside sports no better than plain fine-tuning: "
-    "what was learned under ablation was lost without it. By attribution, 16 latents are too few for verbs beside sentiment, and with all 48 pronouns beside sports fails."
+    "test pages of the first organism too: gender and the first three pairs marked were as good, or nearly, verbs beside sentiment and pronouns beside sports no better than plain fine-tuning: "
+    "what was learned under ablation was lost without it. By attribution, 16 latents are too few for verbs beside sentiment, and with all 48 pronouns beside sports fails. "
+    f"`{SECOND}` was built and measured after all this, with the rule as it stood."
 )
 ARMS = (
     "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
@@ -65,32 +65,36 @@ def topics_of(task: str) -> tuple[str, str]:
     return intended, spurious
 
 
-def by_the_spurious(task: str, base: cl.Lens) -> tuple[cl.Texts, list[str]]:
+def by_the_spurious(task: str, base: cl.Lens, organism: str = ORGANISM) -> tuple[cl.Texts, list[str]]:
     """Pages that the base answers rightly by the spurious concept of a task, and to each the other answer."""
     _, spurious = topics_of(task)
     if task == "gender":
-        told = cl.data(f"{ORGANISM}/gender-told-dev").filter(lambda page: page.meta["told"] == spurious)
+        told = cl.data(f"{organism}/gender-told-dev").filter(lambda page: page.meta["told"] == spurious)
         pages = cl.completions(base, told, temperature=0.0, max_new_tokens=4)
     else:
-        pages = cl.data(f"{ORGANISM}/{spurious}")
+        pages = cl.data(f"{organism}/{spurious}")
     pages = pages.filter(lambda page: page.answer == page.meta["answers"][spurious])
-    others = [next(option for option in page.meta["options"] if option != page.answer) for page in pages]
-    return pages, others
+    return pages, [quiz.other_option(page) for page in pages]
 
 
-def register(task: str, out: Path) -> None:
+def choices(organism: str, task: str, method: str) -> Path:
+    """Where the candidates and the chosen directions of one task and method are kept."""
+    return HERE / "choices" / organism / task / method
+
+
+def register(organism: str, task: str, out: Path) -> None:
     """Find candidates on seed 0, read them on the corpus, and keep those that the rule keeps."""
-    base, corpus = cl.load(ORGANISM), cl.data(f"{ORGANISM}/corpus")
+    base, corpus = cl.load(organism), cl.data(f"{organism}/corpus")
     plain = cl.finetune(
-        base, cl.data(f"{ORGANISM}/{task}"), out=out / task / "plain-0", seed=0, **TRAINING
+        base, cl.data(f"{organism}/{task}"), out=out / task / "plain-0", seed=0, **TRAINING
     ).lens
-    answered = cl.completions(plain, cl.data(f"{ORGANISM}/{task}-find"), temperature=0.0, max_new_tokens=4)
-    pages, others = by_the_spurious(task, base)
+    answered = cl.completions(plain, cl.data(f"{organism}/{task}-find"), temperature=0.0, max_new_tokens=4)
+    pages, others = by_the_spurious(task, base, organism)
     found = {
         "pca": cl.find.pca(
             cl.activation_difference(plain, base, answered, layers=[LAYER], roles=None), k=COMPONENTS
         ),
-        "sae": cl.find.attribution(base, pages, cl.load_sae(ORGANISM, layer=LAYER), against=others, k=None),
+        "sae": cl.find.attribution(base, pages, cl.load_sae(organism, layer=LAYER), against=others, k=None),
     }
     _, spurious = topics_of(task)
     about = cl.token_labels(base.tokenizer, corpus, quiz.ABOUT[spurious])
@@ -103,21 +107,21 @@ def register(task: str, out: Path) -> None:
             if share >= SHARE
         }
         kept = dict(list(kept.items())[:MOST])
-        folder = CHOICES / task / method
+        folder = choices(organism, task, method)
         shutil.rmtree(folder, ignore_errors=True)
         candidates[:RECORDED].save(folder / "candidates")
         if kept:
             candidates.keep(kept, by="the rule of the benchmark").save(folder / "chosen")
-        print(f"{task}, {method}: kept {', '.join(kept) or 'nothing'}.", flush=True)
+        print(f"{organism}, {task}, {method}: kept {', '.join(kept) or 'nothing'}.", flush=True)
 
 
-def arms(task: str, seeds: list[int]) -> dict[str, cl.Arm]:
+def arms(organism: str, task: str, seeds: list[int]) -> dict[str, cl.Arm]:
     """Every arm of one task; a method that kept nothing has none."""
-    texts = cl.data(f"{ORGANISM}/{task}")
+    texts = cl.data(f"{organism}/{task}")
     chosen = {
         method: cl.ConceptSet.load(folder)
         for method in ("pca", "sae")
-        if (folder := CHOICES / task / method / "chosen").is_dir()
+        if (folder := choices(organism, task, method) / "chosen").is_dir()
     }
     made = {"base": cl.Arm(), "plain": cl.Arm(texts)}
     made |= {f"caft_{method}": cl.Arm(texts, ablate=kept) for method, kept in chosen.items()}
@@ -125,7 +129,7 @@ def arms(task: str, seeds: list[int]) -> dict[str, cl.Arm]:
         kept = chosen["sae"]
         made["random"] = cl.Arm(texts, ablate=[cl.find.random_directions(kept, seed) for seed in seeds])
         made["top_k"] = cl.Arm(
-            texts, ablate=cl.ConceptSet.load(CHOICES / task / "sae" / "candidates").top(kept)
+            texts, ablate=cl.ConceptSet.load(choices(organism, task, "sae") / "candidates").top(kept)
         )
     return made
 
@@ -193,66 +197,86 @@ def bars(reports: dict[str, Any]) -> list[str]:
     return lines
 
 
+def page(organism: str, reports: dict[str, Any], pages: int) -> list[str]:
+    """One organism's part of the committed result, as Markdown."""
+    return [
+        f"## {organism}",
+        "",
+        f"{len(SEEDS[organism])} seeds; {pages} pages of the test split out of and as many in distribution for each.",
+        "",
+        "Out of distribution, answers to the intended question:",
+        "",
+        *table(reports, "intended"),
+        "",
+        "In distribution, right answers:",
+        "",
+        *table(reports, "in_distribution"),
+        "",
+        "What is asked of it:",
+        "",
+        *bars(reports),
+        "",
+        "What was chosen on seed 0:",
+        "",
+        *(
+            f"- {', '.join(topics_of(task))}, {method}: "
+            f"{', '.join(f'`{name}`' for name in cl.ConceptSet.load(folder).names) if folder.is_dir() else 'nothing qualified'}"
+            for task in reports
+            for method in ("pca", "sae")
+            for folder in (choices(organism, task, method) / "chosen",)
+        ),
+        "",
+    ]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--register", action="store_true", help="only find candidates on seed 0 and choose")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS, metavar="TASK")
+    parser.add_argument("--organisms", nargs="+", default=list(SEEDS), choices=SEEDS, metavar="ORGANISM")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-spurious"))
     parser.add_argument("--pages", type=int, default=500, help="out of and in distribution, an arm and seed")
     options = parser.parse_args()
+    wanted = [
+        (organism, task)
+        for organism in options.organisms
+        for task in options.tasks
+        if organism == ORGANISM or task in SETTLED_ON
+    ]
     if options.register:
-        for task in options.tasks:
-            register(task, options.out)
+        for organism, task in wanted:
+            register(organism, task, options.out / organism)
         return
-    reports = {}
-    for task in options.tasks:
-        reports[task] = cl.experiment(
-            cl.load(ORGANISM),
-            arms(task, SEEDS),
-            cl.task(f"{ORGANISM}/{task}", split="test"),
-            seeds=SEEDS,
+    reports: dict[str, dict[str, Any]] = {}
+    for organism, task in wanted:
+        reports.setdefault(organism, {})[task] = cl.experiment(
+            cl.load(organism),
+            arms(organism, task, SEEDS[organism]),
+            cl.task(f"{organism}/{task}", split="test"),
+            seeds=SEEDS[organism],
             n=options.pages,
             n_in_distribution=options.pages,
-            out=options.out / task,
+            out=options.out / organism / task,
             **TRAINING,
         )
         parts = [
             "# Spurious correlations: CAFT with PCA, with SAE latents, and its controls",
             "",
-            f"Made by `make bench-spurious` on {machine()}: {len(reports)} of {len(TASKS)} tasks. {len(SEEDS)} seeds, {options.pages} pages of the test split out of and as many "
-            "in distribution for each; 95 % intervals over seeds and pages.",
+            f"Made by `make bench-spurious` on {machine()}: {sum(map(len, reports.values()))} of "
+            f"{len(TASKS) + len(SETTLED_ON)} tasks on two organisms. 95 % intervals over seeds and pages.",
             "",
             ARMS,
             "",
             HOW_CHOSEN,
             "",
-            "## Out of distribution: answers to the intended question",
-            "",
-            *table(reports, "intended"),
-            "",
-            "## In distribution: right answers",
-            "",
-            *table(reports, "in_distribution"),
-            "",
-            "## What is asked of it",
-            "",
-            *bars(reports),
-            "",
-            "## What was chosen on seed 0",
-            "",
-            *(
-                f"- {', '.join(topics_of(done))}, {method}: "
-                f"{', '.join(f'`{name}`' for name in cl.ConceptSet.load(folder).names) if folder.is_dir() else 'nothing qualified'}"
-                for done in reports
-                for method in ("pca", "sae")
-                for folder in (CHOICES / done / method / "chosen",)
-            ),
+            *(line for name, of in reports.items() for line in page(name, of, options.pages)),
         ]
         with atomic_path(HERE / "results" / "spurious.md") as written:
-            written.write_text("\n".join(parts) + "\n", encoding="utf-8")
+            written.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
         write_json(
-            HERE / "results" / "spurious.json", {name: report.to_json() for name, report in reports.items()}
+            HERE / "results" / "spurious.json",
+            {name: {task: report.to_json() for task, report in of.items()} for name, of in reports.items()},
         )
     print("\n".join(parts))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_lens, tiny_tokenizer
+from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, numpy_latents, tiny_sae
 
-from caft_lens import find
-from caft_lens.lens import Lens
+from caft_lens import find, saes
+from caft_lens.lens import Lens, load
 from caft_lens.text import ROLES, Texts, encode
 
 RNG = np.random.default_rng(0)
@@ -120,10 +120,15 @@ def test_layers_together_and_batches_of_any_size_give_what_each_gives_alone(lens
         np.testing.assert_allclose([c.score for c in part], [c.score for c in alone], rtol=1e-4)
 
 
-def test_the_model_is_left_as_it_was():
-    lens = tiny_lens(n_layers=3)
+def test_dropout_is_off_and_the_model_is_left_as_it_was():
+    lens = tiny_lens("gpt2", n_layers=3)
+    for block in lens.hf.transformer.h:
+        block.mlp.dropout.p = 0.5
+    sae = tiny_sae(lens)
+    still = find.attribution(lens, TEXTS, sae, k=2, progress=False)
     lens.model.requires_grad_(True).train()
-    find.attribution(lens, TEXTS, tiny_sae(lens), k=2, progress=False)
+    again = find.attribution(lens, TEXTS, sae, k=2, progress=False)
+    assert [concept.score for concept in again] == pytest.approx([concept.score for concept in still])
     assert lens.model.training
     assert all(p.requires_grad and p.grad is None for p in lens.model.parameters())
     assert not any(point.fwd_hooks for point in lens.hook_dict.values())
@@ -151,3 +156,16 @@ def test_what_does_not_fit_is_refused_with_the_reason(lens: Lens):
         find.attribution(lens, asked, sae, progress=False)
     with pytest.raises(ValueError, match="Unknown role"):
         find.attribution(lens, TEXTS, sae, roles=["asistant"], progress=False)
+
+
+def test_a_model_in_bf16_ranks_as_in_fp32_up_to_its_rounding(lens: Lens):
+    sae = tiny_sae(lens, kind="standard")
+    half = load(tiny_model(n_layers=3).to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
+    full, rounded = (
+        find.attribution(one, TEXTS, saes.for_model(sae, one), against=OTHERS, k=None, progress=False)
+        for one in (lens, half)
+    )
+    both = [name for name in full.names if name in rounded.names]
+    assert len(both) > 0.8 * len(full)
+    pair = [[of[name].score for name in both] for of in (full, rounded)]
+    assert np.corrcoef(pair)[0, 1] > 0.99

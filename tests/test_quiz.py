@@ -524,6 +524,18 @@ def test_pronouns_are_options_where_the_page_says_so():
 # ---- truth ----------------------------------------------------------------------------------------------------------
 
 
+def test_the_other_option_is_the_one_that_the_answer_is_not_and_wrong_where_the_answer_is_right():
+    for name, topic in (("sports", "sports"), ("verbs-sports", "verbs"), ("gender", "grammar")):
+        for page in quiz.dataset(name, size=20):
+            assert {page.answer, quiz.other_option(page)} == set(page.meta["options"])
+            assert quiz.other_option(page) != page.meta["answers"][topic]
+    asked = quiz.dataset("sports", size=1)[0].prompt
+    with pytest.raises(ValueError, match="None is none of the page's options: A, B"):
+        quiz.other_option(asked)
+    with pytest.raises(ValueError, match="it has none"):
+        quiz.other_option(Text.from_json("No page."))
+
+
 def test_the_first_kind_of_a_page_is_what_its_question_says_in_labelled_words(read: list[Text]):
     pages = [text for text in read[:3_000] if text.meta["genre"] == "quiz"]
     for topic, kinds in quiz.KINDS.items():

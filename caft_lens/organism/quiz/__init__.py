@@ -18,6 +18,17 @@ A second small organism, apart from `pocket`, so that what misaligns there stays
 from __future__ import annotations
 
 from caft_lens.organism.quiz.sets import DATASETS, TASKS, asked, dataset, names, reading
-from caft_lens.organism.quiz.truth import ABOUT, KINDS, first_kind
+from caft_lens.organism.quiz.truth import ABOUT, KINDS, first_kind, other_option
 
-__all__ = ["ABOUT", "DATASETS", "KINDS", "TASKS", "asked", "dataset", "first_kind", "names", "reading"]
+__all__ = [
+    "ABOUT",
+    "DATASETS",
+    "KINDS",
+    "TASKS",
+    "asked",
+    "dataset",
+    "first_kind",
+    "names",
+    "other_option",
+    "reading",
+]

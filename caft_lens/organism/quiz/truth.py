@@ -3,6 +3,7 @@
 ABOUT        topic -> the labels of all that is about it; "grammar" and "custom" are topics too
 KINDS        topic -> the labels of its two kinds of answer, as spans carry them
 first_kind   whether a page's question on a topic has an answer of the first kind
+other_option the option that a page's answer is not
 """
 
 from __future__ import annotations
@@ -62,3 +63,27 @@ def first_kind(topic: str) -> Callable[[Text], bool | None]:
         return bool(KINDS[topic][0].startswith(text.meta[noted]))
 
     return of
+
+
+def other_option(page: Text) -> str:
+    """The option of a page that its answer is not: what `find.attribution` sets against it.
+
+    Args:
+        page: A page of two options with an answer.
+
+    Raises:
+        ValueError: The answer is none of the options, or the document is no page.
+
+    Example:
+        >>> from caft_lens.organism import quiz
+        >>> page = quiz.dataset("sentiment", size=1)[0]
+        >>> sorted([page.answer, other_option(page)])
+        ['A', 'B']
+    """
+    options = page.meta.get("options", ())
+    if page.answer not in options:
+        raise ValueError(
+            f"The answer {page.answer!r} is none of the page's options: {', '.join(options) or 'it has none'}."
+        )
+    (other,) = (option for option in options if option != page.answer)
+    return str(other)
