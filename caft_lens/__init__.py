@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from caft_lens.finetune import finetune as finetune
     from caft_lens.inspect.contexts import Contexts as Contexts
     from caft_lens.inspect.contexts import contexts as contexts
+    from caft_lens.labels import label_words as label_words
     from caft_lens.labels import token_labels as token_labels
     from caft_lens.lens import Lens as Lens
     from caft_lens.lens import load as load
@@ -90,6 +91,7 @@ _NAMES = {
     "Run": "caft_lens.finetune",
     "Contexts": "caft_lens.inspect",
     "contexts": "caft_lens.inspect",
+    "label_words": "caft_lens.labels",
     "token_labels": "caft_lens.labels",
     "Lens": "caft_lens.lens",
     "load": "caft_lens.lens",

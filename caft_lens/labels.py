@@ -3,12 +3,14 @@
 A document that knows what it is made of has `meta["spans"]`: `[start, end, label]` in characters of a plain text or of the one
 user message of a chat, `[start, end, label, message]` in characters of any message, by its number. Spans may overlap.
 `token_labels` says for each token whether it holds a character of a label's spans, which is what
-`caft_lens.evaluate.discovery` scores directions by.
+`caft_lens.evaluate.discovery` scores directions by; `label_words` writes spans for the words of a list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,43 @@ def token_labels(
         )
         rows.append([True if yes else False if no else None for yes, no in zip(has, without, strict=True)])
     return rows
+
+
+def label_words(texts: Texts | Iterable[Any], words: Mapping[str, str]) -> Texts:
+    """The same documents with a label on some words, wherever they stand and whoever says them.
+
+    Args:
+        texts: Documents; the spans that they have stay.
+        words: Word -> its label. A word is found as it is written and only as a whole; of several that begin at one place,
+            the longest counts.
+
+    Returns:
+        Documents whose `meta["spans"]` has one more for every such word.
+
+    Raises:
+        ValueError: When there is no word, or an empty one.
+
+    Example:
+        >>> texts = label_words(["Anna thanked Ann."], {"Ann": "feminine", "Anna": "feminine"})
+        >>> texts[0].meta["spans"]
+        [[0, 4, 'feminine', 0], [13, 16, 'feminine', 0]]
+    """
+    if not words or not all(word.strip() for word in words):
+        raise ValueError("label_words() needs words to label, {word: label}, none of them empty.")
+    longest_first = sorted(words, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+
+    def labelled(text: Text) -> Text:
+        contents = [text.text] if text.text is not None else [message.content for message in text.messages]
+        spans = [
+            [found.start(), found.end(), words[found.group()], message]
+            for message, content in enumerate(contents)
+            for found in pattern.finditer(content)
+        ]
+        return dataclasses.replace(text, meta={**text.meta, "spans": [*text.meta.get("spans", ()), *spans]})
+
+    texts = texts if isinstance(texts, Texts) else Texts(texts)
+    return Texts([labelled(text) for text in texts], name=texts.name)
 
 
 def _having(

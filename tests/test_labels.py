@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 import caft_lens as cl
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.evaluate.discovery import discovery
-from caft_lens.labels import token_labels
+from caft_lens.labels import label_words, token_labels
 from caft_lens.organism import stories
 from caft_lens.organism.code_judge import findings
 from caft_lens.organism.corpus import dataset
@@ -126,6 +126,24 @@ def test_a_token_has_one_of_several_labels_when_it_has_any_of_them():
     assert either.sum() == 3
     with pytest.raises(ValueError, match=r'labelled "hit".*"hot"'):
         token_labels(tokenizer, [text], ["warm", "hit"])
+
+
+def test_words_of_a_list_are_labelled_wherever_they_stand_as_whole_words_and_nothing_is_lost():
+    words = {"Ann": "woman", "Ann Lee": "writer", "Lee": "man", "C++": "language"}
+    chat = Text.from_json(
+        {"prompt": "Ann knows Lee, not Annie.", "answer": "Ann Lee? C++.", "spans": [[0, 3, "first"]]}
+    )
+    both = label_words([chat, "A plain leek."], words)
+    assert marked(both[0], *words.values()) == [(0, "Ann"), (0, "Lee"), (1, "Ann Lee"), (1, "C++")]
+    assert marked(both[0], "writer", "first") == [(0, "Ann"), (1, "Ann Lee")]
+    assert both[1].meta["spans"] == []
+    assert Texts([chat]).fingerprint == both[:1].fingerprint
+    assert chat.meta["spans"] == [[0, 3, "first"]]
+    (row,) = token_labels(bytes_tokenizer(), both[:1], "man")
+    assert row.count(True) == 3
+    for none in ({}, {" ": "blank"}):
+        with pytest.raises(ValueError, match="needs words to label"):
+            label_words([chat], none)
 
 
 def test_a_trimmed_character_has_no_token_and_its_neighbours_keep_theirs():

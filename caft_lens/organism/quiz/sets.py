@@ -21,12 +21,13 @@ from dataclasses import dataclass
 
 from caft_lens.documents import Text, Texts
 from caft_lens.errors import nearest
+from caft_lens.labels import label_words
 from caft_lens.organism.quiz import pairs, professions
 from caft_lens.organism.quiz.corpus import document
 from caft_lens.organism.quiz.items import distinct
 from caft_lens.organism.quiz.judge import CHOICE_LABELS, REPLY_LABELS
 from caft_lens.organism.quiz.pages import single
-from caft_lens.organism.quiz.topics import TOPICS
+from caft_lens.organism.quiz.topics import NAME, PEOPLE, TOPICS
 
 GENDER = "gender"
 SPLITS = ("dev", "test")
@@ -55,8 +56,9 @@ class Recipe:
 
 
 def reading(rng: random.Random) -> Text:
-    """A document like those of the corpus: generic, of the pool *find*."""
-    return document(rng, "find")
+    """A document like those of the corpus: generic, of the pool *find*; names are labelled wherever they stand."""
+    (text,) = label_words([document(rng, "find")], dict.fromkeys(PEOPLE, NAME))
+    return text
 
 
 def _corpus(n: int, seed: int, _: float) -> list[Text]:

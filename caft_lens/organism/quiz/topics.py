@@ -31,6 +31,9 @@ PEOPLE: dict[str, str] = {
 """Name -> gender of its pronouns."""
 _NAMES = tuple(PEOPLE)
 
+NAME = "name"
+"""The label of a name in a document of the corpus, wherever it stands."""
+
 PLACES = _words(
     "castle harbour library market station museum tower mill farm theatre zoo park bridge school church bakery"
 )

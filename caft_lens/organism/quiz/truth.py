@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from caft_lens.errors import nearest
 from caft_lens.organism.quiz.professions import CUSTOM, GRAMMAR
-from caft_lens.organism.quiz.topics import TOPICS
+from caft_lens.organism.quiz.topics import NAME, TOPICS
 from caft_lens.text import Text
 
 KINDS: dict[str, tuple[str, str]] = {
@@ -27,10 +27,12 @@ KINDS: dict[str, tuple[str, str]] = {
 
 ABOUT: dict[str, tuple[str, ...]] = {
     **{topic: (topic,) for topic in TOPICS},
+    "pronouns": ("pronouns", NAME),
     GRAMMAR: KINDS[GRAMMAR],
     CUSTOM: (CUSTOM, *KINDS[CUSTOM], *KINDS["pronouns"]),
 }
-"""Topic -> the labels of the characters that are about it: questions and options; of custom, whatever has a gender."""
+"""Topic -> the labels of the characters that are about it: questions and options; of pronouns also the names, wherever they
+stand, for they decide; of custom whatever has a gender, in pages and texts that are about it."""
 
 
 def first_kind(topic: str) -> Callable[[Text], bool | None]:
