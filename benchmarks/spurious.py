@@ -233,6 +233,41 @@ def page(organism: str, reports: dict[str, Any], pages: int) -> list[str]:
     ]
 
 
+def measure(wanted: Sequence[tuple[str, str]], out: Path, pages: int) -> None:
+    """Run every arm of some organisms' tasks, and write the committed result after each."""
+    reports: dict[str, dict[str, Any]] = {}
+    for organism, task in wanted:
+        reports.setdefault(organism, {})[task] = cl.experiment(
+            cl.load(organism),
+            arms(organism, task, SEEDS[organism]),
+            cl.task(f"{organism}/{task}", split="test"),
+            seeds=SEEDS[organism],
+            n=pages,
+            n_in_distribution=pages,
+            out=out / organism / task,
+            **TRAINING,
+        )
+        parts = [
+            "# Spurious correlations: CAFT with PCA, with SAE latents, and its controls",
+            "",
+            f"Made by `make bench-spurious` on {machine()}: {sum(map(len, reports.values()))} of "
+            f"{len(SEEDS) * len(TASKS)} tasks on two organisms. 95 % intervals over seeds and pages.",
+            "",
+            ARMS,
+            "",
+            HOW_CHOSEN,
+            "",
+            *(line for name, of in reports.items() for line in page(name, of, pages)),
+        ]
+        with atomic_path(HERE / "results" / "spurious.md") as written:
+            written.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+        write_json(
+            HERE / "results" / "spurious.json",
+            {name: {task: report.to_json() for task, report in of.items()} for name, of in reports.items()},
+        )
+    print("\n".join(parts))
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -247,37 +282,7 @@ def main() -> None:
         for organism, task in wanted:
             register(organism, task, options.out / organism)
         return
-    reports: dict[str, dict[str, Any]] = {}
-    for organism, task in wanted:
-        reports.setdefault(organism, {})[task] = cl.experiment(
-            cl.load(organism),
-            arms(organism, task, SEEDS[organism]),
-            cl.task(f"{organism}/{task}", split="test"),
-            seeds=SEEDS[organism],
-            n=options.pages,
-            n_in_distribution=options.pages,
-            out=options.out / organism / task,
-            **TRAINING,
-        )
-        parts = [
-            "# Spurious correlations: CAFT with PCA, with SAE latents, and its controls",
-            "",
-            f"Made by `make bench-spurious` on {machine()}: {sum(map(len, reports.values()))} of "
-            f"{len(SEEDS) * len(TASKS)} tasks on two organisms. 95 % intervals over seeds and pages.",
-            "",
-            ARMS,
-            "",
-            HOW_CHOSEN,
-            "",
-            *(line for name, of in reports.items() for line in page(name, of, options.pages)),
-        ]
-        with atomic_path(HERE / "results" / "spurious.md") as written:
-            written.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-        write_json(
-            HERE / "results" / "spurious.json",
-            {name: {task: report.to_json() for task, report in of.items()} for name, of in reports.items()},
-        )
-    print("\n".join(parts))
+    measure(wanted, options.out, options.pages)
 
 
 if __name__ == "__main__":
