@@ -4,12 +4,13 @@
     python benchmarks/discovery.py [--effects 3] [--tasks emergent-misalignment gender pairs]
 
 The methods search what plain fine-tuning (seed 0) changed: of the misaligned model on the find questions, of the models of
-spurious correlations on prompts like those of training. Attribution is another matter: it asks on the base alone what supports the
-answers of the training set (misalignment: the loss) or those by the unwanted concept (against the other option). Their lists are scored on documents of the corpus, whose labels none of the
-methods sees except the difference of means, which is given half of them and scored on the other half like all others. The unwanted
-concept is cruelty in the first task, in the second the gender that is expected of a profession, and in the third the topic that is not to
-be gone by: which pages ask about it. Seconds are those of the search alone, on this machine. The causal effect
-of a method's first directions is the change of the task's result (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
+spurious correlations on prompts like those of training. Attribution is another matter: it asks on the base alone what supports
+the answers of the training set (misalignment: the loss) or those by the unwanted concept (against the other option). Their
+lists are scored on documents of the corpus, whose labels none of the methods sees except the difference of means, which is
+given half of them and scored on the other half like all others. The unwanted concept is cruelty in the first task, in the
+second the gender that is expected of a profession, and in the third the topic that is not to be gone by: which pages ask about
+it. Seconds are those of the search alone, on this machine. The causal effect of a method's first directions is the change of
+the task's result (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
 """
 
 from __future__ import annotations
