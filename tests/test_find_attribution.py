@@ -9,6 +9,7 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, numpy_latents, tiny_sae
 
 from caft_lens import find, saes
+from caft_lens.ablation import ablate
 from caft_lens.lens import Lens, load
 from caft_lens.text import ROLES, Texts, encode
 
@@ -30,13 +31,15 @@ def lens() -> Lens:
     return tiny_lens(n_layers=3)
 
 
-def logits_with(lens: Lens, item, added: torch.Tensor, layer: int) -> torch.Tensor:
-    """Logits `[pos, d_vocab]` of plain transformers, with a vector added to each token after a block."""
-    handle = lens.hf.model.layers[layer].register_forward_hook(
-        lambda module, args, output: (
-            output + added if isinstance(output, torch.Tensor) else (output[0] + added, *output[1:])
-        )
-    )
+def logits_with(lens: Lens, item, added: torch.Tensor, layer: int, without=None) -> torch.Tensor:
+    """Logits `[pos, d_vocab]` of plain transformers, with a vector added to each token after a block, and a direction out."""
+
+    def change(module, args, output):
+        x = output if isinstance(output, torch.Tensor) else output[0]
+        changed = projected(x, without) + added
+        return changed if isinstance(output, torch.Tensor) else (changed, *output[1:])
+
+    handle = lens.hf.model.layers[layer].register_forward_hook(change)
     try:
         with torch.no_grad():
             return lens.hf(torch.tensor([item.input_ids])).logits[0]
@@ -44,19 +47,25 @@ def logits_with(lens: Lens, item, added: torch.Tensor, layer: int) -> torch.Tens
         handle.remove()
 
 
-def by_finite_differences(lens: Lens, sae, latent: int, layer: int, outcome, roles=None, step: float = 1e-3):
+def projected(x: torch.Tensor, without) -> torch.Tensor:
+    return x if without is None else x - (x @ without)[..., None] * without
+
+
+def by_finite_differences(
+    lens: Lens, sae, latent: int, layer: int, outcome, roles=None, without=None, step: float = 1e-3
+):
     """How fast the outcome, summed over texts, rises as a latent's part in the residual stream grows."""
     total = count = 0.0
     for number, text in enumerate(TEXTS):
         item = encode(tiny_tokenizer(), text)
         with torch.no_grad():
             states = lens.hf(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states
-        acts = numpy_latents(sae, states[layer + 1][0].numpy())[:, latent]
+        acts = numpy_latents(sae, projected(states[layer + 1][0], without).numpy())[:, latent]
         if roles is not None:
             acts = acts * np.isin(item.roles, [ROLES[role] for role in roles])
         part = torch.from_numpy(acts).float()[:, None] * sae.W_dec[latent]
-        up, n = outcome(number, item, logits_with(lens, item, step * part, layer))
-        down, _ = outcome(number, item, logits_with(lens, item, -step * part, layer))
+        up, n = outcome(number, item, logits_with(lens, item, step * part, layer, without))
+        down, _ = outcome(number, item, logits_with(lens, item, -step * part, layer, without))
         total, count = total + (up - down) / (2 * step), count + n
     return total / count
 
@@ -108,6 +117,20 @@ def test_only_tokens_of_the_roles_count(lens: Lens):
     ]
     np.testing.assert_allclose([c.score for c in found], slopes, rtol=0.02, atol=2e-5)
     assert found.provenance["roles"] == ["user"]
+
+
+def test_under_an_ablation_attribution_is_that_of_the_ablated_model(lens: Lens):
+    sae = tiny_sae(lens, kind="standard")
+    first = find.attribution(lens, TEXTS, sae, against=OTHERS, k=1, progress=False)
+    with ablate(lens, first):
+        then = find.attribution(lens, TEXTS, sae, against=OTHERS, k=5, progress=False)
+    without = first[0].direction.float()
+    slopes = [
+        by_finite_differences(lens, sae, c.meta["latent"], 1, logit_difference, without=without) for c in then
+    ]
+    np.testing.assert_allclose([c.score for c in then], slopes, rtol=0.02, atol=2e-5)
+    again = find.attribution(lens, TEXTS, sae, against=OTHERS, k=5, progress=False)
+    assert [c.score for c in again] != pytest.approx([c.score for c in then], rel=0.02)
 
 
 def test_layers_together_and_batches_of_any_size_give_what_each_gives_alone(lens: Lens):

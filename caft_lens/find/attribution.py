@@ -46,7 +46,8 @@ def attribution(
     """The `k` latents at every SAE's hook point that most support what a model answers.
 
     Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that is
-    right because of it: training data, or questions on the concept with their answers.
+    right because of it: training data, or questions on the concept with their answers. Hooks that are attached act: under
+    an ablation of the first latents, attribution says which others take over.
 
     Args:
         lens: The model, as a rule the base.

@@ -1,9 +1,9 @@
 """Ground truth of the quiz for scoring directions: what is about a topic, and which kind of answer a question has.
 
-ABOUT        topic -> the labels of all that is about it; "grammar" and "custom" are topics too
-KINDS        topic -> the labels of its two kinds of answer, as spans carry them
-first_kind   whether a page's question on a topic has an answer of the first kind
-other_option the option that a page's answer is not
+ABOUT         topic -> the labels of all that is about it; "grammar" and "custom" are topics too
+KINDS         topic -> the labels of its two kinds of answer, as spans carry them
+first_kind    whether a page's question on a topic has an answer of the first kind
+other_option  the option that a page's answer is not
 """
 
 from __future__ import annotations
