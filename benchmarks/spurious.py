@@ -35,29 +35,29 @@ SETTLED_ON = (
     "gender", "sentiment-sports", "sports-verbs", "sentiment-pronouns", "verbs-sentiment", "pronouns-verbs", "pronouns-sports",
 )  # fmt: skip
 HOW_CHOSEN = (
-    "Latents: after the first layer, all whose attribution on the base is above zero, in its order: their activation times the slope of the "
+    "**Latents**: after the first layer, all whose attribution on the base is above zero, in its order: their activation times the slope of the "
     "logit of the right answer minus that of the other one, on pages that the base answers by the spurious concept. These are single questions "
-    "on the spurious topic, of a pool of their own; for gender, of which there are none, dev pages that say that custom counts. Neither a "
-    f"fine-tuned model nor a page of the task takes part. Components: the first {COMPONENTS} of the difference of activations between the plainly tuned "
-    "model of seed 0 and the base, likewise after the first layer, on all tokens of prompts like those of training, of a pool of their own. "
-    f"Each is read as in the paper: in its {READ} strongest contexts in the base on the corpus. Kept are the latents "
+    "on the spurious topic, of a pool of their own; for gender, of which there are none, dev pages that say that custom counts. No fine-tuned "
+    "model and no page that leaves open what counts takes part.",
+    f"**Components**: the first {COMPONENTS} of the difference of activations between the plainly tuned model of seed 0 and the base, likewise "
+    "after the first layer, on all tokens of prompts like those of training, of a pool of their own.",
+    f"Each candidate is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. Kept are the latents "
     f"whose contexts peak, in at least {SHARE:.0%} of them, on text that is about the *spurious* topic (whichever its answer), and the "
     f"components of which that holds at one end; at most the first {MOST}. ".replace("%", " %")
-    + "The world's labels stand for the reader. In the corpus no topic goes with any other. The layer, the order, the share and the most were "
-    "settled by results on dev pages out of distribution, with seeds 0 to 2, of all tasks that fool plain fine-tuning, which are marked *: on "
-    "these the table shows that the rule holds for other seeds and pages, not that it would have been found without them. Given up on the same "
-    "pages: directions that tell the two kinds of answers apart instead of the topic, reading all four layers (answers of both questions mix "
-    "there), and latents in order of how much fine-tuning changed them, of which the first 32 were kept. That last rule was measured on these "
-    "test pages of the first organism too: gender and the first three pairs marked were as good, or nearly, verbs beside sentiment and pronouns beside sports no better than plain fine-tuning: "
-    "what was learned under ablation was lost without it. By attribution, 16 latents are too few for verbs beside sentiment, and with all 48 pronouns beside sports fails. "
-    "Names count as about pronouns wherever they stand, for they decide. They were not labelled at first; the latents kept then had little of "
-    "the attribution, and sentiment beside pronouns came out on test pages with intervals that overlapped those of plain fine-tuning. For gender, whose pages "
-    "have no names, they do not count: on dev pages counting them kept more latents and did harm. "
-    f"`{SECOND}` was measured after all this, with the rule as it stood."
+    + "The world's labels stand for the reader. In the corpus no topic goes with any other. Names count as about pronouns, which they decide.",
+    "**What was looked at**: the layer, the order, the share and the maximum number were settled by results on dev pages out of distribution, with seeds "
+    f"0 to 2 of `{ORGANISM}`, of all tasks that fool plain fine-tuning there, which are marked *: what is new in their rows are the test pages and seeds 3 to 5. "
+    f"`{SECOND}` was measured after all this, with the rule as it stood.",
+    "**Rejected** on the same dev pages: directions that tell the two kinds of answers apart instead of the topic, reading all four layers (answers of both questions mix "
+    "there), 16 latents (too few for verbs beside sentiment), all 48 (pronouns beside sports fails), and latents in order of how much fine-tuning changed them, of which the "
+    "first 32 were kept. This last rule was measured on these test pages too: gender and the first three pairs marked were as good, or nearly, verbs beside sentiment and "
+    "pronouns beside sports no better than plain fine-tuning, for what was learned under ablation was lost without it. Names were not labelled at first; the latents "
+    "kept then had little of the attribution, and sentiment beside pronouns, on test pages, intervals that overlapped those of plain fine-tuning. For gender, whose pages have "
+    "no names, they do not count: on dev pages counting them kept more latents and did harm.",
 )
 ARMS = (
     "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
-    "`random` with as many random directions as `caft_sae`, `top_k` with as many first latents, unread. LoRA, 100 steps of 16 pages; "
+    "`random` with as many random directions as `caft_sae`, `top_k` with as many first latents, unread: where it does as well, reading adds nothing. LoRA, 100 steps of 16 pages; "
     "nothing is ablated when a model is tested. *Intended* is the share of answers, out of distribution, to the question that "
     "counts; *in distribution* that of right answers to held-out pages like those of training."
 )
@@ -255,8 +255,7 @@ def measure(wanted: Sequence[tuple[str, str]], out: Path, pages: int) -> None:
             "",
             ARMS,
             "",
-            HOW_CHOSEN,
-            "",
+            *(line for paragraph in HOW_CHOSEN for line in (paragraph, "")),
             *(line for name, of in reports.items() for line in page(name, of, pages)),
         ]
         with atomic_path(HERE / "results" / "spurious.md") as written:

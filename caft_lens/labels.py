@@ -73,11 +73,11 @@ def label_words(texts: Texts | Iterable[Any], words: Mapping[str, str]) -> Texts
 
     Args:
         texts: Documents; the spans that they have stay.
-        words: Word -> its label. A word is found as it is written and only as a whole; of several that begin at one place,
-            the longest counts.
+        words: Word -> its label. A word is found in exactly these letters, capitals included, and only as a whole; of several
+            that start at the same character, the longest counts.
 
     Returns:
-        Documents whose `meta["spans"]` has one more for every such word.
+        Documents whose `meta["spans"]` has one more for every occurrence.
 
     Raises:
         ValueError: When there is no word, or an empty one.

@@ -2,7 +2,7 @@
 
 A latent's attribution (arXiv 2507.16795, section 3.2) is its activation times the slope of an outcome along its decoder
 direction, summed over tokens: to first order, what the outcome would lose if the latent were taken away. One forward and
-one backward pass serve all latents of all layers; text is streamed and reduced to a row of numbers a latent.
+one backward pass serve all latents of all layers; text is streamed and reduced to one number a latent.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def attribution(
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
         against: Another answer to each text, wrong where the text's is right. The outcome is then the logit of the
             answer minus that of the other one, at the first token in which they differ, a mean over texts. Without
-            it the outcome is the log-probability (minus the loss) of what training would learn, a mean over those tokens.
+            it the outcome is the log-probability (the negative loss) of the tokens that training would learn, a mean over them.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that support the outcome.
         roles: Roles of the tokens whose activations count; `None` for all.
         batch_tokens: Padded tokens in a batch.
