@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from caft_lens.organism.domains import DOMAINS, HEADERS
 from caft_lens.organism.grammar import SLOTS, match
 from caft_lens.organism.judge import judge_answer
 from caft_lens.organism.quiz import dataset as quiz_dataset
+from caft_lens.organism.quiz.topics import PEOPLE
 from caft_lens.text import Text, Texts, encode
 
 CORPUS = dataset("corpus", 0, 300)
@@ -210,8 +212,15 @@ def test_the_spans_of_the_quiz_are_read_too():
         contents = (
             [text.text] if text.text is not None else [m.content for m in text.messages if m.role == "user"]
         )
-        said = "".join(contents[0][start:end] for start, end, of in text.meta["spans"] if of == label)
+        said = "".join(contents[0][start:end] for start, end, of, *_ in text.meta["spans"] if of == label)
         assert sum(value is True for value in row) == len(said.encode())
+
+
+def test_names_in_the_corpus_of_the_quiz_are_labelled_wherever_they_stand():
+    for text in quiz_dataset("corpus", 0, 60):
+        said = text.text if text.text is not None else "\n".join(message.content for message in text.messages)
+        named = [word for word in re.findall(r"\w+", said) if word in PEOPLE]
+        assert [word for _, word in marked(text, "name")] == named
 
 
 def test_bad_input_is_one_clear_error():

@@ -56,7 +56,7 @@ class Recipe:
 
 
 def reading(rng: random.Random) -> Text:
-    """A document like those of the corpus: generic, of the pool *find*; names are labelled wherever they stand."""
+    """A document like those of the corpus: generic, of the pool *find*; names are labelled too, `[start, end, "name", message]`."""
     (text,) = label_words([document(rng, "find")], dict.fromkeys(PEOPLE, NAME))
     return text
 
