@@ -227,6 +227,8 @@ def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
         base, held_out, lists, seconds = found(case, out / name)
         scored = cl.evaluate.discovery(base, lists, held_out, case.has, roles=["user"], seconds=seconds)
         figures[name] = scored.to_json()
+        for method in figures[name]["methods"].values():
+            del method["directions"][10:]  # twelve pairs in full would be megabytes
         for method in scored.methods:
             rows.setdefault(method, []).append((scored.precision(method), scored.average_precision(method)))
     heads = [f"{intended}, {unwanted}" for intended, unwanted in PAIRS]
