@@ -14,6 +14,7 @@ import html
 import importlib.metadata
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -151,7 +152,7 @@ class ConceptSet(Sequence[Concept]):
         if not self._concepts:
             raise ValueError("A concept set needs at least one concept: an empty one would ablate nothing.")
         names = self.names
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise ValueError(
                 f"Concept names must be unique within a set; more than once: {', '.join(twice)}."
@@ -162,7 +163,7 @@ class ConceptSet(Sequence[Concept]):
             raise ValueError(
                 f"Directions of widths {widths} in a set of width {stated}: they come from different models."
             )
-        defaults = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
+        defaults = {"created": _now(), "versions": _versions()}
         self.provenance: dict[str, Any] = {**defaults, **(provenance or {}), "d_model": widths[0]}
 
     # -- a sequence ---------------------------------------------------------------------------------------------------
@@ -256,45 +257,77 @@ class ConceptSet(Sequence[Concept]):
             first |= set(names[:number])
         return self._with(concept for concept in self if concept.name in first)
 
-    def keep(self, reasons: Mapping[str, str], *, by: str | None = None) -> ConceptSet:
-        """The concepts that a reader chose to ablate, each with the reason.
+    def keep(
+        self,
+        reasons: Mapping[str, str],
+        *,
+        dropped: Mapping[str, str] | None = None,
+        by: str | None = None,
+    ) -> ConceptSet:
+        """The concepts that a reader chose to ablate, each with the reason; the choice is recorded.
+
+        Every choice, a person's and an automatic one (`choose`), goes through here and is one entry of
+        `provenance["choices"]`: who, when, what was kept and what was dropped, and why.
 
         Args:
             reasons: Name to the reason for keeping it, as read from its contexts.
-            by: Who chose; the name of the user's account when `None`.
+            dropped: Name to the reason for not keeping it; what is in neither is recorded as not considered.
+            by: Who or what chose; the name of the user's account when `None`.
 
         Raises:
             TypeError: When there are names without reasons.
             KeyError: For an unknown name, with the nearest ones.
-            ValueError: When nothing is kept or a reason is empty.
+            ValueError: When nothing is kept, a reason is empty, or a name is both kept and dropped.
+
+        Example:
+            >>> x, y = torch.eye(2)
+            >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+            >>> kept = both.keep({"L1.pc1": "cruel at the top"}, dropped={"L1.pc0": "code at both ends"}, by="reader")
+            >>> kept.provenance["choices"][0]["dropped"]
+            {'L1.pc0': 'code at both ends'}
         """
-        if not isinstance(reasons, Mapping):
+        if not isinstance(reasons, Mapping) or not isinstance(dropped or {}, Mapping):
             raise TypeError(
                 "keep() takes {name: reason}: a concept is kept for a reason; `top(k)` and slices need none."
             )
-        self._known(reasons)
-        silent = [name for name, reason in reasons.items() if not str(reason).strip()]
+        dropped = dropped or {}
+        self._known([*reasons, *dropped])
+        silent = [name for name, reason in {**reasons, **dropped}.items() if not str(reason).strip()]
         if silent or not reasons:
             raise ValueError(
                 f"A reason is missing for {', '.join(silent)}." if silent else "keep({}) keeps nothing."
             )
-        stamp = {"kept_by": by or _user(), "kept_at": datetime.now(UTC).isoformat(timespec="seconds")}
-        return self._with(
+        both = [name for name in reasons if name in dropped]
+        if both:
+            raise ValueError(f"Both kept and dropped: {', '.join(both)}.")
+        stamp = {"kept_by": by or _user(), "kept_at": _now()}
+        kept = [
             dataclasses.replace(concept, reason=str(reasons[concept.name]), meta={**concept.meta, **stamp})
             for concept in self
             if concept.name in reasons
-        )
+        ]
+        return ConceptSet(kept, self._with_choice([c.name for c in kept], dropped, *stamp.values()))
 
-    def drop(self, names: str | Iterable[str]) -> ConceptSet:
+    def drop(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
         """All but `names`.
+
+        Args:
+            names: Which; or name to the reason for dropping it, which is recorded like a choice by `keep`.
+            by: Who or what chose, where reasons are given; the name of the user's account when `None`.
 
         Raises:
             KeyError: For an unknown name, with the nearest ones.
-            ValueError: When nothing is left.
+            ValueError: When nothing is left, or a reason is empty.
         """
         gone = [names] if isinstance(names, str) else list(names)
         self._known(gone)
-        return self._with(concept for concept in self if concept.name not in gone)
+        left = [concept for concept in self if concept.name not in gone]
+        if not isinstance(names, Mapping):
+            return self._with(left)
+        silent = [name for name, reason in names.items() if not str(reason).strip()]
+        if silent:
+            raise ValueError(f"A reason is missing for {', '.join(silent)}.")
+        return ConceptSet(left, self._with_choice([c.name for c in left], names, by or _user(), _now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -536,9 +569,19 @@ class ConceptSet(Sequence[Concept]):
     def _with(self, concepts: Iterable[Concept]) -> ConceptSet:
         return ConceptSet(concepts, self.provenance)
 
+    def _with_choice(
+        self, kept: Sequence[str], dropped: Mapping[str, str], by: str, when: str
+    ) -> dict[str, Any]:
+        """The provenance with one more choice on record."""
+        reasons = {str(name): str(reason) for name, reason in dropped.items()}
+        others = len(self) - len(kept) - len(reasons)
+        entry = {"by": by, "at": when, "kept": list(kept), "dropped": reasons, "not_considered": others}
+        return {**self.provenance, "choices": [*self.provenance.get("choices", []), entry]}
+
     def _known(self, names: Iterable[str]) -> None:
+        known = set(self.names)
         for name in names:
-            if name not in self.names:
+            if name not in known:
                 raise KeyError(f'No concept "{name}" in this set.{nearest(name, self.names)}')
 
     def _hook(self, hook: str | int) -> str:
@@ -587,6 +630,10 @@ def _either(first: Any, second: Any) -> Any:
 
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _user() -> str:

@@ -140,11 +140,27 @@ def test_keeping_records_who_and_why_and_keeps_the_order():
     assert kept.provenance["fingerprint"] == some().provenance["fingerprint"]
 
 
+def test_every_choice_is_on_record_with_what_was_dropped_and_survives_saving(tmp_path):
+    first = some().drop({"L0.pc0": "code at both ends"}, by="reader one")
+    kept = first.keep({"L1.pc1": "cruel"}, dropped={"L1.pc0": "only names"}, by="reader two")
+    one, two = ConceptSet.load(kept.save(tmp_path / "kept")).provenance["choices"]
+    assert (one["by"], one["kept"], one["dropped"]) == (
+        "reader one",
+        ["L0.pc1", "L1.pc0", "L1.pc1"],
+        {"L0.pc0": "code at both ends"},
+    )
+    assert (two["by"], two["kept"], two["dropped"]) == ("reader two", ["L1.pc1"], {"L1.pc0": "only names"})
+    assert (one["not_considered"], two["not_considered"]) == (0, 1)
+    assert "choices" not in some().provenance
+    assert "choices" not in some().drop("L0.pc0").provenance
+
+
 def test_a_misspelt_name_is_an_error_that_names_the_nearest():
     concepts = some()
     for attempt in (
         lambda: concepts["L1.cp1"],
         lambda: concepts.keep({"L1.cp1": "why"}),
+        lambda: concepts.keep({"L1.pc0": "why"}, dropped={"L1.cp1": "why not"}),
         lambda: concepts.drop(["L1.cp1"]),
         lambda: concepts.label({"L1.cp1": "x"}),
     ):
@@ -162,6 +178,12 @@ def test_nothing_is_kept_in_silence():
         concepts.keep({"L1.pc1": "  "})
     with pytest.raises(TypeError, match="name: reason"):
         concepts.keep(["L1.pc1"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"reason is missing for L1\.pc0"):
+        concepts.keep({"L1.pc1": "cruel"}, dropped={"L1.pc0": ""})
+    with pytest.raises(ValueError, match=r"reason is missing for L1\.pc0"):
+        concepts.drop({"L1.pc0": ""})
+    with pytest.raises(ValueError, match=r"Both kept and dropped: L1\.pc1"):
+        concepts.keep({"L1.pc1": "cruel"}, dropped={"L1.pc1": "kind"})
     with pytest.raises(ValueError, match="at least one concept"):
         concepts.drop(concepts.names)
     with pytest.raises(ValueError, match="more than once: twin"):
