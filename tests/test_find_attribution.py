@@ -133,6 +133,45 @@ def test_under_an_ablation_attribution_is_that_of_the_ablated_model(lens: Lens):
     assert [c.score for c in again] != pytest.approx([c.score for c in then], rel=0.02)
 
 
+def test_in_turn_each_round_is_the_first_of_the_model_without_those_taken_before(lens: Lens):
+    saes = [tiny_sae(lens, layer, seed=layer, kind="standard") for layer in (0, 2)]
+    settings = {"against": OTHERS, "progress": False}
+    found = find.attribution(lens, TEXTS, saes, k=5, step=2, **settings)
+    taken: list = []
+    for number, size in enumerate((2, 2, 1)):
+        out = [concept.name for concept in taken]
+        if taken:
+            with ablate(
+                lens, {hook: found.keep(dict.fromkeys(out, "taken")).basis(hook) for hook in found.hooks}
+            ):
+                first = find.attribution(lens, TEXTS, saes, k=size, without=out, **settings)
+        else:
+            first = find.attribution(lens, TEXTS, saes, k=size, **settings)
+        here = [concept for concept in found if concept.meta["round"] == number]
+        assert [concept.name for concept in here] == first.names
+        assert [c.score for c in here] == pytest.approx([c.score for c in first], rel=1e-4, abs=1e-9)
+        taken += here
+    assert [concept.rank for concept in found] == [0, 1, 2, 3, 4] * 2
+    assert found.names != find.attribution(lens, TEXTS, saes, k=5, **settings).names
+    assert not any(point.fwd_hooks for point in lens.hook_dict.values())
+
+
+def test_latents_that_are_left_out_leave_their_places_to_the_next(lens: Lens):
+    sae = tiny_sae(lens)
+    every = find.attribution(lens, TEXTS, sae, k=None, progress=False).names
+    fewer = find.attribution(lens, TEXTS, sae, k=3, without=[every[0], every[2]], progress=False)
+    assert fewer.names == [every[1], *every[3:5]]
+    in_turn = find.attribution(lens, TEXTS, sae, k=4, step=2, without=every[:2], progress=False)
+    assert in_turn.names[:2] == every[2:4]
+    with pytest.raises(KeyError, match=r"L1\.latnet3.*Did you mean"):
+        find.attribution(lens, TEXTS, sae, without=["L1.latnet3"], progress=False)
+    with pytest.raises(TypeError, match="collection of names"):
+        find.attribution(lens, TEXTS, sae, without="L1.latent3", progress=False)
+    for k, step in ((None, 2), (4, 0)):
+        with pytest.raises(ValueError, match="give both"):
+            find.attribution(lens, TEXTS, sae, k=k, step=step, progress=False)
+
+
 def test_layers_together_and_batches_of_any_size_give_what_each_gives_alone(lens: Lens):
     saes = [tiny_sae(lens, layer, seed=layer) for layer in (0, 2)]
     together = find.attribution(lens, TEXTS, saes, against=OTHERS, k=5, progress=False)

@@ -7,15 +7,21 @@ one backward pass serve all latents of all layers; text is streamed and reduced 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from caft_lens.ablation import ablate
 from caft_lens.activations import provenance
 from caft_lens.architectures import evaluating
-from caft_lens.concepts import ConceptSet
+from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.find.pca import prefix
 from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
 from caft_lens.saes import latents_of
 from caft_lens.text import Batch, Texts, batches, encoded
@@ -38,6 +44,8 @@ def attribution(
     *,
     against: Sequence[str] | None = None,
     k: int | None = 20,
+    step: int | None = None,
+    without: Collection[str] = (),
     roles: Sequence[str] | None = None,
     batch_tokens: int = 8192,
     max_length: int | None = None,
@@ -46,8 +54,11 @@ def attribution(
     """The `k` latents at every SAE's hook point that most support what a model answers.
 
     Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that is
-    right because of it: training data, or questions on the concept with their answers. Hooks that are attached act: under
-    an ablation of the first latents, attribution says which others take over.
+    right because of it: training data, or questions on the concept with their answers. Hooks that are attached act.
+
+    A concept that many latents carry is over-determined: without the first of them others take over, which attribution on
+    the whole model does not show. With `step`, they are found in turn: the first `step` latents, then the next with those
+    ablated, and so on.
 
     Args:
         lens: The model, as a rule the base.
@@ -57,36 +68,129 @@ def attribution(
             answer minus that of the other one, at the first token in which they differ, a mean over texts. Without
             it the outcome is the log-probability (the negative loss) of the tokens that training would learn, a mean over them.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that support the outcome.
+        step: How many latents to take at each hook point before the others are ranked anew with all of these ablated: a pass over
+            the text for each. `None` ranks once.
+        without: Names of latents to leave out, such as those that a reader finds to be about something else.
         roles: Roles of the tokens whose activations count; `None` for all.
         batch_tokens: Padded tokens in a batch.
         max_length: Cut documents after this many tokens.
         progress: Whether to show a bar.
 
     Returns:
-        Concepts in order of their attribution, in logits or in nats, hook point by hook point.
+        Concepts in order of their attribution, in logits or in nats, hook point by hook point; with `step`, in the order in
+        which they were taken, each with its attribution then and the number of its `round` in its `meta`.
 
     Raises:
+        KeyError: For a name in `without` that is no latent of these SAEs, with the nearest.
         ValueError: When an SAE does not fit, two share a hook point, `against` does not fit the texts, there is nothing to
-            learn in them, or fewer than `k` latents support the outcome.
+            learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
 
     Example:
         >>> cl.find.attribution(base, questions, cl.load_sae("pocket-quiz", layer=0), against=wrong)  # doctest: +SKIP
     """
     if k is not None and k < 1:
         raise ValueError(f"find.attribution(k={k}): expected at least 1 latent.")
+    if step is not None and (k is None or step < 1):
+        raise ValueError(
+            f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give both, from 1."
+        )
     at = saes_by_hook(saes, lens)
+    allowed = _allowed(at, without)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
-    tokenizer = lens.need_tokenizer()
-    contrasts = None if against is None else _contrasts(tokenizer, texts, against, max_length)
-    effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in at.items()}
+    contrasts = None if against is None else _contrasts(lens.need_tokenizer(), texts, against, max_length)
+    outcome = "loss" if against is None else "difference"
+
+    def ranked(number: int | None, title: str) -> tuple[list[Concept], int]:
+        packed = batches(
+            lens.need_tokenizer(),
+            texts,
+            batch_tokens=batch_tokens,
+            max_length=max_length,
+            progress=title if progress else None,
+        )
+        effects, tokens = _effects(lens, packed, at, contrasts, roles)
+        found = [
+            concept
+            for hook, one in at.items()
+            for concept in first_latents(
+                one,
+                effects[hook].where(allowed[hook], 0),
+                number,
+                score_name=OUTCOMES[outcome],
+                did="the outcome is supported by",
+                otherwise="Are the answers right?",
+                meta={},
+            )
+        ]
+        return found, tokens
+
+    if k is None or step is None:
+        concepts, tokens = ranked(k, "attribution")
+    else:
+        rounds = math.ceil(k / step)
+        concepts = []
+        for number in range(rounds):
+            taken = min(step, k - number * step)
+            with ablate(lens, _bases(concepts)) if concepts else nullcontext():
+                found, tokens = ranked(taken, f"attribution {number + 1}/{rounds}")
+            for concept in found:
+                allowed[concept.hook][concept.meta["latent"]] = False
+            concepts += [dataclasses.replace(c, meta={**c.meta, "round": number}) for c in found]
+        concepts = _in_turn(concepts, at)
+    about = {
+        **provenance(lens, texts, roles),
+        "tokens": tokens,
+        "method": OUTCOMES[outcome] + (f", {step} at a time" if step else ""),
+        "k": k,
+        "saes": sae_records(at),
+    }
+    return ConceptSet(concepts, about)
+
+
+def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Tensor]:
+    """Of every hook point, which latents may be found, bool `[d_sae]`."""
+    if isinstance(without, str):
+        raise TypeError(f'without="{without}": give a collection of names, such as ["{without}"].')
+    allowed = {hook: torch.ones(one.cfg.d_sae, dtype=torch.bool) for hook, one in saes.items()}
+    places = {
+        f"{prefix(hook)}.latent{latent}": (hook, latent)
+        for hook, one in saes.items()
+        for latent in range(one.cfg.d_sae if without else 0)
+    }
+    for name in without:
+        if name not in places:
+            raise KeyError(f'without: no latent "{name}" in these SAEs.{nearest(name, places)}')
+        hook, latent = places[name]
+        allowed[hook][latent] = False
+    return allowed
+
+
+def _bases(concepts: Sequence[Concept]) -> dict[int | str, Tensor]:
+    """What to ablate: an orthonormal basis at each hook point."""
+    bases: dict[int | str, Tensor] = {}
+    bases.update(ConceptSet(concepts).bases())
+    return bases
+
+
+def _in_turn(concepts: Sequence[Concept], saes: Mapping[str, SAE]) -> list[Concept]:
+    """Hook point by hook point, ranked in the order in which they were taken."""
+    return [
+        dataclasses.replace(concept, rank=rank)
+        for hook in saes
+        for rank, concept in enumerate(concept for concept in concepts if concept.hook == hook)
+    ]
+
+
+def _effects(
+    lens: Lens,
+    packed: Iterable[Batch],
+    saes: Mapping[str, SAE],
+    contrasts: Tensor | None,
+    roles: Sequence[str] | None,
+) -> tuple[dict[str, Tensor], int]:
+    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; and how many tokens it is from."""
+    effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in saes.items()}
     outcomes = tokens = 0
-    packed = batches(
-        tokenizer,
-        texts,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress="attribution" if progress else None,
-    )
     with evaluating(lens.model):
         for batch in packed:
             rows, before, better, worse = _places(batch, contrasts)
@@ -94,37 +198,16 @@ def attribution(
                 continue
             where = batch.mask(roles)
             outcomes, tokens = outcomes + len(rows), tokens + int(where.sum())
-            for hook, (acts, slopes) in _slopes(lens, batch, at, rows, before, better, worse).items():
+            for hook, (acts, slopes) in _slopes(lens, batch, saes, rows, before, better, worse).items():
                 chosen = where.to(acts.device)
-                _add_effects(effects[hook], at[hook], acts[chosen], slopes[chosen])
+                _add_effects(effects[hook], saes[hook], acts[chosen], slopes[chosen])
     if outcomes == 0:
         raise ValueError(
             "Nothing to attribute: no text has an answer, or any text that training would learn."
         )
     if tokens == 0:
         raise ValueError(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
-    outcome = "loss" if against is None else "difference"
-    concepts = [
-        concept
-        for hook, one in at.items()
-        for concept in first_latents(
-            one,
-            effects[hook] / outcomes,
-            k,
-            score_name=OUTCOMES[outcome],
-            did="the outcome is supported by",
-            otherwise="Are the answers right?",
-            meta={},
-        )
-    ]
-    about = {
-        **provenance(lens, texts, roles),
-        "tokens": tokens,
-        "method": OUTCOMES[outcome],
-        "k": k,
-        "saes": sae_records(at),
-    }
-    return ConceptSet(concepts, about)
+    return {hook: total / outcomes for hook, total in effects.items()}, tokens
 
 
 def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length: int | None) -> Tensor:
