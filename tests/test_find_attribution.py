@@ -159,7 +159,8 @@ def test_in_turn_each_round_is_the_first_of_the_model_without_those_taken_before
 def test_latents_that_are_left_out_leave_their_places_to_the_next(lens: Lens):
     sae = tiny_sae(lens)
     every = find.attribution(lens, TEXTS, sae, k=None, progress=False).names
-    fewer = find.attribution(lens, TEXTS, sae, k=3, without=[every[0], every[2]], progress=False)
+    left_out = np.array([every[0], every[2]])
+    fewer = find.attribution(lens, TEXTS, sae, k=3, without=left_out, progress=False)
     assert fewer.names == [every[1], *every[3:5]]
     in_turn = find.attribution(lens, TEXTS, sae, k=4, step=2, without=every[:2], progress=False)
     assert in_turn.names[:2] == every[2:4]

@@ -151,13 +151,14 @@ def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Ten
     """Of every hook point, which latents may be found, bool `[d_sae]`."""
     if isinstance(without, str):
         raise TypeError(f'without="{without}": give a collection of names, such as ["{without}"].')
+    names = list(without)
     allowed = {hook: torch.ones(one.cfg.d_sae, dtype=torch.bool) for hook, one in saes.items()}
     places = {
         f"{prefix(hook)}.latent{latent}": (hook, latent)
         for hook, one in saes.items()
-        for latent in range(one.cfg.d_sae if without else 0)
+        for latent in range(one.cfg.d_sae if names else 0)
     }
-    for name in without:
+    for name in names:
         if name not in places:
             raise KeyError(f'without: no latent "{name}" in these SAEs.{nearest(name, places)}')
         hook, latent = places[name]
