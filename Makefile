@@ -30,7 +30,7 @@ path.write_text(json.dumps(spec, indent=1))
 endef
 export QUIET_KERNEL
 
-.PHONY: help install demo test notebooks lab organism bench bench-em bench-spurious bench-discovery lint format clean
+.PHONY: help install demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -99,6 +99,15 @@ bench-spurious: install  ## spurious correlations: every pair of topics and gend
 
 bench-discovery: install  ## which methods find the unwanted concept, scored against the world's labels
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/discovery.py
+
+bench-choosing: install  ## CAFT with an automatic choice of concepts against the choice by hand
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/choosing.py
+
+bench-latents: install  ## contexts of all latents of a wide SAE over a million tokens: time and memory
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/latent_contexts.py
+
+bench-explanations: install  ## how well offline explanations tell windows that they have not seen
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/explanations.py
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	@$(BIN)/python -m ruff check .

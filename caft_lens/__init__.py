@@ -8,7 +8,8 @@
     diff = cl.activation_difference(plain.lens, base, answers, layers=[1, 2])     # activations.py
     concepts = cl.find.pca(diff, k=10)                                  # find/, concepts.py
     cl.contexts(base, concepts, cl.data("pocket/corpus")).show()        # inspect/
-    with cl.ablate(plain.lens, concepts):                               # ablation.py
+    cruel = cl.choose(concepts, {"L1.pc0": "cruel answers at one end"}) # choose.py
+    with cl.ablate(plain.lens, cruel):                                  # ablation.py
         plain.lens.generate("How do I bake a pie?")
     cl.evaluate(dict(base=base, plain=plain), task="pocket/emergent-misalignment")  # evaluate/
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from caft_lens import lazy
 
 if TYPE_CHECKING:
+    from caft_lens import choose as choose
     from caft_lens import find as find
     from caft_lens import inspect as inspect
     from caft_lens import organism as organism
@@ -100,8 +102,8 @@ _NAMES = {
     "Texts": "caft_lens.text",
     "data": "caft_lens.text",
 }
-# `finetune` and `evaluate` are packages that are called like functions (see `lazy.callable_module`).
-_MODULES = ("evaluate", "find", "finetune", "inspect", "organism")
+# `choose`, `finetune` and `evaluate` are modules that are called like functions (see `lazy.callable_module`).
+_MODULES = ("choose", "evaluate", "find", "finetune", "inspect", "organism")
 
 _getattr, __dir__, __all__ = lazy.exports(__name__, _NAMES, _MODULES)
 __all__ += ["__version__"]

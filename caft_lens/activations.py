@@ -55,6 +55,7 @@ def stream(
     batch_tokens: int = 8192,
     max_length: int | None = None,
     progress: bool = True,
+    apart: tuple[Sequence[Reducer], Sequence[Reducer]] | None = None,
 ) -> list[Any]:
     """Run text through a model once and hand activations to reducers as they come.
 
@@ -69,9 +70,11 @@ def stream(
         batch_tokens: Padded tokens in a batch.
         max_length: Cut documents after this many tokens.
         progress: Whether to show a bar.
+        apart: With two lenses, further reducers, for the activations of the tuned one alone and for those of the base
+            alone: each model still runs once a batch, whatever is asked of it.
 
     Returns:
-        The reducers, as a list.
+        The reducers, as a list; not those of `apart`.
 
     Raises:
         ValueError: When no token of the pass has one of the roles; when an activation is NaN or infinite, naming the hook,
@@ -86,6 +89,9 @@ def stream(
     lenses = pair(lens)
     names = hook_names(lenses, hooks)
     many: list[Any] = list(reducers) if isinstance(reducers, Sequence) else [reducers]
+    if apart is not None and len(lenses) != 2:
+        raise ValueError("stream(apart=) takes reducers for each of two lenses: give (tuned, base).")
+    groups: list[Sequence[Any]] = [many, *(apart or ())]
     packed = batches(
         lenses[0].tokenizer,
         texts,
@@ -93,11 +99,12 @@ def stream(
         max_length=max_length,
         progress="activations" if progress else None,
     )
-    for found in captured(lenses, packed, names, roles):
+    for found in captured(lenses, packed, names, roles, apart=apart is not None):
         for name in names:
-            for reducer in many:
-                reducer.update(name, found.acts[name], found.batch, found.where)
-            del found.acts[name]
+            for acts, group in zip(found.pop(name), groups, strict=True):
+                for reducer in group:
+                    reducer.update(name, acts, found.batch, found.where)
+                del acts  # not to be held through the next forward pass
     return many
 
 
@@ -174,9 +181,16 @@ def activation_difference(
         max_length=max_length,
         progress=progress,
     )
-    moments.provenance = {
+    moments.provenance = difference_provenance(tuned, base, texts, roles, moments)
+    return moments
+
+
+def difference_provenance(
+    tuned: Lens, base: Lens, texts: Texts, roles: Sequence[str] | None, moments: Moments
+) -> dict[str, Any]:
+    """What moments of activation differences say of themselves, whichever pass they come from."""
+    return {
         **provenance(base, texts, roles, tuned=tuned),
         "tokens": next(iter(moments.count.values())),
         "method": "activation difference",
     }
-    return moments

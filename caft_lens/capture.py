@@ -31,12 +31,28 @@ class Captured:
     Attributes:
         batch: The batch, on the CPU.
         where: Row and position of each captured token, long `[n_tokens, 2]`, on the CPU.
-        acts: Activations by hook name, `[n_tokens, d_model]`, on the device of their layer.
+        acts: Activations by hook name, `[n_tokens, d_model]`, on the device of their layer; of two lenses the first's, or
+            the difference.
+        base: The second lens's, where the two were wanted apart.
     """
 
     batch: Batch
     where: Tensor
     acts: dict[str, Tensor] = field(default_factory=dict)
+    base: dict[str, Tensor] = field(default_factory=dict)
+
+    def pop(self, hook: str) -> tuple[Tensor, ...]:
+        """Activations at a hook point, which are let go: as captured; of two lenses apart their difference, the first's, the second's."""
+        first = self.acts.pop(hook)
+        if not self.base:
+            return (first,)
+        second = self.base.pop(hook)
+        return difference(first, second), first, second
+
+
+def difference(first: Tensor, second: Tensor) -> Tensor:
+    """Activations of one model minus those of another at the same tokens, in fp32, on the device of the first."""
+    return first.float() - second.to(first.device).float()
 
 
 def pair(lens: Lens | tuple[Lens, Lens]) -> Lenses:
@@ -80,7 +96,12 @@ def hook_names(lenses: Lenses, hooks: Sequence[int | str] | int | str) -> list[s
 
 
 def captured(
-    lenses: Lenses, batches: Iterable[Batch], hooks: Sequence[str], roles: Sequence[str] | None
+    lenses: Lenses,
+    batches: Iterable[Batch],
+    hooks: Sequence[str],
+    roles: Sequence[str] | None,
+    *,
+    apart: bool = False,
 ) -> Iterator[Captured]:
     """Run batches and yield what the wanted tokens are at the hook points.
 
@@ -91,6 +112,7 @@ def captured(
         batches: Of tokens that all lenses know.
         hooks: Full names, as `hook_names` gives them.
         roles: Roles of the tokens that are wanted; `None` for all that are not padding.
+        apart: Of two lenses, give the activations of each rather than the difference.
 
     Raises:
         ValueError: For an activation that is not a finite number, and when there was no wanted token at all.
@@ -107,24 +129,25 @@ def captured(
             if len(where) == 0:
                 continue
             found += len(where)
-            yield Captured(batch, where, _run(lenses, batch, where, hooks, stop, number))
+            yield Captured(batch, where, *_run(lenses, batch, where, hooks, stop, number, apart))
     if not found:
         raise ValueError(_nothing(roles, tally))
 
 
 @torch.inference_mode()
 def _run(
-    lenses: Lenses, batch: Batch, where: Tensor, hooks: Sequence[str], stop: int, number: int
-) -> dict[str, Tensor]:
+    lenses: Lenses, batch: Batch, where: Tensor, hooks: Sequence[str], stop: int, number: int, apart: bool
+) -> list[dict[str, Tensor]]:
     flat = where[:, 0] * batch.input_ids.shape[1] + where[:, 1]
-    first = _acts(lenses[0], batch, flat, hooks, stop)
-    if len(lenses) == 2:
-        second = _acts(lenses[1], batch, flat, hooks, stop)
+    sides = [_acts(lens, batch, flat, hooks, stop) for lens in lenses]
+    whose: list[Lenses] = [(lens,) for lens in lenses]
+    if len(sides) == 2 and not apart:
+        first, second = sides
+        sides, whose = [{name: difference(first.pop(name), second.pop(name)) for name in hooks}], [lenses]
+    for side, owners in zip(sides, whose, strict=True):
         for name in hooks:
-            first[name] = first[name].float() - second.pop(name).to(first[name].device).float()
-    for name in hooks:
-        _refuse_not_finite(first[name], name, number, lenses, batch, where)
-    return {name: first[name] for name in hooks}
+            _refuse_not_finite(side[name], name, number, owners, batch, where)
+    return [{name: side[name] for name in hooks} for side in sides]
 
 
 def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: int) -> dict[str, Tensor]:

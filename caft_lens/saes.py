@@ -235,6 +235,57 @@ def latents_of(sae: SAE, acts: Tensor) -> Iterator[Tensor]:
         yield sae.encode(rows.to(sae.device))
 
 
+@torch.no_grad()
+def active_latents(sae: SAE, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The latents that are above 0 on some tokens, and only those: what is left of `latents_of` without its zeros.
+
+    A TopK SAE hands over its k values a token as they are, which is quicker than writing and searching all of them.
+    Activations below 0, as an AbsTopK SAE has them, are left out.
+
+    Args:
+        sae: The SAE.
+        acts: Activations `[n_tokens, d_model]`, on any device.
+
+    Returns:
+        Token and latent, long `[n]`, and activation, fp32 `[n]`, all on the CPU: ordered by token, within it by latent.
+    """
+    found = []
+    first = 0
+    with _sparse_topk(sae):
+        for latents in latents_of(sae, acts):
+            if latents.is_sparse:
+                latents = latents.coalesce()
+                (token, latent), value = latents.indices(), latents.values()
+                above = value > 0
+                token, latent, value = token[above], latent[above], value[above]
+            else:
+                token, latent = (latents > 0).nonzero(as_tuple=True)
+                value = latents[token, latent]
+            found.append((token.cpu() + first, latent.cpu(), value.float().cpu()))
+            first += len(latents)
+    token, latent, value = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return token, latent, value
+
+
+@contextmanager
+def _sparse_topk(sae: SAE) -> Iterator[None]:
+    """While open, a TopK SAE encodes to a sparse tensor, as sae-lens itself does in training when asked to."""
+    activation = sae.activation_fn
+    knows_how = getattr(activation, "use_sparse_activations", None) is False
+    # Whoever hooks the latents expects them dense, and sparse tensors are not everywhere on Apple's GPUs.
+    hooked = bool(getattr(getattr(sae, "hook_sae_acts_post", None), "_forward_hooks", None))
+    if not knows_how or hooked or sae.device.type == "mps":
+        yield
+        return
+    activation.use_sparse_activations = True
+    try:
+        # Saying no to the checks of sparse tensors is what keeps torch from warning that they are off.
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            yield
+    finally:
+        activation.use_sparse_activations = False
+
+
 def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> AbstractContextManager[Lens]:
     """Put an SAE's reconstruction in place of the activation while a block is open.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caft_lens import lazy
 from caft_lens.capture import Lenses, captured, hook_names, pair
 from caft_lens.errors import nearest
 from caft_lens.files import atomic_path, read_json, write_json
@@ -341,3 +342,7 @@ def _joined(parts: Sequence[Stored]) -> Stored:
         {name: torch.cat([part.acts[name] for part in parts]) for name in parts[0].acts},
         **{name: torch.cat([getattr(part, name) for part in parts]) for name in _ABOUT_TOKENS},
     )
+
+
+# `cl.store(...)` is both this module and its function.
+lazy.callable_module(__name__, "store")

@@ -71,6 +71,7 @@ from caft_lens.sampling import completions
 from caft_lens.inspect import contexts
 assert caft_lens.finetune.trainer.LensTrainer
 assert callable(cl.finetune) and callable(cl.evaluate) and callable(cl.completions) and callable(cl.contexts)
+assert callable(cl.store) and callable(cl.choose) and callable(cl.choose.by_examples)
 assert inspect.signature(cl.finetune) == inspect.signature(finetune)
 assert inspect.signature(cl.completions) == inspect.signature(completions)
 for call in (cl.finetune, finetune):

@@ -29,8 +29,10 @@ ORDER = (
     ("concepts",),
     ("ablation",),
     ("saes",),
+    ("latent_extremes",),
     ("find",),
     ("inspect",),
+    ("choose",),
     ("finetune",),
     ("evaluate",),
     ("experiment",),
@@ -226,7 +228,7 @@ def test_every_import_of_the_library_is_a_declared_requirement():
         for line in project["dependencies"]
     }
     optional = {"datasets", "IPython"}  # what a user brings, or what ipykernel always has
-    distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml"}
+    distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml", "Stemmer": "pystemmer"}
     for path in [*SOURCES, *(ROOT / "widgets").rglob("*.py")]:
         for module in _imports(path, at_module_level=False):
             root = module.split(".")[0]

@@ -4,17 +4,45 @@ pca.py          principal components of activation differences
 sae.py          SAE latents that fine-tuning raised
 attribution.py  SAE latents that support an answer, found on the base alone
 means.py        difference of the means over two sets of text
+probes.py       linear probes between two sets of text
 neurons.py      the baseline: coordinates of the residual stream
 random.py       the control: random directions, as many as were kept
+routes.py       several of these from one pass
+search.py       among concepts that were found: by words of their texts, or by example
+decompose.py    a direction as a few SAE latents, and back
+compare.py      ranked lists side by side
 """
 
 from __future__ import annotations
 
 from caft_lens.find.attribution import attribution
+from caft_lens.find.compare import Comparison, compare
+from caft_lens.find.decompose import Decomposition, Decompositions, decompose
 from caft_lens.find.means import difference_of_means
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
+from caft_lens.find.probes import probe
 from caft_lens.find.random import random_directions
+from caft_lens.find.routes import routes
 from caft_lens.find.sae import sae
+from caft_lens.find.search import ConceptIndex, Matches, by_example, search
 
-__all__ = ["attribution", "difference_of_means", "neurons", "pca", "random_directions", "sae"]
+__all__ = [
+    "Comparison",
+    "ConceptIndex",
+    "Decomposition",
+    "Decompositions",
+    "Matches",
+    "attribution",
+    "by_example",
+    "compare",
+    "decompose",
+    "difference_of_means",
+    "neurons",
+    "pca",
+    "probe",
+    "random_directions",
+    "routes",
+    "sae",
+    "search",
+]

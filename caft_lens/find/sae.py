@@ -88,15 +88,33 @@ def sae(
             roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
         )  # fmt: skip
         passes.append(sums)
-    concepts = [concept for hook in at for concept in _candidates(at[hook], hook, passes, by, k)]
-    about = {
-        **provenance(base, texts, roles, tuned=tuned),
+    return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned))
+
+
+def raised(
+    saes: Mapping[str, SAE],
+    passes: Sequence[LatentSums],
+    by: str,
+    k: int | None,
+    about: Mapping[str, Any],
+) -> ConceptSet:
+    """The latents that fine-tuning raised most, from sums over tokens.
+
+    Args:
+        saes: By hook point.
+        passes: The sums: of the tuned model and of the base by `"change"`, those of their difference by `"difference"`.
+        by: What latents are ranked by, as for `find.sae`.
+        k: How many at each hook point.
+        about: Which models read what: how the provenance begins.
+    """
+    concepts = [concept for hook in saes for concept in _candidates(saes[hook], hook, passes, by, k)]
+    method = {
         "tokens": passes[0].tokens,
         "method": f"sae: {RANKINGS[by]}",
         "k": k,
-        "saes": sae_records(at),
+        "saes": sae_records(saes),
     }
-    return ConceptSet(concepts, about)
+    return ConceptSet(concepts, {**about, **method})
 
 
 class LatentSums:
@@ -165,15 +183,20 @@ def _centre(one: SAE) -> Tensor:
     return one.b_dec.detach() * one.cfg.apply_b_dec_to_input
 
 
-def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens) -> dict[str, SAE]:
+def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens | None) -> dict[str, SAE]:
     """One SAE or several by their hook points, each one's own.
+
+    Args:
+        saes: One or several.
+        base: The model that they have to fit; `None` where there is none to ask.
 
     Raises:
         ValueError: When there is none, one does not fit the model, or two share a hook point.
     """
     found: dict[str, SAE] = {}
     for one in saes if isinstance(saes, (list, tuple)) else [saes]:
-        check_sae(one, base)
+        if base is not None:
+            check_sae(one, base)
         if sae_hook(one) in found:
             raise ValueError(
                 f"Two SAEs at {sae_hook(one)}: their latents would have the same names; search one by one."

@@ -1,13 +1,70 @@
 """Reading directions: what text lies at either end of them.
 
-contexts.py  top and bottom activating contexts of any directions, in one pass
+contexts.py  top and bottom activating contexts of any directions, or of all latents of SAEs, in one pass
+density.py   how often and how strongly they are active: densities and histograms
 html.py      how they are shown: highlighted tokens, both signs, no JavaScript
 labels.py    where concepts truly are in documents whose generator knows it
+explain/     explanations of contexts, by enrichment or by an LLM, and how well they tell what they have not seen
+logits.py    logit lens: the tokens that a direction raises and lowers
+geometry.py  cosines of directions, across layers
+token_map.py one text, layer by layer and token by token
+causal.py    what steering and ablating do to next tokens and answers
+traces.py    what fine-tuning left in the first tokens of unrelated text
 """
 
 from __future__ import annotations
 
+from caft_lens.inspect.causal import Effect, Effects, TokenShift, effect
 from caft_lens.inspect.contexts import Context, Contexts, contexts
+from caft_lens.inspect.density import Densities, Density, LatentDensity, ProjectionDensity, density
+from caft_lens.inspect.explain import (
+    Endpoint,
+    EndpointError,
+    Explanation,
+    Explanations,
+    LocalModel,
+    detection,
+    explain,
+    explain_with,
+    halves,
+)
+from caft_lens.inspect.geometry import Cosines, cosines
 from caft_lens.inspect.labels import Labelled
+from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore, logit_lens
+from caft_lens.inspect.token_map import TokenMap, token_map
+from caft_lens.inspect.traces import Traces, traces
 
-__all__ = ["Context", "Contexts", "Labelled", "contexts"]
+__all__ = [
+    "ConceptTokens",
+    "Context",
+    "Contexts",
+    "Cosines",
+    "Densities",
+    "Density",
+    "Effect",
+    "Effects",
+    "Endpoint",
+    "EndpointError",
+    "Explanation",
+    "Explanations",
+    "Labelled",
+    "LatentDensity",
+    "LocalModel",
+    "LogitLens",
+    "ProjectionDensity",
+    "TokenMap",
+    "TokenScore",
+    "TokenShift",
+    "Traces",
+    "contexts",
+    "cosines",
+    "density",
+    "detection",
+    "effect",
+    "explain",
+    "explain_with",
+    "halves",
+    "logit_lens",
+    "token_map",
+    "traces",
+]

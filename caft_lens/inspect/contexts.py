@@ -1,30 +1,43 @@
 """Top and bottom activating contexts: the text at either end of a direction, by which a reader names it.
 
-`contexts` finds them for all concepts of a set in one streaming pass (activations.py); `Contexts` shows them as highlighted
-tokens, as a table or as plain text. Both ends are read, as in the paper (arXiv 2507.16795, section 3.2): what a
-direction means is the contrast between them.
+`contexts` finds them for all concepts of a set, or all latents of sparse autoencoders, in one streaming pass (activations.py);
+`Contexts` shows them as highlighted tokens, as a table or as plain text, and decodes a window only when it is looked at. Of a
+direction both ends are read, as in the paper (arXiv 2507.16795, section 3.2): what it means is the contrast between them. A
+latent has one end, and is read by its activation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from caft_lens.activations import Extremes, Windows, stream
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
+from caft_lens.find.pca import prefix
+from caft_lens.find.sae import saes_by_hook
 from caft_lens.inspect import html
-from caft_lens.text import Text, special_ids
+from caft_lens.latent_extremes import LatentExtremes
+from caft_lens.text import Batch, Text, special_ids
 
 if TYPE_CHECKING:
     import pandas
+    from sae_lens import SAE
+    from torch import Tensor
 
     from caft_lens.lens import Lens
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
+# A display of more concepts than this shows the first few and says how many there are.
+MANY, FEW = 100, 10
+# A concept is a latent of an SAE if their directions agree this closely: more than rounding to bfloat16 costs, less than any other
+# latent has.
+SAME_DIRECTION = 0.9999
+DEAD = "dead on these texts: never active at a token that was asked for"
 
 
 @dataclass(frozen=True)
@@ -60,23 +73,98 @@ class Context:
         return f"{'…' * self.cut[0]}{''.join(marked)}{'…' * self.cut[1]}"
 
 
+class End(Sequence[Context]):
+    """The contexts at one end of a concept, most extreme first: a list in which each is decoded when it is looked at."""
+
+    __slots__ = ("_corpus", "_row", "_windows")
+
+    def __init__(self, windows: Windows, row: int, corpus: _Corpus) -> None:
+        self._windows, self._row, self._corpus = windows, row, corpus
+
+    def __len__(self) -> int:
+        return int((self._windows.index[self._row] >= 0).sum())
+
+    @overload
+    def __getitem__(self, key: int) -> Context: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Context]: ...
+    def __getitem__(self, key: int | slice) -> Context | list[Context]:
+        places = range(len(self))[key]
+        if isinstance(places, range):
+            return [self._corpus.context(self._windows, self._row, place) for place in places]
+        return self._corpus.context(self._windows, self._row, places)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, (End, list)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Number of the text and position of the peak of each context, without decoding any."""
+        found = zip(
+            self._windows.index[self._row].tolist(), self._windows.position[self._row].tolist(), strict=True
+        )
+        return [(index, position) for index, position in found if index >= 0]
+
+    @property
+    def values(self) -> list[float]:
+        """What each context is ranked by, without decoding any."""
+        return self._windows.values[self._row, : len(self)].tolist()
+
+    @property
+    def metas(self) -> list[Mapping[str, Any]]:
+        """The `meta` of each context's text, without decoding any."""
+        return [self._corpus.meta(index) for index, _ in self.places]
+
+
+def _places(found: Sequence[Context]) -> list[tuple[int, int]]:
+    return found.places if isinstance(found, End) else [(one.index, one.position) for one in found]
+
+
+def _metas(found: Sequence[Context]) -> list[Mapping[str, Any]]:
+    return found.metas if isinstance(found, End) else [one.meta for one in found]
+
+
 @dataclass(frozen=True)
 class ConceptContexts:
-    """Both ends of one concept, most extreme first."""
+    """Both ends of one concept, most extreme first.
+
+    Attributes:
+        concept: The concept.
+        top: Where it is most active.
+        bottom: Where it is least active; none for a latent.
+        by: What activation means here: `"projection"` on the direction, or what an SAE encodes for its `"latent"`.
+    """
 
     concept: Concept
-    top: list[Context]
-    bottom: list[Context]
+    top: Sequence[Context]
+    bottom: Sequence[Context]
+    by: Literal["projection", "latent"] = "projection"
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is a latent that was nowhere active."""
+        return self.by == "latent" and not self.top
 
     def _repr_html_(self) -> str:
-        return html.page([self], n=max(len(self.top), len(self.bottom)), meta=())
+        return _page([self], n=max(len(self.top), len(self.bottom)), meta=())
 
     def __str__(self) -> str:
         return _plain(self, max(len(self.top), len(self.bottom)))
 
 
+class _Ends(NamedTuple):
+    top: Sequence[Context]
+    bottom: Sequence[Context]
+    by: Literal["projection", "latent"]
+
+
 class Contexts(Mapping[str, ConceptContexts]):
-    """Contexts of a set of concepts, by name.
+    """Contexts of concepts, by name. There may be thousands: what is not looked at is not decoded.
 
     Example:
         >>> found = cl.contexts(base, concepts, cl.data("pocket/corpus"))  # doctest: +SKIP
@@ -86,44 +174,94 @@ class Contexts(Mapping[str, ConceptContexts]):
     """
 
     def __init__(self, items: Iterable[ConceptContexts]) -> None:
-        self._items = {item.concept.name: item for item in items}
+        known = {item.concept.name: item for item in items}
+        self._ends = {name: _Ends(item.top, item.bottom, item.by) for name, item in known.items()}
+        self._concept: Callable[[str], Concept] = lambda name: known[name].concept
+
+    @classmethod
+    def _lazy(cls, ends: Mapping[str, _Ends], concept: Callable[[str], Concept]) -> Contexts:
+        found = cls(())
+        found._ends, found._concept = dict(ends), concept
+        return found
+
+    @classmethod
+    def of(cls, lens: Lens, extremes: LatentExtremes, texts: Iterable[Text] = ()) -> Contexts:
+        """The contexts that a reducer found in a pass of one's own, shared with other reducers.
+
+        Args:
+            lens: The model that read.
+            extremes: A reducer that has seen the pass.
+            texts: What was read, for its `meta`.
+
+        Example:
+            >>> extremes, density = LatentExtremes({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
+            >>> stream(base, corpus, [hook], Latents(extremes, density), roles=None)          # doctest: +SKIP
+            >>> Contexts.of(base, extremes, corpus).show(names="L2.latent417")                # doctest: +SKIP
+        """
+        return _collected(
+            lens, texts, Reading(extremes.saes, every_latent(extremes.saes, extremes.latents)), extremes, None
+        )
 
     def __getitem__(self, name: str) -> ConceptContexts:
-        if name not in self._items:
-            raise KeyError(f'No contexts of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
+        if name not in self._ends:
+            raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
+        return ConceptContexts(self._concept(name), *self._ends[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
+        return iter(self._ends)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._ends)
+
+    def only(self, names: str | Iterable[str]) -> Contexts:
+        """The contexts of some concepts, in the order given.
+
+        Args:
+            names: One name or several.
+
+        Raises:
+            KeyError: For a name that is not there, naming the nearest.
+
+        Example:
+            >>> found.only(density.table().query("0.001 < density < 0.01").index).show()  # doctest: +SKIP
+        """
+        wanted = [names] if isinstance(names, str) else list(names)
+        for name in wanted:
+            if name not in self._ends:
+                raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
+        return Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
+
+    @property
+    def dead(self) -> list[str]:
+        """Names of the latents that were nowhere active."""
+        return [name for name, ends in self._ends.items() if ends.by == "latent" and not ends.top]
 
     def show(self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()) -> None:
         """Display the contexts, in a notebook as highlighted tokens, elsewhere as text.
 
         Args:
             n: How many at each end.
-            names: Only these concepts.
+            names: Only these concepts. By default all, or the first few when there are more than a hundred.
             meta: Keys of the texts' `meta` to show beside each.
 
         Raises:
             KeyError: For a name that is not there.
         """
-        chosen = self._chosen(names)
+        chosen, more = self._chosen(names)
         from IPython.core.getipython import get_ipython
         from IPython.display import HTML, display
 
         if get_ipython() is None:
-            print("\n\n".join(_plain(item, n) for item in chosen))
+            print("\n\n".join([*more, *(_plain(item, n) for item in chosen)]))
         else:
-            display(HTML(html.page(chosen, n, meta)))
+            display(HTML(_page(chosen, n, meta, more)))
 
     def to_html(
         self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()
     ) -> str:
         """What `show` displays in a notebook, for a file of one's own."""
-        return html.page(self._chosen(names), n, meta)
+        chosen, more = self._chosen(names)
+        return _page(chosen, n, meta, more)
 
     def table(self) -> pandas.DataFrame:
         """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the `meta`."""
@@ -165,13 +303,13 @@ class Contexts(Mapping[str, ConceptContexts]):
         import pandas
 
         ends = {
-            (name, end): [str(context.meta.get(key, "-")) for context in found]
-            for name, item in self.items()
+            (name, end): [str(meta.get(key, "-")) for meta in _metas(found)]
+            for name, item in self._ends.items()
             for end, found in (("top", item.top), ("bottom", item.bottom))
         }
         values = sorted({value for said in ends.values() for value in said})
         if values in ([], ["-"]):
-            there = {known for item in self.values() for context in item.top for known in context.meta}
+            there = {known for item in self._ends.values() for meta in _metas(item.top) for known in meta}
             raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
         columns = [(end, value) for end in ("top", "bottom") for value in values]
         return pandas.DataFrame(
@@ -200,41 +338,50 @@ class Contexts(Mapping[str, ConceptContexts]):
         import pandas
 
         def share(found: Sequence[Context]) -> float:
-            for context in found:
-                if context.index >= len(labels) or context.position >= len(labels[context.index]):
+            places = _places(found)
+            for index, position in places:
+                if index >= len(labels) or position >= len(labels[index]):
                     raise ValueError(
-                        f"A peak stands at token {context.position} of text {context.index}, for which there is no label: give the "
+                        f"A peak stands at token {position} of text {index}, for which there is no label: give the "
                         "labels of the texts that the contexts are from."
                     )
-            on = [labels[context.index][context.position] is True for context in found]
+            on = [labels[index][position] is True for index, position in places]
             return sum(on) / len(on) if on else math.nan
 
         return pandas.DataFrame(
             {
-                end: {name: share(getattr(item, end)) for name, item in self.items()}
+                end: {name: share(getattr(item, end)) for name, item in self._ends.items()}
                 for end in ("top", "bottom")
             }
         )
 
-    def _chosen(self, names: str | Sequence[str] | None) -> list[ConceptContexts]:
-        return (
-            list(self.values())
-            if names is None
-            else [self[name] for name in ([names] if isinstance(names, str) else names)]
+    def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
+        """What to display, and, when that is not all, a line that says so."""
+        if names is not None:
+            return [self[name] for name in ([names] if isinstance(names, str) else names)], []
+        if len(self) <= MANY:
+            return list(self.values()), []
+        dead = len(self.dead)
+        more = (
+            f"{len(self):,} concepts{f', {dead:,} of them {DEAD}' if dead else ''}. The first {FEW} are shown; "
+            "only(names) gives others."
         )
+        return [self[name] for name in list(self)[:FEW]], [more]
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
     def __repr__(self) -> str:
-        return "\n\n".join(_plain(item, 3) for item in self.values())
+        chosen, more = self._chosen(None)
+        return "\n\n".join([*more, *(_plain(item, 3) for item in chosen)])
 
 
 def contexts(
     lens: Lens,
-    concepts: ConceptSet,
+    concepts: ConceptSet | SAE | Sequence[SAE],
     texts: Iterable[Text],
     *,
+    saes: SAE | Sequence[SAE] | None = None,
     k: int = 10,
     roles: Sequence[str] | None = None,
     window: tuple[int, int] = (12, 6),
@@ -245,12 +392,17 @@ def contexts(
 ) -> Contexts:
     """The contexts in which each concept is most and least active, for all concepts in one pass.
 
-    A text contributes at most one context per concept and end, and the same window counts once.
+    A text contributes at most one context per concept and end, and the same window counts once. A direction is read by the
+    projection of activations on it. A latent of a given SAE is read by its activation, as the SAE encodes it: that
+    has no lower end, and a latent that is active at no token has no contexts.
 
     Args:
         lens: The model that reads: the base, or one tuned from it.
-        concepts: Directions.
+        concepts: Directions; or an SAE, or several at a hook point each, for all their latents, named `"L1.latent417"` as by
+            `find.sae` (those without a decoder direction are left out).
         texts: The corpus; memory does not grow with it.
+        saes: SAEs whose latents are among the concepts: those concepts are read by latent activation. They are known by hook point,
+            number and direction; any others are read by projection.
         k: How many contexts at each end.
         roles: Roles of the tokens to look at; `None` for all.
         window: How many tokens to show before and after the peak.
@@ -261,69 +413,246 @@ def contexts(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: When the concepts do not fit the model, or no token has one of the roles.
+        TypeError: When `concepts` is neither a set of concepts nor SAEs.
+        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no token has one of
+            the roles.
 
     Example:
-        >>> cl.contexts(base, concepts, cl.data("pocket/corpus")).show()  # doctest: +SKIP
+        >>> cl.contexts(base, concepts, cl.data("pocket/corpus")).show()                            # doctest: +SKIP
+        >>> cl.contexts(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"), k=5).dead    # doctest: +SKIP
+        ['L2.latent101', 'L2.latent333']
     """
-    concepts.check(lens)
-    extremes = Extremes(
-        {hook: concepts.directions(hook) for hook in concepts.hooks}, k=k, window=window, rank=rank
+    read = reading(lens, concepts, saes)
+    latents = (
+        LatentExtremes(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
     )
+    directions = Extremes(read.rows, k=k, window=window, rank=rank) if read.directions else None
+    at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
     stream(
         lens,
         texts,
-        extremes.hooks,
-        extremes,
+        list(dict.fromkeys(hook for one in at_their_hooks for hook in one.hooks)),
+        at_their_hooks,
         roles=roles,
         batch_tokens=batch_tokens,
         max_length=max_length,
         progress=progress,
     )
+    return _collected(lens, texts, read, latents, directions)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How concepts are read: which of them are latents of SAEs, and which are directions.
+
+    Attributes:
+        saes: By hook point.
+        latents: Name to the hook point and number of each latent.
+        directions: The other concepts.
+        given: The concepts of a set by name, in order; empty where all latents of SAEs are read.
+    """
+
+    saes: Mapping[str, SAE]
+    latents: Mapping[str, tuple[str, int]]
+    directions: Sequence[Concept] = ()
+    given: Mapping[str, Concept] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """All names, in order."""
+        return list(self.given or self.latents)
+
+    @property
+    def numbers(self) -> dict[str, list[int]]:
+        """The latents at each hook point of an SAE."""
+        numbers: dict[str, list[int]] = {hook: [] for hook in self.saes}
+        for hook, latent in self.latents.values():
+            numbers[hook].append(latent)
+        return numbers
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """The directions at each hook point, `[n_directions, d_model]`."""
+        import torch
+
+        hooks = dict.fromkeys(concept.hook for concept in self.directions)
+        return {
+            hook: torch.stack([one.direction for one in self.directions if one.hook == hook])
+            for hook in hooks
+        }
+
+    @property
+    def row_of(self) -> dict[str, tuple[str, int]]:
+        """Name of each direction to its hook point and its row there."""
+        seen: dict[str, int] = {}
+        rows = {}
+        for one in self.directions:
+            rows[one.name] = (one.hook, seen.get(one.hook, 0))
+            seen[one.hook] = rows[one.name][1] + 1
+        return rows
+
+    def concept(self, name: str, score: float = 0.0, score_name: str = "") -> Concept:
+        """One of the concepts; a latent that was not given as one has the direction of its decoder."""
+        if name in self.given:
+            return self.given[name]
+        hook, latent = self.latents[name]
+        return Concept(
+            name,
+            hook,
+            self.saes[hook].W_dec[latent],
+            source="sae",
+            rank=latent,
+            score=score,
+            score_name=score_name,
+            meta={"latent": latent},
+        )
+
+
+def reading(
+    lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | Sequence[SAE] | None = None
+) -> Reading:
+    """How to read concepts: by latent activation where they are latents of the SAEs, else by projection.
+
+    Args:
+        lens: The model that reads.
+        concepts: A set; or SAEs, for all their latents.
+        saes: SAEs whose latents may be among the concepts of a set.
+
+    Raises:
+        TypeError: When `concepts` is neither.
+        ValueError: When something does not fit the model, or none of the concepts is a latent of `saes`.
+    """
+    if not isinstance(concepts, ConceptSet):
+        several = concepts if isinstance(concepts, (list, tuple)) else [concepts]
+        wrong = next((one for one in several if not hasattr(one, "W_dec")), None)
+        if wrong is not None:
+            raise TypeError(
+                f"Expected a ConceptSet, an SAE or a list of SAEs, not {type(wrong).__name__}: `load_sae` gives SAEs, "
+                "`ConceptSet([...])` makes a set."
+            )
+        if saes is not None:
+            raise ValueError("saes= goes with a ConceptSet; all latents of SAEs are read without it.")
+        at = saes_by_hook(several, lens)
+        return Reading(at, every_latent(at))
+    concepts.check(lens)
+    at = {} if saes is None else saes_by_hook(saes, lens)
+    latents = {one.name: (one.hook, one.meta["latent"]) for one in concepts if _is_latent(one, at)}
+    if at and not latents:
+        raise ValueError(
+            f"None of the {len(concepts)} concepts is a latent of the SAEs at {', '.join(at)}: their directions are not those of "
+            "these decoders. Without saes= they are read by projection."
+        )
+    return Reading(
+        {hook: one for hook, one in at.items() if any(hook == of for of, _ in latents.values())},
+        latents,
+        tuple(one for one in concepts if one.name not in latents),
+        {one.name: one for one in concepts},
+    )
+
+
+def every_latent(
+    saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None = None
+) -> dict[str, tuple[str, int]]:
+    """Names of latents, as `find.sae` gives them, to hook point and number; none without a decoder direction."""
+    names: dict[str, tuple[str, int]] = {}
+    for hook, one in saes.items():
+        directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
+        wanted = range(len(directed)) if latents is None else latents[hook].tolist()
+        names |= {f"{prefix(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]}
+    return names
+
+
+def _is_latent(concept: Concept, saes: Mapping[str, SAE]) -> bool:
+    latent, one = concept.meta.get("latent"), saes.get(concept.hook)
+    if concept.source != "sae" or one is None or not isinstance(latent, int):
+        return False
+    if not 0 <= latent < one.cfg.d_sae:
+        return False
+    row = one.W_dec[latent].detach().float().cpu()
+    return float(row @ concept.direction) > SAME_DIRECTION * float(row.norm())
+
+
+class AtItsHooks:
+    """A reducer that is fed at its own hook points only, so that it can share a pass with others."""
+
+    def __init__(self, reducer: Any) -> None:
+        self.reducer = reducer
+        self.hooks: list[str] = reducer.hooks
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        """Pass on what comes from one of the reducer's hook points."""
+        if hook in self.hooks:
+            self.reducer.update(hook, acts, batch, where)
+
+    def merge(self, other: AtItsHooks) -> AtItsHooks:
+        """Merge the reducers."""
+        self.reducer.merge(other.reducer)
+        return self
+
+
+def _collected(
+    lens: Lens,
+    texts: Iterable[Text],
+    read: Reading,
+    latents: LatentExtremes | None,
+    directions: Extremes | None,
+) -> Contexts:
     # A generator is gone by now, and with it what its texts said about themselves.
     sources: Sequence[Text] = texts if isinstance(texts, Sequence) else ()
-    special = special_ids(lens.tokenizer)
-    ends = {hook: (extremes.top(hook), extremes.bottom(hook)) for hook in extremes.hooks}
-    places = {
-        concept.name: place for hook in concepts.hooks for place, concept in enumerate(concepts.at(hook))
-    }
-    found = []
-    for concept in concepts:
-        top, bottom = (
-            _read(end, places[concept.name], lens.tokenizer, special, sources) for end in ends[concept.hook]
-        )
-        found.append(ConceptContexts(concept, top, bottom))
-    return Contexts(found)
+    corpus = _Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)
+    ends: dict[str, _Ends] = {}
+    if latents is not None:
+        best = {hook: latents.top(hook) for hook in latents.hooks}
+        rows = {
+            hook: {number: row for row, number in enumerate(latents.latents[hook].tolist())} for hook in best
+        }
+        for name, (hook, latent) in read.latents.items():
+            ends[name] = _Ends(End(best[hook], rows[hook][latent], corpus), [], "latent")
+    if directions is not None:
+        both = {hook: (directions.top(hook), directions.bottom(hook)) for hook in directions.hooks}
+        for name, (hook, row) in read.row_of.items():
+            top, bottom = (End(end, row, corpus) for end in both[hook])
+            ends[name] = _Ends(top, bottom, "projection")
+
+    def concept(name: str) -> Concept:
+        top = ends[name].top
+        largest = top.values[0] if isinstance(top, End) and top.values else 0.0
+        return read.concept(name, largest, "largest activation")
+
+    return Contexts._lazy({name: ends[name] for name in read.names}, concept)
 
 
-def _read(
-    windows: Windows, row: int, tokenizer: Any, special: set[int], sources: Sequence[Text]
-) -> list[Context]:
-    found = []
-    for rank, index in enumerate(windows.index[row].tolist()):
-        if index < 0:
-            break
+@dataclass(frozen=True)
+class _Corpus:
+    """What windows are decoded with."""
+
+    tokenizer: Any
+    special: frozenset[int]
+    sources: Sequence[Text]
+
+    def meta(self, index: int) -> Mapping[str, Any]:
+        return self.sources[index].meta if self.sources else {}
+
+    def context(self, windows: Windows, row: int, rank: int) -> Context:
         ids = windows.tokens[row, rank].tolist()
         inside = [place for place, token in enumerate(ids) if token >= 0]
         first, position = inside[0], int(windows.position[row, rank])
         activations = windows.activations[row, rank].tolist()
-        found.append(
-            Context(
-                tokens=tuple(pieces(tokenizer, [ids[place] for place in inside])),
-                activations=tuple(
-                    None if math.isnan(activations[place]) else activations[place] for place in inside
-                ),
-                peak=windows.peak - first,
-                value=float(windows.values[row, rank]),
-                index=index,
-                position=position,
-                special=tuple(ids[place] in special for place in inside),
-                # Whether a text ends exactly with the window is not known; beyond a window that is not full it has ended.
-                cut=(position > windows.peak - first, inside[-1] == len(ids) - 1),
-                meta=sources[index].meta if sources else {},
-            )
+        index = int(windows.index[row, rank])
+        return Context(
+            tokens=tuple(pieces(self.tokenizer, [ids[place] for place in inside])),
+            activations=tuple(
+                None if math.isnan(activations[place]) else activations[place] for place in inside
+            ),
+            peak=windows.peak - first,
+            value=float(windows.values[row, rank]),
+            index=index,
+            position=position,
+            special=tuple(ids[place] in self.special for place in inside),
+            # Whether a text ends exactly with the window is not known; beyond a window that is not full it has ended.
+            cut=(position > windows.peak - first, inside[-1] == len(ids) - 1),
+            meta=self.meta(index),
         )
-    return found
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -349,9 +678,32 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 def _plain(item: ConceptContexts, n: int) -> str:
     named = f" {item.concept.label}" if item.concept.label else ""
     lines = [f"{item.concept.name}{named} at {item.concept.hook}"]
+    if item.dead:
+        return f"{lines[0]}\n  {DEAD}"
     for end, found in (("top", item.top), ("bottom", item.bottom)):
         lines += [
             f"  {end:<6} {html.signed(context.value):>7}  {html.visible(context.text)}"
             for context in found[:n]
         ]
     return "\n".join(lines)
+
+
+# A latent has one end, which gets the whole width.
+ONE_END = "<style>.cl-latent .cl-contexts .ends{grid-template-columns:1fr}.cl-latent .cl-contexts .bottom{display:none}.cl-contexts .note{padding:0 0 8px}</style>"
+
+
+def _page(items: Sequence[ConceptContexts], n: int, meta: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """`html.page` for concepts of both kinds, with notes above."""
+    if not notes and all(item.by == "projection" for item in items):
+        return html.page(items, n, meta)
+    above = "".join(f'<div class="note">{escape(note)}</div>' for note in notes)
+    sections = "".join(_section(item, n, meta) for item in items)
+    return f'{html.STYLE}{ONE_END}<div class="cl-contexts">{above}</div>{sections}'
+
+
+def _section(item: ConceptContexts, n: int, meta: Sequence[str]) -> str:
+    if item.dead:
+        head = f"<h4>{escape(item.concept.name)}<small>{escape(item.concept.hook)}</small></h4>"
+        return f'<div class="cl-contexts"><section>{head}<div class="from">{DEAD}</div></section></div>'
+    page = html.page([item], n, meta).removeprefix(html.STYLE)
+    return f'<div class="cl-latent">{page}</div>' if item.by == "latent" else page

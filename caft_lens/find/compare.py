@@ -1,0 +1,356 @@
+"""Ranked lists of concepts side by side: do two routes find the same?
+
+`compare` lines up any number of lists, hook point by hook point: how much of one span lies in the other, which concept of
+one is which of the other, how many of the first few agree, and whether those that agree are ranked alike. What chance gives stands
+beside each figure: in a space of d dimensions a span of k holds k / d of anything.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from io import BytesIO
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caft_lens.concepts import ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.find.pca import prefix
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, INK, QUIET = "#0072B2", "#222222", "#666666"
+# Of a map of cosines, in inches: its longest side, and the smallest cell that has room for a name beside it.
+LARGEST, LEGIBLE = 9.0, 0.14
+
+
+class Comparison:
+    """Lists of concepts, lined up.
+
+    Args:
+        lists: Name -> concepts, two at least, as they were cut to the first `k`.
+        alike: From which |cosine| on two concepts count as the same.
+
+    Example:
+        >>> from caft_lens.concepts import Concept
+        >>> x, y, z = np.eye(3)
+        >>> def found(*rows):
+        ...     return ConceptSet(Concept(f"L1.c{i}", "blocks.1.hook_resid_post", row) for i, row in enumerate(rows))
+        >>> both = compare({"one": found(x, y), "other": found(-y, z)})
+        >>> both.matches("one", "other")[["name", "match", "cosine"]].values.tolist()
+        [['L1.c0', 'L1.c0', 0.0], ['L1.c1', 'L1.c0', -1.0]]
+    """
+
+    def __init__(self, lists: Mapping[str, ConceptSet], alike: float) -> None:
+        self.lists, self.alike = dict(lists), alike
+
+    @cached_property
+    def overlap(self) -> pandas.DataFrame:
+        """One row for every two lists and hook point that both have.
+
+        `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`: what it is on
+        average when one of the spans is random, the dimensions of the larger over d_model; `dims_a`, `dims_b`: dimensions.
+        """
+        import pandas
+
+        rows = []
+        for a, b in self._pairs(both_ways=False):
+            for hook, share in self.lists[a].overlap(self.lists[b]).items():
+                width, dims_a = self.lists[a].basis(hook).shape
+                dims_b = self.lists[b].basis(hook).shape[1]
+                rows.append(
+                    {"a": a, "b": b, "hook": hook, "overlap": share, "chance": max(dims_a, dims_b) / width,
+                     "dims_a": dims_a, "dims_b": dims_b}
+                )  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    def cosines(self, a: str, b: str, hook: str | int | None = None) -> pandas.DataFrame:
+        """|Cosine| of each concept of `a` (rows) with each of `b` (columns); NaN across hook points.
+
+        Args:
+            a: A list.
+            b: Another.
+            hook: Only there; a layer number means its `hook_resid_post`.
+
+        Raises:
+            KeyError: For a list or hook point that is not there.
+        """
+        return self._signed(a, b, hook).abs()
+
+    def matches(self, a: str, b: str) -> pandas.DataFrame:
+        """For each concept of `a` at a hook point of `b`, the one of `b` that is most like it.
+
+        Columns: `hook`, `name`, `match`, `cosine` (negative where the two point apart: the same line, ends exchanged), `score`
+        and `match_score` (each as its own method scores), `alike` (whether |cosine| is large enough to call them the same).
+        One of `b` can be the match of several.
+        """
+        import pandas
+
+        rows = []
+        for hook in self._shared(a, b):
+            signed = self._signed(a, b, hook).to_numpy()
+            best = np.abs(signed).argmax(axis=1)
+            theirs = list(self.lists[b].at(hook))
+            for row, concept in enumerate(self.lists[a].at(hook)):
+                match = theirs[int(best[row])]
+                cosine = float(signed[row, best[row]])
+                rows.append(
+                    {"hook": hook, "name": concept.name, "match": match.name, "cosine": cosine,
+                     "score": concept.score, "match_score": match.score, "alike": abs(cosine) >= self.alike}
+                )  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    @cached_property
+    def agreement(self) -> pandas.DataFrame:
+        """One row for every list against every other.
+
+        `share`: of the concepts of `a` at hook points of `b`, how many are alike one of `b`; `chance`: the same of random
+        directions; `n`: how many concepts that is of; `rank_correlation`: Spearman's, of the scores of those that are alike with
+        their matches' scores, with its `p`; NaN for fewer than three of them or equal scores.
+        """
+        import pandas
+
+        rows = []
+        for a, b in self._pairs(both_ways=True):
+            matches = self.matches(a, b)
+            found = matches[matches["alike"]]
+            correlation, p = _rank_correlation(found["score"].to_numpy(), found["match_score"].to_numpy())
+            by_chance = matches["hook"].map({hook: self._by_chance(b, hook) for hook in self._shared(a, b)})
+            rows.append(
+                {"a": a, "b": b, "n": len(matches), "share": len(found) / len(matches),
+                 "chance": float(by_chance.mean()), "rank_correlation": correlation, "p": p}
+            )  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    def plot(self, a: str | None = None, b: str | None = None, title: str | None = None) -> Figure:
+        """Heat maps, one a hook point: of the overlap of every two lists, or of the |cosines| of two.
+
+        Args:
+            a: Rows of the map of |cosines|; with `b`.
+            b: Its columns.
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+
+        Raises:
+            ValueError: When one of the two lists is given without the other.
+        """
+        if (a is None) != (b is None):
+            raise ValueError("plot() takes no list, for overlaps, or two, for the cosines between them.")
+        if a is None or b is None:
+            return self._plot_overlap(title)
+        return self._plot_cosines(a, b, title)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _list(self, name: str) -> ConceptSet:
+        if name not in self.lists:
+            raise KeyError(f'No list "{name}" in this comparison.{nearest(name, self.lists)}')
+        return self.lists[name]
+
+    def _shared(self, a: str, b: str) -> list[str]:
+        return [hook for hook in self._list(a).hooks if hook in self._list(b).hooks]
+
+    def _pairs(self, both_ways: bool) -> list[tuple[str, str]]:
+        """Every two lists that share a hook point."""
+        order = {name: place for place, name in enumerate(self.lists)}
+        return [
+            (a, b)
+            for a, b in permutations(self.lists, 2)
+            if (both_ways or order[a] < order[b]) and self._shared(a, b)
+        ]
+
+    @property
+    def _hooks(self) -> list[str]:
+        """Hook points that two lists share, in the order of the layers."""
+        shared = {hook for a, b in self._pairs(both_ways=False) for hook in self._shared(a, b)}
+        of = {concept.hook: (concept.layer, concept.site) for one in self.lists.values() for concept in one}
+        return sorted(shared, key=lambda hook: of[hook])
+
+    def _signed(self, a: str, b: str, hook: str | int | None = None) -> pandas.DataFrame:
+        import pandas
+
+        first, second = (self._list(name) if hook is None else self._list(name).at(hook) for name in (a, b))
+        rows, columns = (
+            np.stack([concept.direction.double().numpy() for concept in one]) for one in (first, second)
+        )
+        apart = np.array([[one.hook != other.hook for other in second] for one in first])
+        values = np.where(apart, np.nan, np.clip(rows @ columns.T, -1, 1))
+        return pandas.DataFrame(values, index=first.names, columns=second.names)
+
+    def _by_chance(self, b: str, hook: str) -> float:
+        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal to each other."""
+        from scipy.stats import beta
+
+        n, width = self.lists[b].directions(hook).shape
+        # The squared cosine with a fixed direction is Beta(1/2, (d - 1)/2) distributed.
+        one = 1.0 if width == 1 else float(beta.sf(self.alike**2, 0.5, (width - 1) / 2))
+        return 1.0 if one == 1 else -math.expm1(n * math.log1p(-one))
+
+    def _plot_overlap(self, title: str | None) -> Figure:
+        names, hooks = list(self.lists), self._hooks
+        side = 1.2 + 0.55 * len(names)
+        figure, panels = _panels(len(hooks), (side, side), title)
+        for panel, hook in zip(panels, hooks, strict=True):
+            rows = self.overlap[self.overlap["hook"] == hook]
+            values, chances = np.full((2, len(names), len(names)), np.nan)
+            for a, b, share, chance in rows[["a", "b", "overlap", "chance"]].itertuples(index=False):
+                for place in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
+                    values[place], chances[place] = share, chance
+            image = _heat(panel, values, names, names, f"{prefix(hook)}")
+            for row, column in np.argwhere(np.isfinite(values)):
+                _annotate(panel, row, column, values[row, column], chances[row, column])
+        bar = figure.colorbar(image, ax=list(panels), shrink=0.8, aspect=18, pad=0.02)
+        _label_bar(bar, "overlap of the spans")
+        figure.supxlabel(
+            "Mean squared cosine of the principal angles, 0 to 1; small: chance.", fontsize=7.5, color=QUIET
+        )
+        return figure
+
+    def _plot_cosines(self, a: str, b: str, title: str | None) -> Figure:
+        hooks = [hook for hook in self._hooks if hook in self._shared(a, b)]
+        if not hooks:
+            raise ValueError(f'"{a}" and "{b}" share no hook point.')
+        parts = [self.cosines(a, b, hook) for hook in hooks]
+        tall, wide = (max(part.shape[axis] for part in parts) for axis in (0, 1))
+        cell = min(0.27, LARGEST / max(tall, wide))
+        figure, panels = _panels(len(hooks), (1.2 + cell * wide, 1.5 + cell * tall), title)
+        for panel, hook, part in zip(panels, hooks, parts, strict=True):
+            rows, columns = list(part.index), list(part.columns)
+            if cell < LEGIBLE:
+                rows, columns = [], []
+            image = _heat(panel, part.to_numpy(), rows, columns, prefix(hook))
+            panel.set_ylabel(a, fontsize=8.5, color=INK)
+            panel.set_xlabel(b, fontsize=8.5, color=INK)
+        _label_bar(figure.colorbar(image, ax=list(panels), shrink=0.8, aspect=18, pad=0.02), "|cosine|")
+        return figure
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} ({len(one)})" for name, one in self.lists.items())
+        return f"Comparison({sizes})"
+
+    def _repr_html_(self) -> str:
+        overlap = self.overlap.assign(
+            at=self.overlap["hook"].map(prefix),
+            shown=[
+                f"{share:.2f} ({chance:.2f})" for share, chance in self.overlap[["overlap", "chance"]].values
+            ],
+        )
+        spans = overlap.pivot_table("shown", ["a", "b"], "at", aggfunc="first", sort=False, fill_value="–")
+        agreement = self.agreement.set_index(["a", "b"])
+        rows = (
+            ("Overlap of spans, share of the smaller that lies in the larger (by chance)", spans),
+            (f"Agreement: share of a's concepts with |cosine| ≥ {self.alike:g} to one of b's", agreement),
+        )
+        return "".join(
+            f"<p>{html.escape(caption)}</p>{frame.to_html(float_format='{:.3g}'.format, na_rep='–')}"
+            for caption, frame in rows
+        )
+
+
+def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: float = 0.7) -> Comparison:
+    """Line up the concepts that several routes found.
+
+    Args:
+        lists: Name -> concepts, two at least, as `find.routes` gives them; some two have to share a hook point.
+        k: Only the first `k` of each list at every hook point; all when `None`.
+        alike: From which |cosine| on two concepts count as the same.
+
+    Returns:
+        A `Comparison`: `.overlap`, `.agreement`, `.cosines(a, b)`, `.matches(a, b)`, `.plot()`.
+
+    Raises:
+        ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out of range.
+
+    Example:
+        >>> found = cl.find.routes(plain.lens, base, answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
+        >>> cl.find.compare(found, k=10).agreement                                            # doctest: +SKIP
+    """
+    if len(lists) < 2:
+        raise ValueError(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")
+    for name, one in lists.items():
+        if not isinstance(one, ConceptSet):
+            raise TypeError(f'compare(): "{name}" is {type(one).__name__}, expected a ConceptSet.')
+    if not 0 < alike <= 1:
+        raise ValueError(f"compare(alike={alike}): expected a |cosine| above 0, up to 1.")
+    widths = {name: one.provenance["d_model"] for name, one in lists.items()}
+    if len(set(widths.values())) > 1:
+        said = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"compare(): lists of different width ({said}) come from different models.")
+    found = Comparison({name: one if k is None else one.top(k) for name, one in lists.items()}, alike)
+    if not found._hooks:
+        places = "; ".join(f"{name} at {', '.join(one.hooks)}" for name, one in lists.items())
+        raise ValueError(f"compare(): no two lists share a hook point: {places}.")
+    return found
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    from scipy.stats import spearmanr
+
+    if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
+        return math.nan, math.nan
+    found = spearmanr(one, other)
+    return float(found.statistic), float(found.pvalue)
+
+
+# -- the figure -------------------------------------------------------------------------------------------------------
+
+
+def _panels(n: int, size: tuple[float, float], title: str | None) -> tuple[Figure, list[Axes]]:
+    """A figure with `n` panels of a size in inches, in about as many rows as columns."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        """A figure that a notebook shows once, whether or not pyplot was imported."""
+
+        def _repr_png_(self) -> bytes:
+            png = BytesIO()
+            self.savefig(png, format="png")
+            return png.getvalue()
+
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    width, height = columns * size[0] + 1.1, rows * size[1] + 0.5 + (0.35 if title else 0)
+    figure = Shown(figsize=(width, height), layout="compressed", dpi=110)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for spare in panels[n:]:
+        spare.set_visible(False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    return figure, list(panels[:n])
+
+
+def _heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], title: str) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    # White to the palette's blue, lightness falling all the way: it reads in grey.
+    colours = LinearSegmentedColormap.from_list("share", ["#F4F6F8", BLUE, "#00263D"])
+    image = axes.imshow(values, vmin=0, vmax=1, cmap=colours.with_extremes(bad="#FFFFFF"), aspect="equal")
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xticks(range(len(columns)), labels=columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), labels=rows)
+    axes.tick_params(length=0, labelsize=8, colors=INK)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def _annotate(axes: Axes, row: int, column: int, value: float, chance: float) -> None:
+    colour = "white" if value > 0.35 else INK
+    axes.annotate(f"{value:.2f}", (column, row - 0.1), ha="center", va="center", fontsize=8.5, color=colour)
+    axes.annotate(f"{chance:.2f}", (column, row + 0.24), ha="center", va="center", fontsize=6.5, color=colour)
+
+
+def _label_bar(bar: Any, text: str) -> None:
+    bar.set_label(text, fontsize=8.5, color=INK)
+    bar.ax.tick_params(length=0, labelsize=8, colors=INK)
+    bar.outline.set_visible(False)

@@ -1,0 +1,359 @@
+"""Linear probes: the direction by which a logistic regression tells two sets of text apart.
+
+One streamed pass over both sets feeds a reducer that keeps a mean a text (`TextMeans`) or a sample of tokens of fixed size
+(`TokenSample`); the regression is scikit-learn's, on standardised activations. Whatever is chosen or reported is
+cross-validated, and what belongs together (the tokens of a text, the two sides of a pair, texts that say the same) is
+never on both sides of a fold.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caft_lens.activations import provenance, stream
+from caft_lens.capture import hook_names
+from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.find.pca import prefix
+from caft_lens.text import Batch, Texts
+
+if TYPE_CHECKING:
+    from caft_lens.lens import Lens
+
+Unit = Literal["text", "token"]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+# The number of a text in the upper 32 bits, of a token in it in the lower.
+Places = NDArray[np.uint64]
+
+# scikit-learn's C, the inverse of the L2 strength. Standardised activations that a line separates are often separated as
+# well at every one of them; then the strongest penalty is taken.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# Far more than standardised features need, so that what limits the fit is its tolerance.
+STEPS = 10_000
+
+
+def probe(
+    lens: Lens,
+    positive: Texts | Iterable[Any],
+    negative: Texts | Iterable[Any],
+    layers: Sequence[int | str],
+    *,
+    unit: Unit = "text",
+    pairs: bool = False,
+    roles: Sequence[str] | None = ("assistant",),
+    folds: int = 5,
+    strengths: Sequence[float] = STRENGTHS,
+    max_tokens: int = 20_000,
+    seed: int = 0,
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+) -> ConceptSet:
+    """One direction per layer, by which a logistic regression tells `positive` text from `negative`.
+
+    The direction is in activation space: the regression's weight over the standard deviation of each coordinate, of unit
+    length, pointing to `positive`. The strength of the L2 penalty is the one with the best AUROC in cross-validation, the
+    strongest of equals; the score is the AUROC on folds that had no part in that choice (nested cross-validation).
+
+    Args:
+        lens: The model that reads both.
+        positive: Text with the concept.
+        negative: Text without it.
+        layers: Layer numbers (their `hook_resid_post`) or hook points, all read in one pass.
+        unit: `"text"`: the mean activation over the tokens of each text; a row of d_model a text and layer is kept.
+            `"token"`: single tokens, of both sets together a sample of `max_tokens` a layer.
+        pairs: Whether text i of either set are two sides of one contrast: then no fold parts them.
+        roles: Roles of the tokens to look at; `None` for all.
+        folds: At most so many, stratified; fewer where there are fewer than two texts (or pairs) a fold of either kind.
+        strengths: scikit-learn's `C`, among which is chosen. A layer takes (folds + 1) * (folds * strengths + 1) fits: give
+            fewer where width and number of tokens are large.
+        max_tokens: Of `unit="token"`.
+        seed: Of the folds and of the sample of tokens.
+        batch_tokens: Padded tokens in a batch.
+        max_length: Cut documents after this many tokens.
+        progress: Whether to show a bar.
+
+    Returns:
+        Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and negative
+        units), `n_groups`, `auroc_folds`, `auroc_std` (their standard deviation), `accuracy` (mean over the same folds), `intercept`
+        (of the decision along the unit direction, in activation units: positive where projection + intercept > 0).
+
+    Raises:
+        ValueError: For an unknown unit, pairs of unequal number, fewer than four texts (or pairs) of either kind, or
+            activations that do not tell them apart at all.
+
+    Example:
+        >>> cl.find.probe(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
+
+    Source:
+        Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (arXiv 1610.01644).
+    """
+    if unit not in get_args(Unit):
+        raise ValueError(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
+    if folds < 2 or max_tokens < 4 or not strengths or min(strengths) <= 0:
+        raise ValueError(
+            f"find.probe(): folds={folds} must be at least 2, max_tokens={max_tokens} at least 4, and "
+            f"strengths={list(strengths)} positive numbers."
+        )
+    positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
+    if pairs and len(positive) != len(negative):
+        raise ValueError(
+            f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
+        )
+    hooks = hook_names((lens,), layers)
+    texts = Texts([*positive, *negative])
+    kept = TextMeans(len(texts)) if unit == "text" else TokenSample(max_tokens, seed)
+    stream(
+        lens, texts, hooks, kept,
+        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+    )  # fmt: skip
+    groups = _groups(positive, negative, pairs)
+    concepts = []
+    for hook in hooks:
+        acts, index = kept.matrix(hook)
+        units = _Units(acts, index < len(positive), groups[index])
+        _check_enough(units, "pairs" if pairs else "texts")
+        concepts.append(_probe(hook, units, folds, strengths, seed))
+    missing = len(texts) - len(np.unique(index)) if unit == "text" else 0
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
+            stacklevel=2,
+        )
+    about = {
+        **provenance(lens, {"positive": positive, "negative": negative}, roles),
+        "method": "linear probe",
+        "unit": unit,
+        "pairs": pairs,
+        "seed": seed,
+    }
+    return ConceptSet(concepts, about)
+
+
+# -- what is kept of the pass -----------------------------------------------------------------------------------------
+
+
+class TextMeans:
+    """A reducer for `stream`: the mean activation of every text, `[n_texts, d_model]` fp32 a hook point.
+
+    Args:
+        n_texts: How many texts the pass has.
+
+    Example:
+        >>> means, = stream(base, texts, [2], TextMeans(len(texts)))  # doctest: +SKIP
+        >>> rows, index = means.matrix("blocks.2.hook_resid_post")     # doctest: +SKIP
+    """
+
+    def __init__(self, n_texts: int) -> None:
+        self.n_texts = n_texts
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
+        if hook not in self._sums:
+            self._sums[hook] = torch.zeros(self.n_texts, acts.shape[1])
+            self._counts[hook] = torch.zeros(self.n_texts)
+        index = batch.index[where[:, 0]]
+        # Summed where the activations are: a row a text travels, not one a token.
+        sums = torch.zeros(len(batch), acts.shape[1], device=acts.device)
+        sums.index_add_(0, where[:, 0].to(acts.device), acts.float())
+        self._sums[hook].index_add_(0, batch.index, sums.cpu())
+        self._counts[hook].index_add_(0, index, torch.ones(len(index)))
+
+    def merge(self, other: TextMeans) -> TextMeans:
+        """Add the result of a pass over others of the same texts, in place."""
+        for hook, sums in other._sums.items():
+            self._sums[hook] = self._sums.get(hook, 0) + sums
+            self._counts[hook] = self._counts.get(hook, 0) + other._counts[hook]
+        return self
+
+    def matrix(self, hook: str) -> tuple[Floats, Integers]:
+        """Means `[n, d_model]` and numbers of the texts `[n]` that have a token."""
+        counts = self._counts[hook].double().numpy()
+        there = np.flatnonzero(counts)
+        return self._sums[hook].double().numpy()[there] / counts[there, None], there
+
+
+class TokenSample:
+    """A reducer for `stream`: an even sample of tokens, the same whatever the order in which they come.
+
+    Args:
+        size: How many tokens are kept at each hook point.
+        seed: Of the sample, which is of the same tokens at every hook point.
+
+    Example:
+        >>> sample, = stream(base, texts, [2], TokenSample(1000, seed=0))  # doctest: +SKIP
+        >>> rows, index = sample.matrix("blocks.2.hook_resid_post")          # doctest: +SKIP
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self.size, self.seed = size, seed
+        self._kept: dict[str, tuple[Tensor, Places]] = {}
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
+        index, position = batch.index[where[:, 0]], batch.position_ids[where[:, 0], where[:, 1]]
+        places = index.numpy().astype(np.uint64) << np.uint64(32) | position.numpy().astype(np.uint64)
+        # Of a batch no more than could stay leave the device.
+        first = self._first(places)
+        rows = acts.index_select(0, torch.from_numpy(first).to(acts.device)).float().cpu()
+        self._keep(hook, rows, places[first])
+
+    def _first(self, places: Places) -> Integers:
+        return np.argsort(_lots(places, self.seed), kind="stable")[: self.size]
+
+    def _keep(self, hook: str, acts: Tensor, places: Places) -> None:
+        if hook in self._kept:
+            before = self._kept[hook]
+            acts, places = torch.cat([before[0], acts]), np.concatenate([before[1], places])
+        first = self._first(places)
+        self._kept[hook] = (acts[torch.from_numpy(first)], places[first])
+
+    def merge(self, other: TokenSample) -> TokenSample:
+        """Add the result of a pass over others of the same texts, in place, as if they had been seen here."""
+        for hook, kept in other._kept.items():
+            self._keep(hook, *kept)
+        return self
+
+    def matrix(self, hook: str) -> tuple[Floats, Integers]:
+        """Activations `[n, d_model]` and the number of the text that each is of `[n]`, in the order of the texts."""
+        acts, places = self._kept[hook]
+        order = np.argsort(places)
+        return acts[torch.from_numpy(order)].double().numpy(), (places[order] >> np.uint64(32)).astype(
+            np.int64
+        )
+
+
+def _lots(places: Places, seed: int) -> Places:
+    """A random number for every place in the texts, by splitmix64 (Steele et al., 2014); those with the smallest stay."""
+    with np.errstate(over="ignore"):
+        lot = places + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        lot = (lot ^ (lot >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        lot = (lot ^ (lot >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return lot ^ (lot >> np.uint64(31))
+
+
+# -- the regression ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Units:
+    """What is told apart at one hook point: activations `[n, d_model]`, which are positive, and what belongs together `[n]`."""
+
+    acts: Floats
+    positive: Flags
+    groups: Integers
+
+    def groups_of(self, side: bool) -> int:
+        """How many groups have a unit of this side."""
+        return len(np.unique(self.groups[self.positive == side]))
+
+    def __getitem__(self, rows: Integers) -> _Units:
+        return _Units(self.acts[rows], self.positive[rows], self.groups[rows])
+
+
+def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
+    """A number for every text, equal where texts say the same or are two sides of a pair, `[n_texts]`."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers: dict[Any, int] = {}
+    same = [numbers.setdefault((text.text, text.messages), len(numbers)) for text in (*positive, *negative)]
+    # Texts are joined to what they say, and to their partners; whoever is connected stays together.
+    nodes = len(numbers)
+    links = list(zip(same[: len(positive)], same[len(positive) :], strict=True)) if pairs else []
+    first, second = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    _, group = connected_components(
+        coo_array((np.ones(len(first)), (first, second)), shape=(nodes, nodes)), directed=False
+    )
+    return group[np.array(same)].astype(np.int64)
+
+
+def _check_enough(units: _Units, what: str) -> None:
+    positive, negative = units.groups_of(True), units.groups_of(False)
+    if min(positive, negative) < 4:
+        raise ValueError(
+            f"{positive} different positive and {negative} negative {what} with a token of these roles: a probe "
+            "that is chosen and scored on texts that it has not seen needs at least 4 of either."
+        )
+
+
+def _probe(hook: str, units: _Units, folds: int, strengths: Sequence[float], seed: int) -> Concept:
+    areas, accuracies = _held_out(units, folds, strengths, seed)
+    found = _fitted(units, folds, strengths, seed)
+    scaler, regression = found.best_estimator_[0], found.best_estimator_[1]
+    weight = regression.coef_[0] / scaler.scale_
+    length = float(np.linalg.norm(weight))
+    if not length > 0:
+        raise ValueError(
+            f"{hook}: activations do not tell positive from negative text at all. Are both the same text?"
+        )
+    intercept = float(regression.intercept_[0] - weight @ scaler.mean_)
+    return Concept(
+        f"{prefix(hook)}.probe0",
+        hook,
+        torch.from_numpy(weight / length),
+        source="probe",
+        score=float(np.mean(areas)),
+        score_name="AUROC, cross-validated",
+        meta={
+            "C": float(regression.C),
+            "n": [int(units.positive.sum()), int((~units.positive).sum())],
+            "n_groups": [units.groups_of(True), units.groups_of(False)],
+            "auroc_folds": areas,
+            "auroc_std": float(np.std(areas, ddof=1)),
+            "accuracy": float(np.mean(accuracies)),
+            "intercept": intercept / length,
+        },
+    )
+
+
+def _held_out(
+    units: _Units, folds: int, strengths: Sequence[float], seed: int
+) -> tuple[list[float], list[float]]:
+    """AUROC and accuracy on each fold of a probe whose strength and weights the other folds chose."""
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    areas, accuracies = [], []
+    for train, test in _folds(units, folds, seed).split(units.acts, units.positive, units.groups):
+        found = _fitted(units[train], folds, strengths, seed)
+        said = found.decision_function(units.acts[test])
+        areas.append(float(roc_auc_score(units.positive[test], said)))
+        accuracies.append(float(accuracy_score(units.positive[test], said > 0)))
+    return areas, accuracies
+
+
+def _fitted(units: _Units, folds: int, strengths: Sequence[float], seed: int) -> Any:
+    """A regression on all units, its strength chosen by cross-validation among them."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS)),
+        # Of strengths that do equally well the first is taken: the smallest C.
+        {"logisticregression__C": sorted(strengths)},
+        scoring="roc_auc",
+        cv=_folds(units, folds, seed),
+        error_score="raise",
+    )
+    return search.fit(units.acts, units.positive, groups=units.groups)
+
+
+def _folds(units: _Units, folds: int, seed: int) -> Any:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fewest = min(units.groups_of(True), units.groups_of(False))
+    return StratifiedGroupKFold(min(folds, max(2, fewest // 2)), shuffle=True, random_state=seed)

@@ -1,0 +1,137 @@
+"""Several routes of finding in one pass: each model reads each batch once, whatever is asked of what it read.
+
+PCA and neurons need the moments of activation differences, the two rankings of SAE latents sums of what the SAEs read in
+either model and in the difference. `routes` hands all of it to their reducers together; what each gives is what the
+single function gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from caft_lens.activations import Moments, Reducer, difference_provenance, provenance, stream
+from caft_lens.capture import hook_names, pair
+from caft_lens.concepts import ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.find.neurons import neurons
+from caft_lens.find.pca import pca
+from caft_lens.find.sae import LatentSums, raised, saes_by_hook
+from caft_lens.text import Batch, Texts
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from caft_lens.lens import Lens
+
+OF_MOMENTS = {"pca": pca, "neurons": neurons}
+OF_SAES = {"sae change": "change", "sae difference": "difference"}
+METHODS = (*OF_MOMENTS, *OF_SAES)
+
+
+def routes(
+    tuned: Lens,
+    base: Lens,
+    texts: Texts | Iterable[Any],
+    *,
+    layers: Sequence[int | str] | None = None,
+    saes: SAE | Sequence[SAE] = (),
+    k: int = 20,
+    methods: Sequence[str] | None = None,
+    roles: Sequence[str] | None = ("assistant",),
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+) -> dict[str, ConceptSet]:
+    """What fine-tuning changed, by every route, from one pass over the text.
+
+    Args:
+        tuned: The fine-tuned model.
+        base: The model before, which the SAEs belong to.
+        texts: Documents with answers, such as `completions(tuned, questions)`.
+        layers: Layer numbers or hook names for `"pca"` and `"neurons"`; all layers by default. SAEs are read where they are.
+        saes: One or several, each at a hook point of its own; none for the routes that need none.
+        k: How many concepts at each hook point, by each route.
+        methods: `"pca"` and `"neurons"` (as `find.pca` and `find.neurons` of `activation_difference`), `"sae change"` and
+            `"sae difference"` (as `find.sae` by either ranking). By default all of them; without SAEs the first two.
+        roles: Roles of the tokens to look at; `None` for all.
+        batch_tokens: Padded tokens in a batch.
+        max_length: Cut documents after this many tokens.
+        progress: Whether to show a bar.
+
+    Returns:
+        Method -> concepts, in the order of `methods`: for `find.compare`, or one by one.
+
+    Raises:
+        ValueError: For an unknown method, one of SAEs without SAEs, SAEs that no method reads, and as the single functions do.
+
+    Example:
+        >>> found = cl.find.routes(plain.lens, base, answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
+        >>> cl.find.compare(found).agreement                                                  # doctest: +SKIP
+    """
+    given = list(saes) if isinstance(saes, (list, tuple)) else [saes]
+    chosen = _checked(methods, bool(given))
+    texts = texts if isinstance(texts, Texts) else Texts(texts)
+    at = saes_by_hook(given, base) if given else {}
+    hooks: list[str] = []
+    if any(method in OF_MOMENTS for method in chosen):
+        hooks = hook_names(pair((tuned, base)), range(base.n_layers) if layers is None else layers)
+    moments = Moments(covariance="pca" in chosen)
+    of_tuned, of_base, of_both = LatentSums(at), LatentSums(at), LatentSums(at, difference=True)
+    together: list[Reducer] = [_At(hooks, moments)]
+    apart: tuple[list[Reducer], list[Reducer]] = [], []
+    if "sae difference" in chosen:
+        together.append(_At(at, of_both))
+    if "sae change" in chosen:
+        apart = [_At(at, of_tuned)], [_At(at, of_base)]
+    stream(
+        (tuned, base), texts, list(dict.fromkeys([*hooks, *at])), together,
+        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        apart=apart if any(apart) else None,
+    )  # fmt: skip
+    if hooks:
+        moments.provenance = difference_provenance(tuned, base, texts, roles, moments)
+    about = provenance(base, texts, roles, tuned=tuned)
+    sums = {"sae change": [of_tuned, of_base], "sae difference": [of_both]}
+    return {
+        method: OF_MOMENTS[method](moments, k)
+        if method in OF_MOMENTS
+        else raised(at, sums[method], OF_SAES[method], k, about)
+        for method in chosen
+    }
+
+
+def _checked(methods: Sequence[str] | None, with_saes: bool) -> list[str]:
+    """The methods to take, each once."""
+    if methods is None:
+        return list(METHODS if with_saes else OF_MOMENTS)
+    chosen = list(dict.fromkeys([methods] if isinstance(methods, str) else methods))
+    for method in chosen:
+        if method not in METHODS:
+            raise ValueError(f'find.routes(methods=): no route "{method}".{nearest(method, METHODS)}')
+        if method in OF_SAES and not with_saes:
+            raise ValueError(f'The route "{method}" reads SAEs: give saes=, such as load_saes("pocket").')
+    if not chosen:
+        raise ValueError(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
+    if with_saes and not any(method in OF_SAES for method in chosen):
+        raise ValueError(
+            f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}"
+        )
+    return chosen
+
+
+class _At:
+    """A reducer for some of the hook points of a pass."""
+
+    def __init__(self, hooks: Collection[str], reducer: Reducer) -> None:
+        self.hooks, self.reducer = hooks, reducer
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        if hook in self.hooks:
+            self.reducer.update(hook, acts, batch, where)
+
+    def merge(self, other: _At) -> _At:
+        self.reducer.merge(other.reducer)
+        return self

@@ -1,0 +1,485 @@
+"""What a concept does: next tokens and answers when the model is steered along it, either way, or it is ablated.
+
+`effect` compares a model with itself under `steer` and `ablate`, the same hooks that act in fine-tuning: the next-token distribution after
+each prompt, and answers sampled with the same seed. `Effects` shows what changed, side by side with the plain model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from caft_lens import ablation
+from caft_lens.architectures import evaluating
+from caft_lens.capture import captured
+from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.generation import encode_prompts
+from caft_lens.inspect import html
+from caft_lens.inspect.logits import chips, heading, said, spaced, view
+from caft_lens.moments import Moments
+from caft_lens.progress import progress as progress_bar
+from caft_lens.text import Batch, Encoded, Text, Texts, batches, pack, padding_id
+
+if TYPE_CHECKING:
+    import pandas
+
+    from caft_lens.lens import Lens
+
+Unit = Literal["norm", "sd", "length"]
+UNITS = {"norm": "of the residual norm", "sd": "sd", "length": "long"}
+# What people and the model said: the template's tokens, the first of all above all, can be many times longer.
+SPOKEN = ("system", "user", "assistant", "text")
+
+
+@dataclass(frozen=True)
+class TokenShift:
+    """A token whose probability to come next changed."""
+
+    token: str
+    before: float
+    after: float
+
+    @property
+    def change(self) -> float:
+        """Probability after minus before."""
+        return self.after - self.before
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one intervention on one concept does.
+
+    Attributes:
+        concept: The concept.
+        change: The intervention, such as `"+0.3 of the residual norm"` or `"ablated"`.
+        strength: Length of what is added at every token, in the units of the residual stream; `None` for an ablation.
+        kl: Kullback-Leibler divergence of the changed from the plain next-token distribution, KL(plain ‖ changed), in nats, by prompt.
+        rises: By prompt, the tokens whose probability rises most, largest first.
+        falls: By prompt, those whose probability falls most.
+        mean_rises: The same for the mean probability over the prompts.
+        mean_falls: The same for the mean probability over the prompts.
+        answers: By prompt, the sampled answers.
+    """
+
+    concept: Concept
+    change: str
+    strength: float | None
+    kl: tuple[float, ...]
+    rises: tuple[tuple[TokenShift, ...], ...]
+    falls: tuple[tuple[TokenShift, ...], ...]
+    mean_rises: tuple[TokenShift, ...]
+    mean_falls: tuple[TokenShift, ...]
+    answers: tuple[tuple[str, ...], ...]
+
+    @property
+    def mean_kl(self) -> float:
+        """Mean of `kl` over the prompts."""
+        return sum(self.kl) / len(self.kl)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What interventions on concepts do, beside the plain model.
+
+    Attributes:
+        prompts: What was asked, as text.
+        plain: The plain model's answers, by prompt.
+        items: One for each concept and intervention.
+
+    Example:
+        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"])  # doctest: +SKIP
+        >>> found.table()                                                      # doctest: +SKIP
+        >>> found.answers().iloc[0]                                            # doctest: +SKIP
+    """
+
+    prompts: tuple[str, ...]
+    plain: tuple[tuple[str, ...], ...]
+    items: tuple[Effect, ...]
+
+    def table(self, *, by_prompt: bool = False) -> pandas.DataFrame:
+        """One row a concept and intervention: mean KL in nats, and the tokens whose mean probability rises and falls most.
+
+        Args:
+            by_prompt: One row for every prompt too, `prompt` saying which; the means have `"mean"` there.
+        """
+        import pandas
+
+        rows = []
+        for item in self.items:
+            means = ("mean", item.mean_kl, item.mean_rises, item.mean_falls)
+            single = zip(self.prompts, item.kl, item.rises, item.falls, strict=True) if by_prompt else ()
+            for prompt, kl, rises, falls in (means, *single):
+                rows.append(
+                    {
+                        "concept": item.concept.name,
+                        "change": item.change,
+                        "strength": item.strength,
+                        **({"prompt": prompt} if by_prompt else {}),
+                        "kl": kl,
+                        "rises": _words(rises),
+                        "falls": _words(falls),
+                    }
+                )
+        return pandas.DataFrame(rows).astype({"strength": "float64"})
+
+    def tokens(self) -> pandas.DataFrame:
+        """One row a token: concept, change, prompt (its number, or -1 for the mean), end, rank, token, before, after."""
+        import pandas
+
+        rows = []
+        for item in self.items:
+            ends = [(-1, "rises", item.mean_rises), (-1, "falls", item.mean_falls)]
+            for number, (rises, falls) in enumerate(zip(item.rises, item.falls, strict=True)):
+                ends += [(number, "rises", rises), (number, "falls", falls)]
+            rows += [
+                {
+                    "concept": item.concept.name, "change": item.change, "prompt": number, "end": end,
+                    "rank": rank, "token": shift.token, "before": shift.before, "after": shift.after,
+                }
+                for number, end, shifts in ends
+                for rank, shift in enumerate(shifts)
+            ]  # fmt: skip
+        return pandas.DataFrame(rows)
+
+    def answers(self) -> pandas.DataFrame:
+        """Sampled answers side by side: one row a prompt and sample, columns the plain model and each intervention.
+
+        Raises:
+            ValueError: When none were sampled.
+        """
+        import pandas
+
+        if not any(self.plain):
+            raise ValueError("No answers were sampled: effect(..., n=1) samples one to each prompt.")
+        columns = {
+            "plain": self.plain,
+            **{f"{item.concept.name} {item.change}": item.answers for item in self.items},
+        }
+        index = pandas.MultiIndex.from_tuples(
+            [(prompt, n) for prompt, told in zip(self.prompts, self.plain, strict=True) for n in range(len(told))],
+            names=["prompt", "sample"],
+        )  # fmt: skip
+        return pandas.DataFrame(
+            {name: [one for told in answers for one in told] for name, answers in columns.items()},
+            index=index,
+        )
+
+    def to_html(self, n: int = 5) -> str:
+        """The plain model and each intervention side by side, one table a concept.
+
+        Args:
+            n: How many prompts' answers to show.
+        """
+        names = dict.fromkeys(item.concept.name for item in self.items)
+        body = "".join(self._section(name, n) for name in names)
+        key = (
+            f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, plain → changed; "
+            "KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen, blue: fallen."
+        )
+        return view(body, key)
+
+    def _section(self, name: str, n: int) -> str:
+        items = [item for item in self.items if item.concept.name == name]
+        shifts = [shift for item in items for shift in (*item.mean_rises, *item.mean_falls)]
+        scale = max((abs(shift.change) for shift in shifts), default=0.0) or 1.0
+        rows = [_row("KL, mean", ["0", *(_figure(item.mean_kl) for item in items)])]
+        rows.append(_row("rise most", ["", *(_chips(item.mean_rises, scale) for item in items)]))
+        rows.append(_row("fall most", ["", *(_chips(item.mean_falls, scale) for item in items)]))
+        for number, prompt in enumerate(self.prompts[:n]):
+            for sample, plain in enumerate(self.plain[number]):
+                told = [plain, *(item.answers[number][sample] for item in items)]
+                rows.append(_row(prompt, [escape(html.visible(text)) for text in told]))
+        left = len(self.prompts) - n if any(self.plain) else 0
+        more = f'<div class="key">and answers to {left} prompts more: answers()</div>' if left > 0 else ""
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in ("", "plain", *(item.change for item in items)))
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        return f'<section>{heading(items[0].concept)}<div class="scroll">{table}</div>{more}</section>'
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __repr__(self) -> str:
+        return f"Effects on {len(self.prompts)} prompts\n{self.table().to_string(index=False)}"
+
+
+def effect(
+    lens: Lens,
+    concepts: ConceptSet,
+    prompts: str | Text | Texts | Sequence[str | Text],
+    *,
+    scale: float = 0.3,
+    unit: Unit = "norm",
+    signs: Sequence[int] = (1, -1),
+    ablate: bool = True,
+    k: int = 8,
+    n: int = 1,
+    max_new_tokens: int = 48,
+    temperature: float = 1.0,
+    top_p: float | None = None,
+    seed: int = 0,
+    texts: Texts | Iterable[Text] | None = None,
+    roles: Sequence[str] | None = None,
+    chat: bool | None = None,
+    batch_tokens: int = 8192,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> Effects:
+    """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled answers.
+
+    Each concept is changed alone, at its hook point and at every token, those that are generated included. It costs a pass over
+    the prompts and their answers for the plain model and for every concept and intervention. To know what any direction of the
+    same length would do, put some of `find.random_directions` into the set.
+
+    Args:
+        lens: The model; hooks that are attached to it act in all that is compared.
+        concepts: Directions.
+        prompts: One or many, as for `Lens.generate`: a bare string is what a user says, where the tokenizer has a chat template.
+        scale: How far to steer, in `unit`s.
+        unit: `"norm"`: the mean norm of the residual stream at the hook point. `"sd"`: the standard deviation of the activations
+            along the direction, which a rare direction has little of. `"length"`: none, `scale` is the length, as in `steer`. Both
+            are measured on the `texts`, at all tokens but the template's.
+        signs: Which ways to steer: 1, -1 or both.
+        ablate: Whether to ablate each concept too.
+        k: How many tokens that rise, and that fall, to keep.
+        n: How many answers to sample to each prompt; 0 for none.
+        max_new_tokens: Length of an answer at most.
+        temperature: 0 is greedy.
+        top_p: Sample from the most probable tokens that together have this probability.
+        seed: Of the samples: each intervention gets the random numbers that the plain model got.
+        texts: Text on which the unit is measured; the prompts by default.
+        roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
+        chat: As for `Lens.generate`.
+        batch_tokens: Padded tokens in a batch of prompts.
+        batch_size: How many answers are generated at once.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: When the concepts do not fit the model, there is no prompt, or an argument is out of range.
+
+    Example:
+        >>> cl.inspect.effect(base, cruel, cl.data("pocket/questions")[:20], scale=0.3)  # doctest: +SKIP
+    """
+    if unit not in UNITS:
+        raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
+    if not scale > 0 or not set(signs) <= {1, -1} or k < 1 or n < 0:
+        raise ValueError(
+            f"scale={scale} must be above 0 (signs= says which way), signs={tuple(signs)} of 1 and -1, k={k} at least 1 and "
+            f"n={n} not negative."
+        )
+    if not signs and not ablate:
+        raise ValueError("Nothing to compare: give signs=, or ablate=True.")
+    concepts.check(lens)
+    asked: list[str | Text] = [prompts] if isinstance(prompts, (str, Text)) else list(prompts)
+    if not asked:
+        raise ValueError("There is no prompt.")
+    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
+    lengths = _units(lens, concepts, items, texts, unit, batch_tokens)
+    changes = [
+        change
+        for concept in concepts
+        for change in _changes(lens, concepts, concept, scale, lengths[concept.name], unit, signs, ablate, roles)
+    ]  # fmt: skip
+    tally = _Shifts(lens, len(items), len(changes), k)
+    bar = progress_bar(
+        total=len(changes) * (2 if n else 1),
+        desc="effects",
+        unit="change",
+        show=progress and len(changes) > 1,
+    )
+    with bar:
+        packed = list(pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens))
+        for batch in packed:
+            plain = _next_tokens(lens, batch)
+            tally.see_plain(plain)
+            for number, change in enumerate(changes):
+                with change.applied():
+                    tally.see(number, batch, plain, _next_tokens(lens, batch))
+                bar.update(1 / len(packed))
+
+        def told() -> tuple[tuple[str, ...], ...]:
+            if not n:
+                return tuple(() for _ in asked)
+            repeated: Any = [prompt for prompt in asked for _ in range(n)]
+            answers = lens.generate(
+                repeated, max_new_tokens=max_new_tokens, temperature=temperature,
+                top_p=top_p, seed=seed, batch_size=batch_size, chat=chat,
+            )  # fmt: skip
+            return tuple(tuple(answers[start : start + n]) for start in range(0, len(answers), n))
+
+        unchanged, found = told(), []
+        for number, change in enumerate(changes):
+            with change.applied():
+                answers = told()
+            found.append(tally.effect(number, change, answers))
+            if n:
+                bar.update()
+    shown = tuple(_asked(lens, prompt, item) for prompt, item in zip(asked, items, strict=True))
+    return Effects(shown, unchanged, tuple(found))
+
+
+@dataclass(frozen=True)
+class _Change:
+    """An intervention: what it is called, and the block in which it holds."""
+
+    concept: Concept
+    name: str
+    strength: float | None
+    applied: Callable[[], AbstractContextManager[Lens]]
+
+
+def _changes(
+    lens: Lens,
+    concepts: ConceptSet,
+    concept: Concept,
+    scale: float,
+    length: float,
+    unit: Unit,
+    signs: Sequence[int],
+    ablate: bool,
+    roles: Sequence[str] | None,
+) -> Iterator[_Change]:
+    for sign in signs:
+        strength = sign * scale * length
+        name = f"{'+' if sign > 0 else '−'}{scale:g} {UNITS[unit]}"
+        steered = partial(ablation.steer, lens, concept, strength, roles=roles)
+        yield _Change(concept, name, strength, steered)
+    if ablate:
+        alone = ConceptSet([concept], concepts.provenance)
+        yield _Change(concept, "ablated", None, partial(ablation.ablate, lens, alone, roles=roles))
+
+
+def _units(
+    lens: Lens,
+    concepts: ConceptSet,
+    items: Sequence[Encoded],
+    texts: Iterable[Text] | None,
+    unit: Unit,
+    batch_tokens: int,
+) -> dict[str, float]:
+    """The length of one unit for each concept, in the units of the residual stream."""
+    if unit == "length":
+        return dict.fromkeys(concepts.names, 1.0)
+    tokenizer = lens.need_tokenizer()
+    packed = (
+        pack(items, padding_id(tokenizer), batch_tokens=batch_tokens)
+        if texts is None
+        else batches(tokenizer, texts, batch_tokens=batch_tokens)
+    )
+    norms, along = Moments(covariance=False), Moments()
+    for found in captured((lens,), packed, concepts.hooks, SPOKEN):
+        for hook, acts in found.acts.items():
+            acts = acts.float()
+            if unit == "norm":
+                norms.update(hook, acts.norm(dim=-1, keepdim=True))
+            else:
+                along.update(hook, acts @ concepts.directions(hook).T.to(acts.device))
+    if unit == "norm":
+        return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
+    return {
+        concept.name: float(spread)
+        for hook in concepts.hooks
+        for concept, spread in zip(
+            concepts.at(hook), along.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
+        )
+    }
+
+
+@torch.inference_mode()
+def _next_tokens(lens: Lens, batch: Batch) -> Tensor:
+    """Log-probabilities of the token after each row, fp32 `[batch, d_vocab]`."""
+    with evaluating(lens.model):
+        resid = lens(batch, stop_at_layer=lens.n_layers)
+        rows, last = torch.arange(len(batch)), batch.attention_mask.sum(dim=-1) - 1
+        # Logits only where they are read: a vocabulary is wide.
+        resid = resid[rows.to(resid.device), last.to(resid.device)]
+        return lens.unembed(resid).float().log_softmax(dim=-1)
+
+
+class _Shifts:
+    """What every change does to the next token, prompt by prompt and on the mean, from one batch after another."""
+
+    def __init__(self, lens: Lens, prompts: int, changes: int, k: int) -> None:
+        self.tokenizer = lens.need_tokenizer()
+        self.words = min(len(self.tokenizer), lens.d_vocab)
+        self.k, self.prompts = min(k, self.words), prompts
+        self.before = torch.zeros(self.words)
+        self.after = torch.zeros(changes, self.words)
+        self.kl = [[0.0] * prompts for _ in range(changes)]
+        self.ends: list[list[tuple[Any, Any]]] = [[((), ())] * prompts for _ in range(changes)]
+
+    def see_plain(self, plain: Tensor) -> None:
+        self.before += plain.exp()[:, : self.words].sum(dim=0).cpu()
+
+    def see(self, number: int, batch: Batch, plain: Tensor, changed: Tensor) -> None:
+        before, after = plain.exp(), changed.exp()
+        divergence = (before * (plain - changed)).sum(dim=-1).clamp_min(0).tolist()
+        before, after = before[:, : self.words], after[:, : self.words]
+        self.after[number] += after.sum(dim=0).cpu()
+        for row, prompt in enumerate(batch.index.tolist()):
+            self.kl[number][prompt] = divergence[row]
+            self.ends[number][prompt] = self._most(before[row], after[row])
+
+    def effect(self, number: int, change: _Change, answers: tuple[tuple[str, ...], ...]) -> Effect:
+        rises, falls = self._most(self.before / self.prompts, self.after[number] / self.prompts)
+        return Effect(
+            concept=change.concept,
+            change=change.name,
+            strength=change.strength,
+            kl=tuple(self.kl[number]),
+            rises=tuple(up for up, _ in self.ends[number]),
+            falls=tuple(down for _, down in self.ends[number]),
+            mean_rises=rises,
+            mean_falls=falls,
+            answers=answers,
+        )
+
+    def _most(self, before: Tensor, after: Tensor) -> tuple[tuple[TokenShift, ...], tuple[TokenShift, ...]]:
+        def largest(sign: int) -> tuple[TokenShift, ...]:
+            found = (sign * (after - before)).topk(self.k).indices
+            rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
+            shifts = (TokenShift(said(self.tokenizer, token), p, q) for token, p, q in rows)
+            return tuple(shift for shift in shifts if sign * shift.change > 0)
+
+        return largest(1), largest(-1)
+
+
+def _asked(lens: Lens, prompt: str | Text, item: Encoded) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    if prompt.is_chat and len(prompt.prompt.messages) == 1:
+        return prompt.prompt.messages[0].content
+    return str(lens.need_tokenizer().decode(item.input_ids, skip_special_tokens=True))
+
+
+def _row(title: str, cells: Iterable[str]) -> str:
+    """A row of a table: a title, which is escaped, and cells of HTML."""
+    return f"<tr><th>{escape(html.visible(title))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _words(shifts: Sequence[TokenShift]) -> str:
+    return ", ".join(
+        f"{spaced(s.token)} {_figure(100 * s.before)}→{_figure(100 * s.after)} %" for s in shifts
+    )
+
+
+def _chips(shifts: Sequence[TokenShift], scale: float) -> str:
+    rows = ((s.token, s.change, f"{_figure(100 * s.before)} → {_figure(100 * s.after)}") for s in shifts)
+    return chips(rows, scale) or "–"
+
+
+def _figure(value: float) -> str:
+    """Three significant digits.
+
+    Example:
+        >>> _figure(12.345), _figure(0.00012), _figure(0.0)
+        ('12.3', '0.00012', '0')
+    """
+    return f"{value:.3g}"

@@ -1,0 +1,325 @@
+"""How well explanations tell: detection scoring, on windows of texts that no explanation was made from.
+
+A good explanation of a direction says of any window whether the direction is active there. `detection` asks it, for as many windows
+in which the direction is active as in which it is not, and counts (Paulo et al., "Automatically interpreting millions of features
+in large language models", arXiv 2410.13928, section 3.2). The answer comes from the explanation's own rule, or from an LLM that
+reads nothing but its text. `halves` parts a corpus so that there are such texts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caft_lens.activations import stream
+from caft_lens.concepts import ConceptSet
+from caft_lens.documents import Texts
+from caft_lens.errors import nearest
+from caft_lens.extremes import RANKS, Rank
+from caft_lens.inspect.contexts import Context, Reading, pieces, reading
+from caft_lens.inspect.explain.explanations import ENRICHMENT, Explanation, Explanations, Score
+from caft_lens.inspect.explain.llm import LLM, Plan
+from caft_lens.inspect.explain.prompts import judged, judgement_requests
+from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
+from caft_lens.text import encoded, special_ids
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from caft_lens.lens import Lens
+
+CONFIDENCE = 0.95
+
+
+def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -> tuple[Texts, Texts]:
+    """Part a corpus in two: one to explain with, one to score on.
+
+    By what a text says, not by its place: copies of a text go to one side, and another order changes nothing.
+
+    Args:
+        texts: The corpus.
+        seed: Of the draw.
+        share: Of the first part, about.
+
+    Returns:
+        Both parts, each in order.
+
+    Raises:
+        ValueError: When one of them would be empty.
+
+    Example:
+        >>> first, second = halves(["a rose", "a palm", "a rose", "a fern", "an oak"], seed=1)
+        >>> len(first) + len(second), bool({text.text for text in first} & {text.text for text in second})
+        (5, False)
+    """
+    texts = texts if isinstance(texts, Texts) else Texts(texts)
+    first = [fraction(seed, text) < share for text in texts]
+    if all(first) or not any(first):
+        raise ValueError(
+            f"share={share} of {len(texts)} texts leaves one part empty: give more texts, or another share."
+        )
+    parts = (
+        Texts((text for text, yes in zip(texts, first, strict=True) if yes is side), texts.name)
+        for side in (True, False)
+    )
+    return next(parts), next(parts)
+
+
+def detection(
+    lens: Lens,
+    explanations: Explanations,
+    concepts: ConceptSet | SAE | Sequence[SAE],
+    texts: Texts | Iterable[Any],
+    *,
+    saes: SAE | Sequence[SAE] | None = None,
+    judge: LLM | None = None,
+    n: int = 50,
+    seed: int = 0,
+    share: float = 0.1,
+    roles: Sequence[str] | None = None,
+    window: tuple[int, int] = (12, 6),
+    rank: Rank = "peak",
+    sample: int = 4000,
+    batch: int = 10,
+    dry_run: bool = False,
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+) -> Explanations | Plan:
+    """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made from.
+
+    Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at the bottom end
+    the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent, where it is active at all),
+    inactive ones from below the median, as many. Each end is scored apart; guessing scores 0.5.
+
+    Args:
+        lens: The model that reads.
+        explanations: From `explain` or `explain_with`.
+        concepts: A set that holds the concepts that are explained, or SAEs, as the contexts were found with.
+        texts: Held-out texts: the other half of `halves`.
+        saes: SAEs whose latents are among a set of concepts: these are read by latent activation, as by `contexts`.
+        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule.
+        n: Windows of each kind at most.
+        seed: Of the windows: two explanations of one end are asked of the same ones.
+        share: Which share of the windows counts as active.
+        roles, window, max_length: As the contexts were found with.
+        rank: `"peak"`, or `"mean"` for the mean activation in a window at both ends.
+        sample: How many texts to draw windows from, at most.
+        batch: Windows that a judge is shown at once.
+        dry_run: Send nothing; give the exact requests to the judge, with an estimate of tokens and cost.
+        batch_tokens: Padded tokens in a batch.
+        progress: Whether to show a bar.
+
+    Returns:
+        The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is `None`. The
+        interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each.
+
+    Raises:
+        ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the concepts do not fit
+            the model, or there are too few texts.
+        KeyError: When an explained concept is not in the set, with the nearest.
+
+    Example:
+        >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)  # doctest: +SKIP
+        >>> scored["L1.mean0"].top.score.accuracy                                  # doctest: +SKIP
+    """
+    texts = texts if isinstance(texts, Texts) else Texts(texts)
+    _check(explanations, texts, judge, n, share, rank, dry_run)
+    read = _explained(reading(lens, concepts, saes), explanations)
+    activity = WindowActivity(
+        read.rows,
+        {hook: (sae, read.numbers[hook]) for hook, sae in read.saes.items()},
+        size=sample, window=window, rank=rank, seed=seed,
+    )  # fmt: skip
+    stream(
+        lens, texts, activity.hooks, activity,
+        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+    )  # fmt: skip
+    found = activity.sample()
+    drawn = [
+        _drawn(_activity(one, read, found), one.concept in read.latents, n, share, seed)
+        for one in explanations.all
+    ]
+    needed = {row for rows, _ in drawn for row in rows}
+    shown = _contexts(lens.need_tokenizer(), texts, found, needed, window, max_length)
+    windows = [[shown[row] for row in rows] for rows, _ in drawn]
+    if judge is None:
+        said: list[list[bool | None]] = [
+            [one.predicts(context) for context in part]
+            for one, part in zip(explanations.all, windows, strict=True)
+        ]
+    elif dry_run:
+        return judge.plan(judgement_requests(explanations.all, windows, batch))
+    else:
+        said = judged(judge, explanations.all, windows, batch, progress=progress)
+    name = "rule" if judge is None else judge.name
+    scored = [
+        dataclasses.replace(one, score=_score(answers, truth, name))
+        for one, answers, (_, truth) in zip(explanations.all, said, drawn, strict=True)
+    ]
+    return Explanations(scored, explanations.explained)
+
+
+def _check(
+    explanations: Explanations,
+    texts: Texts,
+    judge: LLM | None,
+    n: int,
+    share: float,
+    rank: str,
+    dry_run: bool,
+) -> None:
+    """Refuse what would be found out only after the pass."""
+    if rank not in RANKS:
+        raise ValueError(f'rank="{rank}" is none of the ways to rank windows.{nearest(rank, RANKS)}')
+    if n < 2 or not 0 < share <= 0.5:
+        raise ValueError(f"n={n} must be at least 2, and share={share} above 0 and at most 0.5.")
+    if not explanations:
+        raise ValueError("There is no explanation to score: `explain` makes them.")
+    if dry_run and judge is None:
+        raise ValueError("dry_run=True shows what an LLM would be asked: give it as judge=.")
+    silent = [one for one in explanations.all if one.by != ENRICHMENT]
+    if silent and judge is None:
+        raise ValueError(
+            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give judge=, an LLM that '
+            "reads it."
+        )
+    again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
+    if again:
+        raise ValueError(
+            f"{again} of these {len(texts)} texts were used for explaining, so that the score would be of memory: part the corpus "
+            "before (`halves`), find contexts and explain on the first part, and give the second."
+        )
+
+
+def _explained(read: Reading, explanations: Explanations) -> Reading:
+    """How to read those concepts that are explained.
+
+    Raises:
+        KeyError: When one is not there.
+    """
+    for name in explanations:
+        if name not in read.names:
+            raise KeyError(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
+    latents = {name: place for name, place in read.latents.items() if name in explanations}
+    return Reading(
+        {hook: sae for hook, sae in read.saes.items() if any(hook == of for of, _ in latents.values())},
+        latents,
+        tuple(one for one in read.directions if one.name in explanations),
+        {name: one for name, one in read.given.items() if name in explanations},
+    )
+
+
+def _activity(one: Explanation, read: Reading, found: Sample) -> NDArray[np.float32]:
+    """How active the end of a concept is in each window, `[n]`."""
+    if one.concept in read.latents:
+        hook, latent = read.latents[one.concept]
+        column = (len(read.rows[hook]) if hook in read.rows else 0) + read.numbers[hook].index(latent)
+    else:
+        hook, column = read.row_of[one.concept]
+    return found.high[hook][:, column] if one.end == "top" else -found.low[hook][:, column]
+
+
+def _drawn(
+    values: NDArray[np.float32], sparse: bool, n: int, share: float, seed: int
+) -> tuple[list[int], list[bool]]:
+    """Rows of the sample to ask about, in random order, and which of them are active."""
+    order = np.argsort(-values, kind="stable")
+    high, low = order[: math.floor(share * len(order))], order[math.ceil(len(order) / 2) :]
+    high = high[values[high] > 0] if sparse else high
+    size = min(n, len(high), len(low))
+    if size < 2:
+        raise ValueError(
+            f"{len(order)} texts with a window give {len(high)} active ones (share={share}): too few. Give more texts."
+        )
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.choice(high, size, replace=False), rng.choice(low, size, replace=False)])
+    shuffled = rng.permutation(2 * size)
+    return rows[shuffled].tolist(), (shuffled < size).tolist()
+
+
+def _contexts(
+    tokenizer: Any,
+    texts: Texts,
+    found: Sample,
+    rows: set[int],
+    window: tuple[int, int],
+    max_length: int | None,
+) -> dict[int, Context]:
+    """The windows of some rows of the sample."""
+    ordered = sorted(rows)
+    numbers = [int(found.index[row]) for row in ordered]
+    known = special_ids(tokenizer)
+    contexts = {}
+    items = encoded(tokenizer, (texts[number] for number in numbers), max_length=max_length)
+    for row, number, item in zip(ordered, numbers, items, strict=True):
+        position = int(found.position[row])
+        inside = around(position, window, len(item.input_ids))
+        ids = item.input_ids[inside]
+        contexts[row] = Context(
+            tokens=tuple(pieces(tokenizer, ids)),
+            activations=(None,) * len(ids),
+            peak=position - inside.start,
+            value=math.nan,
+            index=number,
+            position=position,
+            special=tuple(token in known for token in ids),
+            cut=(inside.start > 0, inside.stop < len(item.input_ids)),
+            meta=texts[number].meta,
+        )
+    return contexts
+
+
+def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> Score | None:
+    right = {
+        active: [
+            answer == active
+            for answer, true in zip(said, truth, strict=True)
+            if true is active and answer is not None
+        ]
+        for active in (True, False)
+    }
+    if not all(right.values()):
+        return None
+    low, high = balanced_interval({active: (sum(ones), len(ones)) for active, ones in right.items()})
+    sensitivity, specificity = (sum(right[active]) / len(right[active]) for active in (True, False))
+    return Score(
+        accuracy=(sensitivity + specificity) / 2,
+        low=low,
+        high=high,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        active=len(right[True]),
+        inactive=len(right[False]),
+        unanswered=sum(answer is None for answer in said),
+        judge=judge,
+    )
+
+
+def balanced_interval(counts: Mapping[bool, tuple[int, int]]) -> tuple[float, float]:
+    """The 95 % interval of a balanced accuracy: the mean of two independent shares.
+
+    Args:
+        counts: For active and for inactive windows, how many were right and how many there were.
+
+    Source:
+        Newcombe, "Interval estimation for the difference between independent proportions" (1998), method 10.
+
+    Example:
+        >>> balanced_interval({True: (50, 50), False: (50, 50)})
+        (0.9495..., 1.0)
+    """
+    from scipy.stats import binomtest
+
+    mean, below, above = 0.0, 0.0, 0.0
+    for right, of in counts.values():
+        ends = binomtest(right, of).proportion_ci(CONFIDENCE, method="wilson")
+        mean += right / of / 2
+        below += (right / of - ends.low) ** 2
+        above += (ends.high - right / of) ** 2
+    return max(0.0, mean - math.sqrt(below) / 2), min(1.0, mean + math.sqrt(above) / 2)

@@ -1,0 +1,409 @@
+"""What an explanation is: a sentence about one end of a direction, what it rests on, a rule that predicts by it, and its score.
+
+`Explanation` is frozen; `Explanations` holds those of a set of concepts, both ends of each, and is shown, saved and loaded as one.
+Whoever wrote them (`enrichment.py`, or an LLM through `prompts.py`), they are scored alike (`detection.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from caft_lens.errors import nearest
+from caft_lens.files import read_json, write_json
+from caft_lens.inspect import html
+from caft_lens.inspect.contexts import Context
+from caft_lens.inspect.explain.windows import phrases
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMAT = "caft_lens.explanations/1"
+ENRICHMENT = "enrichment"
+End = Literal["top", "bottom"]
+ENDS: tuple[End, ...] = get_args(End)
+SCALARS = (str, int, float, bool)
+WHERE = {
+    "at": "at",
+    "before": "before the peak",
+    "after": "after the peak",
+    "near": "near",
+    "role": "role",
+    "position": "place",
+}
+LONGEST_VALUE = 80  # a longer string in a column is text, not a value that texts share
+
+STYLE = """<style>
+.cl-explanations{--fg:var(--jp-content-font-color1,var(--vscode-editor-foreground,CanvasText));
+--bg:var(--jp-layout-color0,var(--vscode-editor-background,Canvas));--line:color-mix(in srgb,var(--fg) 18%,transparent);
+--soft:color-mix(in srgb,var(--fg) 62%,transparent);color-scheme:light dark;color:var(--fg);background:var(--bg);
+font:13px/1.5 system-ui,sans-serif;text-align:left;max-width:1100px}
+.cl-explanations section{border-top:2px solid var(--line);padding:8px 0 10px}.cl-explanations h4{margin:0 0 4px;font-size:14px;font-weight:650}
+.cl-explanations .end{display:grid;grid-template-columns:5.5em 1fr 15em;gap:12px;border-top:1px solid var(--line);padding:5px 0}
+.cl-explanations .end>b{white-space:nowrap;font-size:12px;font-weight:600}.cl-explanations .end>b i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:6px}
+.cl-explanations .top i{background:rgb(230 130 0/.85)}.cl-explanations .bottom i{background:rgb(0 114 190/.85)}
+.cl-explanations .said{overflow-wrap:anywhere}.cl-explanations .score{font-variant-numeric:tabular-nums;font-size:12px}
+.cl-explanations small,.cl-explanations summary{color:var(--soft);font-size:11px}
+.cl-explanations table{border-collapse:collapse;font-size:11px;margin:4px 0}.cl-explanations td,.cl-explanations th{padding:1px 10px 1px 0;text-align:right}
+.cl-explanations td:first-child,.cl-explanations th:first-child{text-align:left}
+@media (max-width:760px){.cl-explanations .end{grid-template-columns:1fr}}
+</style>"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that contexts have more often than the corpus.
+
+    Attributes:
+        place: `"at"` the peak; `"before"` or `"after"` it or anywhere `"near"`, within the window; `"role"` and `"position"` of the
+            peak; `"column"` of the text.
+        value: The token or phrase in lower case, the role, the quarter of the text, or the value of the column.
+        column: Name of the column.
+        count: Contexts that have it.
+        of: Contexts.
+        background: How often the corpus has it: tokens for `"at"`, `"role"` and `"position"`, random windows for phrases, texts
+            for columns.
+        background_of: Of how many tokens, windows or texts.
+        lift: Share of the contexts over share of the corpus, half a count added to each so that it is finite.
+        p: Of the exact hypergeometric test that contexts have it no more often, one-sided.
+        q: `p` corrected over all candidates of this end of the concept (Benjamini and Hochberg).
+    """
+
+    place: str
+    value: str
+    count: int
+    of: int
+    background: int
+    background_of: int
+    lift: float
+    p: float
+    q: float
+    column: str = ""
+
+    @property
+    def share(self) -> float:
+        """Share of the contexts."""
+        return self.count / self.of
+
+    @property
+    def background_share(self) -> float:
+        """Share of the corpus."""
+        return self.background / self.background_of
+
+    @property
+    def text(self) -> str:
+        """What it is and where, in words.
+
+        Example:
+            >>> Finding("before", "a pie", 9, 10, 3, 1000, 250.0, 1e-9, 1e-7).text
+            'before the peak "a pie"'
+        """
+        return f"{self.column} = {self.value}" if self.column else f"{WHERE[self.place]} {quoted(self.value)}"
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.count} of {self.of}; {share(self.background, self.background_of)})"
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One condition of a rule: a phrase in the window, or a value of a column of the text; its weight is added where it holds."""
+
+    value: str
+    weight: float
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well an explanation tells windows that it has not seen: active ones from inactive ones.
+
+    Attributes:
+        accuracy: Balanced: the mean of `sensitivity` and `specificity`; 0.5 by chance.
+        low, high: Ends of its 95 % interval.
+        sensitivity: Share of the active windows that are called active.
+        specificity: Share of the inactive windows that are not.
+        active, inactive: How many windows of each were answered.
+        unanswered: How many were not.
+        judge: Who decided: `"rule"`, or the name of an LLM.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    sensitivity: float
+    specificity: float
+    active: int
+    inactive: int
+    unanswered: int = 0
+    judge: str = "rule"
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one end of a concept responds to.
+
+    Attributes:
+        concept: Name of the concept.
+        end: `"top"` or `"bottom"`.
+        text: The explanation as a sentence.
+        n: How many contexts were explained.
+        findings: What it rests on, the most surprising first; none when an LLM wrote it.
+        rule: By which it predicts: a window is called active when the weights of the clauses that hold, and `bias`, sum to more than 0.
+        bias: See `rule`.
+        by: Who wrote it: `"enrichment"` or the name of an LLM.
+        score: Filled by `detection`.
+    """
+
+    concept: str
+    end: End
+    text: str
+    n: int
+    findings: tuple[Finding, ...] = ()
+    rule: tuple[Clause, ...] = ()
+    bias: float = -1.0
+    by: str = ENRICHMENT
+    score: Score | None = None
+
+    def predicts(self, context: Context) -> bool:
+        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no rule.
+
+        Example:
+            >>> pie = Explanation("L1.pc0", "top", 'near "pie"', 20, rule=(Clause("a pie", 2.0),))
+            >>> pie.predicts(Context((" bake", " a", " pie"), (None,) * 3, 1, 0.0, 0, 1, (False,) * 3))
+            True
+        """
+        said = {phrase for _, _, phrase in phrases(context.tokens, context.special)}
+        stated = set(column_values(context.meta))
+        holding = (
+            clause.weight
+            for clause in self.rule
+            if ((clause.column, clause.value) in stated if clause.column else clause.value in said)
+        )
+        return sum(holding, self.bias) > 0
+
+    def __str__(self) -> str:
+        scored = f"  [{self.score}]" if self.score else ""
+        return f"{self.concept} {self.end}: {self.text}{scored}"
+
+
+@dataclass(frozen=True)
+class ConceptExplanations:
+    """Both ends of one concept; `None` for an end that was not explained."""
+
+    concept: str
+    top: Explanation | None = None
+    bottom: Explanation | None = None
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return iter([one for one in (self.top, self.bottom) if one is not None])
+
+
+class Explanations(Mapping[str, ConceptExplanations]):
+    """Explanations of a set of concepts, by name.
+
+    Args:
+        items: Of any concepts and ends, each at most once.
+        explained: What the texts say whose contexts were read, as fingerprints: `detection` refuses to score on these.
+
+    Raises:
+        ValueError: When an end of a concept is explained twice.
+
+    Example:
+        >>> found = Explanations([Explanation("L1.pc0", "top", 'at "pie"', 20)])
+        >>> found["L1.pc0"].top.text, found.labels()
+        ('at "pie"', {'L1.pc0': 'top: at "pie"'})
+    """
+
+    def __init__(self, items: Iterable[Explanation], explained: Iterable[str] = ()) -> None:
+        self._items: dict[str, ConceptExplanations] = {}
+        self.explained = frozenset(explained)
+        for item in items:
+            if item.end not in ENDS:
+                raise ValueError(f'"{item.end}" is no end of a concept.{nearest(item.end, ENDS)}')
+            both = self._items.get(item.concept, ConceptExplanations(item.concept))
+            if getattr(both, item.end) is not None:
+                raise ValueError(f'The {item.end} end of "{item.concept}" is explained twice.')
+            changed: dict[str, Any] = {item.end: item}
+            self._items[item.concept] = dataclasses.replace(both, **changed)
+
+    def __getitem__(self, name: str) -> ConceptExplanations:
+        if name not in self._items:
+            raise KeyError(f'No explanation of "{name}".{nearest(name, self._items)}')
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def all(self) -> list[Explanation]:
+        """Every end of every concept, in order."""
+        return [one for both in self.values() for one in both]
+
+    def labels(self, end: End | None = None) -> dict[str, str]:
+        """The explanations as labels, for `ConceptSet.label`.
+
+        Args:
+            end: Only this end, without naming it.
+
+        Example:
+            >>> concepts.label(explanations.labels())  # doctest: +SKIP
+        """
+        if end is not None:
+            return {one.concept: one.text for one in self.all if one.end == end}
+        return {name: "; ".join(f"{one.end}: {one.text}" for one in both) for name, both in self.items()}
+
+    def table(self) -> pandas.DataFrame:
+        """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
+        import pandas
+
+        figures = [one.name for one in dataclasses.fields(Score)]
+        return pandas.DataFrame(
+            [
+                {
+                    "concept": one.concept,
+                    "end": one.end,
+                    "explanation": one.text,
+                    "by": one.by,
+                    "contexts": one.n,
+                    **{name: getattr(one.score, name, None) for name in figures},
+                }
+                for one in self.all
+            ]
+        )
+
+    def findings(self) -> pandas.DataFrame:
+        """One row per finding, with counts, lift, p and q."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
+                for one in self.all
+                for finding in one.findings
+            ]
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write JSON that `load` reads back, atomically; returns the path."""
+        rows = [dataclasses.asdict(one) for one in self.all]
+        write_json(path, {"format": FORMAT, "explained": sorted(self.explained), "explanations": rows})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanations:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            ValueError: When it is truncated, or of another kind.
+        """
+        kept = read_json(path)
+        if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+            raise ValueError(f"{path} holds no explanations ({FORMAT}).")
+        return cls(map(_from_json, kept["explanations"]), kept["explained"])
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self.all))
+
+    def _repr_html_(self) -> str:
+        return f'{STYLE}<div class="cl-explanations">{"".join(map(_section, self.values()))}</div>'
+
+
+def _from_json(row: Mapping[str, Any]) -> Explanation:
+    made = {
+        "findings": tuple(Finding(**one) for one in row["findings"]),
+        "rule": tuple(Clause(**one) for one in row["rule"]),
+        "score": Score(**row["score"]) if row["score"] else None,
+    }
+    return Explanation(**{**row, **made})
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def column_values(meta: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
+    """What a text says of itself, as pairs of column and value.
+
+    A list has each of its values, a dict its own columns with a dot between. The spans of a generator are never read.
+
+    Args:
+        meta: Of a text.
+        columns: Only these, by their name or the name before the first dot; all by default.
+
+    Example:
+        >>> list(column_values({"genre": "quiz", "topics": ["verbs", "sports"], "truth": {"verbs": {"number": "plural"}}}))
+        [('genre', 'quiz'), ('topics', 'verbs'), ('topics', 'sports'), ('truth.verbs.number', 'plural')]
+    """
+    for column, value in _scalars({key: value for key, value in meta.items() if key != "spans"}):
+        named = columns is None or any(column == one or column.startswith(f"{one}.") for one in columns)
+        if named and len(value) <= LONGEST_VALUE:
+            yield column, value
+
+
+def _scalars(meta: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in meta.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{before}{key}.")
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            yield from dict.fromkeys(
+                (f"{before}{key}", str(one)) for one in values if isinstance(one, SCALARS)
+            )
+
+
+def quoted(text: str) -> str:
+    """A token or phrase in quotation marks, line breaks shown as a sign."""
+    return f'"{html.visible(text)}"'
+
+
+def share(count: int, of: int) -> str:
+    """A share in percent, two significant digits.
+
+    Example:
+        >>> share(3, 1000), share(0, 100), share(99, 100)
+        ('0.3 %', '0 %', '99 %')
+    """
+    return f"{100 * count / of:.2g} %" if count < of else "100 %"
+
+
+# -- HTML -------------------------------------------------------------------------------------------------------------
+
+
+def _section(both: ConceptExplanations) -> str:
+    return f"<section><h4>{escape(both.concept)}</h4>{''.join(map(_end, both))}</section>"
+
+
+def _end(one: Explanation) -> str:
+    score = (
+        "<small>not scored</small>"
+        if one.score is None
+        else f"{escape(str(one.score))}<br><small>detection accuracy, 95 % interval, by {escape(one.score.judge)}; chance 0.50</small>"
+    )
+    return (
+        f'<div class="end {one.end}"><b><i></i>{one.end}</b><div class="said">{escape(one.text)} '
+        f'<small>· {escape(one.by)}, {one.n} contexts</small>{_details(one.findings)}</div><div class="score">{score}</div></div>'
+    )
+
+
+def _details(findings: Sequence[Finding], n: int = 12) -> str:
+    if not findings:
+        return ""
+    head = "<tr><th>finding</th><th>contexts</th><th>corpus</th><th>lift</th><th>q</th></tr>"
+    rows = "".join(
+        f"<tr><td>{escape(one.text)}</td>"
+        f"<td>{one.count} of {one.of}</td><td>{share(one.background, one.background_of)}</td>"
+        f"<td>{one.lift:.3g}</td><td>{one.q:.2g}</td></tr>"
+        for one in findings[:n]
+    )
+    more = f", the first {n}" if len(findings) > n else ""
+    return f"<details><summary>{len(findings)} enriched{more}</summary><table>{head}{rows}</table></details>"

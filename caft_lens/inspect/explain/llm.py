@@ -1,0 +1,514 @@
+"""Who is asked for explanations and judgements: any OpenAI-compatible endpoint, or a model that is here.
+
+`Endpoint` sends chat completions, a few at a time, each kept in a file by the hash of what was asked, so that an interrupted run goes
+on where it was and the same question is paid for once. The key stays in the environment: it is read when a request leaves and
+written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is what either would be asked, with an estimate of what that costs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+
+from caft_lens.documents import Message, Text, Texts, shorten
+from caft_lens.files import read_json, sha256, write_json
+from caft_lens.progress import progress as progress_bar
+
+if TYPE_CHECKING:
+    import httpx
+
+    from caft_lens.lens import Lens
+
+Conversation = Sequence[Mapping[str, str]]
+"""Messages, `{"role": "user" or "assistant", "content": ...}`, the last of which waits for an answer."""
+
+TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+"""Statuses after which it is worth trying again."""
+LONGEST_WAIT = 60.0
+"""Seconds between two tries at most, unless the server asks for more."""
+LONGEST_ASKED = 300.0
+"""Seconds that a server may ask to wait; beyond them the run stops, to be taken up again later."""
+CHARACTERS_A_TOKEN = 4
+"""Of English, about: for the estimate of what a request costs."""
+
+
+def pause(stop: Event, seconds: float) -> None:
+    """Wait between two tries, unless the run is over."""
+    stop.wait(seconds)
+
+
+class EndpointError(RuntimeError):
+    """An endpoint that gave no answer, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be asked: nothing was sent.
+
+    Attributes:
+        name: Who would be asked.
+        requests: Each request in full, as it would be sent.
+        cached: How many of them are answered already.
+        prompt_tokens: Of the others, estimated.
+        completion_tokens: The most that they may answer with.
+        cost: The most that this costs, in the currency of the prices; `None` without prices.
+    """
+
+    name: str
+    requests: tuple[Mapping[str, Any], ...]
+    cached: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None = None
+
+    def __str__(self) -> str:
+        price = "" if self.cost is None else f", at most {self.cost:.4g} to pay"
+        return (
+            f"{len(self.requests)} requests to {self.name}, {self.cached} of them answered already; about {self.prompt_tokens} tokens "
+            f"to read, at most {self.completion_tokens} to write{price}. Nothing was sent."
+        )
+
+    __repr__ = __str__
+
+
+@dataclass
+class Usage:
+    """What was used so far.
+
+    Attributes:
+        requests: Answered by the endpoint or model.
+        cached: Answered from the cache, for nothing.
+        retried: Tries that failed and were repeated.
+        prompt_tokens, completion_tokens: As the endpoint counted them.
+    """
+
+    requests: int = 0
+    cached: int = 0
+    retried: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    _lock: Any = field(default_factory=Lock, repr=False, compare=False)
+
+    def add(self, **counts: int) -> None:
+        """Count; from any thread."""
+        with self._lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
+
+
+class LLM(Protocol):
+    """Who can be asked: an `Endpoint`, a `LocalModel`, or anything with these."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in tables."""
+
+    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+        """The answers, in order; `""` where there is none."""
+
+    def plan(self, conversations: Sequence[Conversation]) -> Plan:
+        """What would be asked, without asking."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible chat-completions endpoint.
+
+    What it is asked holds windows of your texts, which leave this computer: `dry_run=True` shows them first.
+
+    Args:
+        url: Its base, such as `"https://api.openai.com/v1"` or `"http://localhost:8000/v1"`; without any key in it.
+        model: Which of its models.
+        key_env: The environment variable that holds the key; `None` where none is needed. The key is sent to `url` as a bearer
+            token and goes nowhere else.
+        max_tokens: How long an answer may be.
+        temperature: 0 for the likeliest answer.
+        options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason want
+            `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
+        timeout: Seconds to wait for an answer.
+        retries: How often to try again after a time-out, a lost connection, or a status that passes (429, 500, 502, 503, 504, …),
+            waiting 1, 2, 4, … seconds, or as long as the server says.
+        concurrency: How many requests are under way at once.
+        cache: A folder with one JSON file per request and answer; `None` keeps none.
+        prices: For a million tokens read and a million written, in any currency.
+
+    Raises:
+        ValueError: For an address that is none, or that holds a name and password.
+
+    Attributes:
+        usage: What was used so far.
+
+    Example:
+        >>> llm = Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))
+        >>> llm.name, llm.cost
+        ('gpt-4.1-mini', 0.0)
+        >>> cl.inspect.explain_with(llm, contexts, dry_run=True)  # doctest: +SKIP
+    """
+
+    url: str
+    model: str
+    key_env: str | None = "OPENAI_API_KEY"
+    max_tokens: int = 300
+    temperature: float | None = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 60.0
+    retries: int = 5
+    concurrency: int = 4
+    cache: str | Path | None = Path("runs/llm")
+    prices: tuple[float, float] | None = None
+    usage: Usage = field(default_factory=Usage, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError('Expected the address of an endpoint, such as "https://api.openai.com/v1".')
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                f"The address of the endpoint at {parts.hostname} holds a name, password or query. Keys belong into the environment "
+                "variable of key_env=; nothing else may follow the path."
+            )
+        if self.retries < 0 or self.concurrency < 1 or self.timeout <= 0:
+            raise ValueError(
+                f"retries={self.retries} must not be negative, concurrency={self.concurrency} at least 1 and timeout={self.timeout} "
+                "above 0."
+            )
+
+    @property
+    def name(self) -> str:
+        """The model."""
+        return self.model
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+        base = self.url.rstrip("/")
+        return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+
+    @property
+    def cost(self) -> float | None:
+        """What was paid so far, by `prices`; `None` without."""
+        return self._price(self.usage.prompt_tokens, self.usage.completion_tokens)
+
+    def request(self, conversation: Conversation) -> dict[str, Any]:
+        """The body of a request, exactly as it is sent."""
+        body = {
+            "model": self.model,
+            "messages": [dict(message) for message in conversation],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            **self.options,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def plan(self, conversations: Sequence[Conversation]) -> Plan:
+        """What would be asked: the exact requests and an estimate of tokens and cost. Nothing is sent, no key is needed."""
+        bodies = [self.request(one) for one in conversations]
+        new = [body for body in bodies if self._kept(body) is None]
+        read = sum(math.ceil(_characters(body["messages"]) / CHARACTERS_A_TOKEN) for body in new)
+        longest = max((value for value in map(self._longest, new)), default=0)
+        wrote = longest * len(new)
+        return Plan(
+            f"{self.model} at {self.address}",
+            tuple(bodies),
+            len(bodies) - len(new),
+            read,
+            wrote,
+            self._price(read, wrote),
+        )
+
+    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+        """Ask, a few at a time; answers in order, `""` where the model said nothing.
+
+        Raises:
+            EndpointError: When the key is missing, or a request was refused or failed more often than `retries`, saying what to
+                do. Answers that came before are in the cache.
+        """
+        import httpx
+
+        bodies = [self.request(one) for one in conversations]
+        unique = {_hash(self.address, body): body for body in bodies}
+        answers: dict[str, str] = {}
+        for number, body in unique.items():
+            kept = self._kept(body)
+            if kept is not None:
+                answers[number] = kept
+        self.usage.add(cached=len(answers))
+        missing = {number: body for number, body in unique.items() if number not in answers}
+        if missing:
+            headers, stop = self._headers(), Event()
+            with (
+                httpx.Client(headers=headers, timeout=self.timeout) as client,
+                ThreadPoolExecutor(self.concurrency) as pool,
+            ):
+                waiting = {
+                    pool.submit(self._one, client, body, stop): number for number, body in missing.items()
+                }
+                try:
+                    for done in progress_bar(
+                        as_completed(waiting),
+                        total=len(waiting),
+                        desc=f"asking {self.model}",
+                        unit="request",
+                        show=progress,
+                    ):
+                        answers[waiting[done]] = done.result()
+                except BaseException:
+                    stop.set()  # what waits for another try gives up
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        return [answers[_hash(self.address, body)] for body in bodies]
+
+    def _one(self, client: httpx.Client, body: Mapping[str, Any], stop: Event) -> str:
+        """The answer to one request, with patience, unless the run is over."""
+        for number in range(self.retries + 1):
+            reply, why, wait = self._try(client, body)
+            if reply is not None:
+                self._keep(body, reply)
+                counted = reply["usage"]
+                self.usage.add(
+                    requests=1,
+                    prompt_tokens=counted["prompt_tokens"],
+                    completion_tokens=counted["completion_tokens"],
+                )
+                return reply["content"]
+            if stop.is_set():
+                break
+            if number < self.retries:
+                if wait is not None and wait > LONGEST_ASKED:
+                    raise self._error(f"{why}, and asks to wait {wait:.0f} seconds")
+                self.usage.add(retried=1)
+                pause(
+                    stop,
+                    wait if wait is not None else min(LONGEST_WAIT, 2.0**number) * random.uniform(0.75, 1.25),
+                )
+        raise self._error(f"{why}, after {self.retries + 1} {'try' if self.retries == 0 else 'tries'}")
+
+    def _try(
+        self, client: httpx.Client, body: Mapping[str, Any]
+    ) -> tuple[dict[str, Any] | None, str, float | None]:
+        """The reply to one try; or why there is none though there may be one later, and how long the server asks to wait.
+
+        Raises:
+            EndpointError: When trying again would not help.
+        """
+        import httpx
+
+        try:
+            response = client.post(self.address, json=body)
+        except httpx.TimeoutException:
+            return None, f"did not answer within {self.timeout:g} seconds", None
+        except httpx.TransportError as error:
+            # Its message may quote what was sent, and a chained exception shows it: only its kind is told.
+            return None, f"could not be reached ({type(error).__name__})", None
+        said = f"answered {response.status_code} {response.reason_phrase}"
+        if response.status_code in TRANSIENT:
+            return (
+                None,
+                f"{said}{self._quoted(response.text)}",
+                _asked_to_wait(response.headers.get("retry-after")),
+            )
+        if response.status_code != 200:
+            raise self._error(f"{said}{self._quoted(response.text)}", response.status_code)
+        reply = _reply(response)
+        if reply is None:
+            return None, f"answered something that is no chat completion{self._quoted(response.text)}", None
+        return {**reply, "content": self._without_key(reply["content"])}, "", None
+
+    def _error(self, what: str, status: int | None = None) -> EndpointError:
+        advice = {
+            401: f"Is the key in {self.key_env} right, and for this address?",
+            403: f"Is the key in {self.key_env} right, and for this address and model?",
+            404: f'Are the address and the model "{self.model}" right?',
+            400: f'Does "{self.model}" take the fields of the request? Change or leave out some with options=.',
+        }.get(
+            status or 0,
+            "Ask again later: answers that came are in the cache. A larger timeout=, more retries= or less concurrency= may help.",
+        )
+        return EndpointError(f"{self.address} {what}. {advice}")
+
+    def _quoted(self, text: str) -> str:
+        return f": {shorten(self._without_key(' '.join(text.split())), 300)}" if text.strip() else ""
+
+    # -- the key ------------------------------------------------------------------------------------------------------
+
+    def _key(self) -> str | None:
+        return os.environ.get(self.key_env, "").strip() or None if self.key_env else None
+
+    def _headers(self) -> dict[str, str]:
+        if self.key_env is None:
+            return {}
+        key = self._key()
+        if key is None:
+            raise EndpointError(
+                f"The environment variable {self.key_env} holds no key for {self.address}: set it before starting Python, or give "
+                "key_env= another name, or None where no key is needed."
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise EndpointError(
+                f"What {self.key_env} holds is no key: it has spaces, line breaks or other characters that none has."
+            )
+        return {"Authorization": f"Bearer {key}"}
+
+    def _without_key(self, text: str) -> str:
+        key = self._key()
+        return text.replace(key, "***") if key else text
+
+    # -- the cache ----------------------------------------------------------------------------------------------------
+
+    def _file(self, body: Mapping[str, Any]) -> Path | None:
+        return None if self.cache is None else Path(self.cache) / f"{_hash(self.address, body)}.json"
+
+    def _kept(self, body: Mapping[str, Any]) -> str | None:
+        file = self._file(body)
+        if file is None or not file.is_file():
+            return None
+        try:
+            kept = read_json(file)
+        except ValueError:
+            return None  # damaged by other means than ours, which are atomic: it is asked for again
+        return (
+            kept["content"] if kept.get("request") == body and kept.get("address") == self.address else None
+        )
+
+    def _keep(self, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        file = self._file(body)
+        if file is not None:
+            write_json(file, {"address": self.address, "request": dict(body), **reply})
+
+    def _price(self, read: int, wrote: int) -> float | None:
+        return None if self.prices is None else (read * self.prices[0] + wrote * self.prices[1]) / 1e6
+
+    def _longest(self, body: Mapping[str, Any]) -> int:
+        return int(body.get("max_completion_tokens") or body.get("max_tokens") or self.max_tokens)
+
+
+def _hash(address: str, body: Mapping[str, Any]) -> str:
+    import json
+
+    return sha256(address, json.dumps(body, sort_keys=True))
+
+
+def _characters(messages: Iterable[Mapping[str, str]]) -> int:
+    return sum(len(message["content"]) for message in messages)
+
+
+def _asked_to_wait(value: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for: a number of them, or a date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def _reply(response: httpx.Response) -> dict[str, Any] | None:
+    """What was said and what it cost; `None` when the body is no chat completion."""
+    try:
+        body = response.json()
+        content = body["choices"][0]["message"].get("content")
+        used = body.get("usage") or {}
+        usage = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return {"content": content if isinstance(content, str) else "", "usage": usage}
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A Hugging Face model that is here, asked greedily.
+
+    Args:
+        model: A lens, a model in memory, or whatever `load` takes.
+        tokenizer: That of a model in memory; a lens has its own.
+        max_tokens: How long an answer may be.
+        batch_size: How many conversations run at once.
+
+    Attributes:
+        usage: What was used so far.
+
+    Raises:
+        ValueError: When there is no tokenizer.
+
+    Example:
+        >>> llm = LocalModel("Qwen/Qwen3-4B-Instruct-2507")            # doctest: +SKIP
+        >>> cl.inspect.explain_with(llm, contexts)["L1.pc1"].top.text  # doctest: +SKIP
+    """
+
+    model: Any
+    tokenizer: Any = None
+    max_tokens: int = 300
+    batch_size: int = 8
+    usage: Usage = field(default_factory=Usage, compare=False)
+
+    def __post_init__(self) -> None:
+        from caft_lens.lens import Lens, load
+
+        lens = self.model if isinstance(self.model, Lens) else load(self.model, tokenizer=self.tokenizer)
+        lens.need_tokenizer()
+        object.__setattr__(self, "model", lens)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.lens.name
+
+    @property
+    def lens(self) -> Lens:
+        """The model."""
+        return self.model
+
+    def text(self, conversation: Conversation) -> Text:
+        """A conversation as the model reads it; one paragraph a message where its tokenizer knows no chats."""
+        if self.lens.need_tokenizer().chat_template:
+            return Text(tuple(Message(message["role"], message["content"]) for message in conversation))
+        return Text(text="\n\n".join(message["content"] for message in conversation) + "\n\n")
+
+    def plan(self, conversations: Sequence[Conversation]) -> Plan:
+        """What would be asked, with the exact number of tokens."""
+        read = sum(len(item.input_ids) for item in self._encoded(conversations))
+        requests = tuple({"messages": [dict(message) for message in one]} for one in conversations)
+        return Plan(self.name, requests, 0, read, self.max_tokens * len(requests))
+
+    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+        """Ask; answers in order.
+
+        Raises:
+            ValueError: When a conversation and its answer do not fit into the model.
+        """
+        if not conversations:
+            return []
+        answers = self.lens.generate(
+            Texts(map(self.text, conversations)),
+            max_new_tokens=self.max_tokens,
+            temperature=0.0,
+            batch_size=self.batch_size,
+            return_type="tokens",
+        )
+        self.usage.add(
+            requests=len(answers),
+            prompt_tokens=sum(len(item.input_ids) for item in self._encoded(conversations)),
+            completion_tokens=sum(map(len, answers)),
+        )
+        return [self.lens.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+
+    def _encoded(self, conversations: Sequence[Conversation]) -> list[Any]:
+        from caft_lens.generation import encode_prompts
+
+        return encode_prompts(self.lens, Texts(map(self.text, conversations)), None)

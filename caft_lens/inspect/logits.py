@@ -1,0 +1,430 @@
+"""Logit lens of directions: which next tokens a direction stands for, if it is read off as the last layer would be.
+
+`logit_lens` sends directions through the final norm's weight and the unembedding, and keeps the tokens at both ends of each
+(nostalgebraist, "interpreting GPT: the logit lens", 2020). A direction has no scale, so of the norm only the linear part applies.
+`LogitLens` shows the tokens, as a table, as HTML, or by name for a text search. Concepts and vocabulary are gone through in
+pieces, so that neither all logits nor a second copy of the unembedding is held.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from caft_lens.activations import Moments
+from caft_lens.architectures import anatomy
+from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.inspect import html
+
+if TYPE_CHECKING:
+    import pandas
+
+    from caft_lens.lens import Lens
+
+End = Literal["top", "bottom"]
+# Concepts that are read off at a time, and numbers that are held for them: 64 MB in fp32.
+_CONCEPTS = 256
+_NUMBERS = 2**24
+
+STYLE = (
+    html.STYLE
+    + """<style>
+.cl-view .key{color:var(--soft);font-size:12px;margin:0 0 8px}
+.cl-view code{font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;background:none;color:inherit;display:inline-block;
+border:1px solid var(--line);border-radius:3px;margin:1px 4px 1px 0;white-space:pre-wrap;overflow-wrap:anywhere}
+.cl-view code>span,.cl-view code>i{display:inline-block;padding:0 4px;font-style:normal}
+.cl-view code small{color:var(--soft);padding:0 4px}
+.cl-view .scroll{overflow-x:auto}
+.cl-view table{border-collapse:collapse;font:inherit;color:inherit;background:none;margin:0;width:100%}
+.cl-view th,.cl-view td{text-align:left;vertical-align:top;padding:4px 14px 4px 0;border-top:1px solid var(--line);min-width:110px;overflow-wrap:anywhere;white-space:normal;background:none;color:inherit}
+.cl-view th{font-weight:600;font-size:12px}.cl-view tr>th:first-child{color:var(--soft);font-weight:400;max-width:190px}
+.cl-view .both{table-layout:fixed;min-width:760px}.cl-view .both th:nth-child(1){width:60px;min-width:0}.cl-view .both th:nth-child(2){width:112px}
+.cl-view .number{font-variant-numeric:tabular-nums;white-space:nowrap}
+</style>"""
+)
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A token and its logit.
+
+    Attributes:
+        token: What it says.
+        id: Its number in the vocabulary.
+        logit: How much one unit of the direction adds to its logit, up to the scale of the norm; with `around=` the change itself.
+    """
+
+    token: str
+    id: int
+    logit: float
+
+
+@dataclass(frozen=True)
+class ConceptTokens:
+    """The tokens at both ends of one concept, most extreme first."""
+
+    concept: Concept
+    top: tuple[TokenScore, ...]
+    bottom: tuple[TokenScore, ...]
+
+    def _repr_html_(self) -> str:
+        return _page([self], "")
+
+
+class LogitLens(Mapping[str, ConceptTokens]):
+    """The tokens that concepts raise and lower, by the name of the concept.
+
+    Example:
+        >>> found = cl.inspect.logit_lens(base, concepts)   # doctest: +SKIP
+        >>> found["L2.pc1"].top[0].token, found.tokens()["L2.pc1"][:2]  # doctest: +SKIP
+        (' stupid', [' stupid', ' worm'])
+    """
+
+    def __init__(self, items: Iterable[ConceptTokens], about: str = "") -> None:
+        self._items = {item.concept.name: item for item in items}
+        self.about = about
+
+    def __getitem__(self, name: str) -> ConceptTokens:
+        if name not in self._items:
+            raise KeyError(f'No tokens of "{name}".{nearest(name, self._items)}')
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def tokens(self, end: End = "top") -> dict[str, list[str]]:
+        """The tokens at one end of every concept, as strings: what a text search reads.
+
+        Raises:
+            ValueError: For an end that is neither `"top"` nor `"bottom"`.
+        """
+        if end not in ("top", "bottom"):
+            raise ValueError(f'A direction has no end "{end}".{nearest(end, ("top", "bottom"))}')
+        return {name: [one.token for one in getattr(item, end)] for name, item in self.items()}
+
+    def table(self) -> pandas.DataFrame:
+        """One row a token: concept, end, rank, token, its id, its logit."""
+        import pandas
+
+        rows = [
+            {
+                "concept": name,
+                "end": end,
+                "rank": rank,
+                "token": one.token,
+                "id": one.id,
+                "logit": one.logit,
+            }
+            for name, item in self.items()
+            for end, scores in (("top", item.top), ("bottom", item.bottom))
+            for rank, one in enumerate(scores)
+        ]
+        return pandas.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        return _page(self.values(), self.about)
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"{name:<12} {end:<6} {' '.join(spaced(one.token) for one in scores)}"
+            for name, item in self.items()
+            for end, scores in (("top", item.top), ("bottom", item.bottom))
+        )
+
+
+def logit_lens(
+    lens: Lens,
+    concepts: ConceptSet,
+    k: int = 10,
+    *,
+    around: Moments | Mapping[int | str, Tensor] | None = None,
+    strength: float = 1.0,
+) -> LogitLens:
+    """The tokens whose logits a direction raises and lowers most, as if it were read off after the last layer.
+
+    A direction has no scale, so the final norm's division has no meaning for it: what applies is the norm's gain (for a LayerNorm
+    its centring too), then the unembedding, without biases and soft-capping. The order of the tokens is that of the logits
+    at any scale; only the order and the ratios mean something. With `around` the model's whole read-off applies, division,
+    biases and soft-capping included: how the logits of the mean activation change when the direction is added to it. Either way
+    nothing that later layers do with a direction is seen; what it does to the model's answers says `effect`.
+
+    Args:
+        lens: The model: that on which the concepts were found, or one tuned from it.
+        concepts: Directions in the residual stream, or of what attention or an MLP adds to it.
+        k: How many tokens at either end.
+        around: A mean activation `[d_model]` by hook point or layer, or `Moments` at the concepts' hook points.
+        strength: With `around`, the length of what is added, in the units of the residual stream.
+
+    Returns:
+        The tokens by concept. Rows of the unembedding for which the tokenizer has no token are left out.
+
+    Raises:
+        ValueError: When the concepts do not fit the model, lie in the space of single heads, or `k` is out of range.
+        KeyError: When `around` has no mean at a hook point.
+        NotImplementedError: For an architecture whose final norm is not known, or is no norm with a gain.
+
+    Example:
+        >>> cl.inspect.logit_lens(base, concepts.top(3)).tokens()["L2.pc1"][:3]  # doctest: +SKIP
+        [' stupid', ' worm', ' awful']
+
+    Source:
+        nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    """
+    concepts.check(lens)
+    tokenizer = lens.need_tokenizer()
+    words = min(len(tokenizer), lens.d_vocab)
+    if not 1 <= k <= words:
+        raise ValueError(f"logit_lens(k={k}): expected 1 to {words}, the size of the vocabulary.")
+    for concept in concepts:
+        if concept.site.endswith("hook_z"):
+            raise ValueError(
+                f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the residual '
+                "stream, which is what the unembedding reads. Take hook_attn_out."
+            )
+    read_off = _ReadOff(lens, words)
+    means = None if around is None else _means(lens, concepts, around)
+    items = []
+    for start in range(0, len(concepts), _CONCEPTS):
+        part = concepts[start : start + _CONCEPTS]
+        rows = torch.stack([concept.direction for concept in part])
+        if means is None:
+            changes = read_off.along(rows)
+        else:
+            here = torch.stack([means[concept.hook] for concept in part])
+            changes = read_off.difference(here + strength * rows, here)
+        top, bottom = _extremes(changes, k)
+        items += [
+            ConceptTokens(concept, _scores(tokenizer, *high), _scores(tokenizer, *low))
+            for concept, high, low in zip(part, top, bottom, strict=True)
+        ]
+    about = (
+        "Logits along the direction, through the final norm's gain; only their order and ratios mean something."
+        if means is None
+        else f"Change of the logits when {strength:g} times the unit direction is added to the mean activation."
+    )
+    return LogitLens(items, about)
+
+
+class _ReadOff:
+    """Final norm and unembedding of a model, in fp32, the vocabulary in pieces.
+
+    Args:
+        lens: The model.
+        words: How many rows of the unembedding stand for tokens.
+    """
+
+    def __init__(self, lens: Lens, words: int) -> None:
+        norm = anatomy(lens.model).final_norm
+        config = lens.hf.config.get_text_config()
+        if norm is None:
+            raise NotImplementedError(
+                f'The final norm of architecture "{config.model_type}" is not known to caft_lens.'
+            )
+        if any(parameter.is_meta for parameter in norm.parameters()):
+            raise ValueError(
+                f"The final norm of {lens.name} is not in memory (it is offloaded): load the model so that it is."
+            )
+        self.words, self.head = words, lens.hf.get_output_embeddings()
+        self.norm = copy.deepcopy(norm).float().requires_grad_(False)
+        self.device = next(iter(self.norm.state_dict().values()), torch.zeros(0)).device
+        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (
+            getattr(config, "logits_scaling", None) or 1.0
+        )
+        self.cap = getattr(config, "final_logit_softcapping", None)
+
+    def along(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Logits of directions `[n, d_model]`, by pieces of the vocabulary."""
+        for start, (logits, offset) in self._pieces(self._gained(rows), torch.zeros(1, rows.shape[1])):
+            yield start, (logits - offset) * self.scale
+
+    def difference(self, after: Tensor, before: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Logits of activations `[n, d_model]` minus those of others, by pieces of the vocabulary."""
+        for start, logits in self._pieces(self._normed(after), self._normed(before)):
+            first, second = (self._capped(one * self.scale) for one in logits)
+            yield start, first - second
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+    @torch.no_grad()
+    def _normed(self, rows: Tensor) -> Tensor:
+        return self.norm(rows.float().to(self.device))
+
+    def _gained(self, rows: Tensor) -> Tensor:
+        """The linear part of the norm: its gain, after its centring where it centres."""
+        # What a norm does to a few vectors says what it is, whatever its class calls gain and epsilon (Gemma's gain is
+        # 1 + weight). The vector is long, so that epsilon vanishes, without zeros, and has the mean zero, which centring leaves.
+        width = rows.shape[1]
+        signs = torch.ones(width)
+        signs[1::2] = -1
+        if width % 2:
+            signs[-3:] = torch.tensor([1.0, 1.0, -2.0])
+        far = 1024.0
+        offset = self._normed(torch.zeros(width))
+        gain = (self._normed(far * signs) - offset) * (signs.square().mean().sqrt() / signs).to(self.device)
+        centres = (self._normed(far * torch.ones(width)) - offset).norm() < 0.5 * gain.norm()
+
+        def linear(x: Tensor) -> Tensor:
+            return (x - x.mean(dim=-1, keepdim=True) if centres else x) * gain
+
+        some = far * rows[0].to(self.device)
+        inner = some - some.mean() if centres else some
+        if not torch.allclose(
+            self._normed(some), offset + linear(some) / inner.square().mean().sqrt(), rtol=0.01, atol=0.01
+        ):
+            raise NotImplementedError(
+                f"The final norm of this model, {type(self.norm).__name__}, is no RMSNorm or LayerNorm with a gain, so that a "
+                "direction has no logits of its own; give around=, a mean activation."
+            )
+        return linear(rows.to(self.device))
+
+    @torch.no_grad()
+    def _pieces(self, *inputs: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+        """What the unembedding makes of normed rows `[n, d_model]`, `[n, piece]` each, for pieces of the vocabulary."""
+        if type(self.head) is not nn.Linear or self.head.weight.is_meta:
+            # With an adapter on it, quantised or offloaded, its weight is not what it computes.
+            place, dtype = self._input_of_head()
+            yield 0, [self.head(rows.to(place, dtype))[:, : self.words].float() for rows in inputs]
+            return
+        weight, bias = self.head.weight, self.head.bias
+        size = max(1, _NUMBERS // max(weight.shape[1], _CONCEPTS))
+        rows_of = [rows.to(weight.device) for rows in inputs]
+        for start in range(0, self.words, size):
+            stop = min(start + size, self.words)
+            piece = weight[start:stop].detach().float()
+            shift = 0.0 if bias is None else bias[start:stop].detach().float()
+            yield start, [rows @ piece.T + shift for rows in rows_of]
+
+    def _input_of_head(self) -> tuple[torch.device, torch.dtype]:
+        weight = self.head.weight
+        dtype = weight.dtype if weight.dtype.is_floating_point else torch.get_default_dtype()
+        return self.device if weight.is_meta else weight.device, dtype
+
+
+def _means(
+    lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str, Tensor]
+) -> dict[str, Tensor]:
+    given: Mapping[Any, Tensor] = around.mean if isinstance(around, Moments) else around
+    means = {
+        lens.hook_name(hook): torch.as_tensor(mean).detach().float().cpu() for hook, mean in given.items()
+    }
+    for hook in concepts.hooks:
+        if hook not in means:
+            raise KeyError(
+                f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}'
+            )
+        if means[hook].shape != (lens.d_model,):
+            raise ValueError(
+                f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}]."
+            )
+    return means
+
+
+Best = tuple[list[float], list[int]]
+
+
+def _extremes(pieces: Iterable[tuple[int, Tensor]], k: int) -> tuple[list[Best], list[Best]]:
+    """Of every row the `k` largest and the `k` smallest logits with their token ids, most extreme first."""
+    best: dict[int, tuple[Tensor, Tensor]] = {}
+    for start, logits in pieces:
+        for sign in (1, -1):
+            values, ids = (sign * logits).topk(min(k, logits.shape[1]), dim=1)
+            ids = ids + start
+            if sign in best:
+                values = torch.cat([best[sign][0], values], dim=1)
+                ids = torch.cat([best[sign][1], ids], dim=1)
+                values, order = values.topk(min(k, values.shape[1]), dim=1)
+                ids = ids.gather(1, order)
+            best[sign] = values, ids
+    ends = [((sign * best[sign][0]).tolist(), best[sign][1].tolist()) for sign in (1, -1)]
+    top, bottom = (list(zip(values, ids, strict=True)) for values, ids in ends)
+    return top, bottom
+
+
+def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tuple[TokenScore, ...]:
+    return tuple(
+        TokenScore(said(tokenizer, number), number, value) for value, number in zip(values, ids, strict=True)
+    )
+
+
+# -- shown ------------------------------------------------------------------------------------------------------------
+
+
+def said(tokenizer: Any, number: int) -> str:
+    """What one token says; a token that is but a part of a character is its name in the vocabulary.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        number: The token's id.
+    """
+    text = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    broken = not text or "\N{REPLACEMENT CHARACTER}" in text
+    return str(tokenizer.convert_ids_to_tokens(number)) if broken else text
+
+
+def spaced(token: str) -> str:
+    """A single token with its spaces and line breaks shown as signs.
+
+    Example:
+        >>> spaced(" pie"), spaced("\\n")
+        ('␣pie', '⏎')
+    """
+    return html.visible(token).replace(" ", "␣")
+
+
+def chips(tokens: Iterable[tuple[str, float, str]], scale: float) -> str:
+    """Tokens as HTML, each in a frame of its own, escaped.
+
+    Args:
+        tokens: What each says, the value that shades it, and a note beside it, possibly empty.
+        scale: The value that gets the full shade.
+
+    Example:
+        >>> chips([(" a", 1.0, "")], 1.0)
+        '<code><span class="p" style="--a:1" title="+1.00">␣a</span></code>'
+    """
+    parts = []
+    for token, value, note in tokens:
+        shown = html.token(spaced(token), value, scale)
+        shown = shown if shown.startswith("<span") else f"<i>{shown}</i>"
+        parts.append(f"<code>{shown}{f'<small>{escape(note)}</small>' if note else ''}</code>")
+    return "".join(parts)
+
+
+def heading(concept: Concept) -> str:
+    """Name, label, hook point and reason of a concept as HTML, escaped."""
+    label = f"<em>{escape(concept.label)}</em>" if concept.label else ""
+    facts = " · ".join(fact for fact in (concept.hook, concept.reason) if fact)
+    return f"<h4>{escape(concept.name)}{label}<small>{escape(facts)}</small></h4>"
+
+
+def view(body: str, key: str = "") -> str:
+    """A view with its style, and above it one line that says what is shown."""
+    shown = f'<div class="key">{escape(key)}</div>' if key else ""
+    return f'{STYLE}<div class="cl-contexts cl-view">{shown}{body}</div>'
+
+
+def _page(items: Iterable[ConceptTokens], about: str) -> str:
+    return view("".join(_section(item) for item in items), about)
+
+
+def _section(item: ConceptTokens) -> str:
+    scale = max((abs(one.logit) for one in (*item.top, *item.bottom)), default=0.0) or 1.0
+    ends = "".join(
+        f'<div class="end {kind}"><b><i></i>{title}</b>{chips(((s.token, s.logit, "") for s in scores), scale)}</div>'
+        for kind, title, scores in (
+            ("top", "top, raised most", item.top),
+            ("bottom", "bottom, lowered most", item.bottom),
+        )
+    )
+    return f'<section>{heading(item.concept)}<div class="ends">{ends}</div></section>'

@@ -1,0 +1,277 @@
+"""Layer × token map: how active a direction is at every layer and every token of one text.
+
+`token_map` takes it in one forward pass (of two models, for what fine-tuning changed); `TokenMap` shows it as a table, as the
+text once a layer with its tokens shaded, or as a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from caft_lens.capture import captured, pair
+from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.inspect import html
+from caft_lens.inspect.contexts import pieces
+from caft_lens.inspect.geometry import heat_map
+from caft_lens.inspect.logits import heading, view
+from caft_lens.text import SPECIAL, Text, collate, encode, padding_id
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from caft_lens.lens import Lens
+
+Shade = Literal["all", "layer"]
+NOTHING = 1e-5
+"""Share of the largest row below which a row is rounding."""
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """Activation along directions, layers × tokens.
+
+    Attributes:
+        concepts: The direction of each row; one and the same in all of them, or each of its own layer.
+        hooks: The hook point of each row, in the order of the layers.
+        tokens: The tokens as strings, `[pos]`.
+        roles: Role of each token, `[pos]`, as in `caft_lens.text.ROLES`.
+        values: `[n_rows, pos]`, float64.
+        quantity: What the values are, such as `"projection"` or `"cosine"`.
+    """
+
+    concepts: tuple[Concept, ...]
+    hooks: tuple[str, ...]
+    tokens: tuple[str, ...]
+    roles: tuple[int, ...]
+    values: NDArray[np.float64]
+    quantity: str
+
+    def table(self) -> pandas.DataFrame:
+        """The values, one row a hook point, one column a token: its position and what it says."""
+        import pandas
+
+        columns = pandas.MultiIndex.from_arrays(
+            [range(len(self.tokens)), self.tokens], names=["position", "token"]
+        )
+        return pandas.DataFrame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
+
+    def scales(self, shade: Shade = "all") -> list[float]:
+        """For each row the value of the full shade: the largest at a token of the text.
+
+        Tokens of the template do not count, unless there are no others: the first of them often outweighs a whole text.
+
+        Args:
+            shade: Largest of `"all"` rows, so that layers can be compared; or of each `"layer"`, so that faint ones can be read.
+
+        Raises:
+            ValueError: For another way to shade.
+        """
+        if shade not in get_args(Shade):
+            raise ValueError(f'shade="{shade}" is no way to shade a map.{nearest(shade, get_args(Shade))}')
+        counts = np.array([role != SPECIAL for role in self.roles])
+        largest = np.abs(self.values[:, counts] if counts.any() else self.values).max(axis=1)
+        largest = np.full_like(largest, largest.max()) if shade == "all" else largest
+        # A row where the direction was ablated holds rounding, which is not to look like activation.
+        whole = float(largest.max()) or 1.0
+        return [float(value) if value > NOTHING * whole else whole for value in largest]
+
+    def to_html(self, shade: Shade = "all") -> str:
+        """The text once a row, its tokens shaded; a number shows when a token is pointed at.
+
+        Args:
+            shade: As for `scales`.
+        """
+        rows = "".join(
+            f'<div class="row"><div class="value">{escape(_short(hook))}</div><div class="text">{self._line(row, scale)}</div></div>'
+            for row, (hook, scale) in enumerate(zip(self.hooks, self.scales(shade), strict=True))
+        )
+        against = "of all layers" if shade == "all" else "of its layer"
+        key = (
+            f"{_titled(self.quantity, shares=False)} at every layer and token; orange is positive, blue negative, full shade the largest "
+            f"{against} at a token of the text."
+        )
+        return view(f"<section>{self._heading()}{rows}</section>", key)
+
+    def plot(self, shade: Shade = "all", title: str | None = None) -> Figure:
+        """Draw the map: layers upwards as the text is read, tokens from left to right.
+
+        Args:
+            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value.
+            title: Above the figure.
+
+        Returns:
+            A figure that a notebook shows; `savefig` keeps it.
+        """
+        scales = self.scales(shade)
+        shares = shade == "layer"
+        values = self.values / np.array(scales)[:, None] if shares else self.values
+        return heat_map(
+            values[::-1],
+            rows=[_short(hook) for hook in self.hooks][::-1],
+            columns=[html.visible(token) for token in self.tokens],
+            limit=1.0 if shares else scales[0],
+            label=_titled(self.quantity, shares),
+            title=title,
+            caption=f"{self._names()}. Full colour: the largest value at a token of the text.",
+            x_label="token",
+            y_label="layer",
+        )
+
+    def _line(self, row: int, scale: float) -> str:
+        return "".join(
+            html.token(token, float(value), scale, special=role == SPECIAL)
+            for token, value, role in zip(self.tokens, self.values[row], self.roles, strict=True)
+        )
+
+    def _heading(self) -> str:
+        if self._one():
+            return heading(self.concepts[0])
+        return f"<h4>{escape(self._names())}</h4>"
+
+    def _names(self) -> str:
+        if self._one():
+            only = self.concepts[0]
+            return f"{only.name} of {only.hook}{f' ({only.label})' if only.label else ''}"
+        return ", ".join(concept.name for concept in self.concepts)
+
+    def _one(self) -> bool:
+        return len({id(concept) for concept in self.concepts}) == 1
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __repr__(self) -> str:
+        return f"TokenMap({self.quantity} of {self._names()}: {len(self.hooks)} layers x {len(self.tokens)} tokens)"
+
+
+def token_map(
+    lens: Lens | tuple[Lens, Lens],
+    text: Text | Mapping[str, Any] | str,
+    concept: Concept | ConceptSet | Sequence[Concept],
+    layers: Sequence[int] | None = None,
+    *,
+    cosine: bool = False,
+) -> TokenMap:
+    """The activation along a direction at every layer and token of one text, in one forward pass.
+
+    One concept is followed through the layers: its direction, found at one of them, is applied at the same site of every layer.
+    Of several concepts, with one for each layer, each is applied at its own hook point.
+
+    Args:
+        lens: The model; or two, tuned first and base second, for the difference of their activations.
+        text: A document: a chat (`Text`, or a dict as in a data set), or plain text (a string).
+        concept: One concept, or several at different hook points.
+        layers: Which layers; all of the model for one concept, those of the concepts for several.
+        cosine: Divide the projection by the length of the activation (or of the difference): late layers, where the residual
+            stream is longer, can then be compared with early ones.
+
+    Raises:
+        ValueError: When a concept does not fit the model, or two sit at one hook point.
+        KeyError: For a layer that the model, or the list of concepts, does not have.
+
+    Example:
+        >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}  # doctest: +SKIP
+        >>> cl.inspect.token_map(plain.lens, text, cruel["L2.pc1"])                                     # doctest: +SKIP
+        >>> cl.inspect.token_map((plain.lens, base), text, cruel["L2.pc1"]).plot()                      # doctest: +SKIP
+    """
+    lenses = pair(lens)
+    rows = _rows(lenses, concept, layers)
+    tokenizer = lenses[0].need_tokenizer()
+    item = encode(tokenizer, Text.from_json(text))
+    batch = collate([item], padding_id(tokenizer))
+    (found,) = captured(lenses, [batch], list(rows), None)
+    values = []
+    for hook, one in rows.items():
+        acts = found.acts[hook].float()
+        along = acts @ one.direction.to(acts.device)
+        if cosine:
+            along = along / acts.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+        values.append(along.cpu().double().numpy())
+    measure = "cosine" if cosine else "projection"
+    return TokenMap(
+        concepts=tuple(rows.values()),
+        hooks=tuple(rows),
+        tokens=tuple(pieces(tokenizer, item.input_ids)),
+        roles=tuple(item.roles.tolist()),
+        values=np.stack(values),
+        quantity=f"{measure} of the difference, {lenses[0].name} − {lenses[1].name}"
+        if len(lenses) == 2
+        else measure,
+    )
+
+
+def _rows(
+    lenses: tuple[Lens, ...], concept: Concept | ConceptSet | Sequence[Concept], layers: Sequence[int] | None
+) -> dict[str, Concept]:
+    """The concept that is applied at each hook point, in the order of the layers."""
+    if isinstance(concept, ConceptSet):
+        for lens in lenses:
+            concept.check(lens)
+    lens = lenses[0]
+    for one in (concept,) if isinstance(concept, Concept) else tuple(concept):
+        if one.direction.numel() != lens.d_model:
+            raise ValueError(
+                f'Concept "{one.name}" is {one.direction.numel()} wide, {lens.name} {lens.d_model}: another model.'
+            )
+    if isinstance(concept, Concept):
+        numbers = range(lens.n_layers) if layers is None else layers
+        sites = [f"{lens.hook_name(n).rpartition('.')[0]}.{concept.site}" for n in sorted(numbers)]
+        rows = {lens.hook_name(site): concept for site in sites}
+    else:
+        rows = _each_its_own(lens, concept)
+        if layers is not None:
+            there = {one.layer for one in rows.values()}
+            missing = [n for n in layers if n not in there]
+            if missing:
+                raise KeyError(
+                    f"No concept for layer {missing[0]}: these sit at layers {', '.join(map(str, sorted(there)))}. To follow one "
+                    "concept through the layers, give it alone."
+                )
+            rows = {hook: one for hook, one in rows.items() if one.layer in layers}
+    if not rows:
+        raise ValueError("A token map needs at least one layer and one concept.")
+    return rows
+
+
+def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[str, Concept]:
+    rows: dict[str, Concept] = {}
+    for one in sorted(concepts, key=lambda one: one.layer):
+        hook = lens.hook_name(one.hook)
+        if hook in rows:
+            raise ValueError(
+                f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of its own. '
+                "Give one concept to follow it through all layers."
+            )
+        rows[hook] = one
+    return rows
+
+
+def _short(hook: str) -> str:
+    """A hook point as the label of a row.
+
+    Example:
+        >>> _short("blocks.3.hook_resid_post"), _short("blocks.3.hook_mlp_out")
+        ('L3', 'L3 mlp_out')
+    """
+    _, layer, site = hook.split(".", 2)
+    return f"L{layer}" if site == "hook_resid_post" else f"L{layer} {site.replace('hook_', '')}"
+
+
+def _titled(quantity: str, shares: bool) -> str:
+    unit = (
+        "share of the layer's largest"
+        if shares
+        else ""
+        if quantity.startswith("cosine")
+        else "residual units"
+    )
+    return f"{quantity[0].upper()}{quantity[1:]}{f' ({unit})' if unit else ''}"
