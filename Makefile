@@ -81,7 +81,8 @@ lab: install  ## JupyterLab at the notebooks
 organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed (resumable); WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
-SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py,$(wildcard benchmarks/*.py))
+SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
+    %/choosing.py %/explanations.py %/latent_contexts.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \

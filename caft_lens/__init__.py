@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from caft_lens.inspect.contexts import contexts as contexts
     from caft_lens.labels import label_words as label_words
     from caft_lens.labels import token_labels as token_labels
+    from caft_lens.latent_extremes import LatentExtremes as LatentExtremes
+    from caft_lens.latent_extremes import Latents as Latents
     from caft_lens.lens import Lens as Lens
     from caft_lens.lens import load as load
     from caft_lens.saes import load_sae as load_sae
@@ -95,6 +97,8 @@ _NAMES = {
     "contexts": "caft_lens.inspect",
     "label_words": "caft_lens.labels",
     "token_labels": "caft_lens.labels",
+    "LatentExtremes": "caft_lens.latent_extremes",
+    "Latents": "caft_lens.latent_extremes",
     "Lens": "caft_lens.lens",
     "load": "caft_lens.lens",
     "Message": "caft_lens.text",

@@ -103,8 +103,8 @@ class Extremes:
             if not bool(torch.isfinite(rows).all()):
                 raise ValueError(f"A direction at {hook} is NaN or infinite.")
         self.k, self.window, self.rank = k, window, rank
-        self._top = {hook: _empty(len(rows), k, window) for hook, rows in self.directions.items()}
-        self._bottom = {hook: _empty(len(rows), k, window) for hook, rows in self.directions.items()}
+        self._top = {hook: no_windows(len(rows), k, window) for hook, rows in self.directions.items()}
+        self._bottom = {hook: no_windows(len(rows), k, window) for hook, rows in self.directions.items()}
 
     @property
     def hooks(self) -> list[str]:
@@ -154,7 +154,7 @@ class Extremes:
                 old = _to(ends[hook], acts.device)
                 ends[hook] = old
                 new = _candidates(sign * grid, batch, self.window, self.rank)
-                _write(old, part, _best(old[part], new, self.k))
+                _write(old, part, best_windows(old[part], new, self.k))
 
     def merge(self, other: Extremes) -> Extremes:
         """Add another result in place, exactly as if its texts had been seen here.
@@ -174,14 +174,14 @@ class Extremes:
             raise ValueError("Only Extremes of the same directions, k, window and rank can be merged.")
         for mine, theirs in ((self._top, other._top), (self._bottom, other._bottom)):
             for hook, old in mine.items():
-                mine[hook] = _best(old, _to(theirs[hook], old.values.device), self.k)
+                mine[hook] = best_windows(old, _to(theirs[hook], old.values.device), self.k)
         return self
 
 
 # Windows inside this file hold values with the sign turned so that larger is better; the result turns it back.
 
 
-def _empty(n_dirs: int, k: int, window: tuple[int, int]) -> Windows:
+def no_windows(n_dirs: int, k: int, window: tuple[int, int]) -> Windows:
     shapes = [(n_dirs, k)] * 3 + [(n_dirs, k, window[0] + 1 + window[1])] * 2
     return _windows(
         [torch.full(shape, blank) for shape, blank in zip(shapes, _BLANKS, strict=True)], window[0]
@@ -228,7 +228,7 @@ def _candidates(grid: Tensor, batch: Batch, window: tuple[int, int], rank: Rank)
     )
 
 
-def _best(one: Windows, two: Windows, k: int) -> Windows:
+def best_windows(one: Windows, two: Windows, k: int) -> Windows:
     """The `k` best different windows of both, `[n_dirs, k]`: by value, then by text, then by position."""
     both = _windows([torch.cat(pair, dim=1) for pair in zip(one.tensors, two.tensors, strict=True)], one.peak)
     order = _stable_order(both)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.errors import nearest
-from caft_lens.extremes import Rank, Windows, _best, _empty
+from caft_lens.extremes import Rank, Windows, best_windows, no_windows
 from caft_lens.saes import active_latents, sae_name
 from caft_lens.text import Batch
 
@@ -214,7 +214,7 @@ class LatentExtremes(LatentReducer):
         if k < 1 or min(window) < 0:
             raise ValueError(f"k={k} must be at least 1 and window={window} not negative.")
         self.k, self.window, self.rank = k, window, rank
-        self._windows = {hook: _empty(len(rows), k, window) for hook, rows in self.latents.items()}
+        self._windows = {hook: no_windows(len(rows), k, window) for hook, rows in self.latents.items()}
 
     def top(self, hook: str) -> Windows:
         """The windows with the largest activations, largest first, one row a latent of `latents[hook]`.
@@ -255,7 +255,7 @@ class LatentExtremes(LatentReducer):
             some = changed[first : first + _CHUNK]
             here = (row >= first) & (row < first + _CHUNK)
             chosen, at = peaks[here], (row[here] - first, place[here])
-            new = _empty(len(some), self.k, self.window)
+            new = no_windows(len(some), self.k, self.window)
             new.values[at] = chosen.value
             new.index[at] = batch.index[rows[chosen.token]]
             new.position[at] = positions[chosen.token]
@@ -297,7 +297,7 @@ def _same(one: SAE, other: SAE) -> bool:
 
 def _enter(held: Windows, rows: Tensor, new: Windows, k: int) -> None:
     """Let new windows of some rows take the places of worse ones, in place."""
-    for tensor, better in zip(held.tensors, _best(held[rows], new, k).tensors, strict=True):
+    for tensor, better in zip(held.tensors, best_windows(held[rows], new, k).tensors, strict=True):
         tensor[rows] = better
 
 
