@@ -149,7 +149,7 @@ def main() -> None:
         text = [
             "# Choosing: automatic against by hand",
             "",
-            f"Written by `make bench-choosing` on {machine()}; seeds {', '.join(map(str, SEEDS))}, test split, 95 % intervals; the difference is paired.",
+            f"Written by `make bench-choosing` on {machine()}: {len(reports)} of {len(TASKS)} tasks; seeds {', '.join(map(str, SEEDS))}, test split, 95 % intervals; the difference is paired.",
             "",
             " ".join(__doc__.split("\n\n", 2)[2].split()),
             "",
