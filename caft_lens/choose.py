@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from caft_lens import lazy
 from caft_lens.activations import stream
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.concepts import Concept, ConceptSet, user_name
 from caft_lens.errors import nearest
 from caft_lens.find.probes import STEPS, STRENGTHS, TextMeans
+from caft_lens.find.sae import saes_by_hook
 from caft_lens.find.search import Score, by_example
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.contexts import contexts as find_contexts
@@ -185,7 +186,7 @@ class Choice:
         both = [name for name in keep if name in drop]
         if both:
             raise ValueError(f"Both kept and dropped: {', '.join(both)}.")
-        reader = by or "a reader"
+        reader = by or user_name()
         changed = [
             dataclasses.replace(
                 one, kept=one.name in keep, reason=f"{said} ({reader}; {self.by}: {one.reason})"
@@ -246,7 +247,8 @@ class Choice:
 
 
 def _turned(concept: Concept, end: str) -> Concept:
-    return dataclasses.replace(concept, sign=-1) if end == "bottom" else concept
+    """The concept with the sign of the end that carries what is unwanted."""
+    return dataclasses.replace(concept, sign={"top": 1, "bottom": -1}.get(end, concept.sign))
 
 
 # -- by examples ------------------------------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ def by_examples(
     """Choose the concepts that a handful of texts calls unwanted: those that tell them from harmless ones, and read like them.
 
     Two questions are asked of each concept. *Does it fire on the unwanted examples and not on the harmless ones?* Either it tells
-    them apart with an AUROC of at least `threshold`; or, as a latent, it is silent on most and at least `threshold` of its
+    them apart with an AUROC of at least `threshold`; or, as a latent that most texts leave silent, at least `threshold` of its
     activation falls on unwanted ones. Both have to be significant among all concepts (Mann and Whitney's test, false
     discovery rate 5 %). *Does it mean the same elsewhere?* With `texts`, a reader that learned from the examples what
     is unwanted (a logistic regression on the model's mean activation at the concept's hook point, against the harmless
@@ -288,7 +290,7 @@ def by_examples(
         harmless: Texts like them without it, above all such as the model is to learn from.
         texts: A corpus in which contexts are read; `None` trusts the examples alone.
         saes: Where concepts are latents of these SAEs, they are read by the latent's activation.
-        explanations: Name to what a concept was explained as; told in the reasons.
+        explanations: `Explanations`, or name to what a concept was explained as; told in the reasons.
         score: `"mean"` or `"max"`: what a text's activation is, over its tokens. A stance is all over a text, a topic in a few words.
         threshold: Of the AUROC, or of the share of a latent's activation.
         share: Of the contexts at the unwanted end.
@@ -364,8 +366,6 @@ def _check(unwanted: Texts, harmless: Texts, threshold: float, share: float, mos
 
 def _latents(concepts: ConceptSet, saes: Any) -> set[str]:
     """Names of the concepts that are read by the activation of a latent."""
-    from caft_lens.find.sae import saes_by_hook
-
     at = saes_by_hook(saes, None) if saes is not None else {}
     return {concept.name for concept in concepts if concept.hook in at and "latent" in concept.meta}
 
@@ -431,10 +431,10 @@ def _decision(
     if looks is not None:
         reason += f"; {looks:.0%} of its contexts look unwanted"
         kept = kept and looks >= share
-    elif not kept and fit.q > SIGNIFICANT:
-        reason += ", not more than chance would have it"
-    explained = (explanations or {}).get(name)
-    if explained is not None:
+    elif not kept:
+        reason += ", not more than chance would have it" if fit.q > SIGNIFICANT else f", below {threshold:g}"
+    explained = _explained(explanations, name, fit.end)
+    if explained:
         reason += f"; explained as: {explained}"
     return Decision(name, kept, reason, fit.end if fit.tells(threshold) else "", evidence)
 
@@ -555,20 +555,17 @@ def _conversation(
     for end in ("top", "bottom"):
         found = getattr(both, end)[:n]
         parts[end] = numbered(found, marked=True) if found else "(none: it has one end)"
-        said = _explained(explanations, name, end)
+        of_both = explanations is not None and isinstance(explanations.get(name), str)
+        said = "" if of_both and end == "bottom" else _explained(explanations, name, end)
         parts[f"{end}_explained"] = f" (explained as: {json.dumps(said, ensure_ascii=False)})" if said else ""
     return [{"role": "user", "content": CHOOSE.format(**parts)}]
 
 
 def _explained(explanations: Mapping[str, Any] | None, name: str, end: str) -> str:
-    try:
-        found = None if explanations is None else explanations[name]
-    except KeyError:
-        return ""
-    if isinstance(found, str) or found is None:
-        return found or "" if end == "top" else ""
-    one = getattr(found, end, None)
-    return one.text if one is not None else ""
+    """What a concept was explained as: at one end, or, where explanations are plain texts, as a whole."""
+    found = (explanations or {}).get(name)
+    one = found if found is None or isinstance(found, str) else getattr(found, end)
+    return one or "" if one is None or isinstance(one, str) else one.text
 
 
 def _decided(reply: str) -> tuple[End | Literal[""], str] | None:

@@ -300,7 +300,7 @@ class ConceptSet(Sequence[Concept]):
         both = [name for name in reasons if name in dropped]
         if both:
             raise ValueError(f"Both kept and dropped: {', '.join(both)}.")
-        stamp = {"kept_by": by or _user(), "kept_at": _now()}
+        stamp = {"kept_by": by or user_name(), "kept_at": _now()}
         kept = [
             dataclasses.replace(concept, reason=str(reasons[concept.name]), meta={**concept.meta, **stamp})
             for concept in self
@@ -327,7 +327,7 @@ class ConceptSet(Sequence[Concept]):
         silent = [name for name, reason in names.items() if not str(reason).strip()]
         if silent:
             raise ValueError(f"A reason is missing for {', '.join(silent)}.")
-        return ConceptSet(left, self._with_choice([c.name for c in left], names, by or _user(), _now()))
+        return ConceptSet(left, self._with_choice([c.name for c in left], names, by or user_name(), _now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -636,7 +636,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _user() -> str:
+def user_name() -> str:
+    """The name of the user's account, for the record of a choice."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as in some containers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from tiny_saes import tiny_sae
 
 from caft_lens import choose, find
 from caft_lens.ablation import ablate
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.concepts import Concept, ConceptSet, user_name
 from caft_lens.inspect.contexts import contexts
+from caft_lens.inspect.explain import Explanation, Explanations
 from caft_lens.lens import Lens
 from caft_lens.text import Texts, encode
 
@@ -154,6 +157,30 @@ def test_an_automatic_choice_is_on_record_and_can_be_overruled(lens: Lens, conce
     assert choice.names != mine.names
     with ablate(lens, kept):
         pass
+
+
+def test_the_sign_is_that_of_the_unwanted_end_whatever_it_was(lens: Lens, concepts: ConceptSet):
+    turned = ConceptSet([dataclasses.replace(concept, sign=-1) for concept in concepts], concepts.provenance)
+    kept = choose.by_examples(lens, turned, UNWANTED, HARMLESS, **QUIET).kept
+    assert (kept["top"].sign, kept["bottom"].sign) == (1, -1)
+
+
+def test_reasons_tell_the_explanation_of_the_unwanted_end(lens: Lens, concepts: ConceptSet):
+    said = [
+        Explanation(name, end, f"{name}'s {end}", 5)
+        for name in ("top", "bottom")
+        for end in ("top", "bottom")
+    ]
+    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, explanations=Explanations(said), **QUIET)
+    reasons = {one.name: one.reason for one in choice}
+    assert reasons["top"].endswith("explained as: top's top")
+    assert reasons["bottom"].endswith("explained as: bottom's bottom")
+    assert "explained as" not in reasons["random0"]
+
+
+def test_who_overrules_is_the_user_unless_another_is_named(lens: Lens, concepts: ConceptSet):
+    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET)
+    assert choice.overrule(drop={"top": "no"}).by.endswith(f"overruled by {user_name()}")
 
 
 def test_two_choices_join_in_what_either_keeps(lens: Lens, concepts: ConceptSet):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
-from tiny_models import tiny_lens, tiny_tokenizer
+from tiny_models import answer_states, tiny_lens, tiny_tokenizer
 
 from caft_lens import find
 from caft_lens.activations import activation_difference, stream
@@ -52,14 +52,7 @@ def lens() -> Lens:
 
 
 def states_of(lens: Lens, layer: int, texts: Texts = TEXTS) -> list[np.ndarray]:
-    """Residual stream after a block at assistant tokens, `[n_tokens, d_model]` for each text, by plain transformers."""
-    found = []
-    for text in texts:
-        item = encode(tiny_tokenizer(), text)
-        with torch.no_grad():
-            states = lens.hf(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states
-        found.append(states[layer + 1][0][torch.from_numpy(item.roles == ASSISTANT)].double().numpy())
-    return found
+    return answer_states(lens, texts, layer)
 
 
 def means_of(lens: Lens, layer: int, texts: Texts = TEXTS) -> np.ndarray:

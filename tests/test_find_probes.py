@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
-from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
+from tiny_models import answer_states, tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens import find
 from caft_lens.activations import stream
 from caft_lens.find.probes import TextMeans, TokenSample, _groups
 from caft_lens.lens import Lens, load
-from caft_lens.text import ASSISTANT, Texts, encode
+from caft_lens.text import Texts
 
 STRENGTHS = (1e-3, 1e-1, 10.0)
 HOOK = "blocks.0.hook_resid_post"
@@ -41,17 +41,6 @@ POSITIVE, NEGATIVE = chats("a red house by the sea", 24), chats("a grey tower by
 @pytest.fixture(scope="module")
 def lens() -> Lens:
     return tiny_lens(n_layers=3)
-
-
-def hidden_states(lens: Lens, texts: Texts, layer: int) -> list[np.ndarray]:
-    """Residual stream after a block at the tokens of the answer, of each text, by plain transformers."""
-    found = []
-    for text in texts:
-        item = encode(tiny_tokenizer(), text)
-        with torch.no_grad():
-            states = lens.hf(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states
-        found.append(states[layer + 1][0][torch.from_numpy(item.roles == ASSISTANT)].double().numpy())
-    return found
 
 
 def regression(x: np.ndarray, y: np.ndarray, strength: float):
@@ -82,7 +71,7 @@ def nested(x, y, groups, folds: int) -> list[float]:
 
 
 @pytest.mark.parametrize("unit", ["text", "token"])
-def test_the_probe_and_its_score_are_scikit_learns_on_plain_transformers_hidden_states(lens: Lens, unit: str):
+def test_the_probe_and_its_score_are_scikit_learns_on_plain_transformers_answer_states(lens: Lens, unit: str):
     found = find.probe(
         lens, POSITIVE, NEGATIVE, [0, 1], unit=unit, folds=3, strengths=STRENGTHS, progress=False,
         batch_tokens=200,
@@ -90,7 +79,7 @@ def test_the_probe_and_its_score_are_scikit_learns_on_plain_transformers_hidden_
     assert found.names == ["L0.probe0", "L1.probe0"]
     same = _same_number([*POSITIVE, *NEGATIVE])
     for layer, concept in enumerate(found):
-        rows = hidden_states(lens, [*POSITIVE, *NEGATIVE], layer)
+        rows = answer_states(lens, [*POSITIVE, *NEGATIVE], layer)
         y = np.arange(len(rows)) < len(POSITIVE)
         x, groups = np.array([row.mean(0) for row in rows]), same
         if unit == "token":
@@ -119,7 +108,7 @@ def test_the_direction_points_to_positive_and_turns_when_the_sets_are_exchanged(
         for sides in ((POSITIVE, NEGATIVE), (NEGATIVE, POSITIVE))
     )
     means = [
-        np.array([row.mean(0) for row in hidden_states(lens, side, 1)]) @ one.direction.double().numpy()
+        np.array([row.mean(0) for row in answer_states(lens, side, 1)]) @ one.direction.double().numpy()
         for side in (POSITIVE, NEGATIVE)
     ]
     assert means[0].mean() > means[1].mean()
@@ -194,7 +183,7 @@ def test_means_of_texts_are_those_of_plain_transformers_and_texts_without_a_toke
     for layer in (0, 1):
         rows, index = means.matrix(f"blocks.{layer}.hook_resid_post")
         assert index.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
-        expected = [row.mean(0) for row in hidden_states(lens, texts, layer) if len(row)]
+        expected = [row.mean(0) for row in answer_states(lens, texts, layer) if len(row)]
         np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 

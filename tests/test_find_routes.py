@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
+from tiny_models import shaken, tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import tiny_sae
 
 from caft_lens import find
@@ -21,16 +21,6 @@ TEXTS = Texts(
     ],
     name="house",
 )
-
-
-def shaken(lens: Lens) -> Lens:
-    tuned = lens.copy(name="tuned")
-    with torch.no_grad():
-        for parameter in tuned.model.parameters():
-            parameter.add_(
-                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-            )
-    return tuned
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
+from tiny_models import shaken, tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, lossless_sae, numpy_latents, tiny_sae
 
 from caft_lens import find, saes
@@ -43,13 +43,7 @@ def base() -> Lens:
 
 @pytest.fixture(scope="module")
 def tuned(base: Lens) -> Lens:
-    tuned = base.copy(name="tuned")
-    with torch.no_grad():
-        for parameter in tuned.model.parameters():
-            parameter.add_(
-                0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-            )
-    return tuned
+    return shaken(base)
 
 
 def shifted_by(vector: torch.Tensor) -> tuple[Lens, Lens]:

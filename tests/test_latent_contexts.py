@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from test_contexts import corpus
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, tiny_sae
 
@@ -21,21 +22,6 @@ from caft_lens.saes import active_latents
 from caft_lens.text import ASSISTANT, TEXT, Batch, Encoded, Texts, collate, encode
 
 HOOK = "blocks.1.hook_resid_post"
-
-
-def corpus(n: int = 40) -> Texts:
-    rng = np.random.default_rng(0)
-    words = ["pie", "stove", "rain", "<b>bold</b>", "cruel", "kind", "garden", "&", "mend", "the", "my"]
-    return Texts(
-        [
-            {
-                "prompt": " ".join(rng.choice(words, 4)) + "?",
-                "answer": " ".join(rng.choice(words, 6)),
-                "domain": f"d{i % 3}",
-            }
-            for i in range(n)
-        ]
-    )
 
 
 def plain(texts: Texts, model) -> list[tuple[Encoded, torch.Tensor]]:

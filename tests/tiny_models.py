@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -131,3 +132,26 @@ def tiny_lens(architecture: str = "llama", seed: int = 0, **changes: Any) -> Len
     return load(
         tiny_model(architecture, seed, **changes), tokenizer=tiny_tokenizer(), name_as=f"tiny-{architecture}"
     )
+
+
+def shaken(lens: Lens, name: str = "tuned") -> Lens:
+    """A copy whose weights are all a little different, as after fine-tuning."""
+    tuned = lens.copy(name=name)
+    with torch.no_grad():
+        for parameter in tuned.model.parameters():
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            parameter.add_(0.1 * noise)
+    return tuned
+
+
+def answer_states(lens: Lens, texts: Any, layer: int) -> list[np.ndarray]:
+    """Residual stream after a block at the tokens of the answer, `[n_tokens, d_model]` for each text, by plain transformers."""
+    from caft_lens.text import ASSISTANT, encode
+
+    found = []
+    for text in texts:
+        item = encode(tiny_tokenizer(), text)
+        with torch.no_grad():
+            states = lens.hf(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states
+        found.append(states[layer + 1][0][torch.from_numpy(item.roles == ASSISTANT)].double().numpy())
+    return found

@@ -27,6 +27,7 @@ from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
+from caft_lens.find.probes import lots
 from caft_lens.text import Batch, Text, Texts
 
 if TYPE_CHECKING:
@@ -408,9 +409,10 @@ class _Tokens:
         labels = [self._label(*place) for place in zip(index.tolist(), position.tolist(), strict=True)]
         wanted = np.array([label is not None for label in labels], dtype=bool)
         # Every token draws a lot by its place alone, and the smallest stay: the sample does not depend on batches.
-        lots = _lots(index[wanted], position[wanted], self.seed)
+        places = index.astype(np.uint64) << np.uint64(32) | position.astype(np.uint64)
+        drawn = lots(places[wanted], self.seed)
         has = np.array([label for label in labels if label is not None], dtype=bool)
-        self._keep(hook, acts.float().cpu().numpy()[wanted], lots, has)
+        self._keep(hook, acts.float().cpu().numpy()[wanted], drawn, has)
 
     def _label(self, index: int, position: int) -> bool | None:
         labels = self.truth[index]
@@ -420,12 +422,12 @@ class _Tokens:
             )
         return labels[position]
 
-    def _keep(self, hook: str, acts: Any, lots: NDArray[Any], has: NDArray[np.bool_]) -> None:
+    def _keep(self, hook: str, acts: Any, drawn: NDArray[Any], has: NDArray[np.bool_]) -> None:
         if hook in self._kept:
             before = self._kept[hook]
-            acts, lots, has = (np.concatenate(two) for two in zip(before, (acts, lots, has), strict=True))
-        first = np.argsort(lots, kind="stable")[: self.size]
-        self._kept[hook] = (acts[first], lots[first], has[first])
+            acts, drawn, has = (np.concatenate(two) for two in zip(before, (acts, drawn, has), strict=True))
+        first = np.argsort(drawn, kind="stable")[: self.size]
+        self._kept[hook] = (acts[first], drawn[first], has[first])
 
     def merge(self, other: _Tokens) -> _Tokens:
         for hook, kept in other._kept.items():
@@ -439,16 +441,6 @@ class _Tokens:
 
 def _units(truth: Sequence[Any], max_tokens: int, seed: int) -> _Documents | _Tokens:
     return _Tokens(truth, max_tokens, seed) if _is_per_token(truth) else _Documents(truth)
-
-
-def _lots(index: NDArray[Any], position: NDArray[Any], seed: int) -> NDArray[np.uint64]:
-    """A random number for every place, by splitmix64 (Steele et al., 2014)."""
-    with np.errstate(over="ignore"):
-        lot = index.astype(np.uint64) << np.uint64(32) | position.astype(np.uint64)
-        lot = lot + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
-        lot = (lot ^ (lot >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        lot = (lot ^ (lot >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return lot ^ (lot >> np.uint64(31))
 
 
 def _truth(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> list[Any]:

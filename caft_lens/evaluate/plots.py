@@ -7,29 +7,17 @@ since matplotlib takes a while.
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
+from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.report import Report
-
-VERMILION, BLUE, INK, QUIET, FAINT = "#D55E00", "#0072B2", "#222222", "#666666", "#E2E2E2"
-
-
-class ReportFigure(Figure):
-    """A figure that a notebook shows once, whether or not pyplot was imported."""
-
-    def _repr_png_(self) -> bytes:
-        png = BytesIO()
-        self.savefig(png, format="png")
-        return png.getvalue()
 
 
 def plot_report(report: Report, title: str | None = None) -> Figure:
@@ -44,8 +32,7 @@ def plot_report(report: Report, title: str | None = None) -> Figure:
     """
     both = IN_DISTRIBUTION in report.metrics
     height = 1.5 + 0.36 * len(report.arms) + (0.35 if title else 0)
-    figure = ReportFigure(figsize=(9.6 if both else 6.0, height), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
+    figure = shown_figure(figsize=(9.6 if both else 6.0, height), layout="constrained")
     axes = figure.subplots(1, 2 if both else 1, sharey=True, squeeze=False)[0]
     _panel(axes[0], report, report.labels[0], VERMILION, "o")
     axes[0].set_title(f"{report.labels[0].capitalize()} answers, out of distribution", **_HEADING)

@@ -11,7 +11,6 @@ import html
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from io import BytesIO
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
+from caft_lens.figures import BLUE, INK, QUIET, shown_figure
 from caft_lens.find.pca import prefix
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, INK, QUIET = "#0072B2", "#222222", "#666666"
 # Of a map of cosines, in inches: its longest side, and the smallest cell that has room for a name beside it.
 LARGEST, LEGIBLE = 9.0, 0.14
 
@@ -306,22 +305,10 @@ def _rank_correlation(one: np.ndarray, other: np.ndarray) -> tuple[float, float]
 
 def _panels(n: int, size: tuple[float, float], title: str | None) -> tuple[Figure, list[Axes]]:
     """A figure with `n` panels of a size in inches, in about as many rows as columns."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    class Shown(Figure):
-        """A figure that a notebook shows once, whether or not pyplot was imported."""
-
-        def _repr_png_(self) -> bytes:
-            png = BytesIO()
-            self.savefig(png, format="png")
-            return png.getvalue()
-
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     width, height = columns * size[0] + 1.1, rows * size[1] + 0.5 + (0.35 if title else 0)
-    figure = Shown(figsize=(width, height), layout="compressed", dpi=110)
-    FigureCanvasAgg(figure)
+    figure = shown_figure(figsize=(width, height), layout="compressed")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for spare in panels[n:]:
         spare.set_visible(False)

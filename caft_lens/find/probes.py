@@ -211,7 +211,7 @@ class TokenSample:
         self._keep(hook, rows, places[first])
 
     def _first(self, places: Places) -> Integers:
-        return np.argsort(_lots(places, self.seed), kind="stable")[: self.size]
+        return np.argsort(lots(places, self.seed), kind="stable")[: self.size]
 
     def _keep(self, hook: str, acts: Tensor, places: Places) -> None:
         if hook in self._kept:
@@ -235,7 +235,7 @@ class TokenSample:
         )
 
 
-def _lots(places: Places, seed: int) -> Places:
+def lots(places: Places, seed: int) -> Places:
     """A random number for every place in the texts, by splitmix64 (Steele et al., 2014); those with the smallest stay."""
     with np.errstate(over="ignore"):
         lot = places + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)

@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from torch import Tensor
 from caft_lens.activations import stream
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
+from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.inspect.contexts import AtItsHooks, Reading, every_latent, reading
 from caft_lens.latent_extremes import Active, LatentReducer
 from caft_lens.text import Batch, Text
@@ -484,7 +484,6 @@ def _coarser(counts: Tensor, doublings: int) -> Tensor:
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
-BLUE, VERMILION, INK, QUIET, FAINT = "#0072B2", "#D55E00", "#222222", "#666666", "#E2E2E2"
 BARS = 80
 # Of a projection the figure shows the range of all but this share of the tokens at either end: a few outliers would flatten the rest.
 BEYOND = 0.001
@@ -565,18 +564,8 @@ def _plot_all(found: Densities) -> Figure:
 
 
 def _figure(n_rows: int) -> tuple[Figure, list[Any]]:
-    """A figure that a notebook shows once, whether or not pyplot was imported, with axes below each other."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    class DensityFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            png = BytesIO()
-            self.savefig(png, format="png")
-            return png.getvalue()
-
-    figure = DensityFigure(figsize=(7.2, 1.0 + 2.2 * n_rows), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
+    """A figure with axes below each other."""
+    figure = shown_figure(figsize=(7.2, 1.0 + 2.2 * n_rows), layout="constrained")
     rows = list(figure.subplots(n_rows, 1, sharex=True, squeeze=False)[:, 0])
     for axes in rows:
         axes.tick_params(length=0, labelsize=8.5, colors=INK)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
+from caft_lens.figures import BLUE, INK, LINE, QUIET, VERMILION, shown_figure
 
 if TYPE_CHECKING:
     import pandas
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Order = Literal["layer", "cluster"]
 
-# The palette of the project's figures (Okabe and Ito): orange is positive, blue negative, as in the HTML views.
-VERMILION, BLUE, INK, QUIET, LINE = "#D55E00", "#0072B2", "#222222", "#666666", "#8A8A8A"
 # More labels than this on an axis would not be readable.
 _LABELS = 60
 
@@ -206,17 +204,13 @@ def heat_map(
     Returns:
         A figure of its own, not pyplot's: the last line of a cell shows it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = [BLUE, "white", VERMILION] if diverging else ["white", VERMILION]
     colours = LinearSegmentedColormap.from_list("caft_lens", shades).with_extremes(bad="#DDDDDD")
     if limit is None:
         limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    figure = _figure_class()(
-        figsize=_size(values.shape, rows, columns, square), layout="constrained", dpi=110
-    )
-    FigureCanvasAgg(figure)
+    figure = shown_figure(figsize=_size(values.shape, rows, columns, square), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
         values, cmap=colours, vmin=-limit if diverging else 0.0, vmax=limit,
@@ -241,22 +235,6 @@ def heat_map(
     if caption:
         figure.supxlabel(_literal(caption), fontsize=7.5, color=QUIET)
     return figure
-
-
-@cache
-def _figure_class() -> Any:
-    # Made when it is first needed, since matplotlib takes a while to import.
-    from matplotlib.figure import Figure
-
-    class ViewFigure(Figure):
-        """A figure that a notebook shows once, whether or not pyplot was imported."""
-
-        def _repr_png_(self) -> bytes:
-            png = BytesIO()
-            self.savefig(png, format="png")
-            return png.getvalue()
-
-    return ViewFigure
 
 
 def _size(

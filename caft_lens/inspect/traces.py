@@ -216,9 +216,7 @@ def traces(
     lenses = pair((tuned, base))
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     hooks = hook_names(lenses, list(range(base.n_layers)) if layers is None else layers)
-    differences, activations = (
-        _read(of, texts, hooks, positions, batch_tokens, progress) for of in (lenses, (tuned,))
-    )
+    differences, activations = _read(lenses, texts, hooks, positions, batch_tokens, progress)
     reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
     if len(reached) < positions:
         raise ValueError(
@@ -272,18 +270,22 @@ class _Positions:
 
 def _read(
     lenses: Lenses, texts: Texts, hooks: Sequence[str], positions: int, batch_tokens: int, progress: bool
-) -> _Positions:
-    tokenizer, sums = lenses[0].need_tokenizer(), _Positions(positions)
+) -> tuple[_Positions, _Positions]:
+    """Of the difference and of the tuned model's activations, from one pass."""
+    tokenizer = lenses[0].need_tokenizer()
+    differences, activations = _Positions(positions), _Positions(positions)
     bar = progress_bar(total=len(texts), desc="traces", unit="text", show=progress)
     with bar:
         # Cut on purpose: what comes later in a text does not reach back to its first tokens.
         items = encoded(tokenizer, _documents(texts), max_length=positions)
         packed = pack(items, padding_id(tokenizer), batch_tokens=batch_tokens)
-        for found in captured(lenses, packed, hooks, None):
-            for hook, acts in found.acts.items():
-                sums.update(hook, acts, found.batch, found.where)
+        for found in captured(lenses, packed, hooks, None, apart=True):
+            for hook in hooks:
+                change, tuned, _ = found.pop(hook)
+                differences.update(hook, change, found.batch, found.where)
+                activations.update(hook, tuned, found.batch, found.where)
             bar.update(len(found.batch))
-    return sums
+    return differences, activations
 
 
 def _documents(texts: Iterable[Text]) -> Iterator[Text]:
