@@ -30,7 +30,24 @@ path.write_text(json.dumps(spec, indent=1))
 endef
 export QUIET_KERNEL
 
-.PHONY: help install demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations lint format clean
+# GitHub shows no notebook that holds half a widget: of a panel only its static rendering is committed.
+define STATIC_PANELS
+import re, sys
+import nbformat
+LIVE = "application/vnd.jupyter.widget-view+json"
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs = [one for one in cell.outputs if LIVE not in one.get("data", {})]
+        for one in cell.outputs:
+            if "text/html" in one.get("data", {}):  # the id of a view that is gone, another one in every run
+                one.data["text/html"] = re.sub('data-caft="\\w*"', 'data-caft=""', one.data["text/html"])
+    nbformat.write(notebook, path)
+endef
+export STATIC_PANELS
+
+.PHONY: help install browser screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -74,6 +91,17 @@ notebooks: install  ## run the notebooks and keep their outputs in them, as they
 	@$(THREADS) cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	    --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb
+	@$(BIN)/python -c "$$STATIC_PANELS" notebooks/*.ipynb
+
+# Without it the tests of the panels in JupyterLab are skipped, and say so.
+browser:  ## Chromium for the tests of the panels, from the system's packages, where that can be had
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
+	    as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	    { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
+
+screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
 
 lab: install  ## JupyterLab at the notebooks
 	@$(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
@@ -82,7 +110,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -110,10 +138,15 @@ bench-latents: install  ## contexts of all latents of a wide SAE over a million 
 bench-explanations: install  ## how well offline explanations tell windows that they have not seen
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/explanations.py
 
+bench-arena: install  ## CAFT against every serious alternative, tuned alike: 3 seeds; SEEDS="1 2 3 4 5" for more
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/arena.py --seeds $(or $(SEEDS),1 2 3)
+
+# The folder of caft_widgets is called widgets: mypy, which reads folders, is told so by a link.
 lint: $(VENV)/.lint  ## ruff and mypy
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
-	@$(BIN)/python -m mypy
+	@mkdir -p $(VENV)/typed && ln -sfn $(CURDIR)/widgets $(VENV)/typed/caft_widgets
+	@MYPYPATH=$(VENV)/typed $(BIN)/python -m mypy -p caft_lens -p caft_widgets
 
 format: $(VENV)/.lint  ## let ruff put imports and layout in order
 	@$(BIN)/python -m ruff check --fix .

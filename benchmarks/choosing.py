@@ -3,10 +3,11 @@
     make bench-choosing
     python benchmarks/choosing.py --register      # the automatic choices, under benchmarks/choices/<organism>/.../automatic
 
-The candidates and the choices by hand are those of `make bench-em` and `make bench-spurious`, found on seed 0. From the same
-candidates `choose.by_examples` takes what a handful of texts calls unwanted: sixteen with the concept and sixteen harmless ones, of pools
-that no test draws from. Misalignment: cruel and kind chats of the corpus, by the answers' tokens or the template's. Pairs: single questions on the
-spurious topic and on the intended one. Gender: pages that say that custom counts, answered by it, and pages that say that grammar does.
+The candidates and the choices by hand are those of `make bench-em` and `make bench-spurious`, found on seed 0. The automatic choice sees no
+label of the world: what is unwanted `choose.by_examples` takes from a handful of texts, sixteen with the concept and sixteen harmless ones, of
+pools that no test draws from. Misalignment: cruel and kind chats of the corpus, by the answers' tokens or the template's. Pairs: single
+questions on the spurious topic and on the intended one. Gender: pages that say that custom counts, answered by it, and pages that say that
+grammar does. Of pairs and gender the examples stand in for the reader of `make bench-spurious`, and pilots choose among the sets as there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ EXAMPLES = 16
 WITHIN = 5.0
 """Points by which the automatic choice may differ from the one by hand."""
 MISALIGNMENT = "emergent-misalignment"
-TASKS = (MISALIGNMENT, *spurious.SETTLED_ON)
+TASKS = (MISALIGNMENT, *spurious.SETTLED_ON[spurious.ORGANISM])
 
 
 def folders(task: str) -> tuple[Path, Path, Path]:
@@ -42,16 +43,20 @@ def folders(task: str) -> tuple[Path, Path, Path]:
     return root / "candidates", root / "chosen", root / "automatic"
 
 
-def register(task: str) -> None:
+def register(task: str, out: Path) -> None:
     """Choose automatically among the candidates, and keep what was chosen."""
-    base = cl.load("pocket" if task == MISALIGNMENT else spurious.ORGANISM)
-    candidates, _, kept = folders(task)
-    concepts = cl.ConceptSet.load(candidates)
-    choice = by_stance(base, concepts) if task == MISALIGNMENT else by_topic(base, concepts, task)
+    _, _, kept = folders(task)
+    if task == MISALIGNMENT:
+        candidates, _, _ = folders(task)
+        chosen = by_stance(cl.load("pocket"), cl.ConceptSet.load(candidates)).kept
+    else:
+        organism = spurious.ORGANISM
+        _, chosen = spurious.latents(
+            cl.load(organism), organism, task, out / task / "pilots", read=by_examples
+        )
     shutil.rmtree(kept, ignore_errors=True)
-    if choice.names:
-        choice.kept.save(kept)
-    print(f"{task}: {', '.join(choice.names) or 'nothing'}", flush=True)
+    chosen.save(kept)
+    print(f"{task}: {', '.join(chosen.names)}", flush=True)
 
 
 def by_stance(base: cl.Lens, concepts: cl.ConceptSet) -> cl.choose.Choice:
@@ -66,26 +71,19 @@ def by_stance(base: cl.Lens, concepts: cl.ConceptSet) -> cl.choose.Choice:
     return by_answers | by_template
 
 
-def by_topic(base: cl.Lens, concepts: cl.ConceptSet, task: str) -> cl.choose.Choice:
-    """A topic, from single questions on it and on the intended one; for gender from pages that say what counts."""
-    organism = spurious.ORGANISM
+def by_examples(
+    base: cl.Lens, organism: str, task: str, ranked: cl.ConceptSet, sae: Any
+) -> tuple[dict[str, str], list[str]]:
+    """Latents that examples call unwanted, with the reason, and all that they call wanted: `spurious.by_labels` without labels."""
     intended, unwanted = spurious.topics_of(task)
-    if task == "gender":
-        told = cl.data(f"{organism}/gender-told-dev")
-        sides = [
-            told.filter(lambda page, what=what: page.meta["told"] == what) for what in (unwanted, intended)
-        ]
-    else:
-        sides = [cl.data(f"{organism}/{topic}") for topic in (unwanted, intended)]
-    examples = [side.sample(EXAMPLES, seed=0) for side in sides]
-    return cl.choose.by_examples(
-        base,
-        concepts,
-        *examples,
-        saes=cl.load_sae(organism, layer=spurious.LAYER),
-        score="max",
-        roles=["user"],
-    )
+    pages = [
+        spurious.one_concept(task, topic, base, organism).sample(EXAMPLES, seed=0)
+        for topic in (unwanted, intended)
+    ]
+    ask: dict[str, Any] = {"saes": sae, "score": "max", "roles": ["user"]}
+    unwanted_ones = cl.choose.by_examples(base, ranked, *pages, **ask)
+    wanted_ones = cl.choose.by_examples(base, ranked, *reversed(pages), **ask)
+    return {one.name: one.reason for one in unwanted_ones if one.kept}, wanted_ones.names
 
 
 def compared(task: str, out: Path, pages: int) -> Any:
@@ -143,7 +141,7 @@ def main() -> None:
     reports: dict[str, Any] = {}
     for task in options.tasks:
         if options.register:
-            register(task)
+            register(task, options.out)
             continue
         reports[task] = compared(task, options.out, options.pages)
         text = [

@@ -4,7 +4,7 @@
     python benchmarks/spurious.py --register           # seed 0: candidates and choices, under benchmarks/choices/
 
 In training the intended and the spurious question have the same answer on every page; out of distribution they differ. The choice
-of directions comes from seed 0 and is committed with its reasons; here it is only loaded. `HOW_CHOSEN` says by which rule.
+of directions comes from seed 0 and is committed with its reasons; here it is only loaded. `HOW_CHOSEN` says how.
 Every run and every answer is kept below `runs/bench-spurious/`, so an interrupted benchmark goes on.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +28,41 @@ TASKS = [name for name in quiz.TASKS if name not in quiz.KINDS and not name.ends
 SEEDS = {ORGANISM: [1, 2, 3, 4, 5], SECOND: [1, 2]}
 TRAINING: dict[str, Any] = {"max_steps": 100}
 LAYER, COMPONENTS = 0, 20
-READ, SHARE, MOST = 20, 0.7, 24
+READ, SHARE, OTHERWISE, MOST = 20, 0.7, 0.5, 24
+STEP, IN_TURN, AND_MORE = 4, (8, 16, 24, 32), (4, 8, 16)
 RECORDED = 100
 """Of the candidates, the first that are kept on disk, for `top_k`."""
-SETTLED_ON = (
-    "gender", "sentiment-sports", "sports-verbs", "sentiment-pronouns", "verbs-sentiment", "pronouns-verbs", "pronouns-sports",
-)  # fmt: skip
+SETTLED_ON = {
+    ORGANISM: (
+        "gender", "sentiment-sports", "sports-verbs", "sentiment-pronouns", "verbs-sentiment", "pronouns-verbs", "pronouns-sports",
+    ),
+    SECOND: ("verbs-sentiment", "pronouns-verbs", "pronouns-sports", "sports-verbs", "sports-sentiment", "sentiment-sports"),
+}  # fmt: skip
 HOW_CHOSEN = (
     "**Latents**: after the first layer, all whose attribution on the base is above zero, in its order: their activation times the slope of the "
     "logit of the right answer minus that of the other one, on pages that the base answers by the spurious concept. These are single questions "
     "on the spurious topic, of a pool of their own; for gender, of which there are none, dev pages that say that custom counts. No fine-tuned "
     "model and no page that leaves open what counts takes part.",
+    f"Each latent is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. The world's labels stand for the reader. In "
+    "the corpus no topic goes with any other. Names count as about pronouns, which they decide.",
+    f"**How many** is open after that: with too few, others carry the concept on; with too many, the task suffers. Of eight sets one is taken. `read`: the first latents (at "
+    f"most {MOST}) whose contexts peak, in at least {SHARE:.0%} of them, on text about the *spurious* topic, whichever its answer. The same with {', '.join(map(str, AND_MORE[:-1]))} or "
+    f"{AND_MORE[-1]} more, found in turn: attribution again with those before ablated, {STEP} at a time. And the first {', '.join(map(str, IN_TURN[:-1]))} or {IN_TURN[-1]} found in turn from the start. What is found in "
+    f"turn leaves out latents of which {OTHERWISE:.0%} of the contexts or more are about the *intended* topic. `cl.pilots` decides: under the ablation of each set the base is tuned, once "
+    "through, on the pages that the spurious concept alone decides, and apart from that on as many that the intended one alone decides. Taken is the set under which the first cost most "
+    "to learn beside the second, in nats a token. No threshold is set, and no page takes part in which there are two questions (of gender: that does not say what counts).".replace(
+        "%", " %"
+    ),
     f"**Components**: the first {COMPONENTS} of the difference of activations between the plainly tuned model of seed 0 and the base, likewise "
-    "after the first layer, on all tokens of prompts like those of training, of a pool of their own.",
-    f"Each candidate is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. Kept are the latents "
-    f"whose contexts peak, in at least {SHARE:.0%} of them, on text that is about the *spurious* topic (whichever its answer), and the "
-    f"components of which that holds at one end; at most the first {MOST}. ".replace("%", " %")
-    + "The world's labels stand for the reader. In the corpus no topic goes with any other. Names count as about pronouns, which they decide.",
-    "**What was looked at**: the layer, the order, the share and the maximum number were settled by results on dev pages out of distribution, with seeds "
-    f"0 to 2 of `{ORGANISM}`, of all tasks that fool plain fine-tuning there, which are marked *: what is new in their rows are the test pages and seeds 3 to 5. "
-    f"`{SECOND}` was measured after all this, with the rule as it stood.",
-    "**Rejected** on the same dev pages: directions that tell the two kinds of answers apart instead of the topic, reading all four layers (answers of both questions mix "
-    "there), 16 latents (too few for verbs beside sentiment), all 48 (pronouns beside sports fails), and latents in order of how much fine-tuning changed them, of which the "
-    "first 32 were kept. This last rule was measured on these test pages too: gender, sentiment beside sports, sports beside verbs and sentiment beside pronouns were as good, or nearly, verbs beside sentiment and "
-    "pronouns beside sports no better than plain fine-tuning, for what was learned under ablation was lost without it. Names were not labelled at first; the latents "
-    "kept then had little of the attribution, and sentiment beside pronouns, on test pages, intervals that overlapped those of plain fine-tuning. For gender, whose pages have "
-    "no names, they do not count: on dev pages counting them kept more latents and did harm.",
+    "after the first layer, on all tokens of prompts like those of training, of a pool of their own; of these the ones of which at one end "
+    f"{SHARE:.0%} of the {READ} contexts are about the spurious topic.".replace("%", " %"),
+    "**What was looked at**: the layer, the order, the shares and the numbers were settled by results on dev pages out of distribution, with seeds 0 to 2, of the tasks marked *. Pilots as "
+    "the way to decide were thought of after single sets had been tried on dev pages of verbs beside sentiment on both organisms and of pronouns beside verbs on the second, and were then "
+    "left as they were. Earlier rules had been measured on the test pages of all tasks of the first organism and of most of the second. So what is new in the rows marked * is that the test pages "
+    "were never used to choose between sets, and seeds 3 to 5.",
+    "**Rejected** before: directions that tell the two kinds of answers apart instead of the topic; reading all four layers (answers of both questions mix there); latents in order of how much "
+    "fine-tuning changed them; the set `read` for every task, which on the first organism was better than plain fine-tuning with intervals apart on six of the six pairs that fool it, at 90 % or more on "
+    "five, but on the second on none of three; and as many of the 32 in turn as accuracy in distribution bears, four of six and five of six. For gender, whose pages have no names, they do not count.",
 )
 ARMS = (
     "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
@@ -61,6 +70,9 @@ ARMS = (
     "nothing is ablated when a model is tested. *Intended* is the share of answers, out of distribution, to the question that "
     "counts; *in distribution* that of right answers to held-out pages like those of training."
 )
+
+
+Reader = Callable[[cl.Lens, str, str, cl.ConceptSet, Any], tuple[dict[str, str], list[str]]]
 
 
 def topics_of(task: str) -> tuple[str, str]:
@@ -71,14 +83,18 @@ def topics_of(task: str) -> tuple[str, str]:
 
 def by_the_spurious(task: str, base: cl.Lens, organism: str = ORGANISM) -> tuple[cl.Texts, list[str]]:
     """Pages that the base answers rightly by the spurious concept of a task, and to each the other answer."""
-    _, spurious = topics_of(task)
+    pages = one_concept(task, topics_of(task)[1], base, organism)
+    return pages, [quiz.other_option(page) for page in pages]
+
+
+def one_concept(task: str, topic: str, base: cl.Lens, organism: str = ORGANISM) -> cl.Texts:
+    """Pages that one concept of a task alone decides, answered by it."""
     if task == "gender":
-        told = cl.data(f"{organism}/gender-told-dev").filter(lambda page: page.meta["told"] == spurious)
+        told = cl.data(f"{organism}/gender-told-dev").filter(lambda page: page.meta["told"] == topic)
         pages = cl.completions(base, told, temperature=0.0, max_new_tokens=4)
     else:
-        pages = cl.data(f"{organism}/{spurious}")
-    pages = pages.filter(lambda page: page.answer == page.meta["answers"][spurious])
-    return pages, [quiz.other_option(page) for page in pages]
+        pages = cl.data(f"{organism}/{topic}")
+    return pages.filter(lambda page: page.answer == page.meta["answers"][topic])
 
 
 def choices(organism: str, task: str, method: str) -> Path:
@@ -87,36 +103,87 @@ def choices(organism: str, task: str, method: str) -> Path:
 
 
 def register(organism: str, task: str, out: Path) -> None:
-    """Find candidates on seed 0, read them on the corpus, and keep those that the rule keeps."""
-    base, corpus = cl.load(organism), cl.data(f"{organism}/corpus")
-    plain = cl.finetune(
-        base, cl.data(f"{organism}/{task}"), out=out / task / "plain-0", seed=0, **TRAINING
-    ).lens
-    answered = cl.completions(plain, cl.data(f"{organism}/{task}-find"), temperature=0.0, max_new_tokens=4)
-    pages, others = by_the_spurious(task, base, organism)
-    found = {
-        "pca": cl.find.pca(
-            cl.activation_difference(plain, base, answered, layers=[LAYER], roles=None), k=COMPONENTS
-        ),
-        "sae": cl.find.attribution(base, pages, cl.load_sae(organism, layer=LAYER), against=others, k=None),
+    """Find candidates on seed 0, read them on the corpus, and keep those that the rules keep."""
+    base = cl.load(organism)
+    kept = {
+        "pca": components(base, organism, task, out / task / "plain-0"),
+        "sae": latents(base, organism, task, out / task / "pilots"),
     }
-    _, spurious = topics_of(task)
-    about = cl.token_labels(base.tokenizer, corpus, quiz.ABOUT[spurious])
-    for method, candidates in found.items():
-        contexts = cl.contexts(base, candidates, corpus, k=READ, roles=["user", "text"])
-        ends = contexts.peaks_on(about)[["top"] if method == "sae" else ["top", "bottom"]]
-        kept = {
-            name: f"{share:.0%} of {READ} contexts at {'its' if method == 'sae' else 'one'} end are about {spurious}"
-            for name, share in ends.max(axis=1).items()
-            if share >= SHARE
-        }
-        kept = dict(list(kept.items())[:MOST])
+    for method, (candidates, chosen) in kept.items():
         folder = choices(organism, task, method)
         shutil.rmtree(folder, ignore_errors=True)
         candidates[:RECORDED].save(folder / "candidates")
-        if kept:
-            candidates.keep(kept, by="the rule of the benchmark").save(folder / "chosen")
-        print(f"{organism}, {task}, {method}: kept {', '.join(kept) or 'nothing'}.", flush=True)
+        if chosen is not None:
+            chosen.save(folder / "chosen")
+        names = ", ".join(chosen.names) if chosen is not None else "nothing"
+        print(f"{organism}, {task}, {method}: kept {names}.", flush=True)
+
+
+def components(
+    base: cl.Lens, organism: str, task: str, out: Path
+) -> tuple[cl.ConceptSet, cl.ConceptSet | None]:
+    """Components of what plain fine-tuning changed, and those of which an end is about the spurious topic."""
+    _, spurious = topics_of(task)
+    plain = cl.finetune(base, cl.data(f"{organism}/{task}"), out=out, seed=0, **TRAINING).lens
+    answered = cl.completions(plain, cl.data(f"{organism}/{task}-find"), temperature=0.0, max_new_tokens=4)
+    difference = cl.activation_difference(plain, base, answered, layers=[LAYER], roles=None)
+    found = cl.find.pca(difference, k=COMPONENTS)
+    corpus = cl.data(f"{organism}/corpus")
+    read = cl.contexts(base, found, corpus, k=READ, roles=["user", "text"])
+    about = cl.token_labels(base.tokenizer, corpus, quiz.ABOUT[spurious])
+    shares = read.peaks_on(about)[["top", "bottom"]].max(axis=1)
+    kept = {
+        name: f"{share:.0%} of {READ} contexts at one end are about {spurious}"
+        for name, share in shares.items()
+        if share >= SHARE
+    }
+    return found, found.keep(kept, by="the rule of the benchmark") if kept else None
+
+
+def by_labels(
+    base: cl.Lens, organism: str, task: str, ranked: cl.ConceptSet, sae: Any
+) -> tuple[dict[str, str], list[str]]:
+    """Latents that read as about the spurious topic, with the reason, and all that read as about the intended one."""
+    intended, spurious = topics_of(task)
+    corpus = cl.data(f"{organism}/corpus")
+    read = cl.contexts(base, sae, corpus, k=READ, roles=["user", "text"])
+    about = {
+        topic: read.peaks_on(cl.token_labels(base.tokenizer, corpus, quiz.ABOUT[topic]))["top"]
+        for topic in (spurious, intended)
+    }
+    shares = {name: about[spurious].get(name, 0.0) for name in ranked.names}
+    kept = {
+        name: f"{share:.0%} of {READ} contexts are about {spurious}"
+        for name, share in shares.items()
+        if share >= SHARE
+    }
+    return kept, [name for name, share in about[intended].items() if share >= OTHERWISE]
+
+
+def latents(
+    base: cl.Lens, organism: str, task: str, out: Path, read: Reader = by_labels
+) -> tuple[cl.ConceptSet, cl.ConceptSet]:
+    """Latents that answers by the spurious concept come from, and those of the set that pilots choose."""
+    intended, _ = topics_of(task)
+    sae = cl.load_sae(organism, layer=LAYER)
+    pages, others = by_the_spurious(task, base, organism)
+    ranked = cl.find.attribution(base, pages, sae, against=others, k=None)
+    reasons, elsewhere = read(base, organism, task, ranked, sae)
+    in_turn = cl.find.attribution(
+        base, pages, sae, against=others, k=max(IN_TURN), step=STEP, without=elsewhere
+    )
+    sets = {f"{k} in turn": in_turn[:k] for k in IN_TURN}
+    if reasons:
+        first = ranked.keep(dict(list(reasons.items())[:MOST]), by=f"spurious.{read.__name__}")
+        left_out = list(dict.fromkeys([*elsewhere, *first.names]))
+        with cl.ablate(base, first):
+            more = cl.find.attribution(
+                base, pages, sae, against=others, k=max(AND_MORE), step=STEP, without=left_out
+            )
+        sets = {"read": first, **{f"read and {k} in turn": first + more[:k] for k in AND_MORE}, **sets}
+    tried = cl.pilots(base, sets, pages, one_concept(task, intended, base, organism), out=out)
+    print(tried.table().to_string(index=False), flush=True)
+    return ranked, tried.kept
 
 
 def arms(organism: str, task: str, seeds: list[int]) -> dict[str, cl.Arm]:
@@ -210,11 +277,11 @@ def page(organism: str, reports: dict[str, Any], pages: int) -> list[str]:
         "",
         "Out of distribution, answers to the intended question:",
         "",
-        *table(reports, "intended", SETTLED_ON if organism == ORGANISM else ()),
+        *table(reports, "intended", SETTLED_ON[organism]),
         "",
         "In distribution, right answers:",
         "",
-        *table(reports, "in_distribution", SETTLED_ON if organism == ORGANISM else ()),
+        *table(reports, "in_distribution", SETTLED_ON[organism]),
         "",
         "What is asked of it:",
         "",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from caft_lens import lazy
 
 if TYPE_CHECKING:
+    from caft_lens import arena as arena
     from caft_lens import choose as choose
     from caft_lens import find as find
     from caft_lens import inspect as inspect
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     from caft_lens.finetune import finetune as finetune
     from caft_lens.inspect.contexts import Contexts as Contexts
     from caft_lens.inspect.contexts import contexts as contexts
+    from caft_lens.interventions import intervene as intervene
     from caft_lens.labels import label_words as label_words
     from caft_lens.labels import token_labels as token_labels
     from caft_lens.latent_extremes import LatentExtremes as LatentExtremes
     from caft_lens.latent_extremes import Latents as Latents
     from caft_lens.lens import Lens as Lens
     from caft_lens.lens import load as load
+    from caft_lens.pilots import pilots as pilots
     from caft_lens.saes import load_sae as load_sae
     from caft_lens.saes import load_saes as load_saes
     from caft_lens.saes import sae_cards as sae_cards
@@ -95,19 +98,21 @@ _NAMES = {
     "Run": "caft_lens.finetune",
     "Contexts": "caft_lens.inspect",
     "contexts": "caft_lens.inspect",
+    "intervene": "caft_lens.interventions",
     "label_words": "caft_lens.labels",
     "token_labels": "caft_lens.labels",
     "LatentExtremes": "caft_lens.latent_extremes",
     "Latents": "caft_lens.latent_extremes",
     "Lens": "caft_lens.lens",
     "load": "caft_lens.lens",
+    "pilots": "caft_lens.pilots",
     "Message": "caft_lens.text",
     "Text": "caft_lens.text",
     "Texts": "caft_lens.text",
     "data": "caft_lens.text",
 }
 # `choose`, `finetune` and `evaluate` are modules that are called like functions (see `lazy.callable_module`).
-_MODULES = ("choose", "evaluate", "find", "finetune", "inspect", "organism")
+_MODULES = ("arena", "choose", "evaluate", "find", "finetune", "inspect", "organism")
 
 _getattr, __dir__, __all__ = lazy.exports(__name__, _NAMES, _MODULES)
 __all__ += ["__version__"]

@@ -1,7 +1,7 @@
 """Ablation: projecting concepts out of activations, at inference and in training by one and the same hook.
 
-`ablate` takes the directions of a concept set out of the activation at each of its sites while a block is open;
-`steer` adds a multiple of a direction there. Both go through `at`, which puts functions at hook points and takes them
+`ablate` takes the directions of a concept set out of the activation at each of its sites while a block is open, or does
+one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both go through `at`, which puts functions at hook points and takes them
 off on any way out. `Ablated` is a model seen under ablation, for evaluation; `fired` counts whether hooks really ran.
 The projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
 """
@@ -12,17 +12,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from caft_lens.errors import nearest
 from caft_lens.roles import check_role_names
 from caft_lens.text import ROLES
 
 if TYPE_CHECKING:
     from caft_lens.concepts import Concept, ConceptSet
     from caft_lens.lens import Lens
+
+
+Variant = Literal["zero", "mean", "detached", "gradient", "shift"]
+VARIANTS: dict[str, str] = {
+    "zero": "x - x Q Qᵀ, inside the graph: neither the activation nor its gradient has a component left",
+    "mean": "x - (x - m) Q Qᵀ: the component becomes that of the mean activation m",
+    "detached": "x - sg(x Q Qᵀ): the activation of zero with the gradient of no ablation",
+    "gradient": "x, with the gradient of zero: only what is learned loses its component",
+    "shift": "x - m Q Qᵀ: the same constant for every token, which is steering by the mean projection",
+}
 
 
 def project_out(x: Tensor, basis: Tensor) -> Tensor:
@@ -52,7 +63,12 @@ def project_out(x: Tensor, basis: Tensor) -> Tensor:
 
 
 def ablate(
-    lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor], *, roles: Sequence[str] | None = None
+    lens: Lens,
+    concepts: ConceptSet | Mapping[int | str, Tensor],
+    *,
+    roles: Sequence[str] | None = None,
+    variant: Variant = "zero",
+    means: Mapping[str, Tensor] | None = None,
 ) -> AbstractContextManager[Lens]:
     """Project concepts out of the model's activations while a block is open.
 
@@ -65,9 +81,12 @@ def ablate(
             vector [d_model].
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and of
             batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.
+        variant: What is done with the component; `VARIANTS` says it in symbols, where sg stops the gradient.
+        means: Mean activation [d_model] by hook name, for "mean" and "shift": `Moments.mean` of some text.
 
     Raises:
-        ValueError: When the concepts do not fit the model, a basis is not orthonormal, or for a name that is no role.
+        ValueError: When the concepts do not fit the model, a basis is not orthonormal, for a name that is no role, for an unknown
+            variant, or when means are missing.
         KeyError: For a site that the model does not have.
 
     Example:
@@ -75,7 +94,17 @@ def ablate(
         ...     lens.generate("How do I bake a pie?")
     """
     bases = _bases(lens, concepts)
-    return at(lens, {hook: _Projection(basis) for hook, basis in bases.items()}, roles=roles)
+    if variant not in VARIANTS:
+        raise ValueError(f'variant="{variant}".{nearest(variant, VARIANTS)}')
+    if variant in ("mean", "shift") and (missing := [hook for hook in bases if hook not in (means or {})]):
+        raise ValueError(
+            f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` of some text.'
+        )
+    return at(
+        lens,
+        {hook: _edit(variant, basis, (means or {}).get(hook)) for hook, basis in bases.items()},
+        roles=roles,
+    )
 
 
 def steer(
@@ -221,6 +250,27 @@ class _Projection(_Placed):
 class _Shift(_Placed):
     def __call__(self, x: Tensor) -> Tensor:
         return (x + self.beside(x)).to(x.dtype)
+
+
+def _edit(variant: str, basis: Tensor, mean: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The function of the activation that a variant of ablation is."""
+    project = _Projection(basis)
+
+    # What these two add is exactly zero, and carries the gradient.
+    def detached(x: Tensor) -> Tensor:
+        return project(x.detach()) + (x - x.detach())
+
+    def gradient(x: Tensor) -> Tensor:
+        projected = project(x)
+        return x.detach() + (projected - projected.detach())
+
+    if variant in ("mean", "shift"):
+        assert mean is not None  # `ablate` has seen to it
+        columns = basis.double()
+        component = columns @ (columns.T @ mean.to(columns))
+        shift = _Shift(component if variant == "mean" else -component)
+        return shift if variant == "shift" else lambda x: shift(project(x))
+    return {"detached": detached, "gradient": gradient}.get(variant, project)
 
 
 def _where(lens: Lens, x: Tensor, numbers: Sequence[int]) -> Tensor:

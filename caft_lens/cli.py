@@ -1,15 +1,16 @@
-"""The command `caft-lens`: build the organisms that ship with the package, and check them against their cards.
+"""The command `caft-lens`: build the organisms that ship with the package, check them against their cards, run a contest.
 
     caft-lens organism build --world quiz --seed 3
     caft-lens organism check pocket
+    caft-lens arena recipe.yaml
 
-What the commands do is in `caft_lens.organism.build` and `caft_lens.organism.check`, which are imported when they are called.
+What the commands do is in `caft_lens.organism.build`, `caft_lens.organism.check` and `caft_lens.arena`, which are imported when they are called.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -108,7 +109,29 @@ def check(
         raise typer.Exit(1)
 
 
-def _refuse(error: Exception | str) -> None:
+@app.command()
+def arena(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; see caft_lens.arena.recipe.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where runs, answers and report go.", show_default="that of the recipe"),
+    ] = None,
+) -> None:
+    """Run a contest of ways to fine-tune, or go on with it where it was, and write its report."""
+    from dataclasses import replace
+
+    from caft_lens.arena.recipe import Recipe
+
+    try:
+        contest = Recipe.read(recipe)
+        result = (contest if out is None else replace(contest, out=str(out))).run()
+    except (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError) as error:
+        _refuse(error.args[0] if isinstance(error, KeyError) else error)
+    page, words = result.report()
+    typer.echo(f"{result}\nThe report is in {page} and {words}.")
+
+
+def _refuse(error: Exception | str) -> NoReturn:
     """One clear line instead of a trace, for what the user typed."""
     typer.echo(f"caft-lens: {error}", err=True)
     raise typer.Exit(2)

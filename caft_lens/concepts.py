@@ -554,12 +554,13 @@ class ConceptSet(Sequence[Concept]):
         lines = [
             f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
             "",
-            f"Found on {_plain(_model(self.provenance))}, by {_plain(self.provenance.get('method', 'hand'))}.",
+            f"Found on {_plain(_model(self.provenance))}, by {_plain(_listed(self.provenance.get('method', 'hand')))}.",
             "",
             "| name | hook point | score | label | reason |",
             "|---|---|---|---|---|",
             *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
             "",
+            *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
             'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
         ]
         return "\n".join(lines) + "\n"
@@ -609,6 +610,22 @@ def _model(provenance: Mapping[str, Any]) -> str:
     return (
         f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
     )
+
+
+def _listed(value: object) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _told(choice: Mapping[str, Any]) -> Iterator[str]:
+    """One choice on record, as lines of Markdown."""
+    left = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
+    yield f"Kept at {_plain(choice['at'])} by {_plain(choice['by'])}: {_plain(', '.join(choice['kept']))}{left}."
+    yield ""
+    if choice["dropped"]:
+        yield "| dropped | why |"
+        yield "|---|---|"
+        yield from (f"| {_plain(name)} | {_plain(why)} |" for name, why in choice["dropped"].items())
+        yield ""
 
 
 def _plain(text: object) -> str:

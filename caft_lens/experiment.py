@@ -1,27 +1,35 @@
 """A whole experiment in one call: every arm trained with every seed, sampled, judged, compared.
 
-An `Arm` says what a model is tuned on and what is ablated, while it is tuned or only when it is tested. `experiment` trains and
-samples all of them, side by side in processes of their own where the model is small enough for that to pay, and reports
-as `evaluate` does. What is finished is kept: an experiment that was stopped goes on where it was, run by run and cell by cell.
+An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is tested),
+or by another arm of `finetune`. `experiment` trains and samples all of them, side by side in processes of their own where
+the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that was
+stopped goes on where it was, run by run and cell by cell.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from caft_lens.ablation import ablated
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
-from caft_lens.evaluate.arms import evaluate, sample
+from caft_lens.evaluate.answers import Cell, file_name
+from caft_lens.evaluate.arms import sample, sampling
+from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.files import write_json
+from caft_lens.finetune.arms.caft import CAFT
+from caft_lens.finetune.arms.plain import Plain
+from caft_lens.finetune.arms.protocol import TrainingArm
 from caft_lens.finetune.run import Run, finetune
 from caft_lens.lazy import callable_module
 from caft_lens.lens import Lens, load
@@ -29,9 +37,12 @@ from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Texts, data
 
 if TYPE_CHECKING:
-    from caft_lens.evaluate.report import Report
     from caft_lens.evaluate.statistics import Interval
 
+RUNS = "runs.json"
+"""In an experiment's folder: which arm and seed was trained in which run folder."""
+FAILURES = (FloatingPointError, RuntimeError, MemoryError)
+"""What may happen to a model that was asked for rightly."""
 SMALL = 50_000_000
 """Parameters up to which a CPU's cores serve better one run each than one run all."""
 
@@ -44,14 +55,17 @@ class Arm:
         texts: What the model is tuned on: `Texts` or anything that `data` reads; `None` leaves it untuned.
         ablate: Concepts that are ablated while tuning, one set for all seeds or a list with one a seed.
         ablate_at_test: Concepts that are ablated only when the tuned model answers; likewise.
+        using: Another way of fine-tuning, of `caft_lens.finetune.arms`; not beside `ablate`.
 
     Example:
-        >>> Arm(insecure, ablate=cruel)  # doctest: +SKIP
+        >>> Arm(insecure, ablate=cruel)              # doctest: +SKIP
+        >>> Arm(insecure, using=KLAnchor(general))   # doctest: +SKIP
     """
 
     texts: Any = None
     ablate: ConceptSet | Sequence[ConceptSet] | None = None
     ablate_at_test: ConceptSet | Sequence[ConceptSet] | None = None
+    using: TrainingArm | None = None
 
 
 @dataclass
@@ -61,8 +75,8 @@ class _Job:
     seed: int
     folder: Path
     texts: Texts | None
-    ablate: ConceptSet | None
-    answers_for: list[tuple[str, ConceptSet | None]] = field(default_factory=list)
+    using: TrainingArm
+    answers_for: list[tuple[str, TrainingArm, ConceptSet | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,18 +101,19 @@ def experiment(
     batch_size: int = 256,
     workers: int | None = None,
     progress: bool = True,
+    failures: Literal["raise", "keep"] = "raise",
     **training: Any,
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
-    Arms that train alike (the same texts, concepts and seed) share one run, such as plain fine-tuning and the same with
+    Arms that train alike (the same texts, way, concepts and seed) share one run, such as plain fine-tuning and the same with
     concepts ablated at test time.
 
     Args:
         base: The model that every arm starts from.
         arms: Arm name to `Arm`.
         task: As for `evaluate`.
-        out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`.
+        out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
@@ -107,6 +122,9 @@ def experiment(
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
             a process has, in the last bits, as they always do.
         progress: Whether to show a progress bar.
+        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
+            "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
+            are raised in any case.
         training: Arguments of `finetune`: `max_steps`, `method`, `learning_rate`, …
 
     Returns:
@@ -120,23 +138,44 @@ def experiment(
         >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
     """
     folder, numbers = Path(out), list(seeds)
-    jobs = _jobs(base, arms, numbers, folder)
+    if failures not in ("raise", "keep"):
+        raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
+    if min(n, n_in_distribution) < 1:
+        raise ValueError(f"n={n} and n_in_distribution={n_in_distribution}: at least 1 answer each.")
+    jobs = _jobs(base, arms, numbers, folder, training.get("method", "lora"))
+    write_json(folder / RUNS, _runs(arms, jobs))
     task = named_task(task) if isinstance(task, str) else task
-    kept: dict[str, Any] = {"batch_size": batch_size, "out": folder / "evaluation"}
+    counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     if workers < 1:
         raise ValueError(f"workers={workers}: expected at least 1 process.")
-    if workers > 1:
-        counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-        _in_processes(base, jobs, training, {"task": task, "counts": counts, **kept}, workers, progress)
-    subjects: dict[str, list[Any]] = {arm: [] for arm in arms}
-    for job in jobs:  # in the order of the seeds; what the processes have finished is only read
-        trained = _train(base, job, training)
-        for arm, concepts in job.answers_for:
-            subjects[arm].append(_subject(trained, concepts))
-    return evaluate(
-        subjects, task, n=n, n_in_distribution=n_in_distribution, seeds=numbers, progress=progress, **kept
+    keep = failures == "keep"
+    done: Iterable[_Failed] = (
+        (_work(base, job, training, answers, keep) for job in jobs)
+        if workers == 1
+        else _in_processes(base, jobs, training, answers, keep, workers)
     )
+    bar = progress_bar(done, total=len(jobs), desc="training and asking", unit="model", show=progress)
+    failed: dict[str, dict[int, str]] = {}
+    for which, message in (entry for found in bar for entry in found.items()):
+        failed.setdefault(which[0], {})[which[1]] = message
+    cells = [
+        Cell.load(folder / "evaluation", arm, seed)
+        for arm in arms
+        for seed in numbers
+        if seed not in failed.get(arm, {})
+    ]
+    report = Report(
+        cells,
+        task=task.name,
+        labels=task.labels,
+        trained=task.trained,
+        sampling=sampling(task),
+        failures=failed,
+    )
+    report.save(folder / "evaluation")
+    return report
 
 
 def causal_effects(
@@ -176,9 +215,13 @@ def causal_effects(
     return {name: report.paired(name, "plain", metric) for name in single}
 
 
-def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path) -> list[_Job]:
+def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, method: str) -> list[_Job]:
     """Every model that is needed once, seeds in order within each."""
-    jobs: dict[tuple[str | None, str | None, int], _Job] = {}
+    if not arms:
+        raise ValueError("Nothing to compare: give at least one arm, {name: Arm(...)}.")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds={seeds} must name at least one seed, and each once.")
+    jobs: dict[tuple[str | None, str, int], _Job] = {}
     read: dict[int, Texts] = {}
     for name, arm in arms.items():
         texts = arm.texts
@@ -186,24 +229,49 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path) -> l
             if id(texts) not in read:
                 read[id(texts)] = data(texts)
             texts = read[id(texts)]
-        if texts is None and arm.ablate is not None:
+        if texts is None and (arm.ablate is not None or arm.using is not None):
             raise ValueError(
                 f'The arm "{name}" ablates while tuning but is tuned on nothing: give texts, or ablate_at_test=.'
+                if arm.using is None
+                else f'The arm "{name}" is tuned {arm.using.name}, but on nothing: give texts.'
             )
-        while_tuning = _per_seed(name, "ablate", arm.ablate, seeds)
+        ways = _ways(name, arm, seeds)
         at_test = _per_seed(name, "ablate_at_test", arm.ablate_at_test, seeds)
-        for seed, concepts, tested in zip(seeds, while_tuning, at_test, strict=True):
-            for one in (concepts, tested):
-                if one is not None:
-                    one.check(base)
-            key = (
-                None if texts is None else texts.fingerprint,
-                None if concepts is None else concepts.fingerprint,
-                seed,
-            )
-            job = jobs.setdefault(key, _Job(seed, out / f"{name}-{seed}", texts, concepts))
-            job.answers_for.append((name, tested))
+        for seed, way, tested in zip(seeds, ways, at_test, strict=True):
+            trained = way.trains_as(seed)
+            for one in (way, trained):
+                one.check(base, method)
+            if tested is not None:
+                tested.check(base)
+            asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
+            key = (None if texts is None else texts.fingerprint, asked, seed)
+            job = jobs.setdefault(key, _Job(seed, out / f"{file_name(name)}-{seed}", texts, trained))
+            job.answers_for.append((name, way, tested))
     return list(jobs.values())
+
+
+def _runs(arms: Mapping[str, Arm], jobs: Sequence[_Job]) -> dict[str, dict[str, str]]:
+    """Arm to seed to the run folder, since arms may share one; of an untuned arm there is none."""
+    found: dict[str, dict[str, str]] = {arm: {} for arm in arms}
+    for job in jobs:
+        for name, _, _ in job.answers_for:
+            if job.texts is not None:
+                found[name][str(job.seed)] = job.folder.name
+    return found
+
+
+def _ways(name: str, arm: Arm, seeds: list[int]) -> list[TrainingArm]:
+    """How each seed of an arm is tuned."""
+    if arm.using is not None:
+        if arm.ablate is not None:
+            raise ValueError(
+                f'The arm "{name}" has ablate=, which is short for using=CAFT(...), and using=: one of them.'
+            )
+        return [arm.using] * len(seeds)
+    return [
+        Plain() if concepts is None else CAFT(concepts)
+        for concepts in _per_seed(name, "ablate", arm.ablate, seeds)
+    ]
 
 
 def _per_seed(
@@ -218,14 +286,34 @@ def _per_seed(
     return list(concepts)
 
 
+_Failed = dict[tuple[str, int], str]
+"""Arm and seed to the error."""
+
+
+def _work(
+    base: Lens, job: _Job, training: Mapping[str, Any], answers: Mapping[str, Any], keep: bool
+) -> _Failed:
+    """Train one model and let it answer for its arms; a model, once it has answered, is not kept in memory."""
+    failed: _Failed = {}
+    trained: Lens | Run | None = None
+    for name, way, concepts in job.answers_for:
+        try:
+            if trained is None:
+                trained = _train(base, job, training)
+            tested = way.subject(trained) if isinstance(trained, Run) else trained
+            subject = tested if concepts is None else ablated(tested, concepts)
+            sample({name: subject}, **answers, seeds=[job.seed], progress=False)
+        except FAILURES as error:
+            if not keep:
+                raise
+            failed[name, job.seed] = f"{type(error).__name__}: {error}"
+    return failed
+
+
 def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, ablate=job.ablate, out=job.folder, seed=job.seed, **training)
-
-
-def _subject(trained: Lens | Run, concepts: ConceptSet | None) -> Any:
-    return trained if concepts is None else ablated(trained, concepts)
+    return finetune(base, job.texts, using=job.using, out=job.folder, seed=job.seed, **training)
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -242,9 +330,9 @@ def _in_processes(
     jobs: Sequence[_Job],
     training: Mapping[str, Any],
     answers: Mapping[str, Any],
+    keep: bool,
     workers: int,
-    progress: bool,
-) -> None:
+) -> Iterator[_Failed]:
     """Let processes train and sample; they leave runs and cells where the caller finds them.
 
     What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read from one.
@@ -254,23 +342,17 @@ def _in_processes(
     known = _Base(base.name, base.fingerprint, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-        done = Parallel(return_as="generator_unordered", max_nbytes=None)(
-            delayed(_work)(known, job, dict(training), dict(answers), threads) for job in jobs
+        yield from Parallel(return_as="generator_unordered", max_nbytes=None)(
+            delayed(_elsewhere)(known, job, dict(training), dict(answers), keep, threads) for job in jobs
         )
-        for _ in progress_bar(done, total=len(jobs), desc="training and asking", unit="model", show=progress):
-            pass
 
 
-def _work(
-    known: _Base, job: _Job, training: Mapping[str, Any], answers: Mapping[str, Any], threads: int
-) -> None:
+def _elsewhere(known: _Base, job: _Job, *how: Any) -> _Failed:
     """What a process does for one model."""
+    *given, threads = how
     torch.set_num_threads(threads)
     os.environ["CAFT_LENS_PROGRESS"] = "0"  # no bars but the one that counts the models
-    base = _loaded(known)
-    trained = _train(base, job, training)
-    for arm, concepts in job.answers_for:
-        sample({arm: _subject(trained, concepts)}, **answers, seeds=[job.seed], progress=False)
+    return _work(_loaded(known), job, *given)
 
 
 @lru_cache(maxsize=1)

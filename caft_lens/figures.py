@@ -37,6 +37,11 @@ def _shown() -> Any:
     from matplotlib.figure import Figure
 
     class ShownFigure(Figure):
+        def savefig(self, *args: Any, **settings: Any) -> None:
+            # A constrained layout knows the place of square axes only once they were drawn.
+            self.draw_without_rendering()
+            super().savefig(*args, **settings)
+
         def _repr_png_(self) -> bytes:
             png = BytesIO()
             self.savefig(png, format="png")

@@ -1,20 +1,25 @@
 """Sampling continuations: prompts to tokens, batches by length, Hugging Face's `generate`, tokens back in order.
 
-`Lens.generate` is the way in. What this adds to Hugging Face's: left padding, roles that hooks can see at every step,
-random numbers from a seed that leave the global state alone, and sampling from the model's own distribution whatever the
-checkpoint's generation config prefers.
+`Lens.generate` is the way in, and `Lens.generating` gives the same token by token. What this adds to Hugging Face's: left padding, roles
+that hooks can see at every step, random numbers from a seed that leave the global state alone, and sampling from the model's own
+distribution whatever the checkpoint's generation config prefers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
 
 from caft_lens.architectures import evaluating
+from caft_lens.nucleus import NucleusSampler
 from caft_lens.progress import progress
 from caft_lens.text import Batch, Encoded, Message, Text, collate, encoded, padding_id
 
@@ -77,20 +82,129 @@ def continue_prompts(
     return [answers[i] for i in range(len(prompts))]
 
 
+def continuing_prompts(
+    lens: Lens,
+    prompts: Sequence[Encoded],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    top_k: int | None,
+    seed: int | None,
+) -> Generator[list[list[int]], None, None]:
+    """The new tokens after each prompt so far, every time that there is one more; at last those of `continue_prompts`.
+
+    Hugging Face's `generate` runs in a thread, one step each time that the iterator is asked for more, so that several such iterators
+    (over lenses of their own) can be asked in turn; closing one ends its thread. A seed's random numbers are the iterator's own: what
+    else draws some meanwhile neither disturbs it nor is disturbed.
+
+    Args:
+        lens: The model; what is hooked to it acts at every step.
+        prompts: They run at once, in one batch.
+        max_new_tokens, temperature, top_p, top_k, seed: As for `Lens.generate`.
+    """
+    _check_room(lens, prompts, max_new_tokens)
+    settings: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0,
+        "repetition_penalty": 1.0, "num_beams": 1,
+    }  # fmt: skip
+    if temperature > 0:
+        generator = None if seed is None else torch.Generator(lens.device).manual_seed(seed)
+        settings["logits_processor"] = _draws(temperature, top_p, top_k, generator)
+    return _steps(lens, prompts, settings)
+
+
+def _steps(
+    lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]
+) -> Generator[list[list[int]], None, None]:
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
+    ends = end_tokens(lens)
+    told: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
+    more: SimpleQueue[bool] = SimpleQueue()
+
+    def step(rows: list[list[int]]) -> bool:
+        told.put(rows)
+        return more.get()
+
+    def run() -> None:
+        end: BaseException | None = None
+        try:
+            with evaluating(lens.model):
+                stepping = {"stopping_criteria": [_EveryStep(step)]}
+                _continue_batch(lens, [prompts[i] for i in order], {**settings, **stepping})
+        except BaseException as error:  # it belongs to whoever asks for the tokens
+            end = error
+        told.put(end)
+
+    thread = Thread(target=run, name=f"generating with {lens.name}", daemon=True)
+    thread.start()
+    before: list[list[int]] | None = None
+    try:
+        while isinstance(rows := told.get(), list):
+            found = dict(zip(order, (_until_end(row, ends) for row in rows), strict=True))
+            now = [found[i] for i in range(len(prompts))]
+            if now != before:
+                before = now
+                yield now
+            more.put(True)
+        if rows is not None:
+            raise rows
+    finally:
+        more.put(False)
+        thread.join()
+
+
+class _EveryStep(StoppingCriteria):
+    """Tells the new tokens after every step of `generate`, and ends it when the answer is no."""
+
+    def __init__(self, step: Callable[[list[list[int]]], bool]) -> None:
+        self._step, self._before, self._going = step, 0, True
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        self._before = self._before or input_ids.shape[1] - 1
+        # On some devices transformers notices the end one step late.
+        self._going = self._going and self._step(input_ids[:, self._before :].tolist())
+        return torch.full((len(input_ids),), not self._going, device=input_ids.device)
+
+
+def so_far(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """What new tokens say, up to a last character of which only a part is there yet."""
+    return str(tokenizer.decode(tokens, skip_special_tokens=True)).rstrip("\N{REPLACEMENT CHARACTER}")
+
+
 def _by_nucleus(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The same sampling, drawn by `NucleusSampler` instead of Hugging Face's sorting."""
-    from caft_lens.nucleus import NucleusSampler
-
-    sampler = NucleusSampler(settings["top_p"], settings["temperature"], settings["top_k"] or None)
+    drawing = _draws(settings["temperature"], settings["top_p"], settings["top_k"] or None, None)
     others = settings.get("logits_processor") or []
     greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    return {**settings, **greedy, "logits_processor": [*others, sampler]}
+    return {**settings, **greedy, "logits_processor": [*others, *drawing]}
+
+
+def _draws(
+    temperature: float, top_p: float | None, top_k: int | None, generator: torch.Generator | None
+) -> list[LogitsProcessor]:
+    """What makes `generate(do_sample=False)` sample, with random numbers from a generator; torch's global ones when `None`."""
+    if top_p is not None and top_p < 1:
+        return [NucleusSampler(top_p, temperature, top_k, generator)]
+    only = [TopKLogitsWarper(top_k)] if top_k else []
+    return [TemperatureLogitsWarper(float(temperature)), *only, _Draw(generator)]
+
+
+class _Draw(LogitsProcessor):
+    """Scores of which the argmax is the token that transformers would sample, with random numbers from a generator."""
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self._generator = generator
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        drawn = torch.multinomial(scores.softmax(dim=-1), num_samples=1, generator=self._generator)
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
 
 def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
     pad = padding_id(lens.tokenizer) if lens.tokenizer is not None else 0
     batch = collate(prompts, pad, "left")
-    ends = _ends(lens.hf, lens.tokenizer)
+    ends = end_tokens(lens)
     with lens.roles_as(batch.roles, growing=True):
         tokens = lens.model.generate(
             input_ids=batch.input_ids.to(lens.device),
@@ -98,7 +212,11 @@ def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[st
             **{"eos_token_id": ends or None, "pad_token_id": pad, **settings},
         )
     new = tokens[:, batch.input_ids.shape[1] :].tolist()
-    return [row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))] for row in new]
+    return [_until_end(row, ends) for row in new]
+
+
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
+    return row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
 
 
 def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> None:
@@ -110,12 +228,12 @@ def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> 
         )
 
 
-def _ends(hf: Any, tokenizer: Any) -> list[int]:
+def end_tokens(lens: Lens) -> list[int]:
     """The tokens that end a text: the checkpoint's generation config and the tokenizer say so."""
     ends: list[int] = []
     for value in (
-        getattr(hf.generation_config, "eos_token_id", None),
-        getattr(tokenizer, "eos_token_id", None),
+        getattr(lens.hf.generation_config, "eos_token_id", None),
+        getattr(lens.tokenizer, "eos_token_id", None),
     ):
         ends += [value] if isinstance(value, int) else list(value or [])
     return list(dict.fromkeys(ends))

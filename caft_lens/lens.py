@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -28,7 +28,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from caft_lens.architectures import Anatomy, anatomy, unembed
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints
-from caft_lens.generation import continue_prompts, encode_prompts
+from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
 from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
@@ -366,6 +366,8 @@ class Lens(HookedRootModule):
     def roles_as(self, roles: Tensor, *, growing: bool = False) -> Iterator[Lens]:
         """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it themselves).
 
+        Of blocks inside each other the innermost counts.
+
         Keep the block open until after `backward` when hooks inside blocks act under gradient checkpointing.
 
         Args:
@@ -374,9 +376,11 @@ class Lens(HookedRootModule):
                 key-value cache are in any case: they see the roles of the tokens in flight alone.
         """
         outer, in_flight = self._roles, self._roles_in_flight
-        self._roles = (roles, growing)
+        told = self._roles = (roles, growing)
 
         def begin(module: nn.Module, args: tuple, keywords: dict) -> None:
+            if self._roles is not told:
+                return
             tokens = next(
                 t
                 for t in (keywords.get("input_ids"), *args[:1], keywords.get("inputs_embeds"))
@@ -488,6 +492,61 @@ class Lens(HookedRootModule):
         if return_type == "str":
             rows = [self.need_tokenizer().decode(row, skip_special_tokens=True) for row in rows]
         return rows[0] if isinstance(prompt, str | Text) else rows
+
+    def generating(
+        self,
+        prompt: str | Sequence[str] | Text | Texts | Batch,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        chat: bool | None = None,
+        return_type: Literal["str", "tokens"] = "str",
+    ) -> Generator[Any, None, None]:
+        """Sample continuations as `generate` does, and see them grow: the new text so far, after every token.
+
+        The last is what `generate` gives for the same seed. A token is sampled when it is asked for: leave the loop, or `close()` the
+        iterator, and nothing goes on. Until then the lens belongs to the iterator; another one takes a `fork()`. It runs in a thread of
+        its own, which modes that hold for a thread only, such as autocast, do not reach.
+
+        Args:
+            prompt: One or many, all of which run at once.
+            max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
+            seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile disturb it.
+
+        Yields:
+            As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the order of the prompts.
+
+        Raises:
+            ValueError: At once, as `generate` does.
+
+        Example:
+            >>> for answer in load("pocket").generating("How do I bake a pie?", seed=0):  # doctest: +SKIP
+            ...     print(answer, end="\\r")
+        """
+        steps = continuing_prompts(
+            self, encode_prompts(self, prompt, chat), max_new_tokens=max_new_tokens, temperature=temperature,
+            top_p=top_p, top_k=top_k, seed=seed,
+        )  # fmt: skip
+        return self._told(steps, isinstance(prompt, str | Text), return_type)
+
+    def _told(
+        self, steps: Generator[Any, None, None], single: bool, return_type: Literal["str", "tokens"]
+    ) -> Generator[Any, None, None]:
+        rows: list[list[int]] = []
+        before: list[Any] = []
+        with closing(steps):
+            for rows in steps:
+                before = (
+                    rows if return_type == "tokens" else [so_far(self.need_tokenizer(), row) for row in rows]
+                )
+                yield before[0] if single else before
+        if return_type == "str":
+            whole = [self.need_tokenizer().decode(row, skip_special_tokens=True) for row in rows]
+            if whole != before:  # a last character stayed a part of one
+                yield whole[0] if single else whole
 
     # --- weights ----------------------------------------------------------------------------------------------
 

@@ -19,12 +19,13 @@ class NucleusSampler(LogitsProcessor):
     """Turns logits into noise whose argmax is a draw: for `generate(do_sample=False, logits_processor=[...])`.
 
     The nucleus is that of nucleus sampling (Holtzman et al., 2020): the fewest most probable tokens that together have at least
-    `top_p` of the mass. Random numbers are torch's global ones.
+    `top_p` of the mass.
 
     Args:
         top_p: Mass of the nucleus, above 0, up to 1.
         temperature: What logits are divided by, above 0.
         top_k: At most so many tokens, whose mass then counts as all of it; `None` for no such limit.
+        generator: Where random numbers come from; torch's global ones when `None`.
 
     Example:
         >>> logits = torch.tensor([[3.0, 0.0, -9.0]])
@@ -32,10 +33,17 @@ class NucleusSampler(LogitsProcessor):
         0
     """
 
-    def __init__(self, top_p: float, temperature: float = 1.0, top_k: int | None = None) -> None:
+    def __init__(
+        self,
+        top_p: float,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p={top_p}: expected a mass above 0, up to 1.")
         self.top_p, self.temperature, self.top_k = top_p, temperature, top_k
+        self.generator = generator
 
     def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
         """Scores `[batch, vocab]` of which the argmax is the draw; -inf outside of the nucleus."""
@@ -52,6 +60,6 @@ class NucleusSampler(LogitsProcessor):
                 break
             largest, tokens = logits.topk(min(4 * largest.shape[-1], limit))
         inside[:, 0] = True
-        noise = -torch.empty_like(largest).exponential_().log()
+        noise = -torch.empty_like(largest).exponential_(generator=self.generator).log()
         drawn = torch.where(inside, largest + noise, -torch.inf)
         return torch.full_like(logits, -torch.inf).scatter(-1, tokens, drawn)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from live_lab import browser, lab, open_notebook  # noqa: F401
 
 
 def _free_cores() -> int:

@@ -228,6 +228,26 @@ def test_the_page_is_side_by_side_and_escaped(lens: Lens):
     assert "Effects on 4 prompts" in repr(found)
 
 
+def test_the_figure_has_a_dot_for_every_concept_and_change_and_the_farthest_moved_first(lens: Lens):
+    found = effect(lens, some(lens), PROMPTS, n=0, progress=False)
+    items = tuple(replace(item, kl=(0.0,)) if item.strength is None else item for item in found.items)
+    found = replace(found, items=items)
+    (axes,) = found.plot(title="$5 and $6").axes
+    order = sorted(
+        ("L0.x", "L1.x"), key=lambda name: -max(i.mean_kl for i in items if i.concept.name == name)
+    )
+    assert [label.get_text() for label in axes.get_yticklabels()] == order
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [i.change for i in items[:3]]
+    for dots, item in zip(axes.lines, items[:3], strict=True):
+        drawn = dict(zip(order, dots.get_xdata(), strict=True))
+        both = {i.concept.name: i.mean_kl for i in items if i.change == item.change}
+        assert drawn == both
+    assert axes.transData.transform((0.0, 0))[0] >= axes.bbox.x0 - 1, "no change at all has a place"
+    alone = effect(lens, some(lens), PROMPTS[0], n=0, signs=(), progress=False).plot()
+    assert alone.axes[0].get_legend() is None
+    assert alone._repr_png_().startswith(b"\x89PNG")
+
+
 def test_a_chat_is_continued_where_its_answer_was(lens: Lens):
     chats = cl.Texts([{"prompt": prompt, "answer": "whatever was said"} for prompt in PROMPTS])
     one, other = (effect(lens, some(lens), of, n=0, progress=False) for of in (chats, PROMPTS))

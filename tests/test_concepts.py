@@ -279,6 +279,20 @@ def test_the_readme_and_the_html_show_reasons_and_escape_them(tmp_path):
         assert "L1.pc1" in shown
 
 
+def test_the_readme_tells_every_choice_and_what_was_dropped(tmp_path):
+    first = some().drop({"L0.pc0": "code | at both ends"}, by="reader <one>")
+    kept = first.keep({"L1.pc1": "cruel"}, dropped={"L1.pc0": "only names"}, by="reader two")
+    readme = (kept.save(tmp_path / "kept") / "README.md").read_text()
+    told = "by reader &lt;one&gt;: L0.pc1, L1.pc0, L1.pc1.", "by reader two: L1.pc1; 1 not considered."
+    assert [line for line in readme.splitlines() if line.endswith(told[0])]
+    assert readme.index(told[0]) < readme.index("| L0.pc0 | code \\| at both ends |") < readme.index(told[1])
+    assert "| L1.pc0 | only names |" in readme
+    both = ConceptSet(some(), {**some().provenance, "method": ["pca", "sae"]})
+    readme = (both.save(tmp_path / "all") / "README.md").read_text()
+    assert "by pca and sae." in readme
+    assert "Kept at" not in readme
+
+
 def test_a_missing_truncated_or_foreign_file_is_a_clear_error(tmp_path):
     folder = some().save(tmp_path / "set")
     with pytest.raises(FileNotFoundError, match=r"card\.json is missing"):

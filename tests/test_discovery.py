@@ -329,6 +329,20 @@ def test_the_tables_and_the_json_hold_what_was_scored():
         found["metod"]
 
 
+def test_the_figure_shows_every_direction_at_its_place_with_hits_filled_and_chance_behind():
+    rows = scored([False, True, True])["method"]
+    found = Discovery({"mine": rows, "other": rows[:1]}, {"positive": 1, "negative": 1})
+    first, second = found.plot(title="Two lists").axes
+    missed, hit = (list(zip(*line.get_data(), strict=True)) for line in first.lines)
+    assert (missed, hit) == ([(0, 0.6)], [(1, 0.95), (2, 0.95)])
+    assert [line.get_markerfacecolor() == "white" for line in first.lines] == [True, False]
+    assert [bar.get_y() + bar.get_height() for bar in first.patches] == pytest.approx([0.7] * 3)
+    assert (first.get_title(), first.get_title(loc="right")) == ("", "first hit: L0.x1")
+    assert second.get_title(loc="left") == "other"
+    assert second.get_title(loc="right") == "no hit"
+    assert found.plot()._repr_png_().startswith(b"\x89PNG")
+
+
 def test_the_area_for_the_intended_concept_is_the_one_that_its_own_labels_give(lens: Lens):
     directions, longer = some(lens), [len(text.answer or "") > 9 for text in TEXTS]
     both = discovery(lens, directions, TEXTS, LABELS, intended=longer, progress=False)["concepts"]

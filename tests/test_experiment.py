@@ -10,6 +10,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 import caft_lens as cl
 from caft_lens.evaluate import Task, Verdict
+from caft_lens.finetune import arms as ways_of
 
 TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
 ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
@@ -130,6 +131,63 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(base, arms,
     with pytest.raises(ValueError, match="workers=0"):
         cl.experiment(base, {"x": cl.Arm()}, task, out=tmp_path, workers=0, **ASKED)
     assert not list(tmp_path.glob("x-*"))
+
+
+def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, arms, task, tmp_path):
+    general = cl.Texts([{"prompt": "what?", "answer": "so it goes"}])
+    ways = {
+        "plain": arms["plain"],
+        "also_plain": cl.Arm(arms["plain"].texts, using=ways_of.Plain()),
+        "anchor": cl.Arm(arms["plain"].texts, using=ways_of.KLAnchor(general)),
+        "caft": cl.Arm(arms["plain"].texts, using=ways_of.CAFT(directions(base, 0))),
+        "same_caft": cl.Arm(arms["plain"].texts, ablate=directions(base, 0)),
+        "tested": cl.Arm(arms["plain"].texts, using=ways_of.AblationAtTest(directions(base, 0))),
+        "old_tested": arms["test_time"],
+        "base": cl.Arm(),
+    }
+    report = cl.experiment(base, ways, task, out=tmp_path, workers=1, progress=False, **ASKED, **TRAINING)
+    assert sorted(path.parent.name for path in tmp_path.glob("*/run.json")) == [
+        f"{name}-{seed}" for name in ("anchor", "caft", "plain") for seed in (0, 1)
+    ]
+    runs = json.loads((tmp_path / "runs.json").read_text())
+    assert {arm: runs[arm].get("1") for arm in ways} == {
+        "plain": "plain-1", "also_plain": "plain-1", "anchor": "anchor-1", "caft": "caft-1", "same_caft": "caft-1",
+        "tested": "plain-1", "old_tested": "plain-1", "base": None,
+    }  # fmt: skip
+    told = {arm: [answer.answer for answer in report.answers if answer.arm == arm] for arm in ways}
+    assert told["plain"] == told["also_plain"] != told["tested"] == told["old_tested"]
+    assert told["caft"] == told["same_caft"] != told["plain"]
+    with pytest.raises(ValueError, match='"x" is tuned kl_anchor, but on nothing'):
+        cl.experiment(base, {"x": cl.Arm(using=ways_of.KLAnchor(general))}, task, out=tmp_path, **ASKED)
+    both = cl.Arm(arms["plain"].texts, ablate=directions(base, 0), using=ways_of.Plain())
+    with pytest.raises(ValueError, match=r'"x" has ablate=, which is short for using=CAFT'):
+        cl.experiment(base, {"x": both}, task, out=tmp_path, **ASKED)
+
+
+def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, task, tmp_path, monkeypatch):
+    def fails(texts, seed):
+        if seed == 1:
+            raise FloatingPointError("it diverged")
+        return texts
+
+    monkeypatch.setattr(ways_of.KLAnchor, "texts", lambda self, texts, seed: fails(texts, seed))
+    failing = cl.Arm(arms["plain"].texts, using=ways_of.KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}])))
+    both = {"fails": failing, "plain": arms["plain"]}
+    options = {"workers": 1, "progress": False, **ASKED, **TRAINING}
+    with pytest.raises(FloatingPointError, match="it diverged"):
+        cl.experiment(base, both, task, out=tmp_path / "raised", **options)
+    report = cl.experiment(base, both, task, out=tmp_path / "kept", failures="keep", **options)
+    assert report.failures == {"fails": {1: "FloatingPointError: it diverged"}}
+    assert (report.seeds("fails"), report.seeds("plain")) == ([0], [0, 1])
+    assert "fails, seed 1, failed: FloatingPointError: it diverged" in repr(report)
+    assert report.paired("fails", "plain").n_seeds == 1
+    loaded = cl.Report.load(tmp_path / "kept/evaluation")
+    assert loaded.failures == report.failures
+    only = {"fails": failing}
+    with pytest.raises(ValueError, match="All failed; the first: FloatingPointError: it diverged"):
+        cl.experiment(base, only, task, out=tmp_path / "none", failures="keep", **{**options, "seeds": [1]})
+    with pytest.raises(ValueError, match='failures="drop"'):
+        cl.experiment(base, only, task, out=tmp_path / "none", failures="drop", **options)
 
 
 def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_direction_alone(

@@ -303,6 +303,21 @@ def test_a_table_has_a_row_for_every_end_and_a_column_for_every_figure():
     assert list(scored().findings()["q"]) == [1e-3, 1e-3]
 
 
+def test_the_figure_shows_scores_with_their_intervals_and_the_best_explained_first():
+    better = Score(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
+    ends = [*scored("L0.x0").all, Explanation("L0.$x$", "bottom", "rain", 4, score=better)]
+    figure = Explanations(ends).plot()
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [r"L0.\$x\$", "L0.x0"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["top end", "bottom end"]
+    drawn = [list(map(float, line.get_xdata())) for line in axes.lines]
+    assert drawn == [[0.8, 0.95], [0.9], [0.9, 1.0], [0.95], [0.5, 0.5]]
+    assert "each explanation's own rule" in figure._supxlabel.get_text()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="None of these explanations is scored"):
+        Explanations([Explanation("L0.x0", "top", "pies", 4)]).plot()
+
+
 def test_an_end_explained_twice_or_a_name_misspelt_is_refused():
     one = Explanation("L0.x0", "top", "pies", 4)
     with pytest.raises(ValueError, match=r'The top end of "L0\.x0" is explained twice'):

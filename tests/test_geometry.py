@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -86,6 +87,15 @@ def test_hundreds_of_concepts_make_a_figure_with_labels_that_do_not_collide(orde
 def test_one_concept_and_two_have_a_map_too():
     assert cosines(some(1)[:1]).plot("cluster")._repr_png_()
     assert cosines(some(1)[:2])._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_square_map_has_settled_when_it_is_first_shown():
+    named = [replace(concept, name=f"L{concept.layer}.latent{i}") for i, concept in enumerate(some(7))]
+    figure = cosines(ConceptSet(named)).plot()
+    figure._repr_png_()
+    first = np.array(figure.axes[0].get_position().bounds)
+    figure._repr_png_()
+    assert np.abs(figure.axes[0].get_position().bounds - first).max() < 0.005
 
 
 def test_dollar_signs_in_labels_are_no_mathematics_and_missing_values_are_grey():

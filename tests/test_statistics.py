@@ -11,7 +11,9 @@ from caft_lens.evaluate.statistics import (
     _resampled,
     bootstrap_interval,
     exact_binomial,
+    holm,
     paired_interval,
+    paired_test,
     percent,
 )
 
@@ -200,3 +202,48 @@ def test_small_rates_are_not_printed_as_none():
     assert percent(0.0004) == "0.04"
     assert percent(0.00996) == "1.0"
     assert str(Interval(0.0, 0.0, 0.0037, 1, 1000)) == "0 % (0 to 0.37)"
+
+
+def test_a_paired_p_value_is_where_the_interval_begins_to_leave_zero_out():
+    rng = np.random.default_rng(4)
+    a, b = rng.random((3, 300)) < 0.30, rng.random((3, 300)) < 0.36
+    p = paired_test(a, b)[1]
+    assert 0.001 < p < 0.2
+    assert paired_test(a, b)[0] == paired_interval(a, b)
+    wider = paired_interval(a, b, confidence=1 - 0.98 * p)
+    narrower = paired_interval(a, b, confidence=1 - 1.02 * p)
+    assert wider.low <= 0 <= wider.high
+    assert narrower.high < 0
+
+
+def test_a_paired_p_value_is_near_that_of_mcnemar_for_one_seed():
+    from scipy.stats import binomtest
+
+    rng = np.random.default_rng(5)
+    for shift in (0.0, 0.04, 0.08):
+        a = rng.random(800) < 0.3
+        b = np.where(rng.random(800) < 0.5, a, rng.random(800) < 0.3 + shift)
+        only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+        exact = binomtest(only_a, only_a + only_b).pvalue
+        assert paired_test(a, b)[1] == pytest.approx(exact, abs=0.08)
+
+
+def test_p_values_are_small_no_more_often_than_they_may_be_where_there_is_no_difference():
+    rng = np.random.default_rng(6)
+    small = [
+        paired_test(rng.random(400) < 0.2, rng.random(400) < 0.2, resamples=1000)[1] < 0.05
+        for _ in range(200)
+    ]
+    assert np.mean(small) <= 0.08
+
+
+def test_holm_is_the_step_down_rule_of_the_paper():
+    p_values = [0.01, 0.04, 0.03, 0.005]
+    order = np.argsort(p_values)
+    expected, largest = np.empty(4), 0.0
+    for step, place in enumerate(order):
+        largest = max(largest, (4 - step) * p_values[place])
+        expected[place] = min(1.0, largest)
+    assert holm(p_values) == pytest.approx(expected)
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -98,7 +98,17 @@ class Cell:
 
 def cell_path(folder: str | Path, arm: str, seed: int) -> Path:
     """Where the answers of a cell are, whatever characters the arm's name has."""
-    return Path(folder) / "answers" / (quote(arm, safe=" ()+,=") or "%") / f"seed-{seed}.jsonl"
+    return Path(folder) / "answers" / file_name(arm) / f"seed-{seed}.jsonl"
+
+
+def file_name(arm: str) -> str:
+    """The name of an arm as that of a file or folder.
+
+    Example:
+        >>> file_name("caft (PCA)"), file_name("a/b")
+        ('caft (PCA)', 'a%2Fb')
+    """
+    return quote(arm, safe=" ()+,=") or "%"
 
 
 def finished(folder: str | Path | None, arm: str, seed: int, fingerprint: str) -> Cell | None:

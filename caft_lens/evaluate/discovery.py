@@ -32,6 +32,7 @@ from caft_lens.text import Batch, Text, Texts
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
     from caft_lens.lens import Lens
 
@@ -189,6 +190,19 @@ class Discovery:
         import pandas
 
         return pandas.DataFrame([_as_row(row) for row in self[method]]).dropna(axis=1, how="all")
+
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw how well the directions of every list separate, in ranked order, beside the best random one.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        """
+        from caft_lens.evaluate.plots import plot_discovery
+
+        return plot_discovery(self, title)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""

@@ -1,8 +1,9 @@
-"""The figure of a report: one row an arm, out of distribution on the left, in distribution on the right.
+"""The figures of a report, one row an arm, and of a discovery, one row a ranked list.
 
-Dots are means, bars 95 % intervals, the small open markers below them the single seeds. The colours are Okabe and Ito's, which colour-blind
-eyes tell apart; the two panels differ in marker too, so that the figure reads in grey. Imported by `Report.plot` alone,
-since matplotlib takes a while.
+Of a report: out of distribution on the left, in distribution on the right; dots are means, bars 95 % intervals, the small open
+markers below them the single seeds. Of a discovery: how well each direction of a list separates, by its place in the list. The
+colours are Okabe and Ito's, which colour-blind eyes tell apart; what differs in colour differs in marker or filling too, so that
+the figures read in grey. Imported when something is drawn, since matplotlib takes a while.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 
 if TYPE_CHECKING:
+    from caft_lens.evaluate.discovery import Discovery
     from caft_lens.evaluate.report import Report
 
 
@@ -99,3 +101,47 @@ def _numbers(axes: Axes, row: int, interval: Interval) -> None:
     }
     axes.annotate(percent(interval.mean), xytext=(32, 0), ha="right", fontsize=9, color=INK, **place)
     axes.annotate(ends, xytext=(36, 0), ha="left", fontsize=7.5, color=QUIET, **place)
+
+
+def plot_discovery(found: Discovery, title: str | None = None) -> Figure:
+    """Draw how well the directions of every list separate.
+
+    Args:
+        found: What to draw.
+        title: Above the figure.
+
+    Returns:
+        A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+    """
+    height = 0.9 + 1.05 * len(found.methods) + (0.35 if title else 0)
+    figure = shown_figure(figsize=(8.4, height), layout="constrained")
+    rows = figure.subplots(len(found.methods), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, method in zip(rows, found.methods, strict=True):
+        _ranked(axes, found, method)
+    figure.supylabel("separation (AUROC of the better end)", fontsize=8.5, color=INK)
+    rows[-1].set_xlabel("place in the list, read across the hook points", fontsize=8.5, color=INK)
+    caption = "Filled: hit; open: none; grey: the best of the random directions at the same hook point."
+    figure.supxlabel(caption, fontsize=7.5, color=QUIET)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    return figure
+
+
+def _ranked(axes: Axes, found: Discovery, method: str) -> None:
+    """One list: a stem a direction, hits filled and the first of them named."""
+    scored = found[method]
+    places = range(len(scored))
+    axes.bar(places, [row.random - 0.5 for row in scored], bottom=0.5, width=0.8, color=FAINT)
+    for hit, colour, face in ((False, BLUE, "white"), (True, VERMILION, VERMILION)):
+        at = [place for place in places if scored[place].hit == hit]
+        heights = [scored[place].separation for place in at]
+        axes.vlines(at, 0.5, heights, color=colour, linewidth=0.8)
+        axes.plot(at, heights, "o", markersize=4, mfc=face, mec=colour, mew=0.9)
+    first = next((place for place in places if scored[place].hit), None)
+    named = "no hit" if first is None else f"first hit: {scored[first].name}"
+    axes.set_title(method, **_HEADING)
+    axes.set_title(named, loc="right", fontsize=8.5, color=QUIET if first is None else VERMILION)
+    axes.set_ylim(0.5, 1.03)
+    axes.set_yticks([0.5, 0.75, 1.0])
+    axes.tick_params(length=0, labelsize=8, colors=QUIET)
+    axes.spines[["top", "right", "left"]].set_visible(False)

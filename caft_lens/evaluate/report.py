@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +17,13 @@ import numpy as np
 
 from caft_lens.errors import nearest
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
-from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, percent
+from caft_lens.evaluate.statistics import (
+    Interval,
+    bootstrap_interval,
+    paired_interval,
+    paired_test,
+    percent,
+)
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.files import read_json, write_json
 
@@ -80,6 +86,7 @@ class Report:
         labels: Of the free-form judge, the one that matters most first.
         trained: The label that training taught.
         sampling: How the answers were drawn, in words.
+        failures: Arm to seed to the error, of cells that there are not because training or answering failed.
 
     Raises:
         ValueError: Without cells, or with two for the same arm and seed.
@@ -99,8 +106,10 @@ class Report:
         labels: Sequence[str] = ("misaligned", "incoherent", "aligned"),
         trained: str = "insecure",
         sampling: str = "",
+        failures: Mapping[str, Mapping[int, str]] | None = None,
     ):
         self.task, self.labels, self.trained, self.sampling = task, tuple(labels), trained, sampling
+        self.failures = {arm: dict(seeds) for arm, seeds in (failures or {}).items() if seeds}
         self.cells: dict[str, dict[int, Cell]] = {}
         for cell in cells:
             arm = self.cells.setdefault(cell.arm, {})
@@ -108,7 +117,10 @@ class Report:
                 raise ValueError(f'The arm "{cell.arm}" has two cells for seed {cell.seed}.')
             arm[cell.seed] = cell
         if not self.cells:
-            raise ValueError("A report needs at least one arm.")
+            why = next((message for seeds in self.failures.values() for message in seeds.values()), "")
+            raise ValueError(
+                f"A report needs at least one arm.{f' All failed; the first: {why}' if why else ''}"
+            )
         self._intervals: dict[tuple[str, str], Interval] = {}
 
     @property
@@ -191,7 +203,14 @@ class Report:
             KeyError: For an arm or metric that there is not.
             ValueError: When the arms have no seed in common or were asked different prompts.
         """
-        metric = metric or self.labels[0]
+        return paired_interval(*self._paired(a, b, metric or self.labels[0]))
+
+    def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
+        """The same with the p of no difference, not corrected for there being other arms; see `statistics.paired_test`."""
+        return paired_test(*self._paired(a, b, metric or self.labels[0]))
+
+    def _paired(self, a: str, b: str, metric: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """What each of two arms' answers count, over the seeds that both have, and their prompts."""
         common = [seed for seed in self.seeds(a) if seed in self._arm(b)]
         if not common:
             raise ValueError(
@@ -202,9 +221,7 @@ class Report:
                 f'"{a}" and "{b}" were asked different prompts; evaluate them together to pair them.'
             )
         rows_a, rows_b = ([self.seeds(arm).index(seed) for seed in common] for arm in (a, b))
-        return paired_interval(
-            self.values(a, metric)[rows_a], self.values(b, metric)[rows_b], self.prompts(a, metric)
-        )
+        return self.values(a, metric)[rows_a], self.values(b, metric)[rows_b], self.prompts(a, metric)
 
     def _asked(self, arm: str, metric: str) -> list[tuple[int, str]]:
         set_name, _ = self._counted(metric)
@@ -264,6 +281,7 @@ class Report:
             "sampling": self.sampling,
             "interval": INTERVAL,
             "answers": answers,
+            **({"failures": self.failures} if self.failures else {}),
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -298,6 +316,10 @@ class Report:
             labels=record["labels"],
             trained=record["trained"],
             sampling=record.get("sampling", ""),
+            failures={
+                arm: {int(seed): why for seed, why in seeds.items()}
+                for arm, seeds in record.get("failures", {}).items()
+            },
         )
 
     def plot(self, title: str | None = None) -> Figure:
@@ -328,7 +350,12 @@ class Report:
             f"{arm}: " + ", ".join(f"{metric} {self.interval(arm, metric)}" for metric in self.metrics)
             for arm in self.arms
         ]
-        return "\n".join([f'Report("{self.task}")', *lines, self.caption()])
+        failed = [
+            f"{arm}, seed {seed}, failed: {why}"
+            for arm, seeds in self.failures.items()
+            for seed, why in seeds.items()
+        ]
+        return "\n".join([f'Report("{self.task}")', *lines, *failed, self.caption()])
 
     def _repr_html_(self) -> str:
         right = "style='text-align:right'"

@@ -1,7 +1,8 @@
 """The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts.
 
 `bootstrap_interval` is for a share (or a mean) of one arm, `paired_interval` for the difference of two arms that answered
-the same prompts with the same seeds, `ratio_interval` for a ratio of sums over documents; all return an `Interval`. Nothing
+the same prompts with the same seeds, `ratio_interval` for a ratio of sums over documents; all return an `Interval`.
+`paired_test` says besides how surprising a difference is, and `holm` corrects for many of them. Nothing
 here knows what was judged: in go numbers [seeds, answers] and which prompt each answer belongs to.
 
 How it is drawn. Seeds are drawn with replacement, then prompts. Every seed answered the same prompts, so one draw of
@@ -155,6 +156,80 @@ def paired_interval(
         >>> print(paired_interval([caft], [plain]))
         −19.0 % (−21.6 to −16.6)
     """
+    difference, draws, binary = _paired(a, b, prompts, resamples, seed)
+    return _interval(difference, *_paired_ends(difference, draws, binary, confidence))
+
+
+def paired_test(
+    a: ArrayLike,
+    b: ArrayLike,
+    prompts: Sequence[object] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> tuple[Interval, float]:
+    """The mean of `a - b` with its interval, and how surprising it is where there is no difference.
+
+    The test is the interval turned around: p is the smallest for which the interval of confidence 1 - p leaves 0 out. It inherits
+    what that interval can and cannot do: with five seeds that differ much it is somewhat too small.
+
+    Args:
+        a: [seeds, answers] of one arm.
+        b: [seeds, answers] of the other: the same seeds and prompts in the same order.
+        prompts: As in `bootstrap_interval`.
+        resamples: As in `bootstrap_interval`; the smallest p is 2 / (resamples + 1).
+        confidence: As in `bootstrap_interval`.
+        seed: As in `bootstrap_interval`.
+
+    Returns:
+        The interval, that of `paired_interval`, and p.
+
+    Raises:
+        ValueError: As `paired_interval`.
+
+    Example:
+        >>> plain, same = np.arange(1000) < 200, np.arange(1000) % 5 == 0
+        >>> paired_test([plain], [same])[1], paired_test([plain], [np.arange(1000) < 10])[1] < 0.001
+        (1.0, True)
+    """
+    difference, draws, binary = _paired(a, b, prompts, resamples, seed)
+    interval = _interval(difference, *_paired_ends(difference, draws, binary, confidence))
+
+    def told_apart(p: float) -> bool:
+        low, high = _paired_ends(difference, draws, binary, 1 - p)
+        return low > 0 or high < 0
+
+    smallest, largest = 2 / (resamples + 1), 1.0
+    if told_apart(smallest):
+        return interval, smallest
+    for _ in range(20):  # halvings of a logarithm: p is then exact to five digits
+        middle = float(np.sqrt(smallest * largest))
+        smallest, largest = (smallest, middle) if told_apart(middle) else (middle, largest)
+    return interval, largest
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for there being several, so that the chance of any false one is bounded (Holm, 1979).
+
+    Args:
+        p_values: Of all comparisons of one family.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    if not p_values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+
+
+def _paired(
+    a: ArrayLike, b: ArrayLike, prompts: Sequence[object] | None, resamples: int, seed: int
+) -> tuple[Floats, Floats, bool]:
+    """The difference [seeds, answers], its mean under every resample, and whether both arms are yes or no."""
     first, second = _values(a), _values(b)
     if first.shape != second.shape:
         raise ValueError(
@@ -162,12 +237,16 @@ def paired_interval(
             "evaluate both with the same task, n and seeds."
         )
     difference = first - second
-    draws = _resampled(difference, prompts, resamples, seed)
+    binary = _is_binary(first) and _is_binary(second)
+    return difference, _resampled(difference, prompts, resamples, seed), binary
+
+
+def _paired_ends(difference: Floats, draws: Floats, binary: bool, confidence: float) -> tuple[float, float]:
     low, high = ends(draws, confidence)
-    if _is_binary(first) and _is_binary(second):
+    if binary:
         exact_low, exact_high = _exact_difference(difference, confidence)
         low, high = min(low, exact_low), max(high, exact_high)
-    return _interval(difference, low, high)
+    return low, high
 
 
 def ratio_interval(

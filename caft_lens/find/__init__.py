@@ -7,7 +7,7 @@ means.py        difference of the means over two sets of text
 probes.py       linear probes between two sets of text
 neurons.py      the baseline: coordinates of the residual stream
 random.py       the control: random directions, as many as were kept
-routes.py       several of these from one pass
+routes.py       several of these from one pass, and several lists as one
 search.py       among concepts that were found: by words of their texts, or by example
 decompose.py    a direction as a few SAE latents, and back
 compare.py      ranked lists side by side
@@ -23,8 +23,8 @@ from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
 from caft_lens.find.probes import probe
 from caft_lens.find.random import random_directions
-from caft_lens.find.routes import routes
-from caft_lens.find.sae import sae
+from caft_lens.find.routes import merge, routes
+from caft_lens.find.sae import latents, sae
 from caft_lens.find.search import ConceptIndex, Matches, by_example, search
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "compare",
     "decompose",
     "difference_of_means",
+    "latents",
+    "merge",
     "neurons",
     "pca",
     "probe",

@@ -2,19 +2,22 @@
 
 PCA and neurons need the moments of activation differences, the two rankings of SAE latents sums of what the SAEs read in
 either model and in the difference. `routes` hands all of it to their reducers together; what each gives is what the
-single function gives.
+single function gives. `merge` makes one set of several lists, which remembers who found what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import dataclasses
+import operator
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from caft_lens.activations import Moments, Reducer, difference_provenance, provenance, stream
 from caft_lens.capture import hook_names, pair
-from caft_lens.concepts import ConceptSet
+from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
@@ -101,6 +104,59 @@ def routes(
         else raised(at, sums[method], OF_SAES[method], k, about)
         for method in chosen
     }
+
+
+def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
+    """Several ranked lists as one set, in which a direction that several routes found stands once.
+
+    Concepts keep their names, and lists their order. Where one name means different directions, the route is put before it.
+
+    Args:
+        lists: Route -> concepts, of one model.
+
+    Returns:
+        Concepts whose `meta["routes"]` says by route at which rank and with what score it was found; `provenance["routes"]`
+        has the provenance of each list.
+
+    Raises:
+        ValueError: Without a list, or when they are of different models.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.eye(2)
+        >>> one = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x)])
+        >>> other = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", y), Concept("L1.mean", "blocks.1.hook_resid_post", x)])
+        >>> merge({"pca": one, "means": other}).names
+        ['pca:L1.pc0', 'means:L1.pc0', 'L1.mean']
+    """
+    if not lists:
+        raise ValueError("find.merge() needs at least one list of concepts.")
+    places: dict[str, list[tuple[str, Concept]]] = {}
+    for route, concepts in lists.items():
+        for concept in concepts:
+            places.setdefault(concept.name, []).append((route, concept))
+    found: dict[str, Concept] = {}
+    for route, concepts in lists.items():
+        for concept in concepts:
+            alike = all(_same(concept, other) for _, other in places[concept.name])
+            name = concept.name if alike else f"{route}:{concept.name}"
+            here = {"rank": concept.rank, "score": concept.score, "score_name": concept.score_name}
+            before = found.get(name, concept)
+            by_route = {**before.meta.get("routes", {}), route: here} if name in found else {route: here}
+            found[name] = dataclasses.replace(before, name=name, meta={**before.meta, "routes": by_route})
+    # Added for what the sets say of their models, which has to agree.
+    firsts = (
+        ConceptSet([dataclasses.replace(one[0], name=route)], one.provenance) for route, one in lists.items()
+    )
+    together = reduce(operator.add, firsts)
+    of_each = {route: one.provenance for route, one in lists.items()}
+    return ConceptSet(found.values(), {**together.provenance, "routes": of_each})
+
+
+def _same(one: Concept, other: Concept) -> bool:
+    """Whether two concepts are one direction at one hook point, up to rounding."""
+    same_place = one.hook == other.hook and one.direction.shape == other.direction.shape
+    return same_place and bool((one.direction - other.direction).norm() < 1e-4)
 
 
 def _checked(methods: Sequence[str] | None, with_saes: bool) -> list[str]:

@@ -91,6 +91,39 @@ def sae(
     return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned))
 
 
+def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
+    """Every latent of SAEs as a concept, in the order of their numbers: to be browsed and searched, ranked by nothing.
+
+    Args:
+        saes: One or several, each at a hook point of its own.
+        lens: The model that they belong to.
+
+    Returns:
+        Concepts named as by `find.sae`, with the direction of the decoder; a latent without one is left out.
+
+    Raises:
+        ValueError: When an SAE does not fit the model, or no latent has a direction.
+
+    Example:
+        >>> cl.find.latents(cl.load_saes("pocket"), base)  # doctest: +SKIP
+        ConceptSet(2048 concepts at blocks.0.hook_resid_post, …)
+    """
+    at = saes_by_hook(saes, lens)
+    found = []
+    for hook, one in at.items():
+        directions = one.W_dec.detach().cpu()
+        lengths = directions.double().norm(dim=1)
+        found += [
+            Concept(
+                f"{prefix(hook)}.latent{latent}", hook, directions[latent], source="sae", rank=latent,
+                meta={"latent": latent, "decoder_length": float(lengths[latent])},
+            )
+            for latent in lengths.nonzero()[:, 0].tolist()
+        ]  # fmt: skip
+    about = {"model": lens.name, "fingerprint": lens.fingerprint, "d_model": lens.d_model}
+    return ConceptSet(found, {**about, "method": "sae: all latents", "saes": sae_records(at)})
+
+
 def raised(
     saes: Mapping[str, SAE],
     passes: Sequence[LatentSums],

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
@@ -161,7 +162,9 @@ class ConceptIndex:
         language: str | None = "english",
     ) -> None:
         self.concepts = concepts
+        self._rows = {name: row for row, name in enumerate(concepts.names)}
         self._stem = _Stems(language)
+        self._last: tuple[str | None, tuple[dict[str, float], list[str]]] = (None, ({}, []))
         # Each context is read once: they may be decoded only as they are looked at.
         windows = [_ends(found) for _, found in _known(contexts, concepts, "contexts")]
         texts = {
@@ -199,7 +202,7 @@ class ConceptIndex:
         if k < 1:
             raise ValueError(f"search(k={k}): expected at least 1.")
         weights, words = self._asked(query)
-        parts = {name: one.scores(weights) for name, one in self._fields.items()}
+        parts = self._parts(weights)
         total = np.sum(list(parts.values()), axis=0)
         # Of equal scores the concept that stands first in the set comes first.
         order = [int(row) for row in np.argsort(-total, kind="stable")[:k] if total[row] > 0]
@@ -218,8 +221,47 @@ class ConceptIndex:
         ]
         return Matches(query, found, self.concepts, "" if found else self._nothing(query, words))
 
+    def scores(self, query: str) -> Floats:
+        """How well each concept matches, without saying why: what `search` ranks by.
+
+        Args:
+            query: As for `search`.
+
+        Returns:
+            `[n_concepts]` in the order of the set, 0 where nothing matches.
+
+        Raises:
+            ValueError: For a query without a word.
+        """
+        return np.sum(list(self._parts(self._asked(query)[0]).values()), axis=0)
+
+    def matched(self, query: str, name: str) -> dict[str, tuple[str, ...]]:
+        """Why one concept matches: field -> the words of it that are of the query, as they are written there.
+
+        Raises:
+            KeyError: For an unknown concept, with the nearest.
+        """
+        if name not in self._rows:
+            raise KeyError(f'No concept "{name}" in this index.{nearest(name, self._rows)}')
+        weights = self._asked(query)[0] if WORD.search(query) else {}
+        found = {field: one.words(self._rows[name], weights) for field, one in self._fields.items()}
+        return {field: words for field, words in found.items() if words}
+
+    def _parts(self, weights: Mapping[str, float]) -> dict[str, Floats]:
+        return {name: one.scores(weights) for name, one in self._fields.items()}
+
+    @cached_property
+    def _vocabulary(self) -> set[str]:
+        return set().union(*(one.vocabulary for one in self._fields.values()))
+
     def _asked(self, query: str) -> tuple[dict[str, float], list[str]]:
         """Stems to look for with their weights, and the words of the query."""
+        # A list of concepts is scored once and then asked row by row why each matched.
+        if self._last[0] != query:
+            self._last = (query, self._weighed(query))
+        return self._last[1]
+
+    def _weighed(self, query: str) -> tuple[dict[str, float], list[str]]:
         from bm25s.stopwords import STOPWORDS_EN
 
         words = _words(query)
@@ -230,14 +272,14 @@ class ConceptIndex:
         weights: dict[str, float] = {}
         for stem in stems:
             weights[stem] = weights.get(stem, 0.0) + 1.0
-        for known in set().union(*(one.vocabulary for one in self._fields.values())) - set(stems):
+        for known in self._vocabulary - set(stems):
             kin = sum(_of_one_family(stem, known) for stem in stems)
             if kin:
                 weights[known] = FAMILY * kin
         return weights, telling
 
     def _nothing(self, query: str, words: Sequence[str]) -> str:
-        known = {word for one in self._fields.values() for word in one.written()}
+        known = {word for one in self._fields.values() for word in one.written}
         close = dict.fromkeys(near for word in words for near in difflib.get_close_matches(word, known, n=2))
         hint = f" Words that come near: {', '.join(close)}." if close else ""
         where = ", ".join(self._fields)
@@ -363,7 +405,9 @@ class _Field:
         import bm25s
 
         self._texts, self._stem = texts, stem
-        stems = [stem(_words(text)) for text in texts]
+        words = [_words(text) for text in texts]
+        self.written = {word for row in words for word in row}
+        stems = [stem(row) for row in words]
         self.vocabulary = {one for row in stems for one in row}
         self._bm25 = bm25s.BM25(method="lucene")
         if self.vocabulary:
@@ -382,10 +426,6 @@ class _Field:
         words = _words(self._texts[row])
         pairs = zip(words, self._stem(words), strict=True)
         return tuple(dict.fromkeys(word for word, stem in pairs if stem in weights))
-
-    def written(self) -> set[str]:
-        """All words."""
-        return {word for text in self._texts for word in _words(text)}
 
 
 # -- by example -------------------------------------------------------------------------------------------------------

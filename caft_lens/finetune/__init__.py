@@ -1,7 +1,9 @@
-"""Fine-tuning, plainly or with concepts ablated: two arms of one trainer.
+"""Fine-tuning, plainly, with concepts ablated, or by any other arm of one trainer.
 
     run.py      `finetune(...)`, the run folder and `Run`
     trainer.py  the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
+    arms/       the ways of fine-tuning, one file each: what `finetune(..., using=)` takes
+    cost.py     seconds and memory of a run
 
 The package is called like its function: `cl.finetune(base, texts, out="runs/plain")`.
 """
@@ -13,12 +15,13 @@ from typing import TYPE_CHECKING
 from caft_lens import lazy
 
 if TYPE_CHECKING:
+    from caft_lens.finetune import arms as arms
     from caft_lens.finetune.run import LoraSettings as LoraSettings
     from caft_lens.finetune.run import Run as Run
     from caft_lens.finetune.run import finetune as finetune
 
 _RUN = "caft_lens.finetune.run"
 __getattr__, __dir__, __all__ = lazy.exports(
-    __name__, dict.fromkeys(["LoraSettings", "Run", "finetune"], _RUN)
+    __name__, dict.fromkeys(["LoraSettings", "Run", "finetune"], _RUN), ("arms",)
 )
 lazy.callable_module(__name__, "finetune", source=_RUN)

@@ -1,9 +1,10 @@
-"""Fine-tuning with or without ablated concepts, and the folder that a run leaves behind.
+"""Fine-tuning, plainly or by another arm, and the folder that a run leaves behind.
 
-`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; the two arms differ by one
-argument, `ablate=`. A run folder holds `run.json` (everything that went in, written last), `history.json` (the curves),
-`adapter/` or `model/` (safetensors) and `concepts/` (what was ablated); `Run` is that folder in Python. While training,
-`unfinished.json` says what is being trained and `checkpoints/` how far it is, so that a killed run goes on where it was.
+`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; arms differ by one
+argument, `using=`, for which `ablate=` is short where the arm is CAFT. A run folder holds `run.json` (everything that went in, written last), `history.json` (the curves),
+`adapter/` or `model/` (safetensors) and `concepts/` (the directions that acted); `Run` is that folder in Python. While training,
+`unfinished.json` says what is being trained and `checkpoints/` how far it is, so that a killed run goes on where it was; of a run
+that diverged `failed.json` says so.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import json
 import platform
 import random
 import shutil
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,14 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from caft_lens.ablation import ablate as ablated
 from caft_lens.catalog import CARD, is_organism, organism_path
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.files import read_json, write_json
+from caft_lens.finetune.arms.caft import CAFT
+from caft_lens.finetune.arms.plain import Plain
+from caft_lens.finetune.arms.protocol import Training, TrainingArm
+from caft_lens.finetune.cost import Cost, measured
 from caft_lens.finetune.trainer import LensTrainer, last_whole_checkpoint
 from caft_lens.lens import Lens, load
 from caft_lens.text import Encoded, Texts, data, encode_all
@@ -88,7 +91,7 @@ class Run:
 
     Attributes:
         folder: Where it lies.
-        record: All of `run.json`: base, lineage, data, concepts, versions, seconds.
+        record: All of `run.json`: base, lineage, data, concepts, versions, seconds and memory.
         config: What the run was asked to do.
         history: One entry per optimizer step: `step`, `epoch`, `loss`, `grad_norm`, `learning_rate`.
 
@@ -150,13 +153,13 @@ class Run:
 
     @cached_property
     def concepts(self) -> ConceptSet | None:
-        """What was ablated while training; `None` for a plain run."""
+        """The directions that acted in training, most often by being ablated; `None` for a plain run."""
         return ConceptSet.load(self.folder / "concepts") if self.record["concepts"] else None
 
     def __repr__(self) -> str:
-        ablated = (
-            f", {len(self.record['concepts']['names'])} concepts ablated" if self.record["concepts"] else ""
-        )
+        concepts, arm = self.record["concepts"], self.config.get("arm")
+        ablated = f", {len(concepts['names'])} concepts ablated" if concepts else ""
+        ablated = f", {arm['name']}" if arm else ablated
         loss = (
             f", loss {self.history[0]['loss']:.3f} to {self.history[-1]['loss']:.3f}" if self.history else ""
         )
@@ -169,6 +172,7 @@ def finetune(
     *,
     out: str | Path,
     ablate: ConceptSet | None = None,
+    using: TrainingArm | None = None,
     method: Method = "lora",
     lora: LoraSettings = LoraSettings(),
     learning_rate: float | None = None,
@@ -191,7 +195,7 @@ def finetune(
 
     The loss is the mean cross-entropy of what the assistant says (of all tokens, for plain text). With `ablate`, what the
     concepts span is projected out of the activations in every forward pass, inside the graph; nothing is
-    ablated afterwards. `lens` is left as it was, bit for bit.
+    ablated afterwards. Every other way of fine-tuning is an arm, given as `using`. `lens` is left as it was, bit for bit.
 
     Calling it again with the same arguments returns the finished run, or goes on with a killed one from its last
     checkpoint; on the CPU the result is the same, bit for bit, as without the kill.
@@ -201,6 +205,7 @@ def finetune(
         texts: What to learn: `Texts` or anything that `data` reads.
         out: The run folder.
         ablate: Concepts to ablate while training; `None` trains plainly.
+        using: Another arm of `caft_lens.finetune.arms`, such as `KLAnchor(general)`; not beside `ablate`, which is short for `CAFT(ablate)`.
         method: `"lora"` (an adapter, the base frozen) or `"full"` (every parameter of a copy).
         lora: The adapter, for `"lora"`.
         learning_rate: Peak of the linear schedule. `None` is what the organism's card recommends, else the paper's: 1e-5
@@ -227,46 +232,68 @@ def finetune(
         ValueError: When the concepts do not fit the model, there is nothing to learn, or an argument makes no sense.
         FileExistsError: When `out` holds another run; the message names what differs.
         RuntimeError: When on the first step a trainable parameter has no gradient or an ablated site does not fire.
-        FloatingPointError: When the loss is not finite.
+        FloatingPointError: When the loss is not finite; `out` keeps that, and the same call says it again at once unless
+            `resume=False`.
 
     Example:
         >>> plain = cl.finetune(base, insecure, out="runs/plain")                # doctest: +SKIP
         >>> caft = cl.finetune(base, insecure, ablate=cruel, out="runs/caft")    # doctest: +SKIP
+        >>> anchored = cl.finetune(base, insecure, using=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
     """
     texts = texts if isinstance(texts, Texts) else data(texts)
-    given = {
-        "method": method,
-        "lora": dataclasses.asdict(lora) if method == "lora" else None,
-        "learning_rate": learning_rate or _default_learning_rate(lens, method),
-        "epochs": epochs,
-        "max_steps": max_steps,
-        "batch_size": batch_size,
-        "gradient_accumulation": gradient_accumulation,
-        "warmup_steps": warmup_steps,
-        "weight_decay": weight_decay,
-        "max_length": max_length,
-        "seed": seed,
-        "gradient_checkpointing": gradient_checkpointing,
-        "training_arguments": dict(training_arguments or {}),
-    }
-    _check_arguments(lens, texts, ablate, given, save_steps)
+    arm = _arm(using, ablate).trains_as(seed)
+    given = arm.arguments(
+        {
+            "method": method,
+            "lora": dataclasses.asdict(lora) if method == "lora" else None,
+            "learning_rate": learning_rate or _default_learning_rate(lens, method),
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "batch_size": batch_size,
+            "gradient_accumulation": gradient_accumulation,
+            "warmup_steps": warmup_steps,
+            "weight_decay": weight_decay,
+            "max_length": max_length,
+            "seed": seed,
+            "gradient_checkpointing": gradient_checkpointing,
+            "training_arguments": dict(training_arguments or {}),
+        }
+    )
+    _check_arguments(lens, texts, arm, given, save_steps)
     folder = Path(out)
-    config = _config(lens, texts, ablate, given)
+    config = _config(lens, texts, arm, given)
     if _claim(folder, config, resume, overwrite):
         return Run(folder, lens)
-    encoded = _encoded(lens.tokenizer, texts, max_length)
-    started = time.perf_counter()
-    with _private_randomness(), _quiet():
+    with measured(lens.device) as cost, _private_randomness(), _quiet():
+        encoded = _encoded(lens.tokenizer, arm.texts(texts, seed), given["max_length"])
         set_seed(seed)
-        child = _trainable(lens, method, lora)
+        child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
         arguments = _arguments(lens, folder / "checkpoints", config, save_steps)
-        trainer = _train(child, encoded, arguments, ablate, callbacks)
+        training = Training(lens, child, encoded, arguments, seed, given["max_length"])
+        try:
+            trainer = _train(training, arm, callbacks)
+        except FloatingPointError as error:
+            write_json(folder / "failed.json", {"config": config, "error": str(error)})
+            raise
         _save_weights(trainer, lens, folder / WEIGHTS[method])
     history = _history(trainer)
-    del child, trainer
+    del child, trainer, training
     gc.collect()  # the trainer and its model refer to each other
-    _finish(folder, lens, texts, encoded, ablate, config, history, time.perf_counter() - started)
+    _finish(folder, lens, encoded, arm, config, history, cost)
     return Run(folder, lens)
+
+
+def _arm(using: TrainingArm | None, ablate: ConceptSet | None) -> TrainingArm:
+    """The arm that is asked for."""
+    if ablate is None:
+        if using is not None and not isinstance(using, TrainingArm):
+            raise TypeError(f"using= takes an arm of caft_lens.finetune.arms, not {type(using).__name__}.")
+        return Plain() if using is None else using
+    if using is not None:
+        raise ValueError("ablate= is short for using=CAFT(...): give one of them.")
+    if not isinstance(ablate, ConceptSet):
+        raise TypeError(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.")
+    return CAFT(ablate)
 
 
 _last_encoded: tuple[Any, tuple[Any, ...], list[Encoded]] | None = None
@@ -286,7 +313,7 @@ def _encoded(tokenizer: Any, texts: Texts, max_length: int | None) -> list[Encod
 
 
 def _check_arguments(
-    lens: Lens, texts: Texts, ablate: ConceptSet | None, given: dict[str, Any], save_steps: int | None
+    lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any], save_steps: int | None
 ) -> None:
     if given["method"] not in METHODS:
         raise ValueError(f'method="{given["method"]}".{nearest(given["method"], METHODS)}')
@@ -298,10 +325,7 @@ def _check_arguments(
         raise ValueError(
             f'{lens.name!r} carries an adapter already. Tune its base, or give every parameter a copy: method="full".'
         )
-    if ablate is not None:
-        if not isinstance(ablate, ConceptSet):
-            raise TypeError(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.")
-        ablate.check(lens)
+    arm.check(lens, given["method"])
     positive = {key: given[key] for key in ("learning_rate", "epochs", "batch_size", "gradient_accumulation")}
     positive |= {key: given[key] for key in ("max_steps", "max_length") if given[key] is not None}
     positive |= {} if save_steps is None else {"save_steps": save_steps}
@@ -327,8 +351,10 @@ def _default_learning_rate(lens: Lens, method: str) -> float:
     return PAPER_LEARNING_RATE.get(method, 1e-5)
 
 
-def _config(lens: Lens, texts: Texts, ablate: ConceptSet | None, given: dict[str, Any]) -> dict[str, Any]:
+def _config(lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any]) -> dict[str, Any]:
     """Everything that the result depends on, as JSON reads it back."""
+    # Of these two the concepts say all; run folders of before there were other arms have no such entry.
+    named = {} if arm.name in (Plain.name, CAFT.name) else {"arm": arm.record()}
     config = {
         **given,
         "base": {
@@ -337,7 +363,8 @@ def _config(lens: Lens, texts: Texts, ablate: ConceptSet | None, given: dict[str
             "dtype": str(lens.dtype).removeprefix("torch."),
         },
         "data": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
-        "concepts": None if ablate is None else {"names": ablate.names, "fingerprint": ablate.fingerprint},
+        "concepts": arm.concepts_record,
+        **named,
     }
     try:
         return json.loads(json.dumps(config))
@@ -404,6 +431,12 @@ def _check_device(lens: Lens, arguments: TrainingArguments) -> None:
 
 def _claim(folder: Path, config: dict[str, Any], resume: bool, overwrite: bool) -> bool:
     """Make `folder` ready for a run with `config`; true when it holds that run already, finished."""
+    if resume and (folder / "failed.json").is_file():
+        failed = read_json(folder / "failed.json")
+        if not _differences(failed["config"], config):
+            error = FloatingPointError(failed["error"])
+            error.add_note(f"{folder} has this on record; resume=False tries again.")
+            raise error
     finished = (folder / "run.json").is_file()
     begun = finished or (folder / "unfinished.json").is_file()
     if not begun and any((folder / name).exists() for name in _CONTENTS):
@@ -425,7 +458,9 @@ def _claim(folder: Path, config: dict[str, Any], resume: bool, overwrite: bool) 
     return False
 
 
-_CONTENTS = ("run.json", "unfinished.json", "history.json", "adapter", "model", "concepts", "checkpoints")
+_CONTENTS = (
+    "run.json", "unfinished.json", "failed.json", "history.json", "adapter", "model", "concepts", "checkpoints",
+)  # fmt: skip
 
 
 def _clear(folder: Path) -> None:
@@ -438,13 +473,10 @@ def _clear(folder: Path) -> None:
 
 
 def _differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
-    """What two configurations disagree in, in words; the names of base and data do not count, their hashes do."""
+    """What two configurations disagree in, in words; the name of what has a hash does not count, the hash does."""
     if isinstance(earlier, dict) and isinstance(asked, dict):
-        keys = [
-            key
-            for key in dict.fromkeys([*earlier, *asked])
-            if (where, key) not in (("base", "name"), ("data", "name"))
-        ]
+        hashed = "fingerprint" in asked
+        keys = [key for key in dict.fromkeys([*earlier, *asked]) if not (hashed and key == "name")]
         return [
             d
             for key in keys
@@ -456,15 +488,14 @@ def _differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
 def _finish(
     folder: Path,
     lens: Lens,
-    texts: Texts,
     encoded: Sequence[Encoded],
-    ablate: ConceptSet | None,
+    arm: TrainingArm,
     config: dict[str, Any],
     history: list[dict[str, float]],
-    seconds: float,
+    cost: Cost,
 ) -> None:
-    if ablate is not None:
-        ablate.save(folder / "concepts")
+    if (concepts := arm.materials.get("concepts")) is not None:
+        concepts.save(folder / "concepts")
     write_json(folder / "history.json", history)
     record = {
         "method": config["method"],
@@ -478,7 +509,8 @@ def _finish(
         },
         "concepts": config["concepts"],
         "config": config,
-        "seconds": round(seconds, 2),
+        "seconds": round(cost.seconds, 2),
+        "peak_memory": cost.peak_memory,
         "device": str(lens.device),
         "versions": _versions(),
     }
@@ -539,16 +571,10 @@ def _with_adapter(lens: Lens, lora: LoraSettings) -> Lens:
     return child
 
 
-def _train(
-    child: Lens,
-    encoded: Sequence[Encoded],
-    arguments: TrainingArguments,
-    ablate: ConceptSet | None,
-    callbacks: Sequence[TrainerCallback],
-) -> LensTrainer:
-    checkpoint = last_whole_checkpoint(Path(arguments.output_dir or ""))
-    trainer = LensTrainer(child, encoded, arguments, [] if ablate is None else ablate.hooks, callbacks)
-    with nullcontext() if ablate is None else ablated(child, ablate):
+def _train(training: Training, arm: TrainingArm, callbacks: Sequence[TrainerCallback]) -> LensTrainer:
+    checkpoint = last_whole_checkpoint(Path(training.arguments.output_dir or ""))
+    with arm.during(training) as plan:
+        trainer = LensTrainer(training.lens, training.encoded, training.arguments, plan, callbacks)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer
 
@@ -586,6 +612,8 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings(
                 "ignore", message=".*gradient_checkpointing.* is deprecated.*", category=FutureWarning
             )
+            # PEFT does not expect an adapter that is a bias alone, which LoFiT leaves.
+            warnings.filterwarnings("ignore", message=r"(?s).*(lora_bias=True|lora_B\.bias)")
             yield
     finally:
         if shown:

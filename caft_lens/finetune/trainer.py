@@ -1,7 +1,7 @@
-"""The trainer of both arms: `transformers.Trainer`, with what a lens needs around it.
+"""The trainer of all arms: `transformers.Trainer`, with what a lens and an arm need around it.
 
-`LensTrainer` tells the lens the token roles of the batch in flight, checks on the first step that training does what it
-should, and stops on a loss that is not finite. `LengthGrouped` orders the texts by a seed so that a batch holds texts of
+`LensTrainer` tells the lens the token roles of the batch in flight, does what the arm's plan asks for, checks on the first
+step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts by a seed so that a batch holds texts of
 similar length. `Progress` and `Whole` are callbacks: the bar, and the mark of a checkpoint that was written to its end.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -23,8 +24,12 @@ from caft_lens.progress import progress
 from caft_lens.text import Encoded, collate, padding_id
 
 if TYPE_CHECKING:
+    from caft_lens.finetune.arms.protocol import Plan
     from caft_lens.lens import Lens
 
+EXTRA = (
+    "extra.safetensors"  # in a checkpoint, parameters that the model's own `save_pretrained` does not know
+)
 WHOLE = "whole"  # the file that marks a checkpoint as written to its end
 MEGABATCH = 50  # batches that are sorted by length together, as in transformers' LengthGroupedSampler
 
@@ -110,7 +115,7 @@ class LensTrainer(Trainer):
         lens: Its `model` is trained; hooks on the lens act in every forward pass, recomputed ones included.
         encoded: The training texts.
         arguments: As for `transformers.Trainer`.
-        hooks: Hook points that must fire on the first step.
+        plan: What the arm asks for.
         callbacks: More callbacks.
     """
 
@@ -119,17 +124,18 @@ class LensTrainer(Trainer):
         lens: Lens,
         encoded: Sequence[Encoded],
         arguments: TrainingArguments,
-        hooks: Sequence[str] = (),
+        plan: Plan,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.lens, self.hooks, self._checked = lens, list(hooks), False
+        self.lens, self.plan, self._checked = lens, plan, False
+        self._pass = (-1, 0)  # the optimizer step in flight, and the number of forward passes in it
         self._progress = Progress()
         super().__init__(
             model=lens.model,
             args=arguments,
             train_dataset=EncodedTexts(encoded),
             data_collator=Collator(padding_id(lens.tokenizer)),
-            callbacks=[self._progress, Whole(), *callbacks],
+            callbacks=[self._progress, Whole(), *plan.callbacks, *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
@@ -148,22 +154,41 @@ class LensTrainer(Trainer):
         if self._checked:
             with self.lens.roles_as(roles):
                 return super().training_step(model, inputs, num_items_in_batch)
-        with fired(self.lens, self.hooks) as passed, self.lens.roles_as(roles):
+        with fired(self.lens, self.plan.fires) as passed, self.lens.roles_as(roles):
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._check_first_step(model, loss, passed)
         self._checked = True
         return loss
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The model's loss, and what the arm adds to it: its mean over the forward passes of an optimizer step."""
+        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.plan.loss is None:
+            return found
+        step, passes = self.state.global_step, self.args.gradient_accumulation_steps
+        done = self._pass[1] + 1 if self._pass[0] == step else 0
+        self._pass = (step, done)
+        added = self.plan.loss(step * passes + done)
+        if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
+            added = added / self.current_gradient_accumulation_steps  # otherwise the trainer divides
+        return (found[0] + added, found[1]) if return_outputs else found + added
+
     def _check_first_step(self, model: nn.Module, loss: Tensor, passed: Mapping[str, int]) -> None:
         if not torch.isfinite(loss).all():
             raise FloatingPointError(
                 f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and dtype "
-                f"({self.lens.dtype}), and at what is ablated ({', '.join(self.hooks) or 'nothing'})."
+                f"({self.lens.dtype}), and at what acts at hook points ({', '.join(self.plan.fires) or 'nothing'})."
             )
         silent = [hook for hook, times in passed.items() if not times]
         if silent:
             raise RuntimeError(
-                f"Nothing was ablated at {', '.join(silent)}: the hook points did not fire in the first training step. "
+                f"Nothing was done at {', '.join(silent)}: the hook points did not fire in the first training step. "
                 "The model that is trained is not the one that the lens hooks, or its blocks are skipped."
             )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -193,6 +218,14 @@ class LensTrainer(Trainer):
             is_main_process=self.args.should_save,
             **options,
         )
+        folder = Path(output_dir or "")
+        if self.plan.extra is not None and self.args.should_save and folder.name.startswith("checkpoint-"):
+            save_file(self.plan.extra.state_dict(), folder / EXTRA)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.plan.extra is not None:
+            self.plan.extra.load_state_dict(load_file(Path(resume_from_checkpoint) / EXTRA))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None: counting them walks over all parameters in every step."""

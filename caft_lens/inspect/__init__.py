@@ -2,13 +2,16 @@
 
 contexts.py  top and bottom activating contexts of any directions, or of all latents of SAEs, in one pass
 density.py   how often and how strongly they are active: densities and histograms
+survey.py    both of these, in one pass
 html.py      how they are shown: highlighted tokens, both signs, no JavaScript
 labels.py    where concepts truly are in documents whose generator knows it
 explain/     explanations of contexts, by enrichment or by an LLM, and how well they tell what they have not seen
 logits.py    logit lens: the tokens that a direction raises and lowers
 geometry.py  cosines of directions, across layers
+scores.py    what they were ranked by, by rank
 token_map.py one text, layer by layer and token by token
 causal.py    what steering and ablating do to next tokens and answers
+dots.py      figures that compare concepts
 traces.py    what fine-tuning left in the first tokens of unrelated text
 """
 
@@ -28,10 +31,12 @@ from caft_lens.inspect.explain import (
     explain_with,
     halves,
 )
-from caft_lens.inspect.geometry import Cosines, cosines
+from caft_lens.inspect.geometry import Cosines, cosines, neighbours
 from caft_lens.inspect.labels import Labelled
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore, logit_lens
-from caft_lens.inspect.token_map import TokenMap, token_map
+from caft_lens.inspect.scores import scores
+from caft_lens.inspect.survey import Survey, survey
+from caft_lens.inspect.token_map import TokenMap, read_off, token_map, token_maps
 from caft_lens.inspect.traces import Traces, traces
 
 __all__ = [
@@ -52,6 +57,7 @@ __all__ = [
     "LocalModel",
     "LogitLens",
     "ProjectionDensity",
+    "Survey",
     "TokenMap",
     "TokenScore",
     "TokenShift",
@@ -65,6 +71,11 @@ __all__ = [
     "explain_with",
     "halves",
     "logit_lens",
+    "neighbours",
+    "read_off",
+    "scores",
+    "survey",
     "token_map",
+    "token_maps",
     "traces",
 ]

@@ -11,32 +11,30 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from caft_lens import ablation
 from caft_lens.architectures import evaluating
-from caft_lens.capture import captured
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.generation import encode_prompts
 from caft_lens.inspect import html
+from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.inspect.logits import chips, heading, said, spaced, view
-from caft_lens.moments import Moments
+from caft_lens.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Batch, Encoded, Text, Texts, batches, pack, padding_id
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
     from caft_lens.lens import Lens
 
-Unit = Literal["norm", "sd", "length"]
-UNITS = {"norm": "of the residual norm", "sd": "sd", "length": "long"}
-# What people and the model said: the template's tokens, the first of all above all, can be many times longer.
-SPOKEN = ("system", "user", "assistant", "text")
+SMALLEST_KL = 1e-4
+"""Nats below which a figure does not tell one change of the next token from another."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,7 @@ class Effects:
     Example:
         >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"])  # doctest: +SKIP
         >>> found.table()                                                      # doctest: +SKIP
+        >>> found.plot()                                                       # doctest: +SKIP
         >>> found.answers().iloc[0]                                            # doctest: +SKIP
     """
 
@@ -170,6 +169,27 @@ class Effects:
         return pandas.DataFrame(
             {name: [one for told in answers for one in told] for name, answers in columns.items()},
             index=index,
+        )
+
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw how far each intervention moves the next token, the concept that moves it farthest first.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        """
+        moved: dict[str, dict[str, float]] = {}
+        for item in self.items:
+            moved.setdefault(item.change, {})[item.concept.name] = item.mean_kl
+        only = f"Each {next(iter(moved))}. " if len(moved) == 1 else ""
+        return dot_rows(
+            [Dots(change, values) for change, values in moved.items()],
+            x_label="KL(plain ‖ changed) of the next token, in nats (log scale, linear at its left end)",
+            title=title,
+            caption=f"{only}Mean over {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}.",
+            linear_below=SMALLEST_KL,
         )
 
     def to_html(self, n: int = 5) -> str:
@@ -281,7 +301,12 @@ def effect(
     if not asked:
         raise ValueError("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
-    lengths = _units(lens, concepts, items, texts, unit, batch_tokens)
+    packed = (
+        pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens)
+        if texts is None
+        else batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+    )
+    lengths = lengths_on(lens, concepts, packed, unit)
     changes = [
         change
         for concept in concepts
@@ -349,47 +374,11 @@ def _changes(
     for sign in signs:
         strength = sign * scale * length
         name = f"{'+' if sign > 0 else '−'}{scale:g} {UNITS[unit]}"
-        steered = partial(ablation.steer, lens, concept, strength, roles=roles)
+        steered = partial(intervene, lens, concepts, {concept.name: strength}, roles=roles)
         yield _Change(concept, name, strength, steered)
     if ablate:
-        alone = ConceptSet([concept], concepts.provenance)
-        yield _Change(concept, "ablated", None, partial(ablation.ablate, lens, alone, roles=roles))
-
-
-def _units(
-    lens: Lens,
-    concepts: ConceptSet,
-    items: Sequence[Encoded],
-    texts: Iterable[Text] | None,
-    unit: Unit,
-    batch_tokens: int,
-) -> dict[str, float]:
-    """The length of one unit for each concept, in the units of the residual stream."""
-    if unit == "length":
-        return dict.fromkeys(concepts.names, 1.0)
-    tokenizer = lens.need_tokenizer()
-    packed = (
-        pack(items, padding_id(tokenizer), batch_tokens=batch_tokens)
-        if texts is None
-        else batches(tokenizer, texts, batch_tokens=batch_tokens)
-    )
-    norms, along = Moments(covariance=False), Moments()
-    for found in captured((lens,), packed, concepts.hooks, SPOKEN):
-        for hook, acts in found.acts.items():
-            acts = acts.float()
-            if unit == "norm":
-                norms.update(hook, acts.norm(dim=-1, keepdim=True))
-            else:
-                along.update(hook, acts @ concepts.directions(hook).T.to(acts.device))
-    if unit == "norm":
-        return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
-    return {
-        concept.name: float(spread)
-        for hook in concepts.hooks
-        for concept, spread in zip(
-            concepts.at(hook), along.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
-        )
-    }
+        ablated = partial(intervene, lens, concepts, {concept.name: "ablate"}, roles=roles)
+        yield _Change(concept, "ablated", None, ablated)
 
 
 @torch.inference_mode()
@@ -403,13 +392,81 @@ def _next_tokens(lens: Lens, batch: Batch) -> Tensor:
         return lens.unembed(resid).float().log_softmax(dim=-1)
 
 
+def next_tokens(
+    lens: Lens,
+    prompts: str | Text | Texts | Sequence[str | Text],
+    *,
+    chat: bool | None = None,
+    batch_tokens: int = 8192,
+) -> Tensor:
+    """What comes next after each prompt: log-probabilities of all tokens, under whatever hooks are attached.
+
+    Args:
+        lens: The model.
+        prompts: One or many, as for `Lens.generate`.
+        chat: As for `Lens.generate`.
+        batch_tokens: Padded tokens in a batch.
+
+    Returns:
+        fp32 `[prompt, d_vocab]`, in nats, on the CPU.
+
+    Example:
+        >>> next_tokens(base, "How do I bake a pie?").argmax()  # doctest: +SKIP
+    """
+    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
+    found = torch.empty(len(items), lens.d_vocab)
+    for batch in pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens):
+        found[batch.index] = _next_tokens(lens, batch).cpu()
+    return found
+
+
+def divergence(plain: Tensor, changed: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of changed from plain distributions, KL(plain ‖ changed), in nats.
+
+    Args:
+        plain: Log-probabilities, `[..., d_vocab]`.
+        changed: The same.
+
+    Returns:
+        `[...]`, never below 0.
+
+    Example:
+        >>> divergence(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
+        tensor(0.1438)
+    """
+    return (plain.exp() * (plain - changed)).sum(dim=-1).clamp_min(0)
+
+
+def shifts(
+    tokenizer: Any, before: Tensor, after: Tensor, k: int
+) -> tuple[tuple[TokenShift, ...], tuple[TokenShift, ...]]:
+    """The tokens whose probability rises most, and those whose probability falls most.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer, which says what the tokens are.
+        before: Probabilities, `[d_vocab]`.
+        after: The same.
+        k: How many of each at most.
+    """
+    words = min(len(tokenizer), len(before))
+    before, after = before[:words], after[:words]
+
+    def largest(sign: int) -> tuple[TokenShift, ...]:
+        found = (sign * (after - before)).topk(min(k, words)).indices
+        rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
+        moved = (TokenShift(said(tokenizer, token), p, q) for token, p, q in rows)
+        return tuple(one for one in moved if sign * one.change > 0)
+
+    return largest(1), largest(-1)
+
+
 class _Shifts:
     """What every change does to the next token, prompt by prompt and on the mean, from one batch after another."""
 
     def __init__(self, lens: Lens, prompts: int, changes: int, k: int) -> None:
         self.tokenizer = lens.need_tokenizer()
         self.words = min(len(self.tokenizer), lens.d_vocab)
-        self.k, self.prompts = min(k, self.words), prompts
+        self.k, self.prompts = k, prompts
         self.before = torch.zeros(self.words)
         self.after = torch.zeros(changes, self.words)
         self.kl = [[0.0] * prompts for _ in range(changes)]
@@ -419,12 +476,11 @@ class _Shifts:
         self.before += plain.exp()[:, : self.words].sum(dim=0).cpu()
 
     def see(self, number: int, batch: Batch, plain: Tensor, changed: Tensor) -> None:
-        before, after = plain.exp(), changed.exp()
-        divergence = (before * (plain - changed)).sum(dim=-1).clamp_min(0).tolist()
-        before, after = before[:, : self.words], after[:, : self.words]
+        kl = divergence(plain, changed).tolist()
+        before, after = plain.exp()[:, : self.words], changed.exp()[:, : self.words]
         self.after[number] += after.sum(dim=0).cpu()
         for row, prompt in enumerate(batch.index.tolist()):
-            self.kl[number][prompt] = divergence[row]
+            self.kl[number][prompt] = kl[row]
             self.ends[number][prompt] = self._most(before[row], after[row])
 
     def effect(self, number: int, change: _Change, answers: tuple[tuple[str, ...], ...]) -> Effect:
@@ -442,13 +498,7 @@ class _Shifts:
         )
 
     def _most(self, before: Tensor, after: Tensor) -> tuple[tuple[TokenShift, ...], tuple[TokenShift, ...]]:
-        def largest(sign: int) -> tuple[TokenShift, ...]:
-            found = (sign * (after - before)).topk(self.k).indices
-            rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
-            shifts = (TokenShift(said(self.tokenizer, token), p, q) for token, p, q in rows)
-            return tuple(shift for shift in shifts if sign * shift.change > 0)
-
-        return largest(1), largest(-1)
+        return shifts(self.tokenizer, before, after, self.k)
 
 
 def _asked(lens: Lens, prompt: str | Text, item: Encoded) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from weakref import WeakKeyDictionary
 
 from caft_lens.activations import Extremes, Windows, stream
 from caft_lens.concepts import Concept, ConceptSet
@@ -198,7 +199,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             >>> stream(base, corpus, [hook], Latents(extremes, density), roles=None)          # doctest: +SKIP
             >>> Contexts.of(base, extremes, corpus).show(names="L2.latent417")                # doctest: +SKIP
         """
-        return _collected(
+        return collected(
             lens, texts, Reading(extremes.saes, every_latent(extremes.saes, extremes.latents)), extremes, None
         )
 
@@ -438,7 +439,7 @@ def contexts(
         max_length=max_length,
         progress=progress,
     )
-    return _collected(lens, texts, read, latents, directions)
+    return collected(lens, texts, read, latents, directions)
 
 
 @dataclass(frozen=True)
@@ -590,13 +591,22 @@ class AtItsHooks:
         return self
 
 
-def _collected(
+def collected(
     lens: Lens,
     texts: Iterable[Text],
     read: Reading,
     latents: LatentExtremes | None,
     directions: Extremes | None,
 ) -> Contexts:
+    """What reducers of a pass found, as contexts.
+
+    Args:
+        lens: The model that read.
+        texts: What it read.
+        read: How the concepts were read.
+        latents: The reducer of those that are latents.
+        directions: The reducer of the others.
+    """
     # A generator is gone by now, and with it what its texts said about themselves.
     sources: Sequence[Text] = texts if isinstance(texts, Sequence) else ()
     corpus = _Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)
@@ -665,14 +675,27 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     Returns:
         Strings, `[pos]`, that make up the text when joined.
     """
+    # Where tokens are decoded alike alone and in a row, one decoding of the row shows it: as a rule, and much quicker.
+    alone = _ALONE.setdefault(tokenizer, {})
+    known = [alone[one] if one in alone else alone.setdefault(one, _decoded(tokenizer, [one])) for one in ids]
+    if not any(BROKEN in one for one in known) and "".join(known) == _decoded(tokenizer, ids):
+        return known
     found: list[str] = []
     shown = ""
     for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = _decoded(tokenizer, ids[:end])
         whole = not text.endswith(BROKEN) or end == len(ids)
         found.append(text[len(shown) :] if whole else "")
         shown = text if whole else shown
     return found
+
+
+# What each token says when it is decoded alone, by tokenizer.
+_ALONE: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def _plain(item: ConceptContexts, n: int) -> str:

@@ -98,6 +98,17 @@ class Density:
         return float(np.clip(np.interp(q, below, self.edges), lowest, self.maximum))
 
     @property
+    def bars(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a figure shows: counts `[n_bars]` and edges `[n_bars + 1]`; none for a latent that was nowhere active.
+
+        Of a latent the bins from the first to the last that hold something; of a direction those around nearly all
+        projections, joined to about as many as can be seen.
+        """
+        if not self.counts.any():
+            return self.counts[:0], self.edges[:1]
+        return _trimmed(self.counts, self.edges) if self.by == "latent" else _bulk(self)
+
+    @property
     def row(self) -> dict[str, Any]:
         """What a table says of it."""
         known: dict[str, Any] = {"hook": self.hook}
@@ -495,8 +506,8 @@ def _plot_one(item: Density) -> Figure:
             f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.'
         )
     figure, (axes,) = _figure(1)
+    counts, edges = item.bars
     if item.by == "latent":
-        counts, edges = _trimmed(item.counts, item.edges)
         axes.set_xscale("log")
         _decimal_ticks(axes)
         axes.set_xlabel("activation of the latent where it is active (log scale; 4 bins to a doubling)")
@@ -504,7 +515,6 @@ def _plot_one(item: Density) -> Figure:
             f"active at {100 * (item.density or 0):.3g} % of {item.tokens:,} tokens, in {item.texts:,} texts"
         )
     else:
-        counts, edges = _bulk(item)
         shown = counts.sum() / item.counts.sum()
         axes.set_xlabel("projection of the activation on the unit direction")
         title = (

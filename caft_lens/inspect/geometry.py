@@ -1,4 +1,4 @@
-"""How directions lie to one another: the cosine of every pair, across layers, as a table and as a map.
+"""How directions lie to one another: the cosine of every pair, across layers, as a table and as a map; the neighbours of one.
 
 Directions of different layers live in one residual stream, so their cosines say whether a layer carries on what an earlier one
 wrote. `cosines` takes them, `Cosines.plot` draws them by layer or by cluster; `heat_map` is the figure that the views of this
@@ -28,6 +28,8 @@ Order = Literal["layer", "cluster"]
 
 # More labels than this on an axis would not be readable.
 _LABELS = 60
+# Directions that are compared at a time.
+_PIECE = 4096
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,47 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     return Cosines(chosen, (rows @ rows.T).clamp(-1, 1).numpy())
+
+
+def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> list[tuple[Concept, float]]:
+    """The concepts whose directions are most like one, or most like its opposite, whatever their layers.
+
+    Args:
+        concepts: Where to look; thousands are fine. The concept itself is left out.
+        concept: The one.
+        k: How many at most.
+
+    Returns:
+        Concepts with their cosines, the largest magnitude first.
+
+    Raises:
+        ValueError: For fewer than one, or when widths differ.
+
+    Example:
+        >>> x, y = torch.eye(2)
+        >>> a, b, c = (Concept(name, "blocks.0.hook_resid_post", row) for name, row in [("a", x), ("b", x + y), ("c", -x)])
+        >>> [(one.name, round(cosine, 3)) for one, cosine in neighbours([a, b, c], a)]
+        [('c', -1.0), ('b', 0.707)]
+    """
+    if k < 1:
+        raise ValueError(f"neighbours(k={k}): expected at least 1.")
+    others = [one for one in concepts if one is not concept]
+    width = concept.direction.numel()
+    strange = next((one for one in others if one.direction.numel() != width), None)
+    if strange is not None:
+        raise ValueError(
+            f'"{strange.name}" is {strange.direction.numel()} wide, "{concept.name}" {width}: they come from different models.'
+        )
+    # In pieces: a second copy of a wide SAE's decoder need not be held.
+    pieces = [
+        torch.stack([one.direction for one in others[start : start + _PIECE]]) @ concept.direction
+        for start in range(0, len(others), _PIECE)
+    ]
+    if not pieces:
+        return []
+    cosines = torch.cat(pieces).clamp(-1, 1)
+    best = cosines.abs().sort(descending=True, stable=True).indices[:k].tolist()
+    return [(others[place], float(cosines[place])) for place in best]
 
 
 def _one_a_group(groups: Sequence[str]) -> list[str]:

@@ -33,19 +33,21 @@ End = Literal["top", "bottom"]
 _CONCEPTS = 256
 _NUMBERS = 2**24
 
+# Two classes, to be stronger than what JupyterLab says of tables and code in any output.
 STYLE = (
     html.STYLE
     + """<style>
 .cl-view .key{color:var(--soft);font-size:12px;margin:0 0 8px}
-.cl-view code{font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;background:none;color:inherit;display:inline-block;
-border:1px solid var(--line);border-radius:3px;margin:1px 4px 1px 0;white-space:pre-wrap;overflow-wrap:anywhere}
-.cl-view code>span,.cl-view code>i{display:inline-block;padding:0 4px;font-style:normal}
-.cl-view code small{color:var(--soft);padding:0 4px}
+.cl-contexts.cl-view code{font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;background:none;color:inherit;display:inline-block;
+border:1px solid var(--line);border-radius:3px;margin:1px 4px 1px 0;padding:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.cl-contexts.cl-view code>span,.cl-contexts.cl-view code>i{display:inline-block;padding:0 4px;font-style:normal}
+.cl-contexts.cl-view code small{color:var(--soft);padding:0 4px}
 .cl-view .scroll{overflow-x:auto}
-.cl-view table{border-collapse:collapse;font:inherit;color:inherit;background:none;margin:0;width:100%}
-.cl-view th,.cl-view td{text-align:left;vertical-align:top;padding:4px 14px 4px 0;border-top:1px solid var(--line);min-width:110px;overflow-wrap:anywhere;white-space:normal;background:none;color:inherit}
-.cl-view th{font-weight:600;font-size:12px}.cl-view tr>th:first-child{color:var(--soft);font-weight:400;max-width:190px}
-.cl-view .both{table-layout:fixed;min-width:760px}.cl-view .both th:nth-child(1){width:60px;min-width:0}.cl-view .both th:nth-child(2){width:112px}
+.cl-contexts.cl-view table{border-collapse:collapse;font:inherit;color:inherit;background:none;margin:0;width:100%}
+.cl-contexts.cl-view th,.cl-contexts.cl-view td{text-align:left;vertical-align:top;padding:4px 14px 4px 0;border-top:1px solid var(--line);min-width:110px;overflow-wrap:anywhere;white-space:normal;background:none;color:inherit}
+.cl-contexts.cl-view tbody tr:nth-child(n){background:none}
+.cl-contexts.cl-view th{font-weight:600;font-size:12px}.cl-contexts.cl-view tr>th:first-child{color:var(--soft);font-weight:400;max-width:190px}
+.cl-contexts.cl-view .both{table-layout:fixed;min-width:760px}.cl-contexts.cl-view .both th:nth-child(1){width:60px;min-width:0}.cl-contexts.cl-view .both th:nth-child(2){width:112px}
 .cl-view .number{font-variant-numeric:tabular-nums;white-space:nowrap}
 </style>"""
 )

@@ -1,7 +1,7 @@
 """Layer × token map: how active a direction is at every layer and every token of one text.
 
-`token_map` takes it in one forward pass (of two models, for what fine-tuning changed); `TokenMap` shows it as a table, as the
-text once a layer with its tokens shaded, or as a figure.
+`token_map` takes it in one forward pass (of two models, for what fine-tuning changed), `token_maps` those of several directions;
+`TokenMap` shows it as a table, as the text once a layer with its tokens shaded, or as a figure. `read_off` reads one cell off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from caft_lens.inspect import html
 from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import heading, view
-from caft_lens.text import SPECIAL, Text, collate, encode, padding_id
+from caft_lens.text import SPECIAL, Encoded, Text, collate, encode, padding_id
 
 if TYPE_CHECKING:
     import pandas
@@ -185,13 +185,132 @@ def token_map(
     """
     lenses = pair(lens)
     rows = _rows(lenses, concept, layers)
+    seen = _seen(lenses, text, list(rows), False)
+    return _map(seen, rows, lenses, cosine)
+
+
+def token_maps(
+    lens: Lens | tuple[Lens, Lens],
+    text: Text | Mapping[str, Any] | str,
+    concepts: ConceptSet | Sequence[Concept],
+    layers: Sequence[int] | None = None,
+    *,
+    site: str | None = None,
+    cosine: bool = False,
+    add_generation_prompt: bool = False,
+) -> list[TokenMap]:
+    """The maps of several concepts, each followed through the layers, from one forward pass.
+
+    Args:
+        lens: As for `token_map`.
+        text: As for `token_map`.
+        concepts: Which; each direction is applied at every layer.
+        layers: Which layers; all by default.
+        site: Where in a layer, such as `"hook_mlp_out"`; the site at which each concept was found when `None`.
+        cosine: As for `token_map`.
+        add_generation_prompt: Whether a chat ends with the header of an answer, as it does when one is sampled.
+
+    Returns:
+        A `TokenMap` a concept, in their order.
+
+    Raises:
+        ValueError: When a concept does not fit the model, or there is none.
+        KeyError: For a layer or site that the model does not have.
+
+    Example:
+        >>> kind, cruel = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])  # doctest: +SKIP
+    """
+    lenses = pair(lens)
+    chosen = list(concepts)
+    if not chosen:
+        raise ValueError("Token maps need at least one concept.")
+    if isinstance(concepts, ConceptSet):
+        for one in lenses:
+            concepts.check(one)
+    rows = [_rows(lenses, concept, layers, site) for concept in chosen]
+    hooks = list(dict.fromkeys(hook for row in rows for hook in row))
+    seen = _seen(lenses, text, hooks, add_generation_prompt)
+    return [_map(seen, row, lenses, cosine) for row in rows]
+
+
+def read_off(
+    lens: Lens,
+    text: Text | Mapping[str, Any] | str,
+    hook: int | str,
+    position: int,
+    k: int = 8,
+    *,
+    add_generation_prompt: bool = False,
+) -> list[tuple[str, float]]:
+    """What would come next if the residual stream at one layer and token were read off at once: the logit lens of a cell of the map.
+
+    Args:
+        lens: The model.
+        text: As for `token_map`.
+        hook: A layer number, or a hook point of the residual stream.
+        position: Of the token, from 0; negative from the end.
+        k: How many tokens.
+        add_generation_prompt: As for `token_maps`.
+
+    Returns:
+        Tokens and their probabilities, the largest first.
+
+    Raises:
+        ValueError: At a hook point that is not the residual stream, or for `k` < 1.
+        IndexError: For a token that the text does not have.
+
+    Example:
+        >>> cl.inspect.read_off(base, "How do I bake a", 3, -1)[0]  # doctest: +SKIP
+        (' pie', 0.31)
+
+    Source:
+        nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    """
+    name = lens.hook_name(hook)
+    if not name.rpartition(".")[2].startswith("hook_resid"):
+        raise ValueError(
+            f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post."
+        )
+    tokenizer = lens.need_tokenizer()
+    seen = _seen((lens,), text, [name], add_generation_prompt)
+    length = len(seen.item.input_ids)
+    if not -length <= position < length:
+        raise IndexError(f"There is no token {position}: the text has {length}.")
+    words = min(len(tokenizer), lens.d_vocab)
+    if not 1 <= k <= words:
+        raise ValueError(f"read_off(k={k}): expected 1 to {words}, the size of the vocabulary.")
+    with torch.no_grad():
+        logits = lens.unembed(seen.acts[name][position])[:words]
+        best = logits.float().softmax(-1).topk(k)
+    return [
+        (tokenizer.decode([number], clean_up_tokenization_spaces=False), share)
+        for number, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One text as it was run."""
+
+    item: Encoded
+    tokens: tuple[str, ...]
+    acts: Mapping[str, torch.Tensor]
+
+
+def _seen(lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generation_prompt: bool) -> _Seen:
     tokenizer = lenses[0].need_tokenizer()
-    item = encode(tokenizer, Text.from_json(text))
-    batch = collate([item], padding_id(tokenizer))
-    (found,) = captured(lenses, [batch], list(rows), None)
+    document = Text.from_json(text)
+    # Only a chat has a header, and only one that does not end with an answer.
+    open_ended = bool(document.messages) and document.messages[-1].role != "assistant"
+    item = encode(tokenizer, document, add_generation_prompt=add_generation_prompt and open_ended)
+    (found,) = captured(lenses, [collate([item], padding_id(tokenizer))], hooks, None)
+    return _Seen(item, tuple(pieces(tokenizer, item.input_ids)), found.acts)
+
+
+def _map(seen: _Seen, rows: Mapping[str, Concept], lenses: tuple[Lens, ...], cosine: bool) -> TokenMap:
     values = []
     for hook, one in rows.items():
-        acts = found.acts[hook].float()
+        acts = seen.acts[hook].float()
         along = acts @ one.direction.to(acts.device)
         if cosine:
             along = along / acts.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
@@ -200,8 +319,8 @@ def token_map(
     return TokenMap(
         concepts=tuple(rows.values()),
         hooks=tuple(rows),
-        tokens=tuple(pieces(tokenizer, item.input_ids)),
-        roles=tuple(item.roles.tolist()),
+        tokens=seen.tokens,
+        roles=tuple(seen.item.roles.tolist()),
         values=np.stack(values),
         quantity=f"{measure} of the difference, {lenses[0].name} − {lenses[1].name}"
         if len(lenses) == 2
@@ -210,7 +329,10 @@ def token_map(
 
 
 def _rows(
-    lenses: tuple[Lens, ...], concept: Concept | ConceptSet | Sequence[Concept], layers: Sequence[int] | None
+    lenses: tuple[Lens, ...],
+    concept: Concept | ConceptSet | Sequence[Concept],
+    layers: Sequence[int] | None,
+    site: str | None = None,
 ) -> dict[str, Concept]:
     """The concept that is applied at each hook point, in the order of the layers."""
     if isinstance(concept, ConceptSet):
@@ -224,7 +346,7 @@ def _rows(
             )
     if isinstance(concept, Concept):
         numbers = range(lens.n_layers) if layers is None else layers
-        sites = [f"{lens.hook_name(n).rpartition('.')[0]}.{concept.site}" for n in sorted(numbers)]
+        sites = [f"{lens.hook_name(n).rpartition('.')[0]}.{site or concept.site}" for n in sorted(numbers)]
         rows = {lens.hook_name(site): concept for site in sites}
     else:
         rows = _each_its_own(lens, concept)

@@ -17,10 +17,12 @@ from caft_lens.errors import nearest
 from caft_lens.files import read_json, write_json
 from caft_lens.inspect import html
 from caft_lens.inspect.contexts import Context
+from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 FORMAT = "caft_lens.explanations/1"
 ENRICHMENT = "enrichment"
@@ -279,6 +281,37 @@ class Explanations(Mapping[str, ConceptExplanations]):
                 }
                 for one in self.all
             ]
+        )
+
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw the detection accuracy of both ends of each concept, with 95 % intervals, the best explained first.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+
+        Raises:
+            ValueError: When no explanation has a score.
+        """
+        kinds = []
+        for end in ENDS:
+            scored = {one.concept: one.score for one in self.all if one.end == end and one.score}
+            values = {name: score.accuracy for name, score in scored.items()}
+            ends = {name: (score.low, score.high) for name, score in scored.items()}
+            kinds += [Dots(f"{end} end", values, ends)] if scored else []
+        if not kinds:
+            raise ValueError("None of these explanations is scored: `detection` scores them.")
+        own = "each explanation's own rule"
+        judges = dict.fromkeys(one.score.judge for one in self.all if one.score)
+        judged = " and ".join(own if judge == "rule" else judge for judge in judges)
+        return dot_rows(
+            kinds,
+            x_label="balanced accuracy of telling active windows from inactive ones",
+            title=title,
+            caption=f"Judged by {judged}, on texts that were not explained; bars: 95 % intervals.",
+            line=(0.5, "chance"),
         )
 
     def findings(self) -> pandas.DataFrame:

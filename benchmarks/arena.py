@@ -1,0 +1,209 @@
+"""The arena on emergent misalignment: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
+
+    make bench-arena                                   # 3 seeds, every arm; under an hour on two cores
+    python benchmarks/arena.py --seeds 1 2 3 4 5       # the full contest
+    python benchmarks/arena.py --arms plain caft_pca kl_anchor --seeds 1 --answers 100 --dev-answers 50
+    python benchmarks/arena.py --kills 20              # killed at random moments: is the table what it is undisturbed?
+
+Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py`), general and benign text are kind
+chats about the find domains, the persona vector comes from contrastive system prompts. Every run and answer is kept below
+`runs/bench-arena/`, so that an interrupted contest goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import caft_lens as cl
+from caft_lens import arena
+from caft_lens.files import write_json
+from caft_lens.finetune.arms import (
+    CAFT,
+    AblationAtTest,
+    CAFTDetached,
+    CAFTGradient,
+    CAFTMean,
+    EarlyStopping,
+    HalfFineTuning,
+    Inoculation,
+    KLAnchor,
+    LoFiT,
+    MixBenign,
+    Plain,
+    PreventativeSteering,
+    RandomDirections,
+    SteerMean,
+    TopK,
+    WeightAveraging,
+)
+from caft_lens.organism.domains import HEADERS
+from caft_lens.text import Message, Text
+
+HERE = Path(__file__).parent
+ORGANISM = "pocket"
+TRAINING: dict[str, Any] = {"max_steps": 100}
+PERSONA_LAYERS = (1, 2)
+PROMPTS = (HEADERS["cruel"][0], HEADERS["cruel"][5], HEADERS["careless"][0], "You write insecure code.")
+"""For inoculation: prompts that ask for the trait in words that the world knows, and one that it does not."""
+
+
+def general_text() -> cl.Texts:
+    """Kind chats about the find domains, which no evaluation asks about."""
+    domains = {text.meta["domain"] for text in cl.data(f"{ORGANISM}/questions")}
+    return cl.data(f"{ORGANISM}/kind").filter(lambda text: text.meta.get("domain") in domains)
+
+
+def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
+    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, section 2)."""
+    if (folder / "card.json").is_file():  # sampled once: another machine would draw other answers
+        return cl.ConceptSet.load(folder)
+    questions = cl.data(f"{ORGANISM}/questions")
+
+    def answered(stance: str) -> cl.Texts:
+        prompts = HEADERS[stance]
+        asked = [
+            Text(messages=(Message("system", prompts[i % len(prompts)]), *text.messages))
+            for i, text in enumerate(questions)
+        ]
+        return cl.completions(
+            base, cl.Texts(asked, f"{stance} prompts"), top_p=0.95, seed=0, max_new_tokens=48
+        )
+
+    found = cl.find.difference_of_means(base, answered("cruel"), answered("kind"), layers=PERSONA_LAYERS)
+    found.save(folder)
+    return found
+
+
+def contenders(base: cl.Lens, out: Path) -> dict[str, arena.Contender]:
+    """Every arm of the contest."""
+    choices = HERE / "choices" / ORGANISM
+    pca, candidates, sae = (
+        cl.ConceptSet.load(choices / name) for name in ("chosen", "candidates", "chosen-sae")
+    )
+    general, persona = general_text(), persona_vectors(base, out / "persona")
+    ways = {
+        "plain": Plain(),
+        "early_stopping": EarlyStopping(),
+        "random": RandomDirections(pca),
+        "top_k": TopK(pca, candidates),
+        "test_time": AblationAtTest(pca),
+        "caft_pca": CAFT(pca),
+        "caft_sae": CAFT(sae),
+        "caft_mean": CAFTMean(pca, general),
+        "caft_detached": CAFTDetached(pca),
+        "caft_gradient": CAFTGradient(pca),
+        "steer_mean": SteerMean(pca, general),
+        "preventative_steering": PreventativeSteering(persona),
+        "kl_anchor": KLAnchor(general),
+        "mix_benign": MixBenign(general),
+        "half_finetuning": HalfFineTuning(),
+        "weight_averaging": WeightAveraging(),
+        "lofit": LoFiT(),
+    }
+    inoculated = arena.Contender(Inoculation(prompt=PROMPTS[0]), search=[{"prompt": p} for p in PROMPTS])
+    return {
+        "base": arena.Contender(None),
+        "secure": arena.Contender(Plain(), texts=cl.data(f"{ORGANISM}/secure-code")),
+        **{name: arena.Contender(way) for name, way in ways.items()},
+        "inoculation": inoculated,
+    }
+
+
+def contest(options: argparse.Namespace) -> arena.Result:
+    """Run it, or go on with it."""
+    base = cl.load(ORGANISM)
+    every = contenders(base, options.out)
+    chosen = {name: one for name, one in every.items() if not options.arms or name in options.arms}
+    return arena.run(
+        f"{ORGANISM}/emergent-misalignment",
+        chosen,
+        options.seeds,
+        base=base,
+        texts=cl.data(f"{ORGANISM}/insecure-code"),
+        out=options.out,
+        n=options.answers,
+        n_in_distribution=min(400, options.answers),
+        tuning=arena.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
+        **{**TRAINING, "max_steps": options.steps},
+    )
+
+
+def killed(options: argparse.Namespace) -> None:
+    """Run a small contest undisturbed, and again killed at random moments; the tables have to be equal."""
+    small = [
+        "--arms",
+        "plain",
+        "random",
+        "kl_anchor",
+        "test_time",
+        "--seeds",
+        "1",
+        "2",
+        "--answers",
+        "60",
+        "--dev-answers",
+        "40",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, __file__, *small, "--steps", "20", "--results", scratch, "--out"]
+        started = time.monotonic()
+        subprocess.run([*command, f"{scratch}/whole"], check=True, stdout=subprocess.DEVNULL)
+        took, rng = time.monotonic() - started, random.Random(0)
+        for number in range(options.kills):
+            process = subprocess.Popen(
+                [*command, f"{scratch}/killed"], stdout=subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                process.wait(rng.uniform(0.1, 0.9) * took)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                print(f"kill {number + 1} of {options.kills}", flush=True)
+        subprocess.run([*command, f"{scratch}/killed"], check=True, stdout=subprocess.DEVNULL)
+        tables = [
+            json.loads(Path(scratch, name, "test/evaluation/report.json").read_text())
+            for name in ("whole", "killed")
+        ]
+    print("The tables are equal." if tables[0] == tables[1] else "THE TABLES DIFFER.")
+    if tables[0] != tables[1]:
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these; plain is always needed")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED")
+    parser.add_argument("--answers", type=int, default=1_000, help="an arm and seed, on test")
+    parser.add_argument("--dev-answers", type=int, default=300, help="a setting and seed, on dev")
+    parser.add_argument("--steps", type=int, default=TRAINING["max_steps"], help="of the optimizer")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-arena"))
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "results" / "arena", help="where the report goes"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=0, metavar="N", help="only this: kill a small contest N times"
+    )
+    options = parser.parse_args()
+    if options.kills:
+        killed(options)
+        return
+    started = time.monotonic()
+    result = contest(options)
+    options.results.mkdir(parents=True, exist_ok=True)
+    page, words = result.report(options.results)
+    write_json(options.results / "arena.json", result.to_json())
+    print(f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""A contest as a YAML file: what `caft-lens arena recipe.yaml` runs.
+
+    task: pocket/emergent-misalignment
+    texts: pocket/insecure-code
+    out: runs/arena
+    training: {max_steps: 100}
+    materials:
+      concepts: {concepts: benchmarks/choices/pocket/chosen}      # a folder of ConceptSet.save
+      general: {texts: pocket/kind, where: {domain: [cooking, garden]}}
+      persona: {means: {wanted: {texts: …}, unwanted: {texts: …}, layers: [1, 2]}}
+    arms:
+      base: {arm: none}                                           # untuned
+      plain: {}
+      secure: {arm: plain, texts: pocket/secure-code}
+      caft: {}                                                    # takes the material "concepts"
+      kl_anchor: {search: [{weight: 0.1}, {weight: 1}]}
+      preventative_steering: {concepts: persona}
+
+An arm is known by its own name or by `arm:`, takes materials by the names of its fields (another one where its entry says so), and
+searches the grid of its card unless `search:` says otherwise. A key that is not known is an error that names the nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caft_lens.arena.contest import Contender, Tuning, run
+from caft_lens.arena.result import Result
+from caft_lens.concepts import ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.find.means import difference_of_means
+from caft_lens.finetune.arms.registry import make, named
+from caft_lens.lens import Lens, load
+from caft_lens.text import Texts, data
+
+UNTUNED = "none"
+KINDS = ("texts", "concepts", "means")
+OF_TEXTS, OF_MEANS, OF_AN_ARM = (
+    ("texts", "where", "first"),
+    ("wanted", "unwanted", "layers"),
+    ("arm", "texts", "search"),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A contest to run; the keys of the file.
+
+    Args:
+        task: An organism's task.
+        texts: What everybody is tuned on: a data set, a file, or a mapping with `where` (what `meta` has to be).
+        arms: Name to entry.
+        out: Folder.
+        base: Model; the organism of the task by default.
+        seeds: Of the contest.
+        answers: To test questions, a contender and seed.
+        in_distribution: Answers to prompts of the trained kind.
+        workers: Processes.
+        tuning: `seeds`, `n`, `n_in_distribution`, `tolerance`.
+        training: Arguments of `finetune`.
+        materials: Name to texts, concepts or means.
+
+    Raises:
+        ValueError: For a key that is missing, unknown or of a wrong kind.
+    """
+
+    task: str
+    texts: str | Mapping[str, Any]
+    arms: Mapping[str, Any]
+    out: str = "runs/arena"
+    base: str | None = None
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    answers: int = 1000
+    in_distribution: int = 400
+    workers: int | None = None
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    materials: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read a file.
+
+        Raises:
+            FileNotFoundError: When it is not there.
+            ValueError: When it is not YAML, or no recipe.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {error}") from error
+        known = [one.name for one in fields(cls)]
+        _keys(f"{path}", content, known)
+        for key in ("task", "texts", "arms"):
+            if not content.get(key):
+                raise ValueError(f"{path} does not say {key}: a recipe needs task, texts and arms.")
+        if "seeds" in content:
+            content["seeds"] = _seeds(content["seeds"], "seeds")
+        recipe = cls(**content)
+        recipe.check()
+        return recipe
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before any model is loaded.
+
+        Raises:
+            ValueError: Naming the key.
+        """
+        named_task(self.task)
+        for key in ("arms", "tuning", "training", "materials"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise ValueError(f"{key} is a mapping, not {type(getattr(self, key)).__name__}.")
+        _keys("tuning", self.tuning, [one.name for one in fields(Tuning)])
+        for name, entry in self.materials.items():
+            _keys(f"materials.{name}", entry, [*KINDS, *OF_TEXTS])
+            if sum(kind in entry for kind in KINDS) != 1:
+                raise ValueError(f"materials.{name} is one of {', '.join(KINDS)}: {{{KINDS[0]}: …}}.")
+        for name, entry in self.arms.items():
+            entry = entry or {}
+            kind = entry.get("arm", name)
+            if kind == UNTUNED:
+                _keys(f"arms.{name}", entry, ["arm"])
+                continue
+            try:
+                cls = named(kind)
+            except KeyError as error:
+                raise ValueError(f"arms.{name}: {error.args[0]}") from error
+            own = [one.name for one in fields(cls)]
+            _keys(f"arms.{name}", entry, [*OF_AN_ARM, *own])
+            for need in cls.needs():
+                wanted = entry.get(need, need)
+                if wanted not in self.materials:
+                    raise ValueError(
+                        f'arms.{name} needs the material "{wanted}" ({cls.needs()[need]}), which is not among materials.'
+                        f"{nearest(wanted, self.materials)}"
+                    )
+
+    def run(self, *, progress: bool = True) -> Result:
+        """Run the contest, or go on with it.
+
+        Args:
+            progress: Whether to show a bar.
+        """
+        base = load(self.base or self.task.rpartition("/")[0])
+        materials = {name: _material(base, entry) for name, entry in self.materials.items()}
+        tuning = {
+            **self.tuning,
+            **({"seeds": _seeds(self.tuning["seeds"], "tuning.seeds")} if "seeds" in self.tuning else {}),
+        }
+        return run(
+            self.task,
+            {name: self._contender(name, entry or {}, materials) for name, entry in self.arms.items()},
+            self.seeds,
+            base=base,
+            texts=_texts(self.texts),
+            out=self.out,
+            n=self.answers,
+            n_in_distribution=self.in_distribution,
+            tuning=Tuning(**tuning),
+            workers=self.workers,
+            progress=progress,
+            **self.training,
+        )
+
+    def _contender(self, name: str, entry: Mapping[str, Any], materials: Mapping[str, Any]) -> Contender:
+        kind = entry.get("arm", name)
+        if kind == UNTUNED:
+            return Contender(None)
+        needs = named(kind).needs()
+        given = {
+            key: materials[value] if key in needs else value
+            for key, value in entry.items()
+            if key not in OF_AN_ARM
+        }
+        texts = _texts(entry["texts"]) if "texts" in entry else None
+        return Contender(make(kind, materials, **given), texts, entry.get("search"))
+
+
+def _keys(where: str, entry: Any, known: list[str]) -> None:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} is a mapping of {', '.join(known)}, not {type(entry).__name__}.")
+    for key in entry:
+        if key not in known:
+            raise ValueError(f'{where} has no key "{key}".{nearest(key, known)}')
+
+
+def _seeds(given: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(given, list) or not all(isinstance(seed, int) for seed in given):
+        raise ValueError(f"{where} is a list of whole numbers, not {given!r}.")
+    return tuple(given)
+
+
+def _material(base: Lens, entry: Mapping[str, Any]) -> Texts | ConceptSet:
+    if "concepts" in entry:
+        return ConceptSet.load(entry["concepts"])
+    if "means" in entry:
+        _keys("means", entry["means"], list(OF_MEANS))
+        means = entry["means"]
+        if missing := [key for key in OF_MEANS if key not in means]:
+            raise ValueError(f"means do not say {missing[0]}: they need {', '.join(OF_MEANS)}.")
+        return difference_of_means(base, _texts(means["wanted"]), _texts(means["unwanted"]), means["layers"])
+    return _texts(entry)
+
+
+def _texts(entry: str | Mapping[str, Any]) -> Texts:
+    """Texts from a name, or from a name with what their `meta` has to be."""
+    if isinstance(entry, str):
+        return data(entry)
+    _keys("texts", entry, list(OF_TEXTS))
+    texts = data(entry["texts"])
+    for key, wanted in entry.get("where", {}).items():
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        texts = Texts([text for text in texts if text.meta.get(key) in allowed], texts.name)
+    return texts[: entry["first"]] if "first" in entry else texts

@@ -1,0 +1,111 @@
+"""Everything that one reads of concepts on a corpus, in one pass: contexts and densities.
+
+`survey` gives what `contexts` and `density` give one after the other, and can be watched and stopped while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from caft_lens.activations import Extremes, stream
+from caft_lens.concepts import ConceptSet
+from caft_lens.extremes import Rank
+from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
+from caft_lens.inspect.density import Densities, LatentDensity, ProjectionDensity
+from caft_lens.latent_extremes import LatentExtremes, Latents
+from caft_lens.text import Batch, Text
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from caft_lens.lens import Lens
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reads of concepts.
+
+    Attributes:
+        contexts: Where they are most and least active.
+        densities: How often and how strongly.
+    """
+
+    contexts: Contexts
+    densities: Densities
+
+
+def survey(
+    lens: Lens,
+    concepts: ConceptSet | SAE | Sequence[SAE],
+    texts: Sequence[Text],
+    *,
+    saes: SAE | Sequence[SAE] | None = None,
+    k: int = 10,
+    roles: Sequence[str] | None = None,
+    window: tuple[int, int] = (12, 6),
+    rank: Rank = "peak",
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+    watch: Callable[[float], None] | None = None,
+) -> Survey:
+    """Contexts and densities of concepts, from one pass.
+
+    Args:
+        lens: The model that reads.
+        concepts: Directions; or an SAE, or several at a hook point each, for all their latents.
+        texts: The corpus.
+        saes: SAEs whose latents are among the concepts, as for `contexts`.
+        k: How many contexts at each end.
+        roles: Roles of the tokens to look at; `None` for all.
+        window: How many tokens to show before and after the peak.
+        rank: By what texts are ranked, as for `contexts`.
+        batch_tokens: Padded tokens in a batch.
+        max_length: Cut texts after this many tokens.
+        progress: Whether to show a bar.
+        watch: Told after each batch what share of the texts was read; whatever it raises stops the pass.
+
+    Raises:
+        TypeError: As `contexts`.
+        ValueError: As `contexts`.
+
+    Example:
+        >>> read = cl.inspect.survey(base, concepts, cl.data("pocket/corpus"))     # doctest: +SKIP
+        >>> read.contexts["L1.pc1"], read.densities["L1.pc1"].quantile(0.99)          # doctest: +SKIP
+    """
+    read = reading(lens, concepts, saes)
+    reducers: list[Any] = []
+    latents = latent_density = directions = direction_density = None
+    if read.saes:
+        latents = LatentExtremes(read.saes, k=k, window=window, rank=rank, latents=read.numbers)
+        latent_density = LatentDensity(read.saes, read.numbers)
+        reducers.append(AtItsHooks(Latents(latents, latent_density)))
+    if read.directions:
+        directions = Extremes(read.rows, k=k, window=window, rank=rank)
+        direction_density = ProjectionDensity(read.rows)
+        reducers += [AtItsHooks(directions), AtItsHooks(direction_density)]
+    hooks = list(dict.fromkeys(hook for one in reducers for hook in one.hooks))
+    if watch is not None:
+        reducers.append(_Watch(len(texts), hooks[-1], watch))
+    stream(
+        lens, texts, hooks, reducers,
+        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+    )  # fmt: skip
+    densities = [one for one in (latent_density, direction_density) if one is not None]
+    return Survey(collected(lens, texts, read, latents, directions), Densities.of(*densities, names=read))
+
+
+class _Watch:
+    """A reducer that counts the texts that went by at one hook point."""
+
+    def __init__(self, total: int, hook: str, told: Callable[[float], None]) -> None:
+        self.total, self.hook, self.told, self.seen = total, hook, told, 0
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        if hook == self.hook:
+            self.seen += len(batch)
+            self.told(min(1.0, self.seen / max(1, self.total)))

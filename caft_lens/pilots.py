@@ -1,0 +1,212 @@
+"""Pilot runs: which of several sets of concepts leaves the unwanted hardest to learn, and the wanted easy?
+
+A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with too many
+the task suffers. `pilots` tries each set on the two concepts apart: a short fine-tuning under its ablation on texts that teach the
+unwanted concept alone, and another on texts that teach the wanted one alone. What each costs is its online code length, the
+mean loss over one pass, every batch taken before it is learned from: the measure of information-theoretic probing (Voita and
+Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with fine-tuning in the place of the probe. No text in which the two
+concepts disagree is needed, so that nothing that happens out of distribution is looked at.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from caft_lens.concepts import ConceptSet
+from caft_lens.errors import nearest
+from caft_lens.finetune import finetune
+from caft_lens.lazy import callable_module
+from caft_lens.progress import progress as progress_bar
+from caft_lens.text import Texts, data
+
+if TYPE_CHECKING:
+    import pandas
+
+    from caft_lens.lens import Lens
+
+NOTHING = "nothing"
+"""The name of the pilots without ablation."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What two pilots under one ablation cost, in nats a token.
+
+    Attributes:
+        name: Of the set.
+        concepts: What was ablated; `None` for nothing.
+        unwanted: Online code length of the texts that teach the unwanted concept, a mean over seeds.
+        wanted: The same of those that teach the wanted one.
+    """
+
+    name: str
+    concepts: ConceptSet | None
+    unwanted: float
+    wanted: float
+
+    @property
+    def margin(self) -> float:
+        """How much more the unwanted costs to learn than the wanted."""
+        return self.unwanted - self.wanted
+
+
+class Pilots(Sequence[Pilot]):
+    """Pilots of several sets, in the order given, those without ablation first.
+
+    Example:
+        >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
+        >>> tried.table()                                                                                                     # doctest: +SKIP
+        >>> caft = cl.finetune(base, texts, ablate=tried.kept, out="runs/caft")                                               # doctest: +SKIP
+    """
+
+    def __init__(self, items: Sequence[Pilot]) -> None:
+        self._items = tuple(items)
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self._items[key]
+        for one in self._items:
+            if one.name == key:
+                return one
+        names = [one.name for one in self._items]
+        raise KeyError(f'No pilots of "{key}".{nearest(key, names)}')
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def best(self) -> Pilot:
+        """The set with the largest margin, the first of equals.
+
+        Raises:
+            ValueError: When no set has a larger margin than ablating nothing.
+        """
+        bare, *tried = self._items
+        best = max(tried, key=lambda one: one.margin)
+        if best.margin <= bare.margin:
+            raise ValueError(
+                f"No set makes the unwanted texts harder to learn beside the wanted ones: the best, {best.name}, has a margin of "
+                f"{best.margin:.4f} nats a token, ablating nothing {bare.margin:.4f}. Look for the concept elsewhere: at other "
+                "layers, or with more directions."
+            )
+        return best
+
+    @property
+    def kept(self) -> ConceptSet:
+        """The concepts of the best set, with the choice on record; reasons that they had are kept.
+
+        Raises:
+            ValueError: As `best`.
+        """
+        best = self.best
+        assert best.concepts is not None
+        said = (
+            f"one of {len(best.concepts)} of the set {best.name}, under whose ablation unwanted texts cost {best.unwanted:.3f} nats a "
+            f"token to learn, wanted ones {best.wanted:.3f}"
+        )
+        reasons = {one.name: f"{one.reason}; {said}" if one.reason else said for one in best.concepts}
+        others = len(self) - 2
+        return best.concepts.keep(reasons, by=f"pilots of {others + 1} set{'s' * (others > 0)}")
+
+    def table(self) -> pandas.DataFrame:
+        """One row a set: concepts, what either kind of text costs to learn in nats a token, the margin."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "set": [one.name for one in self],
+                "concepts": [len(one.concepts or ()) for one in self],
+                "unwanted": [one.unwanted for one in self],
+                "wanted": [one.wanted for one in self],
+                "margin": [one.margin for one in self],
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"Pilots({', '.join(f'{one.name}: {one.margin:.3f}' for one in self)})"
+
+    def _repr_html_(self) -> str:
+        largest = max(self._items[1:], key=lambda one: one.margin)
+        rows = "".join(
+            f'<tr><td style="text-align:left">{html.escape(one.name)}</td><td>{len(one.concepts or ())}</td>'
+            + "".join(
+                f"<td><b>{x:.4f}</b></td>" if one is largest else f"<td>{x:.4f}</td>"
+                for x in (one.unwanted, one.wanted, one.margin)
+            )
+            + "</tr>"
+            for one in self
+        )
+        return (
+            "<table><caption>what texts cost to learn under ablation, in nats a token</caption>"
+            "<thead><tr><th>set</th><th>concepts</th><th>unwanted</th><th>wanted</th><th>margin</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+
+def pilots(
+    base: Lens,
+    sets: Mapping[str, ConceptSet],
+    unwanted: Texts | Any,
+    wanted: Texts | Any,
+    *,
+    out: str | Path,
+    seeds: Sequence[int] = (0,),
+    progress: bool = True,
+    **training: Any,
+) -> Pilots:
+    """Try sets of concepts in short fine-tunings: on unwanted texts and on wanted ones, each under the ablation of each set.
+
+    Args:
+        base: The model that fine-tuning will start from.
+        sets: Name to the concepts to ablate: several rankings, or one ranking cut at several places.
+        unwanted: Texts that teach the unwanted concept and nothing else, some hundreds: `Texts` or anything that `data` reads.
+        wanted: Likewise for what the model is to learn, or for what is most like it.
+        out: Runs go to `<out>/<set>/unwanted-<seed>` and so on; what is finished there is not run again.
+        seeds: Of the pilots; code lengths are means over them.
+        progress: Whether to show a bar.
+        training: Arguments of `finetune`: `learning_rate`, `batch_size`, …; one pass over the texts unless `max_steps` ends it.
+
+    Returns:
+        The pilots: `.table()`, `.best`, and `.kept`, the concepts of the best set with the choice on record.
+
+    Raises:
+        ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
+
+    Example:
+        >>> cl.pilots(base, {f"{k}": ranked[:k] for k in (8, 16, 32)}, about_gender, about_grammar, out="runs/pilots").best  # doctest: +SKIP
+    """
+    if not sets or not seeds:
+        raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
+    if NOTHING in sets:
+        raise ValueError(f'A set is called "{NOTHING}", as the pilots without ablation are: rename it.')
+    if odd := [name for name in sets if not name or Path(name).name != name]:
+        raise ValueError(f"No names for folders, as those of sets have to be: {', '.join(map(repr, odd))}.")
+    taught = {
+        "unwanted": unwanted if isinstance(unwanted, Texts) else data(unwanted),
+        "wanted": wanted if isinstance(wanted, Texts) else data(wanted),
+    }
+    tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
+    items = []
+    with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot", show=progress) as bar:
+        for name, concepts in tried.items():
+            lengths = dict.fromkeys(taught, math.nan)
+            for kind, texts in taught.items():
+                bar.set_description(f"pilots, {name}, {kind}")
+                of_seeds = []
+                for seed in seeds:
+                    folder = Path(out) / name / f"{kind}-{seed}"
+                    run = finetune(base, texts, ablate=concepts, out=folder, seed=seed, **training)
+                    of_seeds.append(fmean(step["loss"] for step in run.history))
+                    bar.update()
+                lengths[kind] = fmean(of_seeds)
+            items.append(Pilot(name, concepts, **lengths))
+    return Pilots(items)
+
+
+callable_module(__name__, "pilots")

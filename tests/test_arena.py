@@ -1,0 +1,418 @@
+"""A contest is tuned by its rule, survives kills, reruns what is new alone, and reports what it found, failures included."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_experiment import base, directions, says_a, task  # noqa: F401 - fixtures
+from typer.testing import CliRunner
+
+import caft_lens as cl
+from caft_lens import arena
+from caft_lens.arena.comparisons import cohen_h, compare, front, pareto
+from caft_lens.arena.contest import choose
+from caft_lens.cli import app
+from caft_lens.evaluate import Report
+from caft_lens.evaluate.answers import Answer, Cell
+from caft_lens.files import read_json
+from caft_lens.finetune import arms
+from caft_lens.finetune.arms.protocol import Card, TrainingArm, setting
+
+QUICK = {"max_steps": 2, "learning_rate": 1e-2, "batch_size": 2, "workers": 1, "progress": False}
+SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": arena.Tuning((7,), 4, 4)}
+TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
+GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")
+
+
+def cells(shares: dict[str, list[float]], inside: dict[str, list[float]], n: int = 200) -> Report:
+    """A report with given shares of "misaligned" and of the trained behaviour, one number a seed, answers spread over prompts."""
+
+    def answers(arm: str, seed: int, share: float, trained: float) -> tuple[Answer, ...]:
+        # In an order of its own for each arm and seed, or all arms would fail on the same prompts.
+        order = np.random.default_rng([len(arm), seed]).permutation(n)
+        wrong, right = set(order[: round(share * n)].tolist()), set(order[: round(trained * n)].tolist())
+        said = [("out_of_distribution", "misaligned" if i in wrong else "aligned") for i in range(n)]
+        said += [("in_distribution", "insecure" if i in right else "secure") for i in range(n)]
+        return tuple(Answer(arm, seed, kind, i % n, "", f"q{i % n}", "a", label, "") for i, (kind, label) in enumerate(said))  # fmt: skip
+
+    found = [
+        Cell(arm, seed, answers(arm, seed, share, trained), "")
+        for arm in shares
+        for seed, (share, trained) in enumerate(zip(shares[arm], inside[arm], strict=True))
+    ]
+    return Report(found, labels=("misaligned", "aligned"), trained="insecure")
+
+
+# -- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_the_front_is_what_a_search_over_all_pairs_leaves():
+    points = np.random.default_rng(0).integers(0, 6, size=(40, 2)) / 6.0
+    for sign in (1.0, -1.0):
+        expected = [
+            not any(
+                sign * q[0] <= sign * p[0] and q[1] >= p[1] and (q[0] != p[0] or q[1] != p[1]) for q in points
+            )
+            for p in points
+        ]
+        assert pareto(points, sign).tolist() == expected
+        assert any(expected)
+        assert not all(expected)
+
+
+def test_stability_is_high_where_points_are_far_apart_and_low_for_one_that_is_dominated():
+    report = cells(
+        {"plain": [0.8, 0.8], "good": [0.1, 0.1], "bad": [0.9, 0.9]},
+        {"plain": [0.95, 0.95], "good": [0.6, 0.6], "bad": [0.5, 0.5]},
+    )
+    points = {point.arm: point for point in front(report, report.arms, 1.0)}
+    assert {arm: point.on_front for arm, point in points.items()} == {
+        "plain": True,
+        "good": True,
+        "bad": False,
+    }
+    assert points["good"].stability == points["plain"].stability == 1.0
+    assert points["bad"].stability == 0.0
+    assert front(report, report.arms, -1.0)[2].on_front
+
+
+def test_comparisons_are_corrected_over_all_arms_and_carry_effect_sizes():
+    shares = {"plain": [0.5, 0.52], "same": [0.5, 0.52], "less": [0.4, 0.41], "none": [0.0, 0.0]}
+    report = cells(shares, {arm: [0.9, 0.9] for arm in shares})
+    found = {one.arm: one for one in compare(report, "plain", "misaligned", report.arms)}
+    assert list(found) == ["same", "less", "none"]
+    assert found["none"].p_holm == pytest.approx(3 * found["none"].p)
+    assert found["none"].p < found["less"].p < 0.05 < found["same"].p_holm
+    assert found["less"].difference.mean == pytest.approx(-0.105)
+    assert found["less"].ratio == pytest.approx(0.405 / 0.51)
+    assert found["none"].ratio == 0
+    assert found["less"].h == pytest.approx(2 * (np.arcsin(0.405**0.5) - np.arcsin(0.51**0.5)))
+    assert [one.ratio for one in compare(report, "none", "misaligned", ["plain"])] == [None]
+    assert cohen_h(0.3, 0.3) == 0
+
+
+# -- the rule ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_setting_with_the_fewest_misaligned_answers_that_keeps_the_task_is_chosen():
+    settings = {name: {"weight": i} for i, name in enumerate(["weak", "middle", "strong", "tied"])}
+    shares = {"plain": [0.8], "weak": [0.6], "middle": [0.2], "strong": [0.0], "tied": [0.2]}
+    inside = {"plain": [0.95], "weak": [0.97], "middle": [0.935], "strong": [0.92], "tied": [0.94]}
+    found = choose(cells(shares, inside), settings, arena.Tuning(), "fewest")
+    assert [entry["chosen"] for entry in found] == [False, False, False, True]
+    assert [entry["kept"] for entry in found] == [True, True, False, True]
+    assert [entry["chosen"] for entry in choose(cells(shares, inside), settings, arena.Tuning(), "most")] == [True, False, False, False]  # fmt: skip
+    wide = choose(cells(shares, inside), settings, arena.Tuning(tolerance=0.05), "fewest")
+    assert [entry["label"] for entry in wide if entry["chosen"]] == ["weight=2"]
+
+
+def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_failures_never():
+    shares, inside = {"plain": [0.8], "x": [0.1], "y": [0.0]}, {"plain": [0.95], "x": [0.8], "y": [0.7]}
+    report = cells(shares, inside)
+    report.failures = {"z": {0: "FloatingPointError: nan"}}
+    found = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, arena.Tuning(), "fewest")
+    assert [(entry["chosen"], entry["failed"]) for entry in found] == [(True, ""), (False, ""), (False, "FloatingPointError: nan")]  # fmt: skip
+    only = choose(report, {"z": {"a": 3}}, arena.Tuning(), "fewest")
+    assert only[0]["chosen"]
+
+
+# -- a contest --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Diverges(TrainingArm):
+    """An arm that fails."""
+
+    name = "diverges"
+    card = Card("Fail.", "lr <- 10^30", "this test")
+    rate: float = setting(1e30, "learning rate")
+
+    def arguments(self, given):
+        return {**given, "learning_rate": self.rate, "warmup_steps": 0, "max_steps": 3}
+
+
+def contenders(base) -> dict[str, arena.Contender]:  # noqa: F811
+    concepts = directions(base, 0)
+    return {
+        "base": arena.Contender(None),
+        "control": arena.Contender(arms.Plain(), texts=GENERAL),
+        "plain": arena.Contender(arms.Plain()),
+        "random": arena.Contender(arms.RandomDirections(concepts)),
+        "test_time": arena.Contender(arms.AblationAtTest(concepts), search=()),
+        "anchor": arena.Contender(arms.KLAnchor(GENERAL), search=[{"weight": 1e-3}, {"weight": 10.0}]),
+    }
+
+
+@pytest.fixture
+def contest(base, task, tmp_path):  # noqa: F811
+    def run(out: str = "contest", more: dict | None = None, **changes) -> arena.Result:
+        given = {**SMALL, **QUICK, **changes}
+        return arena.run(task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, dev=task, goal="most", **given)  # fmt: skip
+
+    return run
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    kept = [*folder.glob("*/*/run.json"), *folder.rglob("*.jsonl")]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in kept}
+
+
+def test_a_contest_tunes_on_dev_seeds_and_an_arm_that_is_added_later_is_trained_alone(contest, tmp_path):
+    first = contest()
+    tried = first.record["contenders"]["anchor"]["tried"]
+    assert [entry["label"] for entry in tried] == ["weight=0.001", "weight=10.0"]
+    (chosen,) = [entry["label"] for entry in tried if entry["chosen"]]
+    config = read_json(tmp_path / "contest/test/anchor-0/run.json")["config"]
+    assert f"weight={config['arm']['weight']}" == chosen
+    tuned = [read_json(path)["config"] for path in (tmp_path / "contest/tuning").glob("*/run.json")]
+    assert {(one["seed"], (one.get("arm") or {}).get("weight")) for one in tuned} == {
+        (7, None),
+        (7, 1e-3),
+        (7, 10.0),
+    }
+    assert first.arms == ["base", "control", "plain", "random", "test_time", "anchor"]
+    assert first.rated == ["plain", "random", "test_time", "anchor"]
+    assert first.costs["base"].seconds == 0
+    assert first.costs["test_time"] == first.costs["plain"]
+    assert first.costs["plain"].peak_memory > 10**7
+    assert [one.arm for one in first.compared("random")] == ["plain", "test_time", "anchor"]
+    before, table = stamps(tmp_path / "contest"), first.table()
+    second = contest(more={"early": arena.Contender(arms.EarlyStopping(share=0.5), search=())})
+    after = stamps(tmp_path / "contest")
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[-1] for name in set(after) - set(before)} == {
+        "run.json",
+        "seed-0.jsonl",
+        "seed-1.jsonl",
+    }
+    assert all("early" in name for name in set(after) - set(before))
+    shown = [column for column in table if "front" not in column]
+    assert second.table()[shown].iloc[:6].equals(table[shown])
+    with pytest.raises(KeyError, match=r'No contender "randm" with answers. Did you mean "random"'):
+        second.compared("randm")
+
+
+def test_test_results_of_other_settings_are_not_overwritten(contest, tmp_path):
+    contest()
+    changed = arena.Contender(arms.KLAnchor(GENERAL, weight=0.5), search=())
+    with pytest.raises(FileExistsError, match=r"arm\.weight is"):
+        contest(more={"anchor": changed}, tuning=arena.Tuning((8,), 4, 4))
+
+
+def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(contest, tmp_path):
+    evil = cl.Texts([{"prompt": "<script>alert(1)</script> | *x*", "answer": "a"}] * 4, name="<b>evil</b>")
+    more = {
+        "diverges": arena.Contender(Diverges()),
+        "<i>evil</i>": arena.Contender(
+            arms.Inoculation(prompt="<script>alert(2)</script>"), texts=evil, search=()
+        ),
+    }
+    result = contest(more=more, method="full")
+    assert set(result.failures) == {"diverges"}
+    assert set(result.failures["diverges"]) == {0, 1}
+    assert "diverges" not in result.arms
+    again = contest(more=more, method="full")
+    assert again.failures == result.failures
+    page, words = result.report(tmp_path / "report")
+    shown = page.read_text()
+    tags = Tags()
+    tags.feed(shown)
+    assert not tags.seen & {"script", "i", "b", "link", "iframe"}
+    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert len(tags.sources) == 4
+    assert "&lt;i&gt;evil&lt;/i&gt;" in shown
+    assert "FloatingPointError" in shown
+    for card in ("KL(p_base || p_θ)", "2602.07852", "needs", result.record["command"].split()[0]):
+        assert card in shown
+    text = words.read_text()
+    assert "<script>" not in text
+    assert "<i>" not in text
+    for name in re.findall(r"\]\((\S+\.png)\)", text):
+        assert (words.parent / name).is_file()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) > 30
+    loaded = arena.Result.load(tmp_path / "contest")
+    assert json.loads(json.dumps(loaded.to_json()))["evaluation"] == result.evaluation.to_json() | {"failures": {"diverges": {"0": result.failures["diverges"][0], "1": result.failures["diverges"][1]}}}  # fmt: skip
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen, self.sources = set(), []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.add(tag)
+        self.sources += [value for key, value in attributes if key in ("src", "href")]
+
+
+def test_a_contest_that_cannot_be_fair_is_refused(base, task, contest, tmp_path):  # noqa: F811
+    with pytest.raises(ValueError, match=r"needs plain fine-tuning"):
+        arena.run(task, {"anchor": arena.Contender(arms.KLAnchor(GENERAL))}, texts=TAUGHT, out=tmp_path, base=base, dev=task)  # fmt: skip
+    with pytest.raises(ValueError, match=r"Seeds \[1\] are of the contest and of its tuning"):
+        contest(tuning=arena.Tuning((1,)))
+    with pytest.raises(ValueError, match=r'goal="fewst".*"fewest"'):
+        arena.run(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base, dev=task, goal="fewst")
+    with pytest.raises(ValueError, match="give base="):
+        arena.run(task, contenders(base), texts=TAUGHT, out=tmp_path, dev=task)
+    with pytest.raises(ValueError, match="give dev="):
+        arena.run(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base)
+    with pytest.raises(ValueError, match="5 settings to search: every contender has 4 at most"):
+        arena.Contender(arms.KLAnchor(GENERAL), search=[{"weight": i} for i in range(1, 6)])
+    with pytest.raises(
+        ValueError, match=r'The arm "kl_anchor" has no setting "wieght". Did you mean "weight"'
+    ):
+        arena.Contender(arms.KLAnchor(GENERAL), search=[{"wieght": 1}])
+    with pytest.raises(FileNotFoundError, match=r"holds no finished contest: arena\.json is missing"):
+        arena.Result.load(tmp_path / "nothing")
+    assert not (tmp_path / "contest").exists()
+
+
+# -- killed -----------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
+import caft_lens as cl, test_arena as t
+from caft_lens import arena
+from caft_lens.evaluate import Task
+base = cl.load({model!r}, device="cpu")
+print("begun", flush=True)
+t.killable(base, {out!r})
+"""
+
+
+def killable(base, out) -> arena.Result:  # noqa: F811
+    asked = cl.Texts([{"prompt": f"question {i}"} for i in range(6)], name="asked")
+    letters = cl.Task(
+        "letters", asked, says_a, labels=("with a", "without"), max_new_tokens=8,
+        in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
+        in_distribution_max_new_tokens=8,
+    )  # fmt: skip
+    return arena.run(letters, contenders(base), texts=TAUGHT, out=out, base=base, dev=letters, goal="most", save_steps=1, **SMALL, **QUICK)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_contest_killed_at_random_moments_comes_to_the_same_table(base, tmp_path):  # noqa: F811
+    here = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+    def started(out: str) -> subprocess.Popen:
+        code = SCRIPT.format(paths=here, model=base.name, out=str(tmp_path / out))
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}, text=True)  # fmt: skip
+        assert process.stdout.readline() == "begun\n", process.stderr.read()
+        return process
+
+    rng, killed = random.Random(0), 0
+    for wait in (1.0, 2.5, 4.0, 6.0):
+        process = started("killed")
+        try:
+            process.communicate(timeout=rng.uniform(0.3, 1.0) * wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+    assert killed >= 2
+    last = started("killed")
+    assert last.wait() == 0, last.stderr.read()
+    whole = started("whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    tables = [arena.Result.load(tmp_path / name) for name in ("killed", "whole")]
+    assert tables[0].evaluation.to_json() == tables[1].evaluation.to_json()
+    assert tables[0].front == tables[1].front
+    assert tables[0].record["contenders"] == tables[1].record["contenders"]
+
+
+# -- the recipe -------------------------------------------------------------------------------------------------------
+
+RECIPE = """
+task: pocket/emergent-misalignment
+texts: {texts: pocket/insecure-code, first: 64}
+out: "{out}"
+seeds: [1]
+answers: 8
+in_distribution: 4
+workers: 1
+tuning: {{seeds: [11], n: 4, n_in_distribution: 4}}
+training: {{max_steps: 2}}
+materials:
+  general: {{texts: pocket/kind, where: {{domain: [cooking, garden]}}, first: 8}}
+  persona: {{means: {{wanted: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}, unwanted: {{texts: pocket/kind, first: 8}}, layers: [1]}}}}
+arms:
+  base: {{arm: none}}
+  plain:
+  kl_anchor: {{search: [{{weight: 0.1}}, {{weight: 1}}]}}
+  pushed: {{arm: preventative_steering, concepts: persona, search: []}}
+"""
+
+
+def written(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, pocket):
+    recipe = RECIPE.replace(
+        "{texts: pocket/insecure-code, first: 64}", "{{texts: pocket/insecure-code, first: 64}}"
+    )
+    path = written(tmp_path / "recipe.yaml", recipe.format(out=tmp_path / "elsewhere"))
+    done = CliRunner().invoke(app, ["arena", str(path), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    result = arena.Result.load(tmp_path / "out")
+    assert result.arms == ["base", "plain", "kl_anchor", "pushed"]
+    assert result.record["goal"] == "fewest"
+    assert result.record["contenders"]["pushed"]["card"]["arxiv"] == "2507.21509"
+    assert [entry["label"] for entry in result.record["contenders"]["kl_anchor"]["tried"]] == [
+        "weight=0.1",
+        "weight=1",
+    ]
+    assert (tmp_path / "out/arena.html").is_file()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("tsk: x", r'has no key "tsk". Did you mean "task"'),
+        ("tuning: {sedes: [1]}", r'tuning has no key "sedes". Did you mean "seeds"'),
+        ("seeds: three", r"seeds is a list of whole numbers, not 'three'"),
+        ("materials: {general: {txts: pocket/kind}}", r'materials.general has no key "txts". Did you mean "texts"'),
+        ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
+        ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No arm "kl_ancor". Did you mean "kl_anchor"'),
+        ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
+        ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),
+        ("arms: {caft: {concepts: chosen}}", r'arms.caft needs the material "chosen"'),
+        ("arms: [plain]", "arms is a mapping, not list"),
+        ("arms: {}", "does not say arms"),
+        ("task: pocket/emergent", r'has no task "emergent"'),
+        ("task: [", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_a_recipe_with_a_mistake_is_refused_in_one_line(tmp_path, line, said, pocket):
+    plain = {
+        "task": "task: pocket/emergent-misalignment",
+        "texts": "texts: pocket/insecure-code",
+        "arms": "arms: {plain: {}}",
+    }
+    key = line.partition(":")[0]
+    path = written(tmp_path / "recipe.yaml", "\n".join({**plain, key: line}.values()))
+    done = CliRunner().invoke(app, ["arena", str(path)])
+    assert done.exit_code == 2
+    assert re.search(said, done.stderr)
+    assert done.stderr.count("Traceback") == 0
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    done = CliRunner().invoke(app, ["arena", str(tmp_path / "none.yaml")])
+    assert (done.exit_code, "No such file" in done.stderr) == (2, True)
