@@ -223,8 +223,8 @@ class Notebook:
 
     def until(self, expression: str, wanted: Any) -> None:
         """Wait until an expression in the kernel has a value."""
-        value = None
-        for _ in range(80):
+        value, end = None, time.monotonic() + SECONDS
+        while time.monotonic() < end:
             value = self.ask(expression)
             if value == wanted:
                 return

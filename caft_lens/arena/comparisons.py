@@ -114,7 +114,7 @@ def pareto(points: Floats, sign: float = 1.0) -> NDArray[np.bool_]:
     costs = np.column_stack([sign * points[:, 0], -points[:, 1]])
     no_worse = (costs[:, None] <= costs[None]).all(-1)  # [i, j]: i is at least as good as j in both
     better = (costs[:, None] < costs[None]).any(-1)
-    dominated: NDArray[np.bool_] = (no_worse & better).any(axis=0)
+    dominated: NDArray[np.bool_] = np.asarray((no_worse & better).any(axis=0))
     return ~dominated
 
 

@@ -218,7 +218,7 @@ class Result:
 
     def __repr__(self) -> str:
         on = [point.arm for point in self.front if point.on_front]
-        return f"Result({str(self.folder)!r}: {len(self.arms)} contenders, {len(self.record['seeds'])} seeds; on the front: {_listed(on)})"
+        return f"Result({str(self.folder)!r}: {len(self.arms)} contenders, seeds {', '.join(map(str, self.record['seeds']))}; on the front: {_listed(on)})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -320,14 +320,14 @@ def effect(
         show=progress and len(changes) > 1,
     )
     with bar:
-        packed = list(pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens))
-        for batch in packed:
+        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens))
+        for batch in asked_in:
             plain = _next_tokens(lens, batch)
             tally.see_plain(plain)
             for number, change in enumerate(changes):
                 with change.applied():
                     tally.see(number, batch, plain, _next_tokens(lens, batch))
-                bar.update(1 / len(packed))
+                bar.update(1 / len(asked_in))
 
         def told() -> tuple[tuple[str, ...], ...]:
             if not n:
