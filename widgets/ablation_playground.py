@@ -87,7 +87,7 @@ class AblationPlayground(Panel):
     calls = frozenset({"run", "rows"})
     awaited = frozenset({"answers"})
 
-    prompts = traitlets.List(help="what is asked").tag(sync=True)
+    prompts: traitlets.List[Any] = traitlets.List(help="what is asked").tag(sync=True)
     changes = traitlets.Dict(help='concept to "ablate" or to how far to steer').tag(sync=True)
     temperature = traitlets.Float(1.0, help="0 is greedy").tag(sync=True)
     top_p = traitlets.Float(1.0, help="sample from the most probable tokens with this mass").tag(sync=True)
@@ -95,7 +95,7 @@ class AblationPlayground(Panel):
     seed = traitlets.Int(0, help="same seed, same answers").tag(sync=True)
     live = traitlets.Bool(True, help="whether every change is answered at once").tag(sync=True)
     shown = traitlets.List(traitlets.Unicode(), help="columns").tag(sync=True)
-    answers = traitlets.List(help="what was answered").tag(sync=True)
+    answers: traitlets.List[Any] = traitlets.List(help="what was answered").tag(sync=True)
     lengths = traitlets.Dict(help="concept to one mean norm").tag(sync=True)
     stale = traitlets.Bool(False, help="whether what is asked is not what was answered").tag(sync=True)
     about = traitlets.Dict(help="models, columns, and what the chat template has").tag(sync=True)
@@ -110,7 +110,7 @@ class AblationPlayground(Panel):
         texts: Sequence[Text] | None = None,
         **keywords: Any,
     ) -> None:
-        models = {"base": base} if tuned is None else {"base": base, "tuned": tuned}
+        models: dict[str, Any] = {"base": base} if tuned is None else {"base": base, "tuned": tuned}
         lenses: dict[str, Lens] = {key: getattr(model, "lens", model) for key, model in models.items()}
         for lens in lenses.values():
             lens.need_tokenizer()
@@ -315,12 +315,11 @@ class AblationPlayground(Panel):
             self._show(sheet)
             for place, number in enumerate(spoken):
                 words = "Answering" + (f" prompt {place + 1} of {len(spoken)}" if len(spoken) > 1 else "")
-                self._sample(
-                    sheet,
-                    number,
-                    streams[number],
-                    lambda done, place=place, words=words: job.report((place + done) / len(spoken), words),
-                )
+
+                def told(done: float, place: int = place, words: str = words) -> None:
+                    job.report((place + done) / len(spoken), words)
+
+                self._sample(sheet, number, streams[number], told)
         finally:
             sheet.end()
             self._show(sheet)
