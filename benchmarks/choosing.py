@@ -45,9 +45,8 @@ def folders(task: str) -> tuple[Path, Path, Path]:
 
 def register(task: str, out: Path) -> None:
     """Choose automatically among the candidates, and keep what was chosen."""
-    _, _, kept = folders(task)
+    candidates, _, kept = folders(task)
     if task == MISALIGNMENT:
-        candidates, _, _ = folders(task)
         chosen = by_stance(cl.load("pocket"), cl.ConceptSet.load(candidates)).kept
     else:
         organism = spurious.ORGANISM

@@ -47,7 +47,7 @@ HOW_CHOSEN = (
     "on the spurious topic, of a pool of their own; for gender, of which there are none, dev pages that say that custom counts. No fine-tuned "
     "model and no page that leaves open what counts takes part.",
     f"Each latent is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. The world's labels stand for the reader. In "
-    "the corpus no topic goes with any other. Names count as about pronouns, which they decide.",
+    "the corpus no topic goes with any other. Names count as about pronouns, which they decide; for gender, whose pages have none, they do not count.",
     f"**How many** is open after that: with too few, others carry the concept on; with too many, the task suffers. Of eight sets one is taken. `read`: the first latents (at "
     f"most {MOST}) whose contexts peak, in at least {SHARE:.0%} of them, on text about the *spurious* topic, whichever its answer. The same with {', '.join(map(str, AND_MORE[:-1]))} or "
     f"{AND_MORE[-1]} more, found in turn: attribution again with those before ablated, {STEP} at a time. And the first {', '.join(map(str, IN_TURN[:-1]))} or {IN_TURN[-1]} found in turn from the start. What is found in "
@@ -65,7 +65,7 @@ HOW_CHOSEN = (
     "were never used to choose between sets, and seeds 3 to 5.",
     "**Rejected** before: directions that tell the two kinds of answers apart instead of the topic; reading all four layers (answers of both questions mix there); latents in order of how much "
     "fine-tuning changed them; the set `read` for every task, which on the first organism was better than plain fine-tuning with intervals apart on six of the six pairs that fool it, at 90 % or more on "
-    "five, but on the second on none of three; and as many of the 32 in turn as accuracy in distribution bears, four of six and five of six. For gender, whose pages have no names, they do not count.",
+    "five, but on the second on none of three; and as many of the 32 in turn as accuracy in distribution bears, four of six and five of six.",
 )
 ARMS = (
     "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
