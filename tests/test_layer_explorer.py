@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +130,27 @@ def test_a_hook_of_the_user_does_not_act_in_the_panel(lens, concepts):
         panel.text = "the cat sat"
         assert panel.wait(30)
         assert panel.maps["of"][0]["values"] == before
+
+
+def test_a_map_and_a_cell_that_are_read_at_once_do_not_disturb_each_other(lens, concepts, monkeypatch):
+    panel = explorer(lens, concepts)
+    failures: list[str] = []
+    panel.observe(lambda change: failures.append(change["new"]), "error")
+    layer = type(lens.model.model.layers[0])
+    forward = layer.forward
+
+    def slowly(self, *given, **named):
+        time.sleep(0.02)
+        return forward(self, *given, **named)
+
+    monkeypatch.setattr(layer, "forward", slowly)
+    for site in ("hook_mlp_out", "hook_resid_post", "hook_attn_out"):
+        panel.site = site
+        panel.cell = [1, 2] if panel.cell == [0, 1] else [0, 1]
+        assert panel.wait(60)
+        assert not failures
+        wanted = projections(lens, "the cat sat", f"blocks.1.{site}", concepts["L1.pc0"].direction)
+        np.testing.assert_allclose(panel.maps["of"][0]["values"][1], wanted, atol=1e-4)
 
 
 def test_two_models_show_what_tuning_changed(lens, concepts):

@@ -91,9 +91,10 @@ class LayerExplorer(Panel):
         lenses = pair(lens)
         for one in lenses:
             concepts.check(one)
-        # Lenses of its own: hooks that the user puts on the others meanwhile do not act here.
+        # Lenses of its own: hooks that the user puts on the others meanwhile do not act here. The map and the cell are
+        # read in two threads at a time, and forward passes with hooks through one model would meet each other's hooks.
         self._lenses: Any = tuple(one.fork() for one in lenses)
-        self._reader = lenses[0]
+        self._reader = lenses[0].fork()
         self._concepts, self.contexts = concepts, contexts
         self._number = {name: number for number, name in enumerate(concepts.names)}
         self._found: list[TokenMap] = []
@@ -283,7 +284,7 @@ class LayerExplorer(Panel):
             "label": concept.label,
             "hook": concept.hook,
             "next": self._or_problem(
-                lambda: read_off(self._lenses[0], document, layer, position, add_generation_prompt=True)
+                lambda: read_off(self._reader, document, layer, position, add_generation_prompt=True)
             ),
             "tokens": self._or_problem(lambda: self._along(name)),
             "contexts": None if both is None else described(both, n=4),
