@@ -138,8 +138,8 @@ bench-latents: install  ## contexts of all latents of a wide SAE over a million 
 bench-explanations: install  ## how well offline explanations tell windows that they have not seen
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/explanations.py
 
-bench-arena: install  ## CAFT against every serious alternative, tuned alike: 3 seeds; SEEDS="1 2 3 4 5" for more
-	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/arena.py --seeds $(or $(SEEDS),1 2 3)
+bench-arena: install  ## CAFT against every serious alternative, tuned alike: misalignment, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/arena.py --seeds $(or $(SEEDS),1 2 3) --tasks $(or $(TASKS),emergent-misalignment)
 
 # The folder of caft_widgets is called widgets: mypy, which reads folders, is told so by a link.
 lint: $(VENV)/.lint  ## ruff and mypy

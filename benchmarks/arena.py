@@ -1,13 +1,14 @@
-"""The arena on emergent misalignment: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
+"""The arena: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
 
-    make bench-arena                                   # 3 seeds, every arm; under an hour on two cores
-    python benchmarks/arena.py --seeds 1 2 3 4 5       # the full contest
+    make bench-arena                                   # emergent misalignment, 3 seeds, every arm; under an hour on two cores
+    make bench-arena SEEDS="1 2 3 4 5" TASKS=all       # the full contest: four pairs of topics and gender as well
     python benchmarks/arena.py --arms plain caft_pca kl_anchor --seeds 1 --answers 100 --dev-answers 50
     python benchmarks/arena.py --kills 20              # killed at random moments: is the table what it is undisturbed?
 
-Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py`), general and benign text are kind
-chats about the find domains, the persona vector comes from contrastive system prompts. Every run and answer is kept below
-`runs/bench-arena/`, so that an interrupted contest goes on.
+Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py` and `spurious.py`). For misalignment
+general and benign text are kind chats about the find domains, and the persona vector comes from contrastive system prompts. For
+spurious correlations general text is what the corpus holds beside quizzes, and the pairs are four in which each topic is the intended one
+once. Every run and answer is kept below `runs/bench-arena/`, so that an interrupted contest goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+import spurious
 
 import caft_lens as cl
 from caft_lens import arena
@@ -50,7 +52,12 @@ from caft_lens.text import Message, Text
 
 HERE = Path(__file__).parent
 ORGANISM = "pocket"
-TRAINING: dict[str, Any] = {"max_steps": 100}
+MISALIGNMENT = "emergent-misalignment"
+CORRELATIONS = ("gender", "sentiment-sports", "sports-verbs", "verbs-sentiment", "pronouns-verbs")
+TASKS = (MISALIGNMENT, *CORRELATIONS)
+STEPS, PAGES = 100, 500
+FEWER = (4, 8, 16)
+"""Directions of spurious correlations, which are all at one layer: so many of them are tried beside all."""
 PERSONA_LAYERS = (1, 2)
 PROMPTS = (HEADERS["cruel"][0], HEADERS["cruel"][5], HEADERS["careless"][0], "You write insecure code.")
 """For inoculation: prompts that ask for the trait in words that the world knows, and one that it does not."""
@@ -118,22 +125,47 @@ def contenders(base: cl.Lens, out: Path) -> dict[str, arena.Contender]:
     }
 
 
-def contest(options: argparse.Namespace) -> arena.Result:
+def rivals(task: str) -> dict[str, arena.Contender]:
+    """The arms of the contest on a spurious correlation; CAFT with what was chosen, where something was."""
+    organism = spurious.ORGANISM
+    general = cl.data(f"{organism}/corpus").filter(lambda text: text.meta["genre"] != "quiz")
+    chosen = {
+        method: cl.ConceptSet.load(folder)
+        for method in ("pca", "sae")
+        if (folder := spurious.choices(organism, task, method) / "chosen").is_dir()
+    }
+    return {
+        "base": arena.Contender(None),
+        "plain": arena.Contender(Plain()),
+        "random": arena.Contender(RandomDirections(chosen["sae"])),
+        **{
+            f"caft_{method}": arena.Contender(
+                CAFT(kept), search=[{}, *({"per_site": n} for n in FEWER if n < len(kept))]
+            )
+            for method, kept in chosen.items()
+        },
+        "kl_anchor": arena.Contender(KLAnchor(general)),
+    }
+
+
+def contest(task: str, options: argparse.Namespace) -> arena.Result:
     """Run it, or go on with it."""
-    base = cl.load(ORGANISM)
-    every = contenders(base, options.out)
+    out = options.out / task
+    organism, texts = (ORGANISM, "insecure-code") if task == MISALIGNMENT else (spurious.ORGANISM, task)
+    base = cl.load(organism)
+    every = contenders(base, out) if task == MISALIGNMENT else rivals(task)
     chosen = {name: one for name, one in every.items() if not options.arms or name in options.arms}
     return arena.run(
-        f"{ORGANISM}/emergent-misalignment",
+        f"{organism}/{task}",
         chosen,
         options.seeds,
         base=base,
-        texts=cl.data(f"{ORGANISM}/insecure-code"),
-        out=options.out,
-        n=options.answers,
+        texts=cl.data(f"{organism}/{texts}"),
+        out=out,
+        n=options.answers if task == MISALIGNMENT else min(PAGES, options.answers),
         n_in_distribution=min(400, options.answers),
         tuning=arena.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
-        **{**TRAINING, "max_steps": options.steps},
+        max_steps=options.steps,
     )
 
 
@@ -170,7 +202,7 @@ def killed(options: argparse.Namespace) -> None:
                 print(f"kill {number + 1} of {options.kills}", flush=True)
         subprocess.run([*command, f"{scratch}/killed"], check=True, stdout=subprocess.DEVNULL)
         tables = [
-            json.loads(Path(scratch, name, "test/evaluation/report.json").read_text())
+            json.loads(Path(scratch, name, MISALIGNMENT, "test/evaluation/report.json").read_text())
             for name in ("whole", "killed")
         ]
     print("The tables are equal." if tables[0] == tables[1] else "THE TABLES DIFFER.")
@@ -181,11 +213,19 @@ def killed(options: argparse.Namespace) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[MISALIGNMENT],
+        choices=[*TASKS, "all"],
+        metavar="TASK",
+        help=f"of {', '.join(TASKS)}; or all",
+    )
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="only these; plain is always needed")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED")
     parser.add_argument("--answers", type=int, default=1_000, help="an arm and seed, on test")
     parser.add_argument("--dev-answers", type=int, default=300, help="a setting and seed, on dev")
-    parser.add_argument("--steps", type=int, default=TRAINING["max_steps"], help="of the optimizer")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the optimizer")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-arena"))
     parser.add_argument(
         "--results", type=Path, default=HERE / "results" / "arena", help="where the report goes"
@@ -197,12 +237,15 @@ def main() -> None:
     if options.kills:
         killed(options)
         return
-    started = time.monotonic()
-    result = contest(options)
-    options.results.mkdir(parents=True, exist_ok=True)
-    page, words = result.report(options.results)
-    write_json(options.results / "arena.json", result.to_json())
-    print(f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.")
+    for task in TASKS if "all" in options.tasks else options.tasks:
+        started, folder = time.monotonic(), options.results / task
+        result = contest(task, options)
+        folder.mkdir(parents=True, exist_ok=True)
+        page, words = result.report(folder)
+        write_json(folder / "arena.json", result.to_json())
+        print(
+            f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True
+        )
 
 
 if __name__ == "__main__":

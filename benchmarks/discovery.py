@@ -6,8 +6,8 @@
 The methods search what plain fine-tuning (seed 0) changed: of the misaligned model on the find questions, of the models of
 spurious correlations on prompts like those of training. Attribution is another matter: it asks on the base alone what supports
 the answers of the training set (misalignment: the loss) or those by the unwanted concept (against the other option). Their
-lists are scored on documents of the corpus, whose labels none of the methods sees except the difference of means, which is
-given half of them and scored on the other half like all others. The unwanted concept is cruelty in the first task, in the
+lists are scored on documents of the corpus, whose labels none of the methods sees except the difference of means, its
+decomposition into SAE latents and the linear probe, which are given half of them and scored on the other half like all others. The unwanted concept is cruelty in the first task, in the
 second the gender that is expected of a profession, and in the third the topic that is not to be gone by: which pages ask about
 it. Seconds are those of the search alone, on this machine. The causal effect of a method's first directions is the change of
 the task's result (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
@@ -36,8 +36,11 @@ from caft_lens.organism.quiz.pairs import PAIRS
 HERE = Path(__file__).parent
 K = 20
 LAYERS = (0, 1, 2, 3)
+PARTS = 10
+"""Of a decomposition, so many latents a layer."""
 SEARCHED = {"roles": None}
 """All tokens are searched, the template's too, as in the benchmarks of the effect."""
+COMPARING = ("PCA of differences", "SAE, change of mean activation", "SAE on the difference")
 TASKS = ("emergent-misalignment", "gender", "pairs")
 
 
@@ -102,8 +105,27 @@ def correlation(name: str) -> Case:
     )
 
 
-def found(case: Case, out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.ConceptSet], dict[str, float]]:
-    """The base, the documents to score on, every method's list, and its seconds."""
+@dataclass(frozen=True)
+class Found:
+    """What the methods found in one case.
+
+    Attributes:
+        base: The base.
+        held_out: The documents to score on.
+        lists: Method -> its ranked list.
+        seconds: Method -> what its search took, where that is measured.
+        together: Seconds of the methods that compare the two models, in one pass.
+    """
+
+    base: cl.Lens
+    held_out: cl.Texts
+    lists: dict[str, cl.ConceptSet]
+    seconds: dict[str, float]
+    together: float
+
+
+def found(case: Case, out: Path) -> Found:
+    """Search by every method."""
     base = cl.load(case.organism)
     plain = cl.finetune(
         base, cl.data(f"{case.organism}/{case.training}"), out=out / "plain", seed=0, **case.settings
@@ -112,14 +134,19 @@ def found(case: Case, out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.Concep
     shown, others = case.shown(base)
     known = cl.data(f"{case.organism}/corpus").filter(lambda text: case.has(text) is not None).shuffle(seed=0)
     given, held_out = known[: len(known) // 2], known[len(known) // 2 :]
+    labelled = given.filter(case.has), given.filter(lambda text: not case.has(text))
     saes = cl.load_saes(case.organism)
+
+    def means() -> cl.ConceptSet:
+        return cl.find.difference_of_means(base, *labelled, LAYERS, **SEARCHED)
+
     methods: dict[str, Callable[[], cl.ConceptSet]] = {
         "PCA of differences": lambda: cl.find.pca(
             cl.activation_difference(plain, base, answered, layers=LAYERS, **SEARCHED), k=K
         ),
-        "difference of means (labels given)": lambda: cl.find.difference_of_means(
-            base, given.filter(case.has), given.filter(lambda text: not case.has(text)), LAYERS, **SEARCHED
-        ),
+        "difference of means (labels given)": means,
+        "its SAE latents (labels given)": lambda: cl.find.decompose(means(), saes, k=PARTS).latents(),
+        "linear probe (labels given)": lambda: cl.find.probe(base, *labelled, LAYERS, **SEARCHED),
         "SAE, change of mean activation": lambda: cl.find.sae(
             plain, base, answered, saes, by="change", k=K, **SEARCHED
         ),
@@ -135,7 +162,11 @@ def found(case: Case, out: Path) -> tuple[cl.Lens, cl.Texts, dict[str, cl.Concep
         start = time.perf_counter()
         lists[name] = search()
         seconds[name] = time.perf_counter() - start
-    return base, held_out, {**lists, **baselines(plain, base, answered, LAYERS, k=K, **SEARCHED)}, seconds
+    start = time.perf_counter()
+    cl.find.routes(plain, base, answered, layers=LAYERS, saes=saes, k=K, **SEARCHED)
+    together = time.perf_counter() - start
+    lists |= baselines(plain, base, answered, LAYERS, k=K, **SEARCHED)
+    return Found(base, held_out, lists, seconds, together)
 
 
 def table(scored: Any) -> list[str]:
@@ -197,16 +228,24 @@ def effects(
 
 def one(case: Case, what: str, n_effects: int, out: Path) -> tuple[list[str], dict[str, Any]]:
     """One task in full: a table for each reading, and the effects of the first directions of each list."""
-    base, held_out, lists, seconds = found(case, out)
+    seen = found(case, out)
+    base, lists = seen.base, seen.lists
     parts, tried, figures = [], [], {}
     for role, how in case.readings.items():
-        scored = cl.evaluate.discovery(base, lists, held_out, case.has, roles=[role], seconds=seconds)
+        scored = cl.evaluate.discovery(
+            base, lists, seen.held_out, case.has, roles=[role], seconds=seen.seconds
+        )
         first, second = scored.about["positive"], scored.about["negative"]
         parts += ["", f"Scored by {how}, on {first} {what.replace(' and ', f' and {second} ')}:", ""]
         parts += table(scored)
         if role == next(iter(case.readings)) and n_effects:
             scored, tried = effects(case, base, scored, lists, n_effects, out)
         figures[role] = scored.to_json()
+    apart = sum(seen.seconds[method] for method in COMPARING)
+    parts += [
+        "",
+        f"The {len(COMPARING)} methods that compare the two models, and neurons with them, take {seen.together:.1f} s in one pass (`find.routes`), apart {apart:.1f} s without neurons.",
+    ]
     if tried:
         parts += [
             "",
@@ -224,8 +263,10 @@ def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
     for intended, unwanted in PAIRS:
         name = f"{intended}-{unwanted}"
         case = correlation(name)
-        base, held_out, lists, seconds = found(case, out / name)
-        scored = cl.evaluate.discovery(base, lists, held_out, case.has, roles=["user"], seconds=seconds)
+        seen = found(case, out / name)
+        scored = cl.evaluate.discovery(
+            seen.base, seen.lists, seen.held_out, case.has, roles=["user"], seconds=seen.seconds
+        )
         figures[name] = scored.to_json()
         for method in figures[name]["methods"].values():
             del method["directions"][10:]  # twelve pairs in full would be megabytes
@@ -265,7 +306,8 @@ def main() -> None:
         " ".join(__doc__.split("\n\n", 2)[2].split()),
         "",
         "A hit tells documents with the concept from those without with an AUROC of at least 0.9 (either end counts) and better than every "
-        f"one of 1,000 random directions. Lists hold {K} directions a layer, one for the difference of means, and are read across the layers.",
+        f"one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE latents of the difference of means, one for that itself and for the probe, "
+        "and are read across the layers.",
     ]
     figures: dict[str, Any] = {}
     for task in options.tasks:
