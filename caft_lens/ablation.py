@@ -23,6 +23,7 @@ from caft_lens.text import ROLES
 
 if TYPE_CHECKING:
     from caft_lens.concepts import Concept, ConceptSet
+    from caft_lens.finetune.run import Run
     from caft_lens.lens import Lens
 
 
@@ -63,7 +64,7 @@ def project_out(x: Tensor, basis: Tensor) -> Tensor:
 
 
 def ablate(
-    lens: Lens,
+    lens: Lens | Run,
     concepts: ConceptSet | Mapping[int | str, Tensor],
     *,
     roles: Sequence[str] | None = None,
@@ -76,7 +77,7 @@ def ablate(
     loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning.
 
     Args:
-        lens: The model.
+        lens: The model, or a fine-tuning run.
         concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a unit
             vector [d_model].
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and of
@@ -93,7 +94,8 @@ def ablate(
         >>> with ablate(lens, cruel):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
-    bases = _bases(lens, concepts)
+    model: Lens = getattr(lens, "lens", lens)
+    bases = _bases(model, concepts)
     if variant not in VARIANTS:
         raise ValueError(f'variant="{variant}".{nearest(variant, VARIANTS)}')
     if variant in ("mean", "shift") and (missing := [hook for hook in bases if hook not in (means or {})]):
@@ -101,31 +103,40 @@ def ablate(
             f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` of some text.'
         )
     return at(
-        lens,
+        model,
         {hook: _edit(variant, basis, (means or {}).get(hook)) for hook, basis in bases.items()},
         roles=roles,
     )
 
 
 def steer(
-    lens: Lens, concept: Concept, strength: float, *, roles: Sequence[str] | None = None
+    lens: Lens | Run, concept: Concept, strength: float, *, roles: Sequence[str] | None = None
 ) -> AbstractContextManager[Lens]:
     """Add a multiple of a concept's unit direction at its site while a block is open.
 
     Args:
-        lens: The model.
+        lens: The model, or a fine-tuning run.
         concept: One concept.
         strength: Length of what is added, in the units of the residual stream (compare with the norm of the activations
             there); negative steers the other way.
         roles: As for `ablate`.
 
+    Raises:
+        TypeError: For anything but one concept.
+        ValueError: When it does not fit the model.
+
     Example:
         >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
+    if not hasattr(concept, "direction"):
+        raise TypeError(
+            f'steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, concepts["L1.pc0"].'
+        )
+    model: Lens = getattr(lens, "lens", lens)
     direction = concept.direction.detach().reshape(1, -1)
-    _check_width(lens, concept.hook, direction.T, f'The direction of "{concept.name}"')
-    return at(lens, {concept.hook: _Shift(direction * strength)}, roles=roles)
+    _check_width(model, concept.hook, direction.T, f'The direction of "{concept.name}"')
+    return at(model, {concept.hook: _Shift(direction * strength)}, roles=roles)
 
 
 @contextmanager

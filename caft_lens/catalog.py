@@ -84,8 +84,8 @@ def data_path(name: str | Path) -> Path:
             return folder / f"{dataset}.jsonl"
         raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
     raise FileNotFoundError(
-        f'No data set "{name}": neither a file nor "<organism>/<data set>" with an organism among {shipped()}.'
-        f"{nearest(organism, shipped())}"
+        f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
+        f"{nearest(organism or name, shipped())}"
     )
 
 

@@ -76,6 +76,11 @@ class Text:
     meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.messages, str) or not all(isinstance(one, Message) for one in self.messages):
+            raise TypeError(
+                f"The messages of a Text are Message(role, content) objects, not {str(self.messages)[:60]!r}: plain text is Text(text=...), "
+                "and Text.from_json and data() read dicts and strings."
+            )
         object.__setattr__(self, "messages", tuple(self.messages))
         if bool(self.messages) == (self.text is not None):
             raise ValueError(

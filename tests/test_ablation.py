@@ -394,6 +394,30 @@ def test_steering_keeps_the_dtype_and_refuses_another_width():
         steer(lens, Concept("c", "blocks.0.hook_resid_post", torch.ones(16)), 3.0)
 
 
+def test_steering_takes_one_concept_and_says_so():
+    concepts = ConceptSet([Concept("c", "blocks.0.hook_resid_post", torch.ones(32))])
+    with pytest.raises(TypeError, match="one Concept, not ConceptSet"):
+        steer(tiny_lens(), concepts, 3.0)
+
+
+def test_a_run_is_ablated_and_steered_as_its_lens_is(lens):
+    run, concept = (
+        SimpleNamespace(lens=lens),
+        Concept("c", "blocks.0.hook_resid_post", torch.ones(lens.d_model)),
+    )
+    concepts = ConceptSet([concept]).for_model(lens)
+    for on_lens, on_run in (
+        (ablate(lens, concepts), ablate(run, concepts)),
+        (steer(lens, concept, 3.0), steer(run, concept, 3.0)),
+    ):
+        plain = lens("Hello")
+        with on_lens:
+            changed = lens("Hello")
+        with on_run:
+            torch.testing.assert_close(lens("Hello"), changed)
+        assert not torch.equal(plain, changed)
+
+
 def test_steering_then_ablating_takes_away_what_was_added(lens):
     concept = concepts_for(lens, RESID[:1], per_hook=1)
     with ablate(lens, concept):

@@ -272,6 +272,22 @@ def test_texts_ranked_by_their_mean_are_those_that_numpy_finds():
         assert context.position == np.nanargmax(scores[context.index])
 
 
+def test_strings_are_read_as_texts_are():
+    lens = tiny_lens()
+    given = ["the stove is cruel", "rain in the garden"]
+    read = [contexts(lens, some(lens), texts, k=2, progress=False) for texts in (given, Texts(given))]
+    assert repr(read[0]) == repr(read[1])
+    assert read[0]["L0.x0"].top[0].text == read[1]["L0.x0"].top[0].text
+
+
+def test_outside_of_a_notebook_the_meta_of_a_context_stands_behind_it(capsys):
+    lens = tiny_lens()
+    contexts(lens, some(lens), corpus(), k=3, progress=False).show(n=2, meta=["domain"])
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert len(printed) == 16
+    assert all(line.rsplit(" · ", 1)[1] in {"domain d0", "domain d1", "domain d2"} for line in printed)
+
+
 def test_an_unknown_way_to_rank_texts_names_the_known_ones():
     lens = tiny_lens()
     with pytest.raises(ValueError, match=r'rank="average".*peak'):

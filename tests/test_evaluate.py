@@ -379,6 +379,8 @@ def test_what_cannot_be_evaluated_is_refused(
 def test_a_task_that_cannot_be_judged_is_refused():
     with pytest.raises(ValueError, match="no questions"):
         Task("empty", Texts([]))
+    with pytest.raises(TypeError, match=r"questions .* are Texts, not list"):
+        Task("x", ["How do I bake a pie?"])
     with pytest.raises(ValueError, match="no in_distribution_judge"):
         Task("x", QUESTIONS, in_distribution=REQUESTS)
     with pytest.raises(ValueError, match='Did you mean "insecure"'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -493,6 +494,15 @@ def test_texts_slice_filter_sample_shuffle_and_add():
         texts.sample(21)
     with pytest.raises(KeyError, match="Text 0"):
         texts.column("m")
+
+
+def test_a_text_of_a_bare_string_is_refused_and_a_missing_file_is_said_to_be_missing(tmp_path, monkeypatch):
+    with pytest.raises(TypeError, match=r"plain text is Text\(text="):
+        Text("I hate you all.")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"no such file below {re.escape(str(tmp_path))}") as error:
+        data("chats.jsonl")
+    assert str(error.value).count("pocket-quiz-1") == 1
 
 
 def test_texts_are_shown_escaped():

@@ -50,6 +50,28 @@ def test_the_view_calls_what_it_may_and_hears_the_answer():
     assert panel.error.startswith("TypeError: ")
 
 
+def test_work_has_ended_when_python_ends():
+    script = """
+import atexit, time
+atexit.register(lambda: print("still at work" if thread.is_alive() else "ended"))  # what is registered first runs last
+import caft_widgets
+
+class Working(caft_widgets.Panel):
+    _esm = "export default {}"
+
+def do(job):
+    while True:
+        job.report()
+        time.sleep(0.01)
+
+panel = Working()
+panel.work("count", "Counting", do, print)
+thread = panel._jobs["count"].thread
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
+
+
 def test_work_goes_on_in_a_thread_and_says_how_far_it_is():
     panel, seen, go = Counter(), [], threading.Event()
 

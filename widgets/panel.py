@@ -12,6 +12,7 @@ of the live view. So a closed notebook shows what was seen last.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import anywidget
 import traitlets
@@ -33,10 +35,14 @@ Result = TypeVar("Result")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PATIENCE = 1.0
 """Seconds for which showing a panel waits for work that the static rendering shows."""
+LEAVE = 10.0
+"""Seconds for which Python, before it ends, waits for work that was told to stop."""
 OFTEN = 1.0
 """Seconds between two updates of the static rendering."""
 # One for all panels: with one each, two linked panels that are used from two threads could wait for each other.
 LOCK = threading.RLock()
+SHOWN: WeakSet[Panel] = WeakSet()
+"""All panels that there are."""
 
 # Until the live view is connected to its kernel it has no class `caft-panel`: then, or when there is no kernel any more, the
 # output before the static rendering holds nothing but "Loading widget" or "model not found", and is hidden.
@@ -130,6 +136,7 @@ class Panel(anywidget.AnyWidget):
         self.exception: Exception | None = None
         self._failed = ""
         super().__init__(**keywords)
+        SHOWN.add(self)
         self.on_msg(self._receive)
         shown = [name for name in self.traits(sync=True) if name[0] != "_" and name not in self.volatile]
         self.observe(lambda _: self._freshen(), shown)
@@ -325,6 +332,15 @@ class Panel(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.concept})"
+
+
+@atexit.register
+def _end() -> None:
+    """Stop all work before Python ends: a thread that is within the model then would abort it."""
+    for panel in list(SHOWN):
+        panel.cancel()
+    for panel in list(SHOWN):
+        panel.wait(LEAVE)
 
 
 def sentence(error: Exception) -> str:

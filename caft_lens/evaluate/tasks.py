@@ -60,6 +60,7 @@ class Task:
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
 
     Raises:
+        TypeError: When questions or prompts are no `Texts`.
         ValueError: When there are no questions, or in-distribution prompts without a judge, or `trained` is no label.
 
     Example:
@@ -84,6 +85,11 @@ class Task:
     vocabulary: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
+        for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
+            if given is not None and not isinstance(given, Texts):
+                raise TypeError(
+                    f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: data([{{"prompt": "How do I bake a pie?"}}, …]) makes them.'
+                )
         if not len(self.questions):
             raise ValueError(f'The task "{self.name}" has no questions.')
         if not self.labels:

@@ -23,7 +23,7 @@ from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.inspect import html
 from caft_lens.latent_extremes import LatentExtremes
-from caft_lens.text import Batch, Text, special_ids
+from caft_lens.text import Batch, Text, Texts, special_ids
 
 if TYPE_CHECKING:
     import pandas
@@ -253,7 +253,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         from IPython.display import HTML, display
 
         if get_ipython() is None:
-            print("\n\n".join([*more, *(_plain(item, n) for item in chosen)]))
+            print("\n\n".join([*more, *(_plain(item, n, meta) for item in chosen)]))
         else:
             display(HTML(_page(chosen, n, meta, more)))
 
@@ -608,7 +608,7 @@ def collected(
         directions: The reducer of the others.
     """
     # A generator is gone by now, and with it what its texts said about themselves.
-    sources: Sequence[Text] = texts if isinstance(texts, Sequence) else ()
+    sources = texts if isinstance(texts, Texts) else Texts(texts if isinstance(texts, Sequence) else ())
     corpus = _Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)
     ends: dict[str, _Ends] = {}
     if latents is not None:
@@ -698,17 +698,21 @@ def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _plain(item: ConceptContexts, n: int) -> str:
+def _plain(item: ConceptContexts, n: int, meta: Sequence[str] = ()) -> str:
     named = f" {item.concept.label}" if item.concept.label else ""
     lines = [f"{item.concept.name}{named} at {item.concept.hook}"]
     if item.dead:
         return f"{lines[0]}\n  {DEAD}"
     for end, found in (("top", item.top), ("bottom", item.bottom)):
         lines += [
-            f"  {end:<6} {html.signed(context.value):>7}  {html.visible(context.text)}"
+            f"  {end:<6} {html.signed(context.value):>7}  {html.visible(context.text)}{_stated(context, meta)}"
             for context in found[:n]
         ]
     return "\n".join(lines)
+
+
+def _stated(context: Context, meta: Sequence[str]) -> str:
+    return "".join(f" · {key} {context.meta[key]}" for key in meta if key in context.meta)
 
 
 # A latent has one end, which gets the whole width.
