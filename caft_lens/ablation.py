@@ -94,7 +94,7 @@ def ablate(
         >>> with ablate(lens, cruel):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
-    model: Lens = getattr(lens, "lens", lens)
+    model = _model(lens)
     bases = _bases(model, concepts)
     if variant not in VARIANTS:
         raise ValueError(f'variant="{variant}".{nearest(variant, VARIANTS)}')
@@ -133,7 +133,7 @@ def steer(
         raise TypeError(
             f'steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, concepts["L1.pc0"].'
         )
-    model: Lens = getattr(lens, "lens", lens)
+    model = _model(lens)
     direction = concept.direction.detach().reshape(1, -1)
     _check_width(model, concept.hook, direction.T, f'The direction of "{concept.name}"')
     return at(model, {concept.hook: _Shift(direction * strength)}, roles=roles)
@@ -234,6 +234,10 @@ def ablated(
     if roles is not None:
         check_role_names(roles, ROLES)
     return Ablated(lens, concepts, None if roles is None else tuple(roles))
+
+
+def _model(subject: Any) -> Lens:
+    return getattr(subject, "lens", subject)
 
 
 class _Placed:

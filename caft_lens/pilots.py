@@ -21,17 +21,21 @@ from typing import TYPE_CHECKING, Any
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.finetune import finetune
+from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.lazy import callable_module
 from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Texts, data
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
     from caft_lens.lens import Lens
 
 NOTHING = "nothing"
 """The name of the pilots without ablation."""
+TAUGHT = ("unwanted", "wanted")
+"""The two kinds of texts, each tuned on alone."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,7 @@ class Pilots(Sequence[Pilot]):
         Raises:
             ValueError: When no set has a larger margin than ablating nothing.
         """
-        bare, *tried = self._items
-        best = max(tried, key=lambda one: one.margin)
+        bare, best = self._items[0], self._largest
         if best.margin <= bare.margin:
             raise ValueError(
                 f"No set makes the unwanted texts harder to learn beside the wanted ones: the best, {best.name}, has a margin of "
@@ -96,6 +99,10 @@ class Pilots(Sequence[Pilot]):
                 "layers, or with more directions."
             )
         return best
+
+    @property
+    def _largest(self) -> Pilot:
+        return max(self._items[1:], key=lambda one: one.margin)
 
     @property
     def kept(self) -> ConceptSet:
@@ -128,11 +135,32 @@ class Pilots(Sequence[Pilot]):
             }
         )
 
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw what either kind of text costs to learn under each set; the bar between is the margin.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        """
+        names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
+        unwanted, wanted = ({names[one.name]: getattr(one, kind) for one in self} for kind in TAUGHT)
+        margins = {name: (wanted[name], unwanted[name]) for name in unwanted}
+        return dot_rows(
+            [Dots("unwanted texts", unwanted, margins), Dots("wanted texts", wanted)],
+            x_label="cost to learn, nats a token",
+            title=title,
+            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
+            order=list(unwanted),
+            bold=[names[self._largest.name]],
+        )
+
     def __repr__(self) -> str:
         return f"Pilots({', '.join(f'{one.name}: {one.margin:.3f}' for one in self)})"
 
     def _repr_html_(self) -> str:
-        largest = max(self._items[1:], key=lambda one: one.margin)
+        largest = self._largest
         rows = "".join(
             f'<tr><td style="text-align:left">{html.escape(one.name)}</td><td>{len(one.concepts or ())}</td>'
             + "".join(
@@ -188,8 +216,8 @@ def pilots(
     if odd := [name for name in sets if not name or Path(name).name != name]:
         raise ValueError(f"No names for folders, as those of sets have to be: {', '.join(map(repr, odd))}.")
     taught = {
-        "unwanted": unwanted if isinstance(unwanted, Texts) else data(unwanted),
-        "wanted": wanted if isinstance(wanted, Texts) else data(wanted),
+        kind: texts if isinstance(texts, Texts) else data(texts)
+        for kind, texts in zip(TAUGHT, (unwanted, wanted), strict=True)
     }
     tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
     items = []

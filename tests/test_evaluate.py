@@ -16,6 +16,7 @@ import torch
 import caft_lens as cl
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
+from caft_lens.evaluate.plots import plot_reports
 from caft_lens.evaluate.tasks import (
     ExactAnswerJudge,
     ExactChoiceJudge,
@@ -496,6 +497,28 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for axes in (left, right) for text in axes.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_several_reports_are_drawn_row_by_row_in_the_order_given_each_arm_with_its_interval():
+    reports = {
+        row: cl.evaluate(
+            {"base": FakeLens(0.1), "plain": FakeLens(rate)}, a_task(), n=100, n_in_distribution=50
+        )
+        for row, rate in {"asked plainly": 0.3, "after a program": 0.6}.items()
+    }
+    (axes,) = plot_reports(reports, "misaligned").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(reports)
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    for arm in ("base", "plain"):
+        assert drawn[arm] == [100 * one.interval(arm, "misaligned").mean for one in reports.values()]
+    ends = [list(line.get_xdata()) for line in axes.lines]
+    for one in reports.values():
+        interval = one.interval("plain", "misaligned")
+        assert [100 * interval.low, 100 * interval.high] in ends
+    figure = plot_reports(reports, "in_distribution", arms=["plain"])
+    assert "50 answers a dot" in figure.get_supxlabel()
+    with pytest.raises(ValueError, match="no report"):
+        plot_reports({}, "misaligned")
 
 
 def test_a_notebook_can_show_the_figure_without_pyplot():

@@ -223,6 +223,21 @@ def test_the_tuned_lens_answers_as_its_weights_do_and_shares_nothing_that_trains
     assert run.lens.fingerprint != lens.fingerprint
 
 
+def test_tuning_goes_on_from_a_tuned_model_once_its_adapter_is_merged(tmp_path):
+    lens, texts = tiny_lens(), chats(6)
+    settings = {**QUICK, "batch_size": 6, "max_steps": 2}
+    first = finetune(lens, texts, out=tmp_path / "first", **settings)
+    with pytest.raises(ValueError, match=r"lens\.merged\(\)"):
+        finetune(first.lens, texts, out=tmp_path / "refused", **settings)
+    merged = first.lens.merged(name="first")
+    second = finetune(merged, texts, out=tmp_path / "second", **settings)
+    with torch.no_grad():
+        reached = first.lens.model(**whole_batch(lens, texts)).loss.item()
+    assert second.history[0]["loss"] == pytest.approx(reached, abs=1e-6)
+    assert second.history[0]["loss"] < first.history[0]["loss"]
+    assert {lens.fingerprint, merged.fingerprint} <= set(second.lens.lineage)
+
+
 def test_a_run_folder_records_everything_and_holds_no_pickle(tmp_path):
     lens = tiny_lens()
     run = finetune(lens, chats(), out=tmp_path / "run", ablate=two_concepts(lens), save_steps=2, **QUICK)

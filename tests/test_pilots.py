@@ -145,6 +145,31 @@ def test_the_view_of_pilots_escapes_names_and_marks_the_best(base):
     assert len(re.findall("<b>", shown)) == 3
 
 
+def test_the_figure_of_pilots_has_both_costs_in_the_order_given_and_the_best_set_in_bold(base):
+    tried = Pilots(
+        [
+            Pilot("nothing", None, 0.1, 0.2),
+            Pilot("small", directions(base, 0), 0.5, 0.25),
+            Pilot("large $", directions(base, 0, 1), 2.0, 0.3),
+            Pilot("too large", directions(base, 0, 1, 2), 3.0, 2.5),
+        ]
+    )
+    (axes,) = tried.plot().axes
+    labels = axes.get_yticklabels()
+    assert [label.get_text() for label in labels] == [
+        "nothing (0)", "small (1)", r"large \$ (2)", "too large (3)",
+    ]  # fmt: skip
+    assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold", "normal"]
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert list(drawn["unwanted texts"].get_xdata()) == [one.unwanted for one in tried]
+    assert list(drawn["wanted texts"].get_xdata()) == [one.wanted for one in tried]
+    rows = [round(y) for y in drawn["unwanted texts"].get_ydata()]
+    assert rows == [0, 1, 2, 3]
+    assert axes.yaxis_inverted()
+    bars = [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "-"]
+    assert bars == [[one.wanted, one.unwanted] for one in tried]
+
+
 @pytest.mark.parametrize(
     ("sets", "seeds", "said"),
     [

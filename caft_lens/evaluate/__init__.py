@@ -8,6 +8,7 @@
     plots.py           the figure of it
     discovery.py       was the concept found? ranked directions against labels of held-out documents
     reconstruction.py  how much of a model a sparse autoencoder keeps
+    recovery.py        is an ablated concept gone from a tuned model, or encoded elsewhere?
 
 The package is called like its main function: `cl.evaluate(dict(base=base, plain=plain), task="pocket/emergent-misalignment")`.
 """
@@ -21,10 +22,12 @@ from caft_lens import lazy
 if TYPE_CHECKING:
     from caft_lens.evaluate import discovery as discovery
     from caft_lens.evaluate import reconstruction as reconstruction
+    from caft_lens.evaluate import recovery as recovery
     from caft_lens.evaluate.answers import Answer as Answer
     from caft_lens.evaluate.arms import evaluate as evaluate
     from caft_lens.evaluate.discovery import Discovery as Discovery
     from caft_lens.evaluate.reconstruction import Reconstruction as Reconstruction
+    from caft_lens.evaluate.recovery import Recovery as Recovery
     from caft_lens.evaluate.report import Report as Report
     from caft_lens.evaluate.statistics import Interval as Interval
     from caft_lens.evaluate.statistics import bootstrap_interval as bootstrap_interval
@@ -39,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "Answer": "caft_lens.evaluate.answers",
         "Discovery": "caft_lens.evaluate.discovery",
         "Reconstruction": "caft_lens.evaluate.reconstruction",
+        "Recovery": "caft_lens.evaluate.recovery",
         "evaluate": "caft_lens.evaluate.arms",
         "Report": "caft_lens.evaluate.report",
         "Interval": "caft_lens.evaluate.statistics",
@@ -48,6 +52,6 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "task": "caft_lens.evaluate.tasks",
         "Verdict": "caft_lens.organism.judge",
     },
-    ("discovery", "reconstruction"),
+    ("discovery", "reconstruction", "recovery"),
 )
 lazy.callable_module(__name__, "evaluate", "caft_lens.evaluate.arms")

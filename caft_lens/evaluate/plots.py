@@ -1,4 +1,4 @@
-"""The figures of a report, one row an arm, and of a discovery, one row a ranked list.
+"""The figures of a report, one row an arm, of several, one row each, and of a discovery, one row a ranked list.
 
 Of a report: out of distribution on the left, in distribution on the right; dots are means, bars 95 % intervals, the small open
 markers below them the single seeds. Of a discovery: how well each direction of a list separates, by its place in the list. The
@@ -8,6 +8,7 @@ the figures read in grey. Imported when something is drawn, since matplotlib tak
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
+from caft_lens.inspect.dots import Dots, dot_rows
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.discovery import Discovery
@@ -101,6 +103,53 @@ def _numbers(axes: Axes, row: int, interval: Interval) -> None:
     }
     axes.annotate(percent(interval.mean), xytext=(32, 0), ha="right", fontsize=9, color=INK, **place)
     axes.annotate(ends, xytext=(36, 0), ha="left", fontsize=7.5, color=QUIET, **place)
+
+
+def plot_reports(
+    reports: Mapping[str, Report],
+    metric: str,
+    *,
+    arms: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw one metric of several reports, a row for each report and a dot for each arm, with its interval.
+
+    Args:
+        reports: By the name of the row, from top to bottom: the same arms asked in several ways, say, or after more and more steps.
+        metric: A label of the judge, or `"in_distribution"`.
+        arms: Only these; those of all reports by default.
+        title: Above the figure.
+
+    Returns:
+        A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+
+    Raises:
+        ValueError: When there is no report.
+        KeyError: For an arm or a metric that a report lacks.
+
+    Example:
+        >>> plot_reports({"asked plainly": report, "after a program": other}, "misaligned")  # doctest: +SKIP
+    """
+    if not reports:
+        raise ValueError("There is no report to draw.")
+    named = arms or list(dict.fromkeys(arm for report in reports.values() for arm in report.arms))
+    found = {arm: {row: report.interval(arm, metric) for row, report in reports.items()} for arm in named}
+    counts = sorted({one.n_answers for of in found.values() for one in of.values()})
+    answers = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return dot_rows(
+        [
+            Dots(
+                arm,
+                {row: 100 * one.mean for row, one in of.items()},
+                {row: (100 * one.low, 100 * one.high) for row, one in of.items()},
+            )
+            for arm, of in found.items()
+        ],
+        x_label=f"{metric.replace('_', ' ')} answers, %",
+        title=title,
+        caption=f"{answers} answers a dot; bars: 95 % intervals.",
+        order=list(reports),
+    )
 
 
 def plot_discovery(found: Discovery, title: str | None = None) -> Figure:

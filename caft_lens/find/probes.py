@@ -110,26 +110,12 @@ def probe(
         raise ValueError(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
-    hooks = hook_names((lens,), layers)
-    texts = Texts([*positive, *negative])
-    kept = TextMeans(len(texts)) if unit == "text" else TokenSample(max_tokens, seed)
-    stream(
-        lens, texts, hooks, kept,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+    kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(max_tokens, seed)
+    units = told_apart(
+        lens, positive, negative, hook_names((lens,), layers), kept,
+        pairs=pairs, roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
-    groups = _groups(positive, negative, pairs)
-    concepts = []
-    for hook in hooks:
-        acts, index = kept.matrix(hook)
-        units = _Units(acts, index < len(positive), groups[index])
-        _check_enough(units, "pairs" if pairs else "texts")
-        concepts.append(_probe(hook, units, folds, strengths, seed))
-    missing = len(texts) - len(np.unique(index)) if unit == "text" else 0
-    if missing:
-        warnings.warn(
-            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
-            stacklevel=2,
-        )
+    concepts = [_probe(hook, these, folds, strengths, seed) for hook, these in units.items()]
     about = {
         **provenance(lens, {"positive": positive, "negative": negative}, roles),
         "method": "linear probe",
@@ -248,8 +234,14 @@ def lots(places: Places, seed: int) -> Places:
 
 
 @dataclass(frozen=True)
-class _Units:
-    """What is told apart at one hook point: activations `[n, d_model]`, which are positive, and what belongs together `[n]`."""
+class Units:
+    """What is told apart at one hook point.
+
+    Attributes:
+        acts: Activations of texts or tokens, `[n, d]`.
+        positive: Which of them are positive, `[n]`.
+        groups: Numbers, equal where two of them belong together and no fold may part them, `[n]`.
+    """
 
     acts: Floats
     positive: Flags
@@ -259,8 +251,57 @@ class _Units:
         """How many groups have a unit of this side."""
         return len(np.unique(self.groups[self.positive == side]))
 
-    def __getitem__(self, rows: Integers) -> _Units:
-        return _Units(self.acts[rows], self.positive[rows], self.groups[rows])
+    def __getitem__(self, rows: Integers) -> Units:
+        return Units(self.acts[rows], self.positive[rows], self.groups[rows])
+
+
+def told_apart(
+    lens: Lens,
+    positive: Texts,
+    negative: Texts,
+    hooks: Sequence[str],
+    kept: TextMeans | TokenSample,
+    *,
+    pairs: bool = False,
+    roles: Sequence[str] | None = ("assistant",),
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+) -> dict[str, Units]:
+    """Activations of positive and of negative text at some hook points, from one pass over both.
+
+    Args:
+        lens: The model that reads both.
+        positive: Text with the concept.
+        negative: Text without it.
+        hooks: Full names of hook points.
+        kept: The reducer that keeps means of texts, or tokens.
+        pairs: As for `probe`; so are `roles`, `batch_tokens`, `max_length` and `progress`.
+
+    Returns:
+        Hook point -> activations, which of them are positive, and which belong together.
+
+    Raises:
+        ValueError: For fewer than four different texts (or pairs) of either kind.
+    """
+    texts = Texts([*positive, *negative])
+    stream(
+        lens, texts, hooks, kept,
+        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+    )  # fmt: skip
+    groups = _groups(positive, negative, pairs)
+    found = {}
+    for hook in hooks:
+        acts, index = kept.matrix(hook)
+        found[hook] = Units(acts, index < len(positive), groups[index])
+        _check_enough(found[hook], "pairs" if pairs else "texts")
+    missing = len(texts) - len(np.unique(index)) if isinstance(kept, TextMeans) else 0
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
+            stacklevel=3,
+        )
+    return found
 
 
 def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
@@ -280,7 +321,7 @@ def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
     return group[np.array(same)].astype(np.int64)
 
 
-def _check_enough(units: _Units, what: str) -> None:
+def _check_enough(units: Units, what: str) -> None:
     positive, negative = units.groups_of(True), units.groups_of(False)
     if min(positive, negative) < 4:
         raise ValueError(
@@ -289,8 +330,8 @@ def _check_enough(units: _Units, what: str) -> None:
         )
 
 
-def _probe(hook: str, units: _Units, folds: int, strengths: Sequence[float], seed: int) -> Concept:
-    areas, accuracies = _held_out(units, folds, strengths, seed)
+def _probe(hook: str, units: Units, folds: int, strengths: Sequence[float], seed: int) -> Concept:
+    areas, accuracies = held_out(units, folds, strengths, seed)
     found = _fitted(units, folds, strengths, seed)
     scaler, regression = found.best_estimator_[0], found.best_estimator_[1]
     weight = regression.coef_[0] / scaler.scale_
@@ -319,10 +360,15 @@ def _probe(hook: str, units: _Units, folds: int, strengths: Sequence[float], see
     )
 
 
-def _held_out(
-    units: _Units, folds: int, strengths: Sequence[float], seed: int
+def held_out(
+    units: Units, folds: int, strengths: Sequence[float], seed: int
 ) -> tuple[list[float], list[float]]:
-    """AUROC and accuracy on each fold of a probe whose strength and weights the other folds chose."""
+    """AUROC and accuracy on each fold of a probe whose strength and weights the other folds chose.
+
+    Args:
+        units: What is to be told apart.
+        folds: As for `probe`; so are `strengths` and `seed`.
+    """
     from sklearn.metrics import accuracy_score, roc_auc_score
 
     areas, accuracies = [], []
@@ -334,7 +380,7 @@ def _held_out(
     return areas, accuracies
 
 
-def _fitted(units: _Units, folds: int, strengths: Sequence[float], seed: int) -> Any:
+def _fitted(units: Units, folds: int, strengths: Sequence[float], seed: int) -> Any:
     """A regression on all units, its strength chosen by cross-validation among them."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -352,7 +398,7 @@ def _fitted(units: _Units, folds: int, strengths: Sequence[float], seed: int) ->
     return search.fit(units.acts, units.positive, groups=units.groups)
 
 
-def _folds(units: _Units, folds: int, seed: int) -> Any:
+def _folds(units: Units, folds: int, seed: int) -> Any:
     from sklearn.model_selection import StratifiedGroupKFold
 
     fewest = min(units.groups_of(True), units.groups_of(False))

@@ -323,7 +323,8 @@ def _check_arguments(
         raise ValueError("There are no texts to learn from.")
     if given["method"] == "lora" and lens.has_adapter:
         raise ValueError(
-            f'{lens.name!r} carries an adapter already. Tune its base, or give every parameter a copy: method="full".'
+            f"{lens.name!r} carries an adapter already. To go on from it, put the new one on lens.merged(), or tune every "
+            'parameter of a copy: method="full". Otherwise tune its base.'
         )
     arm.check(lens, given["method"])
     positive = {key: given[key] for key in ("learning_rate", "epochs", "batch_size", "gradient_accumulation")}

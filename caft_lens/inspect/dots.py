@@ -1,8 +1,8 @@
-"""Figures to compare concepts by: one row a concept, one kind of dot for each thing that was measured of it."""
+"""Figures to compare concepts by, or sets of them: one row each, one kind of dot for each thing that was measured of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ APART = 0.22  # of a row, between two kinds of dots
 
 @dataclass(frozen=True)
 class Dots:
-    """One kind of dot: what was measured of each concept.
+    """One kind of dot: what was measured of each row.
 
     Attributes:
         label: What it is.
@@ -39,8 +39,10 @@ def dot_rows(
     caption: str = "",
     line: tuple[float, str] | None = None,
     linear_below: float | None = None,
+    order: Sequence[str] | None = None,
+    bold: Collection[str] = (),
 ) -> Figure:
-    """Draw dots in rows, the row with the largest value first.
+    """Draw dots in rows.
 
     Args:
         kinds: What to draw; a kind may lack some of the rows.
@@ -49,14 +51,25 @@ def dot_rows(
         caption: Below it.
         line: A value to draw a line at, and what it is.
         linear_below: Draw a logarithmic axis, linear below this value so that 0 has a place.
+        order: Names of the rows from top to bottom, each row once; the row with the largest value first by default.
+        bold: Names of rows to set in bold.
 
     Returns:
         A figure of its own, not pyplot's: the last line of a cell shows it.
+
+    Raises:
+        ValueError: When `order` is not the names of all rows.
     """
     names = sorted(
         dict.fromkeys(name for kind in kinds for name in kind.values),
         key=lambda name: -max(kind.values[name] for kind in kinds if name in kind.values),
     )
+    if order is not None:
+        if sorted(order) != sorted(names):
+            raise ValueError(
+                f"order= names {', '.join(order) or 'no row'}; the rows are {', '.join(sorted(names))}."
+            )
+        names = list(order)
     height = 1.3 + 0.23 * len(names) + 0.3 * (title is not None) + 0.15 * caption.count("\n")
     figure = shown_figure(figsize=(7.2, max(2.2, height)), layout="constrained")
     axes = figure.subplots()
@@ -73,6 +86,8 @@ def dot_rows(
         )  # fmt: skip
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), labels=[name.replace("$", r"\$") for name in names])
+    for name, label in zip(names, axes.get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if name in bold else "normal")
     axes.set_xlabel(x_label, fontsize=9, color=INK)
     axes.tick_params(length=0, labelsize=8.5, colors=INK)
     axes.grid(color=FAINT, linewidth=0.6)

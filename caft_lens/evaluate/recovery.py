@@ -1,0 +1,490 @@
+"""Is an ablated concept gone, or encoded elsewhere? Tuned models beside the base, at the hook points of the ablation.
+
+Ablating while training takes a few directions from the model; nothing keeps it from putting the same elsewhere. Three things are looked
+at, for every model and hook point:
+
+    change    activations of the model minus those of the base: how much of that energy lies in the ablated subspace
+    refit     principal components of that change, as a search would find them anew: does an ablated direction come back?
+    probe     how well text with the concept is told from text without, held out: by the whole activation, by the ablated
+              subspace alone, by what is left without it, and by random directions, as many
+
+Each model runs twice: with the base over the texts of the change, and alone over those of the probe. What stays in memory is a
+covariance a hook point and a mean activation a text of the probe. Refitting probes after an erasure is Ravfogel et al. (arXiv
+2004.07667) and Elazar et al. (arXiv 2006.00995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from caft_lens import lazy
+from caft_lens.ablation import project_out
+from caft_lens.activations import Moments, activation_difference, provenance
+from caft_lens.concepts import ConceptSet
+from caft_lens.figures import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
+from caft_lens.find import random_directions
+from caft_lens.find.pca import pca, prefix
+from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, told_apart
+from caft_lens.text import Texts
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from caft_lens.lens import Lens
+
+Floats = NDArray[np.float64]
+
+VIEWS = ("whole", "inside", "outside", "random")
+"""What a probe sees: the activation, its part in the ablated subspace, what is left without that, random directions."""
+
+# Of random directions, how many do not come as near to the components as what `chance` says.
+CHANCE = 0.95
+DRAWS = 10_000
+# A coordinate that keeps less than this share of its spread holds rounding, which a probe would scale up again.
+SMALLEST_SPREAD = 1e-9
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One ablated direction among the principal components of a model's change.
+
+    Attributes:
+        name: Of the concept.
+        component: The component that is most like it.
+        cosine: |Cosine| with that.
+        span: |Cosine| with the span of all components: the length of its projection.
+        chance: What the |cosine| of 95 % of random directions with the nearest component stays below.
+        span_chance: The same with the span.
+        shift: Mean of the change along the direction, in units of the residual stream. While a direction is ablated no gradient says
+            what to write along it, so that a model may drift there, either way: the sign tells which.
+    """
+
+    name: str
+    component: str
+    cosine: float
+    span: float
+    chance: float
+    span_chance: float
+    shift: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """What fine-tuning changed at one hook point.
+
+    Attributes:
+        size: Root mean square length of the change, in units of the residual stream.
+        inside: Share of its energy (squared length) in the ablated subspace.
+        chance: The share in any subspace of as many dimensions, on average over all: dimensions over width.
+        refit: One for each ablated direction.
+    """
+
+    size: float
+    inside: float
+    chance: float
+    refit: tuple[Refit, ...]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """One model at one hook point.
+
+    Attributes:
+        model: Its name among those compared.
+        hook: The hook point.
+        dims: Dimensions of the ablated subspace there.
+        change: Against the base; `None` for the base itself.
+        auroc: By view (`VIEWS`), the AUROC on each fold; for `"random"` the mean over the folds of each draw.
+    """
+
+    model: str
+    hook: str
+    dims: int
+    change: Change | None
+    auroc: Mapping[str, tuple[float, ...]]
+
+    def mean(self, view: str) -> float:
+        """Mean AUROC of a view."""
+        return float(np.mean(self.auroc[view]))
+
+    def spread(self, view: str) -> float:
+        """Standard deviation of it over the folds (or draws)."""
+        return float(np.std(self.auroc[view], ddof=1))
+
+
+class Recovery:
+    """Models at the hook points of an ablation.
+
+    Args:
+        rows: One for each model and hook point, model by model.
+        about: Base, data, roles and settings.
+
+    Example:
+        >>> flat = {view: (0.9, 1.0) for view in VIEWS}
+        >>> found = Recovery([Recovered("caft", "blocks.1.hook_resid_post", 1, None, flat)], about={})
+        >>> found["caft", 1].mean("whole")
+        0.95
+    """
+
+    def __init__(self, rows: Iterable[Recovered], about: Mapping[str, Any]) -> None:
+        self.rows, self.about = tuple(rows), dict(about)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in order."""
+        return list(dict.fromkeys(row.model for row in self.rows))
+
+    @property
+    def hooks(self) -> list[str]:
+        """The hook points, in order."""
+        return list(dict.fromkeys(row.hook for row in self.rows))
+
+    def __getitem__(self, key: tuple[str, str | int]) -> Recovered:
+        """One model at one hook point; a layer number means its `hook_resid_post`.
+
+        Raises:
+            KeyError: When it was not measured.
+        """
+        model, hook = key
+        name = f"blocks.{hook}.hook_resid_post" if isinstance(hook, int) else hook
+        for row in self.rows:
+            if (row.model, row.hook) == (model, name):
+                return row
+        raise KeyError(f'"{model}" at {name} was not measured: there are {self.models} at {self.hooks}.')
+
+    def table(self) -> pandas.DataFrame:
+        """One row a model and hook point.
+
+        `dims`: of the ablated subspace; `change`, `share inside`, `chance`: as in `Change`; `cosine`, `span` and what random directions
+        have: of the ablated direction that comes back most; `AUROC whole` and so on: the mean of each view, and its standard deviation.
+        """
+        import pandas
+
+        return pandas.DataFrame([_as_row(row) for row in self.rows])
+
+    def directions(self) -> pandas.DataFrame:
+        """One row a model and ablated direction: the component of the change that is most like it, and the cosines."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {"model": row.model, "hook": row.hook, **asdict(one)}
+                for row in self.rows
+                if row.change is not None
+                for one in row.change.refit
+            ]
+        )
+
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw share of the change, cosines and probes, a row for each model and hook point.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        """
+        return _plot(self, title)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {
+            "about": self.about,
+            "rows": [{**asdict(row), "auroc": _listed(row.auroc)} for row in self.rows],
+        }
+
+    def __repr__(self) -> str:
+        return f"Recovery({', '.join(self.models)})\n{self.table().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        return self.table().round(3).to_html(index=False, na_rep="")
+
+
+def _as_row(row: Recovered) -> dict[str, Any]:
+    found: dict[str, Any] = {"model": row.model, "hook": row.hook, "dims": row.dims}
+    if row.change is not None:
+        most = max(row.change.refit, key=lambda one: one.cosine)
+        found |= {
+            "change": row.change.size,
+            "share inside": row.change.inside,
+            "chance": row.change.chance,
+            "cosine": most.cosine,
+            "random cosine": most.chance,
+            "span": most.span,
+            "random span": most.span_chance,
+        }
+    for view in VIEWS:
+        found |= {f"AUROC {view}": row.mean(view), f"± {view}": row.spread(view)}
+    return found
+
+
+def _listed(folds: Mapping[str, tuple[float, ...]]) -> dict[str, list[float]]:
+    return {view: list(values) for view, values in folds.items()}
+
+
+def recovery(
+    models: Mapping[str, Lens],
+    base: Lens,
+    concepts: ConceptSet,
+    texts: Texts | Iterable[Any],
+    positive: Texts | Iterable[Any],
+    negative: Texts | Iterable[Any],
+    *,
+    roles: Sequence[str] | None = ("assistant",),
+    k: int = 5,
+    folds: int = 5,
+    strengths: Sequence[float] = STRENGTHS,
+    draws: int = 5,
+    seed: int = 0,
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+    progress: bool = True,
+) -> Recovery:
+    """Whether models encode again what was ablated while they were trained.
+
+    A model that only reads text encodes what the text says, the base as well: what a probe finds is a finding only beside what it
+    finds in the base, and beside the random directions.
+
+    Args:
+        models: By name: the base itself, a plainly tuned model, one tuned with the concepts ablated, ….
+        base: The model before fine-tuning.
+        concepts: The ablated directions.
+        texts: On which the change is measured, such as the tuned model's answers to general questions.
+        positive: Text with the concept, for the probe.
+        negative: Text without it.
+        roles: Roles of the tokens to look at, everywhere; `None` for all.
+        k: How many principal components of the change are refitted.
+        folds: Of the probe's cross-validation; fewer where there are fewer than two texts a fold of either kind. Texts that say
+            the same are never parted, and the strength of the penalty is chosen within the folds that train (`find.probe`).
+        strengths: scikit-learn's `C`, among which is chosen. A view takes folds * (folds * strengths + 1) fits: give fewer
+            where the model is wide.
+        draws: How often random directions, as many as the ablated subspace has dimensions, are drawn.
+        seed: Of the folds and of random directions.
+        batch_tokens: Padded tokens in a batch.
+        max_length: Cut documents after this many tokens.
+        progress: Whether to show a bar.
+
+    Returns:
+        One row for each model and hook point.
+
+    Raises:
+        ValueError: Without a model, for concepts that do not fit one, a model that does not differ from the base at a hook point, fewer
+            than four different texts of either kind, or `draws` below 2.
+
+    Example:
+        >>> models = {"base": base, "plain": plain.lens, "caft": caft.lens}                             # doctest: +SKIP
+        >>> cl.evaluate.recovery(models, base, cruel, answers, cruel_chats, kind_chats).plot()          # doctest: +SKIP
+    """
+    if not models:
+        raise ValueError(
+            'recovery() compares models by name: give at least one, such as {"caft": caft.lens}.'
+        )
+    if draws < 2 or folds < 2:
+        raise ValueError(
+            f"draws={draws} and folds={folds} must be at least 2: a spread is taken over either."
+        )
+    for lens in (base, *models.values()):
+        concepts.check(lens)
+    texts, positive, negative = (
+        one if isinstance(one, Texts) else Texts(one) for one in (texts, positive, negative)
+    )
+    passes: dict[str, Any] = {
+        "roles": roles, "batch_tokens": batch_tokens, "max_length": max_length, "progress": progress,
+    }  # fmt: skip
+    random = [random_directions(concepts, seed + draw) for draw in range(draws)]
+    rows = []
+    for name, lens in models.items():
+        changes = _changes(lens, base, concepts, texts, k, seed, passes)
+        kept = TextMeans(len(positive) + len(negative))
+        units = told_apart(lens, positive, negative, concepts.hooks, kept, **passes)
+        for hook in concepts.hooks:
+            ablated = _basis(concepts, hook)
+            dims = ablated.shape[1]  # fewer than concepts, where these depend on each other
+            beside = [_basis(one, hook)[:, :dims] for one in random]
+            areas = _probed(units[hook], ablated, beside, folds, strengths, seed)
+            rows.append(Recovered(name, hook, dims, changes.get(hook), areas))
+    read = {"change": texts, "positive": positive, "negative": negative}
+    about = {
+        **provenance(base, read, roles),
+        "models": {name: lens.fingerprint for name, lens in models.items()},
+        "concepts": concepts.names,
+        "k": k,
+        "folds": folds,
+        "draws": draws,
+        "seed": seed,
+    }
+    return Recovery(rows, about)
+
+
+def _basis(concepts: ConceptSet, hook: str) -> Floats:
+    """An orthonormal basis of what the concepts span there, `[d_model, dims]`."""
+    return concepts.basis(hook, dtype=torch.float64).numpy()
+
+
+# -- the change -------------------------------------------------------------------------------------------------------
+
+
+def _changes(
+    lens: Lens, base: Lens, concepts: ConceptSet, texts: Texts, k: int, seed: int, passes: dict[str, Any]
+) -> dict[str, Change]:
+    """By hook point; empty for the base itself."""
+    if lens.fingerprint == base.fingerprint:
+        return {}
+    moments = activation_difference(lens, base, texts, concepts.hooks, **passes)
+    components = pca(moments, k)
+    return {
+        hook: _change(moments, hook, concepts.at(hook), components.at(hook), seed) for hook in concepts.hooks
+    }
+
+
+def _change(moments: Moments, hook: str, ablated: ConceptSet, components: ConceptSet, seed: int) -> Change:
+    # The mean is part of what changed; a covariance alone would miss a shift that is the same everywhere.
+    mean = moments.mean[hook].numpy()
+    energy = moments.covariance[hook].numpy() + np.outer(mean, mean)
+    basis = _basis(ablated, hook)
+    total = float(np.trace(energy))
+    found = components.directions(hook).double().numpy()
+    k, width = found.shape
+    chance, span_chance = _by_chance(k, width, seed)
+    refit = []
+    for concept in ablated:
+        direction = concept.direction.double().numpy()
+        cosines = np.abs(found @ direction)
+        nearest = int(cosines.argmax())
+        refit.append(
+            Refit(
+                name=concept.name,
+                component=components[nearest].name,
+                cosine=float(cosines[nearest]),
+                span=float(np.linalg.norm(cosines)),
+                chance=chance,
+                span_chance=span_chance,
+                shift=float(mean @ direction),
+            )
+        )
+    return Change(
+        size=float(np.sqrt(total)),
+        inside=float(np.trace(basis.T @ energy @ basis)) / total,
+        chance=basis.shape[1] / len(basis),
+        refit=tuple(refit),
+    )
+
+
+def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
+    """What the |cosines| of most random directions with the nearest of k orthonormal ones, and with their span, stay below."""
+    rng = np.random.default_rng(seed)
+    # To random directions all orthonormal ones are alike: the first k axes do, and of the others the length alone counts.
+    drawn = rng.standard_normal((DRAWS, k))
+    others = rng.gamma((width - k) / 2, 2, DRAWS)
+    squares = drawn**2 / ((drawn**2).sum(axis=1) + others)[:, None]
+    near, span = np.sqrt(squares.max(axis=1)), np.sqrt(squares.sum(axis=1))
+    return float(np.quantile(near, CHANCE)), float(np.quantile(span, CHANCE))
+
+
+# -- the probe --------------------------------------------------------------------------------------------------------
+
+
+def _probed(
+    units: Units, ablated: Floats, random: Sequence[Floats], folds: int, strengths: Sequence[float], seed: int
+) -> dict[str, tuple[float, ...]]:
+    """AUROC of each view of the activations."""
+
+    def areas(acts: Floats) -> tuple[float, ...]:
+        return tuple(held_out(replace(units, acts=acts), folds, strengths, seed)[0])
+
+    return {
+        "whole": areas(units.acts),
+        "inside": areas(units.acts @ ablated),
+        "outside": areas(_without(units.acts, ablated)),
+        "random": tuple(float(np.mean(areas(units.acts @ basis))) for basis in random),
+    }
+
+
+def _without(acts: Floats, basis: Floats) -> Floats:
+    """Activations with a subspace projected out."""
+    left = project_out(torch.from_numpy(acts), torch.from_numpy(basis)).numpy()
+    left[:, left.std(axis=0) <= SMALLEST_SPREAD * acts.std(axis=0)] = 0
+    return left
+
+
+# -- the figure -------------------------------------------------------------------------------------------------------
+
+# Of the probes: colour, marker and filling, so that the views are told apart in grey too.
+_LOOKS = {
+    "whole": (INK, "D", INK),
+    "outside": (BLUE, "s", BLUE),
+    "inside": (VERMILION, "o", VERMILION),
+    "random": (LINE, "o", "white"),
+}
+_VIEW_LABELS = {
+    "whole": "whole activation",
+    "outside": "without the ablated directions",
+    "inside": "ablated directions alone",
+    "random": "random directions, as many",
+}
+
+
+def _plot(found: Recovery, title: str | None) -> Figure:
+    rows = [found[model, hook] for hook in found.hooks for model in found.models]
+    height = 1.7 + 0.4 * len(rows) + (0.35 if title else 0)
+    figure = shown_figure(figsize=(11.5, height), layout="constrained")
+    shares, cosines, probes = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1.25))
+    for place, row in enumerate(rows):
+        if row.change is not None:
+            _bar(shares, place, 100 * row.change.inside, 100 * row.change.chance)
+            most = max(row.change.refit, key=lambda one: one.cosine)
+            _bar(cosines, place, most.cosine, most.chance)
+        for number, (view, (colour, marker, face)) in enumerate(_LOOKS.items()):
+            mean, spread, at = row.mean(view), row.spread(view), place + 0.17 * (number - 1.5)
+            ends = [max(0, mean - spread), min(1, mean + spread)]
+            probes.plot(
+                ends, [at] * 2, color=colour, alpha=0.35, linewidth=3, solid_capstyle="butt", zorder=2
+            )
+            label = _VIEW_LABELS[view] if place == 0 else None
+            probes.plot(mean, at, marker, markersize=4.5, mfc=face, mec=colour, zorder=3, label=label)
+    _finish(shares, "Share of the change", "% of its energy in the ablated subspace")
+    _finish(cosines, "Ablated direction, refitted", "|cosine| with the nearest component")
+    _finish(probes, "Telling the concept, held out", "AUROC")
+    cosines.set_xlim(0, 1.02)
+    shares.set_xlim(left=0)
+    probes.axvline(0.5, color=QUIET, linewidth=1, linestyle="--", zorder=1)
+    probes.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
+    labels = [f"{row.model}, {prefix(row.hook)}".replace("$", r"\$") for row in rows]
+    shares.set_yticks(range(len(rows)), labels=labels)
+    shares.set_ylim(len(rows) - 0.5, -0.5)
+    caption = (
+        "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: standard deviation "
+        "over folds, of random directions over draws."
+    )
+    figure.supxlabel(caption, fontsize=7.5, color=QUIET)
+    if title:
+        heading = title.replace("$", r"\$")
+        figure.suptitle(heading, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    return figure
+
+
+def _bar(axes: Axes, place: int, value: float, chance: float) -> None:
+    """A value, and what chance gives."""
+    axes.barh(place, value, height=0.55, color=BLUE, zorder=2)
+    axes.plot([chance, chance], [place - 0.4, place + 0.4], color=VERMILION, linewidth=1.6, zorder=3)
+
+
+def _finish(axes: Axes, heading: str, label: str) -> None:
+    axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
+    axes.set_xlabel(label, fontsize=8.5, color=INK)
+    axes.tick_params(length=0, labelsize=8.5, colors=INK)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+
+
+# `cl.evaluate.recovery(...)` is both this module and its main function.
+lazy.callable_module(__name__, "recovery")
