@@ -157,14 +157,14 @@ class Pilots(Sequence[Pilot]):
         )
 
     def __repr__(self) -> str:
-        return f"Pilots({', '.join(f'{one.name}: {one.margin:.3f}' for one in self)})"
+        return f"Pilots({', '.join(f'{one.name}: {one.margin:z.3f}' for one in self)})"
 
     def _repr_html_(self) -> str:
         largest = self._largest
         rows = "".join(
             f'<tr><td style="text-align:left">{html.escape(one.name)}</td><td>{len(one.concepts or ())}</td>'
             + "".join(
-                f"<td><b>{x:.4f}</b></td>" if one is largest else f"<td>{x:.4f}</td>"
+                f"<td><b>{x:z.4f}</b></td>" if one is largest else f"<td>{x:z.4f}</td>"
                 for x in (one.unwanted, one.wanted, one.margin)
             )
             + "</tr>"

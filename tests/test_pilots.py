@@ -134,7 +134,7 @@ def test_no_set_is_best_when_none_makes_the_unwanted_harder_beside_the_wanted(ba
 def test_the_view_of_pilots_escapes_names_and_marks_the_best(base):
     tried = Pilots(
         [
-            Pilot("nothing", None, 0.0, 0.0),
+            Pilot("nothing", None, 1e-6, 2e-6),
             Pilot("<b>", directions(base, 0), 1.0, 0.0),
             Pilot("worse", directions(base, 1), 0.5, 0.0),
         ]
@@ -142,6 +142,7 @@ def test_the_view_of_pilots_escapes_names_and_marks_the_best(base):
     shown = tried._repr_html_()
     assert "<td><b>1.0000</b></td>" in shown
     assert "&lt;b&gt;" in shown
+    assert "<td>-0.0000</td>" not in shown
     assert len(re.findall("<b>", shown)) == 3
 
 
