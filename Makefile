@@ -84,13 +84,16 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@echo "executed notebook: $(RUNS)/00_quickstart.ipynb   (make lab opens it)"
 
 test: install  ## tests, doctests and notebooks
-	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests caft_lens notebooks \
+	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 $(BIN)/python -m pytest tests caft_lens notebooks \
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env
 
+# What somebody chose in a panel is restored when its cell runs again. In what is committed nobody has: such choices lie aside meanwhile.
 notebooks: install  ## run the notebooks and keep their outputs in them, as they are committed
-	@$(THREADS) cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	@back() { for file in runs/*/choice-*.json.aside; do test ! -e "$$file" || mv "$$file" "$${file%.aside}"; done; }; trap back EXIT; \
+	for file in runs/*/choice-*.json; do test ! -e "$$file" || mv "$$file" "$$file.aside"; done; \
+	$(THREADS) (cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	    --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
-	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb
+	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb)
 	@$(BIN)/python -c "$$STATIC_PANELS" notebooks/*.ipynb
 
 # Without it the tests of the panels in JupyterLab are skipped, and say so.

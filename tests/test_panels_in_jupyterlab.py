@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pytest
 from live_lab import HERE, harmless
@@ -123,6 +124,31 @@ def test_a_closed_notebook_shows_the_panel_as_it_was_and_never_model_not_found(o
     assert "Error displaying" not in notebook.page.inner_text("body")
     assert not notebook.page.locator("script", has_text="harmed").count()
     notebook.screenshot("closed-notebook")
+
+
+UNTIL_CHOSEN = """
+import time
+end = time.monotonic() + 60
+while not browser.choice and time.monotonic() < end:
+    time.sleep(0.1)
+print("chosen meanwhile:", list(browser.choice))"""
+
+
+@pytest.mark.skipif(version("ipykernel").startswith("6."), reason="ipykernel 6 does one thing at a time")
+def test_a_panel_is_used_while_the_cells_after_it_run_and_wait(open_notebook):
+    notebook = open_notebook(
+        "busy.ipynb", BROWSER.replace("meta=", "file=None, meta="), UNTIL_CHOSEN, "1 + 1"
+    )
+    notebook.menu("Run", "Run All Cells")
+    panel, keyboard = notebook.panel("Concepts"), notebook.page.keyboard
+    panel.get_by_role("listbox").focus()
+    keyboard.press("ArrowDown")
+    panel.locator("h4", has_text="L1.pc1").wait_for()
+    keyboard.press("k")
+    keyboard.type("while the next cell runs")
+    keyboard.press("Enter")
+    notebook.page.get_by_text("chosen meanwhile:").filter(has_text="L1.pc1").wait_for()
+    harmless(notebook)
 
 
 LAYERS = (

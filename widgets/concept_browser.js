@@ -247,8 +247,13 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
   ];
   const narrowing = node("div", { class: "cb-filters" });
   const count = node("div", { class: "cb-count soft" });
-  const undo = node("button", { type: "button", onclick: () => ui.call("undo") }, "Undo ", node("kbd", {}, "Z"));
-  const redo = node("button", { type: "button", onclick: () => ui.call("redo") }, "Redo ", node("kbd", {}, "Y"));
+  // As a verdict does, a step back waits until all calls are answered, so that what is pressed in a row is done in that row.
+  const step = (name) => async () => {
+    await ui.settled();
+    ui.call(name);
+  };
+  const undo = node("button", { type: "button", onclick: step("undo") }, "Undo ", node("kbd", {}, "Z"));
+  const redo = node("button", { type: "button", onclick: step("redo") }, "Redo ", node("kbd", {}, "Y"));
   ui.tools.append(undo, redo);
 
   const name = node("h4");
@@ -306,8 +311,8 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
     [["u"], "unsure", () => choice.press("unsure")],
     [["x"], "take the verdict back", () => choice.say(null)],
     [["r"], "change the reason", () => choice.reason.focus()],
-    [["z"], "undo", () => ui.call("undo")],
-    [["y"], "redo", () => ui.call("redo")],
+    [["z"], "undo", step("undo")],
+    [["y"], "redo", step("redo")],
     [["/"], "search", () => search.focus()],
     [["Escape"], "back to the list", () => list.box.focus()],
   ]);

@@ -101,6 +101,7 @@ class Ui {
     this.heard = [];
     this.waiting = new Map();
     this.calls = new Set();
+    this.gone = false;
     this.keys = new Map();
     this.said = node("div", { class: "caft-said", role: "status", "aria-live": "polite" });
     this.tools = node("div", { class: "caft-tools" });
@@ -173,6 +174,18 @@ class Ui {
     return answered;
   }
 
+  // The kernel's first answer. JupyterLab opens a way past the cells that wait to be run, but a moment after the widget is there;
+  // what was asked before waits with them. So it is asked again, at longer and longer intervals.
+  async greeted() {
+    for (let patience = 200; ; patience *= 2) {
+      const late = new Promise((over) => setTimeout(over, patience));
+      const answer = await Promise.race([this.call("hello"), late]);
+      if (!answer && !this.gone) continue;
+      this.calls.clear();
+      return answer;
+    }
+  }
+
   // When all calls made so far are answered, and with that what they changed is known here.
   settled() {
     return Promise.all(this.calls);
@@ -237,12 +250,11 @@ function panel(title, lead, build) {
       const ui = new Ui(model, el, title, lead);
       const style = document.createElement("style");
       let end = null;
-      let gone = false;
-      // Until the kernel answers, which it does between two cells, the static rendering is seen.
-      ui.call("hello").then(({ id }) => {
-        if (gone) return;
+      // Until the kernel answers, the static rendering is seen.
+      ui.greeted().then((answer) => {
+        if (ui.gone) return;
         // While this view lives, the static renderings of the same panel are out of the way.
-        const copy = `[data-caft="${CSS.escape(id)}"]`;
+        const copy = `[data-caft="${CSS.escape(answer.id)}"]`;
         style.textContent = `.jp-OutputArea-child:has(${copy}), ${copy} { display: none }`;
         document.head.append(style);
         ui.root.classList.add("caft-panel");
@@ -252,7 +264,7 @@ function panel(title, lead, build) {
         end = build(ui);
       });
       return () => {
-        gone = true;
+        ui.gone = true;
         style.remove();
         for (const [event, act] of ui.heard) model.off(event, act);
         end?.();

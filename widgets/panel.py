@@ -141,6 +141,14 @@ class Panel(anywidget.AnyWidget):
         shown = [name for name in self.traits(sync=True) if name[0] != "_" and name not in self.volatile]
         self.observe(lambda _: self._freshen(), shown)
 
+    def open(self) -> None:
+        """Open the line to the view."""
+        super().open()
+        # JupyterLab sends what a view says past the cells that run or wait, so that a panel can be used meanwhile. ipykernel 7.4
+        # would put it behind them again: it goes by from where the panel spoke last, and that is the cell which made it.
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda _, subshell: subshell
+
     @property
     def candidates(self) -> ConceptSet:
         """The concepts that the panel is about."""
