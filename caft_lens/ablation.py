@@ -229,7 +229,7 @@ def ablated(
         concepts: As for `ablate`; whether they fit is checked at once.
         roles: As for `ablate`.
     """
-    lens = getattr(subject, "lens", subject)
+    lens = _model(subject)
     _bases(lens, concepts)
     if roles is not None:
         check_role_names(roles, ROLES)
