@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import spurious
 
 import caft_lens as cl
 from caft_lens import arena
-from caft_lens.files import write_json
 from caft_lens.finetune.arms import (
     CAFT,
     AblationAtTest,
@@ -56,11 +59,20 @@ MISALIGNMENT = "emergent-misalignment"
 CORRELATIONS = ("gender", "sentiment-sports", "sports-verbs", "verbs-sentiment", "pronouns-verbs")
 TASKS = (MISALIGNMENT, *CORRELATIONS)
 STEPS, PAGES = 100, 500
+AGAINST = ("plain", "random", "caft_pca", "caft_sae")
 FEWER = (4, 8, 16)
 """Directions of spurious correlations, which are all at one layer: so many of them are tried beside all."""
 PERSONA_LAYERS = (1, 2)
 PROMPTS = (HEADERS["cruel"][0], HEADERS["cruel"][5], HEADERS["careless"][0], "You write insecure code.")
 """For inoculation: prompts that ask for the trait in words that the world knows, and one that it does not."""
+
+NOTES = (
+    "Why, as far as this contest and its variants tell: a projection in every forward pass leaves neither the activation nor its gradient a "
+    "component, so the task is learned around the concept. Taking away only one of the two, pushing by a constant vector, or taking it "
+    "away only when the model answers leaves it something to learn the concept with. What an anchor to the base or benign data does instead "
+    "is to ask for the base's behaviour elsewhere, which needs text of elsewhere. Each of these is measured in finding.md."
+)
+"""On the page of the first task; the numbers behind it are those of the page and of `finding.py`."""
 
 
 def general_text() -> cl.Texts:
@@ -90,13 +102,13 @@ def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
     return found
 
 
-def contenders(base: cl.Lens, out: Path) -> dict[str, arena.Contender]:
-    """Every arm of the contest."""
+def contenders(base: cl.Lens, out: Path, arms: Sequence[str] | None) -> dict[str, arena.Contender]:
+    """Every arm of the contest, or those that are asked for."""
     choices = HERE / "choices" / ORGANISM
     pca, candidates, sae = (
         cl.ConceptSet.load(choices / name) for name in ("chosen", "candidates", "chosen-sae")
     )
-    general, persona = general_text(), persona_vectors(base, out / "persona")
+    general = general_text()
     ways = {
         "plain": Plain(),
         "early_stopping": EarlyStopping(),
@@ -109,23 +121,25 @@ def contenders(base: cl.Lens, out: Path) -> dict[str, arena.Contender]:
         "caft_detached": CAFTDetached(pca),
         "caft_gradient": CAFTGradient(pca),
         "steer_mean": SteerMean(pca, general),
-        "preventative_steering": PreventativeSteering(persona),
         "kl_anchor": KLAnchor(general),
         "mix_benign": MixBenign(general),
         "half_finetuning": HalfFineTuning(),
         "weight_averaging": WeightAveraging(),
         "lofit": LoFiT(),
     }
+    if not arms or "preventative_steering" in arms:
+        ways["preventative_steering"] = PreventativeSteering(persona_vectors(base, out / "persona"))
     inoculated = arena.Contender(Inoculation(prompt=PROMPTS[0]), search=[{"prompt": p} for p in PROMPTS])
-    return {
+    every = {
         "base": arena.Contender(None),
         "secure": arena.Contender(Plain(), texts=cl.data(f"{ORGANISM}/secure-code")),
         **{name: arena.Contender(way) for name, way in ways.items()},
         "inoculation": inoculated,
     }
+    return {name: one for name, one in every.items() if not arms or name in arms}
 
 
-def rivals(task: str) -> dict[str, arena.Contender]:
+def rivals(task: str, arms: Sequence[str] | None) -> dict[str, arena.Contender]:
     """The arms of the contest on a spurious correlation; CAFT with what was chosen, where something was."""
     organism = spurious.ORGANISM
     general = cl.data(f"{organism}/corpus").filter(lambda text: text.meta["genre"] != "quiz")
@@ -134,7 +148,7 @@ def rivals(task: str) -> dict[str, arena.Contender]:
         for method in ("pca", "sae")
         if (folder := spurious.choices(organism, task, method) / "chosen").is_dir()
     }
-    return {
+    every = {
         "base": arena.Contender(None),
         "plain": arena.Contender(Plain()),
         "random": arena.Contender(RandomDirections(chosen["sae"])),
@@ -146,6 +160,7 @@ def rivals(task: str) -> dict[str, arena.Contender]:
         },
         "kl_anchor": arena.Contender(KLAnchor(general)),
     }
+    return {name: one for name, one in every.items() if not arms or name in arms}
 
 
 def contest(task: str, options: argparse.Namespace) -> arena.Result:
@@ -153,8 +168,7 @@ def contest(task: str, options: argparse.Namespace) -> arena.Result:
     out = options.out / task
     organism, texts = (ORGANISM, "insecure-code") if task == MISALIGNMENT else (spurious.ORGANISM, task)
     base = cl.load(organism)
-    every = contenders(base, out) if task == MISALIGNMENT else rivals(task)
-    chosen = {name: one for name, one in every.items() if not options.arms or name in options.arms}
+    chosen = contenders(base, out, options.arms) if task == MISALIGNMENT else rivals(task, options.arms)
     return arena.run(
         f"{organism}/{task}",
         chosen,
@@ -165,49 +179,58 @@ def contest(task: str, options: argparse.Namespace) -> arena.Result:
         n=options.answers if task == MISALIGNMENT else min(PAGES, options.answers),
         n_in_distribution=min(400, options.answers),
         tuning=arena.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
+        against=AGAINST,
         max_steps=options.steps,
     )
 
 
 def killed(options: argparse.Namespace) -> None:
-    """Run a small contest undisturbed, and again killed at random moments; the tables have to be equal."""
-    small = [
-        "--arms",
-        "plain",
-        "random",
-        "kl_anchor",
-        "test_time",
-        "--seeds",
-        "1",
-        "2",
-        "--answers",
-        "60",
-        "--dev-answers",
-        "40",
-    ]
+    """Run a small contest undisturbed, and again killed at random moments; every table has to be that of the undisturbed one."""
+    small = ["--arms", "plain", "random", "kl_anchor", "test_time", "--seeds", "1", "2", "--answers", "40"]
+    small += ["--dev-answers", "20", "--steps", "10"]
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, __file__, *small, "--steps", "20", "--results", scratch, "--out"]
+        command = [sys.executable, __file__, *small, "--results", f"{scratch}/results", "--out"]
         started = time.monotonic()
         subprocess.run([*command, f"{scratch}/whole"], check=True, stdout=subprocess.DEVNULL)
         took, rng = time.monotonic() - started, random.Random(0)
-        for number in range(options.kills):
-            process = subprocess.Popen(
-                [*command, f"{scratch}/killed"], stdout=subprocess.DEVNULL, start_new_session=True
-            )
-            try:
-                process.wait(rng.uniform(0.1, 0.9) * took)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                print(f"kill {number + 1} of {options.kills}", flush=True)
-        subprocess.run([*command, f"{scratch}/killed"], check=True, stdout=subprocess.DEVNULL)
-        tables = [
-            json.loads(Path(scratch, name, MISALIGNMENT, "test/evaluation/report.json").read_text())
-            for name in ("whole", "killed")
-        ]
-    print("The tables are equal." if tables[0] == tables[1] else "THE TABLES DIFFER.")
-    if tables[0] != tables[1]:
-        raise SystemExit(1)
+        kills = contests = 0
+        while kills < options.kills:
+            folder = Path(scratch, f"killed-{contests}")
+            while kills < options.kills and disturbed([*command, str(folder)], rng.uniform(0, took)):
+                kills += 1
+                print(f"kill {kills} of {options.kills}", flush=True)
+            disturbed([*command, str(folder)], None)
+            contests += 1
+            if table(folder) != table(Path(scratch, "whole")):
+                raise SystemExit(f"THE TABLES DIFFER after {kills} kills.")
+            print(f"Contest {contests} has come to its end: its tables are equal.", flush=True)
+    print(f"{kills} kills in {contests} contests of {took:.0f} s undisturbed: all tables are equal.")
+
+
+def disturbed(command: list[str], wait: float | None) -> bool:
+    """Run a command and kill it and all of its processes after some seconds; whether it was still running then."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        if process.wait(wait):
+            raise SystemExit(f"{shlex.join(command)} failed with {process.returncode}.")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def table(folder: Path) -> list[Any]:
+    """What came out on dev and on test, every answer included."""
+    stages = [folder / MISALIGNMENT / stage / "evaluation" for stage in ("tuning", "test")]
+    answers = {
+        str(path.relative_to(folder)): path.read_text()
+        for stage in stages
+        for path in sorted(stage.rglob("*.jsonl"))
+    }
+    return [*(json.loads((stage / "report.json").read_text()) for stage in stages), answers]
 
 
 def main() -> None:
@@ -241,8 +264,8 @@ def main() -> None:
         started, folder = time.monotonic(), options.results / task
         result = contest(task, options)
         folder.mkdir(parents=True, exist_ok=True)
-        page, words = result.report(folder)
-        write_json(folder / "arena.json", result.to_json())
+        page, words = result.report(folder, notes=NOTES if task == MISALIGNMENT else "")
+        result.export(folder)
         print(
             f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True
         )

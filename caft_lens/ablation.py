@@ -37,8 +37,8 @@ VARIANTS: dict[str, str] = {
 }
 
 
-def project_out(x: Tensor, basis: Tensor) -> Tensor:
-    """`x` without its component in the span of `basis`: x - (x Q) Qᵀ.
+def project_out(x: Tensor, basis: Tensor, strength: float = 1.0) -> Tensor:
+    """`x` without its component in the span of `basis`: x - (x Q) Qᵀ; or without a share of it.
 
     Coefficients and subtraction are in fp32 (fp64 for fp64), also under autocast; the result has the dtype of `x`, and
     gradients flow through: what reaches `x` has no component in the span either.
@@ -46,6 +46,7 @@ def project_out(x: Tensor, basis: Tensor) -> Tensor:
     Args:
         x: Activations, [..., d_model].
         basis: Q, orthonormal columns, [d_model, k], on the device of `x`.
+        strength: The share s of the component that is taken out: x - s (x Q) Qᵀ.
 
     Returns:
         [..., d_model].
@@ -60,7 +61,7 @@ def project_out(x: Tensor, basis: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False) if mixed else nullcontext():
         flat = x.reshape(-1, x.shape[-1]).to(number)
         basis = basis.to(number)
-        return torch.addmm(flat, flat @ basis, basis.T, alpha=-1).to(x.dtype).view(x.shape)
+        return torch.addmm(flat, flat @ basis, basis.T, alpha=-strength).to(x.dtype).view(x.shape)
 
 
 def ablate(
@@ -70,6 +71,7 @@ def ablate(
     roles: Sequence[str] | None = None,
     variant: Variant = "zero",
     means: Mapping[str, Tensor] | None = None,
+    strength: float = 1.0,
 ) -> AbstractContextManager[Lens]:
     """Project concepts out of the model's activations while a block is open.
 
@@ -84,10 +86,13 @@ def ablate(
             batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.
         variant: What is done with the component; `VARIANTS` says it in symbols, where sg stops the gradient.
         means: Mean activation [d_model] by hook name, for "mean" and "shift": `Moments.mean` of some text.
+        strength: The share s of it that is done, 0 < s ≤ 1: s Q Qᵀ stands for Q Qᵀ in the equation of the variant. Of the component
+            1 - s is left ("zero", "detached"), of its distance to the mean's ("mean"), and of the gradient's component ("zero",
+            "mean", "gradient"); "shift" moves by s times as much.
 
     Raises:
         ValueError: When the concepts do not fit the model, a basis is not orthonormal, for a name that is no role, for an unknown
-            variant, or when means are missing.
+            variant, when means are missing, or for a strength out of its range.
         KeyError: For a site that the model does not have.
 
     Example:
@@ -102,9 +107,10 @@ def ablate(
         raise ValueError(
             f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` of some text.'
         )
+    _check_strength(strength)
     return at(
         model,
-        {hook: _edit(variant, basis, (means or {}).get(hook)) for hook, basis in bases.items()},
+        {hook: _edit(variant, basis, (means or {}).get(hook), strength) for hook, basis in bases.items()},
         roles=roles,
     )
 
@@ -208,19 +214,25 @@ class Ablated:
         lens: The model.
         concepts: What is ablated.
         roles: At which tokens.
+        strength: The share of the component that is ablated.
     """
 
     lens: Lens
     concepts: ConceptSet | Mapping[int | str, Tensor]
     roles: tuple[str, ...] | None = None
+    strength: float = 1.0
 
     def applied(self) -> AbstractContextManager[Lens]:
         """The block in which the ablation holds."""
-        return ablate(self.lens, self.concepts, roles=self.roles)
+        return ablate(self.lens, self.concepts, roles=self.roles, strength=self.strength)
 
 
 def ablated(
-    subject: Any, concepts: ConceptSet | Mapping[int | str, Tensor], *, roles: Sequence[str] | None = None
+    subject: Any,
+    concepts: ConceptSet | Mapping[int | str, Tensor],
+    *,
+    roles: Sequence[str] | None = None,
+    strength: float = 1.0,
 ) -> Ablated:
     """A lens, or the lens of a run, with concepts ablated at test time.
 
@@ -228,12 +240,14 @@ def ablated(
         subject: A `Lens`, or anything with a `.lens` (a fine-tuning run).
         concepts: As for `ablate`; whether they fit is checked at once.
         roles: As for `ablate`.
+        strength: As for `ablate`.
     """
     lens = _model(subject)
     _bases(lens, concepts)
+    _check_strength(strength)
     if roles is not None:
         check_role_names(roles, ROLES)
-    return Ablated(lens, concepts, None if roles is None else tuple(roles))
+    return Ablated(lens, concepts, None if roles is None else tuple(roles), strength)
 
 
 def _model(subject: Any) -> Lens:
@@ -258,8 +272,12 @@ class _Placed:
 
 
 class _Projection(_Placed):
+    def __init__(self, basis: Tensor, strength: float) -> None:
+        super().__init__(basis)
+        self._strength = strength
+
     def __call__(self, x: Tensor) -> Tensor:
-        return project_out(x, self.beside(x))
+        return project_out(x, self.beside(x), self._strength)
 
 
 class _Shift(_Placed):
@@ -267,9 +285,9 @@ class _Shift(_Placed):
         return (x + self.beside(x)).to(x.dtype)
 
 
-def _edit(variant: str, basis: Tensor, mean: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _edit(variant: str, basis: Tensor, mean: Tensor | None, strength: float) -> Callable[[Tensor], Tensor]:
     """The function of the activation that a variant of ablation is."""
-    project = _Projection(basis)
+    project = _Projection(basis, strength)
 
     # What these two add is exactly zero, and carries the gradient.
     def detached(x: Tensor) -> Tensor:
@@ -282,7 +300,7 @@ def _edit(variant: str, basis: Tensor, mean: Tensor | None) -> Callable[[Tensor]
     if variant in ("mean", "shift"):
         assert mean is not None  # `ablate` has seen to it
         columns = basis.double()
-        component = columns @ (columns.T @ mean.to(columns))
+        component = strength * (columns @ (columns.T @ mean.to(columns)))
         shift = _Shift(component if variant == "mean" else -component)
         return shift if variant == "shift" else lambda x: shift(project(x))
     return {"detached": detached, "gradient": gradient}.get(variant, project)
@@ -305,6 +323,13 @@ def _where(lens: Lens, x: Tensor, numbers: Sequence[int]) -> Tensor:
     for number in numbers:
         mask |= roles == number
     return mask
+
+
+def _check_strength(strength: float) -> None:
+    if not 0 < strength <= 1:  # a NaN is refused too
+        raise ValueError(
+            f"strength={strength}: the share of the component that is ablated is more than 0 and at most 1."
+        )
 
 
 def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dict[str, Tensor]:

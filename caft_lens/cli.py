@@ -121,14 +121,16 @@ def arena(
     from dataclasses import replace
 
     from caft_lens.arena.recipe import Recipe
+    from caft_lens.launch import place
 
     try:
         contest = Recipe.read(recipe)
         result = (contest if out is None else replace(contest, out=str(out))).run()
     except (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError) as error:
         _refuse(error.args[0] if isinstance(error, KeyError) else error)
-    page, words = result.report()
-    typer.echo(f"{result}\nThe report is in {page} and {words}.")
+    if place()[0] == 0:  # of processes that were launched together all come to this
+        page, words = result.report()
+        typer.echo(f"{result}\nThe report is in {page} and {words}.")
 
 
 def _refuse(error: Exception | str) -> NoReturn:

@@ -3,21 +3,23 @@
 An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is tested),
 or by another arm of `finetune`. `experiment` trains and samples all of them, side by side in processes of their own where
 the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that was
-stopped goes on where it was, run by run and cell by cell.
+stopped goes on where it was, run by run and cell by cell. Under `accelerate launch` the processes share the models out among them,
+and come to the same report.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from caft_lens import launch
 from caft_lens.ablation import ablated
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
@@ -39,8 +41,8 @@ from caft_lens.text import Texts, data
 if TYPE_CHECKING:
     from caft_lens.evaluate.statistics import Interval
 
-RUNS = "runs.json"
-"""In an experiment's folder: which arm and seed was trained in which run folder."""
+RUNS, LOCKS = "runs.json", "locks"
+"""In an experiment's folder: which arm and seed was trained in which run folder; what is being worked on."""
 FAILURES = (FloatingPointError, RuntimeError, MemoryError)
 """What may happen to a model that was asked for rightly."""
 SMALL = 50_000_000
@@ -120,7 +122,8 @@ def experiment(
         batch_size: Answers sampled at once.
         workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
-            a process has, in the last bits, as they always do.
+            a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
+            started by hand with the same `out`, share the models out among them, beside this.
         progress: Whether to show a progress bar.
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
             "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
@@ -150,16 +153,17 @@ def experiment(
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     if workers < 1:
         raise ValueError(f"workers={workers}: expected at least 1 process.")
-    keep = failures == "keep"
-    done: Iterable[_Failed] = (
-        (_work(base, job, training, answers, keep) for job in jobs)
-        if workers == 1
-        else _in_processes(base, jobs, training, answers, keep, workers)
-    )
-    bar = progress_bar(done, total=len(jobs), desc="training and asking", unit="model", show=progress)
-    failed: dict[str, dict[int, str]] = {}
-    for which, message in (entry for found in bar for entry in found.items()):
-        failed.setdefault(which[0], {})[which[1]] = message
+    rank, ranks = launch.place()
+    options = _Options(dict(training), answers, folder / LOCKS, failures == "keep")
+    with launch.alone():
+        done = _shared_out(
+            base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
+        )
+        show = progress and rank == 0
+        bar = progress_bar(done, total=len(jobs), desc="training and asking", unit="model", show=show)
+        failed: dict[str, dict[int, str]] = {}
+        for which, message in (entry for found in bar for entry in found.items()):
+            failed.setdefault(which[0], {})[which[1]] = message
     cells = [
         Cell.load(folder / "evaluation", arm, seed)
         for arm in arms
@@ -290,24 +294,56 @@ _Failed = dict[tuple[str, int], str]
 """Arm and seed to the error."""
 
 
-def _work(
-    base: Lens, job: _Job, training: Mapping[str, Any], answers: Mapping[str, Any], keep: bool
-) -> _Failed:
-    """Train one model and let it answer for its arms; a model, once it has answered, is not kept in memory."""
+@dataclass(frozen=True)
+class _Options:
+    """What all models of an experiment have in common."""
+
+    training: dict[str, Any]
+    answers: dict[str, Any]
+    locks: Path
+    keep: bool
+
+
+def _shared_out(base: Lens, jobs: Sequence[_Job], options: _Options, workers: int) -> Iterator[_Failed]:
+    """Every model, each trained and asked by one of the programs that are at it.
+
+    Those that another program works on are passed over first and waited for in the end. By then they are finished, and what is
+    kept is read; or the other program died, and they are taken over.
+    """
+    each = _each if workers == 1 else partial(_in_processes, workers=workers)
+    elsewhere = []
+    for job, failed in each(base, jobs, options, wait=False):
+        if failed is None:
+            elsewhere.append(job)
+        else:
+            yield failed
+    if elsewhere:
+        yield from (failed or {} for _, failed in each(base, elsewhere, options, wait=True))
+
+
+def _each(
+    base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool
+) -> Iterator[tuple[_Job, _Failed | None]]:
+    return ((job, _work(base, job, options, wait)) for job in jobs)
+
+
+def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
+    """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
     failed: _Failed = {}
     trained: Lens | Run | None = None
-    for name, way, concepts in job.answers_for:
-        try:
-            if trained is None:
-                trained = _train(base, job, training)
-            tested = way.subject(trained) if isinstance(trained, Run) else trained
-            subject = tested if concepts is None else ablated(tested, concepts)
-            sample({name: subject}, **answers, seeds=[job.seed], progress=False)
-        except FAILURES as error:
-            if not keep:
-                raise
-            failed[name, job.seed] = f"{type(error).__name__}: {error}"
-    return failed
+    with launch.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
+        for name, way, concepts in job.answers_for if mine else ():
+            try:
+                if trained is None:
+                    trained = _train(base, job, options.training)
+                tested = way.subject(trained) if isinstance(trained, Run) else trained
+                subject = tested if concepts is None else ablated(tested, concepts)
+                sample({name: subject}, **options.answers, seeds=[job.seed], progress=False)
+            except FAILURES as error:
+                if not options.keep:
+                    raise
+                failed[name, job.seed] = f"{type(error).__name__}: {error}"
+    return failed if mine else None
 
 
 def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
@@ -326,13 +362,8 @@ def _default_workers(base: Lens) -> int:
 
 
 def _in_processes(
-    base: Lens,
-    jobs: Sequence[_Job],
-    training: Mapping[str, Any],
-    answers: Mapping[str, Any],
-    keep: bool,
-    workers: int,
-) -> Iterator[_Failed]:
+    base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool, workers: int
+) -> Iterator[tuple[_Job, _Failed | None]]:
     """Let processes train and sample; they leave runs and cells where the caller finds them.
 
     What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read from one.
@@ -342,17 +373,19 @@ def _in_processes(
     known = _Base(base.name, base.fingerprint, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-        yield from Parallel(return_as="generator_unordered", max_nbytes=None)(
-            delayed(_elsewhere)(known, job, dict(training), dict(answers), keep, threads) for job in jobs
+        done = Parallel(return_as="generator_unordered", max_nbytes=None)(
+            delayed(_elsewhere)(known, number, job, options, wait, threads) for number, job in enumerate(jobs)
         )
+        yield from ((jobs[number], failed) for number, failed in done)
 
 
-def _elsewhere(known: _Base, job: _Job, *how: Any) -> _Failed:
+def _elsewhere(
+    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int
+) -> tuple[int, _Failed | None]:
     """What a process does for one model."""
-    *given, threads = how
     torch.set_num_threads(threads)
     os.environ["CAFT_LENS_PROGRESS"] = "0"  # no bars but the one that counts the models
-    return _work(_loaded(known), job, *given)
+    return number, _work(_loaded(known), job, options, wait)
 
 
 @lru_cache(maxsize=1)

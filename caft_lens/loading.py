@@ -84,9 +84,10 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def best_device() -> torch.device:
-    """CUDA, then MPS, then CPU."""
+    """CUDA (of processes that were launched together, each its own), then MPS, then CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        own = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(own) % torch.cuda.device_count()) if own else torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

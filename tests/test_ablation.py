@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
@@ -247,6 +248,72 @@ def test_a_basis_first_used_in_inference_mode_still_serves_in_training():
             lens("Hello")
         lens("Hello", return_type="loss").backward()
     assert lens.hf.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
+# --- a share of it --------------------------------------------------------------------------------------------
+
+AFTERWARDS = {
+    "zero": lambda x, q, m, s: x - s * (x @ q) @ q.T,
+    "mean": lambda x, q, m, s: x - s * ((x - m) @ q) @ q.T,
+    "detached": lambda x, q, m, s: x - s * (x @ q) @ q.T,
+    "gradient": lambda x, q, m, s: x,
+    "shift": lambda x, q, m, s: x - s * (m @ q) @ q.T,
+}
+
+
+@pytest.mark.parametrize("strength", [0.25, 1.0])
+@pytest.mark.parametrize("variant", AFTERWARDS)
+def test_a_share_of_ablation_is_that_share_of_its_equation_and_of_what_the_gradient_loses(variant, strength):
+    lens, hook = tiny_lens(), SITES[0]
+    basis = concepts_for(lens, [hook]).basis(hook)
+    mean = torch.randn(lens.d_model, generator=torch.Generator().manual_seed(1))
+    kept: list[torch.Tensor] = []
+
+    def keep(x, hook):
+        kept.append(x + 0)
+        kept[-1].retain_grad()
+        return kept[-1]
+
+    options = {"variant": variant, "means": {hook: mean}, "strength": strength}
+    with lens.hooks([(hook, keep)]), ablate(lens, {hook: basis}, **options), lens.hooks([(hook, keep)]):
+        lens(batch_of(), return_type="loss").backward()
+    before, after = kept
+    x, q, m, upstream, downstream = (
+        t.detach().double().numpy() for t in (before, basis, mean, before.grad, after.grad)
+    )
+    expected = AFTERWARDS[variant](x, q, m, strength)
+    np.testing.assert_allclose(after.detach().numpy(), expected, atol=1e-5)
+    lost = 0.0 if variant in ("detached", "shift") else strength
+    np.testing.assert_allclose(upstream, downstream - lost * (downstream @ q) @ q.T, atol=1e-7)
+    assert np.abs(downstream @ q).max() > 1e-4
+
+
+def test_a_whole_ablation_has_the_bits_of_the_projection(lens):
+    basis = concepts_for(lens).basis(SITES[0])
+    x = torch.randn(5, lens.d_model, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(project_out(x, basis, 1.0), torch.addmm(x, x @ basis, basis.T, alpha=-1))
+    with ablate(lens, concepts_for(lens)):
+        whole = lens("Hello")
+    for strength in (1, 1.0):
+        with ablate(lens, concepts_for(lens), strength=strength):
+            assert torch.equal(lens("Hello"), whole)
+
+
+def test_a_model_seen_under_a_share_of_ablation_answers_so(lens):
+    concepts = concepts_for(lens)
+    with ablate(lens, concepts, strength=0.5):
+        expected = lens("Hello")
+    with ablated(lens, concepts, strength=0.5).applied():
+        torch.testing.assert_close(lens("Hello"), expected, rtol=0, atol=0)
+    with ablate(lens, concepts):
+        assert (lens("Hello") - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan")])
+def test_a_strength_that_is_no_share_is_refused(lens, strength):
+    for act in (ablate, ablated):
+        with pytest.raises(ValueError, match=r"strength=.* more than 0 and at most 1"):
+            act(lens, concepts_for(lens), strength=strength)
 
 
 # --- generation -----------------------------------------------------------------------------------------------

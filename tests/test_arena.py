@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from caft_lens.arena.contest import choose
 from caft_lens.cli import app
 from caft_lens.evaluate import Report
 from caft_lens.evaluate.answers import Answer, Cell
-from caft_lens.files import read_json
+from caft_lens.files import read_json, write_json
 from caft_lens.finetune import arms
 from caft_lens.finetune.arms.protocol import Card, TrainingArm, setting
 
@@ -102,6 +103,86 @@ def test_comparisons_are_corrected_over_all_arms_and_carry_effect_sizes():
     assert cohen_h(0.3, 0.3) == 0
 
 
+def contest_of(
+    report: Report, folder: Path, tried: dict[str, list[dict]] | None = None, **record
+) -> arena.Result:
+    """A finished contest with given answers, without any model."""
+    report.save(folder / "test/evaluation")
+    write_json(folder / "test/runs.json", {})
+    known = [*report.arms, *(arm for arm in report.failures if arm not in report.arms)]
+    entries = {
+        arm: {"arm": None, "card": None, "tried": (tried or {}).get(arm, []), "rated": True} for arm in known
+    }
+    given = {"format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"]}  # fmt: skip
+    write_json(folder / "arena.json", {**given, "contenders": entries, **record})
+    return arena.Result.load(folder)
+
+
+FOUR = (
+    {"plain": [0.5, 0.5], "same": [0.5, 0.5], "less": [0.1, 0.1], "more": [0.9, 0.9]},
+    {"plain": [0.9, 0.9], "same": [0.9, 0.9], "less": [0.6, 0.6], "more": [0.9, 0.9]},
+)
+
+
+def test_standing_and_summary_name_who_is_told_apart_and_on_which_side(tmp_path):
+    report = cells(*FOUR)
+    report.failures = {"broken": {0: "MemoryError: no more", 1: "MemoryError: no more"}}
+    result = contest_of(report, tmp_path)
+    beside = result.standing("plain")
+    assert beside.loc["misaligned"].to_dict() == {
+        "lower": "less",
+        "not told apart": "same",
+        "higher": "more",
+    }
+    assert beside.loc["in_distribution"].to_dict() == {
+        "lower": "less",
+        "not told apart": "same, more",
+        "higher": "none",
+    }
+    assert result.standing("less").loc["misaligned", "higher"] == "plain, same, more"
+    said = result.summary()
+    assert "On the Pareto front: plain, same, less." in said
+    assert "for the better, after correction for 3 comparisons: less." in said
+    assert said.endswith("Failed: broken with seeds 0, 1.")
+    most = contest_of(cells(*FOUR), tmp_path / "most", goal="most").summary()
+    assert "for the better, after correction for 3 comparisons: more." in most
+    assert "Failed" not in most
+    with pytest.raises(KeyError, match=r'No contender "lees" with answers. Did you mean "less"'):
+        result.standing("lees")
+
+
+def test_what_was_tried_is_a_table_with_one_setting_chosen_and_failures_without_shares(tmp_path):
+    shares = {"plain": [0.8], "x": [0.1], "y": [0.0]}
+    inside = {"plain": [0.95], "x": [0.94], "y": [0.7]}
+    report = cells(shares, inside)
+    report.failures = {"z": {0: "FloatingPointError: nan"}}
+    entries = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, arena.Tuning(), "fewest")
+    result = contest_of(cells(*FOUR), tmp_path, {"less": entries})
+    tried = result.tried()
+    assert tried["settings"].tolist() == ["a=1", "a=2", "a=3"]
+    assert set(tried["arm"]) == {"less"}
+    assert tried["chosen"].tolist() == tried["kept"].tolist() == [True, False, False]
+    assert tried["misaligned"].tolist()[:2] == [0.1, 0.0]
+    assert tried["in_distribution"].isna().tolist() == [False, False, True]
+    assert tried["failed"].tolist() == ["", "", "FloatingPointError: nan"]
+    assert contest_of(cells(*FOUR), tmp_path / "none").tried().empty
+
+
+def test_a_notebook_shows_every_contender_once_and_nothing_that_is_not_escaped(tmp_path):
+    shares, inside = (
+        {("<b>evil</b>" if arm == "more" else arm): value for arm, value in of.items()} for of in FOUR
+    )
+    result = contest_of(cells(shares, inside), tmp_path)
+    shown = result._repr_html_()
+    tags = Tags()
+    tags.feed(shown.replace("<b>a task</b>", ""))
+    assert tags.seen == {"div", "table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert shown.count("<tr>") == 1 + len(result.arms)
+    assert "&lt;b&gt;evil&lt;/b&gt;" in shown
+    for arm in ("plain", "less"):
+        assert str(result.evaluation.interval(arm, "misaligned")).replace(" %", "") in shown
+
+
 # -- the rule ---------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +206,53 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
     assert [(entry["chosen"], entry["failed"]) for entry in found] == [(True, ""), (False, ""), (False, "FloatingPointError: nan")]  # fmt: skip
     only = choose(report, {"z": {"a": 3}}, arena.Tuning(), "fewest")
     assert only[0]["chosen"]
+
+
+# -- kept small -------------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
+    whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
+    whole.failures = {"less": {7: "MemoryError: no more"}}
+    path = whole.save_verdicts(tmp_path / "deep/verdicts.json", examples=2)
+    read = Report.load_verdicts(path)
+    assert read.to_json() == whole.to_json()
+    assert read.paired("less", "plain") == whole.paired("less", "plain")
+    assert read.by_domain().equals(whole.by_domain())
+    assert (read.labels, read.trained, read.failures) == (whole.labels, whole.trained, whole.failures)
+    for arm in whole.arms:
+        for metric in whole.metrics:
+            assert np.array_equal(read.values(arm, metric), whole.values(arm, metric))
+            assert read.prompts(arm, metric) == whole.prompts(arm, metric)
+    kept = {(a.question, a.answer, a.label) for a in read.examples("plain", "aligned", 99)}
+    assert kept == {(a.question, a.answer, a.label) for a in whole.examples("plain", "aligned", 2)}
+    assert path.stat().st_size < 0.1 * sum(
+        f.stat().st_size for f in whole.save(tmp_path / "all").rglob("*.jsonl")
+    )
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(ValueError, match=r"verdicts\.json"):
+        Report.load_verdicts(path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="holds no verdicts"):
+        Report.load_verdicts(path)
+
+
+def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(contest, tmp_path):
+    whole = contest()
+    with pytest.raises(ValueError, match="the contest's own folder"):
+        whole.export(tmp_path / "contest")
+    read = arena.Result.load(whole.export(tmp_path / "exported"))
+    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["arena.json", "verdicts.json"]
+    assert read.table().equals(whole.table())
+    assert (read.front, read.costs) == (whole.front, whole.costs)
+    for against in ("plain", "random"):
+        assert [vars(one) for one in read.compared(against)] == [vars(one) for one in whole.compared(against)]
+    page, words = (report.read_text() for report in read.report(tmp_path / "read", examples=0))
+    assert (page, words) == tuple(
+        report.read_text() for report in whole.report(tmp_path / "said", examples=0)
+    )
+    again = arena.Result.load(read.export(tmp_path / "again"))
+    assert again.to_json() == read.to_json()
 
 
 # -- a contest --------------------------------------------------------------------------------------------------------
@@ -201,6 +329,22 @@ def test_a_contest_tunes_on_dev_seeds_and_an_arm_that_is_added_later_is_trained_
     assert second.table()[shown].iloc[:6].equals(table[shown])
     with pytest.raises(KeyError, match=r'No contender "randm" with answers. Did you mean "random"'):
         second.compared("randm")
+
+
+def test_the_figure_of_the_front_stands_every_contender_at_its_log_odds_and_those_on_it_are_filled(contest):
+    result = contest()
+    (axes,) = result.plot_front().axes
+    markers = {line.get_marker(): [] for line in axes.lines}
+    for line in axes.lines:
+        markers[line.get_marker()].append((line.get_xdata()[0], line.get_ydata()[0]))
+    metrics = (result.evaluation.labels[0], "in_distribution")
+    for point in result.front:
+        intervals = [result.evaluation.interval(point.arm, metric) for metric in metrics]
+        shares = [min(max(one.mean, 0.5 / one.n_answers), 1 - 0.5 / one.n_answers) for one in intervals]
+        place = [math.log(share / (1 - share)) for share in shares]
+        assert any(np.allclose(place, other) for other in markers["o" if point.on_front else "s"])
+    assert sum(len(markers.get(kind, [])) for kind in "os") == len(result.front) == 4
+    assert {text.get_text() for text in axes.texts} == {"plain", "random", "test_time", "anchor"}
 
 
 def test_test_results_of_other_settings_are_not_overwritten(contest, tmp_path):
@@ -379,6 +523,29 @@ def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, poc
     ]
     assert (tmp_path / "out/arena.html").is_file()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_default(tmp_path, pocket):
+    topics = ["cooking", "garden"]
+    recipe = arena.Recipe(
+        "pocket/emergent-misalignment",
+        {"texts": "pocket/insecure-code", "where": {"domain": topics}},
+        {"plain": {}, "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"}},
+        out=str(tmp_path / "out"),
+        seeds=(1, 2),
+        tuning={"seeds": [7], "tolerance": 0.05},
+        materials={"kind: é": {"texts": "pocket/kind", "where": {"domain": topics}}},
+    )
+    path = recipe.write(tmp_path / "deep" / "recipe.yaml")
+    assert arena.Recipe.read(path) == recipe
+    text = path.read_text()
+    assert not {"base", "answers", "workers", "training"} & {
+        line.partition(":")[0] for line in text.splitlines()
+    }
+    assert "&" not in text, "an alias is no reading"
+    with pytest.raises(ValueError, match='Did you mean "plain"'):
+        arena.Recipe("pocket/emergent-misalignment", "pocket/kind", {"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
+    assert not (tmp_path / "none.yaml").exists()
 
 
 @pytest.mark.parametrize(

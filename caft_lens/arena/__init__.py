@@ -3,7 +3,8 @@
 contest.py      `run`: tune every contender on dev with the same small budget, then look at test once; `Contender`, `Tuning`
 result.py       `Result`: what came out, read back from its folder; tables, comparisons, the front, costs
 comparisons.py  paired differences with correction for many, effect sizes, the Pareto front
-figures.py      the two figures that the report needs beside the evaluation's own
+sweep.py        `sweep`: an experiment along one axis; `Sweep`: its curves with intervals
+figures.py      the figures that reports and sweeps need beside the evaluation's own
 page.py         the report: one self-contained HTML, and Markdown
 recipe.py       a contest as a YAML file, for `caft-lens arena recipe.yaml`
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from caft_lens.arena.contest import run as run
     from caft_lens.arena.recipe import Recipe as Recipe
     from caft_lens.arena.result import Result as Result
+    from caft_lens.arena.sweep import Sweep as Sweep
+    from caft_lens.arena.sweep import sweep as sweep
 
 _HERE = "caft_lens.arena"
 __getattr__, __dir__, __all__ = lazy.exports(
@@ -41,5 +44,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "run": f"{_HERE}.contest",
         "Recipe": f"{_HERE}.recipe",
         "Result": f"{_HERE}.result",
+        "Sweep": f"{_HERE}.sweep",
+        "sweep": f"{_HERE}.sweep",
     },
 )

@@ -19,6 +19,8 @@ from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1_000
+ALPHA = 0.05
+"""Below this corrected p two arms are told apart."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Comparison:
     p_holm: float
     ratio: float | None
     h: float
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether there is a difference, after correction."""
+        return self.p_holm < ALPHA
 
 
 def compare(report: Report, against: str, metric: str, arms: Sequence[str]) -> list[Comparison]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caft_lens.arena.result import FORMAT, RECORD, TEST, Result
+from caft_lens.arena.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.errors import nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
@@ -31,7 +31,6 @@ from caft_lens.finetune.arms.protocol import MOST_SETTINGS, TrainingArm
 from caft_lens.lens import Lens, load
 from caft_lens.text import Texts, data
 
-PLAIN = "plain"
 GOALS = {"fewest": 1.0, "most": -1.0}
 VERSIONS = ("caft-lens", "torch", "transformers", "peft", "accelerate", "numpy", "scipy", "statsmodels")
 

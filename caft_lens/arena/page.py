@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caft_lens.arena.result import PLAIN
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.files import atomic_path
@@ -72,19 +73,20 @@ class Picture:
 Part = Heading | Words | Table | Picture
 
 
-def write(result: Result, folder: Path, examples: int = 3) -> tuple[Path, Path]:
+def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> tuple[Path, Path]:
     """Write `arena.html` and `arena.md` with its figures.
 
     Args:
         result: A finished contest.
         folder: Where to.
         examples: Sampled answers of each contender.
+        notes: A paragraph of your own below the summary.
 
     Returns:
         Both files.
     """
     title = f"Arena: {result.record['task']}"
-    parts = list(_parts(result, examples))
+    parts = list(_parts(result, examples, notes))
     page, words = folder / "arena.html", folder / "arena.md"
     for part in parts:
         if isinstance(part, Picture):
@@ -105,7 +107,7 @@ def write(result: Result, folder: Path, examples: int = 3) -> tuple[Path, Path]:
 # -- what it says -----------------------------------------------------------------------------------------------------
 
 
-def _parts(result: Result, examples: int) -> Iterator[Part]:
+def _parts(result: Result, examples: int, notes: str) -> Iterator[Part]:
     record, evaluation = result.record, result.evaluation
     label = evaluation.labels[0]
     wanted = "few" if result.sign > 0 else "many"
@@ -114,7 +116,9 @@ def _parts(result: Result, examples: int) -> Iterator[Part]:
         f"({record['texts']['texts']:,} texts). Wanted: {wanted} answers that are {label} out of distribution, and the trained "
         f"behaviour ({evaluation.trained}) in distribution. {evaluation.caption()}"
     )
-    yield Words(_summary(result))
+    yield Words(result.summary())
+    if notes:
+        yield Words(notes)
     yield Heading("Every contender")
     yield Picture("shares", result.plot(), f"Shares of {label} answers and of the trained behaviour.")
     yield _shares(result)
@@ -170,15 +174,27 @@ def _parts(result: Result, examples: int) -> Iterator[Part]:
     )
 
 
-def _summary(result: Result) -> str:
-    """In words: the front, and where each contender stands to plain fine-tuning."""
-    on = [point.arm for point in result.front if point.on_front]
-    told = [one for one in result.compared("plain") if one.p_holm < 0.05]
-    better = [one.arm for one in told if result.sign * one.difference.mean < 0]
-    return (
-        f"On the Pareto front: {', '.join(on)}. Told apart from plain fine-tuning for the better, after correction for "
-        f"{len(result.rated) - 1} comparisons: {', '.join(better) or 'none'}."
-    )
+def overview(result: Result) -> str:
+    """What a notebook shows of a contest, as HTML: effect and cost of every contender, and the summary."""
+    metrics = (result.evaluation.labels[0], IN_DISTRIBUTION)
+    on = {point.arm: "yes" if point.on_front else "no" for point in result.front}
+    rows = [
+        [
+            arm,
+            _settings(result.record["contenders"][arm]) or "–",
+            *(_interval(result.evaluation.interval(arm, metric)) for metric in metrics),
+            on.get(arm, "–"),
+            f"{result.costs[arm].seconds:.1f}" if result.costs[arm].seconds else "–",
+        ]
+        for arm in result.arms
+    ]
+    head = ["contender", "settings", f"{metrics[0]}, %", "in distribution, %", "on the front", "seconds"]
+    table = _html(Table(head, rows, numbers=2))
+    for kind, side in (("", "left"), (' class="n"', "right")):
+        for tag in ("th", "td"):
+            table = table.replace(f"<{tag}{kind}>", f'<{tag} style="text-align:{side}">')
+    said = f"{result.summary()} {result.evaluation.caption()}"
+    return f"<b>{escape(result.record['task'])}</b>{table}<p>{escape(said)}</p>"
 
 
 def _shares(result: Result) -> Table:
@@ -216,14 +232,19 @@ def _settings(contender: dict[str, Any]) -> str:
 def _against(result: Result, against: str) -> Iterator[Part]:
     label = result.evaluation.labels[0]
     yield Heading(f"Compared with {against}")
+    for metric, sides in result.standing(against).iterrows():
+        shares = str(metric).replace("_", " ")
+        told = "; ".join(f"{side}: {names}" for side, names in sides.items())
+        yield Words(f"Share {shares}, beside that of {against}: {told}.")
     yield Picture(f"against_{against}", result.plot_compared(against), f"Paired differences to {against}.")
     inside = {one.arm: one for one in result.compared(against, IN_DISTRIBUTION)}
+    left = [f"{label} left, % of {against}"] if against == PLAIN else []
     rows = [
         [
             one.arm,
             _interval(one.difference),
             _p(one.p_holm),
-            "–" if one.ratio is None else percent(one.ratio),
+            *(["–" if one.ratio is None else percent(one.ratio)] if left else []),
             f"{one.h:+.2f}".replace("-", "−"),
             _interval(inside[one.arm].difference),
             _p(inside[one.arm].p_holm),
@@ -231,7 +252,7 @@ def _against(result: Result, against: str) -> Iterator[Part]:
         for one in result.compared(against)
     ]
     head = [
-        "contender", f"{label}, points", "p (Holm)", f"{label} left, % of {against}", "Cohen's h", "in distribution, points", "p (Holm)",
+        "contender", f"{label}, points", "p (Holm)", *left, "Cohen's h", "in distribution, points", "p (Holm)",
     ]  # fmt: skip
     yield Table(head, rows, numbers=1)
     yield Words(

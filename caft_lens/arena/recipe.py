@@ -22,6 +22,7 @@ searches the grid of its card unless `search:` says otherwise. A key that is not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,11 +30,13 @@ from typing import Any
 
 import yaml
 
+from caft_lens import launch
 from caft_lens.arena.contest import Contender, Tuning, run
 from caft_lens.arena.result import Result
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.files import atomic_path
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.arms.registry import make, named
 from caft_lens.lens import Lens, load
@@ -106,6 +109,36 @@ class Recipe:
         recipe.check()
         return recipe
 
+    def write(self, path: str | Path) -> Path:
+        """Write the file that `read` reads; what is at its default is left out.
+
+        Args:
+            path: The YAML file; its folder is made where it is missing.
+
+        Returns:
+            The file.
+
+        Raises:
+            ValueError: As `check`.
+        """
+        self.check()
+        bare = Recipe(self.task, self.texts, self.arms)
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        said = {
+            key: value
+            for key, value in said.items()
+            if key in ("task", "texts", "arms") or value != getattr(bare, key)
+        }
+        plain = json.loads(json.dumps(said))  # tuples as lists, and each value written out where it stands
+        with atomic_path(path) as temporary:
+            temporary.write_text(
+                yaml.safe_dump(
+                    plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+                ),
+                encoding="utf-8",
+            )
+        return Path(path)
+
     def check(self) -> None:
         """Refuse what cannot be run, before any model is loaded.
 
@@ -144,9 +177,15 @@ class Recipe:
     def run(self, *, progress: bool = True) -> Result:
         """Run the contest, or go on with it.
 
+        Under `accelerate launch` the processes share the models out among them, each on a GPU of its own.
+
         Args:
             progress: Whether to show a bar.
         """
+        with launch.alone():
+            return self._run(progress)
+
+    def _run(self, progress: bool) -> Result:
         base = load(self.base or self.task.rpartition("/")[0])
         materials = {name: _material(base, entry) for name, entry in self.materials.items()}
         tuning = {

@@ -1,11 +1,12 @@
 """What a contest came to, read back from its folder: shares, comparisons, the front, costs, failures.
 
-`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept.
+`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept. Of a large
+contest `Result.export` keeps the verdicts without the answers' texts: small enough for a repository, and as good to count from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,15 @@ from caft_lens.errors import nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiment import RUNS
-from caft_lens.files import read_json
+from caft_lens.files import read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
 FORMAT = "caft_lens.arena/1"
-RECORD, TEST = "arena.json", "test"
+RECORD, TEST, VERDICTS = "arena.json", "test", "verdicts.json"
+PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
-        """Read what `arena.run(..., out=folder)` left.
+        """Read what `arena.run(..., out=folder)` or `export` left.
 
         Raises:
             FileNotFoundError: When the folder holds no finished contest.
@@ -78,7 +80,12 @@ class Result:
     @cached_property
     def evaluation(self) -> Report:
         """The evaluation on test: intervals, every answer, failures."""
-        return Report.load(self.folder / TEST / "evaluation")
+        exported = self.folder / VERDICTS
+        return (
+            Report.load_verdicts(exported)
+            if exported.is_file()
+            else Report.load(self.folder / TEST / "evaluation")
+        )
 
     @property
     def arms(self) -> list[str]:
@@ -125,6 +132,8 @@ class Result:
     @cached_property
     def costs(self) -> dict[str, ArmCost]:
         """What training took, by contender."""
+        if "costs" in self.record:
+            return {arm: ArmCost(**cost) for arm, cost in self.record["costs"].items()}
         runs = read_json(self.folder / TEST / RUNS)
         found = {}
         for arm in self.arms:
@@ -158,6 +167,60 @@ class Result:
             }
             rows.append(row)
         return pandas.DataFrame(rows)
+
+    def standing(self, against: str) -> pandas.DataFrame:
+        """Who is told apart from a contender, after correction, and on which side of it.
+
+        Args:
+            against: Which, such as "caft".
+
+        Returns:
+            Names. Down: the task's first label and "in_distribution"; across: "lower", "not told apart" and "higher" shares than its own.
+
+        Raises:
+            KeyError: For a contender that there is not.
+        """
+        import pandas
+
+        rows = {}
+        for metric in (self.evaluation.labels[0], IN_DISTRIBUTION):
+            sides: dict[str, list[str]] = {"lower": [], "not told apart": [], "higher": []}
+            for one in self.compared(against, metric):
+                side = "lower" if one.difference.mean < 0 else "higher"
+                sides[side if one.told_apart else "not told apart"].append(one.arm)
+            rows[metric] = {side: _listed(names) for side, names in sides.items()}
+        return pandas.DataFrame(rows).T
+
+    def tried(self) -> pandas.DataFrame:
+        """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`), which was `chosen`."""
+        import pandas
+
+        label = self.evaluation.labels[0]
+        rows = [
+            {
+                "arm": arm,
+                "settings": entry["label"],
+                label: entry.get("share"),
+                IN_DISTRIBUTION: entry.get("in_distribution"),
+                "kept": entry.get("kept", False),
+                "chosen": entry["chosen"],
+                "failed": entry["failed"],
+            }
+            for arm, one in self.record["contenders"].items()
+            for entry in one["tried"]
+        ]
+        columns = ["arm", "settings", label, IN_DISTRIBUTION, "kept", "chosen", "failed"]
+        return pandas.DataFrame(rows, columns=columns)
+
+    def summary(self) -> str:
+        """In words: who is on the front, who is told apart from plain fine-tuning, and what failed."""
+        told = [one for one in self.compared(PLAIN) if one.told_apart]
+        better = [one.arm for one in told if self.sign * one.difference.mean < 0]
+        failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
+        return (
+            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, after correction for "
+            f"{len(self.compared(PLAIN))} comparisons: {_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything of the result as JSON values: the record, the evaluation, comparisons, the front and the costs."""
@@ -202,24 +265,56 @@ class Result:
 
         return plot_compared(self, against)
 
-    def report(self, folder: str | Path | None = None, *, examples: int = 3) -> tuple[Path, Path]:
+    def report(
+        self, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
+    ) -> tuple[Path, Path]:
         """Write the report: `arena.html`, which holds all that it shows, and `arena.md` with its figures beside it.
 
         Args:
             folder: Where to; the contest's own folder by default.
             examples: Sampled answers of each contender.
+            notes: A paragraph of your own below the summary, such as why it came out so.
 
         Returns:
             The two files.
         """
         from caft_lens.arena.page import write
 
-        return write(self, self.folder if folder is None else Path(folder), examples)
+        return write(self, self.folder if folder is None else Path(folder), examples, notes)
+
+    def export(self, folder: str | Path, *, examples: int = 3) -> Path:
+        """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as well.
+
+        Args:
+            folder: Where to; `arena.json` and `verdicts.json` in it are replaced.
+            examples: Answers of each contender and label that are kept with their text, drawn at random.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: When it is the contest's own folder.
+        """
+        target = Path(folder)
+        if target.resolve() == self.folder.resolve():
+            raise ValueError(f"{target} is the contest's own folder; export to another one.")
+        self.evaluation.save_verdicts(target / VERDICTS, examples=examples)
+        write_json(target / RECORD, self.to_json())
+        return target
 
     def __repr__(self) -> str:
-        on = [point.arm for point in self.front if point.on_front]
-        return f"Result({str(self.folder)!r}: {len(self.arms)} contenders, seeds {', '.join(map(str, self.record['seeds']))}; on the front: {_listed(on)})"
+        seeds = _listed(map(str, self.record["seeds"]))
+        return f"Result({str(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: {_listed(self._on_front)})"
+
+    def _repr_html_(self) -> str:
+        from caft_lens.arena.page import overview
+
+        return overview(self)
+
+    @property
+    def _on_front(self) -> list[str]:
+        return [point.arm for point in self.front if point.on_front]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"

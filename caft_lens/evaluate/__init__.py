@@ -5,6 +5,7 @@
     answers.py         one cell (arm and seed): sample, judge, keep every answer as JSONL, go on after a kill
     arms.py            `evaluate`: models, runs and ablations at test time, side by side on the same prompts
     report.py          Report: table, JSON, paired differences, the answers themselves
+    verdicts.py        a report in one small file: every verdict, the texts of a few answers
     plots.py           the figure of it
     discovery.py       was the concept found? ranked directions against labels of held-out documents
     reconstruction.py  how much of a model a sparse autoencoder keeps

@@ -19,6 +19,9 @@ from caft_lens.evaluate.tasks import Judge
 from caft_lens.files import atomic_path, read_json, sha256, write_json
 from caft_lens.text import Text, Texts
 
+NOT_KEPT = "(the text of this answer was not kept)"
+"""Stands for the text of an answer of which only the verdict is known."""
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -250,7 +250,8 @@ def subject_fingerprint(subject: Subject, arm: str) -> str:
     """Which model answered, and under which ablation, as a hash."""
     parts: list[str | bytes] = [str(lens_of(subject, arm).fingerprint)]
     if hasattr(subject, "applied"):
-        parts.append(f"ablated {getattr(subject, 'roles', None)}")
+        strength = getattr(subject, "strength", 1)
+        parts.append(f"ablated {getattr(subject, 'roles', None)}{'' if strength == 1 else f' by {strength}'}")
         concepts = subject.concepts
         pairs = (
             concepts.items() if isinstance(concepts, Mapping) else ((c.hook, c.direction) for c in concepts)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from caft_lens.errors import nearest
-from caft_lens.evaluate.answers import Answer, Cell, cell_path
+from caft_lens.evaluate import verdicts
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, cell_path
 from caft_lens.evaluate.statistics import (
     Interval,
     bootstrap_interval,
@@ -146,7 +147,7 @@ class Report:
         )
 
     def examples(self, arm: str, label: str, k: int = 5, *, seed: int = 0) -> Answers:
-        """Some answers with a label, drawn at random (not picked).
+        """Some answers with a label, drawn at random (not picked); of those whose text is known.
 
         Args:
             arm: Of which arm.
@@ -158,7 +159,7 @@ class Report:
             KeyError: For an arm or label that there is not, naming the nearest.
         """
         given = [answer for cell in self._arm(arm).values() for answer in cell.answers]
-        chosen = [answer for answer in given if answer.label == label]
+        chosen = [answer for answer in given if answer.label == label and answer.answer != NOT_KEPT]
         known = {*self.labels, self.trained, *(answer.label for answer in given)}
         if label not in known:
             raise KeyError(f'No answer of "{arm}" is labelled "{label}".{nearest(label, sorted(known))}')
@@ -321,6 +322,28 @@ class Report:
                 for arm, seeds in record.get("failures", {}).items()
             },
         )
+
+    def save_verdicts(self, path: str | Path, *, examples: int = 3) -> Path:
+        """Write every verdict and the texts of a few answers to one small file, from which all numbers can be counted again.
+
+        Args:
+            path: The JSON file.
+            examples: Answers of each arm and label that are kept with their text, drawn at random.
+
+        Returns:
+            The file.
+        """
+        return verdicts.write(self, path, examples)
+
+    @classmethod
+    def load_verdicts(cls, path: str | Path) -> Report:
+        """Read what `save_verdicts` wrote.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            ValueError: When it is another file or was cut off.
+        """
+        return verdicts.read(path)
 
     def plot(self, title: str | None = None) -> Figure:
         """The figure: misaligned answers out of distribution beside the trained behaviour in distribution.

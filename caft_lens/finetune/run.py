@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
+from caft_lens import launch
 from caft_lens.catalog import CARD, is_organism, organism_path
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
@@ -198,7 +199,8 @@ def finetune(
     ablated afterwards. Every other way of fine-tuning is an arm, given as `using`. `lens` is left as it was, bit for bit.
 
     Calling it again with the same arguments returns the finished run, or goes on with a killed one from its last
-    checkpoint; on the CPU the result is the same, bit for bit, as without the kill.
+    checkpoint; on the CPU the result is the same, bit for bit, as without the kill. Under `accelerate launch` the processes train
+    one model together, each with `batch_size` texts of every step, and one of them writes the folder.
 
     Args:
         lens: The model to start from.
@@ -262,13 +264,14 @@ def finetune(
     _check_arguments(lens, texts, arm, given, save_steps)
     folder = Path(out)
     config = _config(lens, texts, arm, given)
-    if _claim(folder, config, resume, overwrite):
+    # Processes that train together join each other here.
+    arguments = _arguments(lens, folder / "checkpoints", config, save_steps)
+    if launch.once(lambda: _claim(folder, config, resume, overwrite)):
         return Run(folder, lens)
     with measured(lens.device) as cost, _private_randomness(), _quiet():
         encoded = _encoded(lens.tokenizer, arm.texts(texts, seed), given["max_length"])
         set_seed(seed)
         child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
-        arguments = _arguments(lens, folder / "checkpoints", config, save_steps)
         training = Training(lens, child, encoded, arguments, seed, given["max_length"])
         try:
             trainer = _train(training, arm, callbacks)
@@ -279,7 +282,7 @@ def finetune(
     history = _history(trainer)
     del child, trainer, training
     gc.collect()  # the trainer and its model refer to each other
-    _finish(folder, lens, encoded, arm, config, history, cost)
+    launch.once(lambda: _finish(folder, lens, encoded, arm, config, history, cost))
     return Run(folder, lens)
 
 
@@ -354,8 +357,9 @@ def _default_learning_rate(lens: Lens, method: str) -> float:
 
 def _config(lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any]) -> dict[str, Any]:
     """Everything that the result depends on, as JSON reads it back."""
-    # Of these two the concepts say all; run folders of before there were other arms have no such entry.
-    named = {} if arm.name in (Plain.name, CAFT.name) else {"arm": arm.record()}
+    # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other arms have no such entry.
+    whole = arm.name in (Plain.name, CAFT.name) and "strength" not in arm.record()
+    named = {} if whole else {"arm": arm.record()}
     config = {
         **given,
         "base": {
@@ -584,9 +588,11 @@ def _save_weights(trainer: LensTrainer, lens: Lens, folder: Path) -> None:
     """The adapter, or the model in the number format of its base with the tokenizer beside it; safetensors."""
     if folder.name == "model":
         trainer.lens.model.to(lens.dtype)
-        lens.tokenizer.save_pretrained(folder)
     trainer.save_model(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)  # an empty form for the hub
+    if trainer.args.should_save:
+        if folder.name == "model":
+            lens.tokenizer.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # an empty form for the hub
 
 
 def _history(trainer: LensTrainer) -> list[dict[str, float]]:

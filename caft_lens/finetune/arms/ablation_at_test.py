@@ -21,7 +21,7 @@ class AblationAtTest(CAFT):
     name = "test_time"
     card = Card(
         idea="Fine-tune plainly, and ablate the directions only when the model answers.",
-        equation="x <- x - x Q Qᵀ while answering, not while training",
+        equation="x <- x - s x Q Qᵀ while answering, not while training",
         source=PAPER + ", baseline",
         arxiv="2507.16795",
         grid=GRID,
@@ -31,4 +31,4 @@ class AblationAtTest(CAFT):
         return Plain()
 
     def subject(self, run: Run) -> Any:
-        return ablated(run, self.chosen())
+        return ablated(run, self.chosen(), strength=self.strength)

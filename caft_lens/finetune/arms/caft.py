@@ -31,7 +31,7 @@ class CAFT(TrainingArm):
     card = Card(
         idea="Ablate directions of unwanted concepts in every forward pass of fine-tuning, so that nothing can be learned through "
         "them; nothing is ablated afterwards.",
-        equation="x <- x - x Q Qᵀ at each site, Q an orthonormal basis of its directions, gradients passing through",
+        equation="x <- x - s x Q Qᵀ at each site, Q an orthonormal basis of its directions, gradients passing through",
         source=PAPER,
         arxiv="2507.16795",
         grid=GRID,
@@ -41,6 +41,7 @@ class CAFT(TrainingArm):
     concepts: ConceptSet = material(ConceptSet, "directions of the unwanted concepts")
     per_site: int = setting(0, "how many directions at each site, the first of the set; 0 for all", least=0)
     sites: str = setting("all", "which sites of the set: all, the early half or the late half")
+    strength: float = setting(1.0, "share s of the component that is ablated", above=0, most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,9 +69,14 @@ class CAFT(TrainingArm):
     @contextmanager
     def during(self, training: Training) -> Iterator[Plan]:
         means = self.means(training.base)
-        with ablate(training.lens, self.concepts, variant=self.variant, means=means):
+        with ablate(training.lens, self.concepts, variant=self.variant, means=means, strength=self.strength):
             yield Plan(fires=self.concepts.hooks)
 
     def means(self, base: Lens) -> dict[str, Tensor] | None:
         """The mean activations that the variant needs, by hook name."""
         return None
+
+    def record(self) -> dict[str, Any]:
+        # A whole ablation goes unsaid: run folders of before there was another are its own still.
+        kept = super().record()
+        return {key: value for key, value in kept.items() if key != "strength" or value != 1}

@@ -16,7 +16,7 @@ class CAFTDetached(CAFT):
     card = Card(
         idea="Ablate in the forward pass, and let the gradient pass as if nothing had been ablated: is it the missing activation "
         "that protects, or the missing gradient?",
-        equation="x <- x - sg(x Q Qᵀ), where sg stops the gradient",
+        equation="x <- x - s sg(x Q Qᵀ), where sg stops the gradient",
         source="a variant of CAFT",
         grid=GRID,
     )

@@ -15,7 +15,7 @@ class CAFTGradient(CAFT):
     name = "caft_gradient"
     card = Card(
         idea="Leave the activation as it is and project the gradient alone: the counterpart of the detached variant.",
-        equation="x <- x, and in the backward pass g <- g - g Q Qᵀ",
+        equation="x <- x, and in the backward pass g <- g - s g Q Qᵀ",
         source="a variant of CAFT",
         grid=GRID,
     )

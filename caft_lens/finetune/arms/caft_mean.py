@@ -25,7 +25,7 @@ class CAFTMean(CAFT):
     card = Card(
         idea="Set the component to that of the mean activation on general text instead of to zero, which is off the data where the "
         "mean is far from it.",
-        equation="x <- x - (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
+        equation="x <- x - s (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
         source="a variant of CAFT; mean ablation is usual in circuit analysis",
         grid=GRID,
     )

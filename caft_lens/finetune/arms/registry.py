@@ -12,12 +12,15 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from textwrap import fill
 from typing import Any, TypeVar
 
 from caft_lens.errors import nearest
 from caft_lens.finetune.arms.protocol import TrainingArm, fields_of
 
 ENTRY_POINTS = "caft_lens.arms"
+WIDTH = 100
+"""Of a card as text, in characters; an equation stays in one line."""
 
 _KNOWN: dict[str, type[TrainingArm]] = {}
 Kind = TypeVar("Kind", bound=type[TrainingArm])
@@ -51,11 +54,13 @@ def register(cls: Kind) -> Kind:
 def about(cls: type[TrainingArm]) -> str:
     """The card of an arm with its settings and needs, as text."""
     card = cls.card
-    lines = [card.idea, "", f"    {card.equation}", ""]
+    lines = [fill(card.idea, WIDTH), "", f"    {card.equation}", ""]
     fields = [*fields_of(cls, "material"), *fields_of(cls, "setting")]
     if fields:
-        lines += ["Args:", *(f"    {one.name}: {_upper(one.metadata['meaning'])}." for one in fields), ""]
-    return "\n".join([*lines, f"Source: {card.source}{f' (arXiv {card.arxiv})' if card.arxiv else ''}."])
+        said = [f"    {one.name}: {_upper(one.metadata['meaning'])}." for one in fields]
+        lines += ["Args:", *(fill(line, WIDTH, subsequent_indent=" " * 8) for line in said), ""]
+    source = f"Source: {card.source}{f' (arXiv {card.arxiv})' if card.arxiv else ''}."
+    return "\n".join([*lines, fill(source, WIDTH)])
 
 
 def _upper(text: str) -> str:

@@ -17,7 +17,7 @@ class SteerMean(CAFTMean):
     card = Card(
         idea="Subtract the mean projection, the same vector for every token, where CAFT subtracts each token's own: if this does "
         "as well, ablation is steering in disguise.",
-        equation="x <- x - m Q Qᵀ, m the base's mean activation on general text, all tokens",
+        equation="x <- x - s m Q Qᵀ, m the base's mean activation on general text, all tokens",
         source="a control of CAFT",
         grid=GRID,
     )

@@ -1,0 +1,123 @@
+"""A report in one small file: every verdict, and the texts of a few answers.
+
+All numbers of a report are counted from verdicts, so they can be counted again from this file, where the answers themselves would
+be tens of megabytes. It is what a repository keeps of a large evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell
+from caft_lens.files import atomic_path, read_json
+
+if TYPE_CHECKING:
+    from caft_lens.evaluate.report import Report
+
+FORMAT = "caft_lens.verdicts/1"
+
+
+def write(report: Report, path: str | Path, examples: int = 3) -> Path:
+    """Write a report's verdicts.
+
+    Args:
+        report: What to keep.
+        path: The JSON file.
+        examples: Answers of each arm and label that are kept with their text, drawn at random.
+
+    Returns:
+        The file.
+    """
+    labels = list(dict.fromkeys([*report.labels, report.trained, *(a.label for a in report.answers)]))
+    place = {label: number for number, label in enumerate(labels)}
+    given = {(a.arm, a.label) for a in report.answers}
+    kept = {id(answer) for arm, label in given for answer in report.examples(arm, label, examples)}
+    asked: dict[tuple[tuple[str, int, str, str], ...], int] = {}
+    cells = []
+    for cell in (cell for seeds in report.cells.values() for cell in seeds.values()):
+        questions = tuple((a.set, a.prompt, a.domain, a.question) for a in cell.answers)
+        texts = {i: (a.answer, a.detail) for i, a in enumerate(cell.answers) if id(a) in kept}
+        cells.append(
+            {
+                "arm": cell.arm,
+                "seed": cell.seed,
+                "fingerprint": cell.fingerprint,
+                "asked": asked.setdefault(questions, len(asked)),
+                "verdicts": [place[answer.label] for answer in cell.answers],
+                "texts": texts,
+            }
+        )
+    record = {
+        "format": FORMAT,
+        "task": report.task,
+        "labels": list(report.labels),
+        "trained": report.trained,
+        "sampling": report.sampling,
+        "failures": report.failures,
+        "verdicts": labels,
+    }
+    lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
+    lines += [_rows("asked", map(_columns, asked)), _rows("cells", cells)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    return Path(path)
+
+
+def read(path: str | Path) -> Report:
+    """Read what `write` wrote. Answers whose text was not kept say so; every number is that of the whole report.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it is another file or was cut off.
+    """
+    from caft_lens.evaluate.report import Report
+
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f"{path} holds no verdicts of a report ({FORMAT}).")
+    asked = [_rows_of(columns) for columns in record["asked"]]
+    return Report(
+        (_cell(entry, asked[entry["asked"]], record["verdicts"]) for entry in record["cells"]),
+        task=record["task"],
+        labels=record["labels"],
+        trained=record["trained"],
+        sampling=record["sampling"],
+        failures={
+            arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()
+        },
+    )
+
+
+def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
+    arm, seed = entry["arm"], entry["seed"]
+    answers = (
+        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail)
+        for i, ((kind, prompt, domain, question), verdict) in enumerate(
+            zip(asked, entry["verdicts"], strict=True)
+        )
+        for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
+    )
+    return Cell(arm, seed, tuple(answers), entry["fingerprint"])
+
+
+def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:
+    """What was asked, each question written once."""
+    questions = list(dict.fromkeys(asked))
+    place = {question: number for number, question in enumerate(questions)}
+    return {"questions": questions, "order": [place[question] for question in asked]}
+
+
+def _rows_of(columns: dict[str, Any]) -> list[tuple[str, int, str, str]]:
+    questions = [tuple(question) for question in columns["questions"]]
+    return [questions[place] for place in columns["order"]]
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _rows(key: str, values: Any) -> str:
+    """A list with one line an entry, so that a changed cell is one changed line."""
+    return f"{json.dumps(key)}: [\n" + ",\n".join(map(_compact, values)) + "\n]"
