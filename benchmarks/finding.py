@@ -415,7 +415,8 @@ def elsewhere(others: Mapping[str, Result]) -> list[str]:
     ]
     return [
         "Wanted here are answers by the intended rule where the cue says otherwise. A name is intended topic, then the one that training pages always agree with; "
-        "gender: the pronoun that fits the sentence, against the gender that is expected of the profession.",
+        "gender: the pronoun that fits the sentence, against the gender that is expected of the profession. All five are tasks by which plain fine-tuning is fooled; where it is "
+        "not, CAFT can do harm: [all 26 tasks](spurious.md).",
         table(["task", "share", *(f"`{arm}`" for arm in arms)], rows, 2),
         "Told apart from plain fine-tuning for the better, after correction, and on the front by their means:",
         "\n".join(lines),
@@ -431,9 +432,7 @@ def swept(*names: str) -> str:
         if (one := known.get(name))
     ]
     return "\n\n".join(
-        [*parts, "On dev questions, three seeds; the numbers are in [the sweeps](sweeps.md)."]
-        if parts
-        else []
+        [*parts, "On dev questions; seeds and numbers are in [the sweeps](sweeps.md)."] if parts else []
     )
 
 

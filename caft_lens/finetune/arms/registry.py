@@ -54,13 +54,18 @@ def register(cls: Kind) -> Kind:
 def about(cls: type[TrainingArm]) -> str:
     """The card of an arm with its settings and needs, as text."""
     card = cls.card
-    lines = [fill(card.idea, WIDTH), "", f"    {card.equation}", ""]
+    lines = [_filled(card.idea), "", f"    {card.equation}", ""]
     fields = [*fields_of(cls, "material"), *fields_of(cls, "setting")]
     if fields:
         said = [f"    {one.name}: {_upper(one.metadata['meaning'])}." for one in fields]
-        lines += ["Args:", *(fill(line, WIDTH, subsequent_indent=" " * 8) for line in said), ""]
+        lines += ["Args:", *(_filled(line, " " * 8) for line in said), ""]
     source = f"Source: {card.source}{f' (arXiv {card.arxiv})' if card.arxiv else ''}."
-    return "\n".join([*lines, fill(source, WIDTH)])
+    return "\n".join([*lines, _filled(source)])
+
+
+def _filled(text: str, indent: str = "") -> str:
+    """Text in lines that break between words only."""
+    return fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _upper(text: str) -> str:
