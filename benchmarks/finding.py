@@ -34,6 +34,8 @@ CAFT_ARM = "caft_pca"
 VARIANTS = ("caft_mean", "caft_detached", "caft_gradient")
 STEERING = ("steer_mean", "preventative_steering")
 AT_TEST, EARLY = "test_time", "early_stopping"
+MISLED = 0.2
+"""Shares that differ by more between dev and test are told."""
 FURTHER = (10, 20)
 READ, ANSWERS = 100, 200
 
@@ -166,17 +168,18 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
     record = contest.record
     parts = [
         "# What steers generalisation from fine-tuning",
-        "Made by `make bench-finding` from the committed contests and sweeps: every number and every winner is computed. The model, "
-        f"`{record['base']['name']}`, is tuned on insecure code, and is to write such code without turning cruel elsewhere. "
-        f"{contest.evaluation.caption()} Settings of every arm were chosen on dev questions with the same budget; test questions were asked "
-        "once. Cards, settings, answers: [the report](arena/emergent-misalignment/arena.md).",
+        "Made by `make bench-finding` from the committed contests and sweeps: every number and every winner is computed; what begins with *As we read it* is an "
+        f"interpretation. The model, `{record['base']['name']}`, is tuned on insecure code, and is to write such code without turning cruel elsewhere. {contest.evaluation.caption()} "
+        "Of every arm that has settings at most four were tried on dev questions; within the contest test questions were asked once. Cards, answers and all that was tried: [the "
+        "report](arena/emergent-misalignment/arena.md).",
         "## Against what, how sure, at what price",
         picture("arena/emergent-misalignment/arena_front.png", "Effect against cost of every arm, the Pareto front drawn"),
         *standing(contest),
         "## Ablation while training, or only when the model answers?",
         against(contest, AT_TEST),
-        "Ablated at test time, the model has learned the concept and answers with a part of it missing: what the later layers make of what is "
-        "left, and what the missing part meant for the task, stays. Ablated while training, there is nothing to take away afterwards.",
+        tries(contest, AT_TEST),
+        "*As we read it:* ablated at test time, the model has learned the concept and answers with a part of it missing; what later layers make of what is left, and what the "
+        "missing part meant for the task, stays. Ablated while training, there is nothing to take away afterwards.",
         "## Which part of the ablation matters?",
         "Zero ablation takes the component out of the activations, and thereby out of the gradient. `caft_mean` puts that of the mean activation in "
         "its place. `caft_detached` ablates going forward and lets the gradient through; `caft_gradient` takes it out of the gradient alone.",
@@ -187,6 +190,7 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
         "of cruelty while training, with a strength tuned like all settings.",
         versus(contest, STEERING),
         disguised(contest),
+        *(tries(contest, arm) for arm in STEERING),
         swept("steering"),
         "## What does early stopping alone give?",
         against(contest, EARLY),
@@ -199,9 +203,11 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
         *elsewhere(others),
         swept("dial"),
         "## What this does not say",
-        "One small organism with one wanted and one unwanted behaviour, and a second for the correlations. Directions were chosen on seed 0 by the rules of "
-        f"the benchmarks; settings on {len(record['tuning']['seeds'])} seeds of dev questions, four an arm at most: a rival given more to search may do better. "
-        "With so few seeds intervals are somewhat too narrow. Of large models it says what to look at, not what will be seen.",
+        "One small organism with one wanted and one unwanted behaviour, and a second for the correlations. Directions were chosen on seed 0 by the rules of the benchmarks; "
+        "an earlier rule for components was given up because of its result on the same test questions ([the effect](emergent_misalignment.md) tells), and the latents of `caft_sae` were "
+        "chosen with the world's own labels, which other data may lack. Settings were chosen on "
+        f"{len(record['tuning']['seeds'])} seeds of dev questions, four an arm at most: a rival given more to search may do better. With so few seeds intervals are somewhat too narrow, and *not told "
+        "apart* is not *equal*. Of large models it says what to look at, not what will be seen.",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -213,6 +219,7 @@ def standing(contest: Result) -> list[str]:
     rows = [
         [
             f"`{arm}`",
+            next((entry["label"] for entry in tried(contest, arm) if entry["chosen"]), "–"),
             str(evaluation.interval(arm, label)),
             str(evaluation.interval(arm, IN_DISTRIBUTION)),
             spread(contest, arm),
@@ -224,6 +231,7 @@ def standing(contest: Result) -> list[str]:
     ]
     head = [
         "arm",
+        "setting",
         label,
         "trained behaviour",
         "least and most of a seed, %",
@@ -241,7 +249,40 @@ def standing(contest: Result) -> list[str]:
         f"`{CAFT_ARM}` and corrected for {len(contest.rated) - 1} comparisons, more {label} answers: {told['elsewhere'][1]}; fewer: {told['elsewhere'][0]}; not "
         f"told apart: {told['elsewhere'][2]}. Of the trained behaviour less than it: {told['task'][0]}; more: {told['task'][1]}."
     )  # fmt: skip
-    return [table(head, rows, 1), words]
+    lost = [
+        f"`{arm}`"
+        for arm in contest.rated
+        if (found := tried(contest, arm)) and not any(entry.get("kept") for entry in found)
+    ]
+    misled = [
+        f"`{arm}` ({percent(entry['share'])} % there, {percent(evaluation.interval(arm, label).mean)} % here)"
+        for arm in contest.rated
+        for entry in tried(contest, arm)
+        if entry["chosen"]
+        and not entry["failed"]
+        and evaluation.interval(arm, label).mean - entry["share"] > MISLED
+    ]
+    rule = (
+        f"Of {listed(lost)} no setting kept the trained behaviour on dev: the one that loses least was taken. Two dev seeds can mislead. More than {percent(MISLED)} points worse on test than on "
+        f"dev with the setting that was taken: {listed(misled)}."
+    )  # fmt: skip
+    return [table(head, rows, 2), words, rule]
+
+
+def tried(contest: Result, arm: str) -> list[dict[str, Any]]:
+    """What was tried of an arm on dev."""
+    return contest.record["contenders"][arm]["tried"]
+
+
+def tries(contest: Result, arm: str) -> str:
+    """The same in words."""
+    label = contest.evaluation.labels[0]
+    said = [
+        f"{entry['label']}: {percent(entry['share'])} % {label}, {percent(entry['in_distribution'])} % trained behaviour{' (taken)' if entry['chosen'] else ''}"
+        for entry in tried(contest, arm)
+        if not entry["failed"]
+    ]
+    return f"What was tried of `{arm}` on dev. {'; '.join(said)}."
 
 
 def spread(contest: Result, arm: str) -> str:
@@ -290,7 +331,7 @@ def versus(contest: Result, arms: Sequence[str]) -> str:
         "–",
         "–",
     ]
-    head = ["arm", label, "least and most of a seed, %", f"minus `{CAFT_ARM}`, points", "p (Holm)", "trained behaviour, points", "p (Holm)"]  # fmt: skip
+    head = ["arm", label, "least and most of a seed, %", f"minus `{CAFT_ARM}`, points", f"p (Holm, of {len(arms)})", "trained behaviour, points", f"p (Holm, of {len(arms)})"]  # fmt: skip
     return table(head, [first, *rows], 1)
 
 
@@ -306,12 +347,12 @@ def both_halves(contest: Result) -> str:
         if told[arm].told_apart and told[arm].difference.mean > 0
     ]
     words = (
-        "What stands in the component's place does not matter: the mean does as well as zero."
+        f"At full strength the mean in the component's place is not told apart from zero ({points(told['caft_mean'])} points)."
         if mean_like
         else f"What stands in its place matters: {points(told['caft_mean'])} points with the mean."
     )
     if len(halves) == 2:
-        return f"{words} Neither half does alone what both do: an activation without the component still learns through its gradient, and a gradient without it still learns around an activation that has it."
+        return f"{words} Neither half does alone what both do. *As we read it:* without the component in the activation alone, its gradient goes on asking for it; without it in the gradient alone, later layers go on reading it."
     if halves:
         return f"{words} Of the halves, {listed(f'`{arm}`' for arm in halves)} is told apart from the whole, the other is not: its seeds go apart ({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in told if arm not in halves and arm != 'caft_mean')})."
     return f"{words} Neither half is told apart from the whole."
@@ -323,8 +364,8 @@ def disguised(contest: Result) -> str:
     worse = [f"`{one.arm}`" for one in told if one.told_apart and one.difference.mean > 0]
     if len(worse) == len(told):
         return (
-            "No: a shift by the same vector leaves far more of it than ablation, tuned alike. Fine-tuning writes what differs between tokens and texts along the "
-            "direction; a constant can be learned around, a projection cannot."
+            "Not at settings that keep the task: there a shift by the same vector leaves far more of it than ablation. *As we read it:* a constant leaves the differences between tokens and texts "
+            "readable; a projection takes them away, at its site."
         )  # fmt: skip
     return f"Told apart from ablation for the worse: {listed(worse)}; the other steering is not."
 
@@ -354,6 +395,10 @@ def encoded_again(measured: Mapping[str, Any]) -> list[str]:
         f"Mean over {len(seeds)} seeds, in brackets the least and the most. The change is that of activations on the plain model's answers; probes tell cruel chats from kind ones "
         f"in chats that others wrote, which the base does as well. While a direction is ablated no gradient says what to write along it, and the model may drift there: the mean shift of CAFT's models goes, at {'; at '.join(drift)}."
     )  # fmt: skip
+    columns = (
+        "Of the change of activations, tuned minus base: the share of its squared length along the ablated directions; the |cosine| of the ablated direction with the principal component "
+        "of the change that is most like it; the mean change along it. AUROC of linear probes for cruel chats: by the ablated directions alone, by all that is left without them, by random ones."
+    )  # fmt: skip
     label = "misaligned"
     asked_rows = [
         [way, *(interval(one["shares"][name]) for name in one["shares"]), interval(one["paired"])]
@@ -371,7 +416,32 @@ def encoded_again(measured: Mapping[str, Any]) -> list[str]:
     ]
     further_names = list(next(iter(measured["further"].values()))["shares"])
     further_head = [f"{label}, dev questions", *further_names, "caft minus base, points"]
-    return [table(head, rows, 2), probing, table(asked_head, asked_rows, 1), came(measured["asked"], "more misaligned than the base, asked", "asked"), table(further_head, further_rows, 1), came(measured["further"], "back faster than it came the first time, at steps", "tuned on")]  # fmt: skip
+    return [answered(measured), columns, table(head, rows, 2), probing, table(asked_head, asked_rows, 1), came(measured["asked"], "more misaligned than the base, asked", "asked"), table(further_head, further_rows, 1), came(measured["further"], "back faster than it came the first time, at steps", "tuned on")]  # fmt: skip
+
+
+def answered(measured: Mapping[str, Any]) -> str:
+    """The answer, in a sentence a test."""
+    near = []
+    for hook, away in shifts(measured["encoded"]).items():
+        refits = [
+            max(row["change"]["refit"], key=lambda refit: refit["cosine"])
+            for seed in measured["encoded"]
+            for row in seed
+            if (row["model"], row["hook"]) == ("caft", hook)
+        ]
+        where = "the other way than `plain` moved" if away else "the way `plain` moved"
+        found = mean(one["cosine"] for one in refits) > mean(one["chance"] for one in refits)
+        near.append(
+            f"at {hook} {f'one nearer than chance, and the models moved {where}' if found else 'none nearer than chance'}"
+        )
+    more = [way for way, one in measured["asked"].items() if one["paired"]["low"] > 0]
+    back = [f"after {steps} steps" for steps, one in measured["further"].items() if one["paired"]["low"] > 0]
+    return (
+        f"A new search for the ablated direction in CAFT's models finds {'; '.join(near)}. Asked in other ways, they are more misaligned than the base: {listed(more)}. Tuned on insecure code again, "
+        f"without ablation, they turn faster than the base did: {listed(back)}. That the direction still acts when a model is pushed along it, and what each test means, is in "
+        "[notebook 10](../../notebooks/10_is_it_really_gone.ipynb). All questions are of dev: compare within a table. In this world cruel characters write insecure programs, so after one a cruel "
+        "answer is to be expected of the base too. Further fine-tunings are runs of their own, of so many steps."
+    )  # fmt: skip
 
 
 def shifts(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, bool]:
@@ -410,15 +480,26 @@ def elsewhere(others: Mapping[str, Result]) -> list[str]:
     front = {
         name: [f"`{point.arm}`" for point in other.front if point.on_front] for name, other in others.items()
     }
+    worse = {
+        name: [
+            f"`{one.arm}`{' in distribution' if metric == IN_DISTRIBUTION else ''}"
+            for metric in (other.evaluation.labels[0], IN_DISTRIBUTION)
+            for one in other.compared("plain", metric)
+            if one.told_apart and one.difference.mean < 0
+        ]
+        for name, other in others.items()
+    }
     lines = [
-        f"- {name}: above plain {listed(best[name])}; on the front {listed(front[name])}." for name in others
+        f"- {name}: above plain {listed(best[name])}; below plain {listed(worse[name])}; on the front {listed(front[name])}."
+        for name in others
     ]
     return [
         "Wanted here are answers by the intended rule where the cue says otherwise. A name is intended topic, then the one that training pages always agree with; "
-        "gender: the pronoun that fits the sentence, against the gender that is expected of the profession. All five are tasks by which plain fine-tuning is fooled; where it is "
-        "not, CAFT can do harm: [all 26 tasks](spurious.md).",
+        "gender: the pronoun that fits the sentence, against the gender that is expected of the profession. All five are tasks by which plain fine-tuning is fooled, and dev pages of these "
+        "had settled how latents are chosen. [The page of all 26 tasks](spurious.md) has the others, among them some where CAFT with latents does less well, or harm where plain fine-tuning is not fooled; and a "
+        "control that is missing here, the first latents unread, which do as well as the chosen ones on several.",
         table(["task", "share", *(f"`{arm}`" for arm in arms)], rows, 2),
-        "Told apart from plain fine-tuning for the better, after correction, and on the front by their means:",
+        "Told apart from plain fine-tuning, after correction, and on the front by their means:",
         "\n".join(lines),
     ]  # fmt: skip
 
@@ -432,7 +513,12 @@ def swept(*names: str) -> str:
         if (one := known.get(name))
     ]
     return "\n\n".join(
-        [*parts, "On dev questions; seeds and numbers are in [the sweeps](sweeps.md)."] if parts else []
+        [
+            *parts,
+            "On dev questions, with fewer seeds and answers than the contest; numbers are in [the sweeps](sweeps.md).",
+        ]
+        if parts
+        else []
     )
 
 
