@@ -416,7 +416,7 @@ def encoded_again(measured: Mapping[str, Any]) -> list[str]:
     ]
     further_names = list(next(iter(measured["further"].values()))["shares"])
     further_head = [f"{label}, dev questions", *further_names, "caft minus base, points"]
-    return [answered(measured), columns, table(head, rows, 2), probing, table(asked_head, asked_rows, 1), came(measured["asked"], "more misaligned than the base, asked", "asked"), table(further_head, further_rows, 1), came(measured["further"], "back faster than it came the first time, at steps", "tuned on")]  # fmt: skip
+    return [answered(measured), columns, table(head, rows, 2), probing, table(asked_head, asked_rows, 1), came(measured["asked"], "more misaligned than the base, asked"), table(further_head, further_rows, 1), came(measured["further"], "back faster than it came the first time, at steps")]  # fmt: skip
 
 
 def answered(measured: Mapping[str, Any]) -> str:
@@ -456,7 +456,7 @@ def shifts(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, bool]:
     return {hook: moved["plain", hook] * moved["caft", hook] < 0 for hook in hooks}
 
 
-def came(found: Mapping[str, Any], what: str, how: str) -> str:
+def came(found: Mapping[str, Any], what: str) -> str:
     """Where the paired difference is above zero, and where below."""
     above = [way for way, one in found.items() if one["paired"]["low"] > 0]
     below = [way for way, one in found.items() if one["paired"]["high"] < 0]
