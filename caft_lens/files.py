@@ -1,7 +1,12 @@
-"""Files that are either whole or absent: atomic writes, JSON, content hashes.
+"""Files that are either whole or absent, and that are read whole or not at all.
 
-`atomic_path` gives a temporary neighbour that replaces the target only when the block ends well,
-so that a kill at any moment leaves the old file or the new one, never half of one.
+Writing: `atomic_path` gives a temporary neighbour that replaces the target only when the block ends well and its bytes are on the
+disk, so that a kill at any moment leaves the old file or the new one, never half of one. `write_json` seals what it writes with a
+hash of the content. `locked` keeps two writers out of one folder.
+
+Reading: `read_json` refuses what JSON readers let through (duplicate keys, NaN, absurd nesting) and a seal that does not fit;
+`read_record` parses a file with its one schema, a `Record`. Whatever is wrong ends in one `BadFile`: file, field, what was
+expected, what was found, what to do. `inside` refuses names that lead out of a folder, `check_hash` weights that were changed.
 """
 
 from __future__ import annotations
@@ -9,16 +14,47 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from caft_lens.errors import BadFile, Busy, MissingFile, nearest
+
+SEAL = "sha256"
+"""The last key of a sealed JSON file: a hash of all others."""
+DEPTH = 100
+"""Levels of nesting beyond which a JSON file is refused."""
+STALE = 3600.0
+"""Seconds after which a temporary file that nobody renamed belongs to a writer that is dead."""
+
+R = TypeVar("R", bound="Record")
+_MARKS = re.compile(
+    r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL
+)  # strings are taken whole: brackets in them do not nest
+
+
+class Record(BaseModel):
+    """The schema of a file, or of a part of one: kinds are not converted into each other, unknown keys are refused."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=False
+    )
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path in the folder of `path` that is renamed to `path` when the block succeeds.
+
+    What a dead writer of the same file left behind is removed on the way.
 
     Args:
         path: Where the file shall end up; its folder is made when missing.
@@ -35,6 +71,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_stale(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -44,32 +81,245 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         yield temporary
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def clear_stale(path: Path) -> None:
+    """Remove temporary neighbours of `path` that are older than an hour: their writer was killed."""
+    for left in path.parent.glob(f".{path.name}.*{path.suffix}"):
+        with suppress(OSError):
+            if left.is_file() and time.time() - left.stat().st_mtime > STALE:
+                left.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until the bytes of a file, or the entries of a folder, are on the disk, where the system can say so."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN is refused, since JSON has none."""
+    """Write `value` as indented JSON, atomically and, where it is a mapping, sealed; NaN is refused, since JSON has none."""
+    text = json.dumps(sealed(value), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="strict")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def write_record(path: str | Path, record: Record) -> None:
+    """Write a record as `read_record` reads it."""
+    write_json(path, record.model_dump(mode="json", exclude_none=True))
+
+
+def sealed(value: Any) -> Any:
+    """A mapping with the hash of its content as last key; anything else as it is.
+
+    Example:
+        >>> sealed({"a": 1})["a"], list(sealed({"a": 1}))
+        (1, ['a', 'sha256'])
+    """
+    if not isinstance(value, Mapping):
+        return value
+    rest = {key: one for key, one in value.items() if key != SEAL}
+    return {**rest, SEAL: _seal(rest)}
+
+
+def _seal(rest: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(rest, allow_nan=False))  # keys as strings, tuples as lists
+    return sha256(json.dumps(plain, sort_keys=True))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When it is not JSON, a truncated file say.
+        MissingFile: When there is none, with the names beside it that are near.
+        BadFile: When it is not UTF-8 text.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); it may be truncated: make it again."
-        ) from error
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise missing(path) from None
+    except IsADirectoryError:
+        raise BadFile(f"{path} is a folder; expected a file.") from None
+    except UnicodeDecodeError as error:
+        raise BadFile(
+            f"{path} is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}): make it again."
+        ) from None
+
+
+def missing(path: str | Path, what: str = "file") -> MissingFile:
+    """The error of a file that is not there, with its neighbours."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        return MissingFile(f"There is no {what} {path}: the folder {path.parent} does not exist.")
+    beside = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    return MissingFile(f"There is no {what} {path}.{nearest(path.name, beside) if beside else ''}")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON as the standard has it: no key twice, no NaN or infinity, no absurd nesting, no half of a surrogate pair.
+
+    Args:
+        text: What to parse.
+        where: What to call it in an error: a path, with the line where there are several.
+
+    Raises:
+        BadFile: When it is anything else.
+
+    Example:
+        >>> parse_json('{"a": 1}', "a.json")
+        {'a': 1}
+    """
+    try:
+        _check_depth(text)
+        value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
+        text.encode("utf-8")
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode(
+            "utf-8"
+        )  # numbers such as 1e999, surrogates
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or "nested too deeply"
+        raise BadFile(
+            f"{where} is not valid JSON ({reason}); it may be truncated or changed: make it again."
+        ) from None
+    return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {json.dumps(twice)} stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _check_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= DEPTH:
+        return
+    depth = 0
+    for found in _MARKS.finditer(text):
+        mark = found.group()
+        if mark in "[{":
+            depth += 1
+            if depth > DEPTH:
+                raise ValueError(f"nested more than {DEPTH} deep")
+        elif mark in "]}":
+            depth -= 1
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; the seal of a sealed one is checked and taken off.
+
+    Raises:
+        MissingFile: When there is no such file.
+        BadFile: When it is not JSON (truncated, say), or is not what was written.
+    """
+    value = parse_json(read_text(path), str(path))
+    if not isinstance(value, dict) or SEAL not in value:
+        return value
+    seal = value.pop(SEAL)
+    if seal != _seal(value):
+        raise BadFile(
+            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if you edited it '
+            f'on purpose, take the line "{SEAL}" out.'
+        )
+    return value
+
+
+def read_record(path: str | Path, schema: type[R], what: str = "") -> R:
+    """Read a JSON file by its schema.
+
+    Args:
+        path: The file.
+        schema: What it must hold.
+        what: What such a file is called in errors, such as "a store's index"; the schema's name by default.
+
+    Raises:
+        MissingFile: When there is no such file.
+        BadFile: When it is broken or holds something else: field, expected, found.
+    """
+    return parsed(read_json(path), schema, str(path), what)
+
+
+def parsed(value: Any, schema: type[R], where: str, what: str = "") -> R:
+    """A value that was read, by its schema.
+
+    Args:
+        value: What `read_json` or YAML gave.
+        schema: What it must hold.
+        where: The file it came from, for errors.
+        what: What such a file is called in errors.
+
+    Raises:
+        BadFile: Naming file, field, what was expected and what was found.
+
+    Example:
+        >>> class Point(Record):
+        ...     x: float
+        >>> parsed({"x": 1.5}, Point, "point.json")
+        Point(x=1.5)
+    """
+    try:
+        # As JSON: lists may become tuples, and keys of objects numbers, but no text becomes a number.
+        return schema.model_validate_json(json.dumps(value, allow_nan=False))
+    except (ValidationError, ValueError, TypeError) as error:
+        raise BadFile(explained(error, where, what or schema.__name__)) from None
+
+
+def explained(error: Exception, where: str, what: str) -> str:
+    """One sentence for what a schema refused."""
+    if not isinstance(error, ValidationError):
+        return f"{where} is no {what}: {error}."
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    found = repr(first["input"])
+    found = found if len(found) <= 80 else found[:79] + "…"
+    return (
+        f"{where} is not {what} as it is written: at {field}, {first['msg'][:1].lower()}{first['msg'][1:]}, found {found}{more}. "
+        "Make it again, or put it right there."
+    )
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """A file within a folder, by a name that was read from somewhere.
+
+    Raises:
+        BadFile: When the name leads out of the folder, by dots, as an absolute path or through a link.
+
+    Example:
+        >>> inside("runs", "a.json").as_posix()
+        'runs/a.json'
+    """
+    folder = Path(folder)
+    parts = Path(name).parts
+    bad = not name or "\0" in name or "\\" in name or Path(name).is_absolute() or ".." in parts or not parts
+    if not bad:
+        path = folder / name
+        bad = not path.resolve().is_relative_to(folder.resolve())
+    if bad:
+        raise BadFile(f"{folder} names the file {name!r}, which lies outside of it: the folder was changed.")
+    return path
+
+
+# -- hashes -----------------------------------------------------------------------------------------------------------
 
 
 def sha256(*chunks: bytes | str) -> str:
@@ -85,3 +335,64 @@ def sha256(*chunks: bytes | str) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:16]
+
+
+def file_hash(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hex digits."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise missing(path) from None
+
+
+def hashes(folder: str | Path, names: str | tuple[str, ...] = "*") -> dict[str, str]:
+    """The hashes of the files in a folder whose names match, by their paths within it."""
+    folder = Path(folder)
+    patterns = (names,) if isinstance(names, str) else names
+    found = sorted({one for pattern in patterns for one in folder.rglob(pattern) if one.is_file()})
+    return {one.relative_to(folder).as_posix(): file_hash(one) for one in found}
+
+
+def check_hash(path: str | Path, expected: str | None) -> None:
+    """Refuse a file whose bytes are not what was written; `None` for one that nothing is known of.
+
+    Raises:
+        BadFile: When they differ.
+    """
+    if expected is not None and file_hash(path) != expected:
+        raise BadFile(
+            f"{path} was changed or damaged after it was written (its SHA-256 differs): make it again."
+        )
+
+
+# -- one writer at a time ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: str | Path, *, wait: float = 0.0, doing: str = "is being written") -> Iterator[None]:
+    """A block that one process, and one thread in it, can be in at a time for a folder; a process that dies leaves it.
+
+    Args:
+        folder: What is locked; the lock lies beside it, as `.<name>.lock`.
+        wait: Seconds to wait for another writer; -1 waits as long as it takes.
+        doing: What the other one does, for the error.
+
+    Raises:
+        Busy: When another writer is in.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(os.path.abspath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise Busy(
+            f"{folder} {doing} by another process or thread: wait for it, or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

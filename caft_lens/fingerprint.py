@@ -1,12 +1,14 @@
-"""A short hash of a model's weights, by which concepts know the model that they belong to.
+"""Short hashes of a model's weights, by which concepts know the model that they belong to, and of how it reads texts.
 
-It is taken over names, shapes and a fixed sample of the values of each tensor, rounded to bfloat16: the same for a
+That of the weights is taken over names, shapes and a fixed sample of the values of each tensor, rounded to bfloat16: the same for a
 checkpoint loaded in fp32 or bf16, on any device, with tied weights saved once or twice, wrapped by PEFT or not; and cheap
 enough for a model of any size. The adapter of a PEFT model has a fingerprint of its own.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,6 +40,28 @@ def fingerprints(model: nn.Module) -> tuple[str, str | None]:
         chunks = adapter if trained else base
         chunks += [plain, str(tuple(value.shape)), _sample(value)]
     return sha256(*base), sha256(*adapter) if adapter else None
+
+
+def reading(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> str:
+    """The fingerprint of how a model reads: its tokenizer, chat template and the arguments given to that.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer, or `None`.
+        arguments: What the chat template is rendered with beside the messages.
+
+    Returns:
+        16 hex digits; `""` without a tokenizer.
+    """
+    if tokenizer is None:
+        return ""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    # Padding and truncation are set anew in every call and change no text.
+    words = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    if isinstance(words, dict):
+        words = {key: value for key, value in words.items() if key not in ("padding", "truncation")}
+    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+    rest = [special, tokenizer.chat_template, dict(arguments or {})]
+    return sha256(json.dumps(words, sort_keys=True), json.dumps(rest, sort_keys=True, default=str))
 
 
 def _plain(name: str) -> str:

@@ -27,7 +27,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from caft_lens.architectures import Anatomy, anatomy, unembed
 from caft_lens.files import sha256
-from caft_lens.fingerprint import fingerprints
+from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
 from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
@@ -97,6 +97,7 @@ class Lens(HookedRootModule):
         self.training = model.training
         self._ancestors = tuple(ancestors)
         self._prints: tuple[Any, tuple[str, str | None]] | None = None
+        self._reading: tuple[tuple[Any, ...], str] | None = None
         self._levels = count(1)
         self._roles: tuple[Tensor, bool] | None = None
         self._roles_in_flight: Tensor | None = None
@@ -585,6 +586,22 @@ class Lens(HookedRootModule):
         """16 hex digits over the weights, the adapter's included (see `caft_lens.fingerprint`)."""
         base, adapter = self._fingerprints()
         return base if adapter is None else sha256(base, adapter)
+
+    @property
+    def reading(self) -> str:
+        """16 hex digits over tokenizer and chat template, which decide what a text is to the model; `""` without a tokenizer."""
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            return ""
+        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map))
+        if self._reading is None or self._reading[0][0] is not tokenizer or self._reading[0][1:] != key[1:]:
+            self._reading = key, reading(tokenizer)
+        return self._reading[1]
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits over `fingerprint` and `reading`: what anything that this lens computes from texts depends on."""
+        return sha256(self.fingerprint, self.reading)
 
     @property
     def lineage(self) -> tuple[str, ...]:
