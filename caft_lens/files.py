@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from caft_lens.errors import BadFile, Busy, MissingFile, nearest
 
-SEAL = "sha256"
+SEAL = "seal"
 """The last key of a sealed JSON file: a hash of all others."""
 DEPTH = 100
 """Levels of nesting beyond which a JSON file is refused."""
@@ -123,7 +123,7 @@ def sealed(value: Any) -> Any:
 
     Example:
         >>> sealed({"a": 1})["a"], list(sealed({"a": 1}))
-        (1, ['a', 'sha256'])
+        (1, ['a', 'seal'])
     """
     if not isinstance(value, Mapping):
         return value
