@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import tiny_lens
 
 import caft_lens as cl
 from caft_lens import find, renamed
@@ -16,7 +17,6 @@ from caft_lens.choose import Choice, Decision
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import BadType
 from caft_lens.verdicts import Verdicts
-from tiny_models import tiny_lens
 
 ROOT = Path(__file__).resolve().parents[1]
 HOOK = "blocks.1.hook_resid_post"
@@ -99,7 +99,7 @@ def test_the_old_keywords_of_difference_of_means_give_the_same_directions_and_wa
         cl.Texts([{"prompt": "say", "answer": f"{word} {n}"} for n in range(4)]) for word in ("yes", "no")
     )
     new = find.difference_of_means(lens, concept=one, contrast=other, layers=[0])
-    with pytest.warns(DeprecationWarning) as said:
+    with pytest.warns(DeprecationWarning, match="is called") as said:
         old = find.difference_of_means(lens, wanted=one, unwanted=other, layers=[0])
     assert [str(one.message).split(" ", 1)[1] for one in said] == [
         "is called concept= now.",
