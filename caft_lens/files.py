@@ -369,7 +369,15 @@ def read_json(path: str | Path) -> Any:
         MissingFile: When there is no such file.
         BadFile: When it is not JSON (truncated, say), or is not what was written.
     """
-    value = parse_json(read_text(path), str(path))
+    return unsealed(parse_json(read_text(path), str(path)), path)
+
+
+def unsealed(value: Any, path: str | Path) -> Any:
+    """What was read without its seal, which is checked; what has none as it is.
+
+    Raises:
+        BadFile: When the seal is not that of the rest.
+    """
     if not isinstance(value, dict) or SEAL not in value:
         return value
     seal = value.pop(SEAL)
@@ -571,6 +579,18 @@ def parse_tensors(data: bytes, where: str | Path) -> dict[str, Tensor]:
         raise BadFile(
             f"{where} is not a safetensors file ({error}); it may be truncated or changed: make it again."
         ) from None
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, kinds, shapes and bits, in whatever order they come."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        # Through an untyped view: numpy knows no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_tensor(
