@@ -11,12 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import model_validator
+
 from caft_lens.concepts import ConceptSet, user_name
-from caft_lens.errors import nearest
-from caft_lens.files import read_json, write_json
+from caft_lens.errors import BadFile, nearest
+from caft_lens.files import Named, Record, parsed, read_json, write_json
 
 Verdict = Literal["keep", "drop", "unsure"]
 VERDICTS = get_args(Verdict)
+NEED_A_REASON = ("keep", "drop")
 FORMAT = "caft_lens.verdicts/1"
 
 
@@ -101,7 +104,7 @@ class Verdicts(Mapping[str, Decided]):
         reason = " ".join(reason.split())
         if verdict is not None and verdict not in VERDICTS:
             raise ValueError(f'There is no verdict "{verdict}".{nearest(verdict, VERDICTS)}')
-        if verdict in ("keep", "drop") and not reason:
+        if verdict in NEED_A_REASON and not reason:
             raise ValueError(f"To {verdict} {name} needs a reason: what did you read in its contexts?")
         before = self._said.get(name)
         after = None if verdict is None else Decided(verdict, reason, _now())
@@ -183,13 +186,35 @@ class Verdicts(Mapping[str, Decided]):
     def _restored(self, file: Path) -> dict[str, Decided]:
         held = read_json(file)
         if not isinstance(held, dict) or held.get("format") != FORMAT:
-            raise ValueError(f"{file} holds no verdicts ({FORMAT}): give another file.")
-        if held["concepts"] != self._fingerprint:
-            raise ValueError(
-                f"{file} holds verdicts on other concepts, found on {held['model']}: names may be the same, directions are not. "
+            raise BadFile(f"{file} holds no verdicts ({FORMAT}): give another file.")
+        record = parsed(held, _File, str(file), "a file of verdicts")
+        if record.concepts != self._fingerprint:
+            raise BadFile(
+                f"{file} holds verdicts on other concepts, found on {record.model}: names may be the same, directions are not. "
                 "Give another file, or delete this one."
             )
-        return {name: Decided(**one) for name, one in held["verdicts"].items()}
+        if unknown := [name for name in record.verdicts if name not in self._names]:
+            raise BadFile(
+                f'{file} holds a verdict on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}'
+            )
+        return dict(record.verdicts)
+
+
+class _File(Record):
+    """What a file of verdicts holds."""
+
+    format: Literal["caft_lens.verdicts/1"]
+    concepts: str
+    model: str | list[str] | None
+    by: str
+    verdicts: dict[Named, Decided]
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> _File:
+        for name, one in self.verdicts.items():
+            if one.verdict in NEED_A_REASON and not one.reason.strip():
+                raise ValueError(f'the verdict "{one.verdict}" on {name} has no reason')
+        return self
 
 
 def _now() -> str:
