@@ -121,34 +121,36 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, *, seal: bool = True) -> None:
     """Write `value` as indented JSON, atomically and, where it is a mapping, sealed.
 
     Args:
         path: Where to.
         value: Of what JSON has: no NaN, no tensor, no half of a surrogate pair, no two keys that are one when written.
+        seal: `False` for a file in another library's format, which knows no such key.
 
     Raises:
         BadData: When it holds anything else, or is nested too deeply to be read again.
     """
-    text = json_text(value, str(path), indent=2)
+    text = json_text(value, str(path), seal=seal, indent=2)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def json_text(value: Any, where: str, **how: Any) -> str:
+def json_text(value: Any, where: str, *, seal: bool = True, **how: Any) -> str:
     """`value` as JSON that `read_json` takes, sealed where it is a mapping.
 
     Args:
         value: What to write.
         where: The file that it is for, for errors.
+        seal: Whether it gets one.
         how: Arguments of `json.dumps`.
 
     Raises:
         BadData: As `write_json`.
     """
     try:
-        text = json.dumps(sealed(value), ensure_ascii=False, allow_nan=False, **how)
+        text = json.dumps(sealed(value) if seal else value, ensure_ascii=False, allow_nan=False, **how)
         text.encode("utf-8")
         _check_depth(text)
     except (ValueError, TypeError, RecursionError) as error:
