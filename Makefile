@@ -83,9 +83,11 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@echo "result:            $(RUNS)/result.json"
 	@echo "executed notebook: $(RUNS)/00_quickstart.ipynb   (make lab opens it)"
 
+# One worker for each core that is free, one torch thread each; notebooks first, since they take longest.
 test: install  ## tests, doctests and notebooks
-	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 $(BIN)/python -m pytest tests caft_lens notebooks \
-	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env
+	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 $(BIN)/python -m pytest notebooks tests caft_lens \
+	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
+	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
 
 # What somebody chose in a panel is restored when its cell runs again. In what is committed nobody has: such choices lie aside meanwhile.
 notebooks: install  ## run the notebooks and keep their outputs in them, as they are committed

@@ -15,10 +15,13 @@ def _free_cores() -> int:
     return max(1, round(cores - load))
 
 
-# Read at import by the libraries and inherited by notebook kernels, so set before anything else is imported.
+# Read at import by the libraries and inherited by notebook kernels, so set before anything else is imported. Of several workers
+# each has a core to itself.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CAFT_LENS_PROGRESS"] = "0"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", str(_free_cores()))
 os.environ.setdefault("MPLBACKEND", "agg")
 
