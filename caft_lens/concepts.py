@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-import html
 import importlib.metadata
 import math
 import re
@@ -28,6 +27,8 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from caft_lens import renamed
+from caft_lens.display import html
+from caft_lens.display.markdown import code, plain
 from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
@@ -481,7 +482,7 @@ class ConceptSet(Sequence[Concept]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept, for people: everything but the direction."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         columns = [
             "name",
@@ -499,7 +500,7 @@ class ConceptSet(Sequence[Concept]):
             {**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")}
             for c in self
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
@@ -508,14 +509,8 @@ class ConceptSet(Sequence[Concept]):
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows
-        )
         title = f"{len(self)} concepts found on {_model(self.provenance)}"
-        return (
-            f"<table><caption>{html.escape(title)}</caption><thead><tr>{''.join(f'<th>{name}</th>' for name in head)}"
-            f"</tr></thead><tbody>{cells}</tbody></table>"
-        )
+        return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -591,16 +586,21 @@ class ConceptSet(Sequence[Concept]):
 
     def _readme(self) -> str:
         rows = [
-            [c.name, f"`{c.hook}`", f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self
+            [
+                plain(c.name),
+                code(c.hook),
+                *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
+            ]
+            for c in self
         ]
         lines = [
             f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
             "",
-            f"Found on {_plain(_model(self.provenance))}, by {_plain(_listed(self.provenance.get('method', 'hand')))}.",
+            f"Found on {plain(_model(self.provenance))}, by {plain(_listed(self.provenance.get('method', 'hand')))}.",
             "",
             "| name | hook point | score | label | reason |",
             "|---|---|---|---|---|",
-            *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
+            *(f"| {' | '.join(row)} |" for row in rows),
             "",
             *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
             'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
@@ -739,18 +739,13 @@ def _listed(value: object) -> str:
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield f"Chosen at {_plain(choice['at'])} by {_plain(choice['by'])}, to ablate: {_plain(', '.join(choice['ablate']))}{rest}."
+    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"
         yield "|---|---|"
-        yield from (f"| {_plain(name)} | {_plain(why)} |" for name, why in choice["leave"].items())
+        yield from (f"| {plain(name)} | {plain(why)} |" for name, why in choice["leave"].items())
         yield ""
-
-
-def _plain(text: object) -> str:
-    # In a Markdown table a pipe or a line break would end the cell, and markup would be rendered.
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
 
 
 def _either(first: Any, second: Any) -> Any:
