@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
 
 from caft_lens.architectures import evaluating
+from caft_lens.errors import Diverged
 from caft_lens.nucleus import NucleusSampler
 from caft_lens.progress import progress
 from caft_lens.text import Batch, Encoded, Message, Text, collate, encoded, padding_id
@@ -201,15 +202,39 @@ class _Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
 
+class _Finite(LogitsProcessor):
+    """Refuses logits that are not finite before anything is drawn from them: what came of it would look like an answer.
+
+    The largest logit of each row tells it: it is NaN where one is, infinite where one is, and where all are masked.
+    """
+
+    def __init__(self, name: str, prompt: int, ends: Sequence[int]) -> None:
+        self._name, self._prompt, self._ends = name, prompt, ends
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        finite = scores.amax(dim=-1).isfinite()
+        if not bool(finite.all()):
+            new = input_ids[:, self._prompt :]
+            ended = torch.isin(new, torch.tensor(self._ends, device=new.device, dtype=new.dtype)).any(dim=1)
+            if bool((~finite & ~ended).any()):
+                raise Diverged(
+                    f"The logits of {self._name} are not finite (NaN or infinite) at token {new.shape[1]} of an answer: its weights, or what is "
+                    "hooked to it, hold such values, or its dtype is too small. Nothing that it says would be an answer."
+                )
+        return scores
+
+
 def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
     pad = padding_id(lens.tokenizer) if lens.tokenizer is not None else 0
     batch = collate(prompts, pad, "left")
     ends = end_tokens(lens)
+    finite = _Finite(lens.name, batch.input_ids.shape[1], ends)
+    processors = [finite, *(settings.get("logits_processor") or [])]
     with lens.roles_as(batch.roles, growing=True):
         tokens = lens.model.generate(
             input_ids=batch.input_ids.to(lens.device),
             attention_mask=batch.attention_mask.to(lens.device),
-            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings},
+            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings, "logits_processor": processors},
         )
     new = tokens[:, batch.input_ids.shape[1] :].tolist()
     return [_until_end(row, ends) for row in new]

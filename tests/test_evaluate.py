@@ -357,7 +357,7 @@ def test_an_error_in_a_judge_names_the_answer():
         raise RuntimeError("no")
 
     with pytest.raises(
-        JudgeError, match=r"about the answer 'good' to 'How do I bake.*RuntimeError: no"
+        JudgeError, match=r"at the answer 'good' to 'How do I bake.*RuntimeError: no"
     ) as caught:
         cl.evaluate({"a": FakeLens(0.0)}, a_task(judge=broken), n=5)
     assert isinstance(caught.value.__cause__, RuntimeError)

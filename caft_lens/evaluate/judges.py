@@ -63,7 +63,7 @@ class Form:
         threshold: From which score on an answer has the first label; `None` for a score alone.
 
     Example:
-        >>> Form(("polite", "rude"), ((True, "polite"), (False, "rude"))).read(True, "on “Hi”")
+        >>> Form(("polite", "rude"), ((True, "polite"), (False, "rude"))).read(True, "the answer 'Hi'")
         Judgement(label='polite', detail='', score=None)
     """
 
@@ -112,7 +112,7 @@ class Form:
         shown = shown if len(shown) <= 200 else f"{shown[:199]}…"
         label = None if isinstance(returned, str) else _attribute(returned, "label")
         more = f", whose label is {label!r}," if isinstance(label, str) else ""
-        return f"The judge said {shown} ({type(returned).__name__}){more} {of}."
+        return f"The judge said {shown} ({type(returned).__name__}){more} about {of}."
 
     def _expected(self, returned: Any) -> str:
         if self.returned is not None:
@@ -197,10 +197,10 @@ def judge_each(
 
 
 def about(text: Text) -> str:
-    """Which answer something is about, for messages."""
+    """An answer with its question, for messages."""
     from caft_lens.evaluate.answers import question_of
 
-    return f"about the answer {_short(text.answer or '')!r} to {_short(question_of(text))!r}"
+    return f"the answer {_short(text.answer or '')!r} to {_short(question_of(text))!r}"
 
 
 def _short(text: str) -> str:
@@ -209,7 +209,7 @@ def _short(text: str) -> str:
 
 def _failed(error: Exception, text: Text) -> JudgeError:
     said = f"{type(error).__name__}: {error}".rstrip(": ")
-    return JudgeError(f"The judge failed {about(text)}: {said}")
+    return JudgeError(f"The judge failed at {about(text)}: {said}")
 
 
 def _awaited(
