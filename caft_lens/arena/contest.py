@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from caft_lens.arena.result import FORMAT, PLAIN, RECORD, TEST, Result
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -170,7 +170,7 @@ def run(
     record = {
         "format": FORMAT,
         "task": test.name,
-        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "base": {"name": base.name, "fingerprint": base.fingerprint, "reading": base.reading},
         "texts": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
         "goal": goal,
         "against": list(against),
@@ -208,6 +208,10 @@ def _check(
 ) -> None:
     if goal not in GOALS:
         raise ValueError(f'goal="{goal}".{nearest(goal, GOALS)}')
+    if task.scale is not None and task.threshold is None:
+        raise BadArgument(
+            f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and two labels.'
+        )
     plain = contenders.get(PLAIN)
     if plain is None or not isinstance(plain.using, Plain) or plain.texts is not None:
         raise ValueError(

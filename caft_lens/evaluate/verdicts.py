@@ -47,6 +47,8 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
                 "asked": asked.setdefault(questions, len(asked)),
                 "verdicts": [place[answer.label] for answer in cell.answers],
                 "texts": texts,
+                **({} if cell.reading is None else {"reading": cell.reading}),
+                **({} if report.scale is None else {"scores": [answer.score for answer in cell.answers]}),
             }
         )
     record = {
@@ -57,6 +59,7 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
         "sampling": report.sampling,
         "failures": report.failures,
         "verdicts": labels,
+        **({} if report.scale is None else {"scale": list(report.scale)}),
     }
     lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
     lines += [_rows("asked", map(_columns, asked)), _rows("cells", cells)]
@@ -87,19 +90,21 @@ def read(path: str | Path) -> Report:
         failures={
             arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()
         },
+        scale=None if record.get("scale") is None else tuple(record["scale"]),
     )
 
 
 def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
     arm, seed = entry["arm"], entry["seed"]
+    scores = entry.get("scores") or [None] * len(asked)
     answers = (
-        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail)
+        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail, scores[i])
         for i, ((kind, prompt, domain, question), verdict) in enumerate(
             zip(asked, entry["verdicts"], strict=True)
         )
         for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
     )
-    return Cell(arm, seed, tuple(answers), entry["fingerprint"])
+    return Cell(arm, seed, tuple(answers), entry["fingerprint"], entry.get("reading"))
 
 
 def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:
