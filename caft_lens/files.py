@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from caft_lens.errors import BadFile, Busy, MissingFile, nearest
 
-SEAL = "sha256"
+SEAL = "seal"
 """The last key of a sealed JSON file: a hash of all others."""
 DEPTH = 100
 """Levels of nesting beyond which a JSON file is refused."""
