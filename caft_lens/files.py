@@ -123,7 +123,7 @@ def sealed(value: Any) -> Any:
 
     Example:
         >>> sealed({"a": 1})["a"], list(sealed({"a": 1}))
-        (1, ['a', 'sha256'])
+        (1, ['a', 'seal'])
     """
     if not isinstance(value, Mapping):
         return value
