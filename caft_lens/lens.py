@@ -30,6 +30,7 @@ from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
 from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output
+from caft_lens.sinks import Sinks, measured
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 
@@ -98,6 +99,9 @@ class Lens(HookedRootModule):
         self._ancestors = tuple(ancestors)
         self._prints: tuple[Any, tuple[str, str | None]] | None = None
         self._reading: tuple[tuple[Any, ...], str] | None = None
+        self._sinks: tuple[Any, Sinks] | None = None
+        self._sinks_wanted: Sinks | float | None = None
+        self._over: tuple[Lens, ...] = ()  # the lens over whose weights this one lies
         self._levels = count(1)
         self._roles: tuple[Tensor, bool] | None = None
         self._roles_in_flight: Tensor | None = None
@@ -574,9 +578,47 @@ class Lens(HookedRootModule):
             getattr(self.model, "_hf_peft_config_loaded", False)
         )
 
+    @property
+    def n_positions(self) -> int | None:
+        """How many tokens a text may have, as the model's configuration says; `None` where it sets no limit."""
+        room = getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
+        return room if isinstance(room, int) and room > 0 else None
+
+    @property
+    def sinks(self) -> Sinks:
+        """Attention sinks: the tokens that no pass reads and no ablation touches (see `caft_lens.sinks`); empty where the model has none.
+
+        Measured once, on a few short texts; a lens that lies over another one's weights (`fork`, an adapter) takes that one's. Set it to
+        `False` to read and edit every token, to a number for "longer than so many times the median norm", to `"auto"` for what was
+        measured, or to a `Sinks`.
+
+        Example:
+            >>> load("pocket").sinks  # doctest: +SKIP
+            Sinks(none)
+        """
+        wanted = self._sinks_wanted
+        if isinstance(wanted, Sinks):
+            return wanted
+        if wanted is None and self._over:
+            return self._over[0].sinks
+        key = (self._versions(), id(self.tokenizer))
+        if self._sinks is None or self._sinks[0] != key:
+            self._sinks = key, measured(self)
+        found = self._sinks[1]
+        return found if wanted is None else found.with_ratio(wanted)
+
+    @sinks.setter
+    def sinks(self, wanted: Literal["auto", False] | float | Sinks) -> None:
+        if wanted is not False and wanted != "auto" and not isinstance(wanted, Sinks):
+            Sinks().with_ratio(wanted)  # says what is wrong with it
+        self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted  # type: ignore[assignment]
+
+    def _versions(self) -> tuple[Any, ...]:
+        # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved something.
+        return tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
+
     def _fingerprints(self) -> tuple[str, str | None]:
-        # In-place updates raise a tensor's version: the hash is taken again only after training moved something.
-        versions = tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
+        versions = self._versions()
         if self._prints is None or self._prints[0] != versions:
             self._prints = (versions, fingerprints(self.model))
         return self._prints[1]
@@ -620,7 +662,11 @@ class Lens(HookedRootModule):
             plain = type(parameter) is nn.Parameter and not parameter.is_meta
             twin = nn.Parameter(parameter.detach(), parameter.requires_grad) if plain else parameter
             memory[id(parameter)] = twin
-        return self._twin(memory, name)
+        return self._lying_over(self._twin(memory, name))
+
+    def _lying_over(self, lens: Lens) -> Lens:
+        lens._over, lens._sinks_wanted = (self,), self._sinks_wanted
+        return lens
 
     def copy(self, name: str | None = None) -> Lens:
         """A second lens with its own copy of the weights, for training all of them."""
@@ -676,7 +722,8 @@ class Lens(HookedRootModule):
             if trainable is False:
                 model.requires_grad_(False)
         model.train(self.model.training)
-        return Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        adapted = Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        return self._lying_over(adapted)
 
     def merged(self, name: str | None = None) -> Lens:
         """A copy with its own weights, the adapter added into them."""
