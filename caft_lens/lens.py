@@ -25,11 +25,13 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from caft_lens.architectures import Anatomy, anatomy, unembed
+from caft_lens.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
-from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output
+from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output, canonical
+from caft_lens.loading import refuse_virtual_tokens
+from caft_lens.limits import check_batch, check_tokenizer
 from caft_lens.sinks import Sinks, measured
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
@@ -82,6 +84,8 @@ class Lens(HookedRootModule):
         ancestors: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        for config in (getattr(model, "peft_config", None) or {}).values():
+            refuse_virtual_tokens(config, name or "The adapter on this model")
         self._parts: Anatomy = anatomy(model)
         self.model: Any = model
         self.tokenizer: Any = tokenizer
@@ -102,10 +106,12 @@ class Lens(HookedRootModule):
         self._sinks: tuple[Any, Sinks] | None = None
         self._sinks_wanted: Sinks | float | None = None
         self._over: tuple[Lens, ...] = ()  # the lens over whose weights this one lies
+        self._said_too_long = False
         self._levels = count(1)
         self._roles: tuple[Tensor, bool] | None = None
         self._roles_in_flight: Tensor | None = None
         self.setup()
+        check_tokenizer(self)
 
     # --- hook points ------------------------------------------------------------------------------------------
 
@@ -142,7 +148,7 @@ class Lens(HookedRootModule):
         """The full name of a hook point.
 
         Args:
-            site: A name, or a layer number, which is short for the residual stream after that block; -1 is the last.
+            site: A name, also one of TransformerLens's newer ones (`blocks.3.hook_out`), or a layer number, which is short for the residual stream after that block; -1 is the last.
 
         Raises:
             KeyError: For a name or a layer that does not exist, with the nearest that do.
@@ -157,6 +163,13 @@ class Lens(HookedRootModule):
                     f"{self.name} has no layer {site}: its {self.n_layers} layers are 0 to {self.n_layers - 1}."
                 )
             return f"blocks.{site % self.n_layers}.hook_resid_post"
+        if site not in self.hook_dict:
+            known = canonical(site)
+            # Where a norm comes after attention or MLP, their own output is not what is added to the stream.
+            path = {"attn_out": self._parts.attn_out, "mlp_out": self._parts.mlp_out}.get(
+                known.rpartition("hook_")[2]
+            )
+            site = site if path and path not in (*ATTENTION, *MLP) else known
         self.mod_dict[site]
         return site
 
@@ -273,6 +286,7 @@ class Lens(HookedRootModule):
         if return_type not in ("logits", "loss", "both", None):
             raise ValueError(f'return_type must be "logits", "loss", "both" or None, not {return_type!r}.')
         batch = self._batch(input, attention_mask)
+        check_batch(self, batch)
         call = {**self._call(batch), **keywords}
         if roles is None and self._roles is None and not isinstance(input, Tensor):
             roles = batch.roles
@@ -783,7 +797,8 @@ def load(
 
     Args:
         name: `"pocket"` (the embedded organism), an organism folder, the name of a model on the Hugging Face hub, a folder, a run
-            folder written by `finetune`, a folder with an adapter, a model in memory (used as it is, not copied), or a lens.
+            folder written by `finetune`, a folder with an adapter, a `.gguf` file, `"smollm2"` (SmolLM2-135M-Instruct, where its package
+            is installed), a model in memory (used as it is, not copied), or a lens.
         adapter: A PEFT adapter to put on it: folder, hub name, run folder or `"pocket/insecure"`. A lens or model given stays
             without it; both share one copy of the weights.
         tokenizer: Instead of the model's own; a model in memory has none otherwise.
