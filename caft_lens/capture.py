@@ -8,7 +8,6 @@ points, leaving the model after the last of them. Everything that looks at activ
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.architectures import evaluating
+from caft_lens.blocks import inference
 from caft_lens.errors import BadData
 from caft_lens.text import ROLES, Batch
 
@@ -131,21 +131,20 @@ def captured(
     stop = 1 + max(int(name.split(".")[1]) for name in hooks)
     tally = torch.zeros(len(ROLES), dtype=torch.long)
     found, kept = 0, dict.fromkeys(hooks, 0)
-    with ExitStack() as stack:
-        for lens in lenses:
-            stack.enter_context(evaluating(lens.model))  # a difference of two noisy passes is mostly noise
-        for number, batch in enumerate(batches):
-            where = batch.mask(roles).nonzero().cpu()
-            tally += torch.bincount(batch.roles[batch.mask()].long(), minlength=len(ROLES)).cpu()
-            if len(where) == 0:
-                continue
-            found += len(where)
+    for number, batch in enumerate(batches):
+        where = batch.mask(roles).nonzero().cpu()
+        tally += torch.bincount(batch.roles[batch.mask()].long(), minlength=len(ROLES)).cpu()
+        if len(where) == 0:
+            continue
+        found += len(where)
+        # Modes and hooks hold for a pass alone, not while the caller has the word.
+        with inference():
             sides, far = _run(lenses, batch, where, hooks, stop, number, apart, known)
-            batch_found = _without_sinks(batch, where, sides, far, any(one.first for one in known), sinks)
-            for name in hooks:
-                kept[name] += len(batch_found.where[name])
-            yield batch_found
-            del sides, batch_found
+        these = _without_sinks(batch, where, sides, far, any(one.first for one in known), sinks)
+        del sides
+        for name in hooks:
+            kept[name] += len(these.where[name])
+        yield these
     if not found:
         raise BadData(_nothing(roles, tally))
     if nothing := [name for name in hooks if not kept[name]]:
@@ -180,7 +179,6 @@ def _without_sinks(
     return Captured(batch, places, sides[0], sides[1] if len(sides) > 1 else {}, left_out)
 
 
-@torch.inference_mode()
 def _run(
     lenses: Lenses,
     batch: Batch,
@@ -219,7 +217,8 @@ def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: in
             tokens = activation.flatten(2).flatten(0, 1)
             acts[hook.name] = tokens.index_select(0, flat.to(tokens.device))
 
-    with lens.hooks([(name, keep) for name in hooks]):
+    # In evaluation mode: a difference of two noisy passes is mostly noise.
+    with evaluating(lens.model), lens.hooks([(name, keep) for name in hooks]):
         lens(batch, return_type=None, stop_at_layer=stop)
     for name in hooks:
         if name not in acts:
