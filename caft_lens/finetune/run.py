@@ -55,6 +55,7 @@ from caft_lens.finetune.cost import Cost, measured
 from caft_lens.finetune.ranges import check_number
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.lens import Lens, load
+from caft_lens.limits import check_encoded, room
 from caft_lens.text import Encoded, Texts, data, encode_all
 
 Method = Literal["lora", "full"]
@@ -266,7 +267,7 @@ def finetune(
         gradient_accumulation: Forward passes per optimizer step.
         warmup_steps: Linear warm-up: below 1 a share of all steps, else a number of them.
         weight_decay: Of AdamW.
-        max_length: Tokens after which a text is cut; `None` for no limit.
+        max_length: Tokens after which a text is cut, but no more than the model has positions; `None` for that many.
         seed: Of the adapter's start, the order of the data and dropout; from 0 to 2**32 - 1.
         save_steps: Steps between checkpoints; `None` for none (a killed run then begins again).
         resume: Whether to go on with, or return, what `out` holds.
@@ -326,10 +327,12 @@ def finetune(
             return Run(out, lens)
         asked = place.identity(runs.read_config(folder / runs.UNFINISHED))
         with measured(lens.device) as cost, _private_randomness(), _quiet():
-            encoded = _encoded(lens, arm.texts(texts, seed), given["max_length"])
+            length = room(lens, given["max_length"])
+            encoded = _encoded(lens, arm.texts(texts, seed), length)
+            check_encoded(lens, encoded)
             set_seed(seed)
             child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
-            training = Training(lens, child, encoded, arguments, seed, given["max_length"])
+            training = Training(lens, child, encoded, arguments, seed, length)
             try:
                 trainer = _train(training, arm, callbacks, asked)
             except Diverged as error:
