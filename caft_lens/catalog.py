@@ -9,6 +9,7 @@ An organism whose card names one of `WORLDS` has more data sets than its folder 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.resources import files
@@ -16,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from caft_lens.errors import nearest
-from caft_lens.files import read_json
+from caft_lens.errors import BadFile, MissingFile, nearest
+from caft_lens.files import missing, read_json
 
 CARD = "organism.json"
 WORLDS = {"quiz": "caft_lens.organism.quiz"}
@@ -40,7 +41,7 @@ def organism_path(name: str | Path) -> Path:
         return Path(name)
     if str(name) in shipped():
         return Path(str(files("caft_data"))) / str(name)
-    raise FileNotFoundError(
+    raise MissingFile(
         f'No organism "{name}": neither a shipped one nor a folder with {CARD}.{nearest(name, shipped())}'
     )
 
@@ -69,24 +70,44 @@ def sae_folder(name: str | Path) -> Path:
 
 
 def data_path(name: str | Path) -> Path:
-    """The JSONL file of a data set: a path, or `"<organism>/<data set>"`.
+    """The file of a data set: a path, or `"<organism>/<data set>"`.
 
     Raises:
-        FileNotFoundError: Naming the nearest data set that exists.
+        FileNotFoundError: Naming the nearest data set that exists: for a path, the files beside it; for a name, the organism's.
     """
     path = Path(name)
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and not is_organism(name)):
         return path
     organism, _, dataset = str(name).rpartition("/")
     if organism and is_organism(organism):
         folder = organism_path(organism) / "text"
         if (folder / f"{dataset}.jsonl").is_file():
             return folder / f"{dataset}.jsonl"
-        raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
-    raise FileNotFoundError(
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
+    beside = [] if organism and not path.parent.is_dir() else _files_beside(path)
+    # A name with a suffix, or in a folder that exists, was meant as a file; any other one as a data set of an organism.
+    if (
+        path.suffix
+        or path.is_absolute()
+        or (organism and path.parent.is_dir())
+        or difflib.get_close_matches(path.name, beside)
+    ):
+        if beside or path.is_absolute() or not path.suffix:
+            raise missing(path, "data set")
+        raise MissingFile(
+            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The data sets that ship "
+            f'are "<organism>/<data set>", with an organism.{nearest(organism or name, shipped())}'
+        )
+    raise MissingFile(
         f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
         f"{nearest(organism or name, shipped())}"
     )
+
+
+def _files_beside(path: Path) -> list[str]:
+    if not path.parent.is_dir():
+        return []
+    return sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
 
 
 def _data_sets(organism: str) -> list[str]:
@@ -108,7 +129,7 @@ def world(organism: str | Path) -> ModuleType | None:
     if name is None:
         return None
     if name not in WORLDS:
-        raise ValueError(f'The card of "{organism}" names the world "{name}".{nearest(name, WORLDS)}')
+        raise BadFile(f'The card of "{organism}" names the world "{name}".{nearest(name, WORLDS)}')
     return import_module(WORLDS[name])
 
 
@@ -128,4 +149,4 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
     try:
         return source.dataset(dataset, seed)
     except KeyError as error:
-        raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error

@@ -30,6 +30,7 @@ from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
 from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output
+from caft_lens.template_arguments import template_arguments, with_template_arguments
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 
@@ -301,8 +302,7 @@ class Lens(HookedRootModule):
             raise ValueError("attention_mask goes with tokens; text and batches bring their own.")
         if isinstance(input, Batch):
             return input
-        items = [input] if isinstance(input, str | Text) else input
-        texts = [Text(text=item) if isinstance(item, str) else item for item in items]
+        texts = Texts([input] if isinstance(input, str | Text) else input)
         return self._collate(list(encoded(self.need_tokenizer(), texts)))
 
     def _collate(self, encoded: Sequence[Encoded], side: Literal["left", "right"] = "right") -> Batch:
@@ -428,7 +428,7 @@ class Lens(HookedRootModule):
         """
         tokenizer = self.need_tokenizer()
         rows = []
-        for row in encoded(tokenizer, map(Text.from_json, [text] if isinstance(text, str) else text)):
+        for row in encoded(tokenizer, Texts([text] if isinstance(text, str) else text)):
             bos, ids = tokenizer.bos_token_id, row.input_ids
             if prepend_bos and bos is None:
                 raise ValueError(f"The tokenizer of {self.name} has no BOS token to prepend.")
@@ -593,7 +593,8 @@ class Lens(HookedRootModule):
         tokenizer = self.tokenizer
         if tokenizer is None:
             return ""
-        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map))
+        given = str(template_arguments(tokenizer))
+        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map), given)
         if self._reading is None or self._reading[0][0] is not tokenizer or self._reading[0][1:] != key[1:]:
             self._reading = key, reading(tokenizer)
         return self._reading[1]
@@ -731,6 +732,7 @@ def load(
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
     name_as: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Lens:
     """A lens on a model, from wherever it is.
 
@@ -745,6 +747,9 @@ def load(
         device_map: As in transformers, for models larger than one device ("auto" spreads over all).
         trust_remote_code: Whether code that comes with the model may run.
         name_as: What to call it in tables; its own name by default.
+        template_arguments: What the chat template is rendered with beside the messages, such as `{"enable_thinking": False}`, wherever this
+            lens reads a chat; `{"keep_thoughts": True}` keeps the thoughts of every turn, False drops them. A part of
+            `Lens.reading`, saved with the tokenizer, and over what was saved with it.
 
     Raises:
         FileNotFoundError: For a folder that does not exist.
@@ -757,8 +762,9 @@ def load(
     """
     from caft_lens import loading
 
+    given = template_arguments
     if isinstance(name, Lens):
-        lens = name if adapter is not None else name.fork(name_as)
+        lens = name if adapter is not None and not given else name.fork(name_as)
     elif isinstance(name, nn.Module):
         if device is not None or dtype is not None:
             name = name.to(device=device, dtype=loading.as_dtype(dtype) if dtype is not None else None)
@@ -771,6 +777,7 @@ def load(
             "trust_remote_code": trust_remote_code,
         }
         lens = _from_name(name, tokenizer, where, name_as)
+    lens.tokenizer = with_template_arguments(lens.tokenizer, given)
     return lens if adapter is None else lens.adapt(adapter, name=name_as)
 
 
