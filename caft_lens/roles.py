@@ -33,8 +33,10 @@ _FILLED = "80716253490{:06d}94352617080"
 _FIELD = "70615243980{:06d}89342516070"
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(.*?)</\1>", re.DOTALL)
+_REST_OF_MARKER = re.compile(r"(?:[\w|▁｜]*[>\]])?")
 _END_OF_THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>")
 _OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
+_EMPTY_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>(\s*)</\1>(\s*)\Z")
 _REST_OF_THOUGHT = re.compile(r"\A((?:(?!<think).)*?)</(think|thinking|thought|reasoning)>", re.DOTALL)
 
 Chat = Sequence[Mapping[str, Any]]
@@ -62,6 +64,7 @@ class Rendering:
         marked: Spans inside `{% generation %}` blocks; `None` when the template has none.
         openings: `(start, end, message)` of what stands between the prompt that is asked and an answer, and which the
             model therefore writes itself: an empty thought, the name of a channel.
+        asked: Where in `text` the prompts of answers end, in order, for those of which it is the prefix.
         complaint: What is trained but not asked that way, in a sentence; empty when the prompt is a prefix everywhere.
     """
 
@@ -70,6 +73,7 @@ class Rendering:
     closings: tuple[tuple[int, int, int], ...]
     marked: tuple[tuple[int, int], ...] | None
     openings: tuple[tuple[int, int, int], ...] = ()
+    asked: tuple[int, ...] = ()
     complaint: str = ""
 
 
@@ -161,7 +165,13 @@ class _Writer:
 
         # Annotated as returning a string; returns the texts and, for each, the spans.
         rendered: Any = render_jinja_template(
-            conversations=[[dict(message) for message in _with_contents(chat, contents)]],
+            # Nulls are left out, as apply_chat_template does.
+            conversations=[
+                [
+                    {key: value for key, value in message.items() if value is not None}
+                    for message in _with_contents(chat, contents)
+                ]
+            ],
             chat_template=self.template,
             return_assistant_tokens_mask=True,
             add_generation_prompt=prompt,
@@ -203,13 +213,14 @@ class _Writer:
         for number in chat.rich:
             spans.append(self.body(chat, number, text, spans, prompt, asked))
         spans.sort(key=lambda span: (span.start, span.end))
-        spans, openings = _opened(text, spans, roles, asked, chat)
+        spans, openings, ends = _opened(text, spans, roles, asked, chat)
         return Rendering(
             text=text,
             contents=tuple(spans),
             closings=tuple(_closings(text, spans, roles, open_end=prompt)),
             marked=marked,
             openings=tuple(openings),
+            asked=tuple(ends),
             complaint=asked.complaint if asked else "",
         )
 
@@ -300,8 +311,6 @@ class _Writer:
             message["content"] = content
             message.pop("reasoning_content", None)
             chat.filled[number] = ""
-            if not message.get("tool_calls"):
-                chat.rich.remove(number)
             try:
                 asked = self.prompt_of(chat, number)
             except Exception:  # a template that takes no such prompt
@@ -342,6 +351,16 @@ class _Writer:
                 prompt = self.prompt_of(chat, number)
             except Exception:  # a template that takes no such prompt
                 continue
+            if (
+                _EMPTY_THOUGHT.search(prompt)
+                and _thoughts(chat.messages[number])
+                and not whole.startswith(prompt)
+            ):
+                raise BadTemplate(
+                    f"message {number} has thoughts, but the chat template asks for answers without any ({_tail(prompt)}): give "
+                    f'template_arguments= with which it lets the model think (such as enable_thinking), or {{"{KEEP_THOUGHTS}": False}}, which '
+                    "drops the thoughts"
+                )
             found.see(
                 number, prompt, whole, contents[number].strip(),
                 fill=number == len(roles) - 1 and number not in chat.rich, bare=partial(self.bare, chat, number),
@@ -385,7 +404,10 @@ class _Writer:
             if not found:
                 continue
             start = _alike(whole, before)
-            end = len(whole) - _alike(whole[::-1], after[::-1])
+            shared = _alike(whole[::-1], after[::-1])
+            end = len(whole) - shared
+            if shared < len(after):  # the turn is closed by something else: a marker is not cut in two
+                end += _REST_OF_MARKER.match(whole, end).end() - end  # type: ignore[union-attr]
             known = asked.ends.get(number) if asked else None
             start = start if known is None else known
             if start <= end <= later and text.startswith(whole[:end]):
@@ -492,31 +514,30 @@ def _asked_of(key: Hashable, writer: _Writer, roles: Sequence[str]) -> _Asked:
 
 def _opened(
     text: str, spans: list[Span], roles: Sequence[str], asked: _Asked | None, chat: _Prepared
-) -> tuple[list[Span], list[tuple[int, int, int]]]:
-    """The spans without what the prompt gives already, and what stands between the prompts and the answers."""
+) -> tuple[list[Span], list[tuple[int, int, int]], list[int]]:
+    """The spans without what the prompt gives already, what stands between the prompts and the answers, and where prompts end."""
     if asked is None:
-        return spans, []
-    first: dict[int, Span] = {}
-    for span in spans:
-        first.setdefault(span.message, span)
-    openings, kept = [], []
+        return spans, [], []
+    seen: set[int] = set()
+    openings, kept, ends = [], [], []
     for span in spans:
         number = span.message
-        if first[number] is span and roles[number] == "assistant":
+        if number not in seen and roles[number] == "assistant":
+            seen.add(number)
             end = asked.ends.get(number)
-            gap = asked.gaps.get(number, "")
+            gap = asked.gaps.get(number)
             if number in chat.filled and asked.empty_thought and number == len(roles) - 1:
-                filler = asked.empty_thought
-                gap = filler[len(_opening(filler)) :]
-                end = None
-            if end is None and gap and text[: span.start].endswith(gap):
+                gap, end = asked.empty_thought[len(_opening(asked.empty_thought)) :], None
+            if end is None and gap is not None and text.endswith(gap, 0, span.start):
                 end = span.start - len(gap)
-            if end is not None and end < span.start and text[end : span.start].strip(" "):
-                openings.append((end, span.start, number))
-            elif end is not None and span.start < end <= span.end:
-                span = Span(end, span.end, number)  # what the prompt says is not the answer's
+            if end is not None:
+                ends.append(end)
+                if end < span.start and text[end : span.start].strip(" "):
+                    openings.append((end, span.start, number))
+                elif span.start < end <= span.end:
+                    span = Span(end, span.end, number)  # what the prompt says is not the answer's
         kept.append(span)
-    return kept, openings
+    return kept, openings, ends
 
 
 def _opening(filler: str) -> str:
@@ -563,9 +584,7 @@ def _fill(
         place = _FILLED.format(number)
         content = before + contents[number]
         while (at := text.find(place)) >= 0:
-            opened = _OPEN_THOUGHT.search(text[:at])
-            # The template writes the opening itself: once is enough.
-            start = opened.start() if opened and content.startswith(opened.group().rstrip()) else at
+            start, content = _joined(text[:at], content)
             shift = len(content) - (at + len(place) - start)
             marks = tuple(
                 (s if s <= start else s + shift if s >= at else start, e if e <= at else e + shift)
@@ -573,6 +592,22 @@ def _fill(
             )
             text = text[:start] + content + text[at + len(place) :]
     return text, marks
+
+
+def _joined(before: str, content: str) -> tuple[int, str]:
+    """Where in `before` a content goes that begins with a thought, and how: into the empty or opened thought that stands there."""
+    thought = _THOUGHT.match(content)
+    opened = _OPEN_THOUGHT.search(before)
+    if opened and content.startswith(opened.group().rstrip()):
+        return opened.start(), content
+    empty = _EMPTY_THOUGHT.search(before)
+    if not thought or not empty or empty[1] != thought[1]:
+        return len(before), content
+    if not thought[2].strip():
+        return empty.start(), content
+    half = len(empty[2]) // 2
+    inner = f"{empty[2][:half]}{thought[2].strip()}{empty[2][half:]}"
+    return empty.start(), f"<{empty[1]}>{inner}</{empty[1]}>{empty[3]}{content[thought.end() :].lstrip()}"
 
 
 def _thoughts(message: Mapping[str, Any]) -> bool:

@@ -402,6 +402,10 @@ def _loss(
         for start, end in marked:
             inside = _touching(starts, ends, start, end)
             loss[inside] |= np.isin(roles[inside], (ASSISTANT, SPECIAL))
+            # What the prompt gives is not the model's to write, wherever the marks begin.
+            given = bisect_right(rendering.asked, end) - 1
+            if given >= 0 and rendering.asked[given] > start:
+                loss[_touching(starts, ends, start, rendering.asked[given])] = False
     said = {}
     for span in rendering.contents:
         said[span.message] = span
