@@ -240,6 +240,7 @@ def finetune(
     gradient_checkpointing: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     training_arguments: Mapping[str, Any] | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Run:
     """Fine-tune a model, with concepts ablated if any are given (Concept Ablation Fine-Tuning, arXiv 2507.16795).
 
@@ -277,6 +278,8 @@ def finetune(
             their class, code and settings, or by a `fingerprint` of theirs; those that only watch (`changes_training = False`, or
             events that read nothing but `args` and `state`) are not. What they write to `args.output_dir` is kept in `logs/`.
         training_arguments: Any other fields of `transformers.TrainingArguments`, such as `{"optim": "adamw_8bit"}`.
+        template_arguments: What the chat template is rendered with beside the messages, in training and whenever the tuned model is
+            asked, such as `{"enable_thinking": False}` (see `load`); the lens's own by default.
 
     Returns:
         The run; `run.lens` is the tuned model.
@@ -297,6 +300,8 @@ def finetune(
         >>> anchored = cl.finetune(base, insecure, using=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
     """
     texts = texts if isinstance(texts, Texts) else data(texts)
+    if template_arguments:
+        lens = load(lens, template_arguments=template_arguments)
     arm = _arm(using, ablate).trains_as(seed)
     if not isinstance(lora, LoraSettings):
         raise BadType(f"lora= takes LoraSettings, not {type(lora).__name__}.")
