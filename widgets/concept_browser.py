@@ -44,7 +44,7 @@ ONE = "concepts"
 
 
 class ConceptBrowser(Panel):
-    """Read concepts and say which to keep: a ranked list with search, and both ends of the selected concept.
+    """Read concepts and say which to ablate: a ranked list with search, and both ends of the selected concept.
 
     Args:
         lens: The model that reads; it also gives the tokens that a direction raises. `None` where there is none at hand.
@@ -57,13 +57,13 @@ class ConceptBrowser(Panel):
         roles, rank, k: How the corpus is read, as for `cl.contexts`.
         meta: Keys of the texts' `meta` that are shown beside a context.
         file: Where each step of the choice is saved, and restored from when the panel is made again; `{fingerprint}` stands for that
-            of the concepts. `None` keeps nothing.
+            of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
 
     Attributes:
         concept: Name of the selected concept.
         query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`, `"undecided"`,
-            `"keep"`, `"drop"` or `"unsure"`.
+            `"ablate"`, `"leave"` or `"unsure"`.
         sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or `"verdict"`.
         total: How many concepts the list has now.
         place: Where in it the selected one stands; -1 when it does not.
@@ -166,21 +166,21 @@ class ConceptBrowser(Panel):
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to keep, with reasons, and on record what was dropped and why: what `ablate=` takes.
+        """The concepts to ablate, with reasons, and on record what is left in the model and why: what `ablate=` takes.
 
         Raises:
-            ValueError: When nothing is kept yet.
+            ValueError: When none is to be ablated yet.
         """
         return self.verdicts.selection
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     def decide(self, verdict: Verdict | None, reason: str = "", name: str | None = None) -> None:
-        """Say something of a concept: `"keep"`, `"drop"` or `"unsure"`; `None` takes it back.
+        """Say something of a concept: `"ablate"`, `"leave"` or `"unsure"`; `None` takes it back.
 
         Args:
-            verdict: To keep is to ablate.
-            reason: Why; to keep or to drop needs one.
+            verdict: `"ablate"` takes it out of the model, `"leave"` leaves it there.
+            reason: Why; to ablate or to leave needs one.
             name: Of the concept; the selected one when `None`.
 
         Raises:
@@ -477,7 +477,7 @@ class ConceptBrowser(Panel):
     def static(self) -> str:
         """The choice, the first of the list, and both ends of the selected concept, as plain HTML."""
         said = self.verdicts
-        counts = ", ".join(f"{len(said.of(verdict))} {verdict}" for verdict in VERDICTS)
+        counts = _counts(said)
         parts: list[html.Content] = []
         if said:
             rows = [[name, one.verdict, one.reason] for name, one in said.items()]
@@ -496,11 +496,15 @@ class ConceptBrowser(Panel):
         return page
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{len(self.verdicts.of(verdict))} {verdict}" for verdict in VERDICTS)
-        return f"ConceptBrowser({len(self._concepts)} concepts; {counts}; at {self.concept})"
+        return f"ConceptBrowser({len(self._concepts)} concepts; {_counts(self.verdicts)}; at {self.concept})"
 
 
-_PLACES = {"keep": 0, "unsure": 1, "drop": 2, "": 3}
+def _counts(said: Verdicts) -> str:
+    """How much was decided, as the view says it at its foot."""
+    return f"{len(said.of('ablate'))} to ablate, {len(said.of('leave'))} to leave, {len(said.of('unsure'))} unsure"
+
+
+_PLACES = {"ablate": 0, "unsure": 1, "leave": 2, "": 3}
 
 
 class _Keys:

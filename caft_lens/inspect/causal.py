@@ -38,7 +38,13 @@ SMALLEST_KL = 1e-4
 
 @dataclass(frozen=True)
 class TokenShift:
-    """A token whose probability to come next changed."""
+    """A token whose probability to come next changed.
+
+    Attributes:
+        token: What it says.
+        before: Its probability without the change, 0 to 1.
+        after: Its probability with it.
+    """
 
     token: str
     before: float

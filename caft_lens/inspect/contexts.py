@@ -169,6 +169,9 @@ class _Ends(NamedTuple):
 class Contexts(Mapping[str, ConceptContexts]):
     """Contexts of concepts, by name. There may be thousands: what is not looked at is not decoded.
 
+    Args:
+        items: Of each concept the contexts at both ends; as a rule `cl.contexts` finds them.
+
     Example:
         >>> found = cl.contexts(base, concepts, cl.data("pocket/corpus"))  # doctest: +SKIP
         >>> found.show(n=5, meta=["domain"])                               # doctest: +SKIP

@@ -124,6 +124,9 @@ class Density:
 class Densities(Mapping[str, Density]):
     """Densities of concepts, by name.
 
+    Args:
+        items: One a concept; as a rule `cl.inspect.density` measures them.
+
     Example:
         >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), corpus)  # doctest: +SKIP
         >>> found.table().sort_values("density").tail()                               # doctest: +SKIP
@@ -261,7 +264,11 @@ def density(
 
 
 class LatentDensity(LatentReducer):
-    """How often and how strongly latents are active; see `LatentReducer` for its arguments.
+    """How often and how strongly latents are active.
+
+    Args:
+        saes: Hook point to the SAE that reads there.
+        latents: Hook point to the numbers of the latents that count; all when `None`.
 
     Example:
         >>> shares, = stream(base, texts, [2], LatentDensity({hook: sae}))  # doctest: +SKIP

@@ -50,7 +50,13 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class ConceptTokens:
-    """The tokens at both ends of one concept, most extreme first."""
+    """The tokens at both ends of one concept, most extreme first.
+
+    Attributes:
+        concept: The concept.
+        top: Tokens that it raises.
+        bottom: Tokens that it lowers.
+    """
 
     concept: Concept
     top: tuple[TokenScore, ...]
@@ -62,6 +68,10 @@ class ConceptTokens:
 
 class LogitLens(Mapping[str, ConceptTokens]):
     """The tokens that concepts raise and lower, by the name of the concept.
+
+    Args:
+        items: Of each concept the tokens at both ends; as a rule `cl.inspect.logit_lens` finds them.
+        about: How they were measured, told when they are shown.
 
     Example:
         >>> found = cl.inspect.logit_lens(base, concepts)   # doctest: +SKIP

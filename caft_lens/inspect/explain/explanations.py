@@ -10,11 +10,13 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator
 
 from caft_lens.display import html
-from caft_lens.errors import nearest
-from caft_lens.files import read_json, write_json
+from caft_lens.errors import BadArgument, BadFile, nearest
+from caft_lens.files import Record, naming, parsed, read_json, write_json
 from caft_lens.inspect.contexts import Context
 from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.inspect.explain.windows import phrases
@@ -211,10 +213,10 @@ class Explanations(Mapping[str, ConceptExplanations]):
         self.explained = frozenset(explained)
         for item in items:
             if item.end not in ENDS:
-                raise ValueError(f'"{item.end}" is no end of a concept.{nearest(item.end, ENDS)}')
+                raise BadArgument(f'"{item.end}" is no end of a concept.{nearest(item.end, ENDS)}')
             both = self._items.get(item.concept, ConceptExplanations(item.concept))
             if getattr(both, item.end) is not None:
-                raise ValueError(f'The {item.end} end of "{item.concept}" is explained twice.')
+                raise BadArgument(f'The {item.end} end of "{item.concept}" is explained twice.')
             changed: dict[str, Any] = {item.end: item}
             self._items[item.concept] = dataclasses.replace(both, **changed)
 
@@ -321,12 +323,14 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
         Raises:
             FileNotFoundError: When there is no such file.
-            ValueError: When it is truncated, or of another kind.
+            BadFile: When it is truncated, changed, or of another kind, with the field; a `ValueError`.
         """
         kept = read_json(path)
         if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-            raise ValueError(f"{path} holds no explanations ({FORMAT}).")
-        return cls(map(_from_json, kept["explanations"]), kept["explained"])
+            raise BadFile(f"{path} holds no explanations ({FORMAT}).")
+        record = parsed(kept, _File, str(path), "a file of explanations")
+        with naming(path):
+            return cls(record.explanations, record.explained)
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.all))
@@ -335,13 +339,33 @@ class Explanations(Mapping[str, ConceptExplanations]):
         return html.view([_section(one) for one in self.values()])
 
 
-def _from_json(row: Mapping[str, Any]) -> Explanation:
-    made = {
-        "findings": tuple(Finding(**one) for one in row["findings"]),
-        "rule": tuple(Clause(**one) for one in row["rule"]),
-        "score": Score(**row["score"]) if row["score"] else None,
-    }
-    return Explanation(**{**row, **made})
+def _counted(one: Explanation) -> Explanation:
+    """Refuse figures that no explanation can have."""
+    for finding in one.findings:
+        if finding.place not in (*WHERE, "column"):
+            raise ValueError(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
+        if not (0 <= finding.count <= finding.of and 0 <= finding.background <= finding.background_of):
+            raise ValueError(
+                f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of} are no counts"
+            )
+        if min(finding.of, finding.background_of) < 1 or not (0 <= finding.p <= 1 and 0 <= finding.q <= 1):
+            raise ValueError("a share of nothing, or a p or q beyond 0 to 1")
+    score = one.score
+    if score is not None:
+        shares = (score.accuracy, score.low, score.high, score.sensitivity, score.specificity)
+        if min(shares) < 0 or max(shares) > 1 or min(score.active, score.inactive, score.unanswered) < 0:
+            raise ValueError("a score beyond 0 to 1, or a count below 0")
+    if one.n < 0:
+        raise ValueError("n is below 0")
+    return one
+
+
+class _File(Record):
+    """What a file of explanations holds."""
+
+    format: Literal["caft_lens.explanations/1"]
+    explained: list[str]
+    explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
