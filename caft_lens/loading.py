@@ -134,8 +134,6 @@ def read_model(
         asked: What the user typed, for errors.
         device, dtype, device_map, trust_remote_code: As for `load`.
     """
-    from transformers import AutoModelForCausalLM
-
     if device is not None and device_map is not None:
         raise ValueError("Give device= or device_map=, not both.")
     runs.check_weights(folder)
@@ -146,7 +144,7 @@ def read_model(
     source = _source(folder, asked)
     try:
         with _bar_only_for_large(source):
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            model: Any = _auto_class(source, trust_remote_code).from_pretrained(
                 source,
                 dtype=number,
                 device_map=device_map,
@@ -160,6 +158,16 @@ def read_model(
             ) from error
         raise OSError(f'Cannot load "{asked}": {error}') from error
     return (model if device_map is not None else model.to(place)).eval()
+
+
+def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
+    """The class by which transformers reads a model: one for text, else one for images and text, whose language model is meant."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    kind = type(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
+    known = AutoModelForCausalLM._model_mapping.keys()
+    both = kind not in known and kind in AutoModelForImageTextToText._model_mapping.keys()
+    return AutoModelForImageTextToText if both else AutoModelForCausalLM
 
 
 def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:

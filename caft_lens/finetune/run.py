@@ -652,7 +652,7 @@ def _save_weights(trainer: LensTrainer, lens: Lens, folder: Path) -> None:
         trainer.lens.model.to(lens.dtype)
     trainer.save_model(str(folder))
     if trainer.args.should_save:
-        lens.tokenizer.save_pretrained(folder)
+        lens.tokenizer.save_pretrained(folder, save_jinja_files=False)  # the template goes into its JSON
         (folder / "README.md").unlink(missing_ok=True)  # an empty form for the hub
 
 
