@@ -166,7 +166,7 @@ def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
 
     kind = type(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
     known = AutoModelForCausalLM._model_mapping.keys()
-    both = kind not in known and kind in AutoModelForImageTextToText._model_mapping.keys()
+    both = kind not in known and kind in AutoModelForImageTextToText._model_mapping
     return AutoModelForImageTextToText if both else AutoModelForCausalLM
 
 

@@ -42,7 +42,7 @@ from caft_lens.generation import encode_prompts
 from caft_lens.lens import load
 
 TESTS = Path(__file__).parent
-OTHER_TEMPLATE = CHAT_TEMPLATE.replace("message.content", "' ' + message.content")
+OTHER_TEMPLATE = CHAT_TEMPLATE.replace("<|{{", "<|end|><|{{")
 SMALL = {**QUICK, "max_steps": 2, "lora": LoraSettings(r=2, alpha=4)}
 
 
