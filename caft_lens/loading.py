@@ -171,8 +171,6 @@ def read_model(
         asked: What the user typed, for errors.
         device, dtype, device_map, trust_remote_code: As for `load`.
     """
-    from transformers import AutoModelForCausalLM
-
     model: Any
     if device is not None and device_map is not None:
         raise ValueError("Give device= or device_map=, not both.")
@@ -187,7 +185,7 @@ def read_model(
     source = _source(folder, asked)
     try:
         with _bar_only_for_large(source):
-            model = AutoModelForCausalLM.from_pretrained(
+            model = _auto_class(source, trust_remote_code).from_pretrained(
                 source,
                 dtype=number,
                 device_map=device_map,
@@ -233,6 +231,16 @@ def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device,
         vars(model).pop(leftover, None)
     del model.config.quantization_config
     return model
+
+
+def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
+    """The class by which transformers reads a model: one for text, else one for images and text, whose language model is meant."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    kind = type(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
+    known = AutoModelForCausalLM._model_mapping.keys()
+    both = kind not in known and kind in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if both else AutoModelForCausalLM
 
 
 def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:
