@@ -747,7 +747,12 @@ class Lens(HookedRootModule):
         return self.copy()
 
     def adapt(
-        self, adapter: str | Path | PeftConfig, *, name: str | None = None, trainable: bool | None = None
+        self,
+        adapter: str | Path | PeftConfig,
+        *,
+        name: str | None = None,
+        trainable: bool | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Lens:
         """A new lens with an adapter, over the same weights; this one stays as it is.
 
@@ -756,11 +761,12 @@ class Lens(HookedRootModule):
                 fresh one (its random part comes from torch's global random state).
             name: Of the new lens.
             trainable: Whether the adapter gets gradients; by default a fresh one does and a loaded one does not.
+            tokenizer: Instead of the one beside the adapter, or where there is none that of this lens.
 
         Raises:
             ValueError: When the adapter does not fit this model, or there is one already.
         """
-        from caft_lens.loading import read_adapter
+        from caft_lens.loading import own_tokenizer, read_adapter
 
         if self.has_adapter:
             raise BadModel(f"{self.name} has an adapter already: put the second one on lens.merged().")
@@ -768,6 +774,7 @@ class Lens(HookedRootModule):
         model: Any
         if isinstance(adapter, str | Path):
             model = read_adapter(twin.model, adapter, self.name, bool(trainable))
+            tokenizer = tokenizer or own_tokenizer(adapter, self.reading)
         else:
             from peft import get_peft_model
 
@@ -775,7 +782,7 @@ class Lens(HookedRootModule):
             if trainable is False:
                 model.requires_grad_(False)
         model.train(self.model.training)
-        return Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        return Lens(model, tokenizer or self.tokenizer, name=name or self.name, ancestors=self.lineage)
 
     def merged(self, name: str | None = None) -> Lens:
         """A copy with its own weights, the adapter added into them."""
@@ -870,7 +877,7 @@ def load(
             "trust_remote_code": trust_remote_code,
         }
         lens = _from_name(name, tokenizer, where, name_as)
-    return lens if adapter is None else lens.adapt(adapter, name=name_as)
+    return lens if adapter is None else lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
 
 
 def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as: str | None) -> Lens:
@@ -881,13 +888,15 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
         model = loading.read_model(source.folder, asked=name, **where)
         tokenizer = tokenizer or loading.read_tokenizer(source.folder, where["trust_remote_code"])
         return Lens(model, tokenizer, name=name_as or str(name), ancestors=source.ancestors)
+    # A base without a tokenizer of its own will do where there is one beside the adapter.
+    tokenizer = tokenizer or loading.own_tokenizer(source.folder)
     base = _from_name(source.base, tokenizer, where, None)
     if source.base_fingerprint not in (None, *base.lineage):
         raise BadModel(
             f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is {base.fingerprint} '
             "now: its weights have changed. Load the right base and give adapter= yourself."
         )
-    return base.adapt(source.folder, name=name_as or str(name))
+    return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)
 
 
 def _width_in(parts: Anatomy) -> int:
