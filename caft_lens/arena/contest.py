@@ -25,7 +25,7 @@ from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import sha256, write_json
+from caft_lens.files import file_name, sha256, write_json
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import MOST_SETTINGS, TrainingArm
 from caft_lens.lens import Lens, load
@@ -206,6 +206,8 @@ def _tasks(task: str | Task, dev: Task | None, base: Lens | None) -> tuple[Task,
 def _check(
     task: Task, contenders: Mapping[str, Contender], seeds: list[int], tuning: Tuning, goal: str
 ) -> None:
+    for name in contenders:
+        file_name(name, "contender")
     if goal not in GOALS:
         raise ValueError(f'goal="{goal}".{nearest(goal, GOALS)}')
     plain = contenders.get(PLAIN)

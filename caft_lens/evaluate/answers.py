@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from caft_lens.errors import nearest
 from caft_lens.evaluate.tasks import Judge
-from caft_lens.files import atomic_path, read_json, sha256, write_json
+from caft_lens.files import atomic_path, file_name, read_json, sha256, write_json
 from caft_lens.text import Text, Texts
 
 NOT_KEPT = "(the text of this answer was not kept)"
@@ -102,16 +101,6 @@ class Cell:
 def cell_path(folder: str | Path, arm: str, seed: int) -> Path:
     """Where the answers of a cell are, whatever characters the arm's name has."""
     return Path(folder) / "answers" / file_name(arm) / f"seed-{seed}.jsonl"
-
-
-def file_name(arm: str) -> str:
-    """The name of an arm as that of a file or folder.
-
-    Example:
-        >>> file_name("caft (PCA)"), file_name("a/b")
-        ('caft (PCA)', 'a%2Fb')
-    """
-    return quote(arm, safe=" ()+,=") or "%"
 
 
 def finished(folder: str | Path | None, arm: str, seed: int, fingerprint: str) -> Cell | None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
-from caft_lens.errors import nearest
+from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, cell_path
 from caft_lens.evaluate.statistics import (
@@ -26,7 +27,7 @@ from caft_lens.evaluate.statistics import (
     percent,
 )
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import read_json, write_json
+from caft_lens.files import Count, Record, atomic_path, parsed, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -76,6 +77,36 @@ class Answers(Sequence[Answer]):
         )
         more = f"<p>and {len(self) - 50} more</p>" if len(self) > 50 else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+
+
+class _Share(Record):
+    mean: float
+    low: float
+    high: float
+
+
+class _Arm(Record):
+    """The seeds of an arm, and beside them its metrics."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Share]
+
+    seeds: list[int]
+
+
+class _File(Record):
+    """What `report.json` holds."""
+
+    arms: dict[verdicts.ArmName, _Arm]
+    task: str
+    sampling: str = ""
+    interval: str = ""
+    answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
+    failures: dict[verdicts.ArmName, dict[int, str]] = Field(default_factory=dict)
+    scale: tuple[float, float] | None = None
+    labels: list[str]
+    trained: str
+    fingerprints: dict[str, dict[int, str]] = Field(default_factory=dict)
 
 
 class Report:
@@ -293,10 +324,14 @@ class Report:
                 record = cell_path(folder, cell.arm, cell.seed).with_suffix(".json")
                 if not record.is_file() or read_json(record).get("fingerprint") != cell.fingerprint:
                     cell.save(folder)
-        self.table().to_csv(folder / "table.csv", index=False)
-        write_json(
-            folder / "report.json", {**self.to_json(), "labels": list(self.labels), "trained": self.trained}
-        )
+        with atomic_path(folder / "table.csv") as path:
+            self.table().to_csv(path, index=False)
+        known = {
+            arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()}
+            for arm, seeds in self.cells.items()
+        }
+        rest = {"labels": list(self.labels), "trained": self.trained, "fingerprints": known}
+        write_json(folder / "report.json", {**self.to_json(), **rest})
         return folder
 
     @classmethod
@@ -307,10 +342,18 @@ class Report:
             FileNotFoundError: When there is no report.
             ValueError: When the answers were changed since.
         """
-        record = read_json(Path(folder) / "report.json")
+        path = Path(folder) / "report.json"
+        record = read_json(path)
+        known = parsed(record, _File, str(path), "a report").fingerprints
         cells = [
             Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]
         ]
+        for cell in cells:
+            if known.get(cell.arm, {}).get(cell.seed, cell.fingerprint) != cell.fingerprint:
+                raise BadFile(
+                    f"{path} is of other answers of {cell.arm!r}, seed {cell.seed}, than lie beside it: an evaluation into the same "
+                    "folder was interrupted. Evaluate again."
+                )
         return cls(
             cells,
             task=record["task"],
