@@ -137,8 +137,8 @@ def data_path(name: str | Path) -> Path:
         folder = organism_path(organism) / "text"
         if (folder / f"{dataset}.jsonl").is_file():
             return folder / f"{dataset}.jsonl"
-        raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
-    raise FileNotFoundError(
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
+    raise MissingFile(
         f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
         f"{nearest(organism or name, shipped())}"
     )
@@ -182,4 +182,4 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
     try:
         return source.dataset(dataset, card(organism).settings.seed)
     except KeyError as error:
-        raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
