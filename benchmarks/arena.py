@@ -154,9 +154,9 @@ def rivals(task: str, arms: Sequence[str] | None) -> dict[str, arena.Contender]:
         "random": arena.Contender(RandomDirections(chosen["sae"])),
         **{
             f"caft_{method}": arena.Contender(
-                CAFT(kept), search=[{}, *({"per_site": n} for n in FEWER if n < len(kept))]
+                CAFT(concepts), search=[{}, *({"per_site": n} for n in FEWER if n < len(concepts))]
             )
-            for method, kept in chosen.items()
+            for method, concepts in chosen.items()
         },
         "kl_anchor": arena.Contender(KLAnchor(general)),
     }

@@ -4,7 +4,7 @@
     python benchmarks/choosing.py --register      # the automatic choices, under benchmarks/choices/<organism>/.../automatic
 
 The candidates and the choices by hand are those of `make bench-em` and `make bench-spurious`, found on seed 0. The automatic choice sees no
-label of the world: what is unwanted `choose.by_examples` takes from a handful of texts, sixteen with the concept and sixteen harmless ones, of
+label of the world: the concept `choose.by_examples` takes from a handful of texts, sixteen with the concept and sixteen harmless ones, of
 pools that no test draws from. Misalignment: cruel and kind chats of the corpus, by the answers' tokens or the template's. Pairs: single
 questions on the spurious topic and on the intended one. Gender: pages that say that custom counts, answered by it, and pages that say that
 grammar does. Of pairs and gender the examples stand in for the reader of `make bench-spurious`, and pilots choose among the sets as there.
@@ -35,7 +35,7 @@ TASKS = (MISALIGNMENT, *spurious.SETTLED_ON[spurious.ORGANISM])
 
 
 def folders(task: str) -> tuple[Path, Path, Path]:
-    """Where the candidates, the choice by hand and the automatic one of a task are kept."""
+    """Where the candidates, the choice by hand and the automatic one of a task are."""
     if task == MISALIGNMENT:
         root = HERE / "choices" / "pocket"
         return root / "candidates", root / "chosen", root / "automatic"
@@ -44,17 +44,17 @@ def folders(task: str) -> tuple[Path, Path, Path]:
 
 
 def register(task: str, out: Path) -> None:
-    """Choose automatically among the candidates, and keep what was chosen."""
-    candidates, _, kept = folders(task)
+    """Choose automatically among the candidates, and save what was chosen."""
+    candidates, _, automatic = folders(task)
     if task == MISALIGNMENT:
-        chosen = by_stance(cl.load("pocket"), cl.ConceptSet.load(candidates)).kept
+        chosen = by_stance(cl.load("pocket"), cl.ConceptSet.load(candidates)).selection
     else:
         organism = spurious.ORGANISM
         _, chosen = spurious.latents(
             cl.load(organism), organism, task, out / task / "pilots", read=by_examples
         )
-    shutil.rmtree(kept, ignore_errors=True)
-    chosen.save(kept)
+    shutil.rmtree(automatic, ignore_errors=True)
+    chosen.save(automatic)
     print(f"{task}: {', '.join(chosen.names)}", flush=True)
 
 
@@ -73,16 +73,16 @@ def by_stance(base: cl.Lens, concepts: cl.ConceptSet) -> cl.choose.Choice:
 def by_examples(
     base: cl.Lens, organism: str, task: str, ranked: cl.ConceptSet, sae: Any
 ) -> tuple[dict[str, str], list[str]]:
-    """Latents that examples call unwanted, with the reason, and all that they call wanted: `spurious.by_labels` without labels."""
-    intended, unwanted = spurious.topics_of(task)
+    """Latents of the spurious topic by examples, with the reason, and all of the intended one: `spurious.by_labels` without labels."""
+    intended, other = spurious.topics_of(task)
     pages = [
         spurious.one_concept(task, topic, base, organism).sample(EXAMPLES, seed=0)
-        for topic in (unwanted, intended)
+        for topic in (other, intended)
     ]
     ask: dict[str, Any] = {"saes": sae, "score": "max", "roles": ["user"]}
-    unwanted_ones = cl.choose.by_examples(base, ranked, *pages, **ask)
-    wanted_ones = cl.choose.by_examples(base, ranked, *reversed(pages), **ask)
-    return {one.name: one.reason for one in unwanted_ones if one.kept}, wanted_ones.names
+    of_other = cl.choose.by_examples(base, ranked, *pages, **ask)
+    of_intended = cl.choose.by_examples(base, ranked, *reversed(pages), **ask)
+    return {one.name: one.reason for one in of_other if one.ablate}, of_intended.names
 
 
 def compared(task: str, out: Path, pages: int) -> Any:

@@ -205,7 +205,7 @@ def effects(
     lines = [f"| method | direction | separation | {task.labels[0]}, change in points |", "|---|---|---|---|"]
     for method in scored.seconds:
         first = [row.name for row in scored[method][:n]]
-        chosen = lists[method].keep(dict.fromkeys(first, "among the first of the list"), by="rank")
+        chosen = lists[method].choose(dict.fromkeys(first, "among the first of the list"), by="rank")
         changed = cl.causal_effects(
             base,
             chosen,

@@ -60,12 +60,12 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
         ]
         for name, way in ways.items()
     }
-    kept = runs["caft"][0].concepts
-    assert kept is not None
+    concepts = runs["caft"][0].concepts
+    assert concepts is not None
     return {
         "seeds": list(seeds),
-        "concepts": kept.names,
-        "encoded": [encoded(base, *pair, kept) for pair in zip(*runs.values(), strict=True)],
+        "concepts": concepts.names,
+        "encoded": [encoded(base, *pair, concepts) for pair in zip(*runs.values(), strict=True)],
         "asked": asked(base, runs, insecure, secure, out, seeds),
         "further": further(base, runs["caft"], insecure, secure, out, seeds),
     }

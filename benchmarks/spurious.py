@@ -31,7 +31,7 @@ LAYER, COMPONENTS = 0, 20
 READ, SHARE, OTHERWISE, MOST = 20, 0.7, 0.5, 24
 STEP, IN_TURN, AND_MORE = 4, (8, 16, 24, 32), (4, 8, 16)
 RECORDED = 100
-"""Of the candidates, the first that are kept on disk, for `top_k`."""
+"""Of the candidates, the first that are saved, for `top_k`."""
 SETTLED_ON = {
     ORGANISM: (
         "gender", "sentiment-sports", "sports-verbs", "sentiment-pronouns", "verbs-sentiment", "pronouns-verbs", "pronouns-sports",
@@ -68,7 +68,7 @@ HOW_CHOSEN = (
     "five, but on the second on none of three; and as many of the 32 in turn as accuracy in distribution bears, four of six and five of six.",
 )
 ARMS = (
-    "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the kept components or latents ablated while training, "
+    "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the chosen components or latents ablated while training, "
     "`random` with as many random directions as `caft_sae`, `top_k` with as many first latents, unread: where it does as well, reading adds nothing. LoRA, 100 steps of 16 pages; "
     "nothing is ablated when a model is tested. Which tasks fool plain fine-tuning is known only afterwards, so directions are chosen "
     "for all; where nothing needed to be ablated, ablation can do harm, and the last bars count it. *Intended* is the share of answers, out of distribution, to the question that "
@@ -107,20 +107,20 @@ def choices(organism: str, task: str, method: str) -> Path:
 
 
 def register(organism: str, task: str, out: Path) -> None:
-    """Find candidates on seed 0, read them on the corpus, and keep those that the rules keep."""
+    """Find candidates on seed 0, read them on the corpus, and choose those that the rules choose."""
     base = cl.load(organism)
-    kept = {
+    found = {
         "pca": components(base, organism, task, out / task / "plain-0"),
         "sae": latents(base, organism, task, out / task / "pilots"),
     }
-    for method, (candidates, chosen) in kept.items():
+    for method, (candidates, chosen) in found.items():
         folder = choices(organism, task, method)
         shutil.rmtree(folder, ignore_errors=True)
         candidates[:RECORDED].save(folder / "candidates")
         if chosen is not None:
             chosen.save(folder / "chosen")
         names = ", ".join(chosen.names) if chosen is not None else "nothing"
-        print(f"{organism}, {task}, {method}: kept {names}.", flush=True)
+        print(f"{organism}, {task}, {method}: to ablate {names}.", flush=True)
 
 
 def components(
@@ -136,12 +136,12 @@ def components(
     read = cl.contexts(base, found, corpus, k=READ, roles=["user", "text"])
     about = cl.token_labels(base.tokenizer, corpus, quiz.ABOUT[spurious])
     shares = read.peaks_on(about)[["top", "bottom"]].max(axis=1)
-    kept = {
+    about_it = {
         name: f"{share:.0%} of {READ} contexts at one end are about {spurious}"
         for name, share in shares.items()
         if share >= SHARE
     }
-    return found, found.keep(kept, by="the rule of the benchmark") if kept else None
+    return found, found.choose(about_it, by="the rule of the benchmark") if about_it else None
 
 
 def by_labels(
@@ -156,12 +156,12 @@ def by_labels(
         for topic in (spurious, intended)
     }
     shares = {name: about[spurious].get(name, 0.0) for name in ranked.names}
-    kept = {
+    about_it = {
         name: f"{share:.0%} of {READ} contexts are about {spurious}"
         for name, share in shares.items()
         if share >= SHARE
     }
-    return kept, [name for name, share in about[intended].items() if share >= OTHERWISE]
+    return about_it, [name for name, share in about[intended].items() if share >= OTHERWISE]
 
 
 def latents(
@@ -178,7 +178,7 @@ def latents(
     )
     sets = {f"{k} in turn": in_turn[:k] for k in IN_TURN}
     if reasons:
-        first = ranked.keep(dict(list(reasons.items())[:MOST]), by=f"spurious.{read.__name__}")
+        first = ranked.choose(dict(list(reasons.items())[:MOST]), by=f"spurious.{read.__name__}")
         left_out = list(dict.fromkeys([*elsewhere, *first.names]))
         with cl.ablate(base, first):
             more = cl.find.attribution(
@@ -187,11 +187,11 @@ def latents(
         sets = {"read": first, **{f"read and {k} in turn": first + more[:k] for k in AND_MORE}, **sets}
     tried = cl.pilots(base, sets, pages, one_concept(task, intended, base, organism), out=out)
     print(tried.table().to_string(index=False), flush=True)
-    return ranked, tried.kept
+    return ranked, tried.selection
 
 
 def arms(organism: str, task: str, seeds: list[int]) -> dict[str, cl.Arm]:
-    """Every arm of one task; a method that kept nothing has none."""
+    """Every arm of one task; a method that chose nothing has none."""
     texts = cl.data(f"{organism}/{task}")
     chosen = {
         method: cl.ConceptSet.load(folder)
@@ -199,12 +199,15 @@ def arms(organism: str, task: str, seeds: list[int]) -> dict[str, cl.Arm]:
         if (folder := choices(organism, task, method) / "chosen").is_dir()
     }
     made = {"base": cl.Arm(), "plain": cl.Arm(texts)}
-    made |= {f"caft_{method}": cl.Arm(texts, ablate=kept) for method, kept in chosen.items()}
+    made |= {f"caft_{method}": cl.Arm(texts, ablate=one) for method, one in chosen.items()}
     if "sae" in chosen:
-        kept = chosen["sae"]
-        made["random"] = cl.Arm(texts, ablate=[cl.find.random_directions(kept, seed) for seed in seeds])
+        latents_chosen = chosen["sae"]
+        made["random"] = cl.Arm(
+            texts, ablate=[cl.find.random_directions(latents_chosen, seed) for seed in seeds]
+        )
         made["top_k"] = cl.Arm(
-            texts, ablate=cl.ConceptSet.load(choices(organism, task, "sae") / "candidates").top(kept)
+            texts,
+            ablate=cl.ConceptSet.load(choices(organism, task, "sae") / "candidates").top(latents_chosen),
         )
     return made
 

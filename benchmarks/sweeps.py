@@ -165,7 +165,7 @@ STUDIES = {
         "How many directions",
         "Does it help to ablate more components than were chosen by reading them, and what does each further direction cost?",
         "`first components` ablates, at each of two layers, the first so many of the candidates by the variance that they explain, unread; "
-        "`random` as many random directions, drawn anew for each seed; `chosen` is the set that was kept by reading.",
+        "`random` as many random directions, drawn anew for each seed; `chosen` is the set that was chosen by reading.",
         "directions at each layer",
         directions,
     ),

@@ -1,7 +1,7 @@
 """Concepts: directions in the residual stream that know where they came from.
 
-`Concept` is one unit direction at one hook point, with its source, rank, score, label and the reason for keeping it.
-`ConceptSet` is an ordered set of them with provenance: choose (`keep`, `drop`, `top`, `at`, `label`), turn into one
+`Concept` is one unit direction at one hook point, with its source, rank, score, label and the reason for ablating it.
+`ConceptSet` is an ordered set of them with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn into one
 orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and load
 (`directions.safetensors`, `card.json` and a README for people).
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-import html
 import importlib.metadata
 import math
 import re
@@ -27,7 +26,10 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from caft_lens.errors import BadFile, BadType, MissingFile, nearest
+from caft_lens import renamed
+from caft_lens.display import html
+from caft_lens.display.markdown import code, plain
+from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
     Json,
@@ -75,7 +77,7 @@ class Concept:
         score_name: Such as `"explained variance ratio"`.
         sign: Which end carries what the label names: +1 the top contexts, -1 the bottom ones.
         label: What a reader called it.
-        reason: Why it was kept.
+        reason: Why it was chosen to be ablated.
         meta: Anything else, as JSON.
 
     Raises:
@@ -171,7 +173,7 @@ class ConceptSet(Sequence[Concept]):
         >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", x + y)])
         >>> both.basis(1).shape                              # [d_model, k]
         torch.Size([2, 2])
-        >>> both.keep({"L1.pc1": "cruel at the top, kind at the bottom"}, by="reader").names
+        >>> both.choose({"L1.pc1": "cruel at the top, kind at the bottom"}, by="reader").names
         ['L1.pc1']
     """
 
@@ -285,77 +287,83 @@ class ConceptSet(Sequence[Concept]):
             first |= set(names[:number])
         return self._with(concept for concept in self if concept.name in first)
 
-    def keep(
-        self,
-        reasons: Mapping[str, str],
-        *,
-        dropped: Mapping[str, str] | None = None,
-        by: str | None = None,
+    def choose(
+        self, ablate: Mapping[str, str], leave: Mapping[str, str] | None = None, *, by: str | None = None
     ) -> ConceptSet:
         """The concepts that a reader chose to ablate, each with the reason; the choice is recorded.
 
-        Every choice, a person's and an automatic one (`choose`), goes through here and is one entry of
-        `provenance["choices"]`: who, when, what was kept and what was dropped, and why.
+        Every choice, a person's and an automatic one (`cl.choose`), goes through here and is one entry of
+        `provenance["choices"]`: who, when, what to ablate and what to leave in the model, and why.
 
         Args:
-            reasons: Name to the reason for keeping it, as read from its contexts.
-            dropped: Name to the reason for not keeping it; what is in neither is recorded as not considered.
+            ablate: Name to the reason for ablating it, as read from its contexts.
+            leave: Name to the reason for leaving it in the model; what is in neither is recorded as not considered.
             by: Who or what chose; the name of the user's account when `None`.
 
+        Returns:
+            Those to ablate, in the order of this set.
+
         Raises:
-            TypeError: When there are names without reasons.
+            TypeError: When there are names without reasons, or reasons that are no text.
             KeyError: For an unknown name, with the nearest ones.
-            ValueError: When nothing is kept, a reason is empty, or a name is both kept and dropped.
+            ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
         Example:
             >>> x, y = torch.eye(2)
             >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
-            >>> kept = both.keep({"L1.pc1": "cruel at the top"}, dropped={"L1.pc0": "code at both ends"}, by="reader")
-            >>> kept.provenance["choices"][0]["dropped"]
+            >>> cruel = both.choose({"L1.pc1": "cruel at the top"}, leave={"L1.pc0": "code at both ends"}, by="reader")
+            >>> cruel.provenance["choices"][0]["leave"]
             {'L1.pc0': 'code at both ends'}
         """
-        if not isinstance(reasons, Mapping) or not isinstance(dropped or {}, Mapping):
-            raise TypeError(
-                "keep() takes {name: reason}: a concept is kept for a reason; `top(k)` and slices need none."
+        leave = {} if leave is None else leave
+        self._reasons(ablate, leave)
+        if not ablate:
+            raise BadArgument(
+                "choose({}) chooses nothing: name at least one concept to ablate, {name: reason}."
             )
-        dropped = dropped or {}
-        self._known([*reasons, *dropped])
-        silent = [name for name, reason in {**reasons, **dropped}.items() if not str(reason).strip()]
-        if silent or not reasons:
-            raise ValueError(
-                f"A reason is missing for {', '.join(silent)}." if silent else "keep({}) keeps nothing."
-            )
-        both = [name for name in reasons if name in dropped]
+        both = [name for name in ablate if name in leave]
         if both:
-            raise ValueError(f"Both kept and dropped: {', '.join(both)}.")
-        stamp = {"kept_by": by or user_name(), "kept_at": _now()}
-        kept = [
-            dataclasses.replace(concept, reason=str(reasons[concept.name]), meta={**concept.meta, **stamp})
+            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
+        stamp = {"chosen_by": by or user_name(), "chosen_at": _now()}
+        chosen = [
+            dataclasses.replace(concept, reason=ablate[concept.name], meta={**concept.meta, **stamp})
             for concept in self
-            if concept.name in reasons
+            if concept.name in ablate
         ]
-        return ConceptSet(kept, self._with_choice([c.name for c in kept], dropped, *stamp.values()))
+        return ConceptSet(chosen, self._with_choice([c.name for c in chosen], leave, *stamp.values()))
 
-    def drop(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
-        """All but `names`.
+    def without(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
+        """All but `names`: concepts that are to be left in the model.
 
         Args:
-            names: Which; or name to the reason for dropping it, which is recorded like a choice by `keep`.
+            names: Which; or name to the reason for leaving it, which is recorded like a choice by `choose`.
             by: Who or what chose, where reasons are given; the name of the user's account when `None`.
 
         Raises:
             KeyError: For an unknown name, with the nearest ones.
-            ValueError: When nothing is left, or a reason is empty.
+            ValueError: When none remains, or a reason is empty.
         """
         gone = [names] if isinstance(names, str) else list(names)
         self._known(gone)
-        left = [concept for concept in self if concept.name not in gone]
+        others = [concept for concept in self if concept.name not in gone]
         if not isinstance(names, Mapping):
-            return self._with(left)
-        silent = [name for name, reason in names.items() if not str(reason).strip()]
-        if silent:
-            raise ValueError(f"A reason is missing for {', '.join(silent)}.")
-        return ConceptSet(left, self._with_choice([c.name for c in left], names, by or user_name(), _now()))
+            return self._with(others)
+        self._reasons({}, names)
+        return ConceptSet(
+            others, self._with_choice([c.name for c in others], names, by or user_name(), _now())
+        )
+
+    def keep(
+        self, reasons: Mapping[str, str], *, dropped: Mapping[str, str] | None = None, by: str | None = None
+    ) -> ConceptSet:
+        """What `choose` was called; it ablates what it names. Use `choose`."""
+        renamed.warn("ConceptSet.keep(...)", "choose({name: reason}, leave={name: reason})")
+        return self.choose(reasons, dropped, by=by)
+
+    def drop(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
+        """What `without` was called. Use `without`."""
+        renamed.warn("ConceptSet.drop(...)", "without(...)")
+        return self.without(names, by=by)
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -474,7 +482,7 @@ class ConceptSet(Sequence[Concept]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept, for people: everything but the direction."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         columns = [
             "name",
@@ -489,9 +497,10 @@ class ConceptSet(Sequence[Concept]):
             "reason",
         ]
         rows = [
-            {**{key: getattr(c, key) for key in columns}, "kept_by": c.meta.get("kept_by", "")} for c in self
+            {**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")}
+            for c in self
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
@@ -500,14 +509,8 @@ class ConceptSet(Sequence[Concept]):
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows
-        )
         title = f"{len(self)} concepts found on {_model(self.provenance)}"
-        return (
-            f"<table><caption>{html.escape(title)}</caption><thead><tr>{''.join(f'<th>{name}</th>' for name in head)}"
-            f"</tr></thead><tbody>{cells}</tbody></table>"
-        )
+        return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -557,6 +560,7 @@ class ConceptSet(Sequence[Concept]):
         def described(card: Any) -> tuple[dict[str, Any], str]:
             if not isinstance(card, dict) or card.get("format") != FORMAT:
                 raise BadFile(f"{folder / CARD} is no card of a concept set ({FORMAT}).")
+            card = renamed.card(card)
             return card, parsed(
                 card, _Card, str(folder / CARD), "the card of a concept set"
             ).directions.sha256
@@ -582,16 +586,21 @@ class ConceptSet(Sequence[Concept]):
 
     def _readme(self) -> str:
         rows = [
-            [c.name, f"`{c.hook}`", f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self
+            [
+                plain(c.name),
+                code(c.hook),
+                *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
+            ]
+            for c in self
         ]
         lines = [
             f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
             "",
-            f"Found on {_plain(_model(self.provenance))}, by {_plain(_listed(self.provenance.get('method', 'hand')))}.",
+            f"Found on {plain(_model(self.provenance))}, by {plain(_listed(self.provenance.get('method', 'hand')))}.",
             "",
             "| name | hook point | score | label | reason |",
             "|---|---|---|---|---|",
-            *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
+            *(f"| {' | '.join(row)} |" for row in rows),
             "",
             *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
             'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
@@ -604,24 +613,38 @@ class ConceptSet(Sequence[Concept]):
         return ConceptSet(concepts, self.provenance)
 
     def _with_choice(
-        self, kept: Sequence[str], dropped: Mapping[str, str], by: str, when: str
+        self, ablate: Sequence[str], leave: Mapping[str, str], by: str, when: str
     ) -> dict[str, Any]:
         """The provenance with one more choice on record."""
-        reasons = {str(name): str(reason) for name, reason in dropped.items()}
-        others = len(self) - len(kept) - len(reasons)
-        entry = {"by": by, "at": when, "kept": list(kept), "dropped": reasons, "not_considered": others}
+        others = len(self) - len(ablate) - len(leave)
+        entry = {"by": by, "at": when, "ablate": list(ablate), "leave": dict(leave), "not_considered": others}
         return {**self.provenance, "choices": [*self.provenance.get("choices", []), entry]}
+
+    def _reasons(self, *given: Mapping[str, str]) -> None:
+        """Refuse names that are none, or that come without a reason."""
+        for reasons in given:
+            if not isinstance(reasons, Mapping):
+                raise BadType(
+                    f"choose() takes {{name: reason}}, not {type(reasons).__name__}: a concept is chosen for a reason; "
+                    "`top(k)` and slices need none."
+                )
+            self._known(reasons)
+            for name, reason in reasons.items():
+                if not isinstance(reason, str):
+                    raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
+                if not reason.strip():
+                    raise BadArgument(f"A reason is missing for {name}.")
 
     def _known(self, names: Iterable[str]) -> None:
         known = set(self.names)
         for name in names:
             if name not in known:
-                raise KeyError(f'No concept "{name}" in this set.{nearest(name, self.names)}')
+                raise UnknownName(f'No concept "{name}" in this set.{nearest(name, self.names)}')
 
     def _hook(self, hook: str | int) -> str:
         name = f"blocks.{hook}.hook_resid_post" if isinstance(hook, int) else hook
         if name not in self.hooks:
-            raise KeyError(f'No concept at "{name}" in this set.{nearest(name, self.hooks)}')
+            raise UnknownName(f'No concept at "{name}" in this set.{nearest(name, self.hooks)}')
         return name
 
     def _check_shape(self, lens: Lens) -> None:
@@ -651,8 +674,8 @@ class _Chosen(Record):
 
     by: str
     at: str
-    kept: list[Named]
-    dropped: dict[Named, Named]
+    ablate: list[Named]
+    leave: dict[Named, Named]
     not_considered: Count
 
 
@@ -686,8 +709,8 @@ class _Described(Record):
 
     @model_validator(mode="after")
     def _reasoned(self) -> _Described:
-        if "kept_by" in self.meta and not self.reason.strip():
-            raise ValueError(f"{self.name} is kept without a reason")
+        if "chosen_by" in self.meta and not self.reason.strip():
+            raise ValueError(f"{self.name} is chosen without a reason")
         return self
 
 
@@ -715,19 +738,14 @@ def _listed(value: object) -> str:
 
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
-    left = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield f"Kept at {_plain(choice['at'])} by {_plain(choice['by'])}: {_plain(', '.join(choice['kept']))}{left}."
+    rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
+    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
     yield ""
-    if choice["dropped"]:
-        yield "| dropped | why |"
+    if choice["leave"]:
+        yield "| left in the model | why |"
         yield "|---|---|"
-        yield from (f"| {_plain(name)} | {_plain(why)} |" for name, why in choice["dropped"].items())
+        yield from (f"| {plain(name)} | {plain(why)} |" for name, why in choice["leave"].items())
         yield ""
-
-
-def _plain(text: object) -> str:
-    # In a Markdown table a pipe or a line break would end the cell, and markup would be rendered.
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
 
 
 def _either(first: Any, second: Any) -> Any:

@@ -51,7 +51,7 @@ def exports(
 
 
 def callable_module(name: str, function: str, source: str | None = None) -> None:
-    """Let the module `name` be called like one of its functions.
+    """Let the module `name` be called like one of its functions, and be documented like it: `help(cl.finetune)`, `cl.finetune?`.
 
     Args:
         name: The module's `__name__`.
@@ -63,13 +63,22 @@ def callable_module(name: str, function: str, source: str | None = None) -> None
         return getattr(import_module(source or name), function)
 
     class CallableModule(ModuleType):
-        """A module that is called like its main function."""
-
-        def __call__(self, *args: Any, **keywords: Any) -> Any:
-            return target()(*args, **keywords)
+        # A property, which is no text, so that the class has no documentation of its own to be shown beside the function's.
+        @property
+        def __doc__(self) -> str | None:  # type: ignore[override]
+            return inspect.getdoc(target())
 
         @property
         def __signature__(self) -> inspect.Signature:
             return inspect.signature(target())
+
+        @property
+        def __call__(self) -> Callable[..., Any]:
+            # No more than the call itself: whoever asks how it is called is told by `__signature__`, once.
+            def call(*args: Any, **keywords: Any) -> Any:
+                return target()(*args, **keywords)
+
+            call.__signature__ = self.__signature__  # type: ignore[attr-defined]
+            return call
 
     sys.modules[name].__class__ = CallableModule

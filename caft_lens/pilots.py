@@ -1,16 +1,15 @@
-"""Pilot runs: which of several sets of concepts leaves the unwanted hardest to learn, and the wanted easy?
+"""Pilot runs: under the ablation of which of several sets is a concept hardest to learn, and its contrast still easy?
 
 A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with too many
-the task suffers. `pilots` tries each set on the two concepts apart: a short fine-tuning under its ablation on texts that teach the
-unwanted concept alone, and another on texts that teach the wanted one alone. What each costs is its online code length, the
+the task suffers. `pilots` tries each set on two kinds of texts apart: a short fine-tuning under its ablation on texts that teach the
+concept alone, and another on texts that teach the contrast alone, what the model is to learn. What each costs is its online code length, the
 mean loss over one pass, every batch taken before it is learned from: the measure of information-theoretic probing (Voita and
 Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with fine-tuning in the place of the probe. No text in which the two
-concepts disagree is needed, so that nothing that happens out of distribution is looked at.
+disagree is needed, so that nothing that happens out of distribution is looked at.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from caft_lens import renamed
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.files import file_name
 from caft_lens.finetune import finetune
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 NOTHING = "nothing"
 """The name of the pilots without ablation."""
-TAUGHT = ("unwanted", "wanted")
+TAUGHT = ("concept", "contrast")
 """The two kinds of texts, each tuned on alone."""
 
 
@@ -46,19 +47,19 @@ class Pilot:
     Attributes:
         name: Of the set.
         concepts: What was ablated; `None` for nothing.
-        unwanted: Online code length of the texts that teach the unwanted concept, a mean over seeds.
-        wanted: The same of those that teach the wanted one.
+        concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
+        contrast_cost: The same of those that teach the contrast.
     """
 
     name: str
     concepts: ConceptSet | None
-    unwanted: float
-    wanted: float
+    concept_cost: float
+    contrast_cost: float
 
     @property
     def margin(self) -> float:
-        """How much more the unwanted costs to learn than the wanted."""
-        return self.unwanted - self.wanted
+        """How much more the concept costs to learn than the contrast."""
+        return self.concept_cost - self.contrast_cost
 
 
 class Pilots(Sequence[Pilot]):
@@ -67,7 +68,7 @@ class Pilots(Sequence[Pilot]):
     Example:
         >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
         >>> tried.table()                                                                                                     # doctest: +SKIP
-        >>> caft = cl.finetune(base, texts, ablate=tried.kept, out="runs/caft")                                               # doctest: +SKIP
+        >>> caft = cl.finetune(base, texts, ablate=tried.selection, out="runs/caft")                                          # doctest: +SKIP
     """
 
     def __init__(self, items: Sequence[Pilot]) -> None:
@@ -95,7 +96,7 @@ class Pilots(Sequence[Pilot]):
         bare, best = self._items[0], self._largest
         if best.margin <= bare.margin:
             raise ValueError(
-                f"No set makes the unwanted texts harder to learn beside the wanted ones: the best, {best.name}, has a margin of "
+                f"No set makes the concept harder to learn beside the contrast: the best, {best.name}, has a margin of "
                 f"{best.margin:.4f} nats a token, ablating nothing {bare.margin:.4f}. Look for the concept elsewhere: at other "
                 "layers, or with more directions."
             )
@@ -106,8 +107,8 @@ class Pilots(Sequence[Pilot]):
         return max(self._items[1:], key=lambda one: one.margin)
 
     @property
-    def kept(self) -> ConceptSet:
-        """The concepts of the best set, with the choice on record; reasons that they had are kept.
+    def selection(self) -> ConceptSet:
+        """The concepts of the best set, which are to be ablated, with the choice on record; reasons that they had stay.
 
         Raises:
             ValueError: As `best`.
@@ -115,23 +116,29 @@ class Pilots(Sequence[Pilot]):
         best = self.best
         assert best.concepts is not None
         said = (
-            f"one of {len(best.concepts)} of the set {best.name}, under whose ablation unwanted texts cost {best.unwanted:.3f} nats a "
-            f"token to learn, wanted ones {best.wanted:.3f}"
+            f"one of {len(best.concepts)} of the set {best.name}, under whose ablation the concept costs {best.concept_cost:.3f} nats a "
+            f"token to learn, the contrast {best.contrast_cost:.3f}"
         )
         reasons = {one.name: f"{one.reason}; {said}" if one.reason else said for one in best.concepts}
         others = len(self) - 2
-        return best.concepts.keep(reasons, by=f"pilots of {others + 1} set{'s' * (others > 0)}")
+        return best.concepts.choose(reasons, by=f"pilots of {others + 1} set{'s' * (others > 0)}")
+
+    @property
+    def kept(self) -> ConceptSet:
+        """What `selection` was called. Use `selection`."""
+        renamed.warn("Pilots.kept", "selection")
+        return self.selection
 
     def table(self) -> pandas.DataFrame:
         """One row a set: concepts, what either kind of text costs to learn in nats a token, the margin."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame(
+        return Frame(
             {
                 "set": [one.name for one in self],
                 "concepts": [len(one.concepts or ()) for one in self],
-                "unwanted": [one.unwanted for one in self],
-                "wanted": [one.wanted for one in self],
+                "concept": [one.concept_cost for one in self],
+                "contrast": [one.contrast_cost for one in self],
                 "margin": [one.margin for one in self],
             }
         )
@@ -146,14 +153,16 @@ class Pilots(Sequence[Pilot]):
             A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
         """
         names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
-        unwanted, wanted = ({names[one.name]: getattr(one, kind) for one in self} for kind in TAUGHT)
-        margins = {name: (wanted[name], unwanted[name]) for name in unwanted}
+        concept, contrast = (
+            {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
+        )
+        margins = {name: (contrast[name], concept[name]) for name in concept}
         return dot_rows(
-            [Dots("unwanted texts", unwanted, margins), Dots("wanted texts", wanted)],
+            [Dots("texts with the concept", concept, margins), Dots("texts for contrast", contrast)],
             x_label="cost to learn, nats a token",
             title=title,
             caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
-            order=list(unwanted),
+            order=list(concept),
             bold=[names[self._largest.name]],
         )
 
@@ -162,47 +171,47 @@ class Pilots(Sequence[Pilot]):
 
     def _repr_html_(self) -> str:
         largest = self._largest
-        rows = "".join(
-            f'<tr><td style="text-align:left">{html.escape(one.name)}</td><td>{len(one.concepts or ())}</td>'
-            + "".join(
-                f"<td><b>{x:z.4f}</b></td>" if one is largest else f"<td>{x:z.4f}</td>"
-                for x in (one.unwanted, one.wanted, one.margin)
+        rows: list[list[html.Content]] = []
+        for one in self:
+            costs = [f"{x:z.4f}" for x in (one.concept_cost, one.contrast_cost, one.margin)]
+            shown = [html.element("b", cost) for cost in costs] if one is largest else costs
+            rows.append([one.name, len(one.concepts or ()), *shown])
+        return html.view(
+            html.table(
+                ["set", "concepts", "concept", "contrast", "margin"],
+                rows,
+                numbers=range(1, 5),
+                title="what texts cost to learn under ablation, in nats a token",
             )
-            + "</tr>"
-            for one in self
-        )
-        return (
-            "<table><caption>what texts cost to learn under ablation, in nats a token</caption>"
-            "<thead><tr><th>set</th><th>concepts</th><th>unwanted</th><th>wanted</th><th>margin</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
         )
 
 
+@renamed.keywords(unwanted="concept", wanted="contrast")
 def pilots(
     base: Lens,
     sets: Mapping[str, ConceptSet],
-    unwanted: Texts | Any,
-    wanted: Texts | Any,
+    concept: Texts | Any,
+    contrast: Texts | Any,
     *,
     out: str | Path,
     seeds: Sequence[int] = (0,),
     progress: bool = True,
     **training: Any,
 ) -> Pilots:
-    """Try sets of concepts in short fine-tunings: on unwanted texts and on wanted ones, each under the ablation of each set.
+    """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
 
     Args:
         base: The model that fine-tuning will start from.
         sets: Name to the concepts to ablate: several rankings, or one ranking cut at several places.
-        unwanted: Texts that teach the unwanted concept and nothing else, some hundreds: `Texts` or anything that `data` reads.
-        wanted: Likewise for what the model is to learn, or for what is most like it.
-        out: Runs go to `<out>/<set>/unwanted-<seed>` and so on; what is finished there is not run again.
+        concept: Texts that teach the concept and nothing else, some hundreds: `Texts` or anything that `data` reads.
+        contrast: Likewise for what the model is to learn, or for what is most like it.
+        out: Runs go to `<out>/<set>/concept-<seed>` and so on; what is finished there is not run again.
         seeds: Of the pilots; code lengths are means over them.
         progress: Whether to show a bar.
         training: Arguments of `finetune`: `learning_rate`, `batch_size`, …; one pass over the texts unless `max_steps` ends it.
 
     Returns:
-        The pilots: `.table()`, `.best`, and `.kept`, the concepts of the best set with the choice on record.
+        The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
 
     Raises:
         ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
@@ -220,7 +229,7 @@ def pilots(
         file_name(name, "set")
     taught = {
         kind: texts if isinstance(texts, Texts) else data(texts)
-        for kind, texts in zip(TAUGHT, (unwanted, wanted), strict=True)
+        for kind, texts in zip(TAUGHT, (concept, contrast), strict=True)
     }
     tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
     items = []
@@ -236,7 +245,7 @@ def pilots(
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
                 lengths[kind] = fmean(of_seeds)
-            items.append(Pilot(name, concepts, **lengths))
+            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"]))
     return Pilots(items)
 
 

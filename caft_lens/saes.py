@@ -142,7 +142,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         >>> sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"]  # doctest: +SKIP
         512
     """
-    import pandas
+    from caft_lens.display.frames import Frame
 
     folder = catalog.sae_folder(name)
     figures = {hook: card["figures"] for hook, card in cards(folder).items()}
@@ -158,7 +158,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         }
         for hook, of in figures.items()
     }
-    return pandas.DataFrame.from_dict(rows, orient="index")
+    return Frame.from_dict(rows, orient="index")
 
 
 def cards(folder: Path) -> dict[str, dict[str, Any]]:

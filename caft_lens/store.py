@@ -67,10 +67,13 @@ class Stored:
 
 
 class Store:
-    """Activations that `store` wrote, read a batch at a time.
+    """Activations that `store` wrote, read a batch at a time; `Store.open(folder)` opens them.
+
+    Args:
+        folder: Where they are.
+        index: What the index there says.
 
     Attributes:
-        folder: Where they are.
         hooks: Names of the hook points.
         about: Names of models and data, for people.
         settings: What they were made of and how: fingerprints of models and data, roles, dtype, sizes.

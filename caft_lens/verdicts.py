@@ -1,6 +1,6 @@
-"""A choice in the making: concept by concept keep, drop or unsure, each with its reason; undone, redone, kept in a file.
+"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a file.
 
-What comes of it is a choice like any other: `Verdicts.selection` is `ConceptSet.keep`, with what was dropped and why on record.
+What comes of it is a choice like any other: `Verdicts.selection` is `ConceptSet.choose`, with what is left in the model and why on record.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
+from caft_lens import renamed
 from caft_lens.concepts import ConceptSet, user_name
-from caft_lens.errors import BadFile, nearest
+from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens.files import Named, Record, parsed, read_json, write_json
 
-Verdict = Literal["keep", "drop", "unsure"]
+Verdict = Literal["ablate", "leave", "unsure"]
 VERDICTS = get_args(Verdict)
-NEED_A_REASON = ("keep", "drop")
+NEED_A_REASON = ("ablate", "leave")
 FORMAT = "caft_lens.verdicts/1"
 
 
@@ -28,7 +29,7 @@ class Decided:
     """What was said of one concept.
 
     Attributes:
-        verdict: `"keep"` to ablate it, `"drop"` to leave it in the model, `"unsure"` to come back to it.
+        verdict: `"ablate"` to take it out, `"leave"` to leave it in the model, `"unsure"` to come back to it.
         reason: Why.
         at: When, in UTC.
     """
@@ -44,7 +45,7 @@ class Verdicts(Mapping[str, Decided]):
     Args:
         concepts: The candidates.
         file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in its name stands
-            for that of the concepts. `None` keeps nothing.
+            for that of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
 
     Raises:
@@ -56,8 +57,8 @@ class Verdicts(Mapping[str, Decided]):
         >>> x, y = torch.eye(2)
         >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
         >>> said = Verdicts(both, by="reader")
-        >>> said.decide("L1.pc0", "keep", "cruel at the top")
-        >>> said.decide("L1.pc1", "drop", "code at both ends")
+        >>> said.decide("L1.pc0", "ablate", "cruel at the top")
+        >>> said.decide("L1.pc1", "leave", "code at both ends")
         >>> said.undo(), said.selection.names
         ('L1.pc1', ['L1.pc0'])
     """
@@ -75,7 +76,7 @@ class Verdicts(Mapping[str, Decided]):
 
     def __getitem__(self, name: str) -> Decided:
         if name not in self._said:
-            raise KeyError(f'Nothing was said of "{name}" yet.')
+            raise UnknownName(f'Nothing was said of "{name}" yet.')
         return self._said[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -92,7 +93,7 @@ class Verdicts(Mapping[str, Decided]):
         Args:
             name: Of the concept.
             verdict: `None` takes it back.
-            reason: Why; to keep or to drop needs one.
+            reason: Why; to ablate or to leave needs one.
 
         Raises:
             KeyError: For an unknown concept, with the nearest.
@@ -100,12 +101,15 @@ class Verdicts(Mapping[str, Decided]):
             OSError: When it cannot be saved; it counts all the same.
         """
         if name not in self._names:
-            raise KeyError(f'No concept "{name}" among these.{nearest(name, self.concepts.names)}')
+            raise UnknownName(f'No concept "{name}" among these.{nearest(name, self.concepts.names)}')
         reason = " ".join(reason.split())
+        if verdict in renamed.VERDICTS:
+            renamed.warn(f'The verdict "{verdict}"', f'"{renamed.verdict(verdict)}"')
+            verdict = cast(Verdict, renamed.verdict(verdict))
         if verdict is not None and verdict not in VERDICTS:
-            raise ValueError(f'There is no verdict "{verdict}".{nearest(verdict, VERDICTS)}')
+            raise BadArgument(f'There is no verdict "{verdict}".{nearest(verdict, VERDICTS)}')
         if verdict in NEED_A_REASON and not reason:
-            raise ValueError(f"To {verdict} {name} needs a reason: what did you read in its contexts?")
+            raise BadArgument(f"To {verdict} {name} needs a reason: what did you read in its contexts?")
         before = self._said.get(name)
         after = None if verdict is None else Decided(verdict, reason, _now())
         if (before and (before.verdict, before.reason)) == (after and (after.verdict, after.reason)):
@@ -144,17 +148,17 @@ class Verdicts(Mapping[str, Decided]):
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to keep, with reasons; the record tells what was dropped. What is unsure counts as not considered.
+        """The concepts to ablate, with reasons; the record tells what is left in the model. What is unsure counts as not considered.
 
         Raises:
-            ValueError: When nothing is kept.
+            ValueError: When none is to be ablated.
         """
-        kept = self.of("keep")
-        if not kept:
-            raise ValueError(
-                "Nothing is kept yet: say of one concept at least that it is to be kept, and why."
+        chosen = self.of("ablate")
+        if not chosen:
+            raise BadArgument(
+                "Nothing is chosen yet: say of one concept at least that it is to be ablated, and why."
             )
-        return self.concepts.keep(kept, dropped=self.of("drop"), by=self.by)
+        return self.concepts.choose(chosen, self.of("leave"), by=self.by)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -208,6 +212,18 @@ class _File(Record):
     model: str | list[str] | None
     by: str
     verdicts: dict[Named, Decided]
+
+    @field_validator("verdicts", mode="before")
+    @classmethod
+    def _of_today(cls, held: Any) -> Any:
+        if not isinstance(held, Mapping):
+            return held
+        return {
+            name: {**one, "verdict": renamed.verdict(one["verdict"])}
+            if isinstance(one, Mapping) and isinstance(one.get("verdict"), str)
+            else one
+            for name, one in held.items()
+        }
 
     @model_validator(mode="after")
     def _reasoned(self) -> _File:

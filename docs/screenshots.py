@@ -36,7 +36,7 @@ asked = [text.messages[0].content for text in questions.sample(3, seed=1)[:2]]
 MAKE = {
     "Concepts": """
 browser = ConceptBrowser(base, found, contexts=read.contexts, densities=read.densities, explanations=explained, meta=["stance"], by="reader")
-browser.decide("drop", "cruel, careless and kind texts at the top: not one thing", "L1.pc1")
+browser.decide("leave", "cruel, careless and kind texts at the top: not one thing", "L1.pc1")
 browser""",
     "Layers": """
 answer = tuned.generate(asked[0], top_p=0.95, seed=0)
@@ -55,13 +55,13 @@ WORD = " cackle"
 
 
 def choose(notebook: Notebook, panel: Any) -> None:
-    """Keep the first concept, with a reason."""
+    """Say of the first concept that it is to be ablated, with a reason."""
     panel.get_by_role("listbox").focus()
     notebook.page.keyboard.press("Home")
-    notebook.page.keyboard.press("k")
+    notebook.page.keyboard.press("a")
     notebook.page.keyboard.type("cruel answers at the bottom, none at the top")
     notebook.page.keyboard.press("Enter")
-    notebook.until("'keep' in str(browser.choice)", True)
+    notebook.until("'ablate' in str(browser.choice)", True)
 
 
 def look(notebook: Notebook, panel: Any) -> None:

@@ -106,7 +106,7 @@ def test_an_ablation_changes_the_answers_as_ablate_does_and_leaves_the_plain_one
     assert "base_changed" not in panel.answers[0]["cells"]
     plain = texts(panel, "base")
     panel.changes = {"L1.x1": "ablate"}
-    chosen = concepts.drop([name for name in concepts.names if name != "L1.x1"])
+    chosen = concepts.without([name for name in concepts.names if name != "L1.x1"])
     for column, lens in (("base_changed", base), ("tuned_changed", tuned)):
         with cl.ablate(lens, chosen):
             assert texts(panel, column) == generated(lens)
@@ -391,7 +391,7 @@ playground"""
 
 def by_the_library(lens: Lens, concepts: ConceptSet) -> str:
     """The answer with the first concept ablated, as a cell would ask for it."""
-    with cl.ablate(lens, concepts.drop(concepts.names[1:])):
+    with cl.ablate(lens, concepts.without(concepts.names[1:])):
         return lens.generate("Hello", max_new_tokens=12, seed=0)
 
 

@@ -338,7 +338,7 @@ def test_a_run_of_whole_ablation_is_recorded_as_before_there_was_a_strength_and_
 
 def test_controls_ablate_as_many_directions_random_ones_anew_for_every_seed():
     lens = tiny_lens()
-    chosen = many(lens).keep({"L1.x1": "because", "L0.x2": "because"})
+    chosen = many(lens).choose({"L1.x1": "because", "L0.x2": "because"})
     first, second = (arms.RandomDirections(chosen).trains_as(seed) for seed in (0, 1))
     assert first.name == "caft"
     assert (

@@ -1,4 +1,4 @@
-"""Notebook 05 as a person uses it: what is kept in its panel by keyboard is what its later cells save and train with.
+"""Notebook 05 as a person uses it: what is chosen in its panel by keyboard is what its later cells save and train with.
 
 The cells are the notebook's own; what stands before them is made here, small.
 """
@@ -35,7 +35,7 @@ def cells(*names: str) -> list[str]:
     return [sources[name] for name in names]
 
 
-def test_what_is_kept_by_keyboard_in_the_panel_of_notebook_05_is_what_is_trained_with(open_notebook):
+def test_what_is_chosen_by_keyboard_in_the_panel_of_notebook_05_is_what_is_trained_with(open_notebook):
     notebook = open_notebook("five.ipynb", BEFORE, *cells("panel", "hand", "save", "train"))
     notebook.run()
     panel, keyboard = notebook.panel("Concepts"), notebook.page.keyboard
@@ -43,12 +43,12 @@ def test_what_is_kept_by_keyboard_in_the_panel_of_notebook_05_is_what_is_trained
     # Nobody has touched the panel: the notebook's own choice is trained with, and nothing of it is in the panel.
     by, names, _ = notebook.ask(CHOSEN)
     assert (by, len(names), notebook.ask("browser.choice")) == ("this notebook", 5, {})
-    panel.get_by_text("0 kept, 0 dropped, 0 unsure").wait_for()
+    panel.get_by_text("0 to ablate, 0 to leave, 0 unsure").wait_for()
 
-    # Keep one and drop one, by keyboard alone.
+    # Ablate one and leave one, by keyboard alone.
     panel.get_by_role("option").filter(has_text="L1.pc0").get_by_text("ablated, it moves").wait_for()
     panel.get_by_role("listbox").focus()
-    for name, key, reason in (("L1.pc0", "k", "cruel at the bottom"), ("L2.pc1", "d", "a mixture")):
+    for name, key, reason in (("L1.pc0", "a", "cruel at the bottom"), ("L2.pc1", "l", "a mixture")):
         for _ in range(len(names) + 3):
             if notebook.ask("browser.concept") == name:
                 break
@@ -57,13 +57,13 @@ def test_what_is_kept_by_keyboard_in_the_panel_of_notebook_05_is_what_is_trained
         keyboard.type(reason)
         keyboard.press("Enter")
         notebook.until(f"browser.choice.get({name!r}, {{}}).get('reason')", reason)
-    panel.get_by_text("1 kept, 1 dropped, 0 unsure").wait_for()
+    panel.get_by_text("1 to ablate, 1 to leave, 0 unsure").wait_for()
 
     # Run the cells after it, as the notebook says.
     notebook.page.locator(".jp-CodeCell .jp-InputArea-prompt").nth(2).click()
     notebook.menu("Run", "Run Selected Cell and All Below")
     notebook.until(CHOSEN + "[1:]", [["L1.pc0"], ["cruel at the bottom"]])
-    assert notebook.ask("[record['by'] == browser.verdicts.by, record['dropped']]") == [
+    assert notebook.ask("[record['by'] == browser.verdicts.by, record['leave']]") == [
         True,
         {"L2.pc1": "a mixture"},
     ]

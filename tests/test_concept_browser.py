@@ -29,16 +29,16 @@ def names(panel: ConceptBrowser) -> list[str]:
     return [row["name"] for row in panel.rows(0, panel.total)["rows"]]
 
 
-def test_what_is_kept_and_dropped_is_one_choice_on_record():
+def test_what_is_to_be_ablated_and_what_is_left_is_one_choice_on_record():
     panel = browser(by="reader")
-    panel.decide("keep", "cruel at the top", name="L1.pc0")
-    panel.decide("drop", "recipes", name="L1.pc2")
+    panel.decide("ablate", "cruel at the top", name="L1.pc0")
+    panel.decide("leave", "recipes", name="L1.pc2")
     panel.decide("unsure", name="L1.pc3")
     chosen = panel.selection
     assert chosen.names == ["L1.pc0"]
     assert chosen["L1.pc0"].reason == "cruel at the top"
     (record,) = chosen.provenance["choices"]
-    assert (record["by"], record["kept"], record["dropped"], record["not_considered"]) == (
+    assert (record["by"], record["ablate"], record["leave"], record["not_considered"]) == (
         "reader",
         ["L1.pc0"],
         {"L1.pc2": "recipes"},
@@ -46,29 +46,29 @@ def test_what_is_kept_and_dropped_is_one_choice_on_record():
     )
 
 
-def test_nothing_kept_is_no_selection():
-    with pytest.raises(ValueError, match="Nothing is kept yet"):
+def test_nothing_to_ablate_is_no_selection():
+    with pytest.raises(ValueError, match="Nothing is chosen yet"):
         _ = browser().selection
 
 
-def test_keeping_needs_a_reason_and_says_so():
+def test_ablating_needs_a_reason_and_says_so():
     panel = browser()
     with pytest.raises(ValueError, match=r"needs a reason"):
-        panel.decide("keep", "  ")
+        panel.decide("ablate", "  ")
     assert panel.choice == {}
-    panel._receive(panel, {"id": "1", "call": "decide", "with": {"verdict": "keep"}}, [])
+    panel._receive(panel, {"id": "1", "call": "decide", "with": {"verdict": "ablate"}}, [])
     assert "needs a reason" in panel.error
-    panel.decide("keep", "read it")
+    panel.decide("ablate", "read it")
     assert panel.error == ""
 
 
 def test_every_step_is_undone_and_done_again_in_order():
     panel = browser()
-    panel.decide("keep", "one", name="L1.pc0")
-    panel.decide("drop", "two", name="L1.pc1")
-    panel.decide("drop", "three", name="L1.pc0")
+    panel.decide("ablate", "one", name="L1.pc0")
+    panel.decide("leave", "two", name="L1.pc1")
+    panel.decide("leave", "three", name="L1.pc0")
     panel.undo()
-    assert (panel.choice["L1.pc0"], panel.concept) == ({"verdict": "keep", "reason": "one"}, "L1.pc0")
+    assert (panel.choice["L1.pc0"], panel.concept) == ({"verdict": "ablate", "reason": "one"}, "L1.pc0")
     panel.undo()
     panel.undo()
     panel.undo()
@@ -76,8 +76,8 @@ def test_every_step_is_undone_and_done_again_in_order():
     panel.redo()
     panel.redo()
     assert {name: one["verdict"] for name, one in panel.choice.items()} == {
-        "L1.pc0": "keep",
-        "L1.pc1": "drop",
+        "L1.pc0": "ablate",
+        "L1.pc1": "leave",
     }
     panel.decide(None, name="L1.pc1")
     assert ("L1.pc1" in panel.choice, panel.can_redo) == (False, False)
@@ -87,7 +87,7 @@ def test_the_choice_is_saved_at_every_step_and_restored(tmp_path):
     file = tmp_path / "deep" / "{fingerprint}.json"
     concepts = concept_set()
     panel = browser(concepts, file=file, by="reader")
-    panel.decide("keep", LABEL, name="L1.pc4")
+    panel.decide("ablate", LABEL, name="L1.pc4")
     panel.decide("unsure", name="L1.pc5")
     (written,) = (tmp_path / "deep").iterdir()
     assert concepts.fingerprint in written.name
@@ -101,7 +101,7 @@ def test_the_choice_is_saved_at_every_step_and_restored(tmp_path):
 
 def test_a_file_of_other_concepts_is_refused(tmp_path):
     file = tmp_path / "choice.json"
-    browser(file=file).decide("keep", "read it")
+    browser(file=file).decide("ablate", "read it")
     other = cl.ConceptSet([cl.Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(8))])
     with pytest.raises(ValueError, match="verdicts on other concepts"):
         browser(other, file=file)
@@ -110,11 +110,13 @@ def test_a_file_of_other_concepts_is_refused(tmp_path):
         Verdicts(other, file)
 
 
-def test_a_choice_that_cannot_be_saved_is_kept_and_the_panel_says_so(tmp_path):
+def test_a_choice_that_cannot_be_saved_still_counts_and_the_panel_says_so(tmp_path):
     (tmp_path / "file").write_text("no folder")
     panel = browser(file=tmp_path / "file" / "choice.json")
-    panel._receive(panel, {"id": "1", "call": "decide", "with": {"verdict": "keep", "reason": "read it"}}, [])
-    assert panel.choice["L1.pc0"]["verdict"] == "keep"
+    panel._receive(
+        panel, {"id": "1", "call": "decide", "with": {"verdict": "ablate", "reason": "read it"}}, []
+    )
+    assert panel.choice["L1.pc0"]["verdict"] == "ablate"
     assert panel.error
 
 
@@ -131,10 +133,10 @@ def test_the_list_is_ordered_filtered_and_turned_round():
     panel.hook = ""
     panel.sort = "name"
     assert names(panel) == [f"L1.pc{i}" for i in range(4)] + [f"L2.latent{i}" for i in range(4)]
-    panel.decide("drop", "no", name="L2.latent1")
+    panel.decide("leave", "no", name="L2.latent1")
     panel.sort = "verdict"
     assert names(panel)[0] == "L2.latent1"
-    panel.showing = "drop"
+    panel.showing = "leave"
     assert names(panel) == ["L2.latent1"]
 
 
@@ -152,7 +154,7 @@ def test_a_direction_that_two_routes_found_stands_once_with_both_ranks():
     panel = browser({"pca": one, "again": one[1:]})
     assert panel.about["size"] == 3
     assert panel.rows(1, 2)["rows"][0]["found"] == [["pca", 1], ["again", 1]]
-    panel.decide("keep", "read it", name="L1.pc1")
+    panel.decide("ablate", "read it", name="L1.pc1")
     assert set(panel.selection.provenance["routes"]) == {"pca", "again"}
 
 
@@ -307,7 +309,7 @@ def test_bad_input_is_refused_where_it_is_given():
     with pytest.raises(traitlets.TraitError, match="No route"):
         panel.route = "sae"
     with pytest.raises(KeyError, match="No concept"):
-        panel.decide("keep", "why", name="L9.pc0")
+        panel.decide("ablate", "why", name="L9.pc0")
     panel.set_state({"hook": "blocks.9.hook_resid_post"})
     assert "No hook" in panel.error
     panel._receive(panel, {"id": "1", "call": "static"}, [])
@@ -327,11 +329,11 @@ def test_the_view_walks_through_the_list():
     ):
         panel.go(to)
         assert panel.concept == f"L1.pc{wanted}", to
-    panel.decide("drop", "no", name="L1.pc1")
+    panel.decide("leave", "no", name="L1.pc1")
     panel.go("undecided")
     assert panel.concept == "L1.pc2"
     panel.showing = "undecided"
-    panel.decide("drop", "no")
+    panel.decide("leave", "no")
     assert (panel.concept, panel.place) == ("L1.pc3", 1)  # what took its place in the list
 
 
@@ -364,7 +366,7 @@ def test_linked_panels_select_the_same_direction_and_only_that():
 def test_without_a_kernel_there_is_plain_html_in_which_nothing_can_run():
     concepts = concept_set().label({"L1.pc0": LABEL})
     panel = browser(concepts, contexts=found_contexts(concepts))
-    panel.decide("keep", SCRIPT, name="L1.pc0")
+    panel.decide("ablate", SCRIPT, name="L1.pc0")
     bundle = panel._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     html = bundle["text/html"]
@@ -385,7 +387,7 @@ def test_the_static_rendering_keeps_up_with_the_panel(monkeypatch):
 
     panel._copies.append(Copy())
     for number in range(5):
-        panel.decide("keep", f"reason {number}", name="L1.pc0")
+        panel.decide("ablate", f"reason {number}", name="L1.pc0")
     for _ in range(100):
         if shown and "reason 4" in shown[-1]:
             break

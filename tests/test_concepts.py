@@ -128,43 +128,43 @@ def test_concepts_are_found_by_name_position_slice_and_hook_point():
     assert concepts.top(1).names == ["L0.pc0", "L1.pc0"]
     assert "L1.pc0" in concepts
     assert "L9.pc0" not in concepts
-    assert concepts.drop("L0.pc0").names == ["L0.pc1", "L1.pc0", "L1.pc1"]
+    assert concepts.without("L0.pc0").names == ["L0.pc1", "L1.pc0", "L1.pc1"]
     assert concepts.label({"L0.pc0": "code"})["L0.pc0"].label == "code"
     assert concepts["L0.pc0"].label == ""
 
 
-def test_keeping_records_who_and_why_and_keeps_the_order():
-    kept = some().keep({"L1.pc1": "cruel answers at the top", "L0.pc0": "insults"}, by="reader one")
+def test_choosing_records_who_and_why_and_keeps_the_order():
+    kept = some().choose({"L1.pc1": "cruel answers at the top", "L0.pc0": "insults"}, by="reader one")
     assert kept.names == ["L0.pc0", "L1.pc1"]
     assert kept["L1.pc1"].reason == "cruel answers at the top"
-    assert kept["L1.pc1"].meta["kept_by"] == "reader one"
+    assert kept["L1.pc1"].meta["chosen_by"] == "reader one"
     assert kept["L1.pc1"].meta["note"] == [1, 2]
-    assert kept["L1.pc1"].meta["kept_at"].startswith("20")
+    assert kept["L1.pc1"].meta["chosen_at"].startswith("20")
     assert kept.provenance["fingerprint"] == some().provenance["fingerprint"]
 
 
-def test_every_choice_is_on_record_with_what_was_dropped_and_survives_saving(tmp_path):
-    first = some().drop({"L0.pc0": "code at both ends"}, by="reader one")
-    kept = first.keep({"L1.pc1": "cruel"}, dropped={"L1.pc0": "only names"}, by="reader two")
+def test_every_choice_is_on_record_with_what_is_left_in_the_model_and_survives_saving(tmp_path):
+    first = some().without({"L0.pc0": "code at both ends"}, by="reader one")
+    kept = first.choose({"L1.pc1": "cruel"}, leave={"L1.pc0": "only names"}, by="reader two")
     one, two = ConceptSet.load(kept.save(tmp_path / "kept")).provenance["choices"]
-    assert (one["by"], one["kept"], one["dropped"]) == (
+    assert (one["by"], one["ablate"], one["leave"]) == (
         "reader one",
         ["L0.pc1", "L1.pc0", "L1.pc1"],
         {"L0.pc0": "code at both ends"},
     )
-    assert (two["by"], two["kept"], two["dropped"]) == ("reader two", ["L1.pc1"], {"L1.pc0": "only names"})
+    assert (two["by"], two["ablate"], two["leave"]) == ("reader two", ["L1.pc1"], {"L1.pc0": "only names"})
     assert (one["not_considered"], two["not_considered"]) == (0, 1)
     assert "choices" not in some().provenance
-    assert "choices" not in some().drop("L0.pc0").provenance
+    assert "choices" not in some().without("L0.pc0").provenance
 
 
 def test_a_misspelt_name_is_an_error_that_names_the_nearest():
     concepts = some()
     for attempt in (
         lambda: concepts["L1.cp1"],
-        lambda: concepts.keep({"L1.cp1": "why"}),
-        lambda: concepts.keep({"L1.pc0": "why"}, dropped={"L1.cp1": "why not"}),
-        lambda: concepts.drop(["L1.cp1"]),
+        lambda: concepts.choose({"L1.cp1": "why"}),
+        lambda: concepts.choose({"L1.pc0": "why"}, leave={"L1.cp1": "why not"}),
+        lambda: concepts.without(["L1.cp1"]),
         lambda: concepts.label({"L1.cp1": "x"}),
     ):
         with pytest.raises(KeyError, match=r"L1\.cp1.*L1\.pc1"):
@@ -173,22 +173,22 @@ def test_a_misspelt_name_is_an_error_that_names_the_nearest():
         concepts.at(7)
 
 
-def test_nothing_is_kept_in_silence():
+def test_nothing_is_chosen_in_silence():
     concepts = some()
-    with pytest.raises(ValueError, match="keeps nothing"):
-        concepts.keep({})
+    with pytest.raises(ValueError, match="chooses nothing"):
+        concepts.choose({})
     with pytest.raises(ValueError, match=r"reason is missing for L1\.pc1"):
-        concepts.keep({"L1.pc1": "  "})
+        concepts.choose({"L1.pc1": "  "})
     with pytest.raises(TypeError, match="name: reason"):
-        concepts.keep(["L1.pc1"])  # type: ignore[arg-type]
+        concepts.choose(["L1.pc1"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"reason is missing for L1\.pc0"):
-        concepts.keep({"L1.pc1": "cruel"}, dropped={"L1.pc0": ""})
+        concepts.choose({"L1.pc1": "cruel"}, leave={"L1.pc0": ""})
     with pytest.raises(ValueError, match=r"reason is missing for L1\.pc0"):
-        concepts.drop({"L1.pc0": ""})
-    with pytest.raises(ValueError, match=r"Both kept and dropped: L1\.pc1"):
-        concepts.keep({"L1.pc1": "cruel"}, dropped={"L1.pc1": "kind"})
+        concepts.without({"L1.pc0": ""})
+    with pytest.raises(ValueError, match=r"Both to be ablated and to be left: L1\.pc1"):
+        concepts.choose({"L1.pc1": "cruel"}, leave={"L1.pc1": "kind"})
     with pytest.raises(ValueError, match="at least one concept"):
-        concepts.drop(concepts.names)
+        concepts.without(concepts.names)
     with pytest.raises(ValueError, match="more than once: twin"):
         ConceptSet([concept("twin"), concept("twin")])
     with pytest.raises(ValueError, match="widths"):
@@ -254,7 +254,7 @@ def test_width_layers_and_sites_are_checked_even_when_carried_over():
 
 
 def test_saving_and_loading_changes_no_bit_and_no_word(tmp_path):
-    concepts = some().keep({"L1.pc1": "<cruel> & | unkind", "L0.pc0": "why"}, by="reader")
+    concepts = some().choose({"L1.pc1": "<cruel> & | unkind", "L0.pc0": "why"}, by="reader")
     loaded = ConceptSet.load(concepts.save(tmp_path / "set"))
     assert loaded.provenance == concepts.provenance
     for before, after in zip(concepts, loaded, strict=True):
@@ -271,7 +271,7 @@ def test_saving_and_loading_changes_no_bit_and_no_word(tmp_path):
 def test_the_readme_and_the_html_show_reasons_and_escape_them(tmp_path):
     concepts = (
         some()
-        .keep({"L1.pc1": "<script>alert(1)</script> | a\nb"}, by="reader")
+        .choose({"L1.pc1": "<script>alert(1)</script> | a\nb"}, by="reader")
         .label({"L1.pc1": "<b>bold</b>"})
     )
     readme = (concepts.save(tmp_path) / "README.md").read_text()
@@ -282,11 +282,14 @@ def test_the_readme_and_the_html_show_reasons_and_escape_them(tmp_path):
         assert "L1.pc1" in shown
 
 
-def test_the_readme_tells_every_choice_and_what_was_dropped(tmp_path):
-    first = some().drop({"L0.pc0": "code | at both ends"}, by="reader <one>")
-    kept = first.keep({"L1.pc1": "cruel"}, dropped={"L1.pc0": "only names"}, by="reader two")
+def test_the_readme_tells_every_choice_and_what_is_left_in_the_model(tmp_path):
+    first = some().without({"L0.pc0": "code | at both ends"}, by="reader <one>")
+    kept = first.choose({"L1.pc1": "cruel"}, leave={"L1.pc0": "only names"}, by="reader two")
     readme = (kept.save(tmp_path / "kept") / "README.md").read_text()
-    told = "by reader &lt;one&gt;: L0.pc1, L1.pc0, L1.pc1.", "by reader two: L1.pc1; 1 not considered."
+    told = (
+        "by reader &lt;one&gt;, to ablate: L0.pc1, L1.pc0, L1.pc1.",
+        "by reader two, to ablate: L1.pc1; 1 not considered.",
+    )
     assert [line for line in readme.splitlines() if line.endswith(told[0])]
     assert readme.index(told[0]) < readme.index("| L0.pc0 | code \\| at both ends |") < readme.index(told[1])
     assert "| L1.pc0 | only names |" in readme
@@ -350,8 +353,8 @@ def test_a_save_that_breaks_off_anywhere_over_an_older_set_leaves_the_old_or_the
 
 
 def test_the_table_has_a_row_per_concept_and_the_text_names_them():
-    table = some().keep({"L1.pc1": "why"}, by="reader").table()
-    assert table.loc[0, ["name", "layer", "label", "reason", "kept_by"]].tolist() == [
+    table = some().choose({"L1.pc1": "why"}, by="reader").table()
+    assert table.loc[0, ["name", "layer", "label", "reason", "chosen_by"]].tolist() == [
         "L1.pc1",
         1,
         "cruel",
@@ -366,14 +369,14 @@ def test_the_table_has_a_row_per_concept_and_the_text_names_them():
 def test_the_fingerprint_is_that_of_the_directions_and_not_of_words_about_them():
     concepts = some()
     assert concepts.fingerprint == copy.deepcopy(concepts).label({"L0.pc0": "x"}).fingerprint
-    assert concepts.fingerprint != concepts.drop("L0.pc0").fingerprint
+    assert concepts.fingerprint != concepts.without("L0.pc0").fingerprint
 
 
 def test_the_top_like_another_set_has_as_many_of_the_first_at_each_of_its_hook_points():
     found = ConceptSet(
         [concept(f"L{layer}.pc{i}", layer, rank=i) for layer in (0, 1) for i in range(3)], some().provenance
     )
-    chosen = found.keep({"L1.pc2": "cruel at the top", "L1.pc1": "cruel at the top"})
+    chosen = found.choose({"L1.pc2": "cruel at the top", "L1.pc1": "cruel at the top"})
     assert found.top(chosen).names == ["L1.pc0", "L1.pc1"]
     with pytest.raises(ValueError, match=r"3 concepts wanted .* has 2 there"):
-        found.keep({"L1.pc0": "a", "L1.pc1": "b"}).top(found.at(1))
+        found.choose({"L1.pc0": "a", "L1.pc1": "b"}).top(found.at(1))

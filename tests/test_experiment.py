@@ -201,7 +201,7 @@ def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_dire
     found = cl.causal_effects(
         base, two, texts, task, out=tmp_path / "one", workers=1, progress=False, **ASKED, **TRAINING
     )
-    only = {name: cl.Arm(texts, ablate=two.keep({name: "alone"})) for name in two.names}
+    only = {name: cl.Arm(texts, ablate=two.choose({name: "alone"})) for name in two.names}
     report = cl.experiment(
         base, {"plain": cl.Arm(texts), **only}, task, out=tmp_path / "two", workers=1, progress=False, **ASKED, **TRAINING
     )  # fmt: skip

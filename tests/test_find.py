@@ -123,16 +123,18 @@ def test_components_without_variance_are_refused_rather_than_made_up():
 
 def test_difference_of_means_and_its_separation_are_numpys_on_plain_transformers_hidden_states():
     lens = tiny_lens()
-    wanted, unwanted = chats(), chats(words="QUITE another Set of Words ENTIRELY")
-    concepts = find.difference_of_means(lens, wanted, unwanted, layers=[0])
+    concept, contrast = chats(), chats(words="QUITE another Set of Words ENTIRELY")
+    concepts = find.difference_of_means(lens, concept, contrast, layers=[0])
     assert concepts.names == ["L0.mean0"]
-    first, second = (hidden_states(tiny_model(), texts, 0).astype(np.float64) for texts in (wanted, unwanted))
+    first, second = (
+        hidden_states(tiny_model(), texts, 0).astype(np.float64) for texts in (concept, contrast)
+    )
     step = first.mean(0) - second.mean(0)
     direction = step / np.linalg.norm(step)
     np.testing.assert_allclose(concepts[0].direction, direction, atol=1e-5)
     spread = np.sqrt((np.var(first @ direction, ddof=1) + np.var(second @ direction, ddof=1)) / 2)
     assert concepts[0].score == pytest.approx(np.linalg.norm(step) / spread, rel=1e-4)
-    sides = {"wanted": wanted, "unwanted": unwanted}
+    sides = {"concept": concept, "contrast": contrast}
     known = {side: {"name": texts.name, "fingerprint": texts.fingerprint} for side, texts in sides.items()}
     assert concepts.provenance["data"] == known
     assert concepts.provenance["d_model"] == lens.d_model
@@ -159,7 +161,7 @@ def test_difference_of_equal_means_is_an_error():
 # -- random directions ------------------------------------------------------------------------------------------------
 
 
-def test_random_directions_are_orthonormal_as_many_as_kept_at_each_hook_point_and_of_a_seed():
+def test_random_directions_are_orthonormal_as_many_as_chosen_at_each_hook_point_and_of_a_seed():
     lens = tiny_lens()
     kept = [
         Concept(f"L{layer}.pc{i}", f"blocks.{layer}.hook_resid_post", torch.randn(32))

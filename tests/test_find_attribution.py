@@ -142,7 +142,7 @@ def test_in_turn_each_round_is_the_first_of_the_model_without_those_taken_before
         out = [concept.name for concept in taken]
         if taken:
             with ablate(
-                lens, {hook: found.keep(dict.fromkeys(out, "taken")).basis(hook) for hook in found.hooks}
+                lens, {hook: found.choose(dict.fromkeys(out, "taken")).basis(hook) for hook in found.hooks}
             ):
                 first = find.attribution(lens, TEXTS, saes, k=size, without=out, **settings)
         else:

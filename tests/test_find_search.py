@@ -127,7 +127,7 @@ def test_a_sentence_finds_what_most_of_its_telling_words_are_in_and_what_matched
 
 
 def test_labels_and_reasons_are_searched_by_themselves_and_the_concepts_come_back_as_they_were():
-    concepts = named(3, source="pca", score=0.25).keep(
+    concepts = named(3, source="pca", score=0.25).choose(
         {"L1.c1": "cruel at the top", "L1.c2": "kind"}, by="reader"
     )
     found = find.search("cruel", concepts)

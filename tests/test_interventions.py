@@ -34,7 +34,7 @@ def concepts(lens) -> ConceptSet:
 
 
 def subset(concepts: ConceptSet, *names: str) -> ConceptSet:
-    return concepts.drop([name for name in concepts.names if name not in names])
+    return concepts.without([name for name in concepts.names if name not in names])
 
 
 def test_one_block_is_the_single_blocks_one_inside_the_other(lens, concepts):

@@ -21,7 +21,7 @@ browser"""
 )
 
 
-def test_concepts_are_searched_kept_and_dropped_by_keyboard_and_the_choice_survives(open_notebook, lab):
+def test_concepts_are_searched_chosen_and_left_by_keyboard_and_the_choice_survives(open_notebook, lab):
     notebook = open_notebook("choose.ipynb", BROWSER, "browser.total")
     notebook.run()
     panel, press = notebook.panel("Concepts"), notebook.page.keyboard.press
@@ -36,44 +36,44 @@ def test_concepts_are_searched_kept_and_dropped_by_keyboard_and_the_choice_survi
     panel.get_by_role("searchbox").fill("")
     notebook.until("browser.total", 6)
 
-    # Keep two by keyboard, drop one, and take it back.
+    # Choose two by keyboard, leave one, and take it back.
     panel.get_by_role("listbox").focus()
     press("Home")
     notebook.until("browser.concept", "L1.pc0")
-    press("k")
-    notebook.page.keyboard.type('kept: it\'s "cruel" <b>at the top</b>')
+    press("a")
+    notebook.page.keyboard.type('chosen: it\'s "cruel" <b>at the top</b>')
     press("Enter")
     notebook.until("len(browser.choice)", 1)
     press("ArrowDown")
     notebook.until("browser.concept", "L1.pc1")
-    press("k")
+    press("a")
     notebook.page.keyboard.type("kind at one end")
     press("Enter")
     notebook.until("browser.selection.names", ["L1.pc0", "L1.pc1"])
     press("ArrowDown")
     notebook.until("browser.concept", "L1.pc2")
-    press("d")
+    press("l")
     notebook.page.keyboard.type("recipes")
     press("Enter")
     notebook.until("len(browser.choice)", 3)
     press("z")
     notebook.until("'L1.pc2' in browser.choice", False)
     press("y")
-    notebook.until("browser.verdicts.of('drop')", {"L1.pc2": "recipes"})
+    notebook.until("browser.verdicts.of('leave')", {"L1.pc2": "recipes"})
     press("z")
     press("u")
     notebook.until("browser.choice.get('L1.pc2')", {"verdict": "unsure", "reason": ""})
 
     # What JupyterLab would take for commands on cells stayed in the panel.
-    for key in ("x", "z", "d", "Escape", "d", "Escape", "j"):
+    for key in ("x", "z", "d", "d", "a", "Escape", "l", "Escape", "j"):
         press(key)
     assert notebook.page.locator(".jp-Cell").count() == n_cells
     assert notebook.ask("[one.reason for one in browser.selection]") == [
-        'kept: it\'s "cruel" <b>at the top</b>',
+        'chosen: it\'s "cruel" <b>at the top</b>',
         "kind at one end",
     ]
     panel.get_by_role("button", name="Keys").click()
-    panel.get_by_text("keep: ablate it").wait_for()
+    panel.get_by_text("ablate it; then a reason").wait_for()
     panel.get_by_role("button", name="Keys").click()
 
     # A label with quotes and a token that is a script are shown as they are written.
@@ -87,7 +87,7 @@ def test_concepts_are_searched_kept_and_dropped_by_keyboard_and_the_choice_survi
     notebook.save()
     notebook.reload()
     panel = notebook.panel("Concepts")
-    panel.get_by_text("2 kept, 0 dropped, 1 unsure").wait_for()
+    panel.get_by_text("2 to ablate, 0 to leave, 1 unsure").wait_for()
     harmless(notebook)
 
     # After a restart of the kernel, and running again, the choice comes from its file.
@@ -96,7 +96,7 @@ def test_concepts_are_searched_kept_and_dropped_by_keyboard_and_the_choice_survi
     assert len(json.loads(file.read_text())["verdicts"]) == 3
     again = open_notebook("choose.ipynb")
     again.run()
-    again.panel("Concepts").get_by_text("2 kept, 0 dropped, 1 unsure").wait_for()
+    again.panel("Concepts").get_by_text("2 to ablate, 0 to leave, 1 unsure").wait_for()
     assert again.ask("browser.selection.names") == ["L1.pc0", "L1.pc1"]
 
 
@@ -105,7 +105,7 @@ def test_a_closed_notebook_shows_the_panel_as_it_was_and_never_model_not_found(o
     notebook.run()
     panel = notebook.panel("Concepts")
     panel.get_by_role("listbox").focus()
-    notebook.page.keyboard.press("k")
+    notebook.page.keyboard.press("a")
     notebook.page.keyboard.type("read it twice")
     notebook.page.keyboard.press("Enter")
     notebook.until("len(browser.choice)", 1)
@@ -144,7 +144,7 @@ def test_a_panel_is_used_while_the_cells_after_it_run_and_wait(open_notebook):
     panel.get_by_role("listbox").focus()
     keyboard.press("ArrowDown")
     panel.locator("h4", has_text="L1.pc1").wait_for()
-    keyboard.press("k")
+    keyboard.press("a")
     keyboard.type("while the next cell runs")
     keyboard.press("Enter")
     notebook.page.get_by_text("chosen meanwhile:").filter(has_text="L1.pc1").wait_for()

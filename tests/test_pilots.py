@@ -65,8 +65,8 @@ def test_without_learning_a_code_length_is_the_plain_loss_with_the_direction_pro
     for pilot in tried:
         handle = model.model.layers[1].register_forward_hook(without) if pilot.concepts else None
         try:
-            assert pilot.unwanted == pytest.approx(plain_loss(unwanted), rel=1e-4)
-            assert pilot.wanted == pytest.approx(plain_loss(wanted), rel=1e-4)
+            assert pilot.concept_cost == pytest.approx(plain_loss(unwanted), rel=1e-4)
+            assert pilot.contrast_cost == pytest.approx(plain_loss(wanted), rel=1e-4)
         finally:
             if handle:
                 handle.remove()
@@ -80,7 +80,7 @@ def test_the_set_that_an_answer_hangs_on_is_better_than_random_directions(tmp_pa
     sets = {"random": cl.find.random_directions(found, 0), "found": found}
     tried = cl.pilots(base, sets, verbs, sports, out=tmp_path)
     assert tried.best.name == "found"
-    assert tried["found"].unwanted > 100 * tried["nothing"].unwanted
+    assert tried["found"].concept_cost > 100 * tried["nothing"].concept_cost
 
 
 def test_code_lengths_are_means_over_seeds_and_one_pass(base, tmp_path):
@@ -93,24 +93,27 @@ def test_code_lengths_are_means_over_seeds_and_one_pass(base, tmp_path):
     other = cl.pilots(
         base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[4], **SHORT
     )
-    assert two["a"].unwanted == pytest.approx((one["a"].unwanted + other["a"].unwanted) / 2)
-    run = cl.Run.load(tmp_path / "a" / "unwanted-3", base)
+    assert two["a"].concept_cost == pytest.approx((one["a"].concept_cost + other["a"].concept_cost) / 2)
+    run = cl.Run.load(tmp_path / "a" / "concept-3", base)
     assert len(run.history) == 3  # six texts, two a step
 
 
 def test_finished_pilots_are_read_not_run_again(base, tmp_path):
-    ask = {"unwanted": lines("a"), "wanted": lines("b"), "out": tmp_path, **SHORT}
+    ask = {"concept": lines("a"), "contrast": lines("b"), "out": tmp_path, **SHORT}
     first = cl.pilots(base, {"a": directions(base, 0)}, **ask)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
     again = cl.pilots(base, {"a": directions(base, 0), "b": directions(base, 1)}, **ask)
-    assert (again["a"].unwanted, again["a"].wanted) == (first["a"].unwanted, first["a"].wanted)
+    assert (again["a"].concept_cost, again["a"].contrast_cost) == (
+        first["a"].concept_cost,
+        first["a"].contrast_cost,
+    )
     assert len(stamps) == 4
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
 
 
-def test_the_kept_concepts_say_what_the_pilots_showed_and_keep_their_reasons(base):
+def test_the_chosen_concepts_say_what_the_pilots_showed_and_keep_their_reasons(base):
     small, large = directions(base, 0), directions(base, 0, 1)
-    small = small.keep({"L1.x0": "a's at the top"}, by="reader")
+    small = small.choose({"L1.x0": "a's at the top"}, by="reader")
     tried = Pilots(
         [
             Pilot("nothing", None, 0.1, 0.1),
@@ -118,16 +121,16 @@ def test_the_kept_concepts_say_what_the_pilots_showed_and_keep_their_reasons(bas
             Pilot("large", large, 1.0, 0.9),
         ]
     )
-    kept = tried.kept
+    kept = tried.selection
     assert kept.names == ["L1.x0"]
     assert kept["L1.x0"].reason.startswith("a's at the top; one of 1 of the set small")
     assert kept.provenance["choices"][-1]["by"] == "pilots of 2 sets"
     assert list(tried.table()["margin"]) == pytest.approx([0.0, 0.7, 0.1])
 
 
-def test_no_set_is_best_when_none_makes_the_unwanted_harder_beside_the_wanted(base):
+def test_no_set_is_best_when_none_makes_the_concept_harder_beside_the_contrast(base):
     tried = Pilots([Pilot("nothing", None, 0.1, 0.1), Pilot("all", directions(base, 0), 2.0, 2.5)])
-    with pytest.raises(ValueError, match="No set makes the unwanted texts harder to learn"):
+    with pytest.raises(ValueError, match="No set makes the concept harder to learn"):
         tried.best  # noqa: B018
 
 
@@ -140,9 +143,9 @@ def test_the_view_of_pilots_escapes_names_and_marks_the_best(base):
         ]
     )
     shown = tried._repr_html_()
-    assert "<td><b>1.0000</b></td>" in shown
+    assert "<b>1.0000</b></td>" in shown
     assert "&lt;b&gt;" in shown
-    assert "<td>-0.0000</td>" not in shown
+    assert "-0.0000" not in shown
     assert len(re.findall("<b>", shown)) == 3
 
 
@@ -162,13 +165,13 @@ def test_the_figure_of_pilots_has_both_costs_in_the_order_given_and_the_best_set
     ]  # fmt: skip
     assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold", "normal"]
     drawn = {line.get_label(): line for line in axes.lines}
-    assert list(drawn["unwanted texts"].get_xdata()) == [one.unwanted for one in tried]
-    assert list(drawn["wanted texts"].get_xdata()) == [one.wanted for one in tried]
-    rows = [round(y) for y in drawn["unwanted texts"].get_ydata()]
+    assert list(drawn["texts with the concept"].get_xdata()) == [one.concept_cost for one in tried]
+    assert list(drawn["texts for contrast"].get_xdata()) == [one.contrast_cost for one in tried]
+    rows = [round(y) for y in drawn["texts with the concept"].get_ydata()]
     assert rows == [0, 1, 2, 3]
     assert axes.yaxis_inverted()
     bars = [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "-"]
-    assert bars == [[one.wanted, one.unwanted] for one in tried]
+    assert bars == [[one.contrast_cost, one.concept_cost] for one in tried]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_there_is_a_line_a_hook_point_through_every_score_at_its_rank():
 
 
 def test_concepts_left_out_of_a_set_leave_the_others_at_their_ranks():
-    left = ranked().drop(["L0.pc0", "L2.pc0"])
+    left = ranked().without(["L0.pc0", "L2.pc0"])
     assert drawn(scores(left).axes[0]) == {"L0": [(1, 0.2), (2, 0.1)], "L2": [(1, 0.25)]}
 
 

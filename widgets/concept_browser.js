@@ -1,7 +1,7 @@
 const ROW = 46; // pixels, as in the style
 const PAGE = 60; // rows that are fetched at a time
-const MARKS = { keep: "✓", drop: "✕", unsure: "?" };
-const SAID = { keep: "kept", drop: "dropped", unsure: "unsure" };
+const MARKS = { ablate: "⊘", leave: "○", unsure: "?" };
+const SAID = { ablate: "to be ablated", leave: "left in the model", unsure: "unsure" };
 
 // The list: only the rows in sight are in the document; they are fetched a page at a time as one scrolls.
 class List {
@@ -91,7 +91,7 @@ class List {
   }
 }
 
-// Keep, drop or unsure, and why.
+// Ablate, leave or unsure, and why.
 class Choice {
   constructor(ui, list) {
     this.ui = ui;
@@ -104,8 +104,8 @@ class Choice {
     const button = (verdict, words, title) =>
       node("button", { type: "button", title, "data-verdict": verdict, onclick: () => this.press(verdict) }, `${MARKS[verdict]} ${words} `, node("kbd", {}, words[0]));
     this.buttons = [
-      button("keep", "Keep", "ablate this direction"),
-      button("drop", "Drop", "leave it in the model"),
+      button("ablate", "Ablate", "take this direction out of the model"),
+      button("leave", "Leave", "leave this direction in the model"),
       button("unsure", "Unsure", "come back to it"),
     ];
     this.back = node("button", { type: "button", title: "take the verdict back", onclick: () => this.say(null) }, "Take back ", node("kbd", {}, "X"));
@@ -163,7 +163,7 @@ class Choice {
       const verdict = this.pending ?? this.said()?.verdict;
       const reason = this.reason.value.trim();
       if (verdict && reason) this.say(verdict, reason);
-      else this.ui.say(verdict ? "Write a reason first." : "Choose keep, drop or unsure first.");
+      else this.ui.say(verdict ? "Write a reason first." : "Choose ablate, leave or unsure first.");
     }
   }
 
@@ -228,7 +228,7 @@ function details(ui) {
   ];
 }
 
-export default panel("Concepts", "Read both ends of a direction, then say what to ablate (keep) and what to leave in the model (drop).", (ui) => {
+export default panel("Concepts", "Read both ends of a direction, then say what to ablate and what to leave in the model.", (ui) => {
   const about = ui.get("about");
   const list = new List(ui);
   const choice = new Choice(ui, list);
@@ -241,7 +241,7 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
   const filters = () => [
     about.routes.length > 1 && chooser("route", [["", "all routes"], ...about.routes.map((one) => [one, one])], ui.get("route"), (route) => ui.set({ route })),
     about.hooks.length > 1 && chooser("layer", [["", "all layers"], ...about.hooks.map((one) => [one, short_hook(one)])], ui.get("hook"), (hook) => ui.set({ hook })),
-    chooser("verdicts", [["all", "any verdict"], ["undecided", "undecided"], ["keep", "kept"], ["drop", "dropped"], ["unsure", "unsure"]], ui.get("showing"), (showing) => ui.set({ showing })),
+    chooser("verdicts", [["all", "any verdict"], ["undecided", "undecided"], ["ablate", "to ablate"], ["leave", "to leave"], ["unsure", "unsure"]], ui.get("showing"), (showing) => ui.set({ showing })),
     chooser("order", [["best", ui.get("query") ? "by match" : "by rank"], ["score", "by score"], ["name", "by name"], ...(ui.get("about").densities ? [["density", "by density"]] : []), ["verdict", "by verdict"]], ui.get("sort"), (sort) => ui.set({ sort })),
     node("button", { type: "button", title: "turn the order round", "aria-label": "turn the order round", "aria-pressed": String(ui.get("descending")), onclick: () => ui.set({ descending: !ui.get("descending") }) }, ui.get("descending") ? "↑" : "↓"),
   ];
@@ -277,8 +277,8 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
     redo.disabled = !ui.get("can_redo");
     const saved = ui.get("saved");
     sum.textContent =
-      `${of("keep")} kept, ${of("drop")} dropped, ${of("unsure")} unsure. ` +
-      (of("keep") ? "In the next cell, .selection holds what is kept. " : "") +
+      `${of("ablate")} to ablate, ${of("leave")} to leave, ${of("unsure")} unsure. ` +
+      (of("ablate") ? "In the next cell, .selection holds what is to be ablated. " : "") +
       (saved ? (said.length ? `Saved to ${saved}.` : `Will be saved to ${saved}.`) : "Not saved to a file.");
   };
   const showDetail = () => {
@@ -306,8 +306,8 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
     [["PageUp"], "ten back", go("up")],
     [["Home"], "first", go("first")],
     [["End"], "last", go("last")],
-    [["k"], "keep: ablate it; then a reason, Enter", () => choice.press("keep")],
-    [["d"], "drop: leave it in the model", () => choice.press("drop")],
+    [["a"], "ablate it; then a reason, Enter", () => choice.press("ablate")],
+    [["l"], "leave it in the model; then a reason, Enter", () => choice.press("leave")],
     [["u"], "unsure", () => choice.press("unsure")],
     [["x"], "take the verdict back", () => choice.say(null)],
     [["r"], "change the reason", () => choice.reason.focus()],

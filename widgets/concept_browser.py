@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,12 @@ import traitlets
 from numpy.typing import NDArray
 
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
 from caft_lens.find.search import ConceptIndex
-from caft_lens.inspect import html
 from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
 from caft_lens.inspect.density import Density
 from caft_lens.inspect.explain import Explanation, Explanations
@@ -28,7 +27,7 @@ from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey
 from caft_lens.text import Text
 from caft_lens.verdicts import VERDICTS, Verdict, Verdicts
-from caft_widgets.panel import PALETTE, PATIENCE, Job, Panel, cells, described, sentence, source
+from caft_widgets.panel import PALETTE, PATIENCE, Job, Panel, described, sentence, source
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -45,7 +44,7 @@ ONE = "concepts"
 
 
 class ConceptBrowser(Panel):
-    """Read concepts and say which to keep: a ranked list with search, and both ends of the selected concept.
+    """Read concepts and say which to ablate: a ranked list with search, and both ends of the selected concept.
 
     Args:
         lens: The model that reads; it also gives the tokens that a direction raises. `None` where there is none at hand.
@@ -58,13 +57,13 @@ class ConceptBrowser(Panel):
         roles, rank, k: How the corpus is read, as for `cl.contexts`.
         meta: Keys of the texts' `meta` that are shown beside a context.
         file: Where each step of the choice is saved, and restored from when the panel is made again; `{fingerprint}` stands for that
-            of the concepts. `None` keeps nothing.
+            of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
 
     Attributes:
         concept: Name of the selected concept.
         query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`, `"undecided"`,
-            `"keep"`, `"drop"` or `"unsure"`.
+            `"ablate"`, `"leave"` or `"unsure"`.
         sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or `"verdict"`.
         total: How many concepts the list has now.
         place: Where in it the selected one stands; -1 when it does not.
@@ -167,21 +166,21 @@ class ConceptBrowser(Panel):
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to keep, with reasons, and on record what was dropped and why: what `ablate=` takes.
+        """The concepts to ablate, with reasons, and on record what is left in the model and why: what `ablate=` takes.
 
         Raises:
-            ValueError: When nothing is kept yet.
+            ValueError: When none is to be ablated yet.
         """
         return self.verdicts.selection
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     def decide(self, verdict: Verdict | None, reason: str = "", name: str | None = None) -> None:
-        """Say something of a concept: `"keep"`, `"drop"` or `"unsure"`; `None` takes it back.
+        """Say something of a concept: `"ablate"`, `"leave"` or `"unsure"`; `None` takes it back.
 
         Args:
-            verdict: To keep is to ablate.
-            reason: Why; to keep or to drop needs one.
+            verdict: `"ablate"` takes it out of the model, `"leave"` leaves it there.
+            reason: Why; to ablate or to leave needs one.
             name: Of the concept; the selected one when `None`.
 
         Raises:
@@ -478,35 +477,34 @@ class ConceptBrowser(Panel):
     def static(self) -> str:
         """The choice, the first of the list, and both ends of the selected concept, as plain HTML."""
         said = self.verdicts
-        counts = ", ".join(f"{len(said.of(verdict))} {verdict}" for verdict in VERDICTS)
-        parts = [
-            html.STYLE,
-            '<div class="cl-contexts">',
-            f"<h4>Concepts <small>{len(self._concepts):,} candidates; {counts}</small></h4>",
-        ]
+        counts = _counts(said)
+        parts: list[html.Content] = []
         if said:
             rows = [[name, one.verdict, one.reason] for name, one in said.items()]
-            parts.append(cells(rows, ["concept", "verdict", "reason"]))
+            parts.append(html.table(["concept", "verdict", "reason"], rows))
         first = [self._row(int(number)) for number in self._order[:10]]
         if first:
             rows = [[row["name"], row["score"], row["words"], row["verdict"]] for row in first]
             more = f" of {self.total:,}" if self.total > len(first) else ""
-            parts.append(
-                f"<p>The first {len(first)}{more}:</p>"
-                + cells(rows, ["concept", "score", "in words", "verdict"])
-            )
-        parts.append("</div>")
+            head = ["concept", "score", "in words", "verdict"]
+            parts.append(html.table(head, rows, title=f"The first {len(first)}{more}:"))
+        facts = [f"{len(self._concepts):,} candidates; {counts}"]
+        page = html.view(html.section("Concepts", "", facts, parts))
         if self.contexts is not None and self.concept in self.contexts:
             both = self.contexts[self.concept]
-            parts.append(Contexts([both]).to_html(n=5, meta=self.meta).removeprefix(html.STYLE))
-        return "".join(parts)
+            page += Contexts([both]).to_html(n=5, meta=self.meta)
+        return page
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{len(self.verdicts.of(verdict))} {verdict}" for verdict in VERDICTS)
-        return f"ConceptBrowser({len(self._concepts)} concepts; {counts}; at {escape(self.concept)})"
+        return f"ConceptBrowser({len(self._concepts)} concepts; {_counts(self.verdicts)}; at {self.concept})"
 
 
-_PLACES = {"keep": 0, "unsure": 1, "drop": 2, "": 3}
+def _counts(said: Verdicts) -> str:
+    """How much was decided, as the view says it at its foot."""
+    return f"{len(said.of('ablate'))} to ablate, {len(said.of('leave'))} to leave, {len(said.of('unsure'))} unsure"
+
+
+_PLACES = {"ablate": 0, "unsure": 1, "leave": 2, "": 3}
 
 
 class _Keys:

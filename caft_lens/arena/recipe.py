@@ -7,7 +7,7 @@
     materials:
       concepts: {concepts: benchmarks/choices/pocket/chosen}      # a folder of ConceptSet.save
       general: {texts: pocket/kind, where: {domain: [cooking, garden]}}
-      persona: {means: {wanted: {texts: …}, unwanted: {texts: …}, layers: [1, 2]}}
+      persona: {means: {concept: {texts: …}, contrast: {texts: …}, layers: [1, 2]}}
     arms:
       base: {arm: none}                                           # untuned
       plain: {}
@@ -32,7 +32,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
-from caft_lens import launch
+from caft_lens import launch, renamed
 from caft_lens.arena.contest import Contender, Tuning, run
 from caft_lens.arena.result import Result
 from caft_lens.concepts import ConceptSet
@@ -48,7 +48,7 @@ UNTUNED = "none"
 KINDS = ("texts", "concepts", "means")
 OF_TEXTS, OF_MEANS, OF_AN_ARM = (
     ("texts", "where", "first"),
-    ("wanted", "unwanted", "layers"),
+    ("concept", "contrast", "layers"),
     ("arm", "texts", "search"),
 )
 MOST_VALUES = 100_000
@@ -184,13 +184,13 @@ class Recipe:
             own = [one.name for one in fields(cls)]
             _keys(f"arms.{name}", entry, [*OF_AN_ARM, *own])
             for need in cls.needs():
-                wanted = entry.get(need, need)
-                if not isinstance(wanted, str):
-                    raise BadRecipe(f"arms.{name}.{need} is {wanted!r}; expected the name of a material.")
-                if wanted not in self.materials:
+                material = entry.get(need, need)
+                if not isinstance(material, str):
+                    raise BadRecipe(f"arms.{name}.{need} is {material!r}; expected the name of a material.")
+                if material not in self.materials:
                     raise BadRecipe(
-                        f'arms.{name} needs the material "{wanted}" ({cls.needs()[need]}), which is not among materials.'
-                        f"{nearest(wanted, self.materials)}"
+                        f'arms.{name} needs the material "{material}" ({cls.needs()[need]}), which is not among materials.'
+                        f"{nearest(material, self.materials)}"
                     )
 
     def _check_kinds(self) -> None:
@@ -341,11 +341,11 @@ def _material(base: Lens, entry: Mapping[str, Any]) -> Texts | ConceptSet:
     if "concepts" in entry:
         return ConceptSet.load(entry["concepts"])
     if "means" in entry:
-        _keys("means", entry["means"], list(OF_MEANS))
-        means = entry["means"]
+        means = renamed.means(entry["means"])
+        _keys("means", means, list(OF_MEANS))
         if missing := [key for key in OF_MEANS if key not in means]:
             raise BadRecipe(f"means do not say {missing[0]}: they need {', '.join(OF_MEANS)}.")
-        return difference_of_means(base, _texts(means["wanted"]), _texts(means["unwanted"]), means["layers"])
+        return difference_of_means(base, _texts(means["concept"]), _texts(means["contrast"]), means["layers"])
     return _texts(entry)
 
 

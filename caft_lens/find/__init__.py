@@ -6,7 +6,7 @@ attribution.py  SAE latents that support an answer, found on the base alone
 means.py        difference of the means over two sets of text
 probes.py       linear probes between two sets of text
 neurons.py      the baseline: coordinates of the residual stream
-random.py       the control: random directions, as many as were kept
+random.py       the control: random directions, as many as were chosen
 routes.py       several of these from one pass, and several lists as one
 search.py       among concepts that were found: by words of their texts, or by example
 decompose.py    a direction as a few SAE latents, and back

@@ -1,4 +1,4 @@
-"""Difference of means between two sets of text: the direction that tells wanted from unwanted apart.
+"""Difference of means between two sets of text: the direction from a contrast to a concept.
 
 Two streamed passes of one model; no token is kept.
 """
@@ -12,28 +12,31 @@ import torch
 
 from caft_lens.activations import Moments, provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.errors import BadData
 from caft_lens.find.pca import prefix
+from caft_lens.renamed import keywords
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
     from caft_lens.text import Texts
 
 
+@keywords(wanted="concept", unwanted="contrast")
 def difference_of_means(
     lens: Lens,
-    wanted: Texts,
-    unwanted: Texts,
+    concept: Texts,
+    contrast: Texts,
     layers: Sequence[int | str],
     *,
     roles: Sequence[str] | None = ("assistant",),
     batch_tokens: int = 8192,
 ) -> ConceptSet:
-    """One direction per layer, from the mean activation on `unwanted` to that on `wanted`.
+    """One direction per layer, from the mean activation on `contrast` to that on `concept`.
 
     Args:
         lens: The model that reads both.
-        wanted: Text whose activations the direction points to (for ablation: the text with the concept).
-        unwanted: Text that it points away from.
+        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by steering.
+        contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.
         batch_tokens: Padded tokens in a batch.
@@ -49,26 +52,24 @@ def difference_of_means(
         >>> cl.find.difference_of_means(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
     """
     passes = []
-    for texts in (wanted, unwanted):
+    for texts in (concept, contrast):
         moments = Moments()
         stream(lens, texts, layers, moments, roles=roles, batch_tokens=batch_tokens)
         passes.append(moments)
-    about = provenance(lens, {"wanted": wanted, "unwanted": unwanted}, roles)
+    about = provenance(lens, {"concept": concept, "contrast": contrast}, roles)
     first, second = passes
     return ConceptSet(
         [_difference(first, second, hook) for hook in first.hooks], {**about, "method": "difference of means"}
     )
 
 
-def _difference(wanted: Moments, unwanted: Moments, hook: str) -> Concept:
-    step = (wanted.mean[hook] - unwanted.mean[hook]).double()
+def _difference(having: Moments, without: Moments, hook: str) -> Concept:
+    step = (having.mean[hook] - without.mean[hook]).double()
     distance = step.norm()
     if not distance > 0:
-        raise ValueError(
-            f"{hook}: the means of wanted and unwanted text do not differ. Are both the same text?"
-        )
+        raise BadData(f"{hook}: the means of concept and contrast do not differ. Are both the same texts?")
     direction = step / distance
-    spread = sum(direction @ side.covariance[hook].double() @ direction for side in (wanted, unwanted)) / 2
+    spread = sum(direction @ side.covariance[hook].double() @ direction for side in (having, without)) / 2
     separation = (distance / torch.as_tensor(spread).sqrt().clamp_min(torch.finfo(torch.float64).tiny)).item()
     return Concept(
         f"{prefix(hook)}.mean0",
@@ -77,5 +78,5 @@ def _difference(wanted: Moments, unwanted: Moments, hook: str) -> Concept:
         source="means",
         score=separation,
         score_name="separation d'",
-        meta={"distance": distance.item(), "tokens": [int(wanted.count[hook]), int(unwanted.count[hook])]},
+        meta={"distance": distance.item(), "tokens": [int(having.count[hook]), int(without.count[hook])]},
     )

@@ -1,6 +1,6 @@
 """Random directions: the control that every comparison needs.
 
-Ablating as many directions as were kept, but drawn blindly, shows how much of an effect comes from ablation as such.
+Ablating as many directions as were chosen, but drawn blindly, shows how much of an effect comes from ablation as such.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
         ValueError: When a hook point holds more concepts than the model is wide.
 
     Example:
-        >>> kept = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(4))])
-        >>> random_directions(kept, seed=0).names
+        >>> chosen = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(4))])
+        >>> random_directions(chosen, seed=0).names
         ['L1.random0']
     """
     generator = torch.Generator().manual_seed(seed)

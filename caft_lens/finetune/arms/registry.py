@@ -29,6 +29,9 @@ Kind = TypeVar("Kind", bound=type[TrainingArm])
 def register(cls: Kind) -> Kind:
     """Make an arm known by its `name`: a decorator of its class, above `@dataclass`.
 
+    Args:
+        cls: The class: a `TrainingArm` with a `name` and a `card`.
+
     Raises:
         ValueError: When another arm has the name, or one of the settings in the grid is none of the arm's.
 
@@ -90,6 +93,9 @@ def arms() -> dict[str, type[TrainingArm]]:
 
 def named(name: str) -> type[TrainingArm]:
     """The class of an arm.
+
+    Args:
+        name: Of the arm: `"kl_anchor"`.
 
     Raises:
         KeyError: For a name that none has, with the nearest.
