@@ -197,6 +197,7 @@ class _Card(Record):
     name: str
     model: str
     fingerprint: str
+    reading: str | None = None
     hook: Named
     architecture: str
     d_in: Count

@@ -266,6 +266,7 @@ def _settings(
 ) -> dict[str, Any]:
     return {
         "models": [lens.fingerprint for lens in lenses],
+        "reading": lenses[0].reading,
         "hooks": hooks,
         "data": texts.fingerprint,
         "texts": len(texts),
@@ -297,7 +298,8 @@ def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dic
     changed = [
         f"{key}: {there.get(key)} there, {value} here"
         for key, value in settings.items()
-        if there.get(key) != value
+        # A store that is older does not say how its texts were read.
+        if there.get(key) != value and (key != "reading" or key in there)
     ]
     if changed:
         raise BadArgument(

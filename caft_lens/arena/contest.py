@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from caft_lens.arena.result import FORMAT, PLAIN, RECORD, TEST, Result
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -164,19 +164,20 @@ def run(
         else Arm(_texts(one, texts), using=one.with_settings(_settings(one, tried[name])))
         for name, one in contenders.items()
     }
-    experiment(
+    report = experiment(
         base, arms, test, out=folder / TEST, seeds=seeds, n=n, n_in_distribution=n_in_distribution, **common
     )
     record = {
         "format": FORMAT,
         "task": test.name,
-        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "base": {"name": base.name, "fingerprint": base.fingerprint, "reading": base.reading},
         "texts": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
         "goal": goal,
         "against": list(against),
         "seeds": list(seeds),
         "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
         "training": {key: repr(value) for key, value in training.items()},
+        "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         "versions": {
             "python": platform.python_version(),
@@ -210,6 +211,10 @@ def _check(
         file_name(name, "contender")
     if goal not in GOALS:
         raise ValueError(f'goal="{goal}".{nearest(goal, GOALS)}')
+    if task.scale is not None and task.threshold is None:
+        raise BadArgument(
+            f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and two labels.'
+        )
     plain = contenders.get(PLAIN)
     if plain is None or not isinstance(plain.using, Plain) or plain.texts is not None:
         raise ValueError(

@@ -16,11 +16,24 @@ from pydantic import ConfigDict, JsonValue
 
 from caft_lens.arena.comparisons import Comparison, FrontPoint, compare, front
 from caft_lens.errors import BadFile, MissingFile, nearest
+from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.evaluate.verdicts import ArmName
 from caft_lens.experiment import RUNS
-from caft_lens.files import Count, Json, Record, inside, parsed, read_json, read_record, write_json
+from caft_lens.files import (
+    Count,
+    Json,
+    Record,
+    inside,
+    parse_json,
+    parsed,
+    read_json,
+    read_record,
+    read_together,
+    sha256,
+    write_together,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -85,12 +98,16 @@ class Result:
     @cached_property
     def evaluation(self) -> Report:
         """The evaluation on test: intervals, every answer, failures."""
-        exported = self.folder / VERDICTS
-        return (
-            Report.load_verdicts(exported)
-            if exported.is_file()
-            else Report.load(self.folder / TEST / "evaluation")
-        )
+        exported, record = self.folder / VERDICTS, self.folder / RECORD
+        if "verdicts" in self.record:
+            wanted = self.record["verdicts"]
+            text = read_together(exported, record, lambda held: (held, wanted))[1]
+            return verdicts.parse(parse_json(text.decode(), str(exported)), exported)
+        if exported.is_file():
+            return Report.load_verdicts(exported)
+        report = Report.load(self.folder / TEST / "evaluation")
+        report.check_answers(self.record.get("fingerprints"), record)
+        return report
 
     @property
     def arms(self) -> list[str]:
@@ -248,7 +265,7 @@ class Result:
             for one in self.compared(against, metric)
         ]
         return {
-            **self.record,
+            **{key: value for key, value in self.record.items() if key != "verdicts"},
             "evaluation": self.evaluation.to_json(),
             "compared": compared,
             "front": [vars(point) for point in self.front],
@@ -304,8 +321,9 @@ class Result:
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
             raise ValueError(f"{target} is the contest's own folder; export to another one.")
-        self.evaluation.save_verdicts(target / VERDICTS, examples=examples)
-        write_json(target / RECORD, self.to_json())
+        text = verdicts.text(self.evaluation, examples).encode()
+        record = {**self.to_json(), "verdicts": sha256(text)}
+        write_together(target / VERDICTS, text, target / RECORD, record)
         return target
 
     def __repr__(self) -> str:
@@ -398,6 +416,8 @@ class _File(Record):
     compared: list[Json] | None = None
     front: list[Json] | None = None
     costs: dict[str, _Cost] | None = None
+    fingerprints: dict[str, dict[int, str]] | None = None
+    verdicts: str | None = None
 
 
 class _Runs(Record):

@@ -179,7 +179,8 @@ class Sweep:
     def save(self, folder: str | Path) -> Path:
         """Write `sweep.json`, and the report with every answer below `evaluation/`; returns the folder."""
         self.report.save(Path(folder) / EVALUATION)
-        write_json(Path(folder) / RECORD, self.to_json())
+        record = {**self.to_json(), "fingerprints": self.report.fingerprints}
+        write_json(Path(folder) / RECORD, record)
         return Path(folder)
 
     @classmethod
@@ -203,7 +204,9 @@ class Sweep:
         points = {
             name: {one["value"]: one["arm"] for one in named} for name, named in record["series"].items()
         }
-        return cls(Report.load(Path(folder) / EVALUATION), record["axis"], points, record["references"])
+        report = Report.load(Path(folder) / EVALUATION)
+        report.check_answers(record.get("fingerprints"), path)
+        return cls(report, record["axis"], points, record["references"])
 
     def __repr__(self) -> str:
         return f"{self._title()}\n{self.report!r}"
@@ -235,6 +238,7 @@ class _File(Record):
     axis: str
     series: dict[str, list[_Point]]
     references: list[Named]
+    fingerprints: dict[str, dict[int, str]] | None = None
     evaluation: Json
 
     @model_validator(mode="after")

@@ -14,7 +14,18 @@ from pydantic import AfterValidator, model_validator
 
 from caft_lens.errors import BadFile
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell
-from caft_lens.files import SEAL, Count, Record, atomic_path, file_name, naming, parsed, read_json, sealed
+from caft_lens.files import (
+    SEAL,
+    Count,
+    Record,
+    atomic_path,
+    file_name,
+    naming,
+    parsed,
+    read_json,
+    sealed,
+    unsealed,
+)
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.report import Report
@@ -33,6 +44,13 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
     Returns:
         The file.
     """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text(report, examples), encoding="utf-8")
+    return Path(path)
+
+
+def text(report: Report, examples: int = 3) -> str:
+    """What `write` writes."""
     labels = list(dict.fromkeys([*report.labels, report.trained, *(a.label for a in report.answers)]))
     place = {label: number for number, label in enumerate(labels)}
     given = {(a.arm, a.label) for a in report.answers}
@@ -50,6 +68,8 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
                 "asked": asked.setdefault(questions, len(asked)),
                 "verdicts": [place[answer.label] for answer in cell.answers],
                 "texts": texts,
+                **({} if cell.reading is None else {"reading": cell.reading}),
+                **({} if report.scale is None else {"scores": [answer.score for answer in cell.answers]}),
             }
         )
     record = {
@@ -60,14 +80,13 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
         "sampling": report.sampling,
         "failures": report.failures,
         "verdicts": labels,
+        **({} if report.scale is None else {"scale": list(report.scale)}),
     }
     lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
     rows = {"asked": [_columns(one) for one in asked], "cells": cells}
     lines += [_rows(key, values) for key, values in rows.items()]
     lines += [f"{json.dumps(SEAL)}: {json.dumps(sealed({**record, **rows})[SEAL])}"]
-    with atomic_path(path) as temporary:
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    return Path(path)
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read(path: str | Path) -> Report:
@@ -77,7 +96,16 @@ def read(path: str | Path) -> Report:
         FileNotFoundError: When there is no such file.
         BadFile: When it is another file, was cut off or changed; a `ValueError`.
     """
-    record = read_json(path)
+    return parse(read_json(path), path)
+
+
+def parse(record: Any, path: str | Path) -> Report:
+    """What was read, as a report; the seal may be on it still.
+
+    Raises:
+        BadFile: As `read`.
+    """
+    record = unsealed(record, path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise BadFile(f"{path} holds no verdicts of a report ({FORMAT}).")
     parsed(record, _File, str(path), "the verdicts of a report")
@@ -98,6 +126,7 @@ def _report(record: dict[str, Any]) -> Report:
         failures={
             arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()
         },
+        scale=None if record.get("scale") is None else tuple(record["scale"]),
     )
 
 
@@ -162,14 +191,15 @@ class _File(Record):
 
 def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
     arm, seed = entry["arm"], entry["seed"]
+    scores = entry.get("scores") or [None] * len(asked)
     answers = (
-        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail)
+        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail, scores[i])
         for i, ((kind, prompt, domain, question), verdict) in enumerate(
             zip(asked, entry["verdicts"], strict=True)
         )
         for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
     )
-    return Cell(arm, seed, tuple(answers), entry["fingerprint"])
+    return Cell(arm, seed, tuple(answers), entry["fingerprint"], entry.get("reading"))
 
 
 def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:
