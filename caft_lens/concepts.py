@@ -710,6 +710,7 @@ class _Chosen(Record):
     ablate: list[Named]
     leave: dict[Named, Named]
     not_considered: Count
+    read_by: dict[str, str] | None = None
 
 
 class _Provenance(Record):
@@ -723,6 +724,7 @@ class _Provenance(Record):
     versions: dict[str, str]
     model: str | list[str] | None = None
     fingerprint: str | None = None
+    reading: str | list[str] | None = None
     choices: tuple[_Chosen, ...] = ()
 
 

@@ -433,14 +433,11 @@ def _acting(lens: Any) -> list[str]:
             key: value for key, value in given.items() if not key.startswith(("output_", "transformers_"))
         }
         found += [f"generation {json.dumps(given, sort_keys=True, default=str)}"] if given else []
-    adapters = (
-        [one for one in lens.model.modules() if hasattr(one, "disable_adapters")]
-        if config is not None
-        else []
-    )
-    if any(one.disable_adapters for one in adapters):
+    # transformers' models have a method of that name, PEFT's layers a flag.
+    modules = lens.model.modules() if config is not None else ()
+    layers = [one for one in modules if isinstance(getattr(one, "disable_adapters", None), bool)]
+    if any(one.disable_adapters for one in layers):
         found.append("adapters off")
-    several = {name for one in adapters for name in getattr(one, "scaling", {})}
-    if len(several) > 1:
-        found.append(f"adapters {sorted({name for one in adapters for name in one.active_adapters})}")
+    if len({name for one in layers for name in getattr(one, "scaling", {})}) > 1:
+        found.append(f"adapters {sorted({name for one in layers for name in one.active_adapters})}")
     return found

@@ -419,9 +419,11 @@ def _told(value: Any, seen: set[int], home: str, depth: int) -> str:
             f"class {value.__module__}.{value.__qualname__} {'' if _foreign(value, home) else _code(value)}"
         )
     if isinstance(value, functools.partial) or inspect.isroutine(value):
-        if _foreign(value, home) and not isinstance(value, functools.partial):
-            return f"function {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', kind)}"
-        return f"{kind} {_code(value)} {_made_with(value, seen, home, depth)}"
+        name = f"{kind} {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+        known = (
+            _foreign(value, home) and not isinstance(value, functools.partial) and not inspect.ismethod(value)
+        )
+        return name if known else f"{name} {_code(value)} {_made_with(value, seen, home, depth)}"
     if _foreign(type(value), home) and not hasattr(value, "__dataclass_fields__"):
         return kind  # clients, locks, files: what they hold changes with every call
     return f"{kind} {_code(type(value))} {_made_with(value, seen, home, depth)}"
