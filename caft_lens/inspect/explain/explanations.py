@@ -375,7 +375,6 @@ class _File(Record):
     explained: list[str]
     read_by: dict[str, str] | None = None
     explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
-    read_by: dict[str, str] | None = None
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
