@@ -137,7 +137,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -173,6 +173,9 @@ bench-sweeps: install  ## one thing varied at a time: number of directions, laye
 
 bench-finding: install  ## what the arena and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
+
+kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
+	@$(THREADS) $(BIN)/python benchmarks/kills.py
 
 # The folder of caft_widgets is called widgets: mypy, which reads folders, is told so by a link.
 lint: $(VENV)/.lint  ## ruff and mypy
