@@ -71,15 +71,16 @@ class _Display:
         # tqdm moves to the beginning of a line before it writes, and that is no line.
         if line != self._shown and (line or "\r " in text):
             self._shown = line
-            self._show({"text/plain": line} if line else {})
+            self._show(line)
         return len(text)
 
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def _show(self, data: dict[str, str]) -> None:
+    def _show(self, line: str) -> None:
         from IPython.display import display
 
+        data = {"text/plain": line}
         if self._handle is None:
             self._handle = display(data, raw=True, display_id=True)
         else:
