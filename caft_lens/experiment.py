@@ -28,7 +28,7 @@ from caft_lens.evaluate.arms import sample, sampling
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.files import write_json
+from caft_lens.files import absolute, write_json
 from caft_lens.finetune.arms.caft import CAFT
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import TrainingArm
@@ -140,7 +140,7 @@ def experiment(
         >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
         >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
     """
-    folder, numbers = Path(out), list(seeds)
+    folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     if min(n, n_in_distribution) < 1:
@@ -374,15 +374,17 @@ def _in_processes(
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         done = Parallel(return_as="generator_unordered", max_nbytes=None)(
-            delayed(_elsewhere)(known, number, job, options, wait, threads) for number, job in enumerate(jobs)
+            delayed(_elsewhere)(known, number, job, options, wait, threads, os.getpid())
+            for number, job in enumerate(jobs)
         )
         yield from ((jobs[number], failed) for number, failed in done)
 
 
 def _elsewhere(
-    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int
+    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int, parent: int
 ) -> tuple[int, _Failed | None]:
     """What a process does for one model."""
+    launch.end_with(parent)
     torch.set_num_threads(threads)
     os.environ["CAFT_LENS_PROGRESS"] = "0"  # no bars but the one that counts the models
     return number, _work(_loaded(known), job, options, wait)

@@ -29,12 +29,13 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from caft_lens.architectures import Anatomy, anatomy, unembed
 from caft_lens.blocks import Block, Kept
-from caft_lens.errors import BadArgument, BadModel, Busy, UnknownName
+from caft_lens.errors import BadArgument, BadModel, BadType, Busy, UnknownName
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
 from caft_lens.hookpoints import Attached, Cache, Named, Site, Wire, at_heads, at_input, at_output, bare
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
+from caft_lens.threads import use_free_cores
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 from caft_lens.turns import Here, here, turn
 
@@ -863,6 +864,10 @@ def load(
     """
     from caft_lens import loading
 
+    if not isinstance(name, Lens | nn.Module | str | Path):
+        raise BadType(
+            f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}."
+        )
     if isinstance(name, Lens):
         lens = name if adapter is not None else name.fork(name_as)
     elif isinstance(name, nn.Module):
@@ -877,6 +882,8 @@ def load(
             "trust_remote_code": trust_remote_code,
         }
         lens = _from_name(name, tokenizer, where, name_as)
+    if lens.device.type == "cpu":
+        use_free_cores()
     return lens if adapter is None else lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
 
 

@@ -24,6 +24,7 @@ from caft_lens.files import (
     Count,
     Named,
     Record,
+    absolute,
     atomic_path,
     check_hash,
     file_hash,
@@ -100,7 +101,7 @@ class Store:
             FileNotFoundError: When there is none.
             BadFile: When it is unfinished, its index is broken, or a shard is missing or truncated; a `ValueError`.
         """
-        folder = Path(folder)
+        folder = absolute(folder)
         index = _read_index(folder)
         if index is None:
             raise MissingFile(f"No activation store in {folder}: there is no {INDEX}.")
@@ -223,7 +224,7 @@ def store(
     Example:
         >>> acts = store(base, cl.data("pocket/corpus"), [1, 2], "runs/acts", roles=None)  # doctest: +SKIP
     """
-    lenses, folder = pair(lens), Path(folder)
+    lenses, folder = pair(lens), absolute(folder)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
     settings |= {"batch_tokens": batch_tokens, "max_length": max_length, "shard_tokens": shard_tokens}

@@ -17,7 +17,7 @@ from caft_lens.errors import nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiment import RUNS
-from caft_lens.files import read_json, write_json
+from caft_lens.files import absolute, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +56,7 @@ class Result:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder)
         path = self.folder / RECORD
         if not path.is_file():
             raise FileNotFoundError(

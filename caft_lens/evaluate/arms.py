@@ -28,7 +28,7 @@ from caft_lens.evaluate.tasks import (
 from caft_lens.evaluate.tasks import (
     task as named_task,
 )
-from caft_lens.files import sha256
+from caft_lens.files import absolute, sha256
 from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Texts
 
@@ -82,6 +82,7 @@ def evaluate(
     given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    out = None if out is None else absolute(out)
     cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
     report = Report(
         cells, task=chosen.name, labels=chosen.labels, trained=chosen.trained, sampling=sampling(chosen)
