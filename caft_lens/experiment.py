@@ -21,6 +21,7 @@ import torch
 
 from caft_lens import launch
 from caft_lens.ablation import ablated
+from caft_lens.arguments import count
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
 from caft_lens.evaluate.answers import Cell, file_name
@@ -143,16 +144,17 @@ def experiment(
     folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
-    if min(n, n_in_distribution) < 1:
-        raise ValueError(f"n={n} and n_in_distribution={n_in_distribution}: at least 1 answer each.")
+    count(n, "n")
+    count(n_in_distribution, "n_in_distribution")
+    count(batch_size, "batch_size")
+    if workers is not None:
+        count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, training.get("method", "lora"))
     write_json(folder / RUNS, _runs(arms, jobs))
     task = named_task(task) if isinstance(task, str) else task
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
-    if workers < 1:
-        raise ValueError(f"workers={workers}: expected at least 1 process.")
     rank, ranks = launch.place()
     options = _Options(dict(training), answers, folder / LOCKS, failures == "keep")
     with launch.alone():

@@ -31,7 +31,7 @@ def progress(
         unit: What is counted.
         show: False hides it.
     """
-    inside = any(not bar.disable for bar in getattr(tqdm, "_instances", ()))
+    inside = any(not getattr(bar, "disable", True) for bar in getattr(tqdm, "_instances", ()))
     hidden = not show or inside or os.environ.get("CAFT_LENS_PROGRESS") == "0"
     # In a log file each redraw is one more line: a terminal is redrawn often, a file seldom.
     interval = 0.1 if sys.stderr.isatty() else 0.5 if "ipykernel" in sys.modules else 15.0

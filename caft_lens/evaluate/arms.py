@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from caft_lens.arguments import count
 from caft_lens.evaluate.answers import Answer, Cell, finished, judged
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import (
@@ -109,11 +110,9 @@ def sample(
         task: With the judge and the sampling that are wanted.
         counts: Set name to answers an arm and seed.
     """
-    if min(counts.values()) < 1:
-        raise ValueError(
-            f"n={counts[OUT_OF_DISTRIBUTION]} and n_in_distribution={counts[IN_DISTRIBUTION]} are answers an arm and seed: "
-            "at least 1 each."
-        )
+    count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
+    count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
+    count(batch_size, "batch_size")
     arms = _per_seed(subjects, seeds)
     prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
     if task.in_distribution is not None:
