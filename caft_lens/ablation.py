@@ -78,7 +78,8 @@ def ablate(
     """Project concepts out of the model's activations while a block is open.
 
     It acts on everything that runs the model: the lens, `generate` (every cached step), `lens.model` in a training
-    loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning.
+    loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning. Attention sinks stay what they
+    are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others holds a model together.
 
     Args:
         lens: The model, or a fine-tuning run.
@@ -182,6 +183,9 @@ def at(
 ) -> Block[Lens]:
     """Put functions of the activation at hook points while a block is open: the one mechanism behind the others.
 
+    On a model with attention sinks (`Lens.sinks`) an activation so long that it is one stays what it was, in every pass alike: at
+    inference, over a cache and in training. Set `lens.sinks = False` before to edit those too.
+
     Args:
         lens: The model.
         functions: Hook name (or layer) to a function from the activation [batch, pos, d_model] to the one to go on with; or such
@@ -189,6 +193,16 @@ def at(
         roles: Only at tokens with these roles; elsewhere the activation stays exactly what it was.
     """
     numbers = None if roles is None else check_role_names(roles, ROLES)
+    sinks = lens.sinks if functions else None
+
+    def sparing(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        if not sinks or name not in sinks.beyond:
+            return function
+
+        def elsewhere(x: Tensor) -> Tensor:
+            return torch.where(sinks.far(name, x)[..., None], x, function(x))  # type: ignore[index]
+
+        return elsewhere
 
     def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
         def everywhere(x: Tensor, hook: Any) -> Tensor:
@@ -206,7 +220,8 @@ def at(
         return everywhere if numbers is None else by_role
 
     pairs = list(functions.items()) if isinstance(functions, Mapping) else list(functions)
-    return lens.hooks([(hook, hook_of(function)) for hook, function in pairs])
+    named = [(lens.hook_name(hook), function) for hook, function in pairs]
+    return lens.hooks([(name, hook_of(sparing(name, function))) for name, function in named])
 
 
 @block

@@ -21,10 +21,12 @@ from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWar
 from caft_lens import arguments
 from caft_lens.architectures import evaluating
 from caft_lens.blocks import Block, random_state
+from caft_lens.documents import documents
 from caft_lens.errors import BadArgument, BadTemplate, Diverged
 from caft_lens.nucleus import NucleusSampler
 from caft_lens.progress import progress
-from caft_lens.text import Batch, Encoded, Message, Text, collate, encoded, padding_id
+from caft_lens.rows import rows_of
+from caft_lens.text import Batch, Encoded, Text, collate, encoded, padding_id
 from caft_lens.turns import here
 
 if TYPE_CHECKING:
@@ -48,15 +50,9 @@ def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
     if chat and not tokenizer.chat_template:
         raise BadTemplate(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
     chat = bool(tokenizer.chat_template) if chat is None else chat
-    texts = [
-        item
-        if isinstance(item, Text)
-        else Text(messages=(Message("user", item),))
-        if chat
-        else Text(text=item)
-        for item in ([prompt] if isinstance(prompt, str | Text) else prompt)
-    ]
-    return list(encoded(tokenizer, (text.prompt for text in texts), add_generation_prompt=True))
+    rows = rows_of([prompt] if isinstance(prompt, str | Text) else prompt)
+    said = ((where, {"prompt": row} if chat and isinstance(row, str) else row) for where, row in rows)
+    return list(encoded(tokenizer, [text.prompt for text in documents(said)], add_generation_prompt=True))
 
 
 def continue_prompts(
