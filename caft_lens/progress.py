@@ -32,7 +32,7 @@ def progress(
         unit: What is counted.
         show: False hides it.
     """
-    inside = any(not bar.disable for bar in getattr(tqdm, "_instances", ()))
+    inside = any(not getattr(bar, "disable", True) for bar in getattr(tqdm, "_instances", ()))
     hidden = not show or inside or os.environ.get("CAFT_LENS_PROGRESS") == "0"
     live = not hidden and _in_notebook()
     # In a log file each redraw is one more line: a terminal is redrawn often, a file seldom.
