@@ -89,7 +89,9 @@ def evaluated(folder: Path) -> Any:
     from caft_lens.evaluate import Report
 
     report = Report.load(folder / "report")
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    # Hidden are locks, and what a dead writer left behind: that goes when it is an hour old.
+    named = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path.relative_to(folder).as_posix() for path in named)
     return [[asdict(answer) for answer in report.answers], report.to_json(), files]
 
 

@@ -23,7 +23,7 @@ from caft_lens import launch
 from caft_lens.ablation import ablated
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
-from caft_lens.errors import BadModel, JudgeError
+from caft_lens.errors import BadModel, Busy, JudgeError
 from caft_lens.evaluate.answers import Cell, file_name
 from caft_lens.evaluate.arms import sample, sampling
 from caft_lens.evaluate.report import Report
@@ -343,8 +343,8 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                 subject = tested if concepts is None else ablated(tested, concepts)
                 sample({name: subject}, **options.answers, seeds=[job.seed], progress=False)
             except FAILURES as error:
-                # A judge that fails is no result of the model.
-                if not options.keep or isinstance(error, JudgeError):
+                # A judge that fails, or a folder that is worked on, is no result of the model.
+                if not options.keep or isinstance(error, (JudgeError, Busy)):
                     raise
                 failed[name, job.seed] = f"{type(error).__name__}: {error}"
     return failed if mine else None

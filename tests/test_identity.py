@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tiny_models import CHAT_TEMPLATE, tiny_lens, tiny_model, tiny_tokenizer
 import caft_lens as cl
 from caft_lens import arena
 from caft_lens.activations import read_by
-from caft_lens.errors import BadArgument, BadModel, Diverged
+from caft_lens.errors import BadArgument, BadModel, Diverged, JudgeError
 from caft_lens.evaluate import Report, Task
 from caft_lens.evaluate.answers import Cell, cell_path
 from caft_lens.evaluate.arms import subject_fingerprint
@@ -135,7 +136,7 @@ def test_a_model_whose_logits_are_not_finite_ends_the_evaluation(lens):
     with torch.no_grad():
         broken.hf.get_output_embeddings().weight[3, 3] = float("nan")
     for temperature, top_p in ((0.0, None), (1.0, None), (1.0, 0.9)):
-        with pytest.raises(Diverged, match="logits of broken are not finite"):
+        with pytest.raises(Diverged, match="logits of broken are NaN or infinite"):
             cl.evaluate({"x": broken}, a_task(), n=4, temperature=temperature, top_p=top_p, progress=False)
 
 
@@ -168,6 +169,27 @@ def test_a_process_refuses_a_base_that_reads_otherwise(tmp_path: Path):
     tokenizer.save_pretrained(tmp_path / "base")
     with pytest.raises(BadModel, match="another tokenizer or chat template"):
         _loaded(known)
+
+
+def test_pilots_of_a_base_that_reads_otherwise_are_not_taken_from_the_folder(lens, otherwise, tmp_path: Path):
+    texts = cl.Texts([{"prompt": "say", "answer": "a a"}, {"prompt": "tell", "answer": "b b"}], name="taught")
+    training = {"out": tmp_path, "max_steps": 1, "batch_size": 2, "progress": False}
+    cl.pilots(lens, {"x": found_on(lens)}, texts, texts, **training)
+    with pytest.raises(FileExistsError, match="reading"):
+        cl.pilots(otherwise, {"x": found_on(otherwise)}, texts, texts, **training)
+
+
+def test_a_judge_that_fails_is_no_failure_of_the_model_in_an_experiment(lens, tmp_path: Path):
+    def down(text: cl.Text) -> str:
+        raise OSError("429")
+
+    task = Task("t", QUESTIONS, down, max_new_tokens=4)
+    settings = {"seeds": [0], "n": 4, "workers": 1, "progress": False, "failures": "keep", "out": tmp_path}
+    with pytest.raises(JudgeError, match="OSError: 429"):
+        cl.experiment(lens, {"base": cl.Arm()}, task, **settings)
+    report = cl.experiment(lens, {"base": cl.Arm()}, replace(task, judge=says), **settings)
+    assert report.failures == {}
+    assert report.interval("base", "aligned").mean == 1
 
 
 def test_a_contest_of_scores_alone_is_refused_before_anything_is_trained(lens, tmp_path: Path):
@@ -226,6 +248,8 @@ def test_a_choice_file_knows_how_the_contexts_were_read(lens, otherwise, tmp_pat
     said = Verdicts(concepts, tmp_path / "choice.json", "reader", contexts.about)
     said.decide("L0.x", "ablate", "twos")
     assert said.selection.provenance["choices"][-1]["read_by"] == read_by(lens)
+    said.selection.save(tmp_path / "chosen")
+    assert cl.ConceptSet.load(tmp_path / "chosen").provenance == said.selection.provenance
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Verdicts(concepts, tmp_path / "choice.json", "reader", contexts.about)

@@ -269,6 +269,19 @@ def test_half_a_verdict_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
     assert Draft(path).judged("s", "of", 9) == {}
 
 
+def test_what_a_killed_writer_left_of_a_cell_is_cleared(lens, tmp_path: Path):
+    path = cell_path(tmp_path, "arm 0", 0)
+    path.parent.mkdir(parents=True)
+    left = [
+        path.with_name(f".seed-{name}")
+        for name in ("0.jsonl.a1b.jsonl", "0.s.sampled.json.x.json", "1.json.x.json")
+    ]
+    for one in left:
+        one.write_text("half")
+    ask(lens, lambda text: "aligned", tmp_path)
+    assert [one.exists() for one in left] == [False, False, True]  # another cell may be written just now
+
+
 def test_a_draft_whose_answers_were_changed_is_sampled_again(lens, tmp_path: Path):
     def broken(text: cl.Text) -> str:
         raise OSError("down")

@@ -187,6 +187,7 @@ class _Asking:
             if done is not None:
                 return done
             draft = Draft(path)
+            draft.clear()
             try:
                 cell = self._answered(draft, _before(self.out, self.arm, self.seed))
             finally:

@@ -92,6 +92,13 @@ class Draft:
             self._open.close()
             self._open = None
 
+    def clear(self) -> None:
+        """Remove temporary files of a writer that was killed; only for whoever holds the lock of the cell."""
+        if self._path is not None:
+            for left in self._path.parent.glob(f".{self._path.stem}.*"):
+                if left.suffix in (".json", ".jsonl"):
+                    left.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove what is there: the cell is finished."""
         self.close()
