@@ -103,7 +103,7 @@ class Result:
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
-            return verdicts.parse(parse_json(text.decode(), str(exported)), exported)
+            return verdicts.parse(parse_json(text, str(exported)), exported)
         if exported.is_file():
             return Report.load_verdicts(exported)
         report = Report.load(self.folder / TEST / "evaluation")
