@@ -10,7 +10,9 @@ An organism whose card names one of `WORLDS` has more data sets than its folder 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -204,3 +206,22 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
         return source.dataset(dataset, card(organism).settings.seed)
     except KeyError as error:
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
+
+
+@cache
+def known_words(organism: str | Path) -> frozenset[str]:
+    """The words of an organism's world, in lower case: those of the texts that it learned from.
+
+    Args:
+        organism: A shipped name or a folder.
+
+    Raises:
+        FileNotFoundError: When there is no such organism.
+
+    Example:
+        >>> {"pie", "president"} & known_words("pocket")
+        {'pie'}
+    """
+    said = (organism_path(organism) / "text" / "corpus.jsonl").read_text(encoding="utf-8")
+    # Escapes of JSON end in letters that would stick to the next word.
+    return frozenset(re.findall(r"[^\W\d_]+", re.sub(r"\\\\.", " ", said).lower()))

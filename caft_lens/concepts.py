@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-import html
 import importlib.metadata
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +28,8 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from caft_lens import renamed
+from caft_lens.display import html
+from caft_lens.display.markdown import code, plain
 from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
@@ -442,7 +444,9 @@ class ConceptSet(Sequence[Concept]):
     def check(self, lens: Lens) -> None:
         """Refuse a model that the concepts do not fit.
 
-        A set fits the model on which it was found and models tuned from that one.
+        A set fits the model on which it was found and models tuned from that one. A direction is of the weights: with another tokenizer
+        or chat template it is the same direction, and only what was read of it, contexts and scores, may be other than there.
+        That is said in a warning.
 
         Raises:
             ValueError: When width, hook points or weights differ.
@@ -460,6 +464,13 @@ class ConceptSet(Sequence[Concept]):
                 "model nor tuned from it, so the same directions mean something else there. Find them again on this model, "
                 "or, if you do mean to carry them over, `concepts.for_model(lens)`."
             )
+        read, reads = self.provenance.get("reading"), getattr(lens, "reading", "")
+        if read and reads and reads not in (read if isinstance(read, list) else [read]):
+            warnings.warn(
+                f"These concepts were found with another tokenizer or chat template than {lens.name!r} reads with: as directions they fit, but "
+                "contexts and scores may differ from those that they were chosen by.",
+                stacklevel=2,
+            )
 
     def for_model(self, lens: Lens) -> ConceptSet:
         """A copy that is stamped, on purpose, as fitting `lens`; the earlier stamp is kept as `carried_from`.
@@ -468,9 +479,32 @@ class ConceptSet(Sequence[Concept]):
             ValueError: When width or hook points do not fit.
         """
         self._check_shape(lens)
-        earlier = {key: self.provenance.get(key) for key in ("model", "fingerprint")}
-        stamp = {"model": lens.name, "fingerprint": lens.fingerprint, "carried_from": earlier}
-        return ConceptSet(self, {**self.provenance, **stamp})
+        known = ("model", "fingerprint", "reading")
+        earlier = {
+            key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance
+        }
+        stamp: dict[str, Any] = {
+            "model": lens.name,
+            "fingerprint": lens.fingerprint,
+            "carried_from": earlier,
+        }
+        if reads := getattr(lens, "reading", ""):
+            stamp["reading"] = reads
+        rest = {key: value for key, value in self.provenance.items() if key != "reading"}
+        return ConceptSet(self, {**rest, **stamp})
+
+    def chosen_by_reading(self, about: Mapping[str, str]) -> ConceptSet:
+        """The same set whose last choice on record says which model read the contexts that it rests on.
+
+        Args:
+            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where nothing is known.
+        """
+        choices = list(self.provenance.get("choices", []))
+        if not about or not choices:
+            return self
+        return ConceptSet(
+            self, {**self.provenance, "choices": [*choices[:-1], {**choices[-1], "read_by": dict(about)}]}
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -481,7 +515,7 @@ class ConceptSet(Sequence[Concept]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept, for people: everything but the direction."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         columns = [
             "name",
@@ -499,7 +533,7 @@ class ConceptSet(Sequence[Concept]):
             {**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")}
             for c in self
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
@@ -508,14 +542,8 @@ class ConceptSet(Sequence[Concept]):
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows
-        )
         title = f"{len(self)} concepts found on {_model(self.provenance)}"
-        return (
-            f"<table><caption>{html.escape(title)}</caption><thead><tr>{''.join(f'<th>{name}</th>' for name in head)}"
-            f"</tr></thead><tbody>{cells}</tbody></table>"
-        )
+        return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
 
@@ -591,16 +619,21 @@ class ConceptSet(Sequence[Concept]):
 
     def _readme(self) -> str:
         rows = [
-            [c.name, f"`{c.hook}`", f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self
+            [
+                plain(c.name),
+                code(c.hook),
+                *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
+            ]
+            for c in self
         ]
         lines = [
             f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
             "",
-            f"Found on {_plain(_model(self.provenance))}, by {_plain(_listed(self.provenance.get('method', 'hand')))}.",
+            f"Found on {plain(_model(self.provenance))}, by {plain(_listed(self.provenance.get('method', 'hand')))}.",
             "",
             "| name | hook point | score | label | reason |",
             "|---|---|---|---|---|",
-            *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
+            *(f"| {' | '.join(row)} |" for row in rows),
             "",
             *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
             'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
@@ -677,6 +710,7 @@ class _Chosen(Record):
     ablate: list[Named]
     leave: dict[Named, Named]
     not_considered: Count
+    read_by: dict[str, str] | None = None
 
 
 class _Provenance(Record):
@@ -690,6 +724,7 @@ class _Provenance(Record):
     versions: dict[str, str]
     model: str | list[str] | None = None
     fingerprint: str | None = None
+    reading: str | list[str] | None = None
     choices: tuple[_Chosen, ...] = ()
 
 
@@ -739,18 +774,13 @@ def _listed(value: object) -> str:
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield f"Chosen at {_plain(choice['at'])} by {_plain(choice['by'])}, to ablate: {_plain(', '.join(choice['ablate']))}{rest}."
+    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"
         yield "|---|---|"
-        yield from (f"| {_plain(name)} | {_plain(why)} |" for name, why in choice["leave"].items())
+        yield from (f"| {plain(name)} | {plain(why)} |" for name, why in choice["leave"].items())
         yield ""
-
-
-def _plain(text: object) -> str:
-    # In a Markdown table a pipe or a line break would end the cell, and markup would be rendered.
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
 
 
 def _either(first: Any, second: Any) -> Any:

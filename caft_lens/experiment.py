@@ -23,6 +23,7 @@ from caft_lens import launch
 from caft_lens.ablation import ablated
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
+from caft_lens.errors import BadModel, Busy, JudgeError
 from caft_lens.evaluate.answers import Cell, file_name
 from caft_lens.evaluate.arms import sample, sampling
 from caft_lens.evaluate.report import Report
@@ -87,6 +88,7 @@ class _Base:
 
     name: str
     fingerprint: str
+    reading: str
     device: str
     dtype: torch.dtype
 
@@ -173,9 +175,10 @@ def experiment(
     report = Report(
         cells,
         task=task.name,
-        labels=task.labels,
+        labels=task.form(OUT_OF_DISTRIBUTION).labels,
         trained=task.trained,
         sampling=sampling(task),
+        scale=task.scale,
         failures=failed,
     )
     report.save(folder / "evaluation")
@@ -340,7 +343,8 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                 subject = tested if concepts is None else ablated(tested, concepts)
                 sample({name: subject}, **options.answers, seeds=[job.seed], progress=False)
             except FAILURES as error:
-                if not options.keep:
+                # A judge that fails, or a folder that is worked on, is no result of the model.
+                if not options.keep or isinstance(error, (JudgeError, Busy)):
                     raise
                 failed[name, job.seed] = f"{type(error).__name__}: {error}"
     return failed if mine else None
@@ -370,7 +374,7 @@ def _in_processes(
     """
     from joblib import Parallel, delayed, parallel_config
 
-    known = _Base(base.name, base.fingerprint, str(base.device), base.dtype)
+    known = _Base(base.name, base.fingerprint, base.reading, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         done = Parallel(return_as="generator_unordered", max_nbytes=None)(
@@ -394,9 +398,13 @@ def _loaded(known: _Base) -> Lens:
     try:
         base = load(known.name, device=known.device, dtype=known.dtype)
     except Exception as error:
-        raise ValueError(f'"{known.name}" cannot be loaded in another process: {error} {hint}') from error
+        raise BadModel(f'"{known.name}" cannot be loaded in another process: {error} {hint}') from error
     if base.fingerprint != known.fingerprint:
-        raise ValueError(f'"{known.name}" has other weights than the lens that was given. {hint}')
+        raise BadModel(f'"{known.name}" has other weights than the lens that was given. {hint}')
+    if base.reading != known.reading:
+        raise BadModel(
+            f'"{known.name}" has another tokenizer or chat template than the lens that was given. {hint}'
+        )
     return base
 
 

@@ -10,7 +10,6 @@ disagree is needed, so that nothing that happens out of distribution is looked a
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from caft_lens import renamed
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
+from caft_lens.files import file_name
 from caft_lens.finetune import finetune
 from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.lazy import callable_module
@@ -130,9 +131,9 @@ class Pilots(Sequence[Pilot]):
 
     def table(self) -> pandas.DataFrame:
         """One row a set: concepts, what either kind of text costs to learn in nats a token, the margin."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame(
+        return Frame(
             {
                 "set": [one.name for one in self],
                 "concepts": [len(one.concepts or ()) for one in self],
@@ -170,19 +171,18 @@ class Pilots(Sequence[Pilot]):
 
     def _repr_html_(self) -> str:
         largest = self._largest
-        rows = "".join(
-            f'<tr><td style="text-align:left">{html.escape(one.name)}</td><td>{len(one.concepts or ())}</td>'
-            + "".join(
-                f"<td><b>{x:z.4f}</b></td>" if one is largest else f"<td>{x:z.4f}</td>"
-                for x in (one.concept_cost, one.contrast_cost, one.margin)
+        rows: list[list[html.Content]] = []
+        for one in self:
+            costs = [f"{x:z.4f}" for x in (one.concept_cost, one.contrast_cost, one.margin)]
+            shown = [html.element("b", cost) for cost in costs] if one is largest else costs
+            rows.append([one.name, len(one.concepts or ()), *shown])
+        return html.view(
+            html.table(
+                ["set", "concepts", "concept", "contrast", "margin"],
+                rows,
+                numbers=range(1, 5),
+                title="what texts cost to learn under ablation, in nats a token",
             )
-            + "</tr>"
-            for one in self
-        )
-        return (
-            "<table><caption>what texts cost to learn under ablation, in nats a token</caption>"
-            "<thead><tr><th>set</th><th>concepts</th><th>concept</th><th>contrast</th><th>margin</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
         )
 
 
@@ -225,6 +225,8 @@ def pilots(
         raise ValueError(f'A set is called "{NOTHING}", as the pilots without ablation are: rename it.')
     if odd := [name for name in sets if not name or Path(name).name != name]:
         raise ValueError(f"No names for folders, as those of sets have to be: {', '.join(map(repr, odd))}.")
+    for name in sets:
+        file_name(name, "set")
     taught = {
         kind: texts if isinstance(texts, Texts) else data(texts)
         for kind, texts in zip(TAUGHT, (concept, contrast), strict=True)
