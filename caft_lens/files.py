@@ -172,8 +172,9 @@ def sealed(value: Any) -> Any:
     """
     if not isinstance(value, Mapping):
         return value
-    rest = {key: one for key, one in value.items() if key != SEAL}
-    return {**rest, SEAL: _seal(rest)}
+    if SEAL in value:
+        raise ValueError(f'the key "{SEAL}" is taken')
+    return {**value, SEAL: _seal(value)}
 
 
 def _seal(rest: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ interrupts. `Named` and `Cache` are TransformerLens's dictionaries of hook point
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, cast
@@ -19,6 +20,32 @@ from transformer_lens.hook_points import HookPoint
 from caft_lens.blocks import Block
 from caft_lens.errors import UnknownName, nearest
 from caft_lens.turns import here
+
+# Names that TransformerLens's bridge gives to the same places.
+SYNONYMS = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "attn.hook_out": "hook_attn_out",
+    "mlp.hook_out": "hook_mlp_out",
+    "attn.o.hook_in": "attn.hook_z",
+}
+# Parts of names that lie inside attention or the MLP, which only the bridge takes apart.
+INSIDE = (
+    "pattern", "attn_scores", "hook_q", "hook_k", "hook_v", "hook_rot", "hook_result", "hook_resid_mid", "hook_pre", "hook_post",
+    "hook_scale", "hook_normalized", ".ln1", ".ln2", "attn.", "mlp.", "attn_in", "mlp_in",
+)  # fmt: skip
+
+
+def canonical(name: str) -> str:
+    """The name under which a hook point is known here, for that one or a synonym of TransformerLens's bridge.
+
+    Example:
+        >>> canonical("blocks.1.hook_out"), canonical("blocks.1.hook_resid_post")
+        ('blocks.1.hook_resid_post', 'blocks.1.hook_resid_post')
+    """
+    found = re.fullmatch(r"(blocks\.\d+)\.(.+)", name)
+    return f"{found[1]}.{SYNONYMS.get(found[2], found[2])}" if found else name
+
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -139,6 +166,8 @@ class Cache(ActivationCache):
     def __getitem__(self, key: Any) -> Tensor:
         if isinstance(key, int):
             key = cast(Any, self.model).hook_name(key)
+        elif isinstance(key, str) and key not in self.cache_dict:
+            key = canonical(key)
         try:
             return super().__getitem__(key)
         except (KeyError, IndexError, TypeError) as error:
@@ -153,7 +182,14 @@ class Named(dict[str, nn.Module]):
         self.model = model
 
     def __missing__(self, name: str) -> nn.Module:
-        raise UnknownName(f'{self.model} has no hook point "{name}".{nearest(name, self)}')
+        inside = re.match(r"blocks\.\d+\.", name) and any(part in name for part in INSIDE)
+        bridge = (
+            " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
+            f'the same weights: lens.bridge().run_with_cache(texts, names_filter="{name}").'
+            if inside
+            else ""
+        )
+        raise UnknownName(f'{self.model} has no hook point "{name}".{bridge or nearest(name, self)}')
 
 
 # Ours come first among the hooks of a module, so that output_hidden_states, FSDP and the like see what hooks made of it.

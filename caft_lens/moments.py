@@ -162,6 +162,10 @@ class Moments:
         mine = self.provenance
         data = [*_listed(mine.get("data")), *_listed(theirs.get("data"))]
         self.provenance = {**mine, "data": data, "tokens": mine.get("tokens", 0) + theirs.get("tokens", 0)}
+        if sinks := theirs.get("sinks"):
+            before = mine.get("sinks", {}).get("left_out", {})
+            left_out = {hook: before.get(hook, 0) + number for hook, number in sinks["left_out"].items()}
+            self.provenance["sinks"] = {**sinks, "left_out": {**before, **left_out}}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything but the provenance, as tensors."""

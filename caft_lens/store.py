@@ -201,6 +201,8 @@ def store(
 ) -> Store:
     """Write activations to disk, or go on with writing them.
 
+    Tokens that are attention sinks (`Lens.sinks`) at any of the hook points are not written.
+
     Args:
         lens: The model; or two, for the difference of their activations on the same tokens.
         texts: Documents.
@@ -264,7 +266,12 @@ def _write(
 def _settings(
     lenses: Lenses, texts: Texts, hooks: list[str], roles: Sequence[str] | None, dtype: torch.dtype | None
 ) -> dict[str, Any]:
+    # Only where there are any: a store of a model without is what it always was.
+    sinks = (
+        {"sinks": [lens.sinks.card(hooks) for lens in lenses]} if any(lens.sinks for lens in lenses) else {}
+    )
     return {
+        **sinks,
         "models": [lens.fingerprint for lens in lenses],
         "reading": lenses[0].reading,
         "hooks": hooks,
@@ -345,8 +352,8 @@ def _activations(
     """All tensors of a shard, tokens in the order of the input."""
     parts: dict[str, list[Tensor]] = {name: [] for name in (*settings["hooks"], *_ABOUT_TOKENS)}
     batches = pack(items, padding_id(lenses[0].tokenizer), batch_tokens=settings["batch_tokens"])
-    for found in captured(lenses, batches, settings["hooks"], settings["roles"]):
-        row, position = found.where.unbind(dim=1)
+    for found in captured(lenses, batches, settings["hooks"], settings["roles"], sinks="leave out together"):
+        row, position = found.where[settings["hooks"][0]].unbind(dim=1)
         parts["index"].append(found.batch.index[row])
         parts["position"].append(position.int())
         parts["token"].append(found.batch.input_ids[row, position].int())

@@ -312,7 +312,7 @@ def test_a_model_seen_under_a_share_of_ablation_answers_so(lens):
 @pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan")])
 def test_a_strength_that_is_no_share_is_refused(lens, strength):
     for act in (ablate, ablated):
-        with pytest.raises(ValueError, match=r"strength=.* more than 0 and at most 1"):
+        with pytest.raises(ValueError, match=r"strength=.*: expected a number above 0 and at most 1"):
             act(lens, concepts_for(lens), strength=strength)
 
 
@@ -388,8 +388,12 @@ def test_concepts_that_do_not_fit_the_model_are_refused(lens):
 def test_a_basis_that_is_none_is_refused(lens):
     q = torch.eye(32)[:, :2]
     for wrong, error, message in [
-        ({0: 2 * q}, ValueError, r"basis for 0 is not orthonormal .*torch\.linalg\.qr"),
-        ({0: q * float("nan")}, ValueError, "not orthonormal"),
+        (
+            {0: 2 * q},
+            ValueError,
+            r"basis for blocks\.0\.hook_resid_post is not orthonormal .*torch\.linalg\.qr",
+        ),
+        ({0: q * float("nan")}, ValueError, "basis for blocks.0.hook_resid_post is NaN or infinite in 64"),
         ({0: torch.eye(16)}, ValueError, "has width 16, but tiny-llama has d_model=32"),
         ({5: q}, KeyError, "no layer 5"),
         ({"blocks.0.hook_resid_pots": q}, KeyError, "Did you mean"),

@@ -494,7 +494,8 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["base", "plain"]
     assert all(axes.get_xlabel().endswith("%") for axes in (left, right))
-    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in figure.get_supxlabel()
+    caption = figure.get_supxlabel().replace("\n", " ")
+    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in caption
     drawn = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2]
     interval = report.interval("plain", "misaligned")
     assert any(np.allclose(x, [100 * interval.low, 100 * interval.high]) for x in drawn)

@@ -145,11 +145,13 @@ def test_logits_that_are_masked_are_no_fault(lens):
     assert all(isinstance(answer, str) for answer in own(lens))
 
 
-def test_an_arm_called_like_the_folder_above_stays_in_the_folder(lens, tmp_path: Path):
-    cl.evaluate({"..": lens, ".": lens}, a_task(), n=4, out=tmp_path / "it", progress=False)
-    assert {path.name for path in (tmp_path / "it").iterdir()} == {"answers", "report.json", "table.csv"}
-    assert {path.name for path in (tmp_path / "it" / "answers").iterdir()} == {"%2E", "%2E%2E"}
-    assert Report.load(tmp_path / "it").arms == ["..", "."]
+@pytest.mark.parametrize("name", ["..", ".", "/../../x", "a/../b", "a\nb", "x" * 300])
+def test_an_arm_that_is_called_like_a_way_out_of_the_folder_is_refused_before_anything_is_asked(
+    lens, tmp_path: Path, name
+):
+    with pytest.raises(BadArgument, match="is no name for the arm"):
+        cl.evaluate({name: lens}, a_task(), n=4, out=tmp_path / "it", progress=False)
+    assert not any(tmp_path.rglob("*.json*"))
 
 
 # -- whole experiments ------------------------------------------------------------------------------------------------

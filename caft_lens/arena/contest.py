@@ -25,7 +25,7 @@ from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import sha256, write_json
+from caft_lens.files import file_name, sha256, write_json
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import MOST_SETTINGS, TrainingArm
 from caft_lens.lens import Lens, load
@@ -164,7 +164,7 @@ def run(
         else Arm(_texts(one, texts), using=one.with_settings(_settings(one, tried[name])))
         for name, one in contenders.items()
     }
-    experiment(
+    report = experiment(
         base, arms, test, out=folder / TEST, seeds=seeds, n=n, n_in_distribution=n_in_distribution, **common
     )
     record = {
@@ -177,6 +177,7 @@ def run(
         "seeds": list(seeds),
         "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
         "training": {key: repr(value) for key, value in training.items()},
+        "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         "versions": {
             "python": platform.python_version(),
@@ -206,6 +207,8 @@ def _tasks(task: str | Task, dev: Task | None, base: Lens | None) -> tuple[Task,
 def _check(
     task: Task, contenders: Mapping[str, Contender], seeds: list[int], tuning: Tuning, goal: str
 ) -> None:
+    for name in contenders:
+        file_name(name, "contender")
     if goal not in GOALS:
         raise ValueError(f'goal="{goal}".{nearest(goal, GOALS)}')
     if task.scale is not None and task.threshold is None:

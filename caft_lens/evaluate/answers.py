@@ -12,21 +12,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from caft_lens.errors import BadFile
 from caft_lens.evaluate.judges import Judgement
 from caft_lens.files import (
+    Count,
     Record,
-    atomic_path,
     explained,
+    file_name,
+    parsed,
     read_record,
-    read_text,
+    read_together,
     sha256,
-    write_record,
+    write_together,
 )
 from caft_lens.text import Text
 
@@ -68,8 +69,8 @@ class _Answer(Record):
 
     arm: str
     seed: int
-    set: str
-    prompt: int
+    set: Literal["out_of_distribution", "in_distribution"]
+    prompt: Count
     domain: str
     question: str
     answer: str
@@ -132,9 +133,8 @@ class Cell:
     def save(self, folder: str | Path) -> Path:
         """Write the cell below `folder`; returns the JSONL file."""
         path = cell_path(folder, self.arm, self.seed)
-        lines = "".join(json.dumps(_row(answer), ensure_ascii=False) + "\n" for answer in self.answers)
-        with atomic_path(path) as temporary:
-            temporary.write_text(lines, encoding="utf-8")
+        rows = (json.dumps(_row(answer), ensure_ascii=False) + "\n" for answer in self.answers)
+        lines = "".join(rows).encode()
         kept = _Kept(
             arm=self.arm,
             seed=int(self.seed),
@@ -143,7 +143,8 @@ class Cell:
             sets=dict(self.sets),
             sha256=sha256(lines),
         )
-        write_record(path.with_suffix(".json"), kept)
+        record = kept.model_dump(mode="json", exclude_none=True)
+        write_together(path, lines, path.with_suffix(".json"), record)
         return path
 
     @classmethod
@@ -155,17 +156,26 @@ class Cell:
             ValueError: When the answers are not those that were written.
         """
         path = cell_path(folder, arm, seed)
-        record = _record(path)
-        lines = read_text(path)
-        if sha256(lines) != record.sha256:
-            raise BadFile(f"{path} was changed after it was written; delete it and evaluate again.")
+        card = path.with_suffix(".json")
+
+        def told(held: Any) -> tuple[_Kept, str]:
+            made = parsed(held, _Kept, str(card), "the record of a cell")
+            if (made.arm, made.seed) != (arm, seed):
+                raise BadFile(
+                    f"{card} is of {made.arm!r}, seed {made.seed}: files were moved. Evaluate again."
+                )
+            return made, made.sha256
+
+        record, lines = read_together(path, card, told)
         answers = []
-        for number, line in enumerate(lines.split("\n"), 1):
+        for number, line in enumerate(lines.split(b"\n"), 1):
             if line:
                 try:
                     answers.append(Answer(**_Answer.model_validate_json(line).model_dump()))
                 except ValidationError as error:
                     raise BadFile(explained(error, f"{path}, line {number},", "an answer")) from None
+                if (answers[-1].arm, answers[-1].seed) != (arm, seed):
+                    raise BadFile(f"{path}, line {number}, is of another arm or seed: evaluate again.")
         return cls(arm, seed, tuple(answers), record.fingerprint, record.reading, record.sets)
 
 
@@ -184,17 +194,6 @@ def _record(path: Path) -> _Kept:
 def cell_path(folder: str | Path, arm: str, seed: int) -> Path:
     """Where the answers of a cell are, whatever characters the arm's name has."""
     return Path(folder) / "answers" / file_name(arm) / f"seed-{seed}.jsonl"
-
-
-def file_name(arm: str) -> str:
-    """The name of an arm as that of a file or folder.
-
-    Example:
-        >>> file_name("caft (PCA)"), file_name("a/b"), file_name("..")
-        ('caft (PCA)', 'a%2Fb', '%2E%2E')
-    """
-    name = quote(arm, safe=" ()+,=") or "%"
-    return name.replace(".", "%2E") if not name.strip(".") else name  # "." and ".." are other folders
 
 
 def holds(folder: str | Path, cell: Cell) -> bool:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from caft_lens.display import html
-from caft_lens.errors import nearest
+from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, holds
 from caft_lens.evaluate.judges import SCORE
@@ -27,7 +28,7 @@ from caft_lens.evaluate.statistics import (
     paired_test,
 )
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import read_json, write_json
+from caft_lens.files import Count, Record, atomic_path, parsed, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -67,6 +68,36 @@ class Answers(Sequence[Answer]):
         ]  # fmt: skip
         more = html.note(f"and {len(self) - 50} more") if len(self) > 50 else None
         return html.view(html.table(["arm", "domain", "question", "answer", "verdict"], rows), more)
+
+
+class _Share(Record):
+    mean: float
+    low: float
+    high: float
+
+
+class _Arm(Record):
+    """The seeds of an arm, and beside them its metrics."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Share]
+
+    seeds: list[int]
+
+
+class _File(Record):
+    """What `report.json` holds."""
+
+    arms: dict[verdicts.ArmName, _Arm]
+    task: str
+    sampling: str = ""
+    interval: str = ""
+    answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
+    failures: dict[verdicts.ArmName, dict[int, str]] = Field(default_factory=dict)
+    scale: tuple[float, float] | None = None
+    labels: list[str]
+    trained: str
+    fingerprints: dict[str, dict[int, str]] = Field(default_factory=dict)
 
 
 class Report:
@@ -299,10 +330,14 @@ class Report:
             for cell in cells.values():
                 if not holds(folder, cell):
                     cell.save(folder)
-        self.table().to_csv(folder / "table.csv", index=False)
-        write_json(
-            folder / "report.json", {**self.to_json(), "labels": list(self.labels), "trained": self.trained}
-        )
+        with atomic_path(folder / "table.csv") as path:
+            self.table().to_csv(path, index=False)
+        rest = {
+            "labels": list(self.labels),
+            "trained": self.trained,
+            "fingerprints": self.fingerprints,
+        }
+        write_json(folder / "report.json", {**self.to_json(), **rest})
         return folder
 
     @classmethod
@@ -313,11 +348,13 @@ class Report:
             FileNotFoundError: When there is no report.
             ValueError: When the answers were changed since.
         """
-        record = read_json(Path(folder) / "report.json")
+        path = Path(folder) / "report.json"
+        record = read_json(path)
+        parsed(record, _File, str(path), "a report")
         cells = [
             Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]
         ]
-        return cls(
+        report = cls(
             cells,
             task=record["task"],
             labels=record["labels"],
@@ -329,6 +366,34 @@ class Report:
             },
             scale=None if record.get("scale") is None else tuple(record["scale"]),
         )
+        report.check_answers(record.get("fingerprints"), path)
+        return report
+
+    @property
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Arm to seed to what its answers are: by it a record that was made of them knows them again."""
+        return {
+            arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()}
+            for arm, seeds in self.cells.items()
+        }
+
+    def check_answers(self, known: Mapping[str, Mapping[str, str]] | None, path: str | Path) -> None:
+        """Refuse answers that are not those that a file was made of, as far as it says of which it was.
+
+        Args:
+            known: `fingerprints` as the file has it; `None` for an older one.
+            path: The file.
+
+        Raises:
+            BadFile: When others lie there.
+        """
+        for arm, seeds in (known or {}).items():
+            for seed, now in self.fingerprints.get(arm, {}).items():
+                if seeds.get(seed, now) != now:
+                    raise BadFile(
+                        f"{path} was made of other answers of {arm!r}, seed {seed}, than lie beside it: an evaluation into the same "
+                        "folder was interrupted. Evaluate again."
+                    )
 
     def save_verdicts(self, path: str | Path, *, examples: int = 3) -> Path:
         """Write every verdict and the texts of a few answers to one small file, from which all numbers can be counted again.

@@ -9,7 +9,7 @@ never on both sides of a fold.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -111,13 +111,13 @@ def probe(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(max_tokens, seed)
-    units = told_apart(
+    units, left_out = told_apart(
         lens, positive, negative, hook_names((lens,), layers), kept,
         pairs=pairs, roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
     concepts = [_probe(hook, these, folds, strengths, seed) for hook, these in units.items()]
     about = {
-        **provenance(lens, {"positive": positive, "negative": negative}, roles),
+        **provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out),
         "method": "linear probe",
         "unit": unit,
         "pairs": pairs,
@@ -267,7 +267,7 @@ def told_apart(
     batch_tokens: int = 8192,
     max_length: int | None = None,
     progress: bool = True,
-) -> dict[str, Units]:
+) -> tuple[dict[str, Units], Mapping[str, int]]:
     """Activations of positive and of negative text at some hook points, from one pass over both.
 
     Args:
@@ -279,13 +279,14 @@ def told_apart(
         pairs: As for `probe`; so are `roles`, `batch_tokens`, `max_length` and `progress`.
 
     Returns:
-        Hook point -> activations, which of them are positive, and which belong together.
+        Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left out there as
+        attention sinks.
 
     Raises:
         ValueError: For fewer than four different texts (or pairs) of either kind.
     """
     texts = Texts([*positive, *negative])
-    stream(
+    passed = stream(
         lens, texts, hooks, kept,
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
@@ -301,7 +302,7 @@ def told_apart(
             f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
             stacklevel=3,
         )
-    return found
+    return found, passed.left_out
 
 
 def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:

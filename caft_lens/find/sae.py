@@ -83,12 +83,12 @@ def sae(
     passes = []
     for run in runs:
         sums = LatentSums(at, difference=by == "difference")
-        stream(
+        passed = stream(
             run, texts, list(at), sums,
             roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
         )  # fmt: skip
         passes.append(sums)
-    return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned))
+    return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned, left_out=passed.left_out))
 
 
 def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:

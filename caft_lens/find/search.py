@@ -498,7 +498,7 @@ def by_example(
     if len(off) == 0 and score == "mean":
         raise ValueError('by_example(score="mean") needs not_on=: a mean alone does not say what is high.')
     read = _TextScores(concepts, _latents_among(concepts, saes, lens), len(on) + len(off))
-    stream(
+    passed = stream(
         lens, Texts([*on, *off]), concepts.hooks, read,
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
@@ -506,7 +506,13 @@ def by_example(
     found = [fit for hook in concepts.hooks for fit in _fits(read, concepts, hook, len(on), score, by_auroc)]
     found.sort(key=lambda fit: fit.worth(by_auroc), reverse=True)
     about = {
-        "data": provenance(lens, {"fires_on": on, "not_on": off}, roles)["data"],
+        **{
+            key: value
+            for key, value in provenance(
+                lens, {"fires_on": on, "not_on": off}, roles, left_out=passed.left_out
+            ).items()
+            if key in ("data", "sinks")
+        },
         "method": "search by example",
         "searched": concepts.provenance.get("method"),
     }

@@ -278,11 +278,11 @@ def _read(
         # Cut on purpose: what comes later in a text does not reach back to its first tokens.
         items = encoded(tokenizer, _documents(texts), max_length=positions)
         packed = pack(items, padding_id(tokenizer), batch_tokens=batch_tokens)
-        for found in captured(lenses, packed, hooks, None, apart=True):
+        for found in captured(lenses, packed, hooks, None, apart=True, sinks="read"):
             for hook in hooks:
                 change, tuned, _ = found.pop(hook)
-                differences.update(hook, change, found.batch, found.where)
-                activations.update(hook, tuned, found.batch, found.where)
+                differences.update(hook, change, found.batch, found.where[hook])
+                activations.update(hook, tuned, found.batch, found.where[hook])
             bar.update(len(found.batch))
     return differences, activations
 

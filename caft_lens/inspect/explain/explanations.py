@@ -373,8 +373,8 @@ class _File(Record):
 
     format: Literal["caft_lens.explanations/1"]
     explained: list[str]
-    explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
     read_by: dict[str, str] | None = None
+    explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
