@@ -165,7 +165,50 @@ def tuning(folder: Path) -> Any:
     return [run.config, run.history, run.lens.fingerprint, hashes]
 
 
+def concepts(number: int) -> Any:
+    """A set large enough that a kill meets it while it is written."""
+    import torch
+
+    from caft_lens.concepts import Concept, ConceptSet
+
+    rows = torch.randn(200, 2000, generator=torch.Generator().manual_seed(number))
+    hook, of = "blocks.1.hook_resid_post", {"created": "now", "versions": {}, "fingerprint": f"{number}"}
+    return ConceptSet([Concept(f"L1.pc{i}", hook, row) for i, row in enumerate(rows)], of)
+
+
+def chosen(folder: Path) -> Any:
+    """What is saved, by its bits and its words."""
+    from caft_lens.concepts import ConceptSet
+
+    found = ConceptSet.load(folder / "set")
+    return [found.fingerprint, found.provenance, sorted(path.name for path in (folder / "set").glob("[!.]*"))]
+
+
+def store(folder: Path) -> None:
+    """A store of several shards."""
+    from tiny_models import tiny_lens
+
+    import caft_lens as cl
+
+    texts = cl.Texts([{"prompt": f"say {i}", "answer": "a b c d"} for i in range(40)], name="stored")
+    cl.store(tiny_lens(), texts, [0, 1], folder / "acts", shard_tokens=20, batch_tokens=64, progress=False)
+
+
+def stored(folder: Path) -> Any:
+    """The bytes of every file."""
+    from caft_lens.files import hashes
+    from caft_lens.store import Store
+
+    return [len(Store.open(folder / "acts")), hashes(folder / "acts")]
+
+
 CASES = {
+    "concepts": Case(
+        lambda folder: concepts(1).save(folder / "set"),
+        chosen,
+        lambda folder: concepts(0).save(folder / "set"),
+    ),
+    "store": Case(store, stored),
     "finetune": Case(tune, tuning, before=tuned_before),
     "evaluate": Case(evaluate, evaluated),
     "contest": Case(contest, contested),

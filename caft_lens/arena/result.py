@@ -25,6 +25,7 @@ from caft_lens.files import (
     Count,
     Json,
     Record,
+    absolute,
     inside,
     parse_json,
     parsed,
@@ -72,7 +73,7 @@ class Result:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder)
         path = self.folder / RECORD
         if not path.is_file():
             raise MissingFile(
@@ -102,7 +103,7 @@ class Result:
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
-            return verdicts.parse(parse_json(text.decode(), str(exported)), exported)
+            return verdicts.parse(parse_json(text, str(exported)), exported)
         if exported.is_file():
             return Report.load_verdicts(exported)
         report = Report.load(self.folder / TEST / "evaluation")
