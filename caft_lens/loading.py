@@ -98,7 +98,7 @@ def _base_of(folder: Path) -> str:
 
 
 def _run(folder: Path) -> Source:
-    run = runs.read_run(folder)
+    run = runs.read_run(folder, whole=False)
     if run["method"] == "full":
         return Source(folder / "model", ancestors=tuple(run["lineage"]))
     if not run["base"]:
@@ -285,7 +285,7 @@ def own_tokenizer(adapter: str | Path, reading: str | None = None) -> Any:
         return None
     of = runs.run_of(folder)
     if of is not None:
-        if reading is not None and runs.read_run(of)["config"].get("reading") == reading:
+        if reading is not None and runs.read_run(of, whole=False).get("config", {}).get("reading") == reading:
             return None
         runs.check_weights(folder)
     return read_tokenizer(folder)
