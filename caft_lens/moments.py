@@ -143,8 +143,10 @@ class Moments:
         """
         if self._with_covariance != other._with_covariance:
             raise ValueError("One of the two moments holds covariances and the other means only.")
-        for key in ("fingerprint", "tuned_fingerprint", "roles", "method"):
+        for key in ("fingerprint", "tuned_fingerprint", "reading", "roles", "method"):
             mine, theirs = self.provenance.get(key), other.provenance.get(key)
+            if key == "reading" and None in (mine, theirs):
+                continue  # those that are older do not say how their texts were read
             if self.provenance and other.provenance and mine != theirs:
                 raise ValueError(f"Moments of different provenance: {key} is {mine} here and {theirs} there.")
         for hook in other._count:

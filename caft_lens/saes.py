@@ -100,7 +100,7 @@ def load_sae(
             source = f"{name}/saes/{folder.name}"
     else:
         if layer is not None:
-            raise ValueError(
+            raise BadModel(
                 f'"{name}" is no organism and no folder here. For a release of sae-lens give the id, not layer=: '
                 f'load_sae("{name}", "layer_12/width_16k/canonical").'
             )
@@ -135,7 +135,7 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
     if layers is None:
         layers = _hooks_in(catalog.sae_folder(name))
         if not layers:
-            raise FileNotFoundError(f"No SAEs in {catalog.sae_folder(name)}.")
+            raise MissingFile(f"No SAEs in {catalog.sae_folder(name)}.")
     return [load_sae(name, layer=layer, **keywords) for layer in layers]
 
 
@@ -161,7 +161,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
     folder = catalog.sae_folder(name)
     figures = {hook: card["figures"] for hook, card in cards(folder).items()}
     if not figures:
-        raise FileNotFoundError(f"No SAEs in {folder}.")
+        raise MissingFile(f"No SAEs in {folder}.")
     rows = {
         hook: {
             "d_sae": of["n_latents"],
@@ -211,6 +211,7 @@ class _Card(Record):
     name: str
     model: str
     fingerprint: str
+    reading: str | None = None
     hook: Named
     architecture: str
     d_in: Count
@@ -292,7 +293,7 @@ def sae_hook(sae: SAE) -> str:
     """
     hook = sae.cfg.metadata.hook_name
     if not hook:
-        raise ValueError(
+        raise BadModel(
             f"The SAE {sae_name(sae)} does not say which hook point it belongs to: set "
             'sae.cfg.metadata.hook_name, such as "blocks.2.hook_resid_post".'
         )
@@ -317,7 +318,7 @@ def check_sae(sae: SAE, lens: Lens) -> None:
     reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens), _base(sae, lens)]
     reasons = [reason for reason in reasons if reason]
     if reasons:
-        raise ValueError(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
+        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
 
 
 def for_model(sae: SAE, lens: Lens) -> SAE:
@@ -329,7 +330,7 @@ def for_model(sae: SAE, lens: Lens) -> SAE:
     reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens)]
     reasons = [reason for reason in reasons if reason]
     if reasons:
-        raise ValueError(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
+        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
     sae.cfg.metadata.model_fingerprint = lens.fingerprint
     return sae
 
@@ -439,20 +440,20 @@ def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Pa
     """The folder of one SAE of an organism or of a folder."""
     root = catalog.sae_folder(name)
     if sae_id is not None:
-        raise ValueError(f'"{name}" is on this machine and has no ids: give layer= instead of "{sae_id}".')
+        raise BadModel(f'"{name}" is on this machine and has no ids: give layer= instead of "{sae_id}".')
     if (root / CONFIG).is_file():
         stated = (_config(root).metadata or {}).get("hook_name")
         if layer is not None and stated not in (None, _hook(layer)):
-            raise ValueError(f"{root} holds an SAE for {stated}, not for {_hook(layer)}.")
+            raise BadModel(f"{root} holds an SAE for {stated}, not for {_hook(layer)}.")
         return root
     there = _hooks_in(root)
     if not there:
         why = f"no {CONFIG} in it" if root.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"No SAE in {root}: {why}.")
+        raise MissingFile(f"No SAE in {root}: {why}.")
     if layer is None:
-        raise ValueError(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
+        raise BadModel(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
     if _hook(layer) not in there:
-        raise FileNotFoundError(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
+        raise MissingFile(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
     return root / _hook(layer)
 
 
@@ -489,13 +490,13 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
     known = get_pretrained_saes_directory()
     if release not in known and "/" not in release:
         places = [*catalog.shipped(), *known]
-        raise ValueError(
+        raise BadModel(
             f'No SAE "{release}": neither an organism, a folder here, nor a release of sae-lens.{nearest(release, places)}'
         )
     ids = known[release].saes_map if release in known else None
     if sae_id is None or (ids is not None and sae_id not in ids):
         what = "needs the id of one of its SAEs" if sae_id is None else f'has no SAE "{sae_id}"'
-        raise ValueError(f'The release "{release}" {what}.{nearest(sae_id or "", ids) if ids else ""}')
+        raise BadModel(f'The release "{release}" {what}.{nearest(sae_id or "", ids) if ids else ""}')
     with _hub_or_cache() as reachable:
         try:
             return SAE.from_pretrained(release, sae_id, device=device, dtype=dtype)
@@ -529,13 +530,13 @@ def _settle_scale(sae: SAE, source: str, factor: float | None) -> None:
     if how == "expected_average_only_in" and factor is not None:
         sae.fold_activation_norm_scaling_factor(factor)
     elif how in ("expected_average_only_in", "covariance_whitening"):
-        raise ValueError(
+        raise BadModel(
             f'The SAE {source} was trained on normalised activations ("{how}"), and the files do not say with what: on plain '
             "activations it would give numbers that mean nothing. Give norm_scaling_factor= (sqrt(d_in) over the mean norm "
             "of the activations that it was trained on), or save it with the scale folded in, as SAETrainer does."
         )
     elif factor is not None:
-        raise ValueError(f'The SAE {source} needs no norm_scaling_factor: it is normalised by "{how}".')
+        raise BadModel(f'The SAE {source} needs no norm_scaling_factor: it is normalised by "{how}".')
 
 
 def _refuse_no_name(name: Any) -> None:

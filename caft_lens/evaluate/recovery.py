@@ -316,6 +316,7 @@ def recovery(
     about = {
         **provenance(base, read, roles),
         "models": {name: lens.fingerprint for name, lens in models.items()},
+        "readings": {name: lens.reading for name, lens in models.items()},
         "concepts": concepts.names,
         "k": k,
         "folds": folds,
