@@ -552,18 +552,25 @@ def centred(sae: SAE) -> SAE:
     """Have an SAE read and write the residual stream of a model with centred writing weights; returns the SAE.
 
     TransformerLens can take the mean off whatever is written to the residual stream, which LayerNorm takes off later anyway. The stream
-    then is x - mean(x), the mean over its d_model numbers. An SAE made for that stream gets it here from the plain one, and its decoder
-    has no mean either: its directions are those that ablate and steer the same in both streams. `load_sae` does this by itself.
+    then is x - mean(x), the mean over its d_model numbers. An SAE made for that stream gets it here from the plain one, and the directions of
+    its decoder have no mean either: they are those that ablate and steer the same in both streams. `load_sae` does this by itself.
 
     Args:
         sae: An SAE as sae-lens loads it; it is changed.
+
+    Raises:
+        BadModel: When its latents hang on the length of its decoder's rows.
     """
     if not sae.cfg.metadata.reads_centred:
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            raise BadModel(
+                f"The SAE {sae_name(sae)} was made for centred writing weights and scales its latents by the length of its decoder's rows, "
+                "which centring changes: fold that length in first, sae.fold_W_dec_norm(), and save it."
+            )
         normalised = sae.run_time_activation_norm_fn_in
         sae.run_time_activation_norm_fn_in = lambda x: normalised(x - x.mean(dim=-1, keepdim=True))
         with torch.no_grad():
-            for parameter in (sae.W_dec, sae.b_dec):
-                parameter.sub_(parameter.mean(dim=-1, keepdim=True))
+            sae.W_dec.sub_(sae.W_dec.mean(dim=-1, keepdim=True))
         sae.cfg.metadata.reads_centred = True
     return sae
 

@@ -908,3 +908,57 @@ def test_saved_and_loaded_again_it_is_the_same_with_and_without_adapter(tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "tiny-gpt_neox" in repr(base)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_names_of_transformer_lenss_bridge_mean_the_same_activations(architecture: str):
+    lens = tiny_lens(architecture)
+    ids = tokens_of("How do I bake a pie?")
+    names = ["hook_in", "hook_out", "attn.hook_out", "mlp.hook_out", "attn.o.hook_in"]
+    names = [f"blocks.1.{name}" for name in names]
+    with torch.no_grad():
+        _, right = lens.bridge().run_with_cache(ids)
+        _, found = lens.run_with_cache(ids, names_filter=names)
+    for name in names:
+        torch.testing.assert_close(found[name], right[name], rtol=1e-4, atol=1e-4)
+        assert lens.hook_name(name) in lens.hook_names
+    with lens.hooks([("blocks.1.hook_out", lambda x, hook: 0 * x)]):
+        assert lens(ids, stop_at_layer=2).abs().max() == 0
+
+
+def test_a_synonym_is_not_taken_for_what_is_added_after_a_norm():
+    with pytest.raises(KeyError, match="attn.hook_out"):  # noqa: RUF043
+        tiny_lens("gemma2").hook_name("blocks.1.attn.hook_out")
+    assert tiny_lens("gemma2").hook_name("blocks.1.hook_out") == "blocks.1.hook_resid_post"
+
+
+@pytest.mark.parametrize("name", ["attn.hook_pattern", "attn.hook_q", "mlp.hook_pre", "hook_resid_mid"])
+def test_a_hook_inside_attention_or_mlp_is_asked_of_the_bridge(name: str):
+    lens = tiny_lens()
+    with pytest.raises(KeyError, match=r"lens.bridge\(\)"):
+        lens.hook_name(f"blocks.0.{name}")
+    assert f"blocks.0.{name}" in lens.bridge().hook_dict
+
+
+class _Wider(torch.nn.Module):
+    """A decoder block between which several streams run, as hyper-connections have them."""
+
+    def __init__(self, block: torch.nn.Module, how: str) -> None:
+        super().__init__()
+        self.block, self.self_attn, self.how = block, block.self_attn, how
+
+    def forward(self, hidden_states, *args, **keywords):
+        if self.how == "streams" and hidden_states.ndim == 4:
+            hidden_states = hidden_states[0]
+        out = self.block(hidden_states, *args, **keywords)
+        out = out[0] if isinstance(out, tuple) else out
+        return {"hidden": out} if self.how == "dict" else torch.stack([out, out])
+
+
+@pytest.mark.parametrize("how", ["streams", "dict"])
+def test_streams_of_another_shape_are_refused_when_loaded(how: str):
+    model = tiny_model("llama")
+    model.config.model_type = "hyper"
+    model.model.layers = torch.nn.ModuleList(_Wider(block, how) for block in model.model.layers)
+    with pytest.raises(ValueError, match=r"no residual stream \[batch, pos, d_model\]"):
+        load(model)
