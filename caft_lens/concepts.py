@@ -30,7 +30,7 @@ from torch import Tensor
 from caft_lens import renamed
 from caft_lens.display import html
 from caft_lens.display.markdown import code, plain
-from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
+from caft_lens.errors import BadArgument, BadFile, BadType, ConceptMismatch, MissingFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
     Json,
@@ -687,6 +687,11 @@ class ConceptSet(Sequence[Concept]):
                 f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
             )
         for concept in self:
+            if concept.hook.endswith("hook_z") and concept.hook in lens.hook_names:
+                raise ConceptMismatch(
+                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, {lens.d_head} wide '
+                    f"each, while its direction is {width} wide: take hook_attn_out."
+                )
             if concept.hook not in lens.hook_names:
                 where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
                 close = "" if where else nearest(concept.hook, lens.hook_names)

@@ -21,6 +21,7 @@ import torch
 
 from caft_lens import launch
 from caft_lens.ablation import ablated
+from caft_lens.arguments import count
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import BadModel, Busy, JudgeError
@@ -29,7 +30,7 @@ from caft_lens.evaluate.arms import sample, sampling
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.files import write_json
+from caft_lens.files import absolute, write_json
 from caft_lens.finetune.arms.caft import CAFT
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import TrainingArm
@@ -142,19 +143,20 @@ def experiment(
         >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
         >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
     """
-    folder, numbers = Path(out), list(seeds)
+    folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
-    if min(n, n_in_distribution) < 1:
-        raise ValueError(f"n={n} and n_in_distribution={n_in_distribution}: at least 1 answer each.")
+    count(n, "n")
+    count(n_in_distribution, "n_in_distribution")
+    count(batch_size, "batch_size")
+    if workers is not None:
+        count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, training.get("method", "lora"))
     write_json(folder / RUNS, _runs(arms, jobs))
     task = named_task(task) if isinstance(task, str) else task
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
-    if workers < 1:
-        raise ValueError(f"workers={workers}: expected at least 1 process.")
     rank, ranks = launch.place()
     options = _Options(dict(training), answers, folder / LOCKS, failures == "keep")
     with launch.alone():
@@ -378,15 +380,17 @@ def _in_processes(
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         done = Parallel(return_as="generator_unordered", max_nbytes=None)(
-            delayed(_elsewhere)(known, number, job, options, wait, threads) for number, job in enumerate(jobs)
+            delayed(_elsewhere)(known, number, job, options, wait, threads, os.getpid())
+            for number, job in enumerate(jobs)
         )
         yield from ((jobs[number], failed) for number, failed in done)
 
 
 def _elsewhere(
-    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int
+    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int, parent: int
 ) -> tuple[int, _Failed | None]:
     """What a process does for one model."""
+    launch.end_with(parent)
     torch.set_num_threads(threads)
     os.environ["CAFT_LENS_PROGRESS"] = "0"  # no bars but the one that counts the models
     return number, _work(_loaded(known), job, options, wait)

@@ -103,6 +103,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def absolute(path: str | Path) -> Path:
+    """A path that means the same file wherever the process goes (`os.chdir`).
+
+    Example:
+        >>> absolute("runs").is_absolute()
+        True
+    """
+    return Path(os.path.abspath(path))
+
+
 def clear_stale(path: Path) -> None:
     """Remove temporary neighbours of `path` that are older than an hour: their writer was killed."""
     for left in path.parent.glob(f".{path.name}.*{path.suffix}"):

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, cast
-from weakref import WeakSet
 
 from torch import Tensor, nn
 from transformer_lens.ActivationCache import ActivationCache
@@ -71,7 +70,7 @@ class Wire:
         self._module, self._function, self._before, self._last = module, function, before, last
         self._wired: list[nn.Module] = []
         self._on = False
-        _OURS.add(function)
+        function.__dict__[_OURS] = True
 
     def on(self) -> None:
         """Put it on, unless it is."""
@@ -94,8 +93,8 @@ class Wire:
         self._wired.clear()
 
 
-_OURS: WeakSet[Callable[..., Any]] = WeakSet()
-"""What was ever wired: a copy of a model takes hooks along, and lets go of these."""
+_OURS = "_caft_lens_wire"
+"""Marks what is wired: a copy of a model takes hooks along, and lets go of these."""
 
 
 def take_off(module: nn.Module, which: Callable[[Any], bool]) -> None:
@@ -114,7 +113,7 @@ def bare(model: nn.Module) -> None:
     """Take everything off that a wire put on: of a copy, whose original has it still."""
     for module in model.modules():
         if module._forward_hooks or module._forward_pre_hooks:
-            take_off(module, lambda one: isinstance(one, FunctionType) and one in _OURS)
+            take_off(module, lambda one: isinstance(one, FunctionType) and _OURS in one.__dict__)
 
 
 class Attached(Block[None]):

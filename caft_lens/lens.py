@@ -29,7 +29,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from caft_lens.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
 from caft_lens.blocks import Block, Kept
-from caft_lens.errors import BadArgument, BadModel, Busy, UnknownName
+from caft_lens.errors import BadArgument, BadModel, BadType, Busy, UnknownName
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
@@ -50,6 +50,7 @@ from caft_lens.loading import refuse_virtual_tokens
 from caft_lens.sinks import Sinks, measured
 from caft_lens.template_arguments import template_arguments, with_template_arguments
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
+from caft_lens.threads import use_free_cores
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 from caft_lens.turns import Here, here, turn
 
@@ -941,6 +942,10 @@ def load(
     """
     from caft_lens import loading
 
+    if not isinstance(name, Lens | nn.Module | str | Path):
+        raise BadType(
+            f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}."
+        )
     given = template_arguments
     if isinstance(name, Lens):
         lens = name if adapter is not None else name.fork(name_as)
@@ -959,6 +964,8 @@ def load(
     if adapter is not None:
         lens = lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
     lens.tokenizer = with_template_arguments(lens.tokenizer, given)
+    if lens.device.type == "cpu":
+        use_free_cores()
     return lens
 
 

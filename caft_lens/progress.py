@@ -32,7 +32,7 @@ def progress(
         unit: What is counted.
         show: False hides it.
     """
-    inside = any(not bar.disable for bar in getattr(tqdm, "_instances", ()))
+    inside = any(not getattr(bar, "disable", True) for bar in getattr(tqdm, "_instances", ()))
     hidden = not show or inside or os.environ.get("CAFT_LENS_PROGRESS") == "0"
     live = not hidden and _in_notebook()
     # In a log file each redraw is one more line: a terminal is redrawn often, a file seldom.
@@ -71,15 +71,16 @@ class _Display:
         # tqdm moves to the beginning of a line before it writes, and that is no line.
         if line != self._shown and (line or "\r " in text):
             self._shown = line
-            self._show({"text/plain": line} if line else {})
+            self._show(line)
         return len(text)
 
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def _show(self, data: dict[str, str]) -> None:
+    def _show(self, line: str) -> None:
         from IPython.display import display
 
+        data = {"text/plain": line}
         if self._handle is None:
             self._handle = display(data, raw=True, display_id=True)
         else:

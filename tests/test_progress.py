@@ -54,4 +54,4 @@ print("after")"""
     assert any("counting" in line and "%" in line for line in seen)
     assert "".join(one.text for one in outputs if one.output_type == "stream") == "before\nafter\n"
     assert not [one for one in outputs if one.get("name") == "stderr"]
-    assert [one.data for one in outputs if one.output_type == "display_data"] == [{}]
+    assert [one.data for one in outputs if one.output_type == "display_data"] == [{"text/plain": ""}]

@@ -25,6 +25,7 @@ from caft_lens.files import (
     Count,
     Json,
     Record,
+    absolute,
     inside,
     parse_json,
     parsed,
@@ -72,7 +73,7 @@ class Result:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder)
         path = self.folder / RECORD
         if not path.is_file():
             raise MissingFile(
