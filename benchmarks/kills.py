@@ -176,6 +176,16 @@ def concepts(number: int) -> Any:
     return ConceptSet([Concept(f"L1.pc{i}", hook, row) for i, row in enumerate(rows)], of)
 
 
+def save(folder: Path) -> None:
+    """A set over the older one."""
+    concepts(1).save(folder / "set")
+
+
+def save_older(folder: Path) -> None:
+    """The older one."""
+    concepts(0).save(folder / "set")
+
+
 def chosen(folder: Path) -> Any:
     """What is saved, by its bits and its words."""
     from caft_lens.concepts import ConceptSet
@@ -203,11 +213,7 @@ def stored(folder: Path) -> Any:
 
 
 CASES = {
-    "concepts": Case(
-        lambda folder: concepts(1).save(folder / "set"),
-        chosen,
-        lambda folder: concepts(0).save(folder / "set"),
-    ),
+    "concepts": Case(save, chosen, save_older),
     "store": Case(store, stored),
     "finetune": Case(tune, tuning, before=tuned_before),
     "evaluate": Case(evaluate, evaluated),
