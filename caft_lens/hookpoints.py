@@ -7,14 +7,15 @@ activations, with errors that name the nearest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, UnknownName, nearest
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -73,7 +74,67 @@ class Named(dict[str, nn.Module]):
         self.model = model
 
     def __missing__(self, name: str) -> nn.Module:
-        raise KeyError(f'{self.model} has no hook point "{name}".{nearest(name, self)}')
+        raise UnknownName(f'{self.model} has no hook point "{name}".{elsewhere(name) or nearest(name, self)}')
+
+
+INSIDE = (
+    *(f"attn.hook_{one}" for one in ("pattern", "attn_scores", "q", "k", "v", "rot_q", "rot_k", "result")),
+    *("hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in", "hook_mlp_in", "hook_resid_mid"),
+    *(
+        "mlp.hook_pre",
+        "mlp.hook_post",
+        "ln1.hook_scale",
+        "ln1.hook_normalized",
+        "ln2.hook_scale",
+        "ln2.hook_normalized",
+    ),
+)
+"""What TransformerLens calls the inside of a block, which transformers' modules do not lay open."""
+BRIDGE = " TransformerLens computes it, over the same weights: `lens.bridge().run_with_cache(...)`."
+
+
+def elsewhere(name: str) -> str:
+    """The end of an error about a hook point that TransformerLens's own model has: where to find it; else `""`.
+
+    Example:
+        >>> elsewhere("blocks.0.attn.hook_pattern")
+        ' TransformerLens computes it, over the same weights: `lens.bridge().run_with_cache(...)`.'
+        >>> elsewhere("blocks.0.hook_resid_pots")
+        ''
+    """
+    last = str(name).rpartition(".")[2]
+    return BRIDGE if last in {site.rpartition(".")[2] for site in INSIDE} else ""
+
+
+def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
+    """The hook points that a predicate, or several names, stand for; none is an error.
+
+    Args:
+        names: A predicate on names, or names.
+        known: The hook points there are.
+        what: What asked for them, for the error.
+
+    Raises:
+        BadArgument: When there is none, with the names that there are.
+    """
+    found = [name for name in known if names(name)] if callable(names) else list(names)
+    if found:
+        return found
+    sites = list(dict.fromkeys(re.sub(r"blocks\.\d+\.", "", name) for name in known))
+    if callable(names) and any(
+        names(f"blocks.{layer}.{site}") for layer in range(len(known)) for site in INSIDE
+    ):
+        hint = BRIDGE
+    else:  # what a predicate looks for is as a rule a string in it
+        sought = [
+            one
+            for one in getattr(getattr(names, "__code__", None), "co_consts", ())
+            if isinstance(one, str) and len(one) > 3
+        ]
+        hint = nearest(re.sub(r"^\.?(blocks\.\d+\.)?", "", sought[0]), sites) if sought else ""
+    raise BadArgument(
+        f"{what} matches no hook point: there are blocks.<layer>. with {', '.join(sites)}.{hint}"
+    )
 
 
 # Ours come first among the hooks of a module, so that output_hidden_states, FSDP and the like see what hooks made of it.
