@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from caft_lens.errors import nearest
+from caft_lens.errors import MissingFile, nearest
 from caft_lens.files import read_json
 
 CARD = "organism.json"
@@ -40,7 +40,7 @@ def organism_path(name: str | Path) -> Path:
         return Path(name)
     if str(name) in shipped():
         return Path(str(files("caft_data"))) / str(name)
-    raise FileNotFoundError(
+    raise MissingFile(
         f'No organism "{name}": neither a shipped one nor a folder with {CARD}.{nearest(name, shipped())}'
     )
 
@@ -82,7 +82,7 @@ def data_path(name: str | Path) -> Path:
         folder = organism_path(organism) / "text"
         if (folder / f"{dataset}.jsonl").is_file():
             return folder / f"{dataset}.jsonl"
-        raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
     raise FileNotFoundError(
         f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
         f"{nearest(organism or name, shipped())}"
@@ -128,4 +128,4 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
     try:
         return source.dataset(dataset, seed)
     except KeyError as error:
-        raise FileNotFoundError(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from caft_lens import renamed
 from caft_lens.errors import BadArgument, BadType, UnknownName, nearest
-from caft_lens.files import atomic_path, read_json, sha256, write_json
+from caft_lens.files import absent, atomic_path, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -532,9 +532,7 @@ class ConceptSet(Sequence[Concept]):
         folder = Path(folder)
         for name in ("card.json", "directions.safetensors"):
             if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"No concept set in {folder}: {name} is missing. `ConceptSet.save(folder)` writes it."
-                )
+                raise absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
         card = renamed.card(read_json(folder / "card.json"))
         if not isinstance(card, dict) or card.get("format") != FORMAT:
             raise ValueError(f"{folder / 'card.json'} is no card of a concept set ({FORMAT}).")

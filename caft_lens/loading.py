@@ -23,7 +23,7 @@ import torch
 
 from caft_lens import catalog
 from caft_lens.errors import nearest
-from caft_lens.files import read_json
+from caft_lens.files import absent, missing, read_json
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
 OWN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -202,6 +202,12 @@ def _adapter_folder(adapter: str | Path) -> Path:
         raise OSError(f'Cannot load the adapter "{adapter}": {error}') from error
 
 
+def _is_among_ours(path: Path) -> bool:
+    """Whether a name such as "runs/plain" is meant as a folder, not as "organisation/model" of the hub: other models are beside it."""
+    beside = ("run.json", "unfinished.json", "adapter_config.json", "config.json", catalog.CARD)
+    return path.parent.name != "" and any(next(path.parent.glob(f"*/{name}"), None) for name in beside)
+
+
 def _source(folder: str | Path, asked: str | Path) -> str | Path:
     """A local folder wherever possible: of a hub name what has been downloaded, when the hub cannot be asked.
 
@@ -215,12 +221,17 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     path = Path(folder)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"The folder {path} holds no model: no config.json in it.")
+            raise absent(path, "config.json", "holds no model")
         return path
     text = str(folder)
-    if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1 or "\\" in text:
-        siblings = [str(item) for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f'There is no folder "{asked}".{nearest(text, siblings) if siblings else ""}')
+    if (
+        path.is_absolute()
+        or text.startswith((".", "~"))
+        or text.count("/") > 1
+        or "\\" in text
+        or _is_among_ours(path)
+    ):
+        raise missing(asked, "folder")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         why = "HF_HUB_OFFLINE is set"
     elif not hub_answers():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.errors import nearest
-from caft_lens.files import atomic_path
+from caft_lens.files import atomic_path, missing
 from caft_lens.text import Batch
 
 _FORMAT = "caft_lens.Moments"
@@ -178,6 +178,8 @@ class Moments:
         """
         from safetensors import SafetensorError, safe_open
 
+        if not Path(path).is_file():
+            raise missing(path)
         try:
             with safe_open(path, "pt") as file:
                 card = json.loads((file.metadata() or {}).get("card", "{}"))

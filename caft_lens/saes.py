@@ -21,8 +21,8 @@ from torch import Tensor
 
 from caft_lens import catalog
 from caft_lens.ablation import at
-from caft_lens.errors import nearest
-from caft_lens.files import read_json
+from caft_lens.errors import BadType, MissingFile, nearest
+from caft_lens.files import absent, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,10 +117,11 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
     Example:
         >>> cl.find.sae(plain.lens, base, answers, load_saes("pocket", [1, 2]))  # doctest: +SKIP
     """
+    _check_name(name)
     if layers is None:
         layers = _hooks_in(catalog.sae_folder(name))
         if not layers:
-            raise FileNotFoundError(f"No SAEs in {catalog.sae_folder(name)}.")
+            raise _no_saes(catalog.sae_folder(name))
     return [load_sae(name, layer=layer, **keywords) for layer in layers]
 
 
@@ -146,7 +147,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
     folder = catalog.sae_folder(name)
     figures = {hook: card["figures"] for hook, card in cards(folder).items()}
     if not figures:
-        raise FileNotFoundError(f"No SAEs in {folder}.")
+        raise _no_saes(folder)
     rows = {
         hook: {
             "d_sae": of["n_latents"],
@@ -312,7 +313,16 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str | Path):
+        raise BadType(
+            f"SAEs are loaded by the name of an organism, a folder or a release, not from {type(name).__name__}: "
+            'load_saes("pocket", layers=[1]); lens= checks that they fit a model.'
+        )
+
+
 def _is_local(name: str | Path) -> bool:
+    _check_name(name)
     path = Path(name)
     written = str(name)
     like_a_path = path.is_absolute() or written.startswith((".", "~")) or written.count("/") > 1
@@ -331,13 +341,19 @@ def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Pa
         return root
     there = _hooks_in(root)
     if not there:
-        why = f"no {CONFIG} in it" if root.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"No SAE in {root}: {why}.")
+        raise _no_saes(root)
     if layer is None:
         raise ValueError(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
     if _hook(layer) not in there:
-        raise FileNotFoundError(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
+        raise MissingFile(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
     return root / _hook(layer)
+
+
+def _no_saes(folder: Path) -> MissingFile:
+    shipped = ", ".join(catalog.shipped())
+    return absent(
+        folder, CONFIG, "holds no SAEs", f"What ships with caft_lens has some: {shipped}." if shipped else ""
+    )
 
 
 def _hook(layer: int | str) -> str:
@@ -357,7 +373,7 @@ def _from_disk(folder: Path, device: str, dtype: str) -> SAE:
     from safetensors import SafetensorError
 
     if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"No SAE in {folder}: {WEIGHTS} is missing.")
+        raise absent(folder, WEIGHTS, "holds no SAE")
     architecture = read_json(folder / CONFIG).get("architecture", "standard")
     try:
         return SAE.load_from_disk(folder, device=device, dtype=dtype)

@@ -19,7 +19,7 @@ from torch import Tensor
 from caft_lens import lazy
 from caft_lens.capture import Lenses, captured, hook_names, pair
 from caft_lens.errors import nearest
-from caft_lens.files import atomic_path, read_json, write_json
+from caft_lens.files import absent, atomic_path, read_json, write_json
 from caft_lens.progress import progress as progress_bar
 from caft_lens.roles import check_role_names, role_names
 from caft_lens.text import ROLES, Cuts, Encoded, Texts, encoded, pack, padding_id
@@ -88,7 +88,7 @@ class Store:
         folder = Path(folder)
         index = _read_index(folder)
         if index is None:
-            raise FileNotFoundError(f"No activation store in {folder}: there is no {INDEX}.")
+            raise absent(folder, INDEX, "holds no activation store")
         if not index["complete"]:
             done = index["shards"][-1]["texts"][1] if index["shards"] else 0
             raise ValueError(

@@ -36,7 +36,7 @@ from caft_lens.arena.result import Result
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.files import atomic_path
+from caft_lens.files import atomic_path, read_text
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.arms.registry import make, named
 from caft_lens.lens import Lens, load
@@ -95,7 +95,7 @@ class Recipe:
             ValueError: When it is not YAML, or no recipe.
         """
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = yaml.safe_load(read_text(path))
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {error}") from error
         known = [one.name for one in fields(cls)]

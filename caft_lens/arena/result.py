@@ -17,7 +17,7 @@ from caft_lens.errors import nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiment import RUNS
-from caft_lens.files import read_json, write_json
+from caft_lens.files import absent, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -59,10 +59,8 @@ class Result:
         self.folder = Path(folder)
         path = self.folder / RECORD
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{self.folder} holds no finished contest: {RECORD} is missing. The same `arena.run(...)` goes on with one that was "
-                "interrupted."
-            )
+            hint = "The same `arena.run(...)` goes on with one that was interrupted."
+            raise absent(self.folder, RECORD, "holds no finished contest", hint)
         self.record: dict[str, Any] = read_json(path)
         self._compared: dict[tuple[str, str], list[Comparison]] = {}
         if self.record.get("format") != FORMAT:

@@ -18,7 +18,7 @@ from caft_lens.errors import nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import Task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import read_json, write_json
+from caft_lens.files import absent, read_json, write_json
 from caft_lens.lazy import callable_module
 from caft_lens.lens import Lens
 
@@ -190,10 +190,8 @@ class Sweep:
         """
         path = Path(folder) / RECORD
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no finished sweep: {RECORD} is missing. The same `arena.sweep(...)` goes on with one that was "
-                "interrupted."
-            )
+            hint = "The same `arena.sweep(...)` goes on with one that was interrupted."
+            raise absent(folder, RECORD, "holds no finished sweep", hint)
         record = read_json(path)
         if record.get("format") != FORMAT:
             raise ValueError(f"{path} is no record of a sweep ({FORMAT}).")

@@ -26,7 +26,7 @@ from caft_lens.evaluate.statistics import (
     percent,
 )
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import read_json, write_json
+from caft_lens.files import absent, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -307,7 +307,10 @@ class Report:
             FileNotFoundError: When there is no report.
             ValueError: When the answers were changed since.
         """
-        record = read_json(Path(folder) / "report.json")
+        path = Path(folder) / "report.json"
+        if not path.is_file():
+            raise absent(folder, path.name, "holds no report", "`evaluate(..., out=folder)` writes one.")
+        record = read_json(path)
         cells = [
             Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]
         ]

@@ -32,7 +32,7 @@ from caft_lens import launch
 from caft_lens.catalog import CARD, is_organism, organism_path
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
-from caft_lens.files import read_json, write_json
+from caft_lens.files import absent, read_json, write_json
 from caft_lens.finetune.arms.caft import CAFT
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import Training, TrainingArm
@@ -105,14 +105,8 @@ class Run:
         self.folder = Path(folder)
         if not (self.folder / "run.json").is_file():
             unfinished = (self.folder / "unfinished.json").is_file()
-            raise FileNotFoundError(
-                f"{self.folder} holds no finished run: run.json is missing."
-                + (
-                    " The run was interrupted; the same `finetune(...)` call goes on with it."
-                    if unfinished
-                    else ""
-                )
-            )
+            goes_on = "The run was interrupted; the same `finetune(...)` call goes on with it."
+            raise absent(self.folder, "run.json", "holds no finished run", goes_on if unfinished else "")
         self.record: dict[str, Any] = read_json(self.folder / "run.json")
         self.config: dict[str, Any] = self.record["config"]
         self.history: list[dict[str, float]] = read_json(self.folder / "history.json")
