@@ -74,11 +74,13 @@ def continue_prompts(
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
-    with seeded(seed, lens.device), evaluating(lens.model):
-        for part in progress(parts, desc="generating", unit="batch", show=len(parts) > 1):
+    bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
+    with seeded(seed, lens.device), evaluating(lens.model), bar:
+        for part in parts:
             answers.update(
                 zip(part, _continue_batch(lens, [prompts[i] for i in part], settings), strict=True)
             )
+            bar.update(len(part))
     return [answers[i] for i in range(len(prompts))]
 
 
