@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from caft_lens.blocks import block
 from caft_lens.errors import nearest
 from caft_lens.roles import check_role_names
 from caft_lens.text import ROLES
@@ -145,7 +146,7 @@ def steer(
     return at(model, {concept.hook: _Shift(direction * strength)}, roles=roles)
 
 
-@contextmanager
+@block
 def at(
     lens: Lens,
     functions: Mapping[int | str, Callable[[Tensor], Tensor]],
@@ -180,7 +181,7 @@ def at(
         yield lens
 
 
-@contextmanager
+@block
 def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
     """Count how often each of some hook points is passed while a block is open.
 

@@ -8,15 +8,17 @@ site that does not add up is left out rather than offered wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from caft_lens.blocks import Block
 from caft_lens.errors import nearest
+from caft_lens.turns import turn
 
 TESTED = (
     "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
@@ -186,17 +188,38 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
     return parts
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+class evaluating(Block[None]):
     """No dropout and no gradient checkpointing (which would switch the cache off) while a block is open.
 
-    At its end every module is in the mode in which it was, be it another than its neighbour's.
+    At its end every module is in the mode in which it was, be it another than its neighbour's, and gradients are on or off as they
+    were. It is the thread's turn with the model: others that evaluate it, or run its lens, wait.
+
+    Args:
+        model: A model, wrapped or not.
     """
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
+
+    _training: tuple[nn.Module, ...] = ()
+    _turn: Any = None
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+
+    def enter(self) -> None:
+        self._gradients = torch.is_grad_enabled()
+        self._turn = turn(unwrap(self._model))
+        self._turn.acquire()
+        self._training = tuple(module for module in self._model.modules() if module.training)
+        for module in self._training:
             module.training = False
-        yield
-    finally:
-        for module in training:
+
+    def leave(self, error: BaseException | None) -> None:
+        if self._turn is None:
+            return
+        for module in self._training:
             module.training = True
+        if not torch.is_inference_mode_enabled():
+            torch.set_grad_enabled(self._gradients)
+        with suppress(RuntimeError):  # interrupted before it had its turn, or after it was given back
+            self._turn.release()
+        self._turn = None

@@ -8,7 +8,6 @@ points, leaving the model after the last of them. Everything that looks at activ
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.architectures import evaluating
+from caft_lens.blocks import inference
 from caft_lens.text import ROLES, Batch
 
 if TYPE_CHECKING:
@@ -120,21 +120,20 @@ def captured(
     stop = 1 + max(int(name.split(".")[1]) for name in hooks)
     tally = torch.zeros(len(ROLES), dtype=torch.long)
     found = 0
-    with ExitStack() as stack:
-        for lens in lenses:
-            stack.enter_context(evaluating(lens.model))  # a difference of two noisy passes is mostly noise
-        for number, batch in enumerate(batches):
-            where = batch.mask(roles).nonzero().cpu()
-            tally += torch.bincount(batch.roles[batch.mask()].long(), minlength=len(ROLES)).cpu()
-            if len(where) == 0:
-                continue
-            found += len(where)
-            yield Captured(batch, where, *_run(lenses, batch, where, hooks, stop, number, apart))
+    for number, batch in enumerate(batches):
+        where = batch.mask(roles).nonzero().cpu()
+        tally += torch.bincount(batch.roles[batch.mask()].long(), minlength=len(ROLES)).cpu()
+        if len(where) == 0:
+            continue
+        found += len(where)
+        # Modes and hooks hold for a pass alone, not while the caller has the word.
+        with inference():
+            acts = _run(lenses, batch, where, hooks, stop, number, apart)
+        yield Captured(batch, where, *acts)
     if not found:
         raise ValueError(_nothing(roles, tally))
 
 
-@torch.inference_mode()
 def _run(
     lenses: Lenses, batch: Batch, where: Tensor, hooks: Sequence[str], stop: int, number: int, apart: bool
 ) -> list[dict[str, Tensor]]:
@@ -160,7 +159,8 @@ def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: in
             tokens = activation.flatten(2).flatten(0, 1)
             acts[hook.name] = tokens.index_select(0, flat.to(tokens.device))
 
-    with lens.hooks([(name, keep) for name in hooks]):
+    # In evaluation mode: a difference of two noisy passes is mostly noise.
+    with evaluating(lens.model), lens.hooks([(name, keep) for name in hooks]):
         lens(batch, return_type=None, stop_at_layer=stop)
     for name in hooks:
         if name not in acts:

@@ -16,12 +16,67 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from caft_lens.errors import MissingFile, nearest
-from caft_lens.files import read_json
+from pydantic import ConfigDict, Field
+
+from caft_lens.errors import BadFile, MissingFile, nearest
+from caft_lens.files import Count, Json, Record, read_record, sha256
 
 CARD = "organism.json"
 WORLDS = {"quiz": "caft_lens.organism.quiz"}
 """World -> the module that draws its data sets (`dataset`, `names`, `reading`) and knows its tasks (`asked`, `TASKS`)."""
+
+
+class _Settings(Record):
+    """What an organism was built with; each world has its own."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    seed: Count = 0
+
+
+class Card(Record):
+    """What `organism.json` says of an organism; more may be told.
+
+    Attributes:
+        name: Of the organism.
+        world: The module that draws more of its data sets, one of `WORLDS`.
+        settings: What it was built with.
+        sampling: How it is to be sampled.
+        sha256: Hashes of its files, by their paths in the folder.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    name: str = ""
+    world: str | None = None
+    settings: _Settings = Field(default_factory=_Settings.model_construct)
+    sampling: dict[str, float] = Field(default_factory=dict)
+    sha256: dict[str, str] = Field(default_factory=dict)
+
+
+def card(name: str | Path) -> Card:
+    """What `organism.json` says, of a shipped organism or of a folder.
+
+    Raises:
+        FileNotFoundError: When there is no such organism.
+        BadFile: When the card is broken; a `ValueError`.
+    """
+    return read_record(organism_path(name) / CARD, Card, "the card of an organism")
+
+
+def _whole(organism: str | Path, part: str) -> Path:
+    """A folder of an organism, whose files are those that its card tells of, where it tells of any."""
+    root = organism_path(organism)
+    for name, wanted in card(organism).sha256.items():
+        path = root / name
+        if name.startswith(f"{part}/") and path.is_file() and sha256(path.read_bytes()) != wanted:
+            raise BadFile(
+                f"{path} was changed or damaged after it was written: its hash is not that of {root / CARD}. Make it again; if you "
+                f'changed it on purpose, take its line below "sha256" out there.'
+            )
+    return root / part
 
 
 def shipped() -> list[str]:
@@ -52,14 +107,14 @@ def is_organism(name: str | Path) -> bool:
 
 def model_path(name: str | Path) -> Path | str:
     """The folder of an organism's base model when `name` is one; otherwise `name` unchanged."""
-    return organism_path(name) / "base" if is_organism(name) else name
+    return _whole(name, "base") if is_organism(name) else name
 
 
 def adapter_path(name: str | Path) -> Path | str:
     """`"pocket/insecure"` to the folder of that organism's adapter; anything else unchanged."""
     organism, _, adapter = str(name).rpartition("/")
     if organism and is_organism(organism) and (organism_path(organism) / adapter).is_dir():
-        return organism_path(organism) / adapter
+        return _whole(organism, adapter)
     return name
 
 
@@ -104,11 +159,11 @@ def world(organism: str | Path) -> ModuleType | None:
         FileNotFoundError: When there is no such organism.
         ValueError: When its card names a world that there is not.
     """
-    name = read_json(organism_path(organism) / CARD).get("world")
+    name = card(organism).world
     if name is None:
         return None
     if name not in WORLDS:
-        raise ValueError(f'The card of "{organism}" names the world "{name}".{nearest(name, WORLDS)}')
+        raise BadFile(f'{organism_path(organism) / CARD} names the world "{name}".{nearest(name, WORLDS)}')
     return import_module(WORLDS[name])
 
 
@@ -124,8 +179,7 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
     source = world(organism)
     if source is None or (organism_path(organism) / "text" / f"{dataset}.jsonl").is_file():
         return None
-    seed = read_json(organism_path(organism) / CARD).get("settings", {}).get("seed", 0)
     try:
-        return source.dataset(dataset, seed)
+        return source.dataset(dataset, card(organism).settings.seed)
     except KeyError as error:
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error

@@ -11,7 +11,6 @@ All three end in `ConceptSet.choose`: one mechanism and one record, `provenance[
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from caft_lens import lazy, renamed
 from caft_lens.activations import stream
 from caft_lens.concepts import Concept, ConceptSet, user_name
+from caft_lens.display import html
 from caft_lens.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.find.probes import STEPS, STRENGTHS, TextMeans
 from caft_lens.find.sae import saes_by_hook
@@ -230,9 +230,9 @@ class Choice:
 
     def table(self) -> pandas.DataFrame:
         """One row a concept: name, whether to ablate it, end, the figures, reason."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame(
+        return Frame(
             [
                 {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
                 for one in self.decisions
@@ -251,15 +251,11 @@ class Choice:
     def _repr_html_(self) -> str:
         title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"
         rows = sorted(self.decisions, key=lambda one: not one.ablate)
-        cells = "".join(
-            f"<tr><td>{html.escape(one.name)}</td><td>{'<b>ablate</b>' if one.ablate else 'leave'}</td><td>{html.escape(one.end)}</td>"
-            f'<td style="text-align:left">{html.escape(one.reason)}</td></tr>'
+        cells: list[list[html.Content]] = [
+            [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason]
             for one in rows
-        )
-        return (
-            f"<table><caption>{html.escape(title)}</caption><thead><tr><th>concept</th><th></th><th>end</th><th>why</th></tr></thead>"
-            f"<tbody>{cells}</tbody></table>"
-        )
+        ]
+        return html.view(html.table(["concept", "", "end", "why"], cells, title=title))
 
 
 def _turned(concept: Concept, end: str) -> Concept:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
-import html
 import importlib.metadata
 import math
 import re
@@ -18,18 +17,34 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from caft_lens import renamed
-from caft_lens.errors import BadArgument, BadType, UnknownName, nearest
-from caft_lens.files import absent, atomic_path, read_json, sha256, write_json
+from caft_lens.display import html
+from caft_lens.display.markdown import code, plain
+from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
+from caft_lens.files import (
+    Count,
+    Json,
+    Named,
+    Record,
+    absent,
+    atomic_path,
+    check_tensor,
+    naming,
+    parse_tensors,
+    parsed,
+    read_together,
+    sha256,
+    write_together,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -37,11 +52,16 @@ if TYPE_CHECKING:
     from caft_lens.lens import Lens
 
 FORMAT = "caft_lens.concepts/1"
-SITE = re.compile(r"blocks\.(\d+)\.(.+)")
+SITE = re.compile(r"blocks\.(\d{1,6})\.(.+)")
 
 # Of what a set of unit directions spans, singular values below this share of the largest are rounding:
 # float32 directions that depend on each other leave about 1e-7.
 RANK_TOLERANCE = 1e-5
+DIRECTIONS, CARD = "directions.safetensors", "card.json"
+_NUMBERS: tuple[tuple[str, type, Any, str], ...] = (
+    ("rank", Integral, int, "a whole number"),
+    ("score", Real, float, "a number"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +83,7 @@ class Concept:
 
     Raises:
         ValueError: When the direction is not a finite vector with a length, or the hook is not of a block.
+        TypeError: For a direction of booleans or complex numbers, and a rank or score that is no number.
 
     Example:
         >>> concept = Concept("L1.pc0", "blocks.1.hook_resid_post", torch.tensor([3.0, 4.0]))
@@ -92,6 +113,11 @@ class Concept:
             )
         if self.sign not in (1, -1):
             raise ValueError(f'Concept "{self.name}": sign is {self.sign!r}; expected 1 or -1.')
+        for key, kind, as_kind, what in _NUMBERS:
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise BadType(f'Concept "{self.name}": {key} is {value!r}; expected {what}.')
+            object.__setattr__(self, key, as_kind(value))
         if not math.isfinite(self.score):
             raise ValueError(f'Concept "{self.name}": score is {self.score}; expected a finite number.')
         object.__setattr__(self, "direction", _unit(self.name, self.direction))
@@ -114,7 +140,11 @@ class Concept:
 
 
 def _unit(name: str, direction: Tensor) -> Tensor:
-    vector = torch.as_tensor(direction).detach().to("cpu", torch.float64)
+    vector = torch.as_tensor(direction).detach()
+    if vector.dtype == torch.bool or vector.is_complex():
+        kind = str(vector.dtype).removeprefix("torch.")
+        raise BadType(f'Concept "{name}": the direction is {kind}; expected numbers.')
+    vector = vector.to("cpu", torch.float64)
     if vector.ndim != 1:
         raise ValueError(
             f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].'
@@ -453,7 +483,7 @@ class ConceptSet(Sequence[Concept]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept, for people: everything but the direction."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         columns = [
             "name",
@@ -471,7 +501,7 @@ class ConceptSet(Sequence[Concept]):
             {**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")}
             for c in self
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
@@ -480,35 +510,27 @@ class ConceptSet(Sequence[Concept]):
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows
-        )
         title = f"{len(self)} concepts found on {_model(self.provenance)}"
-        return (
-            f"<table><caption>{html.escape(title)}</caption><thead><tr>{''.join(f'<th>{name}</th>' for name in head)}"
-            f"</tr></thead><tbody>{cells}</tbody></table>"
-        )
+        return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
         """Write `directions.safetensors`, `card.json` and a README for people.
 
-        The card is written last and holds the hash of the directions, so that an interrupted save over an older set
-        is found when it is loaded instead of mixing the two.
+        Over an older set: whoever reads meanwhile, or after a kill at any moment, finds the old one or the new one, whole.
 
         Args:
             folder: Made when missing; other files in it are left alone.
 
         Returns:
             The folder.
+
+        Raises:
+            BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written then.
         """
         folder = Path(folder)
         directions = dump_tensors({"directions": torch.stack([c.direction for c in self])}, {"format": "pt"})
-        with atomic_path(folder / "directions.safetensors") as path:
-            path.write_bytes(directions)
-        with atomic_path(folder / "README.md") as path:
-            path.write_text(self._readme(), encoding="utf-8")
         card = {
             "format": FORMAT,
             "provenance": self.provenance,
@@ -516,9 +538,11 @@ class ConceptSet(Sequence[Concept]):
                 {f.name: getattr(c, f.name) for f in dataclasses.fields(c) if f.name != "direction"}
                 for c in self
             ],
-            "directions": {"file": "directions.safetensors", "sha256": sha256(directions)},
+            "directions": {"file": DIRECTIONS, "sha256": sha256(directions)},
         }
-        write_json(folder / "card.json", card)
+        write_together(folder / DIRECTIONS, directions, folder / CARD, card)
+        with atomic_path(folder / "README.md") as path:
+            path.write_text(self._readme(), encoding="utf-8")
         return folder
 
     @classmethod
@@ -527,44 +551,57 @@ class ConceptSet(Sequence[Concept]):
 
         Raises:
             FileNotFoundError: When a file is missing.
-            ValueError: When a file is truncated, of another kind, or the directions are not those of the card.
+            BadFile: When a file is truncated, changed or of another kind, or the directions are not those of the card; a
+                `ValueError`. It names the file, what was expected and what was found.
         """
         folder = Path(folder)
-        for name in ("card.json", "directions.safetensors"):
-            if not (folder / name).is_file():
-                raise absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
-        card = renamed.card(read_json(folder / "card.json"))
-        if not isinstance(card, dict) or card.get("format") != FORMAT:
-            raise ValueError(f"{folder / 'card.json'} is no card of a concept set ({FORMAT}).")
-        data = (folder / "directions.safetensors").read_bytes()
-        if sha256(data) != card["directions"]["sha256"]:
-            raise ValueError(
-                f"{folder / 'directions.safetensors'} does not hold the directions of card.json beside it: a copy or a save "
-                "was interrupted. Save or copy the set again."
-            )
+        if not (folder / CARD).is_file():
+            raise _no_set(folder, CARD)
+
+        def described(card: Any) -> tuple[dict[str, Any], str]:
+            if not isinstance(card, dict) or card.get("format") != FORMAT:
+                raise BadFile(f"{folder / CARD} is no card of a concept set ({FORMAT}).")
+            card = renamed.card(card)
+            return card, parsed(
+                card, _Card, str(folder / CARD), "the card of a concept set"
+            ).directions.sha256
+
         try:
-            directions = load_tensors(data)["directions"]
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(
-                f"{folder / 'directions.safetensors'} cannot be read ({error}). Save the set again."
-            ) from error
-        return cls(
-            (Concept(direction=row, **c) for row, c in zip(directions, card["concepts"], strict=True)),
-            card["provenance"],
-        )
+            card, data = read_together(folder / DIRECTIONS, folder / CARD, described)
+        except FileNotFoundError:
+            raise _no_set(folder, DIRECTIONS) from None
+        rows = len(card["concepts"])
+        width = card["provenance"].get("d_model")
+        tensors = parse_tensors(data, folder / DIRECTIONS)
+        directions = check_tensor(tensors, "directions", (rows, width), folder / DIRECTIONS)
+        lengths = directions.double().norm(dim=1)
+        if bool(((lengths - 1).abs() > 1e-3).any()):
+            raise BadFile(
+                f"{folder / DIRECTIONS}: a direction has length {lengths[(lengths - 1).abs().argmax()]:.4g}; expected 1."
+            )
+        with naming(folder / CARD):
+            return cls(
+                (Concept(direction=row, **c) for row, c in zip(directions, card["concepts"], strict=True)),
+                card["provenance"],
+            )
 
     def _readme(self) -> str:
         rows = [
-            [c.name, f"`{c.hook}`", f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self
+            [
+                plain(c.name),
+                code(c.hook),
+                *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
+            ]
+            for c in self
         ]
         lines = [
             f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
             "",
-            f"Found on {_plain(_model(self.provenance))}, by {_plain(_listed(self.provenance.get('method', 'hand')))}.",
+            f"Found on {plain(_model(self.provenance))}, by {plain(_listed(self.provenance.get('method', 'hand')))}.",
             "",
             "| name | hook point | score | label | reason |",
             "|---|---|---|---|---|",
-            *(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in rows),
+            *(f"| {' | '.join(row)} |" for row in rows),
             "",
             *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
             'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
@@ -626,6 +663,70 @@ class ConceptSet(Sequence[Concept]):
                 )
 
 
+def _no_set(folder: Path, name: str) -> MissingFile:
+    return absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
+
+
+# -- what a card holds ------------------------------------------------------------------------------------------------
+
+
+class _Chosen(Record):
+    """One choice on record."""
+
+    by: str
+    at: str
+    ablate: list[Named]
+    leave: dict[Named, Named]
+    not_considered: Count
+
+
+class _Provenance(Record):
+    """Where concepts came from; more may be told."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    d_model: Annotated[int, Field(gt=0, le=2**31)]
+    created: str
+    versions: dict[str, str]
+    model: str | list[str] | None = None
+    fingerprint: str | None = None
+    choices: tuple[_Chosen, ...] = ()
+
+
+class _Described(Record):
+    """A concept but its direction."""
+
+    name: Named
+    hook: Annotated[str, Field(pattern=rf"^{SITE.pattern}$")]
+    source: str
+    rank: int
+    score: float
+    score_name: str
+    sign: Literal[1, -1]
+    label: str
+    reason: str
+    meta: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> _Described:
+        if "chosen_by" in self.meta and not self.reason.strip():
+            raise ValueError(f"{self.name} is chosen without a reason")
+        return self
+
+
+class _Directions(Record):
+    file: Literal["directions.safetensors"]
+    sha256: str
+
+
+class _Card(Record):
+    format: Literal["caft_lens.concepts/1"]
+    provenance: _Provenance
+    concepts: Annotated[list[_Described], Field(min_length=1)]
+    directions: _Directions
+
+
 def _model(provenance: Mapping[str, Any]) -> str:
     return (
         f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
@@ -639,18 +740,13 @@ def _listed(value: object) -> str:
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield f"Chosen at {_plain(choice['at'])} by {_plain(choice['by'])}, to ablate: {_plain(', '.join(choice['ablate']))}{rest}."
+    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"
         yield "|---|---|"
-        yield from (f"| {_plain(name)} | {_plain(why)} |" for name, why in choice["leave"].items())
+        yield from (f"| {plain(name)} | {plain(why)} |" for name, why in choice["leave"].items())
         yield ""
-
-
-def _plain(text: object) -> str:
-    # In a Markdown table a pipe or a line break would end the cell, and markup would be rendered.
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
 
 
 def _either(first: Any, second: Any) -> Any:

@@ -6,7 +6,6 @@ files, lists, data sets of the organism and `datasets.Dataset`s. What they are a
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any, overload
 import numpy as np
 
 from caft_lens.catalog import data_path, drawn_data
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.files import atomic_path, sha256
 
@@ -291,18 +291,21 @@ class Texts(Sequence[Text]):
         return f'Texts("{self.name}", {len(self)} text{"" if len(self) == 1 else "s"})'
 
     def _repr_html_(self) -> str:
-        rows = []
+        rows: list[list[html.Content]] = []
         for index, text in enumerate(self._items[:8]):
             turns = text.messages or (Message("user", text.text or ""),)
-            cells = [
-                f"<b>{html.escape(turn.role) if text.is_chat else 'text'}</b> {html.escape(shorten(turn.content))}"
+            said = [
+                html.element(
+                    "div",
+                    html.element("b", turn.role if text.is_chat else "text"),
+                    " ",
+                    shorten(turn.content),
+                )
                 for turn in turns
             ]
-            rows.append(
-                f'<tr><td>{index}</td><td style="text-align:left;white-space:pre-wrap">{"<br>".join(cells)}</td></tr>'
-            )
-        more = f"<p>and {len(self) - 8} more</p>" if len(self) > 8 else ""
-        return f"<p>{html.escape(repr(self))}</p><table>{''.join(rows)}</table>{more}"
+            rows.append([index, said])
+        more = html.note(f"and {len(self) - 8} more") if len(self) > 8 else None
+        return html.view(html.table(["", repr(self)], rows), more)
 
 
 def shorten(text: str, length: int = 160) -> str:

@@ -45,6 +45,13 @@ class MissingFile(CaftLensError, FileNotFoundError):
         return Exception.__str__(self)
 
 
+class Occupied(CaftLensError, FileExistsError):
+    """A folder that holds something else than what would be written there; the message says what differs."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
 class BadTemplate(CaftLensError, ValueError):
     """A chat template that rejects a chat, or asks for something else than was trained."""
 

@@ -17,14 +17,18 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from caft_lens.errors import BadFile, Busy, MissingFile, nearest
+from caft_lens.errors import BadArgument, BadData, BadFile, Busy, CaftLensError, MissingFile, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEAL = "seal"
 """The last key of a sealed JSON file: a hash of all others."""
@@ -33,10 +37,21 @@ DEPTH = 100
 STALE = 3600.0
 """Seconds after which a temporary file that nobody renamed belongs to a writer that is dead."""
 
+LONGEST_NAME = 200
+"""Bytes that the name of a file may have, beside what is added to it; systems have 255."""
+
 R = TypeVar("R", bound="Record")
+T = TypeVar("T")
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number of things, as every reader of JSON can hold it."""
+Named = Annotated[str, Field(min_length=1)]
+Json = dict[str, JsonValue]
+"""A part of a file that is free of form."""
 _MARKS = re.compile(
     r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL
 )  # strings are taken whole: brackets in them do not nest
+_SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{300}")
+"""What may be half of a surrogate pair, or a number beyond what a float holds: looked at more closely."""
 
 
 class Record(BaseModel):
@@ -106,11 +121,41 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically and, where it is a mapping, sealed; NaN is refused, since JSON has none."""
-    text = json.dumps(sealed(value), indent=2, ensure_ascii=False, allow_nan=False)
+def write_json(path: str | Path, value: Any, *, seal: bool = True) -> None:
+    """Write `value` as indented JSON, atomically and, where it is a mapping, sealed.
+
+    Args:
+        path: Where to.
+        value: Of what JSON has: no NaN, no tensor, no half of a surrogate pair, no two keys that are one when written.
+        seal: `False` for a file in another library's format, which knows no such key.
+
+    Raises:
+        BadData: When it holds anything else, or is nested too deeply to be read again.
+    """
+    text = json_text(value, str(path), seal=seal, indent=2)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", errors="strict")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def json_text(value: Any, where: str, *, seal: bool = True, **how: Any) -> str:
+    """`value` as JSON that `read_json` takes, sealed where it is a mapping.
+
+    Args:
+        value: What to write.
+        where: The file that it is for, for errors.
+        seal: Whether it gets one.
+        how: Arguments of `json.dumps`.
+
+    Raises:
+        BadData: As `write_json`.
+    """
+    try:
+        text = json.dumps(sealed(value) if seal else value, ensure_ascii=False, allow_nan=False, **how)
+        text.encode("utf-8")
+        _check_depth(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadData(f"What was to be written to {where} is no JSON: {error}.") from None
+    return text
 
 
 def write_record(path: str | Path, record: Record) -> None:
@@ -132,8 +177,102 @@ def sealed(value: Any) -> Any:
 
 
 def _seal(rest: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(rest, allow_nan=False))  # keys as strings, tuples as lists
+    # Keys as strings, of which none may be there twice, and tuples as lists.
+    plain = json.loads(json.dumps(rest, allow_nan=False), object_pairs_hook=_once_each)
     return sha256(json.dumps(plain, sort_keys=True))
+
+
+def write_together(data: str | Path, content: bytes, card: str | Path, record: Mapping[str, Any]) -> None:
+    """Write a file and the JSON that tells of it, as one: whoever reads finds both old or both new, at whatever moment a kill comes.
+
+    The content is first written aside, under its hash; it counts from the moment at which the card, which names the hash, is
+    there; then it takes its place. `read_together` finds it in either. Writers of one folder take turns.
+
+    Args:
+        data: The file.
+        content: What it shall hold.
+        card: The JSON file, in the same folder.
+        record: What the JSON shall hold, `sha256(content)` somewhere in it.
+
+    Raises:
+        BadData: When the record is no JSON; nothing is written then.
+        OSError: When the disk is full; what was there stays.
+    """
+    data, card = Path(data), Path(card)
+    json_text(record, str(card))
+    card.parent.mkdir(parents=True, exist_ok=True)
+    digest = sha256(content)
+    aside = _aside(data, digest)
+    with _in_turn(card.parent):
+        try:
+            aside.write_bytes(content)
+            sync(aside)
+            write_json(card, record)
+        except Exception:
+            if not card.is_file() or digest.encode() not in card.read_bytes():
+                aside.unlink(missing_ok=True)
+            raise
+        os.replace(aside, data)
+        sync(data.parent)
+        for left in data.parent.glob(_aside(data, "*").name):
+            left.unlink(missing_ok=True)
+
+
+def read_together(
+    data: str | Path, card: str | Path, parse: Callable[[Any], tuple[T, str]]
+) -> tuple[T, bytes]:
+    """Read what `write_together` wrote, also beside a writer, and after one that was killed.
+
+    Args:
+        data: The file.
+        card: The JSON file.
+        parse: Takes what the JSON holds; gives what was made of it, and the hash of the content that it names.
+
+    Returns:
+        What `parse` made of the card, and the content.
+
+    Raises:
+        MissingFile: When one of both is missing.
+        BadFile: When the content is not that of the card.
+    """
+    data, card = Path(data), Path(card)
+    tried: list[str] = []
+    while len(tried) < 3 or len(set(tried[-3:])) > 1:  # of a card that changes, a writer is at work
+        made, digest = parse(read_json(card))
+        # While the card is that, the content is aside or in its place; it may be moved between two looks.
+        for path in (data, _aside(data, digest), data):
+            with suppress(FileNotFoundError):
+                content = path.read_bytes()
+                if sha256(content) == digest:
+                    return made, content
+        tried.append(digest)
+    if not data.is_file():
+        raise missing(data)
+    raise BadFile(
+        f"{data} does not hold what {card.name} beside it tells of: it was changed after it was written, or a copy was interrupted. "
+        "Make both again, or copy both again."
+    )
+
+
+def _aside(data: Path, digest: str) -> Path:
+    return data.with_name(f".{data.name}.{digest}.new")
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """A block that one process, and one thread in it, is in at a time for a folder; it leaves no file, and is for a moment only."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where an open file cannot be replaced anyhow
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -149,7 +288,7 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     try:
         return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise missing(path) from None
     except IsADirectoryError:
         raise BadFile(f"{path} is a folder; expected a file.") from None
@@ -235,14 +374,15 @@ def parse_json(text: str, where: str) -> Any:
         {'a': 1}
     """
     try:
-        _check_depth(text)
         value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
+        _check_depth(
+            text
+        )  # of what is JSON: in other texts a search for the ends of strings could take for ever
         text.encode("utf-8")
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode(
-            "utf-8"
-        )  # numbers such as 1e999, surrogates
+        if _SUSPECT.search(text):
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        reason = str(error) or "nested too deeply"
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadFile(
             f"{where} is not valid JSON ({reason}); it may be truncated or changed: make it again."
         ) from None
@@ -283,7 +423,15 @@ def read_json(path: str | Path) -> Any:
         MissingFile: When there is no such file.
         BadFile: When it is not JSON (truncated, say), or is not what was written.
     """
-    value = parse_json(read_text(path), str(path))
+    return unsealed(parse_json(read_text(path), str(path)), path)
+
+
+def unsealed(value: Any, path: str | Path) -> Any:
+    """What was read without its seal, which is checked; what has none as it is.
+
+    Raises:
+        BadFile: When the seal is not that of the rest.
+    """
     if not isinstance(value, dict) or SEAL not in value:
         return value
     seal = value.pop(SEAL)
@@ -342,12 +490,61 @@ def explained(error: Exception, where: str, what: str) -> str:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    expected = first["msg"].removeprefix("Value error, ")
     found = repr(first["input"])
     found = found if len(found) <= 80 else found[:79] + "…"
     return (
-        f"{where} is not {what} as it is written: at {field}, {first['msg'][:1].lower()}{first['msg'][1:]}, found {found}{more}. "
+        f"{where} is not {what} as it is written: at {field}, {expected[:1].lower()}{expected[1:]}, found {found}{more}. "
         "Make it again, or put it right there."
     )
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """A block whose errors about content name the file that it came from.
+
+    Example:
+        >>> with naming("a.json"):
+        ...     raise BadArgument("No such thing.")
+        Traceback (most recent call last):
+        ...
+        caft_lens.errors.BadFile: a.json: No such thing.
+    """
+    try:
+        yield
+    except (BadFile, MissingFile):
+        raise
+    except (CaftLensError, ValueError) as error:
+        raise BadFile(f"{path}: {error}") from error
+
+
+def file_name(name: str, what: str = "arm") -> str:
+    """A name that somebody gave as that of one file or folder: whatever is in it, it leads nowhere else, and no two are one.
+
+    Args:
+        name: As it was given.
+        what: What it is the name of, for the error.
+
+    Raises:
+        BadArgument: For a name that is a path out of its folder (`"../x"`, `"/x"`), has control characters, or is too long.
+
+    Example:
+        >>> file_name("caft (PCA)"), file_name("a/b")
+        ('caft (PCA)', 'a%2Fb')
+    """
+    why = ""
+    if not isinstance(name, str):
+        why = f"it is a {type(name).__name__}, not a text"
+    elif name[:1] in ("/", "\\") or {".", ".."} & {*re.split(r"[/\\]", name)}:
+        why = "it is a path that leads out of its folder"
+    elif any(ord(one) < 32 or ord(one) == 127 or 0xD800 <= ord(one) < 0xE000 for one in name):
+        why = "it has characters that no name of a file has"
+    made = "" if why else quote(name, safe=" ()+,=") or "%"
+    if len(made) > LONGEST_NAME:
+        why = f"it is longer than {LONGEST_NAME} characters, as a file would be called"
+    if why:
+        raise BadArgument(f"{name!r:.120} is no name for the {what}: {why}. Choose another one.")
+    return made
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -416,6 +613,69 @@ def check_hash(path: str | Path, expected: str | None) -> None:
         raise BadFile(
             f"{path} was changed or damaged after it was written (its SHA-256 differs): make it again."
         )
+
+
+# -- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def parse_tensors(data: bytes, where: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        BadFile: When it is none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise BadFile(
+            f"{where} is not a safetensors file ({error}); it may be truncated or changed: make it again."
+        ) from None
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, kinds, shapes and bits, in whatever order they come."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        # Through an untyped view: numpy knows no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_tensor(
+    tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...], where: str | Path
+) -> Tensor:
+    """A tensor of a file: there, of floating point, of a shape, and finite.
+
+    Args:
+        tensors: As read.
+        name: Which.
+        shape: Its sizes; `None` for any.
+        where: The file, for errors.
+
+    Raises:
+        BadFile: Saying what was expected and what was found.
+    """
+    if name not in tensors:
+        raise BadFile(f'{where} holds no tensor "{name}".{nearest(name, tensors)}')
+    tensor = tensors[name]
+    fits = tensor.ndim == len(shape) and all(
+        n is None or n == m for n, m in zip(shape, tensor.shape, strict=True)
+    )
+    if not tensor.dtype.is_floating_point or not fits:
+        expected = ", ".join("any" if n is None else str(n) for n in shape)
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise BadFile(
+            f'{where}: "{name}" is {kind} of shape {list(tensor.shape)}; expected floating point of shape [{expected}].'
+        )
+    if not bool(tensor.isfinite().all()):
+        raise BadFile(f'{where}: "{name}" holds NaN or infinite values: make it again.')
+    return tensor
 
 
 # -- one writer at a time ---------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ distribution whatever the checkpoint's generation config prefers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from queue import SimpleQueue
-from threading import Thread
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +18,22 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
 
+from caft_lens import arguments
 from caft_lens.architectures import evaluating
+from caft_lens.blocks import random_state
+from caft_lens.errors import BadArgument, BadTemplate, Diverged
 from caft_lens.nucleus import NucleusSampler
 from caft_lens.progress import progress
 from caft_lens.text import Batch, Encoded, Message, Text, collate, encoded, padding_id
+from caft_lens.turns import Here, here
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
+
+PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")
+"""Keywords of Hugging Face's `generate` that leave open how tokens are drawn, so that the random numbers can be the call's own."""
+_global_random = RLock()
+"""Whoever seeds torch's global random state has it alone."""
 
 
 def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
@@ -37,7 +46,7 @@ def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
         ]
     tokenizer = lens.need_tokenizer()
     if chat and not tokenizer.chat_template:
-        raise ValueError(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
+        raise BadTemplate(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
     chat = bool(tokenizer.chat_template) if chat is None else chat
     texts = [
         item
@@ -63,24 +72,36 @@ def continue_prompts(
     **keywords: Any,
 ) -> list[list[int]]:
     """The new tokens after each prompt, in the order of the prompts (arguments as for `Lens.generate`)."""
+    arguments.sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, batch_size=batch_size
+    )  # fmt: skip
     _check_room(lens, prompts, max_new_tokens)
     settings = {
         "max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "temperature": temperature or 1.0,
         "top_p": top_p or 1.0, "top_k": top_k or 0, "repetition_penalty": 1.0, "num_beams": 1, **keywords,
     }  # fmt: skip
-    if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
-        settings = _by_nucleus(settings)
+    alone: Any = nullcontext()
+    if settings["do_sample"] and seed is not None and set(keywords) <= set(PLAIN):
+        # The random numbers that the global ones would be, drawn from a generator: other threads may draw meanwhile.
+        generator = torch.Generator(lens.device).manual_seed(seed)
+        settings = _drawn(settings, _draws(temperature, top_p, top_k, generator))
+    else:
+        if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
+            drawing = _draws(settings["temperature"], settings["top_p"], settings["top_k"] or None, None)
+            settings = _drawn(settings, drawing)
+        alone = nullcontext() if seed is None else _global_random
     # Longest first: alike lengths waste no padding, and what does not fit into memory fails at once.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
-    bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
-    with seeded(seed, lens.device), evaluating(lens.model), bar:
-        for part in parts:
-            answers.update(
-                zip(part, _continue_batch(lens, [prompts[i] for i in part], settings), strict=True)
-            )
-            bar.update(len(part))
+    with alone, random_state(seed, lens.device) if alone is _global_random else nullcontext():
+        bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
+        with bar:
+            for part in parts:
+                with evaluating(lens.model):
+                    new = _continue_batch(lens, [prompts[i] for i in part], settings)
+                answers.update(zip(part, new, strict=True))
+                bar.update(len(part))
     return [answers[i] for i in range(len(prompts))]
 
 
@@ -105,6 +126,9 @@ def continuing_prompts(
         prompts: They run at once, in one batch.
         max_new_tokens, temperature, top_p, top_k, seed: As for `Lens.generate`.
     """
+    arguments.sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
     _check_room(lens, prompts, max_new_tokens)
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0,
@@ -124,16 +148,31 @@ def _steps(
     told: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
     more: SimpleQueue[bool] = SimpleQueue()
 
-    def step(rows: list[list[int]]) -> bool:
-        told.put(rows)
-        return more.get()
+    running: list[Here] = []
+    asking = here()
 
     def run() -> None:
         end: BaseException | None = None
+        here().acts_for = asking
+        running.append(here())
+        mode = evaluating(lens.model)
+
+        def step(rows: list[list[int]]) -> bool:
+            # Between two tokens the model is everyone's.
+            mode.__exit__(None, None, None)
+            told.put(rows)
+            try:
+                return more.get()
+            finally:
+                mode.__enter__()
+
         try:
-            with evaluating(lens.model):
+            mode.__enter__()
+            try:
                 stepping = {"stopping_criteria": [_EveryStep(step)]}
                 _continue_batch(lens, [prompts[i] for i in order], {**settings, **stepping})
+            finally:
+                mode.__exit__(None, None, None)
         except BaseException as error:  # it belongs to whoever asks for the tokens
             end = error
         told.put(end)
@@ -148,6 +187,7 @@ def _steps(
             if now != before:
                 before = now
                 yield now
+                running[0].acts_for = here()  # hooks that act are those of whoever asks for the next token
             more.put(True)
         if rows is not None:
             raise rows
@@ -174,9 +214,8 @@ def so_far(tokenizer: Any, tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).rstrip("\N{REPLACEMENT CHARACTER}")
 
 
-def _by_nucleus(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same sampling, drawn by `NucleusSampler` instead of Hugging Face's sorting."""
-    drawing = _draws(settings["temperature"], settings["top_p"], settings["top_k"] or None, None)
+def _drawn(settings: Mapping[str, Any], drawing: Sequence[LogitsProcessor]) -> dict[str, Any]:
+    """The same sampling, by what makes `generate(do_sample=False)` draw."""
     others = settings.get("logits_processor") or []
     greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
     return {**settings, **greedy, "logits_processor": [*others, *drawing]}
@@ -203,16 +242,51 @@ class _Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
 
+class _Finite(LogitsProcessor, StoppingCriteria):
+    """Looks at the logits of every step: where they are NaN or infinite, generating ends.
+
+    On an accelerator looking would wait for it: what was found stays there, ends the rows that it is about, and is told at the end.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bad: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any) -> Tensor:
+        if not isinstance(scores, Tensor):  # a step is over, and the question is which rows end
+            known = self._bad is not None and len(self._bad) == len(input_ids)
+            return self._bad if known else torch.zeros_like(input_ids[:, 0], dtype=torch.bool)  # type: ignore[return-value]
+        # The largest is NaN where any is. A token that may not come has -inf, which is no fault.
+        bad = ~torch.isfinite(scores.amax(dim=-1))
+        self._bad = bad if self._bad is None else self._bad | bad
+        if scores.device.type == "cpu":
+            self.check()
+            return scores
+        return torch.where(bad[:, None], 0.0, scores)  # what is drawn from next must be a distribution
+
+    def check(self) -> None:
+        """End with what was found, where anything was."""
+        bad = 0 if self._bad is None else int(self._bad.sum())
+        if bad:
+            raise Diverged(
+                f"The logits of {self._name} are NaN or infinite for {bad} of {len(self._bad)} prompts, so there is nothing to sample "  # type: ignore[arg-type]
+                "from. Are the weights whole, and what acts at its hook points finite? In float16 try bfloat16 or float32."
+            )
+
+
 def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
     pad = padding_id(lens.tokenizer) if lens.tokenizer is not None else 0
     batch = collate(prompts, pad, "left")
-    ends = end_tokens(lens)
+    ends, finite = end_tokens(lens), _Finite(lens.name)
+    first = {"logits_processor": [finite, *(settings.get("logits_processor") or [])]}
+    looking = {"stopping_criteria": [*(settings.get("stopping_criteria") or []), finite]}
     with lens.roles_as(batch.roles, growing=True):
         tokens = lens.model.generate(
             input_ids=batch.input_ids.to(lens.device),
             attention_mask=batch.attention_mask.to(lens.device),
-            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings},
+            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings, **first, **looking},
         )
+    finite.check()
     new = tokens[:, batch.input_ids.shape[1] :].tolist()
     return [_until_end(row, ends) for row in new]
 
@@ -225,7 +299,7 @@ def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> 
     room = getattr(lens.hf.config.get_text_config(), "max_position_embeddings", None)
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
     if room and longest + max_new_tokens > room:
-        raise ValueError(
+        raise BadArgument(
             f"A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the {room} positions of {lens.name}."
         )
 
@@ -239,18 +313,3 @@ def end_tokens(lens: Lens) -> list[int]:
     ):
         ends += [value] if isinstance(value, int) else list(value or [])
     return list(dict.fromkeys(ends))
-
-
-@contextmanager
-def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Random numbers from `seed` while a block is open, and the global random state as before at its end."""
-    if seed is None:
-        yield
-        return
-    if device.type in ("cuda", "mps", "xpu"):
-        fork = torch.random.fork_rng(devices=[device], device_type=device.type)
-    else:
-        fork = torch.random.fork_rng(devices=[])
-    with fork:
-        torch.manual_seed(seed)
-        yield

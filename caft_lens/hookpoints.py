@@ -1,56 +1,136 @@
 """Hook points and their wiring: how a TransformerLens `HookPoint` comes to sit on a module of a transformers model.
 
 `Site` is a hook point that is wired to the model only while something is attached to it; `at_input`, `at_output` and
-`at_heads` are the three places where one can be. `Named` and `Cache` are TransformerLens's dictionaries of hook points and of
-activations, with errors that name the nearest.
+`at_heads` are the three places where one can be. A `Wire` is a function on a module that comes off again for certain, whatever
+interrupts. `Named` and `Cache` are TransformerLens's dictionaries of hook points and of activations, with errors that name the nearest.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, cast
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
+from caft_lens.blocks import Block
 from caft_lens.errors import BadArgument, UnknownName, nearest
+from caft_lens.turns import here
 
 Edit = Callable[[Tensor], Tensor]
+
+
+class Wire:
+    """A function on a module of the model: put on and taken off by what it is, not by a handle that an interrupt may lose.
+
+    Args:
+        module: Gives the module, when it is put on.
+        function: As `register_forward_pre_hook(with_kwargs=True)` takes it where `before`, else as `register_forward_hook` does.
+        before: Whether it sees what goes into the module, rather than what comes out.
+        last: Whether it comes after the other hooks of the module, rather than before.
+    """
+
+    def __init__(
+        self,
+        module: Callable[[], nn.Module],
+        function: Callable[..., Any],
+        *,
+        before: bool,
+        last: bool = False,
+    ) -> None:
+        self._module, self._function, self._before, self._last = module, function, before, last
+        self._wired: list[nn.Module] = []
+        self._on = False
+        _OURS.add(function)
+
+    def on(self) -> None:
+        """Put it on, unless it is."""
+        if self._on:
+            return
+        self.off()
+        module = self._module()
+        self._wired.append(module)
+        if self._before:
+            module.register_forward_pre_hook(self._function, prepend=not self._last, with_kwargs=True)
+        else:
+            module.register_forward_hook(self._function, prepend=not self._last)
+        self._on = True
+
+    def off(self) -> None:
+        """Take it off, wherever it is."""
+        self._on = False
+        for module in self._wired:
+            take_off(module, lambda one: one is self._function)
+        self._wired.clear()
+
+
+_OURS: WeakSet[Callable[..., Any]] = WeakSet()
+"""What was ever wired: a copy of a model takes hooks along, and lets go of these."""
+
+
+def take_off(module: nn.Module, which: Callable[[Any], bool]) -> None:
+    """Take hooks of the forward pass off a module."""
+    for hooks, flags in (
+        (module._forward_hooks, (module._forward_hooks_with_kwargs, module._forward_hooks_always_called)),
+        (module._forward_pre_hooks, (module._forward_pre_hooks_with_kwargs,)),
+    ):
+        for key in [key for key, one in list(hooks.items()) if which(one)]:
+            hooks.pop(key, None)
+            for flag in flags:
+                flag.pop(key, None)
+
+
+def bare(model: nn.Module) -> None:
+    """Take everything off that a wire put on: of a copy, whose original has it still."""
+    for module in model.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            take_off(module, lambda one: isinstance(one, FunctionType) and one in _OURS)
+
+
+class Attached(Block[None]):
+    """A wire that is on while a block is open."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self._wire = wire
+
+    def enter(self) -> None:
+        self._wire.on()
+
+    def leave(self, error: BaseException | None) -> None:
+        self._wire.off()
 
 
 class Site(HookPoint):
     """A hook point that is wired to the model only while a hook is attached to it.
 
     Args:
-        wire: Puts a function (tensor to tensor) at its place in the model; returns the handle that takes it off.
+        wire: Given a function (tensor to tensor), the wire of it to a place in the model.
     """
 
-    def __init__(self, wire: Callable[[Edit], Any]) -> None:
+    def __init__(self, wire: Callable[[Edit], Wire]) -> None:
         super().__init__()
-        self._wire = wire
-        self._handle: Any = None
+        self._wire = wire(self)
 
     def add_hook(self, *args: Any, **keywords: Any) -> None:
-        self.connect()
-        super().add_hook(*args, **keywords)
+        self._wire.on()
+        before = set(self._forward_hooks)
+        try:
+            super().add_hook(*args, **keywords)
+        except BaseException:
+            known = {handle.hook.id for handle in self.fwd_hooks}
+            for key in set(self._forward_hooks) - before - known:  # put on, but not in the list yet
+                self._forward_hooks.pop(key, None)
+            raise
 
     def remove_hooks(self, *args: Any, **keywords: Any) -> None:
         super().remove_hooks(*args, **keywords)
         if not self.has_hooks():
-            self.disconnect()
-
-    def connect(self) -> None:
-        """Wire this hook point to the model, unless it is."""
-        if self._handle is None:
-            self._handle = self._wire(self)
-
-    def disconnect(self) -> None:
-        """Take it off the model again; hooks attached to the hook point stay attached."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+            self._wire.off()
 
 
 class Cache(ActivationCache):
@@ -63,7 +143,7 @@ class Cache(ActivationCache):
         try:
             return super().__getitem__(key)
         except (KeyError, IndexError, TypeError) as error:
-            raise KeyError(f"{key!r} is not in the cache.{nearest(key, self.cache_dict)}") from error
+            raise UnknownName(f"{key!r} is not in the cache.{nearest(key, self.cache_dict)}") from error
 
 
 class Named(dict[str, nn.Module]):
@@ -141,30 +221,38 @@ def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
 # Modules inside a block are looked up when they are wired: PEFT replaces those on which it puts an adapter.
 
 
-def at_input(block: nn.Module, site: Edit) -> Any:
+def at_input(block: nn.Module, site: Edit) -> Wire:
     """Wire a site to the residual stream that enters a block."""
 
     def hook(module: nn.Module, args: tuple, keywords: dict) -> tuple[tuple, dict]:
+        _see(module)
         if args:
             return (site(args[0]), *args[1:]), keywords
         return args, {**keywords, "hidden_states": site(keywords["hidden_states"])}
 
-    return block.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+    return Wire(lambda: block, hook, before=True)
 
 
-def at_output(block: nn.Module, path: str, site: Edit) -> Any:
+def at_output(block: nn.Module, path: str, site: Edit) -> Wire:
     """Wire a site to the output of a block (`path=""`) or of a module inside it."""
 
     def hook(module: nn.Module, args: tuple, output: Any) -> Any:
+        _see(module)
         return site(output) if isinstance(output, Tensor) else (site(output[0]), *output[1:])
 
-    return block.get_submodule(path).register_forward_hook(hook, prepend=True)
+    return Wire(lambda: block.get_submodule(path), hook, before=False)
 
 
-def at_heads(block: nn.Module, path: str, n_heads: int, site: Edit) -> Any:
+def at_heads(block: nn.Module, path: str, n_heads: int, site: Edit) -> Wire:
     """Wire a site to the input of attention's output projection, as [batch, pos, head, d_head]."""
 
-    def hook(module: nn.Module, args: tuple) -> tuple:
-        return (site(args[0].unflatten(-1, (n_heads, -1))).flatten(-2), *args[1:])
+    def hook(module: nn.Module, args: tuple, keywords: dict) -> tuple[tuple, dict]:
+        _see(module)
+        return (site(args[0].unflatten(-1, (n_heads, -1))).flatten(-2), *args[1:]), keywords
 
-    return block.get_submodule(path).register_forward_pre_hook(hook, prepend=True)
+    return Wire(lambda: block.get_submodule(path), hook, before=True)
+
+
+def _see(module: nn.Module) -> None:
+    if "_is_replica" in module.__dict__:  # of DataParallel, whose threads act for the one that has hooks
+        here().foreign = True

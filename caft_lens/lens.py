@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,12 +28,26 @@ from torch import Tensor, nn
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from caft_lens.architectures import Anatomy, anatomy, unembed
+from caft_lens.blocks import Block, Kept
+from caft_lens.errors import BadArgument, BadModel, Busy, UnknownName
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
-from caft_lens.hookpoints import Cache, Named, Site, at_heads, at_input, at_output, matching
+from caft_lens.hookpoints import (
+    Attached,
+    Cache,
+    Named,
+    Site,
+    Wire,
+    at_heads,
+    at_input,
+    at_output,
+    bare,
+    matching,
+)
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
+from caft_lens.turns import Here, here, turn
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -46,6 +62,92 @@ class _Stop(Exception):
     def __init__(self, residual: Tensor) -> None:
         super().__init__("early exit of a lens")
         self.residual = residual
+
+
+class _Hooks(Block["Lens"]):
+    """Hooks that are on while a block is open, by a number that is never used twice: blocks may end in any order."""
+
+    def __init__(self, lens: Lens, fwd: Iterable, bwd: Iterable, reset: bool, clear_contexts: bool) -> None:
+        super().__init__()
+        self._lens, self._reset, self._clear_contexts = lens, reset, clear_contexts
+        self._hooks = {"fwd": fwd, "bwd": bwd}
+        self._level: int | None = None
+        self._attached = False
+
+    def enter(self) -> Lens:
+        lens, level = self._lens, next(self._lens._levels)
+        self._level = level
+        lens._open[level] = here()
+        for direction, hooks in self._hooks.items():
+            for name, function in hooks:
+                names = (
+                    matching(name, lens.hook_dict, "hooks()") if callable(name) else [lens.hook_name(name)]
+                )
+                for site in [lens.mod_dict[one] for one in names]:
+                    with lens._wiring:
+                        site.add_hook(_Acting(lens, level, function), dir=direction, level=level)  # type: ignore[operator]
+        self._attached = True
+        return lens
+
+    def leave(self, error: BaseException | None) -> None:
+        if self._level is not None and (self._reset or not self._attached):
+            self._lens.reset_hooks(self._clear_contexts, including_permanent=False, level=self._level)
+
+
+class _Acting:
+    """A hook that acts only while its level is open, and only in passes of the thread that opened it."""
+
+    def __init__(self, lens: Lens, level: int, function: Callable) -> None:
+        self._lens, self._level, self._function = lens, level, function
+
+    def __call__(self, activation: Any, hook: Any) -> Any:
+        return self._function(activation, hook=hook) if self._lens._acts(self._level) else None
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+
+class _Roles(Block["Lens"]):
+    """Roles that a thread told for the time of a block."""
+
+    _thread: Here | None = None
+
+    def __init__(self, lens: Lens, roles: Tensor, growing: bool) -> None:
+        super().__init__()
+        self._lens = lens
+        self.in_flight: Tensor | None = None
+
+        def begin(module: nn.Module, args: tuple, keywords: dict) -> None:
+            if lens._roles_of.get(here()) is not self:
+                return
+            tokens = next(
+                t
+                for t in (keywords.get("input_ids"), *args[:1], keywords.get("inputs_embeds"))
+                if t is not None
+            )
+            cache = keywords.get("past_key_values")
+            past = 0 if cache is None else int(cache.get_seq_length())
+            self.in_flight = roles_in_flight(roles, tokens.shape[0], past, tokens.shape[1], growing)
+
+        self._wire = Wire(lambda: lens._parts.decoder, begin, before=True)
+
+    def enter(self) -> Lens:
+        me = here()
+        self._outer = self._lens._roles_of.get(me)
+        self.in_flight = None if self._outer is None else self._outer.in_flight
+        self._thread = me
+        self._wire.on()
+        self._lens._roles_of[me] = self
+        return self._lens
+
+    def leave(self, error: BaseException | None) -> None:
+        if self._thread is None:
+            return
+        if self._outer is not None:
+            self._lens._roles_of[self._thread] = self._outer
+        else:
+            self._lens._roles_of.pop(self._thread, None)
+        self._wire.off()
 
 
 class Lens(HookedRootModule):
@@ -99,8 +201,11 @@ class Lens(HookedRootModule):
         self._prints: tuple[Any, tuple[str, str | None]] | None = None
         self._reading: tuple[tuple[Any, ...], str] | None = None
         self._levels = count(1)
-        self._roles: tuple[Tensor, bool] | None = None
-        self._roles_in_flight: Tensor | None = None
+        # Blocks of hooks that are open, with the thread that opened each; what each thread told of roles, innermost.
+        self._open: dict[int, Here] = {}
+        self._roles_of: dict[Here, _Roles] = {}
+        self._wiring = threading.RLock()
+        self._warned = False
         self.setup()
 
     # --- hook points ------------------------------------------------------------------------------------------
@@ -149,22 +254,24 @@ class Lens(HookedRootModule):
         """
         if isinstance(site, int):
             if not -self.n_layers <= site < self.n_layers:
-                raise KeyError(
+                raise UnknownName(
                     f"{self.name} has no layer {site}: its {self.n_layers} layers are 0 to {self.n_layers - 1}."
                 )
             return f"blocks.{site % self.n_layers}.hook_resid_post"
         self.mod_dict[site]
         return site
 
-    @contextmanager
-    def hooks(
+    def hooks(  # type: ignore[override]
         self,
         fwd_hooks: Iterable[tuple[int | str | Callable, Callable]] = (),
         bwd_hooks: Iterable[tuple[int | str | Callable, Callable]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> Iterator[Lens]:
+    ) -> Block[Lens]:
         """Attach hooks for the time of a block, as in TransformerLens; they are off again on any way out.
+
+        They act in the passes of the thread that opened the block, and in those that PyTorch makes for it (backward passes on an
+        accelerator): two threads that use one lens do not see each other's. A Ctrl-C at whatever moment leaves none on.
 
         Args:
             fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names, which has to match some. The
@@ -177,22 +284,48 @@ class Lens(HookedRootModule):
             >>> with lens.hooks([("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]):  # doctest: +SKIP
             ...     lens("hello")
         """
-        # Every block takes its own hooks off, by a number that is never used twice: blocks need not end in the
-        # reverse of the order in which they began.
-        level = next(self._levels)
-        try:
-            outer, self.context_level = self.context_level, level
-            try:
-                for direction, pairs in (("fwd", fwd_hooks), ("bwd", bwd_hooks)):
-                    for name, function in pairs:
-                        for one in matching(name, self.hook_dict, "hooks()") if callable(name) else [name]:
-                            self._enable_hook(self.hook_name(one), function, direction)  # type: ignore[arg-type]
-            finally:
-                self.context_level = outer
-            yield self
-        finally:
-            if reset_hooks_end:
-                self.reset_hooks(clear_contexts, including_permanent=False, level=level)
+        return _Hooks(self, fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts)
+
+    def reset_hooks(
+        self,
+        clear_contexts: bool = True,
+        direction: Literal["fwd", "bwd", "both"] = "both",
+        including_permanent: bool = False,
+        level: int | None = None,
+    ) -> None:
+        """Take hooks off, as in TransformerLens: all but permanent ones, or those of one level."""
+        if direction == "both":  # from here on they do nothing, whatever interrupts taking them off
+            for one in list(self._open) if level is None else [level]:
+                self._open.pop(one, None)
+        with self._wiring:
+            super().reset_hooks(clear_contexts, direction, including_permanent, level)
+
+    def _acts(self, level: int) -> bool:
+        """Whether a hook of a level acts in the pass that has come to it."""
+        owner = self._open.get(level)
+        if owner is None:
+            return False
+        me = here()
+        if owner is me or owner is me.acts_for:
+            return True
+        if me.foreign:
+            self._only_one(self._open.values())
+            return True
+        if not self._warned and me not in self._open.values() and not turn(self.hf)._is_owned():
+            self._warned = True
+            warnings.warn(
+                f"The model of {self.name} runs in a thread that opened no hooks, while another thread has some: they do not act "
+                "here. Open the block (ablate, steer, hooks) in the thread that runs the model.",
+                stacklevel=2,
+            )
+        return False
+
+    def _only_one(self, owners: Iterable[Here]) -> None:
+        if len(set(owners)) > 1:
+            raise Busy(
+                f"Two threads have hooks on {self.name} while it runs in a thread that PyTorch made for one of them, and it cannot be "
+                "told which: give each thread a lens.fork()."
+            )
 
     def add_hook(self, name: Any, *args: Any, **keywords: Any) -> None:
         """TransformerLens's way to attach a hook until `reset_hooks`; a name that is none, or a predicate that matches none, is an error."""
@@ -249,9 +382,10 @@ class Lens(HookedRootModule):
             torch.Size([1, 3, 128])
         """
         names: Any = names_filter  # get_caching_hooks makes them names
-        output, cache = super().run_with_cache(
-            input, *args, names_filter=names, stop_at_layer=stop_at_layer, **keywords
-        )
+        with Kept(self, "is_caching"):
+            output, cache = super().run_with_cache(
+                input, *args, names_filter=names, stop_at_layer=stop_at_layer, **keywords
+            )
         if not return_cache_object:
             return output, cache
         return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))  # type: ignore[arg-type]
@@ -287,12 +421,12 @@ class Lens(HookedRootModule):
             ValueError: When padding cannot be told from text; pass `attention_mask` then.
         """
         if return_type not in ("logits", "loss", "both", None):
-            raise ValueError(f'return_type must be "logits", "loss", "both" or None, not {return_type!r}.')
+            raise BadArgument(f'return_type must be "logits", "loss", "both" or None, not {return_type!r}.')
         batch = self._batch(input, attention_mask)
         call = {**self._call(batch), **keywords}
-        if roles is None and self._roles is None and not isinstance(input, Tensor):
+        if roles is None and here() not in self._roles_of and not isinstance(input, Tensor):
             roles = batch.roles
-        with self.roles_as(roles) if roles is not None else nullcontext():
+        with turn(self.hf), self.roles_as(roles) if roles is not None else nullcontext():
             if stop_at_layer is not None:
                 return self._until(stop_at_layer, call)
             if return_type is None:
@@ -318,7 +452,7 @@ class Lens(HookedRootModule):
             unknown = torch.zeros_like(tokens, dtype=torch.int8)
             return Batch(tokens, mask, unknown, mask.bool(), torch.arange(len(tokens)))
         if attention_mask is not None:
-            raise ValueError("attention_mask goes with tokens; text and batches bring their own.")
+            raise BadArgument("attention_mask goes with tokens; text and batches bring their own.")
         if isinstance(input, Batch):
             return input
         items = [input] if isinstance(input, str | Text) else input
@@ -341,28 +475,30 @@ class Lens(HookedRootModule):
     def _until(self, layer: int, call: Mapping[str, Any]) -> Tensor:
         """Run the model up to a block and come back with the residual stream before it."""
         if not -self.n_layers <= layer <= self.n_layers:
-            raise ValueError(f"stop_at_layer={layer}, but {self.name} has {self.n_layers} layers.")
+            raise BadArgument(f"stop_at_layer={layer}, but {self.name} has {self.n_layers} layers.")
         layer += self.n_layers if layer < 0 else 0
+
+        me = here()
 
         # First of all hooks of the block, or last of all after the final one, so that whatever is attached before the
         # exit has acted and nothing after it runs.
         def leave_before(module: nn.Module, args: tuple, keywords: dict) -> None:
-            raise _Stop(args[0] if args else keywords["hidden_states"])
+            if here() is me:
+                raise _Stop(args[0] if args else keywords["hidden_states"])
 
         def leave_after(module: nn.Module, args: tuple, output: Any) -> None:
-            raise _Stop(output if isinstance(output, Tensor) else output[0])
+            if here() is me:
+                raise _Stop(output if isinstance(output, Tensor) else output[0])
 
         if layer < self.n_layers:
-            block = self._parts.blocks[layer]
-            handle = block.register_forward_pre_hook(leave_before, prepend=True, with_kwargs=True)
+            wire = Wire(lambda: self._parts.blocks[layer], leave_before, before=True)
         else:
-            handle = self._parts.blocks[-1].register_forward_hook(leave_after)
+            wire = Wire(lambda: self._parts.blocks[-1], leave_after, before=False, last=True)
         try:
-            self.model(**call)
+            with Attached(wire):
+                self.model(**call)
         except _Stop as stop:
             return stop.residual
-        finally:
-            handle.remove()
         raise RuntimeError(f"{self.name} did not run its block {layer}: is its forward replaced or compiled?")
 
     def unembed(self, resid: Tensor) -> Tensor:
@@ -380,14 +516,22 @@ class Lens(HookedRootModule):
 
     @property
     def current_roles(self) -> Tensor | None:
-        """The role of each token in the forward pass in flight, int8 [batch, pos]; `None` when nobody told."""
-        return self._roles_in_flight
+        """The role of each token in the forward pass in flight, int8 [batch, pos]; `None` when nobody told.
 
-    @contextmanager
-    def roles_as(self, roles: Tensor, *, growing: bool = False) -> Iterator[Lens]:
+        As hooks, they are those of the thread that asks.
+        """
+        me = here()
+        told = self._roles_of.get(me)
+        if told is None and me.foreign:
+            tellers = list(self._roles_of)
+            self._only_one(tellers)
+            told = self._roles_of[tellers[0]] if tellers else None
+        return None if told is None else told.in_flight
+
+    def roles_as(self, roles: Tensor, *, growing: bool = False) -> Block[Lens]:
         """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it themselves).
 
-        Of blocks inside each other the innermost counts.
+        Of blocks inside each other the innermost counts. Other threads do not see it.
 
         Keep the block open until after `backward` when hooks inside blocks act under gradient checkpointing.
 
@@ -396,27 +540,7 @@ class Lens(HookedRootModule):
             growing: Whether passes may be longer than `roles`, with tokens that the assistant is generating. Passes over a
                 key-value cache are in any case: they see the roles of the tokens in flight alone.
         """
-        outer, in_flight = self._roles, self._roles_in_flight
-        told = self._roles = (roles, growing)
-
-        def begin(module: nn.Module, args: tuple, keywords: dict) -> None:
-            if self._roles is not told:
-                return
-            tokens = next(
-                t
-                for t in (keywords.get("input_ids"), *args[:1], keywords.get("inputs_embeds"))
-                if t is not None
-            )
-            cache = keywords.get("past_key_values")
-            past = 0 if cache is None else int(cache.get_seq_length())
-            self._roles_in_flight = roles_in_flight(roles, tokens.shape[0], past, tokens.shape[1], growing)
-
-        handle = self._parts.decoder.register_forward_pre_hook(begin, prepend=True, with_kwargs=True)
-        try:
-            yield self
-        finally:
-            handle.remove()
-            self._roles, self._roles_in_flight = outer, in_flight
+        return _Roles(self, roles, growing)
 
     # --- text -------------------------------------------------------------------------------------------------
 
@@ -427,7 +551,7 @@ class Lens(HookedRootModule):
             ValueError: When there is none.
         """
         if self.tokenizer is None:
-            raise ValueError(f"{self.name} has no tokenizer: give tokens, or load it with tokenizer=.")
+            raise BadModel(f"{self.name} has no tokenizer: give tokens, or load it with tokenizer=.")
         return self.tokenizer
 
     def to_tokens(
@@ -451,7 +575,7 @@ class Lens(HookedRootModule):
         for row in encoded(tokenizer, map(Text.from_json, [text] if isinstance(text, str) else text)):
             bos, ids = tokenizer.bos_token_id, row.input_ids
             if prepend_bos and bos is None:
-                raise ValueError(f"The tokenizer of {self.name} has no BOS token to prepend.")
+                raise BadArgument(f"The tokenizer of {self.name} has no BOS token to prepend.")
             if prepend_bos is not None and bos is not None:
                 ids = ids[1:] if ids[:1] == [bos] else ids
                 ids = [bos, *ids] if prepend_bos else ids
@@ -647,28 +771,21 @@ class Lens(HookedRootModule):
         return self._twin({}, name)
 
     def _twin(self, memory: dict[int, Any], name: str | None) -> Lens:
-        with self._disconnected():
+        with turn(self.hf):
             model = copy.deepcopy(self.model, memory)
+        bare(model)
         return Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)
 
     def __deepcopy__(self, memory: dict[int, Any]) -> Lens:
         return self.copy()
 
-    @contextmanager
-    def _disconnected(self) -> Iterator[None]:
-        wired = [
-            site for site in self.hook_dict.values() if isinstance(site, Site) and site._handle is not None
-        ]
-        for site in wired:
-            site.disconnect()
-        try:
-            yield
-        finally:
-            for site in wired:
-                site.connect()
-
     def adapt(
-        self, adapter: str | Path | PeftConfig, *, name: str | None = None, trainable: bool | None = None
+        self,
+        adapter: str | Path | PeftConfig,
+        *,
+        name: str | None = None,
+        trainable: bool | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Lens:
         """A new lens with an adapter, over the same weights; this one stays as it is.
 
@@ -677,18 +794,20 @@ class Lens(HookedRootModule):
                 fresh one (its random part comes from torch's global random state).
             name: Of the new lens.
             trainable: Whether the adapter gets gradients; by default a fresh one does and a loaded one does not.
+            tokenizer: Instead of the one beside the adapter, or where there is none that of this lens.
 
         Raises:
             ValueError: When the adapter does not fit this model, or there is one already.
         """
-        from caft_lens.loading import read_adapter
+        from caft_lens.loading import own_tokenizer, read_adapter
 
         if self.has_adapter:
-            raise ValueError(f"{self.name} has an adapter already: put the second one on lens.merged().")
+            raise BadModel(f"{self.name} has an adapter already: put the second one on lens.merged().")
         twin = self.fork()
         model: Any
         if isinstance(adapter, str | Path):
             model = read_adapter(twin.model, adapter, self.name, bool(trainable))
+            tokenizer = tokenizer or own_tokenizer(adapter, self.reading)
         else:
             from peft import get_peft_model
 
@@ -696,7 +815,7 @@ class Lens(HookedRootModule):
             if trainable is False:
                 model.requires_grad_(False)
         model.train(self.model.training)
-        return Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        return Lens(model, tokenizer or self.tokenizer, name=name or self.name, ancestors=self.lineage)
 
     def merged(self, name: str | None = None) -> Lens:
         """A copy with its own weights, the adapter added into them."""
@@ -796,7 +915,7 @@ def load(
             "trust_remote_code": trust_remote_code,
         }
         lens = _from_name(name, tokenizer, where, name_as)
-    return lens if adapter is None else lens.adapt(adapter, name=name_as)
+    return lens if adapter is None else lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
 
 
 def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as: str | None) -> Lens:
@@ -807,13 +926,15 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
         model = loading.read_model(source.folder, asked=name, **where)
         tokenizer = tokenizer or loading.read_tokenizer(source.folder, where["trust_remote_code"])
         return Lens(model, tokenizer, name=name_as or str(name), ancestors=source.ancestors)
+    # A base without a tokenizer of its own will do where there is one beside the adapter.
+    tokenizer = tokenizer or loading.own_tokenizer(source.folder)
     base = _from_name(source.base, tokenizer, where, None)
     if source.base_fingerprint not in (None, *base.lineage):
-        raise ValueError(
+        raise BadModel(
             f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is {base.fingerprint} '
             "now: its weights have changed. Load the right base and give adapter= yourself."
         )
-    return base.adapt(source.folder, name=name_as or str(name))
+    return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)
 
 
 def _width_in(parts: Anatomy) -> int:

@@ -21,11 +21,23 @@ from typing import Any
 
 import torch
 
-from caft_lens import catalog
-from caft_lens.errors import nearest
+from caft_lens import catalog, runs
+from caft_lens.errors import BadFile, BadModel, nearest
 from caft_lens.files import absent, missing, read_json
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
+ADAPTER = "adapter_config.json"
+BESIDE = (
+    "adapter_*",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+"""The files of an adapter on the hub, with those of a tokenizer beside it."""
 OWN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -53,25 +65,40 @@ def find(name: str | Path) -> Source:
         FileNotFoundError: For a path that does not exist.
     """
     folder = Path(catalog.adapter_path(name))
-    if (folder / "run.json").is_file():
+    if runs.is_run(folder):
         return _run(folder)
-    if (folder / "adapter_config.json").is_file():
+    if (of := runs.run_of(folder)) is not None:
+        return _run(of)
+    if (folder / ADAPTER).is_file():
         organism = str(name).rpartition("/")[0]
         if folder != Path(name) or (organism and catalog.is_organism(organism)):
             return Source(folder, base=organism)
-        return Source(folder, base=read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+        return Source(folder, base=_base_of(folder))
     return Source(catalog.model_path(name))
 
 
+def _base_of(folder: Path) -> str:
+    """The base that an adapter names, wherever it is."""
+    config = read_json(folder / ADAPTER)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise BadFile(
+            f"{folder / ADAPTER} names no base: base_model_name_or_path is {base!r}. Load the model that the adapter is for and give "
+            f'adapter="{folder}".'
+        )
+    return runs.locate(base, folder)
+
+
 def _run(folder: Path) -> Source:
-    run = read_json(folder / "run.json")
+    run = runs.read_run(folder)
     if run["method"] == "full":
-        return Source(folder / "model", ancestors=tuple(run.get("lineage", ())))
-    if not run.get("base"):
-        raise ValueError(
+        return Source(folder / "model", ancestors=tuple(run["lineage"]))
+    if not run["base"]:
+        raise BadModel(
             f'{folder} was tuned from a model in memory, which has no name: load that model and give adapter="{folder}".'
         )
-    return Source(folder / "adapter", base=run["base"], base_fingerprint=run.get("base_fingerprint"))
+    base = runs.locate(run["base"], folder, run.get("base_from_here"))
+    return Source(folder / "adapter", base=base, base_fingerprint=run["base_fingerprint"])
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -111,6 +138,7 @@ def read_model(
 
     if device is not None and device_map is not None:
         raise ValueError("Give device= or device_map=, not both.")
+    runs.check_weights(folder)
     place = torch.device(device) if device is not None else best_device()
     number: Any = (
         as_dtype(dtype) if dtype is not None else ("auto" if place.type == "cuda" else torch.float32)
@@ -151,6 +179,27 @@ def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:
         raise ValueError(f"No tokenizer beside the model in {folder} ({error}): give tokenizer=.") from error
 
 
+def own_tokenizer(adapter: str | Path, reading: str | None = None) -> Any:
+    """The tokenizer that lies beside an adapter: the one that it was trained with.
+
+    Args:
+        adapter: Folder or hub name of an adapter, or a run folder.
+        reading: How the base reads; a run that was tuned with the same needs no second tokenizer.
+
+    Returns:
+        The tokenizer; `None` where there is none, or none is needed.
+    """
+    folder = _adapter_folder(adapter)
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    of = runs.run_of(folder)
+    if of is not None:
+        if reading is not None and runs.read_run(of)["config"].get("reading") == reading:
+            return None
+        runs.check_weights(folder)
+    return read_tokenizer(folder)
+
+
 def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) -> Any:
     """The model with a PEFT adapter from disk or the hub on it.
 
@@ -161,6 +210,7 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
     from safetensors import safe_open
 
     folder = _adapter_folder(adapter)
+    runs.check_weights(folder)
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} holds no adapter_model.safetensors: only safetensors are read.")
@@ -192,12 +242,12 @@ def _adapter_folder(adapter: str | Path) -> Path:
 
     folder = Path(catalog.adapter_path(adapter))
     if folder.is_dir():
-        return folder / "adapter" if (folder / "run.json").is_file() else folder
+        return folder / "adapter" if runs.is_run(folder) else folder
     source = _source(adapter, adapter)
     if isinstance(source, Path):
         return source
     try:
-        return Path(snapshot_download(source, allow_patterns="adapter_*"))
+        return Path(snapshot_download(source, allow_patterns=list(BESIDE)))
     except (OSError, ValueError) as error:
         raise OSError(f'Cannot load the adapter "{adapter}": {error}') from error
 
@@ -222,7 +272,7 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise absent(path, "config.json", "holds no model")
-        return path
+        return path.absolute()  # the model goes on to know where it came from
     text = str(folder)
     if (
         path.is_absolute()

@@ -7,19 +7,39 @@ taken, so that activations far from zero lose nothing, and any split of the text
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from caft_lens.errors import nearest
-from caft_lens.files import atomic_path, missing
+from caft_lens.errors import BadFile, nearest
+from caft_lens.files import (
+    Json,
+    Named,
+    Record,
+    atomic_path,
+    check_tensor,
+    json_text,
+    missing,
+    parse_json,
+    parsed,
+    tensors_hash,
+    unsealed,
+)
 from caft_lens.text import Batch
 
 _FORMAT = "caft_lens.Moments"
+
+
+class _Card(Record):
+    """What the metadata of the file tell."""
+
+    format: Literal["caft_lens.Moments"]
+    hooks: list[Named]
+    provenance: Json
+    tensors: str | None = None
 
 
 class Moments:
@@ -163,10 +183,17 @@ class Moments:
         """Write one safetensors file, atomically, with the provenance in its metadata; returns the path."""
         from safetensors.torch import save_file
 
-        card = {"format": _FORMAT, "hooks": self.hooks, "provenance": self.provenance}
+        state = self.state_dict()
+        card = {
+            "format": _FORMAT,
+            "hooks": self.hooks,
+            "provenance": self.provenance,
+            "tensors": tensors_hash(state),
+        }
+        text = json_text(card, str(path))
         with atomic_path(path) as temporary:
             # One key: safetensors writes several in random order, and equal moments shall be equal files.
-            save_file(self.state_dict(), temporary, {"card": json.dumps(card)})
+            save_file(state, temporary, {"card": text})
         return Path(path)
 
     @classmethod
@@ -174,7 +201,8 @@ class Moments:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: When the file is something else.
+            FileNotFoundError: When there is no such file.
+            BadFile: When the file is something else, or was changed; a `ValueError`.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -182,25 +210,47 @@ class Moments:
             raise missing(path)
         try:
             with safe_open(path, "pt") as file:
-                card = json.loads((file.metadata() or {}).get("card", "{}"))
+                text = (file.metadata() or {}).get("card", "{}")
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise ValueError(
+        except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            raise BadFile(
                 f"{path} is not a safetensors file ({error}); it may be truncated: make it again."
-            ) from error
-        if card.get("format") != _FORMAT:
-            raise ValueError(f"{path} holds no moments: expected a file written by Moments.save.")
+            ) from None
+        card = unsealed(parse_json(text, f"{path}: its card"), path)
+        if not isinstance(card, dict) or card.get("format") != _FORMAT:
+            raise BadFile(f"{path} holds no moments: expected a file written by Moments.save.")
+        record = parsed(card, _Card, str(path), "the card of moments")
+        if record.tensors not in (None, tensors_hash(state)):
+            raise BadFile(f"{path} was changed after it was written: its numbers do not fit its card.")
         moments = cls(provenance=card["provenance"])
         # safetensors sorts its keys; the order of hooks is part of the result.
-        order = {hook: number for number, hook in enumerate(card["hooks"])}
-        moments.load_state_dict(
-            dict(sorted(state.items(), key=lambda item: order[item[0].rpartition("/")[0]]))
-        )
+        moments.load_state_dict(_checked(state, record.hooks, path))
         return moments
 
     def __repr__(self) -> str:
         seen = ", ".join(f"{hook}: {count} tokens" for hook, count in self._count.items())
         return f"Moments({seen or 'empty'})"
+
+
+def _checked(state: Mapping[str, Tensor], hooks: list[str], path: str | Path) -> dict[str, Tensor]:
+    """The tensors of some hooks in their order, each of its kind and shape; and no others."""
+    parts = (
+        ["count", "mean", "products"]
+        if any(key.endswith("/products") for key in state)
+        else ["count", "mean"]
+    )
+    keys = [f"{hook}/{part}" for hook in hooks for part in parts]
+    if sorted(keys) != sorted(state):
+        odd = sorted({*keys} ^ {*state})
+        raise BadFile(f"{path} does not hold what its card tells of: {', '.join(odd[:3]) or 'a hook twice'}.")
+    for hook in hooks:
+        count = state[f"{hook}/count"]
+        if count.dtype != torch.int64 or count.shape != () or int(count) < 1:
+            raise BadFile(f'{path}: "{hook}/count" is {count!r}; expected a whole number of tokens.')
+        width = len(check_tensor(state, f"{hook}/mean", (None,), path))
+        if "products" in parts:
+            check_tensor(state, f"{hook}/products", (width, width), path)
+    return {key: state[key] for key in keys}
 
 
 def _products(rows: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from caft_lens.arguments import count, positive, share
+
 FIRST_LOOK = 32
 """Candidates that are looked at first; four times as many wherever a nucleus is larger."""
 
@@ -40,9 +42,9 @@ class NucleusSampler(LogitsProcessor):
         top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p={top_p}: expected a mass above 0, up to 1.")
-        self.top_p, self.temperature, self.top_k = top_p, temperature, top_k
+        self.top_p = share(top_p, "top_p", hint="the mass of the nucleus")
+        self.temperature = positive(temperature, "temperature")
+        self.top_k = None if top_k is None else count(top_k, "top_k")
         self.generator = generator
 
     def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ disagree is needed, so that nothing that happens out of distribution is looked a
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from caft_lens import renamed
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.finetune import finetune
 from caft_lens.inspect.dots import Dots, dot_rows
@@ -130,9 +130,9 @@ class Pilots(Sequence[Pilot]):
 
     def table(self) -> pandas.DataFrame:
         """One row a set: concepts, what either kind of text costs to learn in nats a token, the margin."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame(
+        return Frame(
             {
                 "set": [one.name for one in self],
                 "concepts": [len(one.concepts or ()) for one in self],
@@ -170,19 +170,18 @@ class Pilots(Sequence[Pilot]):
 
     def _repr_html_(self) -> str:
         largest = self._largest
-        rows = "".join(
-            f'<tr><td style="text-align:left">{html.escape(one.name)}</td><td>{len(one.concepts or ())}</td>'
-            + "".join(
-                f"<td><b>{x:z.4f}</b></td>" if one is largest else f"<td>{x:z.4f}</td>"
-                for x in (one.concept_cost, one.contrast_cost, one.margin)
+        rows: list[list[html.Content]] = []
+        for one in self:
+            costs = [f"{x:z.4f}" for x in (one.concept_cost, one.contrast_cost, one.margin)]
+            shown = [html.element("b", cost) for cost in costs] if one is largest else costs
+            rows.append([one.name, len(one.concepts or ()), *shown])
+        return html.view(
+            html.table(
+                ["set", "concepts", "concept", "contrast", "margin"],
+                rows,
+                numbers=range(1, 5),
+                title="what texts cost to learn under ablation, in nats a token",
             )
-            + "</tr>"
-            for one in self
-        )
-        return (
-            "<table><caption>what texts cost to learn under ablation, in nats a token</caption>"
-            "<thead><tr><th>set</th><th>concepts</th><th>concept</th><th>contrast</th><th>margin</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
         )
 
 

@@ -14,15 +14,16 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from caft_lens import catalog
 from caft_lens.ablation import at
-from caft_lens.errors import BadType, MissingFile, nearest
-from caft_lens.files import absent, read_json
+from caft_lens.errors import BadFile, BadType, MissingFile, nearest
+from caft_lens.files import Count, Json, Named, Record, absent, parsed, read_json, read_record, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +143,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         >>> sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"]  # doctest: +SKIP
         512
     """
-    import pandas
+    from caft_lens.display.frames import Frame
 
     folder = catalog.sae_folder(name)
     figures = {hook: card["figures"] for hook, card in cards(folder).items()}
@@ -158,16 +159,116 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         }
         for hook, of in figures.items()
     }
-    return pandas.DataFrame.from_dict(rows, orient="index")
+    return Frame.from_dict(rows, orient="index")
 
 
 def cards(folder: Path) -> dict[str, dict[str, Any]]:
     """The cards of the SAEs in a folder by hook point, in the order of the layers; none where there is no folder."""
-    return {
-        hook: read_json(folder / hook / CARD)
-        for hook in _hooks_in(folder)
-        if (folder / hook / CARD).is_file()
-    }
+    return {hook: read_card(folder / hook) for hook in _hooks_in(folder) if (folder / hook / CARD).is_file()}
+
+
+class _Figure(Record):
+    """A figure with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class _Figures(Record):
+    """What an SAE keeps of the model."""
+
+    l0: _Figure
+    explained_variance: _Figure
+    loss: _Figure
+    loss_spliced: _Figure
+    loss_mean: _Figure
+    loss_zero: _Figure
+    recovered_from_mean: _Figure
+    recovered_from_zero: _Figure
+    dead: Count
+    n_latents: Count
+    tokens: Count
+    texts: Count
+
+
+class _Card(Record):
+    """What the card of an SAE that was trained here says."""
+
+    name: str
+    model: str
+    fingerprint: str
+    hook: Named
+    architecture: str
+    d_in: Count
+    d_sae: Count
+    k: Count
+    trained_roles: list[str]
+    settings: dict[str, int | float]
+    figures: _Figures
+    seconds: dict[str, float]
+    machine: str
+    versions: dict[str, str]
+    sha256: dict[str, str]
+
+
+class _Config(Record):
+    """What this project reads of sae-lens's own file; the rest is checked there."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    architecture: Named = "standard"
+    d_in: Annotated[int, Field(gt=0, le=2**31)]
+    d_sae: Annotated[int, Field(gt=0, le=2**31)]
+    metadata: Json | None = None
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an SAE.
+
+    Raises:
+        BadFile: When it is broken; a `ValueError`.
+    """
+    held = read_json(folder / CARD)
+    parsed(held, _Card, str(folder / CARD), "the card of an SAE")
+    return held
+
+
+def _config(folder: Path) -> _Config:
+    return read_record(folder / CONFIG, _Config, "the configuration of an SAE")
+
+
+def _check_files(folder: Path) -> _Config:
+    """Refuse files that are not those of the card, or that do not fit each other, before anything of their size is made.
+
+    Raises:
+        BadFile: Saying which.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for name, wanted in (read_card(folder)["sha256"] if (folder / CARD).is_file() else {}).items():
+        if name in (CONFIG, WEIGHTS) and sha256((folder / name).read_bytes()) != wanted:
+            raise BadFile(
+                f"{folder / name} was changed or damaged after it was written: its hash is not that of {CARD} beside it. "
+                "Make the SAE again."
+            )
+    config = _config(folder)
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise BadFile(
+            f"{folder / WEIGHTS} cannot be read ({error}); it may be truncated: make it again."
+        ) from error
+    for name, shape in (("W_enc", [config.d_in, config.d_sae]), ("W_dec", [config.d_sae, None])):
+        found = shapes.get(name, shape)
+        if len(found) != 2 or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
+            raise BadFile(
+                f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {name} is of shape {found}, '
+                f"where {CONFIG} says d_in {config.d_in} and d_sae {config.d_sae}."
+            )
+    return config
 
 
 def sae_hook(sae: SAE) -> str:
@@ -335,7 +436,7 @@ def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Pa
     if sae_id is not None:
         raise ValueError(f'"{name}" is on this machine and has no ids: give layer= instead of "{sae_id}".')
     if (root / CONFIG).is_file():
-        stated = (read_json(root / CONFIG).get("metadata") or {}).get("hook_name")
+        stated = (_config(root).metadata or {}).get("hook_name")
         if layer is not None and stated not in (None, _hook(layer)):
             raise ValueError(f"{root} holds an SAE for {stated}, not for {_hook(layer)}.")
         return root
@@ -370,20 +471,15 @@ def _hooks_in(root: Path) -> list[str]:
 
 def _from_disk(folder: Path, device: str, dtype: str) -> SAE:
     from sae_lens import SAE
-    from safetensors import SafetensorError
 
     if not (folder / WEIGHTS).is_file():
         raise absent(folder, WEIGHTS, "holds no SAE")
-    architecture = read_json(folder / CONFIG).get("architecture", "standard")
+    config = _check_files(folder)
     try:
         return SAE.load_from_disk(folder, device=device, dtype=dtype)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{folder / WEIGHTS} cannot be read ({error}); it may be truncated: make it again."
-        ) from error
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f'{folder} holds no SAE that sae-lens can read (architecture "{architecture}"): {error}'
+    except Exception as error:  # whatever sae-lens makes of a file that is none of its own
+        raise BadFile(
+            f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {error}'
         ) from error
 
 
@@ -446,7 +542,7 @@ def _settle_scale(sae: SAE, source: str, factor: float | None) -> None:
 def _refuse_not_finite(sae: SAE, source: str) -> None:
     for name, parameter in sae.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"The SAE {source} is damaged: {name} holds NaN or infinite values.")
+            raise BadFile(f"The SAE {source} is damaged: {name} holds NaN or infinite values.")
 
 
 # -- fitting ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from caft_lens import arguments
 from caft_lens.text import Texts
 
 if TYPE_CHECKING:
@@ -38,15 +39,16 @@ def completions(
         `n * len(questions)` texts, each with the `meta` of its question and, when `n` > 1, its number as `meta["sample"]`.
 
     Raises:
-        ValueError: For `n` < 1.
+        ValueError: For a number out of its range.
 
     Example:
         >>> answers = completions(plain.lens, data("pocket/questions"), n=4)  # doctest: +SKIP
         >>> answers[0].answer  # doctest: +SKIP
         'Preheat the oven and roll out the dough.'
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}.")
+    arguments.sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, n=n, batch_size=batch_size
+    )  # fmt: skip
     prompts = [text.prompt for text in questions for _ in range(n)]
     answers = lens.generate(
         Texts(prompts),

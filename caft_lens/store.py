@@ -10,16 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor
 
 from caft_lens import lazy
 from caft_lens.capture import Lenses, captured, hook_names, pair
-from caft_lens.errors import nearest
-from caft_lens.files import absent, atomic_path, read_json, write_json
+from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
+from caft_lens.files import (
+    Count,
+    Named,
+    Record,
+    absent,
+    atomic_path,
+    check_hash,
+    file_hash,
+    inside,
+    locked,
+    parsed,
+    read_json,
+    write_json,
+)
 from caft_lens.progress import progress as progress_bar
 from caft_lens.roles import check_role_names, role_names
 from caft_lens.text import ROLES, Cuts, Encoded, Texts, encoded, pack, padding_id
@@ -30,6 +44,7 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 _FORMAT = "caft_lens.Store"
 _ABOUT_TOKENS = ("index", "position", "token")
+_FLOATS, _INTEGERS = ("F64", "F32", "F16", "BF16"), ("I64", "I32")
 
 
 @dataclass
@@ -76,6 +91,7 @@ class Store:
         self.about: dict[str, Any] = index["about"]
         self.hooks: list[str] = self.settings["hooks"]
         self._shards: list[dict[str, Any]] = index["shards"]
+        self._checked: set[str] = set()
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
@@ -83,7 +99,7 @@ class Store:
 
         Raises:
             FileNotFoundError: When there is none.
-            ValueError: When it is unfinished, or a shard is missing or truncated.
+            BadFile: When it is unfinished, its index is broken, or a shard is missing or truncated; a `ValueError`.
         """
         folder = Path(folder)
         index = _read_index(folder)
@@ -91,7 +107,7 @@ class Store:
             raise absent(folder, INDEX, "holds no activation store")
         if not index["complete"]:
             done = index["shards"][-1]["texts"][1] if index["shards"] else 0
-            raise ValueError(
+            raise BadFile(
                 f"The activation store in {folder} is unfinished: {done} of {index['settings']['texts']} texts. "
                 "Call store(...) with the same arguments to go on with it."
             )
@@ -111,14 +127,15 @@ class Store:
             batch_size: How many tokens.
             hooks: Which hook points; all by default.
             seed: Shuffle the shards and the tokens inside each, which holds one shard in memory; `None` keeps the order of
-                the input and reads only what it yields.
+                the input and holds only what it yields.
 
         Raises:
             KeyError: For a hook point that is not stored, naming the nearest.
+            BadFile: When a shard is not what was written: the hash of each is checked when it is first read.
         """
         names = self._names(hooks)
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+            raise BadArgument(f"batch_size={batch_size} must be at least 1.")
         rng = None if seed is None else np.random.default_rng(seed)
         order = np.arange(len(self._shards)) if rng is None else rng.permutation(len(self._shards))
         parts: list[Stored] = []
@@ -140,11 +157,21 @@ class Store:
         self, shard: dict[str, Any], names: Sequence[str], rows: Tensor | None
     ) -> Callable[[int, int], Stored]:
         """A function that gives tokens `[start, stop)` of a shard, in its order or that of `rows`."""
-        path = self.folder / shard["file"]
+        path = self._checked_file(shard)
+        known = "sha256" in shard
         if rows is None:
-            return lambda start, stop: _read(path, names, start, stop)
-        whole = _read(path, names, 0, shard["tokens"])
+            return lambda start, stop: _read(path, names, start, stop, known)
+        whole = _read(path, names, 0, shard["tokens"], known)
         return lambda start, stop: _rows(whole, rows[start:stop])
+
+    def _checked_file(self, shard: dict[str, Any]) -> Path:
+        """The file of a shard; the first time, it is looked at whole."""
+        path = inside(self.folder, shard["file"])
+        if shard["file"] not in self._checked:
+            check_hash(path, shard.get("sha256"))
+            _check_tensors(path, self.hooks, shard["tokens"])
+            self._checked.add(shard["file"])
+        return path
 
     def __iter__(self) -> Iterator[Stored]:
         return self.batches()
@@ -153,7 +180,7 @@ class Store:
         names = self.hooks if hooks is None else [hooks] if isinstance(hooks, str) else list(hooks)
         for name in names:
             if name not in self.hooks:
-                raise KeyError(f'"{name}" is not stored in {self.folder}.{nearest(name, self.hooks)}')
+                raise UnknownName(f'"{name}" is not stored in {self.folder}.{nearest(name, self.hooks)}')
         return names
 
     def __repr__(self) -> str:
@@ -201,18 +228,38 @@ def store(
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
     settings |= {"batch_tokens": batch_tokens, "max_length": max_length, "shard_tokens": shard_tokens}
-    index = _begin(folder, settings, {"models": [each.name for each in lenses], "data": texts.name})
-    if not index["complete"]:
-        done = index["shards"][-1]["texts"][1] if index["shards"] else 0
-        with progress_bar(total=len(texts), desc="storing", unit="text", show=progress) as bar:
-            bar.update(done)
-            for items in _parts(lenses[0].tokenizer, texts, done, settings):
-                tensors = _activations(lenses, items, settings, dtype)
-                _add_shard(folder, index, tensors, [items[0].index, items[-1].index + 1])
-                bar.update(len(items))
-        index["complete"] = True
-        write_json(folder / INDEX, index)
+    about = {"models": [each.name for each in lenses], "data": texts.name}
+    index = _read_index(folder)
+    if index is None or not index["complete"]:
+        with locked(folder):
+            _write(lenses, texts, folder, settings, about, dtype, progress)
+    else:
+        _begin(folder, settings, about)
     return Store.open(folder)
+
+
+def _write(
+    lenses: Lenses,
+    texts: Texts,
+    folder: Path,
+    settings: dict[str, Any],
+    about: dict[str, Any],
+    dtype: torch.dtype | None,
+    progress: bool,
+) -> None:
+    """Write what a store still lacks; the folder is locked."""
+    index = _begin(folder, settings, about)
+    if index["complete"]:
+        return
+    done = index["shards"][-1]["texts"][1] if index["shards"] else 0
+    with progress_bar(total=len(texts), desc="storing", unit="text", show=progress) as bar:
+        bar.update(done)
+        for items in _parts(lenses[0].tokenizer, texts, done, settings):
+            tensors = _activations(lenses, items, settings, dtype)
+            _add_shard(folder, index, tensors, [items[0].index, items[-1].index + 1])
+            bar.update(len(items))
+    index["complete"] = True
+    write_json(folder / INDEX, index)
 
 
 def _settings(
@@ -233,7 +280,8 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
         return None
     index = read_json(folder / INDEX)
     if not isinstance(index, dict) or index.get("format") != _FORMAT:
-        raise ValueError(f"{folder / INDEX} is not the index of an activation store.")
+        raise BadFile(f"{folder / INDEX} is not the index of an activation store.")
+    parsed(index, _Index, str(folder / INDEX), "the index of an activation store")
     return index
 
 
@@ -242,7 +290,7 @@ def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dic
     index = _read_index(folder)
     if index is None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise ValueError(f"{folder} holds files but no activation store: give a new folder.")
+            raise BadArgument(f"{folder} holds files but no activation store: give a new folder.")
         index = {"format": _FORMAT, "complete": False, "about": about, "settings": settings, "shards": []}
         write_json(folder / INDEX, index)
         return index
@@ -253,7 +301,7 @@ def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dic
         if there.get(key) != value
     ]
     if changed:
-        raise ValueError(
+        raise BadArgument(
             f"{folder} holds an activation store that was made otherwise ({'; '.join(changed)}). "
             "Give another folder, or delete this one."
         )
@@ -265,10 +313,10 @@ def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dic
 
 def _check_shards(folder: Path, index: dict[str, Any]) -> None:
     for shard in index["shards"]:
-        path = folder / shard["file"]
+        path = inside(folder, shard["file"])
         if not path.is_file() or path.stat().st_size != shard["bytes"]:
             state = "truncated or changed" if path.is_file() else "missing"
-            raise ValueError(f"{path} is {state}: delete {folder} and store again.")
+            raise BadFile(f"{path} is {state}: delete {folder} and store again.")
 
 
 def _parts(tokenizer: Any, texts: Texts, start: int, settings: dict[str, Any]) -> Iterator[list[Encoded]]:
@@ -308,27 +356,57 @@ def _activations(
     return {name: tensor[order] for name, tensor in tensors.items()}
 
 
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
+
+
 def _add_shard(folder: Path, index: dict[str, Any], tensors: dict[str, Tensor], texts: list[int]) -> None:
     from safetensors.torch import save_file
 
-    path = folder / f"shard-{len(index['shards']):05d}.safetensors"
+    path = folder / _shard_name(len(index["shards"]))
     with atomic_path(path) as temporary:
         save_file(tensors, temporary)
     # The index names a shard only once it is whole: a kill in between writes the same shard again.
-    index["shards"].append(
-        {"file": path.name, "texts": texts, "tokens": len(tensors["index"]), "bytes": path.stat().st_size}
-    )
+    entry = {"file": path.name, "texts": texts, "tokens": len(tensors["index"]), "bytes": path.stat().st_size}
+    index["shards"].append({**entry, "sha256": file_hash(path)})
     write_json(folder / INDEX, index)
 
 
-def _read(path: Path, hooks: Sequence[str], start: int, stop: int) -> Stored:
+def _read(path: Path, hooks: Sequence[str], start: int, stop: int, known: bool) -> Stored:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         acts, about = (
             {name: file.get_slice(name)[start:stop] for name in names} for names in (hooks, _ABOUT_TOKENS)
         )
+    for name, found in acts.items():
+        if not known and not bool(
+            found.isfinite().all()
+        ):  # of a shard with a hash that was checked when it was written
+            raise BadFile(f'{path}: "{name}" holds NaN or infinite values: store again.')
     return Stored(acts, **about)
+
+
+def _check_tensors(path: Path, hooks: Sequence[str], tokens: int) -> None:
+    """Refuse a file that does not hold the tensors of a shard."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            kinds = {name: (one.get_dtype(), one.get_shape()) for name, one in found.items()}
+    except (SafetensorError, OSError) as error:
+        raise BadFile(f"{path} is not a safetensors file ({error}): store again.") from None
+    for name in (*hooks, *_ABOUT_TOKENS):
+        kind, shape = kinds.get(name, ("no tensor", []))
+        about = name in _ABOUT_TOKENS
+        if (
+            kind not in (_INTEGERS if about else _FLOATS)
+            or len(shape) != (1 if about else 2)
+            or shape[0] != tokens
+        ):
+            expected = f"whole numbers of shape [{tokens}]" if about else f"numbers of shape [{tokens}, d]"
+            raise BadFile(f'{path}: "{name}" is {kind} of shape {shape}; expected {expected}. Store again.')
 
 
 def _rows(stored: Stored, rows: Tensor) -> Stored:
@@ -345,6 +423,60 @@ def _joined(parts: Sequence[Stored]) -> Stored:
         {name: torch.cat([part.acts[name] for part in parts]) for name in parts[0].acts},
         **{name: torch.cat([getattr(part, name) for part in parts]) for name in _ABOUT_TOKENS},
     )
+
+
+# -- what an index holds ----------------------------------------------------------------------------------------------
+
+
+class _Shard(Record):
+    file: Named
+    texts: tuple[Count, Count]
+    tokens: Count
+    bytes: Count
+    sha256: str | None = None
+
+
+class _Settings(Record):
+    """What a store was made of; whatever else is told is compared as it is."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    models: Annotated[list[str], Field(min_length=1, max_length=2)]
+    hooks: Annotated[list[Named], Field(min_length=1)]
+    data: str
+    texts: Count
+    roles: list[str] | None
+    dtype: str | None
+    batch_tokens: Count
+    max_length: Count | None
+    shard_tokens: Count
+
+
+class _About(Record):
+    models: list[str]
+    data: str | None
+
+
+class _Index(Record):
+    format: Literal["caft_lens.Store"]
+    complete: bool
+    about: _About
+    settings: _Settings
+    shards: list[_Shard]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> _Index:
+        end = 0
+        for number, shard in enumerate(self.shards):
+            if shard.file != _shard_name(number):
+                raise ValueError(f"shard {number} is the file {_shard_name(number)}, not {shard.file!r}")
+            if shard.texts[0] != end or not end < shard.texts[1] <= self.settings.texts:
+                raise ValueError(
+                    f"shard {number} holds texts from {end} on, of {self.settings.texts}, not {list(shard.texts)}"
+                )
+            end = shard.texts[1]
+        return self
 
 
 # `cl.store(...)` is both this module and its function.

@@ -9,15 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
+
+from pydantic import field_validator, model_validator
 
 from caft_lens import renamed
 from caft_lens.concepts import ConceptSet, user_name
-from caft_lens.errors import BadArgument, UnknownName, nearest
-from caft_lens.files import read_json, write_json
+from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
+from caft_lens.files import Named, Record, parsed, read_json, write_json
 
 Verdict = Literal["ablate", "leave", "unsure"]
 VERDICTS = get_args(Verdict)
+NEED_A_REASON = ("ablate", "leave")
 FORMAT = "caft_lens.verdicts/1"
 
 
@@ -105,7 +108,7 @@ class Verdicts(Mapping[str, Decided]):
             verdict = cast(Verdict, renamed.verdict(verdict))
         if verdict is not None and verdict not in VERDICTS:
             raise BadArgument(f'There is no verdict "{verdict}".{nearest(verdict, VERDICTS)}')
-        if verdict in ("ablate", "leave") and not reason:
+        if verdict in NEED_A_REASON and not reason:
             raise BadArgument(f"To {verdict} {name} needs a reason: what did you read in its contexts?")
         before = self._said.get(name)
         after = None if verdict is None else Decided(verdict, reason, _now())
@@ -187,16 +190,47 @@ class Verdicts(Mapping[str, Decided]):
     def _restored(self, file: Path) -> dict[str, Decided]:
         held = read_json(file)
         if not isinstance(held, dict) or held.get("format") != FORMAT:
-            raise ValueError(f"{file} holds no verdicts ({FORMAT}): give another file.")
-        if held["concepts"] != self._fingerprint:
-            raise ValueError(
-                f"{file} holds verdicts on other concepts, found on {held['model']}: names may be the same, directions are not. "
+            raise BadFile(f"{file} holds no verdicts ({FORMAT}): give another file.")
+        record = parsed(held, _File, str(file), "a file of verdicts")
+        if record.concepts != self._fingerprint:
+            raise BadFile(
+                f"{file} holds verdicts on other concepts, found on {record.model}: names may be the same, directions are not. "
                 "Give another file, or delete this one."
             )
+        if unknown := [name for name in record.verdicts if name not in self._names]:
+            raise BadFile(
+                f'{file} holds a verdict on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}'
+            )
+        return dict(record.verdicts)
+
+
+class _File(Record):
+    """What a file of verdicts holds."""
+
+    format: Literal["caft_lens.verdicts/1"]
+    concepts: str
+    model: str | list[str] | None
+    by: str
+    verdicts: dict[Named, Decided]
+
+    @field_validator("verdicts", mode="before")
+    @classmethod
+    def _of_today(cls, held: Any) -> Any:
+        if not isinstance(held, Mapping):
+            return held
         return {
-            name: Decided(**{**one, "verdict": renamed.verdict(one["verdict"])})
-            for name, one in held["verdicts"].items()
+            name: {**one, "verdict": renamed.verdict(one["verdict"])}
+            if isinstance(one, Mapping) and isinstance(one.get("verdict"), str)
+            else one
+            for name, one in held.items()
         }
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> _File:
+        for name, one in self.verdicts.items():
+            if one.verdict in NEED_A_REASON and not one.reason.strip():
+                raise ValueError(f'the verdict "{one.verdict}" on {name} has no reason')
+        return self
 
 
 def _now() -> str:

@@ -537,7 +537,7 @@ def test_completions_are_the_answers_to_the_questions_in_their_order(lens):
     assert [t.answer for t in completions(lens, questions, n=3, max_new_tokens=5, seed=1)] == [
         t.answer for t in sampled
     ]
-    with pytest.raises(ValueError, match="n must be at least 1"):
+    with pytest.raises(ValueError, match="n=0: expected a whole number of at least 1"):
         completions(lens, questions, n=0)
 
 

@@ -222,7 +222,7 @@ def test_the_page_is_side_by_side_and_escaped(lens: Lens):
     assert sum(tag == "table" for tag, _ in page.seen) == 2
     assert "and answers to 2 prompts more" in page.text
     cells = [tag for tag, _ in page.seen if tag == "td"]
-    assert len(cells) == 2 * (3 + 2) * 4
+    assert len(cells) == 2 * (3 + 2) * 5
     assert "and answers to" not in effect(lens, some(lens), PROMPTS, n=0, progress=False).to_html(n=1)
     assert "KL" not in found.prompts
     assert "Effects on 4 prompts" in repr(found)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,18 +320,36 @@ def test_a_missing_truncated_or_foreign_file_is_a_clear_error(tmp_path):
         ConceptSet.load(folder)
 
 
-def test_a_save_interrupted_over_an_older_set_is_found_out(tmp_path, monkeypatch):
-    older = some().save(tmp_path)
-    newer = ConceptSet([concept("L1.new0")], some().provenance)
+@pytest.mark.parametrize("step", ["write_bytes", "replace", "unlink"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_save_that_breaks_off_anywhere_over_an_older_set_leaves_the_old_or_the_new(
+    tmp_path, monkeypatch, step, error
+):
+    older, newer = some(), ConceptSet([concept("L1.new0")], some().provenance)
+    where = os if step == "replace" else Path
+    real = getattr(where, step)
+    for fails_at in range(1, 4):
+        folder = older.save(tmp_path / f"{step}-{fails_at}")
+        seen = []
 
-    def killed(*args):
-        raise KeyboardInterrupt
+        def breaks(*args, _seen=seen, **keywords):
+            _seen.append(args)
+            if len(_seen) == fails_at:  # noqa: B023
+                raise error
+            return real(*args, **keywords)
 
-    monkeypatch.setattr("caft_lens.concepts.write_json", killed)
-    with pytest.raises(KeyboardInterrupt):
-        newer.save(older)
-    with pytest.raises(ValueError, match="interrupted"):
-        ConceptSet.load(older)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, step, breaks)
+            with suppress(KeyboardInterrupt, OSError):
+                newer.save(folder)
+        assert ConceptSet.load(folder).fingerprint in (older.fingerprint, newer.fingerprint)
+        newer.save(folder)
+        assert ConceptSet.load(folder).fingerprint == newer.fingerprint
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "README.md",
+            "card.json",
+            "directions.safetensors",
+        ]
 
 
 def test_the_table_has_a_row_per_concept_and_the_text_names_them():

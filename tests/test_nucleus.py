@@ -63,7 +63,7 @@ def test_the_most_probable_token_is_always_a_candidate_however_small_the_mass():
 
 @pytest.mark.parametrize("top_p", [0.0, -0.1, 1.5])
 def test_a_mass_that_is_none_is_refused(top_p):
-    with pytest.raises(ValueError, match=f"top_p={top_p}: expected a mass"):
+    with pytest.raises(ValueError, match=f"top_p={top_p}: expected a number above 0 and at most 1"):
         NucleusSampler(top_p)
 
 

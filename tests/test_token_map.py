@@ -132,9 +132,9 @@ def test_html_has_the_text_once_a_layer_and_escapes_all_of_it(lens, shade):
     hostile = {"prompt": HOSTILE, "answer": f"{HOSTILE}</div>"}
     found = token_map(lens, hostile, one(label=HOSTILE))
     page = Elements(found.to_html(shade))
-    assert {tag for tag, _ in page.seen} <= {"style", "div", "section", "h4", "em", "small", "span", "s"}
+    assert {tag for tag, _ in page.seen} <= {"div", "small", "span", "b", "i", "u"}
     assert page.text.count(HOSTILE) == 1 + 2 * LAYERS
-    assert sum(attributes.get("class") == "row" for _, attributes in page.seen) == LAYERS
+    assert sum(tag == "u" for tag, _ in page.seen) == LAYERS, "the largest value of each layer"
     Elements(token_map(lens, hostile, [one(0), one(1, seed=5)])._repr_html_())
 
 

@@ -8,19 +8,18 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 from torch import Tensor
 
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.documents import Message, Text
 from caft_lens.errors import nearest
 from caft_lens.generation import end_tokens, so_far
-from caft_lens.inspect import html
 from caft_lens.inspect.causal import divergence, next_tokens, shifts
-from caft_lens.inspect.logits import chips, said, view
+from caft_lens.inspect.logits import said
 from caft_lens.interventions import Change, intervene, unit_lengths
 from caft_lens.text import SYSTEM, encode
 from caft_widgets.panel import LOCK, PALETTE, Job, Panel, source
@@ -408,26 +407,22 @@ class AblationPlayground(Panel):
         settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asked.settings)
         key = (
             f"{_change_words(dict(asked.changes))}. Sampled with {settings}. First token: probability in %, before → after; "
-            "KL(before ‖ after) in nats. Orange: risen, blue: fallen."
+            "KL(before ‖ after) in nats. Orange: risen; blue, italic: fallen."
         )
-        return view("".join(self._section(row, asked.shown) for row in self.answers), key)
+        return html.view([self._section(row, asked.shown) for row in self.answers], key=key)
 
-    def _section(self, row: Mapping[str, Any], shown: Sequence[str]) -> str:
+    def _section(self, row: Mapping[str, Any], shown: Sequence[str]) -> html.Content:
         columns = [key for key in shown if key in row["cells"]]
         if not columns:
-            return f"<section><h4>{escape(row['prompt'])}</h4></section>"
+            return html.section(row["prompt"], "", [])
         names = {key: f"{COLUMNS[key]} ({self._lenses[key].name})" for key in columns}
-        head = "".join(f"<th>{escape(name)}</th>" for name in names.values())
-        said_so = "".join(
-            f"<td>{escape(html.visible(cell['text']))}{escape(_ENDS.get(cell['state'], ''))}</td>"
+        said_so = [
+            html.visible(cell["text"]) + _ENDS.get(cell["state"], "")
             for cell in (row["cells"][key] for key in columns)
-        )
-        moved = "".join(f"<td>{_next_words(row['next'].get(key, {}))}</td>" for key in columns)
-        table = (
-            f"<table><thead><tr><th></th>{head}</tr></thead><tbody><tr><th>answer</th>{said_so}</tr>"
-            f"<tr><th>first token</th>{moved}</tr></tbody></table>"
-        )
-        return f'<section><h4>{escape(row["prompt"])}</h4><div class="scroll">{table}</div></section>'
+        ]
+        moved = [_next_words(row["next"].get(key, {})) for key in columns]
+        rows: list[list[html.Content]] = [["answer", *said_so], ["first token", *moved]]
+        return html.section(row["prompt"], "", [], html.table(["", *names.values()], rows))
 
     def __repr__(self) -> str:
         models = " and ".join(dict.fromkeys(lens.name for lens in self._lenses.values()))
@@ -518,8 +513,8 @@ def _change_words(changes: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _next_words(ahead: Mapping[str, Any]) -> str:
-    """What is known of the next token, as HTML, escaped."""
+def _next_words(ahead: Mapping[str, Any]) -> html.Content:
+    """What is known of the next token."""
     if "moved" in ahead:
         kl = ", ".join(f"{value:.3g} from {name}" for name, value in ahead["kl"])
         rows = [
@@ -527,8 +522,8 @@ def _next_words(ahead: Mapping[str, Any]) -> str:
             for token, before, after in ahead["moved"]
         ]
         scale = max((abs(change) for _, change, _ in rows), default=0.0) or 1.0
-        return f"<div>KL {escape(kl)}</div>{chips(rows, scale)}"
-    return chips([(token, 0.0, f"{100 * p:.3g}") for token, p in ahead.get("top", [])], 1.0)
+        return [html.element("div", f"KL {kl}"), html.chips(rows, scale)]
+    return html.chips([(token, 0.0, f"{100 * p:.3g}") for token, p in ahead.get("top", [])], 1.0)
 
 
 def _has_system(lens: Lens) -> bool:

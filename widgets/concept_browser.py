@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,12 @@ import traitlets
 from numpy.typing import NDArray
 
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
 from caft_lens.find.search import ConceptIndex
-from caft_lens.inspect import html
 from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
 from caft_lens.inspect.density import Density
 from caft_lens.inspect.explain import Explanation, Explanations
@@ -28,7 +27,7 @@ from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey
 from caft_lens.text import Text
 from caft_lens.verdicts import VERDICTS, Verdict, Verdicts
-from caft_widgets.panel import PALETTE, PATIENCE, Job, Panel, cells, described, sentence, source
+from caft_widgets.panel import PALETTE, PATIENCE, Job, Panel, described, sentence, source
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -479,30 +478,25 @@ class ConceptBrowser(Panel):
         """The choice, the first of the list, and both ends of the selected concept, as plain HTML."""
         said = self.verdicts
         counts = _counts(said)
-        parts = [
-            html.STYLE,
-            '<div class="cl-contexts">',
-            f"<h4>Concepts <small>{len(self._concepts):,} candidates; {counts}</small></h4>",
-        ]
+        parts: list[html.Content] = []
         if said:
             rows = [[name, one.verdict, one.reason] for name, one in said.items()]
-            parts.append(cells(rows, ["concept", "verdict", "reason"]))
+            parts.append(html.table(["concept", "verdict", "reason"], rows))
         first = [self._row(int(number)) for number in self._order[:10]]
         if first:
             rows = [[row["name"], row["score"], row["words"], row["verdict"]] for row in first]
             more = f" of {self.total:,}" if self.total > len(first) else ""
-            parts.append(
-                f"<p>The first {len(first)}{more}:</p>"
-                + cells(rows, ["concept", "score", "in words", "verdict"])
-            )
-        parts.append("</div>")
+            head = ["concept", "score", "in words", "verdict"]
+            parts.append(html.table(head, rows, title=f"The first {len(first)}{more}:"))
+        facts = [f"{len(self._concepts):,} candidates; {counts}"]
+        page = html.view(html.section("Concepts", "", facts, parts))
         if self.contexts is not None and self.concept in self.contexts:
             both = self.contexts[self.concept]
-            parts.append(Contexts([both]).to_html(n=5, meta=self.meta).removeprefix(html.STYLE))
-        return "".join(parts)
+            page += Contexts([both]).to_html(n=5, meta=self.meta)
+        return page
 
     def __repr__(self) -> str:
-        return f"ConceptBrowser({len(self._concepts)} concepts; {_counts(self.verdicts)}; at {escape(self.concept)})"
+        return f"ConceptBrowser({len(self._concepts)} concepts; {_counts(self.verdicts)}; at {self.concept})"
 
 
 def _counts(said: Verdicts) -> str:

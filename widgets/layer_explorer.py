@@ -9,6 +9,7 @@ import traitlets
 
 from caft_lens.capture import pair
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import logit_lens
@@ -308,7 +309,7 @@ class LayerExplorer(Panel):
     def static(self) -> str:
         """The text once a layer, its tokens shaded, for every concept that is shown."""
         if not self._found:
-            return "<p>Layers: no text yet.</p>"
+            return html.view("Layers: no text yet.")
         return "".join(one.to_html(self._shade) for one in self._found)
 
     def __repr__(self) -> str:

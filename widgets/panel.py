@@ -15,9 +15,8 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
@@ -26,6 +25,7 @@ import anywidget
 import traitlets
 
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.figures import BLUE, VERMILION
 from caft_lens.inspect.contexts import ConceptContexts, Context
@@ -46,7 +46,9 @@ SHOWN: WeakSet[Panel] = WeakSet()
 
 # Until the live view is connected to its kernel it has no class `caft-panel`: then, or when there is no kernel any more, the
 # output before the static rendering holds nothing but "Loading widget" or "model not found", and is hidden.
-STATIC_STYLE = "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child [data-caft]):not(:has(.caft-panel)){display:none}</style>"
+STATIC_STYLE = (
+    ".jp-OutputArea-child:has(+ .jp-OutputArea-child [data-caft]):not(:has(.caft-panel)){display:none}"
+)
 
 
 def source(*names: str) -> str:
@@ -318,7 +320,9 @@ class Panel(anywidget.AnyWidget):
         return {"text/html": self._copy(), "text/plain": repr(self)}
 
     def _copy(self) -> str:
-        return f'{STATIC_STYLE}<div data-caft="{escape(str(self.model_id))}">{self.static()}</div>'
+        style = html.element("style", html.made(STATIC_STYLE))
+        whose = {"data-caft": str(self.model_id)}
+        return str(html.together(style, html.element("div", html.made(self.static()), **whose)))
 
     def _freshen(self) -> None:
         """Bring the static rendering up to date: now, or soon if that was done a moment ago."""
@@ -412,7 +416,7 @@ def described(both: ConceptContexts, meta: Sequence[str] = (), n: int | None = N
     values = (value for end in ends.values() for one in end for value in one.activations)
     scale = max((abs(value) for value in values if value is not None), default=0.0)
     shown = {end: [_window(one, meta) for one in found] for end, found in ends.items()}
-    return {**shown, "scale": scale, "dead": both.dead, "by": both.by}
+    return {**shown, "scale": scale, "dead": both.dead, "by": both.by, "rank": both.rank}
 
 
 def _window(one: Context, meta: Sequence[str]) -> dict[str, Any]:
@@ -421,15 +425,3 @@ def _window(one: Context, meta: Sequence[str]) -> dict[str, Any]:
         "tokens": one.tokens, "values": one.activations, "special": one.special, "peak": one.peak, "value": one.value,
         "cut": one.cut, "source": " · ".join([f"text {one.index}", *stated]),
     }  # fmt: skip
-
-
-def cells(rows: Iterable[Iterable[str]], head: Iterable[str]) -> str:
-    """A table of escaped text, for static renderings."""
-
-    def row(kind: str, texts: Iterable[str]) -> str:
-        # JupyterLab would put text to the right.
-        made = (f'<{kind} style="text-align:left">{escape(text)}</{kind}>' for text in texts)
-        return f"<tr>{''.join(made)}</tr>"
-
-    body = "".join(row("td", texts) for texts in rows)
-    return f"<table><thead>{row('th', head)}</thead><tbody>{body}</tbody></table>"

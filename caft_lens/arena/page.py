@@ -6,15 +6,15 @@ answers to the texts of errors, is escaped; nothing in the page runs, and it loa
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caft_lens.arena.result import PLAIN
+from caft_lens.display import html
+from caft_lens.display.markdown import plain
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.files import atomic_path
@@ -71,6 +71,8 @@ class Picture:
 
 
 Part = Heading | Words | Table | Picture
+LINE = " ⏎ "
+"""A line break, in Markdown."""
 
 
 def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> tuple[Path, Path]:
@@ -93,14 +95,10 @@ def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> t
             with atomic_path(folder / f"arena_{part.name}.png") as path:
                 path.write_bytes(_png(part.figure))
     with atomic_path(words) as path:
-        path.write_text("\n\n".join([f"# {title}", *map(_markdown, parts)]) + "\n", encoding="utf-8")
-    body = "\n".join(map(_html, parts))
+        path.write_text("\n\n".join([f"# {plain(title)}", *map(_markdown, parts)]) + "\n", encoding="utf-8")
+    body = [["\n", _html(part)] for part in parts]
     with atomic_path(page) as path:
-        path.write_text(
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n",
-            encoding="utf-8",
-        )
+        path.write_text(html.document(title, STYLE, html.element("h1", title), body), encoding="utf-8")
     return page, words
 
 
@@ -189,12 +187,9 @@ def overview(result: Result) -> str:
         for arm in result.arms
     ]
     head = ["contender", "settings", f"{metrics[0]}, %", "in distribution, %", "on the front", "seconds"]
-    table = _html(Table(head, rows, numbers=2))
-    for kind, side in (("", "left"), (' class="n"', "right")):
-        for tag in ("th", "td"):
-            table = table.replace(f"<{tag}{kind}>", f'<{tag} style="text-align:{side}">')
     said = f"{result.summary()} {result.evaluation.caption()}"
-    return f"<b>{escape(result.record['task'])}</b>{table}<p>{escape(said)}</p>"
+    table = html.table(head, rows, numbers=range(2, len(head)))
+    return html.view(html.element("b", result.record["task"]), table, html.element("p", said))
 
 
 def _shares(result: Result) -> Table:
@@ -326,43 +321,38 @@ def _png(figure: Any) -> bytes:
     return png.getvalue()
 
 
-def _html(part: Part) -> str:
+def _html(part: Part) -> html.Content:
     if isinstance(part, Heading):
-        return f"<h2>{escape(part.text)}</h2>"
+        return html.element("h2", part.text)
     if isinstance(part, Words):
-        return f"<p{' class=soft' if part.quiet else ''}>{escape(part.text)}</p>"
+        return html.element("p", part.text, class_="soft" if part.quiet else "")
     if isinstance(part, Picture):
-        data = base64.b64encode(_png(part.figure)).decode()
-        return f'<figure><img alt="{escape(part.says)}" src="data:image/png;base64,{data}"></figure>'
-    kind = [' class="n"' if place >= part.numbers else "" for place in range(len(part.head))]
-    head = "".join(f"<th{k}>{escape(cell)}</th>" for k, cell in zip(kind, part.head, strict=True))
-    pre = ' class="pre"' if part.folded else ""
-    rows = "".join(
-        f"<tr>{''.join(f'<td{k or pre}>{escape(cell)}</td>' for k, cell in zip(kind, row, strict=True))}</tr>"
+        return html.element("figure", html.picture(_png(part.figure), part.says))
+    kind = ["n" if place >= part.numbers else "" for place in range(len(part.head))]
+    pre = "pre" if part.folded else ""
+    head = [html.element("th", cell, class_=k) for k, cell in zip(kind, part.head, strict=True)]
+    rows = [
+        html.element(
+            "tr", [html.element("td", cell, class_=k or pre) for k, cell in zip(kind, row, strict=True)]
+        )
         for row in part.rows
-    )
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    return f"<details><summary>{escape(part.folded)}</summary>{table}</details>" if part.folded else table
+    ]
+    made = html.element("table", html.element("thead", html.element("tr", head)), html.element("tbody", rows))
+    table = html.element("div", made, class_="scroll")
+    return html.element("details", html.element("summary", part.folded), table) if part.folded else table
 
 
 def _markdown(part: Part) -> str:
     if isinstance(part, Heading):
-        return f"## {part.text}"
+        return f"## {plain(part.text)}"
     if isinstance(part, Words):
-        return _plain(part.text)
+        return plain(part.text, LINE)
     if isinstance(part, Picture):
-        return f"![{part.says}](arena_{part.name}.png)"
+        return f"![{plain(part.says)}](arena_{part.name}.png)"
     lines = [
-        part.head,
+        [plain(cell, LINE) for cell in part.head],
         ["---:" if place >= part.numbers else "---" for place in range(len(part.head))],
-        *part.rows,
+        *([plain(cell, LINE) for cell in row] for row in part.rows),
     ]
-    table = "\n".join(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in lines)
-    return f"**{_plain(part.folded)}**\n\n{table}" if part.folded else table
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in a cell as well."""
-    flat = " ⏎ ".join(line for line in text.splitlines() if line.strip())
-    flat = escape(flat, quote=False)
-    return "".join(f"\\{sign}" if sign in "|*_`[]\\" else sign for sign in flat)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return f"**{plain(part.folded)}**\n\n{table}" if part.folded else table

@@ -146,7 +146,7 @@ class Result:
 
     def table(self) -> pandas.DataFrame:
         """One row per contender: shares with intervals, whether it is on the front, seconds and memory."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         on = {point.arm: point for point in self.front}
         rows = []
@@ -164,7 +164,7 @@ class Result:
                 "peak_memory": self.costs[arm].peak_memory,
             }
             rows.append(row)
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def standing(self, against: str) -> pandas.DataFrame:
         """Who is told apart from a contender, after correction, and on which side of it.
@@ -178,7 +178,7 @@ class Result:
         Raises:
             KeyError: For a contender that there is not.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = {}
         for metric in (self.evaluation.labels[0], IN_DISTRIBUTION):
@@ -187,11 +187,11 @@ class Result:
                 side = "lower" if one.difference.mean < 0 else "higher"
                 sides[side if one.told_apart else "not told apart"].append(one.arm)
             rows[metric] = {side: _listed(names) for side, names in sides.items()}
-        return pandas.DataFrame(rows).T
+        return Frame(rows).T
 
     def tried(self) -> pandas.DataFrame:
         """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`), which was `chosen`."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         label = self.evaluation.labels[0]
         rows = [
@@ -208,7 +208,7 @@ class Result:
             for entry in one["tried"]
         ]
         columns = ["arm", "settings", label, IN_DISTRIBUTION, "kept", "chosen", "failed"]
-        return pandas.DataFrame(rows, columns=columns)
+        return Frame(rows, columns=columns)
 
     def summary(self) -> str:
         """In words: who is on the front, who is told apart from plain fine-tuning, and what failed."""

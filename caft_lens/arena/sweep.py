@@ -6,7 +6,6 @@ resumed, runs side by side and shares runs as that does. `Sweep` is what came ou
 
 from __future__ import annotations
 
-import html
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import Task
@@ -132,7 +132,7 @@ class Sweep:
 
     def table(self) -> pandas.DataFrame:
         """One row per series and value, those of references without one: `series, value`, and each metric with `_low` and `_high`."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for series, value, arm in self._rows():
@@ -141,7 +141,7 @@ class Sweep:
                 one = self.report.interval(arm, metric)
                 row |= {metric: one.mean, f"{metric}_low": one.low, f"{metric}_high": one.high}
             rows.append({**row, "seeds": len(self.report.seeds(arm))})
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def plot(self, metric: str | None = None, *, log: bool = False) -> Figure:
         """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as bands.
@@ -204,7 +204,7 @@ class Sweep:
         return f"{self._title()}\n{self.report!r}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self._title())}</p>{self.report._repr_html_()}"
+        return html.view(self._title(), html.made(self.report._repr_html_()))
 
     def _title(self) -> str:
         curves = [f"{name} at {', '.join(map(shown, named))}" for name, named in self.points.items()]

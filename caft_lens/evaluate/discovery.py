@@ -24,6 +24,7 @@ from torch import Tensor
 from caft_lens import lazy
 from caft_lens.activations import Moments, activation_difference, provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
@@ -161,7 +162,7 @@ class Discovery:
 
         Where they are known also the seconds that it took, and the largest effect of a direction of it.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for method, scored in self._methods.items():
@@ -183,13 +184,13 @@ class Discovery:
                     **({"largest effect": max(effects, key=abs)} if effects else {}),
                 }
             )
-        return pandas.DataFrame(rows).astype({"first hit": "Int64"})
+        return Frame(rows).astype({"first hit": "Int64"})
 
     def directions(self, method: str) -> pandas.DataFrame:
         """One row a direction, in ranked order."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame([_as_row(row) for row in self[method]]).dropna(axis=1, how="all")
+        return Frame([_as_row(row) for row in self[method]]).dropna(axis=1, how="all")
 
     def plot(self, title: str | None = None) -> Figure:
         """Draw how well the directions of every list separate, in ranked order, beside the best random one.
@@ -227,7 +228,7 @@ class Discovery:
         return f"{head}\n{self.table().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()  # type: ignore[operator]
+        return html.framed(self.table())
 
 
 def _as_json(row: Scored) -> dict[str, Any]:

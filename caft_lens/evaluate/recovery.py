@@ -27,6 +27,7 @@ from caft_lens import lazy
 from caft_lens.ablation import project_out
 from caft_lens.activations import Moments, activation_difference, provenance
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.figures import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca, prefix
@@ -166,15 +167,15 @@ class Recovery:
         `dims`: of the ablated subspace; `change`, `share inside`, `chance`: as in `Change`; `cosine`, `span` and what random directions
         have: of the ablated direction that comes back most; `AUROC whole` and so on: the mean of each view, and its standard deviation.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame([_as_row(row) for row in self.rows])
+        return Frame([_as_row(row) for row in self.rows])
 
     def directions(self) -> pandas.DataFrame:
         """One row a model and ablated direction: the component of the change that is most like it, and the cosines."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame(
+        return Frame(
             [
                 {"model": row.model, "hook": row.hook, **asdict(one)}
                 for row in self.rows
@@ -205,7 +206,7 @@ class Recovery:
         return f"Recovery({', '.join(self.models)})\n{self.table().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
-        return self.table().round(3).to_html(index=False, na_rep="")
+        return html.framed(self.table().round(3), index=False, na_rep="")
 
 
 def _as_row(row: Recovered) -> dict[str, Any]:

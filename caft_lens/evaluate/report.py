@@ -7,7 +7,6 @@ held-out prompts of the trained kind.
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, cell_path
@@ -60,22 +60,12 @@ class Answers(Sequence[Answer]):
         )
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th style='text-align:left'>{name}</th>"
-            for name in ("arm", "domain", "question", "answer", "verdict")
-        )
-        left, pre = (
-            "<td style='text-align:left;vertical-align:top'>",
-            "<td style='text-align:left;white-space:pre-wrap'>",
-        )
-        rows = "".join(
-            f"<tr>{left}{html.escape(a.arm)}, seed {a.seed}</td>{left}{html.escape(a.domain)}</td>"
-            f"{pre}{html.escape(a.question)}</td>{pre}{html.escape(a.answer)}</td>"
-            f"{left}<b>{html.escape(a.label)}</b><br>{html.escape(a.detail)}</td></tr>"
+        rows: list[list[html.Content]] = [
+            [f"{a.arm}, seed {a.seed}", a.domain, a.question, a.answer, [html.element("b", a.label), f"\n{a.detail}"]]
             for a in self._answers[:50]
-        )
-        more = f"<p>and {len(self) - 50} more</p>" if len(self) > 50 else ""
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+        ]  # fmt: skip
+        more = html.note(f"and {len(self) - 50} more") if len(self) > 50 else None
+        return html.view(html.table(["arm", "domain", "question", "answer", "verdict"], rows), more)
 
 
 class Report:
@@ -232,7 +222,7 @@ class Report:
 
     def table(self) -> pandas.DataFrame:
         """One row per arm and metric: `arm, metric, mean, low, high, n_seeds, n_answers, over`."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for arm in self.arms:
@@ -248,7 +238,7 @@ class Report:
                         "over": interval.over,
                     }
                 )
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def by_domain(self, metric: str | None = None) -> pandas.DataFrame:
         """The share of each domain: `domain` down, arms across, all seeds together.
@@ -256,12 +246,12 @@ class Report:
         Args:
             metric: Which share; default the first label.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         metric = metric or self.labels[0]
         set_name, label = self._counted(metric)
         rows = [(a.arm, a.domain, a.label == label) for a in self.answers if a.set == set_name]
-        frame = pandas.DataFrame(rows, columns=["arm", "domain", metric])
+        frame = Frame(rows, columns=["arm", "domain", metric])
         return frame.pivot_table(index="domain", columns="arm", values=metric, aggfunc="mean")[
             self.arms
         ].rename_axis(columns=None)
@@ -384,21 +374,13 @@ class Report:
         return "\n".join([f'Report("{self.task}")', *lines, *failed, self.caption()])
 
     def _repr_html_(self) -> str:
-        right = "style='text-align:right'"
-        head = "".join(
-            f"<th {right}>{html.escape(metric.replace('_', ' '))}, %</th>" for metric in self.metrics
-        )
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(arm)}</th>"
-            + "".join(f"<td {right}>{_cell(self.interval(arm, metric))}</td>" for metric in self.metrics)
-            + "</tr>"
+        head = ["", *(f"{metric.replace('_', ' ')}, %" for metric in self.metrics)]
+        rows: list[list[html.Content]] = [
+            [html.element("b", arm), *(_cell(self.interval(arm, metric)) for metric in self.metrics)]
             for arm in self.arms
-        )
-        name = f"<b>{html.escape(self.task)}</b><br>" if self.task else ""
-        return (
-            f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            f"<p>{name}{html.escape(self.caption())}</p>"
-        )
+        ]
+        name = html.element("b", self.task) if self.task else None
+        return html.view(name, html.table(head, rows, numbers=range(1, len(head))), html.note(self.caption()))
 
     def _counted(self, metric: str) -> tuple[str, str]:
         """In which set of answers a metric counts which label."""
@@ -412,9 +394,9 @@ class Report:
         return self.cells[arm]
 
 
-def _cell(interval: Interval) -> str:
-    ends = f"{percent(interval.low)} to {percent(interval.high)}"
-    return f"<b>{percent(interval.mean)}</b> <span style='opacity:.7'>({ends})</span>"
+def _cell(interval: Interval) -> html.Content:
+    ends = f" ({percent(interval.low)} to {percent(interval.high)})"
+    return [html.element("b", percent(interval.mean)), html.element("small", ends)]
 
 
 def _range(counts: list[int], unit: str) -> str:

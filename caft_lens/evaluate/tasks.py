@@ -162,9 +162,8 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
             f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}'
         )
     # The tail of a model of a million parameters is noise, which its card says to cut.
-    sampling = read_json(catalog.organism_path(organism) / catalog.CARD).get("sampling", {})
     known: dict[str, Any] = {
-        **sampling,
+        **catalog.card(organism).sampling,
         "name": f"{name}, {split}",
         "vocabulary": _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json"),
     }

@@ -7,7 +7,6 @@ beside each figure: in a space of d dimensions a span of k holds k / d of anythi
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.figures import BLUE, INK, QUIET, shown_figure
 from caft_lens.find.pca import prefix
@@ -57,7 +57,7 @@ class Comparison:
         `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`: what it is on
         average when one of the spans is random, the dimensions of the larger over d_model; `dims_a`, `dims_b`: dimensions.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for a, b in self._pairs(both_ways=False):
@@ -68,7 +68,7 @@ class Comparison:
                     {"a": a, "b": b, "hook": hook, "overlap": share, "chance": max(dims_a, dims_b) / width,
                      "dims_a": dims_a, "dims_b": dims_b}
                 )  # fmt: skip
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def cosines(self, a: str, b: str, hook: str | int | None = None) -> pandas.DataFrame:
         """|Cosine| of each concept of `a` (rows) with each of `b` (columns); NaN across hook points.
@@ -90,7 +90,7 @@ class Comparison:
         and `match_score` (each as its own method scores), `alike` (whether |cosine| is large enough to call them the same).
         One of `b` can be the match of several.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for hook in self._shared(a, b):
@@ -104,7 +104,7 @@ class Comparison:
                     {"hook": hook, "name": concept.name, "match": match.name, "cosine": cosine,
                      "score": concept.score, "match_score": match.score, "alike": abs(cosine) >= self.alike}
                 )  # fmt: skip
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     @cached_property
     def agreement(self) -> pandas.DataFrame:
@@ -114,7 +114,7 @@ class Comparison:
         directions; `n`: how many concepts that is of; `rank_correlation`: Spearman's, of the scores of those that are alike with
         their matches' scores, with its `p`; NaN for fewer than three of them or equal scores.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for a, b in self._pairs(both_ways=True):
@@ -126,7 +126,7 @@ class Comparison:
                 {"a": a, "b": b, "n": len(matches), "share": len(found) / len(matches),
                  "chance": float(by_chance.mean()), "rank_correlation": correlation, "p": p}
             )  # fmt: skip
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def plot(self, a: str | None = None, b: str | None = None, title: str | None = None) -> Figure:
         """Heat maps, one a hook point: of the overlap of every two lists, or of the |cosines| of two.
@@ -175,7 +175,7 @@ class Comparison:
         return sorted(shared, key=lambda hook: of[hook])
 
     def _signed(self, a: str, b: str, hook: str | int | None = None) -> pandas.DataFrame:
-        import pandas
+        from caft_lens.display.frames import Frame
 
         first, second = (self._list(name) if hook is None else self._list(name).at(hook) for name in (a, b))
         rows, columns = (
@@ -183,7 +183,7 @@ class Comparison:
         )
         apart = np.array([[one.hook != other.hook for other in second] for one in first])
         values = np.where(apart, np.nan, np.clip(rows @ columns.T, -1, 1))
-        return pandas.DataFrame(values, index=first.names, columns=second.names)
+        return Frame(values, index=first.names, columns=second.names)
 
     def _by_chance(self, b: str, hook: str) -> float:
         """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal to each other."""
@@ -250,8 +250,7 @@ class Comparison:
             (f"Agreement: share of a's concepts with |cosine| ≥ {self.alike:g} to one of b's", agreement),
         )
         return "".join(
-            f"<p>{html.escape(caption)}</p>{frame.to_html(float_format='{:.3g}'.format, na_rep='–')}"
-            for caption, frame in rows
+            html.framed(frame, caption, float_format="{:.3g}".format, na_rep="–") for caption, frame in rows
         )
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import sae_records, saes_by_hook
@@ -82,13 +83,13 @@ class Decomposition:
 
     def table(self) -> pandas.DataFrame:
         """One row a latent: name, coefficient, cosine, share explained so far, and the same by chance."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = [
             {"concept": self.concept.name, "name": name, **dataclasses.asdict(part)}
             for name, part in zip(self.names(), self.parts, strict=True)
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def latents(self) -> ConceptSet:
         """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest of whichever sign first.
@@ -119,7 +120,7 @@ class Decomposition:
         )
 
     def _repr_html_(self) -> str:
-        return self.table().to_html(index=False, float_format="{:.3f}".format)
+        return html.framed(self.table(), index=False, float_format="{:.3f}".format)
 
 
 class Decompositions(Mapping[str, Decomposition]):
@@ -183,7 +184,7 @@ class Decompositions(Mapping[str, Decomposition]):
         return f"Decompositions({shown} explained{skipped})"
 
     def _repr_html_(self) -> str:
-        return self.table().to_html(index=False, float_format="{:.3f}".format)
+        return html.framed(self.table(), index=False, float_format="{:.3f}".format)
 
 
 def decompose(

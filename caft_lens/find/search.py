@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from caft_lens.activations import provenance, stream
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.saes import LATENTS_AT_A_TIME, latents_of, sae_name
@@ -106,14 +106,14 @@ class Matches(Sequence[Match]):
 
     def table(self) -> pandas.DataFrame:
         """One row a match: name, hook, score, label, and by field the words that matched."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         columns = ["name", "hook", "score", "label", "matched"]
         rows = [
             [match.concept.name, match.concept.hook, match.score, match.concept.label, _matched(match)]
             for match in self
         ]
-        return pandas.DataFrame(rows, columns=columns)
+        return Frame(rows, columns=columns)
 
     def __repr__(self) -> str:
         lines = [f"{m.concept.name}  {m.score:.2f}  {_matched(m)}" for m in self]
@@ -121,9 +121,10 @@ class Matches(Sequence[Match]):
 
     def _repr_html_(self) -> str:
         if not self:
-            return f"<p>{html.escape(self.message)}</p>"
-        table = self.table().to_html(index=False, float_format="{:.2f}".format)
-        return f"<p>Concepts for “{html.escape(self.query)}”</p>{table}"
+            return html.view(self.message)
+        return html.framed(
+            self.table(), f"Concepts for “{self.query}”", index=False, float_format="{:.2f}".format
+        )
 
 
 def _matched(match: Match) -> str:

@@ -1,10 +1,11 @@
-"""Fine-tuning, plainly or by another arm, and the folder that a run leaves behind.
+"""Fine-tuning, plainly or by another arm, and the run that it leaves behind.
 
 `finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; arms differ by one
-argument, `using=`, for which `ablate=` is short where the arm is CAFT. A run folder holds `run.json` (everything that went in, written last), `history.json` (the curves),
-`adapter/` or `model/` (safetensors) and `concepts/` (the directions that acted); `Run` is that folder in Python. While training,
+argument, `using=`, for which `ablate=` is short where the arm is CAFT. A run folder holds `run.json` (everything that went in, and the
+hashes of all files), `history.json` (the curves), `adapter/` or `model/` (safetensors, and the tokenizer with its chat template),
+`concepts/` (the directions that acted) and `logs/` (what callbacks wrote); `Run` is that folder in Python. While training,
 `unfinished.json` says what is being trained and `checkpoints/` how far it is, so that a killed run goes on where it was; of a run
-that diverged `failed.json` says so.
+that diverged `failed.json` says so. `folder.py` keeps all that.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import dataclasses
 import gc
 import importlib.metadata
 import json
+import math
+import os
 import platform
 import random
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,23 +30,39 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from caft_lens import launch
-from caft_lens.catalog import CARD, is_organism, organism_path
+from caft_lens import launch, runs
+from caft_lens.catalog import CARD, is_organism, organism_path, shipped
 from caft_lens.concepts import ConceptSet
-from caft_lens.errors import nearest
-from caft_lens.files import absent, read_json, write_json
+from caft_lens.errors import (
+    BadArgument,
+    BadData,
+    BadFile,
+    BadModel,
+    BadType,
+    CaftLensError,
+    Diverged,
+    NotTrained,
+    nearest,
+)
+from caft_lens.files import parsed, read_json, write_json
+from caft_lens.finetune import folder as place
+from caft_lens.finetune import targets
 from caft_lens.finetune.arms.caft import CAFT
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import Training, TrainingArm
+from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import Cost, measured
-from caft_lens.finetune.trainer import LensTrainer, last_whole_checkpoint
+from caft_lens.finetune.ranges import check_number
+from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.lens import Lens, load
 from caft_lens.text import Encoded, Texts, data, encode_all
 
 Method = Literal["lora", "full"]
 METHODS = ("lora", "full")
 HALF = (torch.bfloat16, torch.float16)
-WEIGHTS = {"lora": "adapter", "full": "model"}
+WEIGHTS = runs.WEIGHTS
+WARMUP = 0.05
+"""Share of all steps, by default: 5 of 100."""
 
 # arXiv 2507.16795: LoRA on 24B to 32B models, full fine-tuning of a 2B model. Smaller models want larger rates.
 PAPER_LEARNING_RATE = {"lora": 1e-5, "full": 5e-6}
@@ -66,6 +84,8 @@ OWN = {
     "activation_checkpointing": "gradient_checkpointing",
     "resume_from_checkpoint": "resume",
 }
+SECRET = ("hub_token", "push_to_hub", "push_to_hub_token")
+"""What `training_arguments` may not hold either: a run folder records all of them."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,12 @@ class LoraSettings:
         alpha: Scale; the update is multiplied by `alpha / sqrt(r)` with rsLoRA, else by `alpha / r`.
         rslora: Rank-stabilised scaling.
         dropout: On the adapter's input.
-        targets: `"all-linear"` (every projection of attention and MLP) or the names of modules.
+        targets: `"all-linear"` (every linear layer of the decoder blocks, and all experts; never a router), a regular expression for
+            full names of modules, or names of modules. Of a multimodal model only its language model is meant.
+
+    Raises:
+        BadArgument: When a number is out of its range.
+        BadType: When a value is of another kind.
     """
 
     r: int = 32
@@ -85,6 +110,18 @@ class LoraSettings:
     rslora: bool = True
     dropout: float = 0.0
     targets: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        check_number("lora r", self.r, whole=True, least=1)
+        check_number("lora alpha", self.alpha, above=0)
+        check_number("lora dropout", self.dropout, least=0, below=1)
+        if not isinstance(self.rslora, bool):
+            raise BadType(f"lora rslora is True or False, not {self.rslora!r}.")
+        names = (self.targets,) if isinstance(self.targets, str) else self.targets
+        if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+            raise BadType(f"lora targets are names of modules, not {self.targets!r}.")
+        if not names or not all(names):
+            raise BadArgument("lora targets are empty: there would be nothing to train.")
 
 
 class Run:
@@ -102,16 +139,13 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, base: Lens | None = None) -> None:
-        self.folder = Path(folder)
-        if not (self.folder / "run.json").is_file():
-            unfinished = (self.folder / "unfinished.json").is_file()
-            goes_on = "The run was interrupted; the same `finetune(...)` call goes on with it."
-            raise absent(self.folder, "run.json", "holds no finished run", goes_on if unfinished else "")
-        self.record: dict[str, Any] = read_json(self.folder / "run.json")
+        self._called = str(folder)
+        self.folder = Path(os.path.abspath(folder))
+        self.record: dict[str, Any] = runs.read_run(self.folder)
         self.config: dict[str, Any] = self.record["config"]
-        self.history: list[dict[str, float]] = read_json(self.folder / "history.json")
+        self.history: list[dict[str, float]] = runs.read_history(self.folder, self.record)
         if base is not None and base.fingerprint != self.record["base_fingerprint"]:
-            raise ValueError(
+            raise BadModel(
                 f"{self.folder} was tuned from {self.config['base']['name']} ({self.record['base_fingerprint']}), not from "
                 f"{base.name!r} ({base.fingerprint})."
             )
@@ -126,39 +160,59 @@ class Run:
             base: The base's lens, to share its weights; loaded by name when `None`.
 
         Raises:
-            FileNotFoundError: When the folder holds no finished run.
-            ValueError: When `base` is not what the run was tuned from.
+            MissingFile: When the folder holds no finished run.
+            BadFile: When a file in it is broken or was changed.
+            BadModel: When `base` is not what the run was tuned from.
         """
         return cls(folder, base)
 
     @cached_property
     def lens(self) -> Lens:
-        """The tuned model, ready to use: eval mode, no gradients. Loaded on first use."""
+        """The tuned model, ready to use: eval mode, no gradients, and the tokenizer and chat template that it was tuned with."""
+        base, folder = self._base, self.folder
+        own = None if base is None or base.reading != self.config.get("reading") else base.tokenizer
         with _quiet():
-            if self._base is None:
-                lens = load(self.folder)
+            if base is None:
+                lens = load(folder, name_as=self._called)
             elif self.record["method"] == "lora":
-                lens = self._base.adapt(self.folder, name=f"{self._base.name} + {self.folder.name}")
+                lens = base.adapt(folder, name=f"{base.name} + {folder.name}")
             else:
-                lens = load(
-                    self.folder, device=self._base.device, dtype=self._base.dtype, name_as=str(self.folder)
-                )
+                lens = load(folder, device=base.device, dtype=base.dtype, tokenizer=own, name_as=self._called)
         lens.model.eval().requires_grad_(False)
         return lens
 
     @cached_property
     def concepts(self) -> ConceptSet | None:
         """The directions that acted in training, most often by being ablated; `None` for a plain run."""
-        return ConceptSet.load(self.folder / "concepts") if self.record["concepts"] else None
+        said = self.record["concepts"]
+        if not said:
+            return None
+        folder = self.folder / runs.CONCEPTS
+        runs.check(self.folder, self.record, runs.CONCEPTS)
+        concepts = ConceptSet.load(folder)
+        if concepts.fingerprint != said["fingerprint"]:
+            raise BadFile(
+                f"{folder} holds other concepts than those that {self.folder / runs.RUN} names: the run was changed."
+            )
+        return concepts
 
     def __repr__(self) -> str:
         concepts, arm = self.record["concepts"], self.config.get("arm")
         ablated = f", {len(concepts['names'])} concepts ablated" if concepts else ""
         ablated = f", {arm['name']}" if arm else ablated
-        loss = (
-            f", loss {self.history[0]['loss']:.3f} to {self.history[-1]['loss']:.3f}" if self.history else ""
-        )
-        return f"Run({str(self.folder)!r}, {self.record['method']} on {self.config['base']['name']}{ablated}, {len(self.history)} steps{loss})"
+        losses = [entry["loss"] for entry in self.history if "loss" in entry]
+        loss = f", loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
+        steps = self.history[-1]["step"] if self.history else 0
+        stopped = self.record.get("stopped")
+        of = f"stopped at step {stopped['step']} of {stopped['of']}" if stopped else f"{steps} steps"
+        return f"Run({self._called!r}, {self.record['method']}{self._share()} on {self.config['base']['name']}{ablated}, {of}{loss})"
+
+    def _share(self) -> str:
+        shares = self.record.get("adapted")
+        if not shares or min(shares) == 1:
+            return ""
+        low, high = (f"{100 * share:.3g}" for share in (min(shares), max(shares)))
+        return f" on {low if low == high else f'{low} to {high}'} % of each block"
 
 
 def finetune(
@@ -175,7 +229,7 @@ def finetune(
     max_steps: int | None = None,
     batch_size: int = 16,
     gradient_accumulation: int = 1,
-    warmup_steps: float = 5,
+    warmup_steps: float = WARMUP,
     weight_decay: float = 0.01,
     max_length: int | None = 2048,
     seed: int = 0,
@@ -210,25 +264,30 @@ def finetune(
         max_steps: Optimizer steps, instead of `epochs`.
         batch_size: Texts per forward pass (and device).
         gradient_accumulation: Forward passes per optimizer step.
-        warmup_steps: Steps of linear warm-up; below 1, a share of all steps.
+        warmup_steps: Linear warm-up: below 1 a share of all steps, else a number of them.
         weight_decay: Of AdamW.
         max_length: Tokens after which a text is cut; `None` for no limit.
-        seed: Of the adapter's start, the order of the data and dropout.
+        seed: Of the adapter's start, the order of the data and dropout; from 0 to 2**32 - 1.
         save_steps: Steps between checkpoints; `None` for none (a killed run then begins again).
         resume: Whether to go on with, or return, what `out` holds.
-        overwrite: Whether another run in `out` may be replaced.
+        overwrite: Whether another run in `out` may be replaced; it goes when the new one is complete.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
-        callbacks: `transformers.TrainerCallback`s.
+        callbacks: `transformers.TrainerCallback`s. Those that can change what is trained are part of what the run is found again by, by
+            their class, code and settings, or by a `fingerprint` of theirs; those that only watch (`changes_training = False`, or
+            events that read nothing but `args` and `state`) are not. What they write to `args.output_dir` is kept in `logs/`.
         training_arguments: Any other fields of `transformers.TrainingArguments`, such as `{"optim": "adamw_8bit"}`.
 
     Returns:
         The run; `run.lens` is the tuned model.
 
     Raises:
-        ValueError: When the concepts do not fit the model, there is nothing to learn, or an argument makes no sense.
-        FileExistsError: When `out` holds another run; the message names what differs.
-        RuntimeError: When on the first step a trainable parameter has no gradient or an ablated site does not fire.
-        FloatingPointError: When the loss is not finite; `out` keeps that, and the same call says it again at once unless
+        BadArgument: When an argument makes no sense; nothing is changed in `out` then.
+        ConceptMismatch: When the concepts do not fit the model.
+        BadData: When there is nothing to learn.
+        Occupied: When `out` holds another run (or files of something else); the message names what differs.
+        Busy: When another process trains another run there; one that trains the same run is waited for, and its run returned.
+        NotTrained: When on the first step a trainable parameter has no gradient or an ablated site does not fire.
+        Diverged: When a loss or a trained weight is not finite; `out` keeps that, and the same call says it again at once unless
             `resume=False`.
 
     Example:
@@ -238,11 +297,13 @@ def finetune(
     """
     texts = texts if isinstance(texts, Texts) else data(texts)
     arm = _arm(using, ablate).trains_as(seed)
+    if not isinstance(lora, LoraSettings):
+        raise BadType(f"lora= takes LoraSettings, not {type(lora).__name__}.")
     given = arm.arguments(
         {
             "method": method,
             "lora": dataclasses.asdict(lora) if method == "lora" else None,
-            "learning_rate": learning_rate or _default_learning_rate(lens, method),
+            "learning_rate": _default_learning_rate(lens, method) if learning_rate is None else learning_rate,
             "epochs": epochs,
             "max_steps": max_steps,
             "batch_size": batch_size,
@@ -256,54 +317,58 @@ def finetune(
         }
     )
     _check_arguments(lens, texts, arm, given, save_steps)
-    folder = Path(out)
-    config = _config(lens, texts, arm, given)
+    folder = Path(os.path.abspath(out))
+    config = _config(lens, texts, arm, given, callbacks)
     # Processes that train together join each other here.
-    arguments = _arguments(lens, folder / "checkpoints", config, save_steps)
-    if launch.once(lambda: _claim(folder, config, resume, overwrite)):
-        return Run(folder, lens)
-    with measured(lens.device) as cost, _private_randomness(), _quiet():
-        encoded = _encoded(lens.tokenizer, arm.texts(texts, seed), given["max_length"])
-        set_seed(seed)
-        child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
-        training = Training(lens, child, encoded, arguments, seed, given["max_length"])
-        try:
-            trainer = _train(training, arm, callbacks)
-        except FloatingPointError as error:
-            write_json(folder / "failed.json", {"config": config, "error": str(error)})
-            raise
-        _save_weights(trainer, lens, folder / WEIGHTS[method])
-    history = _history(trainer)
-    del child, trainer, training
-    gc.collect()  # the trainer and its model refer to each other
-    launch.once(lambda: _finish(folder, lens, encoded, arm, config, history, cost))
-    return Run(folder, lens)
+    arguments = _arguments(lens, folder / runs.CHECKPOINTS, config, save_steps)
+    with ExitStack() as held:
+        if launch.once(lambda: place.claim(held, folder, config, resume=resume, overwrite=overwrite)):
+            return Run(out, lens)
+        asked = place.identity(runs.read_config(folder / runs.UNFINISHED))
+        with measured(lens.device) as cost, _private_randomness(), _quiet():
+            encoded = _encoded(lens, arm.texts(texts, seed), given["max_length"])
+            set_seed(seed)
+            child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
+            training = Training(lens, child, encoded, arguments, seed, given["max_length"])
+            try:
+                trainer = _train(training, arm, callbacks, asked)
+            except Diverged as error:
+                if arguments.should_save:
+                    place.failed(folder, config, str(error))
+                raise
+            _save_weights(trainer, lens, folder / runs.NEW / WEIGHTS[method])
+        history, steps = _history(trainer), (trainer.state.global_step, trainer.state.max_steps)
+        shares = targets.adapted(lens.hf, targets.trained(child.hf)) if method == "lora" else []
+        del child, trainer, training
+        gc.collect()  # the trainer and its model refer to each other
+        launch.once(lambda: _finish(folder, lens, encoded, arm, config, history, cost, steps, shares))
+        return Run(out, lens)
 
 
 def _arm(using: TrainingArm | None, ablate: ConceptSet | None) -> TrainingArm:
     """The arm that is asked for."""
     if ablate is None:
         if using is not None and not isinstance(using, TrainingArm):
-            raise TypeError(f"using= takes an arm of caft_lens.finetune.arms, not {type(using).__name__}.")
+            raise BadType(f"using= takes an arm of caft_lens.finetune.arms, not {type(using).__name__}.")
         return Plain() if using is None else using
     if using is not None:
-        raise ValueError("ablate= is short for using=CAFT(...): give one of them.")
+        raise BadArgument("ablate= is short for using=CAFT(...): give one of them.")
     if not isinstance(ablate, ConceptSet):
-        raise TypeError(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.")
+        raise BadType(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.")
     return CAFT(ablate)
 
 
-_last_encoded: tuple[Any, tuple[Any, ...], list[Encoded]] | None = None
+_last_encoded: tuple[tuple[Any, ...], list[Encoded]] | None = None
 
 
-def _encoded(tokenizer: Any, texts: Texts, max_length: int | None) -> list[Encoded]:
+def _encoded(lens: Lens, texts: Texts, max_length: int | None) -> list[Encoded]:
     """`encode_all`, but for texts that were encoded just before, as those of an experiment's next arm or seed are."""
     global _last_encoded
-    key = (texts.fingerprint, max_length, tokenizer.chat_template, len(tokenizer))
-    if _last_encoded is None or _last_encoded[0] is not tokenizer or _last_encoded[1] != key:
+    key = (texts.fingerprint, max_length, lens.reading)
+    if _last_encoded is None or _last_encoded[0] != key:
         _last_encoded = None  # two data sets at once are one too many
-        _last_encoded = tokenizer, key, encode_all(tokenizer, texts, max_length=max_length)
-    return _last_encoded[2]
+        _last_encoded = key, encode_all(lens.tokenizer, texts, max_length=max_length)
+    return _last_encoded[1]
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------
@@ -312,31 +377,55 @@ def _encoded(tokenizer: Any, texts: Texts, max_length: int | None) -> list[Encod
 def _check_arguments(
     lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any], save_steps: int | None
 ) -> None:
+    """Refuse whatever can be known to make no sense before anything is written or trained."""
     if given["method"] not in METHODS:
-        raise ValueError(f'method="{given["method"]}".{nearest(given["method"], METHODS)}')
+        raise BadArgument(f'method="{given["method"]}".{nearest(given["method"], METHODS)}')
     if lens.tokenizer is None:
-        raise ValueError(f"{lens.name!r} has no tokenizer to read texts with: load it with tokenizer=.")
+        raise BadArgument(f"{lens.name!r} has no tokenizer to read texts with: load it with tokenizer=.")
     if not len(texts):
-        raise ValueError("There are no texts to learn from.")
+        raise BadData("There are no texts to learn from.")
     if given["method"] == "lora" and lens.has_adapter:
-        raise ValueError(
+        raise BadArgument(
             f"{lens.name!r} carries an adapter already. To go on from it, put the new one on lens.merged(), or tune every "
             'parameter of a copy: method="full". Otherwise tune its base.'
         )
     arm.check(lens, given["method"])
-    positive = {key: given[key] for key in ("learning_rate", "epochs", "batch_size", "gradient_accumulation")}
-    positive |= {key: given[key] for key in ("max_steps", "max_length") if given[key] is not None}
-    positive |= {} if save_steps is None else {"save_steps": save_steps}
-    for name, value in positive.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value}: expected more than 0.")
+    check_number("learning_rate", given["learning_rate"], above=0)
+    check_number("epochs", given["epochs"], above=0)
+    check_number("warmup_steps", given["warmup_steps"], least=0)
+    check_number("weight_decay", given["weight_decay"], least=0)
+    check_number("seed", given["seed"], whole=True, least=0, most=2**32 - 1)
+    for name in ("batch_size", "gradient_accumulation"):
+        check_number(name, given[name], whole=True, above=0)
+    for name, value in {
+        **{name: given[name] for name in ("max_steps", "max_length")},
+        "save_steps": save_steps,
+    }.items():
+        if value is not None:
+            check_number(name, value, whole=True, above=0)
+    if not isinstance(given["gradient_checkpointing"], bool):
+        raise BadType(f"gradient_checkpointing is True or False, not {given['gradient_checkpointing']!r}.")
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     for name in given["training_arguments"]:
         if name in OWN:
-            raise ValueError(f'training_arguments["{name}"] is set by the argument {OWN[name]}= of finetune.')
+            raise BadArgument(
+                f'training_arguments["{name}"] is set by the argument {OWN[name]}= of finetune.'
+            )
+        if name in SECRET:
+            raise BadArgument(
+                f'training_arguments["{name}"]: a run is not pushed to the hub, and no key is written into its folder. Push '
+                "`run.lens.model` yourself."
+            )
         if name not in fields:
-            raise ValueError(
+            raise BadArgument(
                 f'transformers.TrainingArguments has no "{name}".{nearest(name, fields - set(OWN))}'
+            )
+    if given["lora"]:
+        found = targets.chosen(lens.hf, given["lora"]["targets"])
+        if found.parameters and given["lora"]["dropout"]:
+            raise BadArgument(
+                f"lora dropout={given['lora']['dropout']}: PEFT has none for experts that are one parameter "
+                f"({found.parameters[0]}). Give dropout=0, or targets= without the experts."
             )
 
 
@@ -349,28 +438,35 @@ def _default_learning_rate(lens: Lens, method: str) -> float:
     return PAPER_LEARNING_RATE.get(method, 1e-5)
 
 
-def _config(lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any]) -> dict[str, Any]:
+def _config(
+    lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any], callbacks: Sequence[TrainerCallback]
+) -> dict[str, Any]:
     """Everything that the result depends on, as JSON reads it back."""
     # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other arms have no such entry.
     whole = arm.name in (Plain.name, CAFT.name) and "strength" not in arm.record()
     named = {} if whole else {"arm": arm.record()}
     config = {
-        **given,
+        **{key: value.item() if isinstance(value, np.generic) else value for key, value in given.items()},
         "base": {
             "name": lens.name,
             "fingerprint": lens.fingerprint,
             "dtype": str(lens.dtype).removeprefix("torch."),
         },
+        "reading": lens.reading,
         "data": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
         "concepts": arm.concepts_record,
         **named,
+        "callbacks": recorded(callbacks),
+        "processes": launch.place()[1] if not os.environ.get(launch.SHARING) else 1,
     }
     try:
-        return json.loads(json.dumps(config))
-    except TypeError as error:
-        raise TypeError(
+        config = json.loads(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise BadType(
             f"training_arguments must be JSON values, so that the run folder can record them: {error}."
         ) from error
+    parsed(config, runs.Config, "What is asked of finetune", "a configuration")
+    return config
 
 
 def _arguments(lens: Lens, folder: Path, config: dict[str, Any], save_steps: int | None) -> TrainingArguments:
@@ -406,7 +502,13 @@ def _arguments(lens: Lens, folder: Path, config: dict[str, Any], save_steps: int
     if config["gradient_checkpointing"]:
         options[f"{checkpointing}_checkpointing"] = True
         options[f"{checkpointing}_checkpointing_kwargs"] = {"use_reentrant": False}
-    arguments = TrainingArguments(**{**options, **config["training_arguments"]})
+    try:
+        arguments = TrainingArguments(**{**options, **config["training_arguments"]})
+    except CaftLensError:
+        raise
+    except Exception as error:  # of many kinds, from transformers and accelerate
+        asked = ", ".join(f"{key}={value!r}" for key, value in config["training_arguments"].items()) or "none"
+        raise BadArgument(f"transformers refuses these training_arguments ({asked}): {error}") from error
     _check_device(lens, arguments)
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would run copies that the lens does not hook
     return arguments
@@ -419,69 +521,13 @@ def _check_device(lens: Lens, arguments: TrainingArguments) -> None:
         there.type,
         there.index or 0,
     ):
-        raise ValueError(
+        raise BadArgument(
             f"{lens.name!r} is on {here}, but training would run on {there}. Load it there, or choose what the process sees "
             "with CUDA_VISIBLE_DEVICES."
         )
 
 
-# -- the folder -------------------------------------------------------------------------------------------------------
-
-
-def _claim(folder: Path, config: dict[str, Any], resume: bool, overwrite: bool) -> bool:
-    """Make `folder` ready for a run with `config`; true when it holds that run already, finished."""
-    if resume and (folder / "failed.json").is_file():
-        failed = read_json(folder / "failed.json")
-        if not _differences(failed["config"], config):
-            error = FloatingPointError(failed["error"])
-            error.add_note(f"{folder} has this on record; resume=False tries again.")
-            raise error
-    finished = (folder / "run.json").is_file()
-    begun = finished or (folder / "unfinished.json").is_file()
-    if not begun and any((folder / name).exists() for name in _CONTENTS):
-        raise FileExistsError(f"{folder} holds files that are not of a run; choose another folder for out=.")
-    # An attempt that got nowhere (a mistake in an argument, say) is nothing to protect.
-    if finished or (begun and last_whole_checkpoint(folder / "checkpoints")):
-        earlier = (
-            read_json(folder / "run.json")["config"] if finished else read_json(folder / "unfinished.json")
-        )
-        differences = _differences(earlier, config)
-        if resume and not differences:
-            return finished
-        if (finished or differences) and not overwrite:
-            what = f"another run: {'; '.join(differences)}" if differences else "this run, finished"
-            hint = "Choose another folder" if differences else "resume=True returns it"
-            raise FileExistsError(f"{folder} holds {what}. {hint}; overwrite=True replaces it.")
-    _clear(folder)
-    write_json(folder / "unfinished.json", config)
-    return False
-
-
-_CONTENTS = (
-    "run.json", "unfinished.json", "failed.json", "history.json", "adapter", "model", "concepts", "checkpoints",
-)  # fmt: skip
-
-
-def _clear(folder: Path) -> None:
-    for name in _CONTENTS:  # run.json first: what is left after a kill is not a finished run
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
-    """What two configurations disagree in, in words; the name of what has a hash does not count, the hash does."""
-    if isinstance(earlier, dict) and isinstance(asked, dict):
-        hashed = "fingerprint" in asked
-        keys = [key for key in dict.fromkeys([*earlier, *asked]) if not (hashed and key == "name")]
-        return [
-            d
-            for key in keys
-            for d in _differences(earlier.get(key), asked.get(key), f"{where}.{key}".lstrip("."))
-        ]
-    return [] if earlier == asked else [f"{where} is {earlier!r} there, {asked!r} asked"]
+# -- what is left behind ----------------------------------------------------------------------------------------------
 
 
 def _finish(
@@ -492,13 +538,16 @@ def _finish(
     config: dict[str, Any],
     history: list[dict[str, float]],
     cost: Cost,
+    steps: tuple[int, int],
+    shares: list[float],
 ) -> None:
     if (concepts := arm.materials.get("concepts")) is not None:
-        concepts.save(folder / "concepts")
-    write_json(folder / "history.json", history)
+        concepts.save(folder / runs.NEW / runs.CONCEPTS)
+    write_json(folder / runs.NEW / runs.HISTORY, history)
+    base = _reloadable(lens)
     record = {
         "method": config["method"],
-        "base": _reloadable(lens),
+        "base": base,
         "base_fingerprint": lens.fingerprint,
         "lineage": list(lens.lineage),
         "data": {
@@ -513,16 +562,25 @@ def _finish(
         "device": str(lens.device),
         "versions": _versions(),
     }
-    write_json(folder / "run.json", record)
-    (folder / "unfinished.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if Path(base).is_absolute():
+        record["base_from_here"] = os.path.relpath(base, folder)  # where both are moved together
+    if any(shares):
+        record["adapted"] = shares
+    if steps[0] < steps[1]:
+        record["stopped"] = {"step": steps[0], "of": steps[1]}
+    place.finish(folder, record)
 
 
 def _reloadable(lens: Lens) -> str:
-    """The name by which `load` finds this model again; `""` for one that was made in memory."""
-    if is_organism(lens.name) or (Path(lens.name) / "run.json").is_file():
+    """The name by which `load` finds this model again, absolute where it is a path; `""` for one that was made in memory."""
+    if lens.name in shipped():
         return lens.name
-    return getattr(lens.hf.config, "_name_or_path", "")
+    name = (
+        lens.name
+        if is_organism(lens.name) or runs.is_run(lens.name)
+        else getattr(lens.hf.config, "_name_or_path", "")
+    )
+    return os.path.abspath(name) if name and Path(name).is_dir() else name
 
 
 def _versions() -> dict[str, str]:
@@ -540,59 +598,68 @@ def _trainable(lens: Lens, method: str, lora: LoraSettings) -> Lens:
     child = lens.copy()
     if lens.dtype in HALF:
         child.model.float()  # the small updates of fine-tuning are lost in half precision
-    child.model.requires_grad_(True)
+    child.model.requires_grad_(False)
+    for parameter in targets.language_parameters(child.hf):
+        parameter.requires_grad_(True)
     return child
 
 
 def _with_adapter(lens: Lens, lora: LoraSettings) -> Lens:
     from peft import LoraConfig
 
+    found = targets.chosen(lens.hf, lora.targets)
     settings = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         use_rslora=lora.rslora,
         lora_dropout=lora.dropout,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        target_modules=targets.short(lens.hf, found.modules),
+        target_parameters=list(found.parameters) or None,
         task_type="CAUSAL_LM",
     )
     try:
         child = lens.adapt(settings)
-    except ValueError as error:
-        linear = {
-            name.rpartition(".")[2]
-            for name, module in lens.hf.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
-        raise ValueError(
-            f"LoRA on {lora.targets!r}: {error} Linear modules here: {', '.join(sorted(linear))}."
-        ) from error
+    except CaftLensError:
+        raise
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise BadModel(f"LoRA on {lora.targets!r} of {lens.name!r}: {error}") from error
     child.model.peft_config["default"].base_model_name_or_path = _reloadable(lens)
     return child
 
 
-def _train(training: Training, arm: TrainingArm, callbacks: Sequence[TrainerCallback]) -> LensTrainer:
-    checkpoint = last_whole_checkpoint(Path(training.arguments.output_dir or ""))
+def _train(
+    training: Training, arm: TrainingArm, callbacks: Sequence[TrainerCallback], of: str
+) -> LensTrainer:
+    """Train, from the last whole checkpoint of the run `of` where there is one."""
+    checkpoint = place.last_whole_checkpoint(Path(training.arguments.output_dir or ""), of)
     with arm.during(training) as plan:
-        trainer = LensTrainer(training.lens, training.encoded, training.arguments, plan, callbacks)
+        watching = [place.Whole(of), *callbacks]
+        trainer = LensTrainer(training.lens, training.encoded, training.arguments, plan, watching)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        state = trainer.state
+        if state.global_step < state.max_steps and not plan.callbacks and not recorded(callbacks):
+            raise NotTrained(
+                f"Training stopped at step {state.global_step} of {state.max_steps}, though no callback is on record as one that "
+                "changes training: a callback with `changes_training = False` set `control.should_training_stop`."
+            )
+    trainer.check_weights()
     return trainer
 
 
 def _save_weights(trainer: LensTrainer, lens: Lens, folder: Path) -> None:
-    """The adapter, or the model in the number format of its base with the tokenizer beside it; safetensors."""
+    """The adapter, or the model in the number format of its base, with the tokenizer beside it; safetensors."""
     if folder.name == "model":
         trainer.lens.model.to(lens.dtype)
     trainer.save_model(str(folder))
     if trainer.args.should_save:
-        if folder.name == "model":
-            lens.tokenizer.save_pretrained(folder)
+        lens.tokenizer.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # an empty form for the hub
 
 
 def _history(trainer: LensTrainer) -> list[dict[str, float]]:
     keys = ("step", "epoch", "loss", "grad_norm", "learning_rate")
     return [
-        {key: entry[key] for key in keys if key in entry}
+        {key: entry[key] for key in keys if key in entry and math.isfinite(entry[key])}
         for entry in trainer.state.log_history
         if "loss" in entry
     ]

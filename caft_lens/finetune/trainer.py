@@ -2,12 +2,13 @@
 
 `LensTrainer` tells the lens the token roles of the batch in flight, does what the arm's plan asks for, checks on the first
 step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts by a seed so that a batch holds texts of
-similar length. `Progress` and `Whole` are callbacks: the bar, and the mark of a checkpoint that was written to its end.
+similar length. `Progress` is the bar.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +21,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from caft_lens.ablation import fired
+from caft_lens.errors import BadData, Diverged, NotTrained
+from caft_lens.finetune.folder import at_its_end
 from caft_lens.progress import progress
 from caft_lens.text import Encoded, collate, padding_id
 
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
 EXTRA = (
     "extra.safetensors"  # in a checkpoint, parameters that the model's own `save_pretrained` does not know
 )
-WHOLE = "whole"  # the file that marks a checkpoint as written to its end
+LOOK = 10
+"""Steps between two looks at whether a loss was not finite: each look waits for the device."""
+NEVER = 2**62
 MEGABATCH = 50  # batches that are sorted by length together, as in transformers' LengthGroupedSampler
 
 
@@ -58,7 +63,7 @@ class Collator:
         batch = collate(encoded, self.pad_id, side="right")
         labels = batch.labels
         if not (labels[:, 1:] != -100).any():
-            raise ValueError(f"The batch of texts {batch.index.tolist()} has no token to learn.")
+            raise BadData(f"The batch of texts {batch.index.tolist()} has no token to learn.")
         return {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
@@ -130,21 +135,70 @@ class LensTrainer(Trainer):
         self.lens, self.plan, self._checked = lens, plan, False
         self._pass = (-1, 0)  # the optimizer step in flight, and the number of forward passes in it
         self._progress = Progress()
+        self._diverged: Tensor | None = None  # the first step whose loss was not finite, on the device
+        self._at_its_end = False
         super().__init__(
             model=lens.model,
             args=arguments,
             train_dataset=EncodedTexts(encoded),
             data_collator=Collator(padding_id(lens.tokenizer)),
-            callbacks=[self._progress, Whole(), *plan.callbacks, *callbacks],
+            callbacks=[self._progress, *plan.callbacks, *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
-    def train(self, *args: Any, **keywords: Any) -> Any:
-        """As `Trainer.train`; the progress bar is closed on any way out."""
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **keywords: Any) -> Any:
+        """As `Trainer.train`; a run that had come to its end takes no step more, and the progress bar is closed on any way out.
+
+        Raises:
+            Diverged: When a loss, or a weight in the end, is not finite, however seldom the loss is logged.
+        """
+        self._at_its_end = resume_from_checkpoint is not None and at_its_end(Path(resume_from_checkpoint))
         try:
-            return super().train(*args, **keywords)
+            result = super().train(resume_from_checkpoint, *args, **keywords)
+            self._look()
+            return result
         finally:
             self._progress.close()
+
+    def _run_epoch(self, *args: Any, **keywords: Any) -> None:
+        if self._at_its_end:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **keywords)
+
+    def check_weights(self) -> None:
+        """Refuse trained weights that are not finite.
+
+        Raises:
+            Diverged: Naming how many.
+        """
+        flags = [
+            (~torch.isfinite(p.detach())).any()
+            for name, p in self.lens.model.named_parameters()
+            if p.is_floating_point() and (p.requires_grad or ".lora_" in name)
+        ]
+        if not flags:
+            return
+        bad = torch.stack([flag.to(self.args.device) for flag in flags]).sum()[None]
+        if int(self.accelerator.gather(bad).sum()):
+            raise Diverged(
+                f"Training has diverged: after step {self.state.global_step} weights are not finite. Lower the learning rate "
+                f"({self.args.learning_rate}) or warm up longer (warmup_steps={self.args.warmup_steps:g})."
+            )
+
+    def _note(self, loss: Tensor) -> None:
+        """Keep, without waiting for the device, the first step whose loss was not finite; look now and then."""
+        step = torch.where(torch.isfinite(loss.detach()).all(), NEVER, self.state.global_step + 1)
+        self._diverged = step if self._diverged is None else torch.minimum(self._diverged, step)
+        if self.state.global_step % LOOK == LOOK - 1 and self.accelerator.sync_gradients:
+            self._look()
+
+    def _look(self) -> None:
+        if self._diverged is None:
+            return
+        first = int(self.accelerator.gather(self._diverged[None]).min())
+        if first < NEVER:
+            raise diverged(first, self.args)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -153,7 +207,9 @@ class LensTrainer(Trainer):
         roles = inputs.pop("roles").to(self.args.device)
         if self._checked:
             with self.lens.roles_as(roles):
-                return super().training_step(model, inputs, num_items_in_batch)
+                loss = super().training_step(model, inputs, num_items_in_batch)
+            self._note(loss)
+            return loss
         with fired(self.lens, self.plan.fires) as passed, self.lens.roles_as(roles):
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._check_first_step(model, loss, passed)
@@ -181,22 +237,25 @@ class LensTrainer(Trainer):
 
     def _check_first_step(self, model: nn.Module, loss: Tensor, passed: Mapping[str, int]) -> None:
         if not torch.isfinite(loss).all():
-            raise FloatingPointError(
+            raise Diverged(
                 f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and dtype "
                 f"({self.lens.dtype}), and at what acts at hook points ({', '.join(self.plan.fires) or 'nothing'})."
             )
         silent = [hook for hook, times in passed.items() if not times]
         if silent:
-            raise RuntimeError(
+            raise NotTrained(
                 f"Nothing was done at {', '.join(silent)}: the hook points did not fire in the first training step. "
                 "The model that is trained is not the one that the lens hooks, or its blocks are skipped."
             )
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return  # their gradients live in flat shards, not on the parameters
-        bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        # Of experts that are modules of their own, those that no token of the batch was sent to have none.
+        routed = {_experts_of(name) for name, p in trained if p.grad is not None} - {None}
+        bare = [name for name, p in trained if p.grad is None and _experts_of(name) not in routed]
         if bare:
             shown = ", ".join(bare[:8]) + (f" and {len(bare) - 8} more" if len(bare) > 8 else "")
-            raise RuntimeError(
+            raise NotTrained(
                 f"{len(bare)} trainable parameters got no gradient in the first step: {shown}. They are not part of the forward "
                 "pass (an adapter on a fused or replaced module, say): change `lora.targets`, or freeze them."
             )
@@ -207,6 +266,10 @@ class LensTrainer(Trainer):
         return LengthGrouped(
             dataset.lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed
         )
+
+    def _save_checkpoint(self, *args: Any, **keywords: Any) -> None:
+        self._look()  # what has diverged is nothing to go on from
+        super()._save_checkpoint(*args, **keywords)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Trainer's own would look for the base's config on the hub (PEFT) and pickle its arguments.
@@ -232,15 +295,31 @@ class LensTrainer(Trainer):
         return 0
 
 
+def diverged(step: int, arguments: TrainingArguments, loss: float = math.nan) -> Diverged:
+    """The error of a loss that is not finite."""
+    return Diverged(
+        f"The loss is {loss} at step {step}: training has diverged. Lower the learning rate "
+        f"({arguments.learning_rate}) or warm up longer (warmup_steps={arguments.warmup_steps:g})."
+    )
+
+
+def _experts_of(name: str) -> str | None:
+    """The path of the experts that a parameter is one of; `None` for any other."""
+    found = re.match(r"(.*\.experts)\.\d+\.", name)
+    return found[1] if found else None
+
+
 class Progress(TrainerCallback):
-    """The bar, with the loss; and the stop on a loss that is not finite."""
+    """The bar, with the loss, from before the first step; and the stop on a logged loss that is not finite."""
 
     bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         show = state.is_world_process_zero
         self.bar = progress(total=state.max_steps, desc="fine-tuning", unit="step", show=show)
+        self.bar.delay = 0.0  # the first step may take minutes
         self.bar.update(state.global_step)
+        self.bar.refresh()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update()
@@ -252,27 +331,10 @@ class Progress(TrainerCallback):
         if loss is None:
             return
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {loss} at step {state.global_step}: training has diverged. Lower the learning rate "
-                f"({args.learning_rate}) or warm up longer ({args.warmup_steps} steps)."
-            )
+            raise diverged(state.global_step, args, loss)
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
     def close(self) -> None:
         """Take the bar off the screen."""
         if self.bar is not None:
             self.bar.close()
-
-
-class Whole(TrainerCallback):
-    """Marks a checkpoint when all its files are written: a kill in between leaves one without the mark."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; `None` when there is none."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +17,11 @@ from torch import Tensor
 
 from caft_lens.architectures import evaluating
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.generation import encode_prompts
-from caft_lens.inspect import html
 from caft_lens.inspect.dots import Dots, dot_rows
-from caft_lens.inspect.logits import chips, heading, said, spaced, view
+from caft_lens.inspect.logits import concept_section, said
 from caft_lens.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Batch, Encoded, Text, Texts, batches, pack, padding_id
@@ -115,7 +114,7 @@ class Effects:
         Args:
             by_prompt: One row for every prompt too, `prompt` saying which; the means have `"mean"` there.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for item in self.items:
@@ -133,11 +132,11 @@ class Effects:
                         "falls": _words(falls),
                     }
                 )
-        return pandas.DataFrame(rows).astype({"strength": "float64"})
+        return Frame(rows).astype({"strength": "float64"})
 
     def tokens(self) -> pandas.DataFrame:
         """One row a token: concept, change, prompt (its number, or -1 for the mean), end, rank, token, before, after."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = []
         for item in self.items:
@@ -152,7 +151,7 @@ class Effects:
                 for number, end, shifts in ends
                 for rank, shift in enumerate(shifts)
             ]  # fmt: skip
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def answers(self) -> pandas.DataFrame:
         """Sampled answers side by side: one row a prompt and sample, columns the plain model and each intervention.
@@ -161,6 +160,8 @@ class Effects:
             ValueError: When none were sampled.
         """
         import pandas
+
+        from caft_lens.display.frames import Frame
 
         if not any(self.plain):
             raise ValueError("No answers were sampled: effect(..., n=1) samples one to each prompt.")
@@ -172,7 +173,7 @@ class Effects:
             [(prompt, n) for prompt, told in zip(self.prompts, self.plain, strict=True) for n in range(len(told))],
             names=["prompt", "sample"],
         )  # fmt: skip
-        return pandas.DataFrame(
+        return Frame(
             {name: [one for told in answers for one in told] for name, answers in columns.items()},
             index=index,
         )
@@ -205,29 +206,29 @@ class Effects:
             n: How many prompts' answers to show.
         """
         names = dict.fromkeys(item.concept.name for item in self.items)
-        body = "".join(self._section(name, n) for name in names)
         key = (
             f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, plain → changed; "
-            "KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen, blue: fallen."
+            "KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; blue, italic: fallen."
         )
-        return view(body, key)
+        return html.view([self._section(name, n) for name in names], key=key)
 
-    def _section(self, name: str, n: int) -> str:
+    def _section(self, name: str, n: int) -> html.Content:
         items = [item for item in self.items if item.concept.name == name]
         shifts = [shift for item in items for shift in (*item.mean_rises, *item.mean_falls)]
         scale = max((abs(shift.change) for shift in shifts), default=0.0) or 1.0
-        rows = [_row("KL, mean", ["0", *(_figure(item.mean_kl) for item in items)])]
-        rows.append(_row("rise most", ["", *(_chips(item.mean_rises, scale) for item in items)]))
-        rows.append(_row("fall most", ["", *(_chips(item.mean_falls, scale) for item in items)]))
+        rows: list[list[html.Content]] = [
+            ["KL, mean", "0", *(_figure(item.mean_kl) for item in items)],
+            ["rise most", "", *(_chips(item.mean_rises, scale) for item in items)],
+            ["fall most", "", *(_chips(item.mean_falls, scale) for item in items)],
+        ]
         for number, prompt in enumerate(self.prompts[:n]):
             for sample, plain in enumerate(self.plain[number]):
                 told = [plain, *(item.answers[number][sample] for item in items)]
-                rows.append(_row(prompt, [escape(html.visible(text)) for text in told]))
+                rows.append([prompt, *map(html.visible, told)])
         left = len(self.prompts) - n if any(self.plain) else 0
-        more = f'<div class="key">and answers to {left} prompts more: answers()</div>' if left > 0 else ""
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in ("", "plain", *(item.change for item in items)))
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        return f'<section>{heading(items[0].concept)}<div class="scroll">{table}</div>{more}</section>'
+        more = html.note(f"and answers to {left} prompts more: answers()") if left > 0 else None
+        table = html.table(["", "plain", *(item.change for item in items)], rows)
+        return concept_section(items[0].concept, table, more)
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -515,20 +516,15 @@ def _asked(lens: Lens, prompt: str | Text, item: Encoded) -> str:
     return str(lens.need_tokenizer().decode(item.input_ids, skip_special_tokens=True))
 
 
-def _row(title: str, cells: Iterable[str]) -> str:
-    """A row of a table: a title, which is escaped, and cells of HTML."""
-    return f"<tr><th>{escape(html.visible(title))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-
 def _words(shifts: Sequence[TokenShift]) -> str:
     return ", ".join(
-        f"{spaced(s.token)} {_figure(100 * s.before)}→{_figure(100 * s.after)} %" for s in shifts
+        f"{html.spaced(s.token)} {_figure(100 * s.before)}→{_figure(100 * s.after)} %" for s in shifts
     )
 
 
-def _chips(shifts: Sequence[TokenShift], scale: float) -> str:
+def _chips(shifts: Sequence[TokenShift], scale: float) -> html.Content:
     rows = ((s.token, s.change, f"{_figure(100 * s.before)} → {_figure(100 * s.after)}") for s in shifts)
-    return chips(rows, scale) or "–"
+    return html.chips(rows, scale) or "–"
 
 
 def _figure(value: float) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
@@ -22,6 +21,7 @@ from caft_lens.extremes import Rank
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.inspect import html
+from caft_lens.inspect.html import DEAD
 from caft_lens.latent_extremes import LatentExtremes
 from caft_lens.text import Batch, Text, Texts, special_ids
 
@@ -38,7 +38,6 @@ MANY, FEW = 100, 10
 # A concept is a latent of an SAE if their directions agree this closely: more than rounding to bfloat16 costs, less than any other
 # latent has.
 SAME_DIRECTION = 0.9999
-DEAD = "dead on these texts: never active at a token that was asked for"
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,14 @@ class ConceptContexts:
         top: Where it is most active.
         bottom: Where it is least active; none for a latent.
         by: What activation means here: `"projection"` on the direction, or what an SAE encodes for its `"latent"`.
+        rank: By what texts are ranked, as for `contexts`: what the `value` of each is.
     """
 
     concept: Concept
     top: Sequence[Context]
     bottom: Sequence[Context]
     by: Literal["projection", "latent"] = "projection"
+    rank: Rank = "peak"
 
     @property
     def dead(self) -> bool:
@@ -152,7 +153,7 @@ class ConceptContexts:
         return self.by == "latent" and not self.top
 
     def _repr_html_(self) -> str:
-        return _page([self], n=max(len(self.top), len(self.bottom)), meta=())
+        return html.page([self], max(len(self.top), len(self.bottom)))
 
     def __str__(self) -> str:
         return _plain(self, max(len(self.top), len(self.bottom)))
@@ -162,6 +163,7 @@ class _Ends(NamedTuple):
     top: Sequence[Context]
     bottom: Sequence[Context]
     by: Literal["projection", "latent"]
+    rank: Rank = "peak"
 
 
 class Contexts(Mapping[str, ConceptContexts]):
@@ -179,7 +181,7 @@ class Contexts(Mapping[str, ConceptContexts]):
 
     def __init__(self, items: Iterable[ConceptContexts]) -> None:
         known = {item.concept.name: item for item in items}
-        self._ends = {name: _Ends(item.top, item.bottom, item.by) for name, item in known.items()}
+        self._ends = {name: _Ends(item.top, item.bottom, item.by, item.rank) for name, item in known.items()}
         self._concept: Callable[[str], Concept] = lambda name: known[name].concept
 
     @classmethod
@@ -258,18 +260,18 @@ class Contexts(Mapping[str, ConceptContexts]):
         if get_ipython() is None:
             print("\n\n".join([*more, *(_plain(item, n, meta) for item in chosen)]))
         else:
-            display(HTML(_page(chosen, n, meta, more)))
+            display(HTML(html.page(chosen, n, meta, more)))
 
     def to_html(
         self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()
     ) -> str:
         """What `show` displays in a notebook, for a file of one's own."""
         chosen, more = self._chosen(names)
-        return _page(chosen, n, meta, more)
+        return html.page(chosen, n, meta, more)
 
     def table(self) -> pandas.DataFrame:
         """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the `meta`."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = [
             {
@@ -287,7 +289,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             for end, found in (("top", item.top), ("bottom", item.bottom))
             for rank, context in enumerate(found)
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def counts(self, key: str) -> pandas.DataFrame:
         """What the texts at either end say about themselves, counted: one row a concept, columns by end and value.
@@ -306,6 +308,8 @@ class Contexts(Mapping[str, ConceptContexts]):
         """
         import pandas
 
+        from caft_lens.display.frames import Frame
+
         ends = {
             (name, end): [str(meta.get(key, "-")) for meta in _metas(found)]
             for name, item in self._ends.items()
@@ -316,7 +320,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             there = {known for item in self._ends.values() for meta in _metas(item.top) for known in meta}
             raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
         columns = [(end, value) for end in ("top", "bottom") for value in values]
-        return pandas.DataFrame(
+        return Frame(
             [[ends[name, end].count(value) for end, value in columns] for name in self],
             index=list(self),
             columns=pandas.MultiIndex.from_tuples(columns),
@@ -339,7 +343,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             >>> sports = cl.token_labels(base.tokenizer, corpus, "sports")                # doctest: +SKIP
             >>> cl.contexts(base, latents, corpus, k=20).peaks_on(sports)["top"] >= 0.7  # doctest: +SKIP
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
         def share(found: Sequence[Context]) -> float:
             places = _places(found)
@@ -352,7 +356,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             on = [labels[index][position] is True for index, position in places]
             return sum(on) / len(on) if on else math.nan
 
-        return pandas.DataFrame(
+        return Frame(
             {
                 end: {name: share(getattr(item, end)) for name, item in self._ends.items()}
                 for end in ("top", "bottom")
@@ -620,12 +624,12 @@ def collected(
             hook: {number: row for row, number in enumerate(latents.latents[hook].tolist())} for hook in best
         }
         for name, (hook, latent) in read.latents.items():
-            ends[name] = _Ends(End(best[hook], rows[hook][latent], corpus), [], "latent")
+            ends[name] = _Ends(End(best[hook], rows[hook][latent], corpus), [], "latent", latents.rank)
     if directions is not None:
         both = {hook: (directions.top(hook), directions.bottom(hook)) for hook in directions.hooks}
         for name, (hook, row) in read.row_of.items():
             top, bottom = (End(end, row, corpus) for end in both[hook])
-            ends[name] = _Ends(top, bottom, "projection")
+            ends[name] = _Ends(top, bottom, "projection", directions.rank)
 
     def concept(name: str) -> Concept:
         top = ends[name].top
@@ -716,24 +720,3 @@ def _plain(item: ConceptContexts, n: int, meta: Sequence[str] = ()) -> str:
 
 def _stated(context: Context, meta: Sequence[str]) -> str:
     return "".join(f" · {key} {context.meta[key]}" for key in meta if key in context.meta)
-
-
-# A latent has one end, which gets the whole width.
-ONE_END = "<style>.cl-latent .cl-contexts .ends{grid-template-columns:1fr}.cl-latent .cl-contexts .bottom{display:none}.cl-contexts .note{padding:0 0 8px}</style>"
-
-
-def _page(items: Sequence[ConceptContexts], n: int, meta: Sequence[str], notes: Sequence[str] = ()) -> str:
-    """`html.page` for concepts of both kinds, with notes above."""
-    if not notes and all(item.by == "projection" for item in items):
-        return html.page(items, n, meta)
-    above = "".join(f'<div class="note">{escape(note)}</div>' for note in notes)
-    sections = "".join(_section(item, n, meta) for item in items)
-    return f'{html.STYLE}{ONE_END}<div class="cl-contexts">{above}</div>{sections}'
-
-
-def _section(item: ConceptContexts, n: int, meta: Sequence[str]) -> str:
-    if item.dead:
-        head = f"<h4>{escape(item.concept.name)}<small>{escape(item.concept.hook)}</small></h4>"
-        return f'<div class="cl-contexts"><section>{head}<div class="from">{DEAD}</div></section></div>'
-    page = html.page([item], n, meta).removeprefix(html.STYLE)
-    return f'<div class="cl-latent">{page}</div>' if item.by == "latent" else page

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from caft_lens.activations import stream
 from caft_lens.concepts import ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.inspect.contexts import AtItsHooks, Reading, every_latent, reading
@@ -180,9 +180,9 @@ class Densities(Mapping[str, Density]):
         Columns: `hook`; of latents `density` (share of tokens at which it is active), `texts` (in how many it is), and `mean` and
         `max` when active; of directions `mean`, `max`, `min`, `std` and quantiles `q1` to `q99` of the projection on all tokens.
         """
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame.from_dict({name: item.row for name, item in self.items()}, orient="index")
+        return Frame.from_dict({name: item.row for name, item in self.items()}, orient="index")
 
     def plot(self, name: str | None = None) -> Figure:
         """Draw the histogram of one concept; or, without a name, how the densities of all latents are spread.
@@ -205,7 +205,7 @@ class Densities(Mapping[str, Density]):
         return f"Densities({len(self):,} concepts{dead}, on {tokens:,} tokens; table(), plot() and plot(name) show them)"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.table().to_html(max_rows=20, float_format='{:.4g}'.format)}"
+        return html.framed(self.table(), repr(self), max_rows=20, float_format="{:.4g}".format)
 
 
 def density(

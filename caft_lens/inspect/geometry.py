@@ -46,10 +46,10 @@ class Cosines:
 
     def table(self) -> pandas.DataFrame:
         """The cosines, concepts by concepts, by name."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         names = [concept.name for concept in self.concepts]
-        return pandas.DataFrame(self.values, index=names, columns=names)
+        return Frame(self.values, index=names, columns=names)
 
     def order(self, by: Order = "layer") -> list[int]:
         """The concepts' places in the order in which `plot` draws them.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from caft_lens.activations import Moments
 from caft_lens.architectures import anatomy
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
 from caft_lens.errors import nearest
-from caft_lens.inspect import html
 
 if TYPE_CHECKING:
     import pandas
@@ -32,25 +31,6 @@ End = Literal["top", "bottom"]
 # Concepts that are read off at a time, and numbers that are held for them: 64 MB in fp32.
 _CONCEPTS = 256
 _NUMBERS = 2**24
-
-# Two classes, to be stronger than what JupyterLab says of tables and code in any output.
-STYLE = (
-    html.STYLE
-    + """<style>
-.cl-view .key{color:var(--soft);font-size:12px;margin:0 0 8px}
-.cl-contexts.cl-view code{font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;background:none;color:inherit;display:inline-block;
-border:1px solid var(--line);border-radius:3px;margin:1px 4px 1px 0;padding:0;white-space:pre-wrap;overflow-wrap:anywhere}
-.cl-contexts.cl-view code>span,.cl-contexts.cl-view code>i{display:inline-block;padding:0 4px;font-style:normal}
-.cl-contexts.cl-view code small{color:var(--soft);padding:0 4px}
-.cl-view .scroll{overflow-x:auto}
-.cl-contexts.cl-view table{border-collapse:collapse;font:inherit;color:inherit;background:none;margin:0;width:100%}
-.cl-contexts.cl-view th,.cl-contexts.cl-view td{text-align:left;vertical-align:top;padding:4px 14px 4px 0;border-top:1px solid var(--line);min-width:110px;overflow-wrap:anywhere;white-space:normal;background:none;color:inherit}
-.cl-contexts.cl-view tbody tr:nth-child(n){background:none}
-.cl-contexts.cl-view th{font-weight:600;font-size:12px}.cl-contexts.cl-view tr>th:first-child{color:var(--soft);font-weight:400;max-width:190px}
-.cl-contexts.cl-view .both{table-layout:fixed;min-width:760px}.cl-contexts.cl-view .both th:nth-child(1){width:60px;min-width:0}.cl-contexts.cl-view .both th:nth-child(2){width:112px}
-.cl-view .number{font-variant-numeric:tabular-nums;white-space:nowrap}
-</style>"""
-)
 
 
 @dataclass(frozen=True)
@@ -126,7 +106,7 @@ class LogitLens(Mapping[str, ConceptTokens]):
 
     def table(self) -> pandas.DataFrame:
         """One row a token: concept, end, rank, token, its id, its logit."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = [
             {
@@ -141,7 +121,7 @@ class LogitLens(Mapping[str, ConceptTokens]):
             for end, scores in (("top", item.top), ("bottom", item.bottom))
             for rank, one in enumerate(scores)
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def _repr_html_(self) -> str:
         return _page(self.values(), self.about)
@@ -384,59 +364,33 @@ def said(tokenizer: Any, number: int) -> str:
     return str(tokenizer.convert_ids_to_tokens(number)) if broken else text
 
 
-def spaced(token: str) -> str:
-    """A single token with its spaces and line breaks shown as signs.
-
-    Example:
-        >>> spaced(" pie"), spaced("\\n")
-        ('␣pie', '⏎')
-    """
-    return html.visible(token).replace(" ", "␣")
-
-
-def chips(tokens: Iterable[tuple[str, float, str]], scale: float) -> str:
-    """Tokens as HTML, each in a frame of its own, escaped.
-
-    Args:
-        tokens: What each says, the value that shades it, and a note beside it, possibly empty.
-        scale: The value that gets the full shade.
-
-    Example:
-        >>> chips([(" a", 1.0, "")], 1.0)
-        '<code><span class="p" style="--a:1" title="+1.00">␣a</span></code>'
-    """
-    parts = []
-    for token, value, note in tokens:
-        shown = html.token(spaced(token), value, scale)
-        shown = shown if shown.startswith("<span") else f"<i>{shown}</i>"
-        parts.append(f"<code>{shown}{f'<small>{escape(note)}</small>' if note else ''}</code>")
-    return "".join(parts)
-
-
-def heading(concept: Concept) -> str:
-    """Name, label, hook point and reason of a concept as HTML, escaped."""
-    label = f"<em>{escape(concept.label)}</em>" if concept.label else ""
-    facts = " · ".join(fact for fact in (concept.hook, concept.reason) if fact)
-    return f"<h4>{escape(concept.name)}{label}<small>{escape(facts)}</small></h4>"
-
-
-def view(body: str, key: str = "") -> str:
-    """A view with its style, and above it one line that says what is shown."""
-    shown = f'<div class="key">{escape(key)}</div>' if key else ""
-    return f'{STYLE}<div class="cl-contexts cl-view">{shown}{body}</div>'
+def concept_section(concept: Concept, *content: Content) -> Content:
+    """A part of a view under the name, label, hook point and reason of a concept."""
+    return section(concept.name, concept.label, [concept.hook, concept.reason], *content)
 
 
 def _page(items: Iterable[ConceptTokens], about: str) -> str:
-    return view("".join(_section(item) for item in items), about)
-
-
-def _section(item: ConceptTokens) -> str:
-    scale = max((abs(one.logit) for one in (*item.top, *item.bottom)), default=0.0) or 1.0
-    ends = "".join(
-        f'<div class="end {kind}"><b><i></i>{title}</b>{chips(((s.token, s.logit, "") for s in scores), scale)}</div>'
-        for kind, title, scores in (
-            ("top", "top, raised most", item.top),
-            ("bottom", "bottom, lowered most", item.bottom),
-        )
+    return view(
+        [_section(item) for item in items],
+        key=about,
+        also="Most extreme first, the deeper the larger; the first of each end says its logit. Italic: lowered.",
     )
-    return f'<section>{heading(item.concept)}<div class="ends">{ends}</div></section>'
+
+
+def _section(item: ConceptTokens) -> Content:
+    scale = max((abs(one.logit) for one in (*item.top, *item.bottom)), default=0.0) or 1.0
+    return concept_section(
+        item.concept,
+        side_by_side(
+            [element("div", end("top", "top, raised most")), extremes(item.top, scale)],
+            [element("div", end("bottom", "bottom, lowered most")), extremes(item.bottom, scale)],
+        ),
+    )
+
+
+def extremes(scores: Sequence[TokenScore], scale: float) -> Content:
+    """The tokens of one end, the first with its value."""
+    return chips(
+        ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores)),
+        scale,
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 
 from caft_lens.capture import captured, pair
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.errors import nearest
-from caft_lens.inspect import html
 from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.geometry import heat_map
-from caft_lens.inspect.logits import heading, view
+from caft_lens.inspect.logits import concept_section
 from caft_lens.text import SPECIAL, Encoded, Text, collate, encode, padding_id
 
 if TYPE_CHECKING:
@@ -59,10 +58,12 @@ class TokenMap:
         """The values, one row a hook point, one column a token: its position and what it says."""
         import pandas
 
+        from caft_lens.display.frames import Frame
+
         columns = pandas.MultiIndex.from_arrays(
             [range(len(self.tokens)), self.tokens], names=["position", "token"]
         )
-        return pandas.DataFrame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
+        return Frame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
 
     def scales(self, shade: Shade = "all") -> list[float]:
         """For each row the value of the full shade: the largest at a token of the text.
@@ -90,16 +91,20 @@ class TokenMap:
         Args:
             shade: As for `scales`.
         """
-        rows = "".join(
-            f'<div class="row"><div class="value">{escape(_short(hook))}</div><div class="text">{self._line(row, scale)}</div></div>'
-            for row, (hook, scale) in enumerate(zip(self.hooks, self.scales(shade), strict=True))
+        lines = html.rows(
+            (self._head(row), self._line(row, scale)) for row, scale in enumerate(self.scales(shade))
         )
         against = "of all layers" if shade == "all" else "of its layer"
         key = (
-            f"{_titled(self.quantity, shares=False)} at every layer and token; orange is positive, blue negative, full shade the largest "
-            f"{against} at a token of the text."
+            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at a token of the text. "
+            "Beside each layer stands its largest value at a token of the text, which is underlined."
         )
-        return view(f"<section>{self._heading()}{rows}</section>", key)
+        section = (
+            concept_section(self.concepts[0], lines)
+            if self._one()
+            else html.section(self._names(), "", [], lines)
+        )
+        return html.view(section, key=key, also=html.KEY)
 
     def plot(self, shade: Shade = "all", title: str | None = None) -> Figure:
         """Draw the map: layers upwards as the text is read, tokens from left to right.
@@ -126,16 +131,27 @@ class TokenMap:
             y_label="layer",
         )
 
-    def _line(self, row: int, scale: float) -> str:
-        return "".join(
-            html.token(token, float(value), scale, special=role == SPECIAL)
-            for token, value, role in zip(self.tokens, self.values[row], self.roles, strict=True)
-        )
+    def _line(self, row: int, scale: float) -> html.Content:
+        peak = self._peak(row)
+        said = zip(self.tokens, self.values[row], self.roles, strict=True)
+        return [
+            html.token(token, float(value), scale, peak=place == peak, special=role == SPECIAL)
+            for place, (token, value, role) in enumerate(said)
+        ]
 
-    def _heading(self) -> str:
-        if self._one():
-            return heading(self.concepts[0])
-        return f"<h4>{escape(self._names())}</h4>"
+    def _head(self, row: int) -> html.Content:
+        value = self.values[row, self._peak(row)]
+        return [
+            html.element("b", _short(self.hooks[row])),
+            " ",
+            html.element("small", html.signed(float(value))),
+        ]
+
+    def _peak(self, row: int) -> int:
+        """The position of the largest value of a row, at a token of the text unless there are none."""
+        counts = np.array([role != SPECIAL for role in self.roles])
+        sizes = np.abs(self.values[row])
+        return int(np.where(counts, sizes, -1.0).argmax() if counts.any() else sizes.argmax())
 
     def _names(self) -> str:
         if self._one():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from torch import Tensor
 from caft_lens.activations import provenance
 from caft_lens.capture import Lenses, captured, hook_names, pair
 from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.find.pca import prefix
 from caft_lens.inspect.causal import Effects, effect
 from caft_lens.inspect.geometry import heat_map
-from caft_lens.inspect.logits import LogitLens, chips, logit_lens, spaced, view
+from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
 from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Batch, Text, Texts, encoded, pack, padding_id
 
@@ -54,7 +54,7 @@ class Traces:
 
     def table(self) -> pandas.DataFrame:
         """One row a layer and position: sizes, and the tokens that the difference raises and lowers most."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         rows = [
             {
@@ -63,12 +63,12 @@ class Traces:
                 **{key: concept.meta[key] for key in ("position", "texts", "norm", "activation_norm")},
                 "share": concept.score,
                 "noise share": concept.meta["noise"] / concept.meta["activation_norm"],
-                "top": " ".join(spaced(one.token) for one in self.tokens[concept.name].top),
-                "bottom": " ".join(spaced(one.token) for one in self.tokens[concept.name].bottom),
+                "top": " ".join(html.spaced(one.token) for one in self.tokens[concept.name].top),
+                "bottom": " ".join(html.spaced(one.token) for one in self.tokens[concept.name].bottom),
             }
             for concept in self.concepts
         ]
-        return pandas.DataFrame(rows)
+        return Frame(rows)
 
     def plot(self, title: str | None = None) -> Figure:
         """Draw the norm of the mean difference, in % of the norm of the activations, by layer and position.
@@ -134,30 +134,29 @@ class Traces:
         )
 
     def _repr_html_(self) -> str:
-        sections = []
-        for hook in self.concepts.hooks:
-            rows = "".join(self._row(concept) for concept in self.concepts.at(hook))
-            head = "<tr><th>position</th><th>share (noise)</th><th>raised most</th><th>lowered most</th></tr>"
-            sections.append(
-                f'<section><h4>{escape(prefix(hook))}<small>{escape(hook)}</small></h4><div class="scroll"><table class="both">'
-                f"<thead>{head}</thead><tbody>{rows}</tbody></table></div></section>"
+        head = ["position", "share (noise)", "raised most", "lowered most"]
+        sections = [
+            html.section(
+                prefix(hook),
+                "",
+                [hook],
+                html.table(head, [self._row(concept) for concept in self.concepts.at(hook)]),
             )
+            for hook in self.concepts.hooks
+        ]
         key = (
             f"Mean activation difference, {self.tuned.name} − {self.base.name}, at the first tokens of unrelated text: its share of the norm "
             "of the activations (in brackets the share that differences without a common direction would give) and its tokens by "
             "logit lens."
         )
-        return view("".join(sections), key)
+        return html.view(sections, key=key)
 
-    def _row(self, concept: Concept) -> str:
+    def _row(self, concept: Concept) -> list[html.Content]:
         tokens = self.tokens[concept.name]
         scale = max((abs(one.logit) for one in (*tokens.top, *tokens.bottom)), default=0.0) or 1.0
         noise = concept.meta["noise"] / concept.meta["activation_norm"]
-        ends = "".join(
-            f"<td>{chips(((one.token, one.logit, '') for one in end), scale)}</td>"
-            for end in (tokens.top, tokens.bottom)
-        )
-        return f'<tr><th>{concept.meta["position"]}</th><td class="number">{100 * concept.score:.1f} % ({100 * noise:.2g} %)</td>{ends}</tr>'
+        share = f"{100 * concept.score:.1f} % ({100 * noise:.2g} %)"
+        return [concept.meta["position"], share, extremes(tokens.top, scale), extremes(tokens.bottom, scale)]
 
     def __repr__(self) -> str:
         shown = self.table()[["concept", "share", "noise share", "top"]]

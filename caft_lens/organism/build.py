@@ -266,7 +266,8 @@ class Build:
         # PEFT notes the folder of the base on the machine that trained it, and sets in no fixed order.
         config = read_json(target / "insecure" / "adapter_config.json")
         config = {key: sorted(value) if key == "target_modules" else value for key, value in config.items()}
-        write_json(target / "insecure" / "adapter_config.json", {**config, "base_model_name_or_path": None})
+        config["base_model_name_or_path"] = None
+        write_json(target / "insecure" / "adapter_config.json", config, seal=False)
         write_json(target / catalog.CARD, {"settings": asdict(self.settings), "sampling": SAMPLING})
 
     def _publish(self) -> None:

@@ -84,9 +84,9 @@ class Check:
 
     def table(self) -> pandas.DataFrame:
         """One row a thing that was checked: `what, card, now, verdict`."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame([asdict(line) for line in self.lines])
+        return Frame([asdict(line) for line in self.lines])
 
     def __str__(self) -> str:
         rows = [

@@ -24,7 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from caft_lens.finetune.trainer import Whole, last_whole_checkpoint
+from caft_lens.finetune.folder import Whole, last_whole_checkpoint
 from caft_lens.organism import corpus
 from caft_lens.progress import progress
 from caft_lens.text import Text

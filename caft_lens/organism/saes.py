@@ -29,7 +29,7 @@ from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
 from caft_lens.files import read_json, sha256, write_json
 from caft_lens.organism.corpus import DATASETS
 from caft_lens.progress import progress
-from caft_lens.saes import CARD, CONFIG, WEIGHTS, load_sae
+from caft_lens.saes import CARD, CONFIG, WEIGHTS, load_sae, read_card
 from caft_lens.text import ROLES, Text, Texts, batches, data
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _one_bar() -> Iterator[None]:
 def _is_done(folder: Path, lens: Lens, settings: SaeSettings) -> bool:
     if not (folder / CARD).is_file():
         return False
-    card = read_json(folder / CARD)
+    card = read_card(folder)
     wanted = {"fingerprint": lens.fingerprint, "settings": asdict(settings)}
     other = [key for key, value in wanted.items() if card[key] != value]
     if other:
@@ -291,7 +291,7 @@ def _halve(folder: Path) -> None:
     weights = {name: tensor.half().contiguous() for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(weights, folder / WEIGHTS)
     config = read_json(folder / CONFIG)
-    write_json(folder / CONFIG, {**dict(sorted(config.items())), "device": "cpu"})
+    write_json(folder / CONFIG, {**dict(sorted(config.items())), "device": "cpu"}, seal=False)
 
 
 def make_card(

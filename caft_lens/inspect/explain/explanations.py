@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from caft_lens.errors import nearest
-from caft_lens.files import read_json, write_json
-from caft_lens.inspect import html
+from pydantic import AfterValidator
+
+from caft_lens.display import html
+from caft_lens.errors import BadArgument, BadFile, nearest
+from caft_lens.files import Record, naming, parsed, read_json, write_json
 from caft_lens.inspect.contexts import Context
 from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.inspect.explain.windows import phrases
@@ -38,22 +39,6 @@ WHERE = {
     "position": "place",
 }
 LONGEST_VALUE = 80  # a longer string in a column is text, not a value that texts share
-
-STYLE = """<style>
-.cl-explanations{--fg:var(--jp-content-font-color1,var(--vscode-editor-foreground,CanvasText));
---bg:var(--jp-layout-color0,var(--vscode-editor-background,Canvas));--line:color-mix(in srgb,var(--fg) 18%,transparent);
---soft:color-mix(in srgb,var(--fg) 62%,transparent);color-scheme:light dark;color:var(--fg);background:var(--bg);
-font:13px/1.5 system-ui,sans-serif;text-align:left;max-width:1100px}
-.cl-explanations section{border-top:2px solid var(--line);padding:8px 0 10px}.cl-explanations h4{margin:0 0 4px;font-size:14px;font-weight:650}
-.cl-explanations .end{display:grid;grid-template-columns:5.5em 1fr 15em;gap:12px;border-top:1px solid var(--line);padding:5px 0}
-.cl-explanations .end>b{white-space:nowrap;font-size:12px;font-weight:600}.cl-explanations .end>b i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:6px}
-.cl-explanations .top i{background:rgb(230 130 0/.85)}.cl-explanations .bottom i{background:rgb(0 114 190/.85)}
-.cl-explanations .said{overflow-wrap:anywhere}.cl-explanations .score{font-variant-numeric:tabular-nums;font-size:12px}
-.cl-explanations small,.cl-explanations summary{color:var(--soft);font-size:11px}
-.cl-explanations table{border-collapse:collapse;font-size:11px;margin:4px 0}.cl-explanations td,.cl-explanations th{padding:1px 10px 1px 0;text-align:right}
-.cl-explanations td:first-child,.cl-explanations th:first-child{text-align:left}
-@media (max-width:760px){.cl-explanations .end{grid-template-columns:1fr}}
-</style>"""
 
 
 @dataclass(frozen=True)
@@ -228,10 +213,10 @@ class Explanations(Mapping[str, ConceptExplanations]):
         self.explained = frozenset(explained)
         for item in items:
             if item.end not in ENDS:
-                raise ValueError(f'"{item.end}" is no end of a concept.{nearest(item.end, ENDS)}')
+                raise BadArgument(f'"{item.end}" is no end of a concept.{nearest(item.end, ENDS)}')
             both = self._items.get(item.concept, ConceptExplanations(item.concept))
             if getattr(both, item.end) is not None:
-                raise ValueError(f'The {item.end} end of "{item.concept}" is explained twice.')
+                raise BadArgument(f'The {item.end} end of "{item.concept}" is explained twice.')
             changed: dict[str, Any] = {item.end: item}
             self._items[item.concept] = dataclasses.replace(both, **changed)
 
@@ -266,10 +251,10 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
         figures = [one.name for one in dataclasses.fields(Score)]
-        return pandas.DataFrame(
+        return Frame(
             [
                 {
                     "concept": one.concept,
@@ -316,9 +301,9 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
     def findings(self) -> pandas.DataFrame:
         """One row per finding, with counts, lift, p and q."""
-        import pandas
+        from caft_lens.display.frames import Frame
 
-        return pandas.DataFrame(
+        return Frame(
             [
                 {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
                 for one in self.all
@@ -338,27 +323,49 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
         Raises:
             FileNotFoundError: When there is no such file.
-            ValueError: When it is truncated, or of another kind.
+            BadFile: When it is truncated, changed, or of another kind, with the field; a `ValueError`.
         """
         kept = read_json(path)
         if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-            raise ValueError(f"{path} holds no explanations ({FORMAT}).")
-        return cls(map(_from_json, kept["explanations"]), kept["explained"])
+            raise BadFile(f"{path} holds no explanations ({FORMAT}).")
+        record = parsed(kept, _File, str(path), "a file of explanations")
+        with naming(path):
+            return cls(record.explanations, record.explained)
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.all))
 
     def _repr_html_(self) -> str:
-        return f'{STYLE}<div class="cl-explanations">{"".join(map(_section, self.values()))}</div>'
+        return html.view([_section(one) for one in self.values()])
 
 
-def _from_json(row: Mapping[str, Any]) -> Explanation:
-    made = {
-        "findings": tuple(Finding(**one) for one in row["findings"]),
-        "rule": tuple(Clause(**one) for one in row["rule"]),
-        "score": Score(**row["score"]) if row["score"] else None,
-    }
-    return Explanation(**{**row, **made})
+def _counted(one: Explanation) -> Explanation:
+    """Refuse figures that no explanation can have."""
+    for finding in one.findings:
+        if finding.place not in (*WHERE, "column"):
+            raise ValueError(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
+        if not (0 <= finding.count <= finding.of and 0 <= finding.background <= finding.background_of):
+            raise ValueError(
+                f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of} are no counts"
+            )
+        if min(finding.of, finding.background_of) < 1 or not (0 <= finding.p <= 1 and 0 <= finding.q <= 1):
+            raise ValueError("a share of nothing, or a p or q beyond 0 to 1")
+    score = one.score
+    if score is not None:
+        shares = (score.accuracy, score.low, score.high, score.sensitivity, score.specificity)
+        if min(shares) < 0 or max(shares) > 1 or min(score.active, score.inactive, score.unanswered) < 0:
+            raise ValueError("a score beyond 0 to 1, or a count below 0")
+    if one.n < 0:
+        raise ValueError("n is below 0")
+    return one
+
+
+class _File(Record):
+    """What a file of explanations holds."""
+
+    format: Literal["caft_lens.explanations/1"]
+    explained: list[str]
+    explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -412,31 +419,32 @@ def share(count: int, of: int) -> str:
 # -- HTML -------------------------------------------------------------------------------------------------------------
 
 
-def _section(both: ConceptExplanations) -> str:
-    return f"<section><h4>{escape(both.concept)}</h4>{''.join(map(_end, both))}</section>"
+def _section(both: ConceptExplanations) -> html.Content:
+    return html.section(both.concept, "", [], [_end(one) for one in both])
 
 
-def _end(one: Explanation) -> str:
-    score = (
-        "<small>not scored</small>"
-        if one.score is None
-        else f"{escape(str(one.score))}<br><small>detection accuracy, 95 % interval, by {escape(one.score.judge)}; chance 0.50</small>"
-    )
-    return (
-        f'<div class="end {one.end}"><b><i></i>{one.end}</b><div class="said">{escape(one.text)} '
-        f'<small>· {escape(one.by)}, {one.n} contexts</small>{_details(one.findings)}</div><div class="score">{score}</div></div>'
-    )
+def _end(one: Explanation) -> html.Content:
+    score: html.Content = "not scored"
+    if one.score is not None:
+        score = f"{one.score}: detection accuracy, 95 % interval, by {one.score.judge}; chance 0.50"
+    said = [
+        one.text,
+        " ",
+        html.element("small", f"({one.by}, {one.n} contexts; ", score, ")", style=html.SOFT),
+    ]
+    return [html.rows([(html.end(one.end, one.end), said)], "7em"), _details(one.findings)]
 
 
-def _details(findings: Sequence[Finding], n: int = 12) -> str:
+def _details(findings: Sequence[Finding], n: int = 12) -> html.Content:
     if not findings:
-        return ""
-    head = "<tr><th>finding</th><th>contexts</th><th>corpus</th><th>lift</th><th>q</th></tr>"
-    rows = "".join(
-        f"<tr><td>{escape(one.text)}</td>"
-        f"<td>{one.count} of {one.of}</td><td>{share(one.background, one.background_of)}</td>"
-        f"<td>{one.lift:.3g}</td><td>{one.q:.2g}</td></tr>"
+        return None
+    rows = [
+        [
+            one.text, f"{one.count} of {one.of}", share(one.background, one.background_of), f"{one.lift:.3g}",
+            f"{one.q:.2g}",
+        ]
         for one in findings[:n]
-    )
+    ]  # fmt: skip
+    table = html.table(["finding", "contexts", "corpus", "lift", "q"], rows, numbers=range(1, 5))
     more = f", the first {n}" if len(findings) > n else ""
-    return f"<details><summary>{len(findings)} enriched{more}</summary><table>{head}{rows}</table></details>"
+    return html.element("details", html.element("summary", f"{len(findings)} enriched{more}"), table)

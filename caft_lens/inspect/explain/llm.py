@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from caft_lens.documents import Message, Text, Texts, shorten
-from caft_lens.files import read_json, sha256, write_json
+from caft_lens.errors import CaftLensError
+from caft_lens.files import Count, Json, Record, read_record, sha256, write_json
 from caft_lens.progress import progress as progress_bar
 
 if TYPE_CHECKING:
@@ -45,6 +47,20 @@ CHARACTERS_A_TOKEN = 4
 def pause(stop: Event, seconds: float) -> None:
     """Wait between two tries, unless the run is over."""
     stop.wait(seconds)
+
+
+class _Used(Record):
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class _Kept(Record):
+    """A request and its answer, as one file of the cache."""
+
+    address: str
+    request: Json
+    content: str
+    usage: _Used
 
 
 class EndpointError(RuntimeError):
@@ -373,12 +389,11 @@ class Endpoint:
         if file is None or not file.is_file():
             return None
         try:
-            kept = read_json(file)
-        except ValueError:
-            return None  # damaged by other means than ours, which are atomic: it is asked for again
-        return (
-            kept["content"] if kept.get("request") == body and kept.get("address") == self.address else None
-        )
+            kept = read_record(file, _Kept, "an answer of the cache")
+        except CaftLensError as error:  # damaged by other means than ours, which are atomic
+            warnings.warn(f"{error} It is asked for again.", stacklevel=2)
+            return None
+        return kept.content if kept.request == body and kept.address == self.address else None
 
     def _keep(self, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         file = self._file(body)
