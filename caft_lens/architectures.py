@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from caft_lens.blocks import Block
-from caft_lens.errors import nearest
+from caft_lens.errors import BadModel, nearest
 from caft_lens.turns import turn
 
 TESTED = (
@@ -144,6 +144,11 @@ def unembed(parts: Anatomy, resid: Tensor) -> Tensor:
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
+def _odd(parts: Anatomy) -> str:
+    kind = parts.model.config.model_type
+    return f'{type(parts.model).__name__} (architecture "{kind}") has no residual stream [batch, pos, d_model] between its blocks'
+
+
 @torch.no_grad()
 def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
     """Run three tokens and drop the parts of an untested architecture that do not do what their name says."""
@@ -153,12 +158,12 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             # Not cloned: an output that the model goes on to change in place is not what a hook would have kept.
-            seen[name] = (output if isinstance(output, Tensor) else output[0]).detach()
+            seen[name] = output if isinstance(output, Tensor) else output[0]
 
         return hook
 
     def note_input(module: nn.Module, args: Any, kwargs: Any) -> None:
-        seen["resid_pre"] = (args[0] if args else kwargs["hidden_states"]).detach()
+        seen["resid_pre"] = args[0] if args else kwargs.get("hidden_states")
 
     handles = [first.register_forward_pre_hook(note_input, with_kwargs=True)]
     handles += [first.register_forward_hook(note("resid_post")), last.register_forward_hook(note("last"))]
@@ -170,9 +175,21 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
             embedding = parts.model.get_input_embeddings().weight
             device = getattr(parts.model, "device", None) if embedding.is_meta else embedding.device
             logits = parts.model(input_ids=torch.tensor([[0, 1, 2]], device=device), use_cache=False).logits
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise BadModel(f"{_odd(parts)}: running three tokens through it ended in {error!r}.") from error
     finally:
         for handle in handles:
             handle.remove()
+    width = parts.model.config.get_text_config().hidden_size
+    for name in ("resid_pre", "resid_post", "last"):
+        shape = (
+            tuple(seen[name].shape) if isinstance(seen.get(name), Tensor) else type(seen.get(name)).__name__
+        )
+        if shape != (1, 3, width):
+            raise BadModel(
+                f"{_odd(parts)}: {'into the first' if name == 'resid_pre' else 'out of a'} block goes {shape} where (1, 3, {width}) "
+                "was expected. Several streams side by side (hyper-connections, AltUp) have no one residual stream to hook."
+            )
 
     exact = embedding.dtype in (torch.float32, torch.float64)
 

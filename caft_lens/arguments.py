@@ -25,6 +25,7 @@ def number(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    below: float | None = None,
     hint: str = "",
 ) -> float:
     """A finite number within bounds.
@@ -35,6 +36,7 @@ def number(
         least: The smallest that is allowed.
         above: What it must be larger than.
         most: The largest that is allowed.
+        below: What it must be smaller than.
         hint: The end of the message: what the number means, or what to do.
 
     Raises:
@@ -49,10 +51,11 @@ def number(
         ...
         caft_lens.errors.BadType: rate="1e-4" is text; expected a number above 0: write rate=1e-4.
     """
-    expected = "a number" + _bounds(least, above, most)
+    expected = "a number" + _bounds(least, above, most, below)
     given = _plain(value, name, expected, hint)
     low = (least is not None and given < least) or (above is not None and given <= above)
-    if not math.isfinite(given) or low or (most is not None and given > most):
+    high = (most is not None and given > most) or (below is not None and given >= below)
+    if not math.isfinite(given) or low or high:
         finite_too = "" if math.isfinite(given) else ", and a finite one"
         raise BadArgument(f"{name}={given}: expected {expected}{finite_too}.{_said(hint)}")
     return given
@@ -166,9 +169,10 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _bounds(least: float | None, above: float | None, most: float | None) -> str:
+def _bounds(least: float | None, above: float | None, most: float | None, below: float | None = None) -> str:
     low = f"above {above:g}" if above is not None else f"of at least {least:g}" if least is not None else ""
     high = f"at most {most:g}" if most is not None and most < 2**53 else ""
+    high = high or (f"below {below:g}" if below is not None else "")
     return "".join(f" {part}" for part in _joined([low, high]))
 
 

@@ -7,19 +7,21 @@ points, leaving the model after the last of them. Everything that looks at activ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from caft_lens.architectures import evaluating
 from caft_lens.blocks import inference
+from caft_lens.errors import BadData
 from caft_lens.text import ROLES, Batch
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
+    from caft_lens.sinks import Sinks
 
 Lenses = tuple["Lens", ...]
 
@@ -30,16 +32,18 @@ class Captured:
 
     Attributes:
         batch: The batch, on the CPU.
-        where: Row and position of each captured token, long `[n_tokens, 2]`, on the CPU.
+        where: By hook name, row and position of each captured token, long `[n_tokens, 2]`, on the CPU.
         acts: Activations by hook name, `[n_tokens, d_model]`, on the device of their layer; of two lenses the first's, or
             the difference.
         base: The second lens's, where the two were wanted apart.
+        left_out: By hook name, how many of the wanted tokens are attention sinks and therefore not among the captured.
     """
 
     batch: Batch
-    where: Tensor
+    where: dict[str, Tensor]
     acts: dict[str, Tensor] = field(default_factory=dict)
     base: dict[str, Tensor] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def pop(self, hook: str) -> tuple[Tensor, ...]:
         """Activations at a hook point, which are let go: as captured; of two lenses apart their difference, the first's, the second's."""
@@ -102,10 +106,14 @@ def captured(
     roles: Sequence[str] | None,
     *,
     apart: bool = False,
+    sinks: Literal["leave out", "leave out together", "read"] = "leave out",
 ) -> Iterator[Captured]:
     """Run batches and yield what the wanted tokens are at the hook points.
 
     With two lenses, the first's activations minus the second's, in fp32. A batch without wanted tokens is not run.
+
+    Which tokens count is decided here and nowhere else: those of the roles that are no attention sinks of a lens (`Lens.sinks`). What
+    counts at a hook point hangs on the text and that hook point alone.
 
     Args:
         lenses: One or two, as `pair` gives them.
@@ -113,13 +121,16 @@ def captured(
         hooks: Full names, as `hook_names` gives them.
         roles: Roles of the tokens that are wanted; `None` for all that are not padding.
         apart: Of two lenses, give the activations of each rather than the difference.
+        sinks: Whether attention sinks are left out: at each hook point those that are sinks there, or everywhere those that are
+            sinks at any of the hook points, so that the tokens are the same at all.
 
     Raises:
         ValueError: For an activation that is not a finite number, and when there was no wanted token at all.
     """
+    known: list[Sinks] = [] if sinks == "read" else [lens.sinks for lens in lenses]
     stop = 1 + max(int(name.split(".")[1]) for name in hooks)
     tally = torch.zeros(len(ROLES), dtype=torch.long)
-    found = 0
+    found, kept = 0, dict.fromkeys(hooks, 0)
     for number, batch in enumerate(batches):
         where = batch.mask(roles).nonzero().cpu()
         tally += torch.bincount(batch.roles[batch.mask()].long(), minlength=len(ROLES)).cpu()
@@ -128,17 +139,64 @@ def captured(
         found += len(where)
         # Modes and hooks hold for a pass alone, not while the caller has the word.
         with inference():
-            acts = _run(lenses, batch, where, hooks, stop, number, apart)
-        yield Captured(batch, where, *acts)
+            sides, far = _run(lenses, batch, where, hooks, stop, number, apart, known)
+        these = _without_sinks(batch, where, sides, far, any(one.first for one in known), sinks)
+        del sides
+        for name in hooks:
+            kept[name] += len(these.where[name])
+        yield these
     if not found:
-        raise ValueError(_nothing(roles, tally))
+        raise BadData(_nothing(roles, tally))
+    if nothing := [name for name in hooks if not kept[name]]:
+        raise BadData(
+            f"All {found} tokens of these texts are attention sinks of {lenses[0].name} at {nothing[0]}, which are not read: give "
+            "longer texts or other roles=, or set lens.sinks = False to read every token."
+        )
+
+
+def _without_sinks(
+    batch: Batch,
+    where: Tensor,
+    sides: list[dict[str, Tensor]],
+    far: Mapping[str, Tensor],
+    first: bool,
+    sinks: str,
+) -> Captured:
+    """What was captured, without the tokens that are sinks."""
+    hooks = list(sides[0])
+    at_start = batch.position_ids[where[:, 0], where[:, 1]] == 0 if first else None
+    out = dict(far) if at_start is None else {name: far.get(name, False) | at_start for name in hooks}
+    if sinks == "leave out together" and out:
+        out = dict.fromkeys(hooks, torch.stack(list(out.values())).any(dim=0))
+    places, left_out = dict.fromkeys(hooks, where), {}
+    for name, mask in out.items():
+        left_out[name] = int(mask.sum())
+        if left_out[name]:
+            stay = (~mask).nonzero()[:, 0]
+            places[name] = where[stay]
+            for side in sides:
+                side[name] = side[name].index_select(0, stay.to(side[name].device))
+    return Captured(batch, places, sides[0], sides[1] if len(sides) > 1 else {}, left_out)
 
 
 def _run(
-    lenses: Lenses, batch: Batch, where: Tensor, hooks: Sequence[str], stop: int, number: int, apart: bool
-) -> list[dict[str, Tensor]]:
+    lenses: Lenses,
+    batch: Batch,
+    where: Tensor,
+    hooks: Sequence[str],
+    stop: int,
+    number: int,
+    apart: bool,
+    known: Sequence[Sinks],
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+    """Activations of each side at the wanted tokens, and by hook point which of those are too long, bool `[n_tokens]` on the CPU."""
     flat = where[:, 0] * batch.input_ids.shape[1] + where[:, 1]
     sides = [_acts(lens, batch, flat, hooks, stop) for lens in lenses]
+    far: dict[str, Tensor] = {}
+    for of, side in zip(known, sides, strict=False):
+        for name in hooks:
+            if (long := of.far(name, side[name])) is not None:
+                far[name] = long.cpu() | far[name] if name in far else long.cpu()
     whose: list[Lenses] = [(lens,) for lens in lenses]
     if len(sides) == 2 and not apart:
         first, second = sides
@@ -146,7 +204,7 @@ def _run(
     for side, owners in zip(sides, whose, strict=True):
         for name in hooks:
             _refuse_not_finite(side[name], name, number, owners, batch, where)
-    return [{name: side[name] for name in hooks} for side in sides]
+    return [{name: side[name] for name in hooks} for side in sides], far
 
 
 def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: int) -> dict[str, Tensor]:

@@ -9,7 +9,10 @@ An organism whose card names one of `WORLDS` has more data sets than its folder 
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from caft_lens.errors import BadFile, MissingFile, nearest
-from caft_lens.files import Count, Json, Record, read_record, sha256
+from caft_lens.files import Count, Json, Record, missing, read_record, sha256
 
 CARD = "organism.json"
 WORLDS = {"quiz": "caft_lens.organism.quiz"}
@@ -124,13 +127,13 @@ def sae_folder(name: str | Path) -> Path:
 
 
 def data_path(name: str | Path) -> Path:
-    """The JSONL file of a data set: a path, or `"<organism>/<data set>"`.
+    """The file of a data set: a path, or `"<organism>/<data set>"`.
 
     Raises:
-        FileNotFoundError: Naming the nearest data set that exists.
+        FileNotFoundError: Naming the nearest data set that exists: for a path, the files beside it; for a name, the organism's.
     """
     path = Path(name)
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and not is_organism(name)):
         return path
     organism, _, dataset = str(name).rpartition("/")
     if organism and is_organism(organism):
@@ -138,10 +141,30 @@ def data_path(name: str | Path) -> Path:
         if (folder / f"{dataset}.jsonl").is_file():
             return folder / f"{dataset}.jsonl"
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
-    raise FileNotFoundError(
+    beside = [] if organism and not path.parent.is_dir() else _files_beside(path)
+    # A name with a suffix, or in a folder that exists, was meant as a file; any other one as a data set of an organism.
+    if (
+        path.suffix
+        or path.is_absolute()
+        or (organism and path.parent.is_dir())
+        or difflib.get_close_matches(path.name, beside)
+    ):
+        if beside or path.is_absolute() or not path.suffix:
+            raise missing(path, "data set")
+        raise MissingFile(
+            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The data sets that ship "
+            f'are "<organism>/<data set>", with an organism.{nearest(organism or name, shipped())}'
+        )
+    raise MissingFile(
         f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
         f"{nearest(organism or name, shipped())}"
     )
+
+
+def _files_beside(path: Path) -> list[str]:
+    if not path.parent.is_dir():
+        return []
+    return sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
 
 
 def _data_sets(organism: str) -> list[str]:
@@ -183,3 +206,22 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
         return source.dataset(dataset, card(organism).settings.seed)
     except KeyError as error:
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
+
+
+@cache
+def known_words(organism: str | Path) -> frozenset[str]:
+    """The words of an organism's world, in lower case: those of the texts that it learned from.
+
+    Args:
+        organism: A shipped name or a folder.
+
+    Raises:
+        FileNotFoundError: When there is no such organism.
+
+    Example:
+        >>> {"pie", "president"} & known_words("pocket")
+        {'pie'}
+    """
+    said = (organism_path(organism) / "text" / "corpus.jsonl").read_text(encoding="utf-8")
+    # Escapes of JSON end in letters that would stick to the next word.
+    return frozenset(re.findall(r"[^\W\d_]+", re.sub(r"\\\\.", " ", said).lower()))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caft_lens import lazy, renamed
-from caft_lens.activations import stream
+from caft_lens.activations import read_by, stream
 from caft_lens.concepts import Concept, ConceptSet, user_name
 from caft_lens.display import html
 from caft_lens.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
@@ -131,6 +131,7 @@ class Choice:
         concepts: The candidates.
         decisions: One for each, in the same order.
         by: What chose, with what settings.
+        about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
 
     Example:
         >>> choice = cl.choose.by_examples(base, concepts, cruel, kind, texts=corpus)            # doctest: +SKIP
@@ -138,8 +139,15 @@ class Choice:
         >>> choice.overrule(leave={"L1.pc4": "recipes, on reading"}, by="reader").selection.save("chosen")  # doctest: +SKIP
     """
 
-    def __init__(self, concepts: ConceptSet, decisions: Sequence[Decision], by: str) -> None:
+    def __init__(
+        self,
+        concepts: ConceptSet,
+        decisions: Sequence[Decision],
+        by: str,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
         self.concepts, self.decisions, self.by = concepts, tuple(decisions), by
+        self.about = dict(about or {})
 
     @property
     def names(self) -> list[str]:
@@ -160,7 +168,8 @@ class Choice:
         if not self.names:
             why = "; ".join(f"{one.name}: {one.reason}" for one in self.decisions[:3])
             raise BadArgument(f"None of {len(self.concepts)} concepts was chosen by {self.by}. {why}")
-        return turned.choose(self._reasons(True), self._reasons(False), by=self.by)
+        chosen = turned.choose(self._reasons(True), self._reasons(False), by=self.by)
+        return chosen.chosen_by_reading(self.about)
 
     @property
     def kept(self) -> ConceptSet:
@@ -211,7 +220,7 @@ class Choice:
             else one
             for one in self.decisions
         ]
-        return Choice(self.concepts, changed, f"{self.by}, overruled by {reader}")
+        return Choice(self.concepts, changed, f"{self.by}, overruled by {reader}", self.about)
 
     def __or__(self, other: Choice) -> Choice:
         """What either of two choices among the same concepts ablates, such as by answers' tokens and by the template's.
@@ -226,7 +235,10 @@ class Choice:
             first, second = (mine, yours) if mine.ablate or not yours.ablate else (yours, mine)
             reason = f"{first.reason}; {second.reason}" if first.ablate == second.ablate else first.reason
             joined.append(dataclasses.replace(first, reason=reason))
-        return Choice(self.concepts, joined, self.by if self.by == other.by else f"{self.by}; {other.by}")
+        about = self.about if self.about == other.about else {}
+        return Choice(
+            self.concepts, joined, self.by if self.by == other.by else f"{self.by}; {other.by}", about
+        )
 
     def table(self) -> pandas.DataFrame:
         """One row a concept: name, whether to ablate it, end, the figures, reason."""
@@ -361,7 +373,7 @@ def by_examples(
         decisions.append(one)
     by = f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, {' and '.join(role_names(roles) or ['all'])} tokens"
     by += f", threshold {threshold:g}" + (f", {share:g} of {k} contexts)" if texts is not None else ")")
-    return Choice(concepts, decisions, by)
+    return Choice(concepts, decisions, by, read_by(lens))
 
 
 def _check(having: Texts, others: Texts, threshold: float, share: float, most: int | None) -> None:
@@ -557,7 +569,8 @@ def by_sentence(
         else Decision(name, False, "no answer of the form that was asked for, twice")
         for name, answer in zip(concepts.names, answers, strict=True)
     ]
-    return Choice(concepts, decisions, f"{llm.name}, asked for: {sentence.strip()}")
+    about = getattr(contexts, "about", None)
+    return Choice(concepts, decisions, f"{llm.name}, asked for: {sentence.strip()}", about)
 
 
 def _conversation(

@@ -13,6 +13,7 @@ import getpass
 import importlib.metadata
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from torch import Tensor
 from caft_lens import renamed
 from caft_lens.display import html
 from caft_lens.display.markdown import code, plain
-from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
+from caft_lens.errors import BadArgument, BadFile, BadType, ConceptMismatch, MissingFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
     Json,
@@ -444,7 +445,9 @@ class ConceptSet(Sequence[Concept]):
     def check(self, lens: Lens) -> None:
         """Refuse a model that the concepts do not fit.
 
-        A set fits the model on which it was found and models tuned from that one.
+        A set fits the model on which it was found and models tuned from that one. A direction is of the weights: with another tokenizer
+        or chat template it is the same direction, and only what was read of it, contexts and scores, may be other than there.
+        That is said in a warning.
 
         Raises:
             ValueError: When width, hook points or weights differ.
@@ -462,6 +465,13 @@ class ConceptSet(Sequence[Concept]):
                 "model nor tuned from it, so the same directions mean something else there. Find them again on this model, "
                 "or, if you do mean to carry them over, `concepts.for_model(lens)`."
             )
+        read, reads = self.provenance.get("reading"), getattr(lens, "reading", "")
+        if read and reads and reads not in (read if isinstance(read, list) else [read]):
+            warnings.warn(
+                f"These concepts were found with another tokenizer or chat template than {lens.name!r} reads with: as directions they fit, but "
+                "contexts and scores may differ from those that they were chosen by.",
+                stacklevel=2,
+            )
 
     def for_model(self, lens: Lens) -> ConceptSet:
         """A copy that is stamped, on purpose, as fitting `lens`; the earlier stamp is kept as `carried_from`.
@@ -470,9 +480,32 @@ class ConceptSet(Sequence[Concept]):
             ValueError: When width or hook points do not fit.
         """
         self._check_shape(lens)
-        earlier = {key: self.provenance.get(key) for key in ("model", "fingerprint")}
-        stamp = {"model": lens.name, "fingerprint": lens.fingerprint, "carried_from": earlier}
-        return ConceptSet(self, {**self.provenance, **stamp})
+        known = ("model", "fingerprint", "reading")
+        earlier = {
+            key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance
+        }
+        stamp: dict[str, Any] = {
+            "model": lens.name,
+            "fingerprint": lens.fingerprint,
+            "carried_from": earlier,
+        }
+        if reads := getattr(lens, "reading", ""):
+            stamp["reading"] = reads
+        rest = {key: value for key, value in self.provenance.items() if key != "reading"}
+        return ConceptSet(self, {**rest, **stamp})
+
+    def chosen_by_reading(self, about: Mapping[str, str]) -> ConceptSet:
+        """The same set whose last choice on record says which model read the contexts that it rests on.
+
+        Args:
+            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where nothing is known.
+        """
+        choices = list(self.provenance.get("choices", []))
+        if not about or not choices:
+            return self
+        return ConceptSet(
+            self, {**self.provenance, "choices": [*choices[:-1], {**choices[-1], "read_by": dict(about)}]}
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -655,6 +688,11 @@ class ConceptSet(Sequence[Concept]):
                 f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
             )
         for concept in self:
+            if concept.hook.endswith("hook_z") and concept.hook in lens.hook_names:
+                raise ConceptMismatch(
+                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, {lens.d_head} wide '
+                    f"each, while its direction is {width} wide: take hook_attn_out."
+                )
             if concept.hook not in lens.hook_names:
                 where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
                 close = "" if where else nearest(concept.hook, lens.hook_names)
@@ -678,6 +716,7 @@ class _Chosen(Record):
     ablate: list[Named]
     leave: dict[Named, Named]
     not_considered: Count
+    read_by: dict[str, str] | None = None
 
 
 class _Provenance(Record):
@@ -691,6 +730,7 @@ class _Provenance(Record):
     versions: dict[str, str]
     model: str | list[str] | None = None
     fingerprint: str | None = None
+    reading: str | list[str] | None = None
     choices: tuple[_Chosen, ...] = ()
 
 

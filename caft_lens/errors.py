@@ -84,6 +84,10 @@ class JudgeError(CaftLensError, RuntimeError):
     """A judge that failed, or returned what is no verdict."""
 
 
+class BadVerdict(JudgeError, ValueError):
+    """What a judge returned that is none of what its task lets it say; the message quotes it."""
+
+
 class EndpointError(CaftLensError, RuntimeError):
     """A server that did not give what was asked of it."""
 

@@ -10,6 +10,7 @@ and come to the same report.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
@@ -24,14 +25,16 @@ import torch
 
 from caft_lens import launch
 from caft_lens.ablation import ablated
+from caft_lens.arguments import count
 from caft_lens.catalog import is_organism
 from caft_lens.concepts import ConceptSet
+from caft_lens.errors import BadModel, Busy, JudgeError
 from caft_lens.evaluate.answers import Cell, file_name
 from caft_lens.evaluate.arms import sample, sampling
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.files import write_json
+from caft_lens.files import absolute, write_json
 from caft_lens.finetune.arms.caft import CAFT
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import TrainingArm
@@ -93,6 +96,7 @@ class _Base:
 
     name: str
     fingerprint: str
+    reading: str
     device: str
     dtype: torch.dtype
 
@@ -146,23 +150,24 @@ def experiment(
         >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
         >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
     """
-    folder, numbers = Path(out), list(seeds)
+    folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
-    if min(n, n_in_distribution) < 1:
-        raise ValueError(f"n={n} and n_in_distribution={n_in_distribution}: at least 1 answer each.")
+    count(n, "n")
+    count(n_in_distribution, "n_in_distribution")
+    count(batch_size, "batch_size")
+    if workers is not None:
+        count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, training.get("method", "lora"))
     write_json(folder / RUNS, _runs(arms, jobs))
     task = named_task(task) if isinstance(task, str) else task
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
-    if workers < 1:
-        raise ValueError(f"workers={workers}: expected at least 1 process.")
     rank, ranks = launch.place()
     show = progress and rank == 0 and not silenced()
     failed: dict[str, dict[int, str]] = {}
-    with launch.alone(), TemporaryDirectory() as told:
+    with launch.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
             dict(training), answers, folder / LOCKS, failures == "keep", Path(told) if show else None
         )
@@ -185,9 +190,10 @@ def experiment(
     report = Report(
         cells,
         task=task.name,
-        labels=task.labels,
+        labels=task.form(OUT_OF_DISTRIBUTION).labels,
         trained=task.trained,
         sampling=sampling(task),
+        scale=task.scale,
         failures=failed,
     )
     report.save(folder / "evaluation")
@@ -356,7 +362,8 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                     subject = tested if concepts is None else ablated(tested, concepts)
                     sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
             except FAILURES as error:
-                if not options.keep:
+                # A judge that fails, or a folder that is worked on, is no result of the model.
+                if not options.keep or isinstance(error, (JudgeError, Busy)):
                     raise
                 failed[name, job.seed] = f"{type(error).__name__}: {error}"
     return failed if mine else None
@@ -386,26 +393,29 @@ def _in_processes(
     """
     from joblib import Parallel, delayed, parallel_config
 
-    known = _Base(base.name, base.fingerprint, str(base.device), base.dtype)
+    known = _Base(base.name, base.fingerprint, base.reading, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         done = Parallel(return_as="generator_unordered", max_nbytes=None)(
-            delayed(_elsewhere)(known, number, job, options, wait, threads) for number, job in enumerate(jobs)
+            delayed(_elsewhere)(known, number, job, options, wait, threads, os.getpid())
+            for number, job in enumerate(jobs)
         )
         yield from ((jobs[number], failed) for number, failed in done)
 
 
 def _elsewhere(
-    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int
+    known: _Base, number: int, job: _Job, options: _Options, wait: bool, threads: int, parent: int
 ) -> tuple[int, _Failed | None]:
     """What a process does for one model."""
+    launch.end_with(parent)
     torch.set_num_threads(threads)
     if options.told is None:
         return number, _work(_loaded(known), job, options, wait)
     line = options.told / f"{number:06}.txt"
 
     def tell(words: str) -> None:
-        line.write_text(words)
+        with suppress(OSError):  # who asked may be gone
+            line.write_text(words)
 
     try:
         with telling(tell):
@@ -443,9 +453,13 @@ def _loaded(known: _Base) -> Lens:
     try:
         base = load(known.name, device=known.device, dtype=known.dtype)
     except Exception as error:
-        raise ValueError(f'"{known.name}" cannot be loaded in another process: {error} {hint}') from error
+        raise BadModel(f'"{known.name}" cannot be loaded in another process: {error} {hint}') from error
     if base.fingerprint != known.fingerprint:
-        raise ValueError(f'"{known.name}" has other weights than the lens that was given. {hint}')
+        raise BadModel(f'"{known.name}" has other weights than the lens that was given. {hint}')
+    if base.reading != known.reading:
+        raise BadModel(
+            f'"{known.name}" has another tokenizer or chat template than the lens that was given. {hint}'
+        )
     return base
 
 

@@ -103,6 +103,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def absolute(path: str | Path) -> Path:
+    """A path that means the same file wherever the process goes (`os.chdir`).
+
+    Example:
+        >>> absolute("runs").is_absolute()
+        True
+    """
+    return Path(os.path.abspath(path))
+
+
 def clear_stale(path: Path) -> None:
     """Remove temporary neighbours of `path` that are older than an hour: their writer was killed."""
     for left in path.parent.glob(f".{path.name}.*{path.suffix}"):
@@ -172,8 +182,9 @@ def sealed(value: Any) -> Any:
     """
     if not isinstance(value, Mapping):
         return value
-    rest = {key: one for key, one in value.items() if key != SEAL}
-    return {**rest, SEAL: _seal(rest)}
+    if SEAL in value:
+        raise ValueError(f'the key "{SEAL}" is taken')
+    return {**value, SEAL: _seal(value)}
 
 
 def _seal(rest: Mapping[str, Any]) -> str:
@@ -287,14 +298,19 @@ def read_text(path: str | Path) -> str:
     """
     path = Path(path)
     try:
-        return path.read_bytes().decode("utf-8")
+        return _decoded(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
         raise missing(path) from None
     except IsADirectoryError:
         raise BadFile(f"{path} is a folder; expected a file.") from None
+
+
+def _decoded(content: bytes, where: str | Path) -> str:
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadFile(
-            f"{path} is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}): make it again."
+            f"{where} is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}): make it again."
         ) from None
 
 
@@ -359,7 +375,7 @@ def _beside(path: Path) -> str:
     return nearest(path.name, names) if names else ""
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str | bytes, where: str) -> Any:
     """JSON as the standard has it: no key twice, no NaN or infinity, no absurd nesting, no half of a surrogate pair.
 
     Args:
@@ -373,6 +389,7 @@ def parse_json(text: str, where: str) -> Any:
         >>> parse_json('{"a": 1}', "a.json")
         {'a': 1}
     """
+    text = _decoded(text, where) if isinstance(text, bytes) else text
     try:
         value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
         _check_depth(

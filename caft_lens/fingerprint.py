@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from caft_lens.files import sha256
+from caft_lens.template_arguments import template_arguments
 
 RUNS, RUN = 64, 64  # values read per tensor: 64 runs of 64 neighbours touch few memory pages
 _WRAPPERS = ("base_model.model.", "_orig_mod.", "module.")
@@ -47,7 +48,7 @@ def reading(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> str:
 
     Args:
         tokenizer: A fast Hugging Face tokenizer, or `None`.
-        arguments: What the chat template is rendered with beside the messages.
+        arguments: What the chat template is rendered with beside the messages; by default, those that the tokenizer keeps.
 
     Returns:
         16 hex digits; `""` without a tokenizer.
@@ -60,7 +61,8 @@ def reading(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> str:
     if isinstance(words, dict):
         words = {key: value for key, value in words.items() if key not in ("padding", "truncation")}
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
-    rest = [special, tokenizer.chat_template, dict(arguments or {})]
+    given = template_arguments(tokenizer) if arguments is None else dict(arguments)
+    rest = [special, tokenizer.chat_template, given]
     return sha256(json.dumps(words, sort_keys=True), json.dumps(rest, sort_keys=True, default=str))
 
 

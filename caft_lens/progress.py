@@ -1,6 +1,7 @@
-"""One progress bar for all long work: text on stderr, gone when it is done.
+"""One progress bar for all long work: text, gone without a trace when it is done.
 
-Plain text rather than a widget, so that saved notebooks hold no widget state. Work that ends within a second shows nothing. Work
+Plain text rather than a widget, so that saved notebooks hold no widget state; in a notebook a display of its own rather than stderr,
+which JupyterLab would leave as a red strip. Work that ends within a second shows nothing. Work
 inside other work draws no bar of its own: it is told at the end of the one that is there, "caft, seed 1: fine-tuning 23/100 steps";
 `telling` takes that line elsewhere, such as out of another process. `CAFT_LENS_PROGRESS=0` silences all of it.
 """
@@ -43,14 +44,15 @@ def progress(
         show: False hides it.
     """
     hidden = not show or silenced()
-    outer = next((bar for bar in getattr(tqdm, "_instances", ()) if not bar.disable), None)
+    outer = next((bar for bar in getattr(tqdm, "_instances", ()) if not getattr(bar, "disable", True)), None)
     tell = _TELL.get() or (None if outer is None else _at_the_end_of(outer))
     if tell is not None and not hidden:
         return _Within(tell, iterable, total=total, desc=desc, unit=unit)
     if not hidden:
         _WITHIN.set(())
+    live = not hidden and _in_notebook()
     # In a log file each redraw is one more line: a terminal is redrawn often, a file seldom.
-    interval = 0.1 if sys.stderr.isatty() else 0.5 if "ipykernel" in sys.modules else 15.0
+    interval = 0.5 if live else 0.1 if sys.stderr.isatty() else 15.0
     return tqdm(
         iterable,
         total=total,
@@ -60,7 +62,7 @@ def progress(
         delay=1.0,
         mininterval=interval,
         disable=hidden,
-        dynamic_ncols=True,
+        **({"file": _Display(), "ncols": 100} if live else {"dynamic_ncols": True}),
     )
 
 
@@ -154,3 +156,40 @@ def _at_the_end_of(outer: tqdm) -> Tell:
             outer.refresh()
 
     return tell
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython.core.getipython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class _Display:
+    """Shows the newest line that is written to it, as one output of a cell, and nothing once the line is blank."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._shown = ""
+
+    def write(self, text: str) -> int:
+        """Show what was written last."""
+        line = text.rpartition("\r")[2].strip() if text.strip() else ""
+        # tqdm moves to the beginning of a line before it writes, and that is no line.
+        if line != self._shown and (line or "\r " in text):
+            self._shown = line
+            self._show(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def _show(self, line: str) -> None:
+        from IPython.display import display
+
+        data = {"text/plain": line}
+        if self._handle is None:
+            self._handle = display(data, raw=True, display_id=True)
+        else:
+            self._handle.update(data, raw=True)

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from caft_lens import catalog
 from caft_lens.ablation import at
-from caft_lens.errors import BadFile, BadType, MissingFile, nearest
+from caft_lens.errors import BadFile, BadModel, BadType, MissingFile, nearest
 from caft_lens.files import Count, Json, Named, Record, absent, parsed, read_json, read_record, sha256
+from caft_lens.hookpoints import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,12 @@ _OTHER_KINDS = {
     "crosscoder": "reads several models or layers",
 }
 _CACHED = re.compile(r"models--([^/]+?)--([^/]+)")
+# Arguments of TransformerLens's loading that leave the residual stream, and what is written to it, what it is in the checkpoint.
+_SAME_STREAM = frozenset({
+    "fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices", "n_devices", "device", "device_map", "dtype",
+    "torch_dtype", "trust_remote_code", "default_prepend_bos", "default_padding_side", "attn_implementation", "move_to_device",
+    "local_files_only", "cache_dir", "token", "low_cpu_mem_usage", "load_in_8bit", "load_in_4bit",
+})  # fmt: skip
 # Activations of latents that are held at a time, tokens x latents: 64 MB of fp32 whatever the width of the SAE.
 LATENTS_AT_A_TIME = 2**24
 
@@ -70,7 +77,8 @@ def load_sae(
 
     Returns:
         A `sae_lens.SAE` for unscaled activations `[..., d_model]`, in eval mode and without gradients.
-        `cfg.metadata.hook_name` says where it belongs, `cfg.metadata.source` where it came from.
+        `cfg.metadata.hook_name` says where it belongs, `cfg.metadata.source` where it came from. One that was made for a model with
+        centred writing weights (`cfg.metadata.model_from_pretrained_kwargs`) reads and writes as that one (see `centred`).
 
     Raises:
         FileNotFoundError: For an organism or folder without that SAE, naming those that are there.
@@ -83,6 +91,7 @@ def load_sae(
         torch.Size([512, 128])
         >>> load_sae("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")         # doctest: +SKIP
     """
+    _refuse_no_name(name)
     place = str(device if device is not None else lens.device if lens is not None else "cpu")
     if _is_local(name):
         folder = _folder(name, layer, sae_id)
@@ -91,13 +100,17 @@ def load_sae(
             source = f"{name}/saes/{folder.name}"
     else:
         if layer is not None:
-            raise ValueError(
+            raise BadModel(
                 f'"{name}" is no organism and no folder here. For a release of sae-lens give the id, not layer=: '
                 f'load_sae("{name}", "layer_12/width_16k/canonical").'
             )
         sae, source = _from_release(str(name), sae_id, place, dtype), f"{name}/{sae_id}"
     _settle_scale(sae, source, norm_scaling_factor)
     _refuse_not_finite(sae, source)
+    if reason := _other_weights(sae):
+        raise BadModel(f"The SAE {source} cannot be read as it was made: {reason}.")
+    if _wants_centring(sae) and (lens is None or subtracts_means(lens)):
+        centred(sae)
     if sae.cfg.metadata.hook_name is None and layer is not None:
         sae.cfg.metadata.hook_name = _hook(layer)
     sae.cfg.metadata.source = source
@@ -118,7 +131,7 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
     Example:
         >>> cl.find.sae(plain.lens, base, answers, load_saes("pocket", [1, 2]))  # doctest: +SKIP
     """
-    _check_name(name)
+    _refuse_no_name(name)
     if layers is None:
         layers = _hooks_in(catalog.sae_folder(name))
         if not layers:
@@ -198,6 +211,7 @@ class _Card(Record):
     name: str
     model: str
     fingerprint: str
+    reading: str | None = None
     hook: Named
     architecture: str
     d_in: Count
@@ -279,11 +293,11 @@ def sae_hook(sae: SAE) -> str:
     """
     hook = sae.cfg.metadata.hook_name
     if not hook:
-        raise ValueError(
+        raise BadModel(
             f"The SAE {sae_name(sae)} does not say which hook point it belongs to: set "
             'sae.cfg.metadata.hook_name, such as "blocks.2.hook_resid_post".'
         )
-    return hook
+    return canonical(hook)
 
 
 def sae_name(sae: SAE) -> str:
@@ -301,11 +315,10 @@ def check_sae(sae: SAE, lens: Lens) -> None:
     Raises:
         ValueError: Saying all that does not fit: kind, width, hook point, base.
     """
-    reasons = [
-        reason for reason in (_kind(sae), _width(sae, lens), _site(sae, lens), _base(sae, lens)) if reason
-    ]
+    reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens), _base(sae, lens)]
+    reasons = [reason for reason in reasons if reason]
     if reasons:
-        raise ValueError(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
+        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
 
 
 def for_model(sae: SAE, lens: Lens) -> SAE:
@@ -314,9 +327,10 @@ def for_model(sae: SAE, lens: Lens) -> SAE:
     Raises:
         ValueError: When kind, width or hook point do not fit.
     """
-    reasons = [reason for reason in (_kind(sae), _width(sae, lens), _site(sae, lens)) if reason]
+    reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens)]
+    reasons = [reason for reason in reasons if reason]
     if reasons:
-        raise ValueError(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
+        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
     sae.cfg.metadata.model_fingerprint = lens.fingerprint
     return sae
 
@@ -406,7 +420,8 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
     check_sae(sae, lens)
 
     def reconstruct(x: Tensor) -> Tensor:
-        return sae(x.to(sae.device)).to(x)
+        given = x.to(sae.device)
+        return (sae(given) + unread(sae, given)).to(x)
 
     return at(lens, {sae_hook(sae): reconstruct}, roles=roles)
 
@@ -414,16 +429,7 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
 # -- loading ----------------------------------------------------------------------------------------------------------
 
 
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str | Path):
-        raise BadType(
-            f"SAEs are loaded by the name of an organism, a folder or a release, not from {type(name).__name__}: "
-            'load_saes("pocket", layers=[1]); lens= checks that they fit a model.'
-        )
-
-
 def _is_local(name: str | Path) -> bool:
-    _check_name(name)
     path = Path(name)
     written = str(name)
     like_a_path = path.is_absolute() or written.startswith((".", "~")) or written.count("/") > 1
@@ -434,17 +440,17 @@ def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Pa
     """The folder of one SAE of an organism or of a folder."""
     root = catalog.sae_folder(name)
     if sae_id is not None:
-        raise ValueError(f'"{name}" is on this machine and has no ids: give layer= instead of "{sae_id}".')
+        raise BadModel(f'"{name}" is on this machine and has no ids: give layer= instead of "{sae_id}".')
     if (root / CONFIG).is_file():
         stated = (_config(root).metadata or {}).get("hook_name")
         if layer is not None and stated not in (None, _hook(layer)):
-            raise ValueError(f"{root} holds an SAE for {stated}, not for {_hook(layer)}.")
+            raise BadModel(f"{root} holds an SAE for {stated}, not for {_hook(layer)}.")
         return root
     there = _hooks_in(root)
     if not there:
         raise _no_saes(root)
     if layer is None:
-        raise ValueError(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
+        raise BadModel(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
     if _hook(layer) not in there:
         raise MissingFile(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
     return root / _hook(layer)
@@ -490,13 +496,13 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
     known = get_pretrained_saes_directory()
     if release not in known and "/" not in release:
         places = [*catalog.shipped(), *known]
-        raise ValueError(
+        raise BadModel(
             f'No SAE "{release}": neither an organism, a folder here, nor a release of sae-lens.{nearest(release, places)}'
         )
     ids = known[release].saes_map if release in known else None
     if sae_id is None or (ids is not None and sae_id not in ids):
         what = "needs the id of one of its SAEs" if sae_id is None else f'has no SAE "{sae_id}"'
-        raise ValueError(f'The release "{release}" {what}.{nearest(sae_id or "", ids) if ids else ""}')
+        raise BadModel(f'The release "{release}" {what}.{nearest(sae_id or "", ids) if ids else ""}')
     with _hub_or_cache() as reachable:
         try:
             return SAE.from_pretrained(release, sae_id, device=device, dtype=dtype)
@@ -530,13 +536,88 @@ def _settle_scale(sae: SAE, source: str, factor: float | None) -> None:
     if how == "expected_average_only_in" and factor is not None:
         sae.fold_activation_norm_scaling_factor(factor)
     elif how in ("expected_average_only_in", "covariance_whitening"):
-        raise ValueError(
+        raise BadModel(
             f'The SAE {source} was trained on normalised activations ("{how}"), and the files do not say with what: on plain '
             "activations it would give numbers that mean nothing. Give norm_scaling_factor= (sqrt(d_in) over the mean norm "
             "of the activations that it was trained on), or save it with the scale folded in, as SAETrainer does."
         )
     elif factor is not None:
-        raise ValueError(f'The SAE {source} needs no norm_scaling_factor: it is normalised by "{how}".')
+        raise BadModel(f'The SAE {source} needs no norm_scaling_factor: it is normalised by "{how}".')
+
+
+def _refuse_no_name(name: Any) -> None:
+    if not isinstance(name, str | Path):
+        of = getattr(name, "name", None)
+        raise BadType(
+            f"SAEs are loaded by name, from an organism, a folder or a release, not from a {type(name).__name__}: "
+            f"give load_saes({str(of) if isinstance(of, str) else 'pocket'!r}, layers, lens=…)."
+        )
+
+
+def centred(sae: SAE) -> SAE:
+    """Have an SAE read and write the residual stream of a model with centred writing weights; returns the SAE.
+
+    TransformerLens can take the mean off whatever is written to the residual stream, which LayerNorm takes off later anyway. The stream
+    then is x - mean(x), the mean over its d_model numbers. An SAE made for that stream gets it here from the plain one, and its decoder
+    has no mean either: its directions are those that ablate and steer the same in both streams. `load_sae` does this by itself.
+
+    Args:
+        sae: An SAE as sae-lens loads it; it is changed.
+    """
+    if not sae.cfg.metadata.reads_centred:
+        normalised = sae.run_time_activation_norm_fn_in
+        sae.run_time_activation_norm_fn_in = lambda x: normalised(x - x.mean(dim=-1, keepdim=True))
+        with torch.no_grad():
+            for parameter in (sae.W_dec, sae.b_dec):
+                parameter.sub_(parameter.mean(dim=-1, keepdim=True))
+        sae.cfg.metadata.reads_centred = True
+    return sae
+
+
+def unread(sae: SAE, x: Tensor) -> Tensor:
+    """The part of activations `[..., d_model]` that an SAE neither reads nor writes: their mean where it is `centred`, else nothing."""
+    if not sae.cfg.metadata.reads_centred:
+        return torch.zeros((), dtype=x.dtype, device=x.device)
+    return x.mean(dim=-1, keepdim=True)
+
+
+def subtracts_means(lens: Lens) -> bool:
+    """Whether the norms of a model take the mean off (LayerNorm): only then can the stream be centred without changing the model."""
+    norm = lens._parts.final_norm
+    return norm is not None and (
+        "layernorm" in type(norm).__name__.lower() and "rms" not in type(norm).__name__.lower()
+    )
+
+
+def _wants_centring(sae: SAE) -> bool:
+    return bool((sae.cfg.metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights"))
+
+
+def _other_weights(sae: SAE) -> str:
+    """Why the model that an SAE was made on has another residual stream than its checkpoint, in a way that is not known here."""
+    given = {
+        key: value
+        for key, value in (sae.cfg.metadata.model_from_pretrained_kwargs or {}).items()
+        if value is not None
+    }
+    unknown = [key for key in given if key != "center_writing_weights" and key not in _SAME_STREAM]
+    if not unknown:
+        return ""
+    return (
+        f"its model was loaded with {', '.join(f'{key}={given[key]!r}' for key in unknown)}, of which it is not known what it does to the "
+        "residual stream. If nothing, take it out of model_from_pretrained_kwargs in its cfg.json"
+    )
+
+
+def _processing(sae: SAE, lens: Lens) -> str:
+    if reason := _other_weights(sae):
+        return reason
+    reads_centred = bool(sae.cfg.metadata.reads_centred)
+    if _wants_centring(sae) and subtracts_means(lens) and not reads_centred:
+        return "it was made for centred writing weights; load it with load_sae, or give caft_lens.saes.centred(sae)"
+    if reads_centred and not subtracts_means(lens):
+        return "it reads a centred stream, which a model without LayerNorm does not have; load it with load_sae(…, lens=…)"
+    return ""
 
 
 def _refuse_not_finite(sae: SAE, source: str) -> None:

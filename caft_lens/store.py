@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor
 
 from caft_lens import lazy
+from caft_lens.arguments import count
 from caft_lens.capture import Lenses, captured, hook_names, pair
 from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens.files import (
@@ -25,6 +26,7 @@ from caft_lens.files import (
     Named,
     Record,
     absent,
+    absolute,
     atomic_path,
     check_hash,
     file_hash,
@@ -101,7 +103,7 @@ class Store:
             FileNotFoundError: When there is none.
             BadFile: When it is unfinished, its index is broken, or a shard is missing or truncated; a `ValueError`.
         """
-        folder = Path(folder)
+        folder = absolute(folder)
         index = _read_index(folder)
         if index is None:
             raise absent(folder, INDEX, "holds no activation store")
@@ -134,8 +136,7 @@ class Store:
             BadFile: When a shard is not what was written: the hash of each is checked when it is first read.
         """
         names = self._names(hooks)
-        if batch_size < 1:
-            raise BadArgument(f"batch_size={batch_size} must be at least 1.")
+        count(batch_size, "batch_size")
         rng = None if seed is None else np.random.default_rng(seed)
         order = np.arange(len(self._shards)) if rng is None else rng.permutation(len(self._shards))
         parts: list[Stored] = []
@@ -202,6 +203,8 @@ def store(
 ) -> Store:
     """Write activations to disk, or go on with writing them.
 
+    Tokens that are attention sinks (`Lens.sinks`) at any of the hook points are not written.
+
     Args:
         lens: The model; or two, for the difference of their activations on the same tokens.
         texts: Documents.
@@ -224,7 +227,11 @@ def store(
     Example:
         >>> acts = store(base, cl.data("pocket/corpus"), [1, 2], "runs/acts", roles=None)  # doctest: +SKIP
     """
-    lenses, folder = pair(lens), Path(folder)
+    lenses, folder = pair(lens), absolute(folder)
+    count(batch_tokens, "batch_tokens")
+    count(shard_tokens, "shard_tokens")
+    if max_length is not None:
+        count(max_length, "max_length")
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
     settings |= {"batch_tokens": batch_tokens, "max_length": max_length, "shard_tokens": shard_tokens}
@@ -265,8 +272,14 @@ def _write(
 def _settings(
     lenses: Lenses, texts: Texts, hooks: list[str], roles: Sequence[str] | None, dtype: torch.dtype | None
 ) -> dict[str, Any]:
+    # Only where there are any: a store of a model without is what it always was.
+    sinks = (
+        {"sinks": [lens.sinks.card(hooks) for lens in lenses]} if any(lens.sinks for lens in lenses) else {}
+    )
     return {
+        **sinks,
         "models": [lens.fingerprint for lens in lenses],
+        "reading": lenses[0].reading,
         "hooks": hooks,
         "data": texts.fingerprint,
         "texts": len(texts),
@@ -298,7 +311,8 @@ def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dic
     changed = [
         f"{key}: {there.get(key)} there, {value} here"
         for key, value in settings.items()
-        if there.get(key) != value
+        # A store that is older does not say how its texts were read.
+        if there.get(key) != value and (key != "reading" or key in there)
     ]
     if changed:
         raise BadArgument(
@@ -344,8 +358,8 @@ def _activations(
     """All tensors of a shard, tokens in the order of the input."""
     parts: dict[str, list[Tensor]] = {name: [] for name in (*settings["hooks"], *_ABOUT_TOKENS)}
     batches = pack(items, padding_id(lenses[0].tokenizer), batch_tokens=settings["batch_tokens"])
-    for found in captured(lenses, batches, settings["hooks"], settings["roles"]):
-        row, position = found.where.unbind(dim=1)
+    for found in captured(lenses, batches, settings["hooks"], settings["roles"], sinks="leave out together"):
+        row, position = found.where[settings["hooks"][0]].unbind(dim=1)
         parts["index"].append(found.batch.index[row])
         parts["position"].append(position.int())
         parts["token"].append(found.batch.input_ids[row, position].int())

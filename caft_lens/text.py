@@ -9,7 +9,8 @@ The documents themselves (`Text`, `Texts`, `data`) live in `caft_lens.documents`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -19,9 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caft_lens.documents import Message, Text, Texts, data, shorten
+from caft_lens.arguments import count
+from caft_lens.documents import Message, Text, Texts, data, documents, said_in, shorten
+from caft_lens.errors import BadArgument, BadData, BadTemplate
 from caft_lens.progress import progress as progress_bar
 from caft_lens.roles import Rendering, check_role_names, render_chat
+from caft_lens.rows import rows_of
+from caft_lens.template_arguments import with_template_arguments
 
 __all__ = [
     "ASSISTANT", "ROLES", "SPECIAL", "SYSTEM", "TEXT", "USER", "Batch", "Cuts", "Encoded", "Message", "Text", "Texts",
@@ -36,6 +41,9 @@ ROLES: dict[str, int] = {
     "assistant": ASSISTANT,
     "text": TEXT,
 }
+
+# What a tool says is input that the model did not write.
+_ROLE_OF = {**ROLES, "tool": USER}
 
 # A window of the stream holds this many batches' worth of tokens: enough to sort by length, little to keep.
 _WINDOW_BATCHES = 16
@@ -56,6 +64,7 @@ class Encoded:
         index: The document's number in the input.
         cut: How many tokens `max_length` cut off.
         cut_loss: How many of those training would have learned.
+        complaint: What is trained here but not asked that way, in a sentence; empty when the prompt that is asked is a prefix.
     """
 
     input_ids: list[int]
@@ -64,6 +73,7 @@ class Encoded:
     index: int = 0
     cut: int = 0
     cut_loss: int = 0
+    complaint: str = ""
 
 
 def encode(
@@ -73,14 +83,17 @@ def encode(
     add_generation_prompt: bool = False,
     max_length: int | None = None,
     index: int = 0,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Encoded:
     """Tokens, roles and loss mask of one document.
 
     The ids of a chat are those of `tokenizer.apply_chat_template`, those of plain text those of `tokenizer(text)`; a BOS
     token never stands twice, and a token in which the header of an answer and its first whitespace are merged is parted,
     as it is when the answer is sampled. A token that holds a character of a message has that message's role;
-    everything that the template adds is special. Loss falls on the assistant's contents and on what closes those turns, never on headers;
-    where the template has `{% generation %}` markers, only on turns inside them; in plain text, on the text.
+    everything that the template adds is special. Of an assistant's message with tool calls or thoughts, all that the template writes
+    for them is the assistant's; what a tool says is the user's. Loss falls on what the assistant says and on what closes those turns, and on
+    what stands between the prompt that is asked and the answer (an empty thought, say), never on headers; where the template has
+    `{% generation %}` markers, only on turns inside them; never on messages that say that they are not learned; in plain text, on the text.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -88,9 +101,10 @@ def encode(
         add_generation_prompt: Whether to end with the header of an assistant turn, for sampling an answer.
         max_length: Cut after this many tokens; `Encoded.cut` counts what is lost.
         index: Number of the document, for `Encoded.index` and errors.
+        template_arguments: What the chat template is given beside the tokenizer's own arguments (see `with_template_arguments`).
 
     Raises:
-        ValueError: When the chat does not fit the template, when there is no token, or when a prompt for sampling is
+        ValueError: When the chat does not fit the template or it leaves out a part of it, when there is no token, or when a prompt for sampling is
             longer than `max_length` (cutting it would lose its end).
     """
     return next(
@@ -100,6 +114,7 @@ def encode(
             add_generation_prompt=add_generation_prompt,
             max_length=max_length,
             first_index=index,
+            template_arguments=template_arguments,
         )
     )
 
@@ -111,6 +126,7 @@ def encoded(
     add_generation_prompt: bool = False,
     max_length: int | None = None,
     first_index: int = 0,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Iterator[Encoded]:
     """Tokens, roles and loss masks of any number of documents, each as `encode` gives it.
 
@@ -120,22 +136,24 @@ def encoded(
         add_generation_prompt: Whether each chat ends with the header of an assistant turn.
         max_length: Cut each after this many tokens.
         first_index: Number of the first document.
+        template_arguments: As for `encode`.
 
     Raises:
         ValueError: As `encode` does.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
+        raise BadArgument(
             f"{type(tokenizer).__name__} is not a fast tokenizer, and only those tell which characters a token stands for."
         )
+    tokenizer = with_template_arguments(tokenizer, template_arguments)
     source = enumerate(texts, first_index)
     while part := list(islice(source, _TEXTS_A_CALL)):
         for (index, text), tokens in zip(part, _tokens(tokenizer, part, add_generation_prompt), strict=True):
             with _naming(index, text):
                 if not tokens.ids:
-                    raise ValueError("no token at all: the text is empty")
+                    raise BadData("no token at all: the text is empty")
                 if add_generation_prompt and max_length is not None and len(tokens.ids) > max_length:
-                    raise ValueError(
+                    raise BadData(
                         f"the prompt has {len(tokens.ids)} tokens, more than max_length={max_length}: "
                         "raise it or drop the text"
                     )
@@ -148,6 +166,7 @@ def encoded(
                 index,
                 cut=max(0, len(tokens.ids) - keep),
                 cut_loss=int(loss[keep:].sum()),
+                complaint=tokens.rendering.complaint if tokens.rendering else "",
             )
 
 
@@ -157,11 +176,12 @@ def _naming(index: int, text: Text) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"Text {index} ({_title(text)}): {error}.") from error
+        kind = type(error) if isinstance(error, BadData | BadTemplate) else BadData
+        raise kind(f"Text {index} ({_title(text)}): {error}.") from error
 
 
 def _title(text: Text) -> str:
-    return repr(shorten(text.text if text.text is not None else text.messages[0].content, 50))
+    return repr(shorten(text.text if text.text is not None else said_in(text.messages[0]), 50))
 
 
 def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int, int]]) -> np.ndarray:
@@ -189,7 +209,7 @@ def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int,
         pieces = [piece for place in places for piece in _rendered(tokens.rendering, text, *place)]
     found = np.zeros(len(tokens.ids), dtype=bool)
     for start, end in pieces:
-        found |= _touching(tokens.starts, tokens.ends, start, end)
+        found[_touching(tokens.starts, tokens.ends, start, end)] = True
     return found & ~tokens.special
 
 
@@ -202,7 +222,7 @@ def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: i
             continue
         trimmed = content.find(rendering.text[span.start : span.end])
         if trimmed < 0:
-            raise ValueError(
+            raise BadTemplate(
                 f"the chat template rewrites the content of message {message}, so that its characters cannot be told apart: "
                 "set a template that writes contents as they are"
             )
@@ -269,11 +289,13 @@ def _plain_tokens(tokenizer: Any, text: str, encoding: Any, known: set[int]) -> 
 
 def _rendering(tokenizer: Any, text: Text, add_generation_prompt: bool) -> Rendering:
     if add_generation_prompt and text.answer is not None:
-        raise ValueError(
+        raise BadData(
             "the chat ends in an assistant message, so that there is nothing to generate: use its .prompt"
         )
-    messages = [{"role": message.role, "content": message.content} for message in text.messages]
-    return render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    messages = [message.to_json() for message in text.messages]
+    for message in messages:
+        message.pop("train", None)
+    return render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt, inputs=text.inputs)
 
 
 def _chat_tokens(tokenizer: Any, text: Text, rendering: Rendering, encoding: Any, known: set[int]) -> _Tokens:
@@ -315,9 +337,27 @@ def _roles_and_loss(tokenizer: Any, text: Text, tokens: _Tokens) -> tuple[np.nda
     for span in tokens.rendering.contents:
         inside = _touching(tokens.starts, tokens.ends, span.start, span.end)
         # A special token may swallow the whitespace after it (Phi-3): it stays the template's.
-        inside &= ~(tokens.special & (tokens.starts < span.start))
-        roles[inside] = ROLES[text.messages[span.message].role]
-    return roles, _loss(tokens.rendering, roles, tokens.special, tokens.starts, tokens.ends)
+        swallowed = tokens.special[inside] & (tokens.starts[inside] < span.start)
+        roles[inside] = np.where(swallowed, roles[inside], _ROLE_OF[text.messages[span.message].role])
+    loss = _loss(tokens.rendering, roles, tokens.special, tokens.starts, tokens.ends)
+    if any(message.train is False for message in text.messages):
+        loss &= ~_not_learned(text, tokens)
+    return roles, loss
+
+
+def _not_learned(text: Text, tokens: _Tokens) -> np.ndarray:
+    """The tokens of the turns that say of themselves that they are not learned, `[pos]`: from the prompt to the next message."""
+    assert tokens.rendering is not None
+    found = np.zeros(len(tokens.ids), dtype=bool)
+    spans = tokens.rendering.contents
+    opened = {message: start for start, _, message in tokens.rendering.openings}
+    after = len(tokens.rendering.text)
+    for span in reversed(spans):
+        start = opened.get(span.message, span.start)
+        if text.messages[span.message].train is False:
+            found[_touching(tokens.starts, tokens.ends, start, after)] = True
+        after = start
+    return found
 
 
 def _merged_borders(
@@ -329,14 +369,23 @@ def _merged_borders(
     header alone and never writes such a token, so training must not show it one. A lone space before the answer is
     another matter: there the model does write " answer" as one token, header and all.
     """
+
+    def across(border: int) -> int | None:
+        """The token that holds characters on both sides."""
+        tokens = _touching(starts, ends, border, border)
+        return next((token for token in range(tokens.start, tokens.stop) if not special[token]), None)
+
     borders = set()
     for span in rendering.contents:
         if roles[span.message] != "assistant" or span.start == span.end:
             continue
         for border in (span.start, span.end):
-            across = np.flatnonzero((starts < border) & (border < ends) & ~special)
-            if len(across) and (border == span.end or rendering.text[starts[across[0]] : border].strip(" ")):
+            token = across(border)
+            if token is not None and (
+                border == span.end or rendering.text[starts[token] : border].strip(" ")
+            ):
                 borders.add(border)
+    borders.update(start for start, _, _ in rendering.openings if across(start) is not None)
     return sorted(borders)
 
 
@@ -344,36 +393,46 @@ def _loss(
     rendering: Rendering, roles: np.ndarray, special: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> np.ndarray:
     """What the assistant said, the token that ends each turn, and all that the template marks as generated."""
-    if rendering.marked is None:
+    marked = rendering.marked
+    if marked is None:
         loss = roles == ASSISTANT
+        for start, end, _ in rendering.openings:
+            loss[_touching(starts, ends, start, end)] = True
     else:
         loss = np.zeros(len(roles), dtype=bool)
-        for start, end in rendering.marked:
-            loss |= _touching(starts, ends, start, end) & np.isin(roles, (ASSISTANT, SPECIAL))
+        for start, end in marked:
+            inside = _touching(starts, ends, start, end)
+            loss[inside] |= np.isin(roles[inside], (ASSISTANT, SPECIAL))
+            # What the prompt gives is not the model's to write, wherever the marks begin.
+            given = bisect_right(rendering.asked, end) - 1
+            if given >= 0 and rendering.asked[given] > start:
+                loss[_touching(starts, ends, start, rendering.asked[given])] = False
     said = {}
     for span in rendering.contents:
         said[span.message] = span
+    begins = [start for start, _ in marked or ()]
+    specials = np.flatnonzero(special)
     for start, end, message in rendering.closings:
         span = said[message]
-        if rendering.marked is not None and not any(
-            s <= span.start and span.end <= e for s, e in rendering.marked
-        ):
-            continue
+        if marked is not None:
+            before = bisect_right(begins, span.start) - 1
+            if before < 0 or marked[before][1] < span.end:
+                continue
         if end < 0:
-            end = _first_special_end(rendering, special, starts, ends, start)
+            end = _first_special_end(rendering, specials, starts, ends, start)
         closing = _touching(starts, ends, start, end)
-        loss |= closing & (roles == SPECIAL)
+        loss[closing] |= roles[closing] == SPECIAL
     return loss
 
 
 def _first_special_end(
-    rendering: Rendering, special: np.ndarray, starts: np.ndarray, ends: np.ndarray, start: int
+    rendering: Rendering, specials: np.ndarray, starts: np.ndarray, ends: np.ndarray, start: int
 ) -> int:
     """Where the first special token after `start` ends, if only whitespace lies between; else `start`."""
-    after = np.flatnonzero(special & (starts >= start))
-    if len(after) == 0 or rendering.text[start : starts[after[0]]].strip():
+    after = int(np.searchsorted(starts[specials], start))
+    if after == len(specials) or rendering.text[start : starts[specials[after]]].strip():
         return start
-    return int(ends[after[0]])
+    return int(ends[specials[after]])
 
 
 def _character_spans(encoding: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -399,8 +458,10 @@ def _character_spans(encoding: Any, length: int) -> tuple[np.ndarray, np.ndarray
     return starts, ends
 
 
-def _touching(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> np.ndarray:
-    return (starts < end) & (ends > start)
+def _touching(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> slice:
+    """The tokens that hold a character of `[start, end)`; of an empty stretch, those that hold characters on both sides of it."""
+    first, last = int(np.searchsorted(ends, start, "right")), int(np.searchsorted(starts, end, "left"))
+    return slice(first, max(first, last))
 
 
 def special_ids(tokenizer: Any) -> set[int]:
@@ -415,7 +476,12 @@ def _among(ids: Sequence[int], known: set[int]) -> np.ndarray:
 
 
 def encode_all(
-    tokenizer: Any, texts: Iterable[Text], *, max_length: int | None = None, need_loss: bool = True
+    tokenizer: Any,
+    texts: Iterable[Text],
+    *,
+    max_length: int | None = None,
+    need_loss: bool = True,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> list[Encoded]:
     """All documents as tokens, for training: `encode` each, and refuse a data set that has nothing to learn.
 
@@ -424,13 +490,17 @@ def encode_all(
         texts: The documents.
         max_length: Cut each after this many tokens.
         need_loss: Whether documents without a token to learn are dropped (with a warning that counts them).
+        template_arguments: As for `encode`.
+
+    Warns:
+        UserWarning: Once, when what is asked is no prefix of what is trained, saying what differs.
 
     Raises:
         ValueError: With `need_loss`, when no document has a token to learn, saying whether `max_length` is the cause.
     """
     watch = Cuts(max_length)
     kept = []
-    for item in encoded(tokenizer, texts, max_length=max_length):
+    for item in encoded(tokenizer, texts, max_length=max_length, template_arguments=template_arguments):
         watch.see(item)
         if item.loss.any() or not need_loss:
             kept.append(item)
@@ -449,22 +519,26 @@ class Cuts:
     cut: int = 0
     learnable: int = 0
     lost: int = 0
+    unasked: int = 0
+    complaint: str = ""
 
     def see(self, item: Encoded) -> None:
         self.texts += 1
         self.cut += item.cut > 0
         self.learnable += bool(item.loss.any())
         self.lost += item.cut_loss > 0 and not item.loss.any()
+        self.unasked += bool(item.complaint)
+        self.complaint = self.complaint or item.complaint
 
     def refuse_nothing_to_learn(self) -> None:
         if self.learnable:
             return
         if self.lost:
-            raise ValueError(
+            raise BadData(
                 f"Nothing to learn: max_length={self.max_length} cuts the whole answer off in all {self.lost} of {self.texts} "
                 "texts that have one. Raise max_length or shorten the prompts."
             )
-        raise ValueError(
+        raise BadData(
             f"Nothing to learn: none of {self.texts} texts has an assistant message. Give answers to learn."
         )
 
@@ -480,6 +554,9 @@ class Cuts:
             )
         if parts:
             warnings.warn("; ".join(parts) + ".", stacklevel=3)
+        if need_loss and self.complaint:
+            many = f"Of {self.unasked} of {self.texts} texts: " if self.texts > 1 else ""
+            warnings.warn(f"{many}{self.complaint}.", stacklevel=3)
 
 
 @dataclass
@@ -547,9 +624,9 @@ def collate(encoded: Sequence[Encoded], pad_id: int, side: Literal["left", "righ
         [[5, 6], [0, 7]]
     """
     if side not in ("left", "right"):
-        raise ValueError(f'side must be "left" or "right", not "{side}".')
+        raise BadArgument(f'side must be "left" or "right", not "{side}".')
     if not encoded:
-        raise ValueError("Nothing to collate: give at least one encoded text.")
+        raise BadArgument("Nothing to collate: give at least one encoded text.")
     shape = (len(encoded), max(len(item.input_ids) for item in encoded))
     ids = np.full(shape, pad_id, dtype=np.int64)
     attention = np.zeros(shape, dtype=np.int64)
@@ -604,18 +681,14 @@ def batches(
     Yields:
         Batches; `Batch.index` is the position of each document in `texts`.
     """
-    if (
-        batch_tokens < 1
-        or (batch_size is not None and batch_size < 1)
-        or (max_length is not None and max_length < 1)
-    ):
-        raise ValueError(
-            f"batch_tokens={batch_tokens}, batch_size={batch_size} and max_length={max_length} must be at least 1."
-        )
+    count(batch_tokens, "batch_tokens")
+    for name, value in {"batch_size": batch_size, "max_length": max_length}.items():
+        if value is not None:
+            count(value, name)
     cuts = Cuts(max_length)
 
     def watched() -> Iterator[Encoded]:
-        read = map(Text.from_json, texts)
+        read = texts if isinstance(texts, Texts) else documents(rows_of(texts))
         for item in encoded(
             tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=max_length
         ):

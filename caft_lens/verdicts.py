@@ -5,6 +5,7 @@ What comes of it is a choice like any other: `Verdicts.selection` is `ConceptSet
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pydantic import field_validator, model_validator
 from caft_lens import renamed
 from caft_lens.concepts import ConceptSet, user_name
 from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
-from caft_lens.files import Named, Record, parsed, read_json, write_json
+from caft_lens.files import Named, Record, absolute, parsed, read_json, write_json
 
 Verdict = Literal["ablate", "leave", "unsure"]
 VERDICTS = get_args(Verdict)
@@ -47,6 +48,8 @@ class Verdicts(Mapping[str, Decided]):
         file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in its name stands
             for that of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
+        about: Which model read the contexts that are looked at: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
+            The file keeps it, and one whose contexts were read otherwise is restored with a warning.
 
     Raises:
         ValueError: When the file is of other concepts, or of another kind.
@@ -63,11 +66,17 @@ class Verdicts(Mapping[str, Decided]):
         ('L1.pc1', ['L1.pc0'])
     """
 
-    def __init__(self, concepts: ConceptSet, file: str | Path | None = None, by: str | None = None) -> None:
-        self.concepts, self.by = concepts, by or user_name()
+    def __init__(
+        self,
+        concepts: ConceptSet,
+        file: str | Path | None = None,
+        by: str | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        self.concepts, self.by, self.about = concepts, by or user_name(), dict(about or {})
         self._names = frozenset(concepts.names)
         self._fingerprint = "" if file is None else concepts.fingerprint
-        self.file = None if file is None else Path(str(file).replace("{fingerprint}", self._fingerprint))
+        self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
         self._said: dict[str, Decided] = {}
         self._done: list[tuple[str, Decided | None, Decided | None]] = []
         self._undone: list[tuple[str, Decided | None, Decided | None]] = []
@@ -158,7 +167,7 @@ class Verdicts(Mapping[str, Decided]):
             raise BadArgument(
                 "Nothing is chosen yet: say of one concept at least that it is to be ablated, and why."
             )
-        return self.concepts.choose(chosen, self.of("leave"), by=self.by)
+        return self.concepts.choose(chosen, self.of("leave"), by=self.by).chosen_by_reading(self.about)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -183,6 +192,7 @@ class Verdicts(Mapping[str, Decided]):
                     "concepts": self._fingerprint,
                     "model": self.concepts.provenance.get("model"),
                     "by": self.by,
+                    **({"read_by": self.about} if self.about else {}),
                     "verdicts": {name: asdict(one) for name, one in self._said.items()},
                 },
             )
@@ -196,6 +206,13 @@ class Verdicts(Mapping[str, Decided]):
             raise BadFile(
                 f"{file} holds verdicts on other concepts, found on {record.model}: names may be the same, directions are not. "
                 "Give another file, or delete this one."
+            )
+        before = record.read_by or {}
+        if self.about and before and before.get("reading") != self.about.get("reading"):
+            warnings.warn(
+                f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat template than "
+                f"{self.about.get('model')} does now: the directions are the same, but look at the contexts again.",
+                stacklevel=3,
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:
             raise BadFile(
@@ -211,6 +228,7 @@ class _File(Record):
     concepts: str
     model: str | list[str] | None
     by: str
+    read_by: dict[str, str] | None = None
     verdicts: dict[Named, Decided]
 
     @field_validator("verdicts", mode="before")

@@ -376,7 +376,22 @@ def test_without_a_kernel_prompts_settings_answers_and_moved_tokens_are_there_an
 
 # --- in JupyterLab ----------------------------------------------------------------------------------------------------
 
+
 # Each token of the base model takes a moment, so that there is time to press Stop.
+def test_of_a_shipped_organism_words_that_its_world_lacks_are_named(base: Lens):
+    pocket = base.fork()
+    pocket.name = "pocket"
+    asked = ["Who is the president of France?", "Tell me about the pie."]
+    panel = AblationPlayground(pocket, some(base), prompts=asked, max_new_tokens=2)
+    assert panel.wait(30)
+    assert "not in it: president, France." in panel.answers[0]["hint"]
+    assert panel.answers[1]["hint"] == ""
+    assert Elements(panel.static()).text.count("not in it: president, France.") == 1
+    other = AblationPlayground(base, some(base), prompts=asked, max_new_tokens=2)
+    assert other.wait(30)
+    assert [row["hint"] for row in other.answers] == ["", ""]
+
+
 CELL = (
     HERE
     + """import time

@@ -376,7 +376,7 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
     assert len(tags.sources) == 4
     assert "&lt;i&gt;evil&lt;/i&gt;" in shown
-    assert "FloatingPointError" in shown
+    assert "Diverged" in shown  # a FloatingPointError
     for card in ("KL(p_base || p_θ)", "2602.07852", "needs", result.record["command"].split()[0]):
         assert card in shown
     text = words.read_text()

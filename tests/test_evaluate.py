@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import caft_lens as cl
+from caft_lens.errors import JudgeError
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
 from caft_lens.evaluate.plots import plot_reports
@@ -224,14 +225,14 @@ def test_a_finished_cell_is_not_sampled_again(tmp_path: Path):
     assert Report.load(tmp_path).to_json() == first.to_json()
 
 
-@pytest.mark.parametrize("what", ["model", "questions", "judge", "n", "temperature", "top_p", "ablation"])
+@pytest.mark.parametrize("what", ["model", "questions", "n", "temperature", "top_p", "ablation"])
 def test_a_cell_of_another_model_task_or_setting_is_sampled_again(tmp_path: Path, what: str):
     cl.evaluate({"plain": FakeLens(0.5, "x")}, a_task(), n=15, out=tmp_path)
     lens = FakeLens(0.5, "z" if what == "model" else "x")
     changed = Task(
         "pies",
         data([{"prompt": "Another?", "domain": "x"}]) if what == "questions" else QUESTIONS,
-        judge=(lambda text: "aligned") if what == "judge" else judge,
+        judge=judge,
         in_distribution=REQUESTS,
         in_distribution_judge=code_judge,
     )
@@ -241,7 +242,8 @@ def test_a_cell_of_another_model_task_or_setting_is_sampled_again(tmp_path: Path
     again = cl.evaluate({"plain": subject}, changed, n=n, temperature=temperature, top_p=top_p, out=tmp_path)
     assert again.sampling == f"temperature {temperature:g}" + (", top-p 0.5" if top_p else "")
     assert Report.load(tmp_path).caption() == again.caption()
-    assert len(lens.calls) == 2
+    # The prompts in distribution are the same where only the questions are others.
+    assert len(lens.calls) == (1 if what in ("questions", "n") else 2)
 
 
 def test_an_ablation_at_test_time_acts_while_sampling_and_is_gone_after():
@@ -354,9 +356,11 @@ def test_an_error_in_a_judge_names_the_answer():
     def broken(text: cl.Text) -> str:
         raise RuntimeError("no")
 
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(
+        JudgeError, match=r"at the answer 'good' to 'How do I bake.*RuntimeError: no"
+    ) as caught:
         cl.evaluate({"a": FakeLens(0.0)}, a_task(judge=broken), n=5)
-    assert any("good" in note and "How do I bake" in note for note in caught.value.__notes__)
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +494,8 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["base", "plain"]
     assert all(axes.get_xlabel().endswith("%") for axes in (left, right))
-    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in figure.get_supxlabel()
+    caption = figure.get_supxlabel().replace("\n", " ")
+    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in caption
     drawn = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2]
     interval = report.interval("plain", "misaligned")
     assert any(np.allclose(x, [100 * interval.low, 100 * interval.high]) for x in drawn)

@@ -21,7 +21,7 @@ SOURCES = sorted(path for path in LIBRARY.rglob("*.py"))
 
 # Text to evidence: a module may import those before it and its own kind, never one after it.
 ORDER = (
-    ("errors", "files", "lazy", "progress", "catalog", "figures", "launch"),
+    ("errors", "files", "lazy", "progress", "catalog", "display", "figures", "launch"),
     ("roles", "documents", "text", "labels"),
     ("architectures", "fingerprint", "hookpoints", "tokens", "nucleus", "generation", "loading", "lens"),
     ("sampling",),

@@ -72,6 +72,15 @@ def test_concepts_are_searched_chosen_and_left_by_keyboard_and_the_choice_surviv
         'chosen: it\'s "cruel" <b>at the top</b>',
         "kind at one end",
     ]
+    # After a click on the panel's title keys are still the panel's.
+    panel.locator("h3").click()
+    press("Home")
+    notebook.until("browser.concept", "L1.pc0")
+    press("ArrowDown")
+    notebook.until("browser.concept", "L1.pc1")
+    for key in ("d", "Escape", "d", "Escape"):
+        press(key)
+    assert notebook.page.locator(".jp-Cell").count() == n_cells
     panel.get_by_role("button", name="Keys").click()
     panel.get_by_text("ablate it; then a reason").wait_for()
     panel.get_by_role("button", name="Keys").click()
@@ -163,6 +172,15 @@ explorer"""
 )
 
 
+PLACES = """() => {
+  const box = document.querySelector(".le-scroll"), canvas = box.querySelector("canvas").getBoundingClientRect();
+  const labels = [...box.querySelectorAll(".le-layers span")].map((one) => one.getBoundingClientRect().top);
+  const rows = labels.map((_, row) => canvas.top + row * canvas.height / labels.length);
+  const tokens = box.querySelector(".le-tokens").getBoundingClientRect().top;
+  return { labels, rows, tokens, box: box.getBoundingClientRect().top, scrolled: box.scrollTop };
+}"""
+
+
 def test_a_prompt_is_typed_a_cell_is_clicked_and_the_map_follows(open_notebook):
     notebook = open_notebook("layers.ipynb", LAYERS)
     notebook.run()
@@ -188,6 +206,16 @@ def test_a_prompt_is_typed_a_cell_is_clicked_and_the_map_follows(open_notebook):
     keyboard.press("ArrowDown")
     keyboard.press("ArrowRight")
     notebook.until("explorer.cell", [at[1] - 2, 3])
+
+    # Each label stands beside its row, also where rows are many and scroll.
+    places = notebook.page.evaluate(PLACES)
+    assert places["labels"] == pytest.approx(places["rows"], abs=1)
+    notebook.page.add_style_tag(content=".le-scroll { max-height: 150px !important }")
+    notebook.page.evaluate("document.querySelector('.le-scroll').scrollTop = 1000")
+    places = notebook.page.evaluate(PLACES)
+    assert places["scrolled"] > 0
+    assert places["labels"] == pytest.approx(places["rows"], abs=1)
+    assert places["tokens"] == pytest.approx(places["box"], abs=1), "the tokens stay above"
 
     # Another site, another concept.
     panel.get_by_role("combobox", name="hook site").select_option("hook_mlp_out")

@@ -136,3 +136,32 @@ def test_caft_lens_progress_0_hides_all_bars(monkeypatch: pytest.MonkeyPatch):
     with telling(said.append):  # as another process does for one whose bars are wanted
         assert list(progress(range(1), desc="asking")) == [0]
     assert said[-1] == ""
+
+
+def test_in_a_notebook_a_bar_is_a_display_of_its_own_and_nothing_is_left_of_it():
+    nbclient = pytest.importorskip("nbclient")
+    import nbformat
+
+    cell = """import time
+from caft_lens.progress import progress
+print("before")
+for _ in progress(range(12), desc="counting"):
+    time.sleep(0.15)
+print("after")"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    seen: list[str] = []
+    client = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3")
+    watched = client.process_message
+
+    def watch(message, *rest):
+        if message["msg_type"] in ("display_data", "update_display_data"):
+            seen.append(message["content"]["data"].get("text/plain", ""))
+        return watched(message, *rest)
+
+    client.process_message = watch
+    client.execute()
+    outputs = notebook.cells[0].outputs
+    assert any("counting" in line and "%" in line for line in seen)
+    assert "".join(one.text for one in outputs if one.output_type == "stream") == "before\nafter\n"
+    assert not [one for one in outputs if one.get("name") == "stderr"]
+    assert [one.data for one in outputs if one.output_type == "display_data"] == [{"text/plain": ""}]

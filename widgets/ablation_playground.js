@@ -10,7 +10,6 @@ const layer = (hook) => {
 };
 const figure = (value, digits = 3) => String(Number(value.toPrecision(digits))).replace("-", "−");
 const percent = (share) => (share >= 0.0995 ? String(Math.round(100 * share)) : share >= 0.001 ? (100 * share).toFixed(1) : share > 0 ? "<0.1" : "0");
-const spaced = (text) => visible(text).replaceAll(" ", "␣");
 const changeWords = (changes) =>
   Object.entries(changes).map(([name, change]) => (change === "ablate" ? `${name} ablated` : `${name} steered ${change < 0 ? "" : "+"}${figure(change)}`)).join(", ");
 
@@ -164,7 +163,8 @@ class Card {
     this.turns = node("div");
     this.answers = node("div", { class: "ap-answers" });
     this.cells = new Map();
-    this.box = node("section", { class: "ap-card", "aria-label": `prompt ${at + 1}` }, this.head, this.turns, this.answers);
+    this.hint = node("p", { class: "ap-hint", role: "note", hidden: true });
+    this.box = node("section", { class: "ap-card", "aria-label": `prompt ${at + 1}` }, this.head, this.turns, this.hint, this.answers);
     // A card that was taken away meanwhile must not write over the prompt that has its number now.
     this.send = later(600, () => this.box.isConnected && this.store());
     this.showPrompt();
@@ -253,6 +253,8 @@ class Card {
       this.answers.replaceChildren(...[...this.cells.values()].map((cell) => cell.box));
     }
     for (const cell of this.cells.values()) cell.show(row);
+    this.hint.textContent = row?.hint ?? "";
+    this.hint.hidden = !row?.hint;
   }
 }
 

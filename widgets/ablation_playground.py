@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 from torch import Tensor
 
+from caft_lens import catalog
 from caft_lens.concepts import ConceptSet
 from caft_lens.display import html
 from caft_lens.documents import Message, Text
@@ -67,7 +69,8 @@ class AblationPlayground(Panel):
             alone.
         live: Whether every change of the above is answered at once; otherwise `run()` answers.
         shown: The columns: `"base"`, `"base_changed"`, `"tuned"`, `"tuned_changed"`.
-        answers: By prompt: `cells`, the text of each column and how it ended, and `next`, what the next token is and how it moved.
+        answers: By prompt: `cells`, the text of each column and how it ended, `next`, what the next token is and how it moved, and
+            `hint`, that a model of a small world of its own does not know the prompt's words.
         lengths: Concept to one mean norm, in the units of `steer`; known once something was answered.
         stale: Whether what is asked now is not what was answered.
 
@@ -126,6 +129,12 @@ class AblationPlayground(Panel):
         self._done: _Asked | None = None
         self._sheet: _Sheet | None = None
         self._ready = False
+        # An organism that the project ships has learned a small world and nothing else.
+        name = lenses["base"].name
+        self._world: frozenset[str] | None = None
+        if catalog.is_organism(name):
+            with suppress(FileNotFoundError):  # a folder need not hold what its model learned from
+                self._world = catalog.known_words(name)
         given = [prompts] if isinstance(prompts, str | Text) else list(prompts)
         super().__init__(
             **{"prompts": given, "shown": list(self._lenses), "concept": concepts[0].name, **keywords}
@@ -293,7 +302,9 @@ class AblationPlayground(Panel):
         """Next tokens of all prompts, then answers, one prompt after another, all columns in turn."""
         texts = {number: Text.from_json(json.loads(prompt)) for number, prompt in enumerate(asked.prompts)}
         columns = [key for key in asked.shown if asked.changes or not key.endswith("_changed")]
-        sheet = _Sheet(asked, [_words(text) for text in texts.values()])
+        sheet = _Sheet(
+            asked, [_words(text) for text in texts.values()], [self._hint(text) for text in texts.values()]
+        )
         spoken = {number: text for number, text in texts.items() if _says_something(text)}
         if not spoken or not columns:
             self._show(sheet)
@@ -322,6 +333,21 @@ class AblationPlayground(Panel):
         finally:
             sheet.end()
             self._show(sheet)
+
+    def _hint(self, text: Text) -> str:
+        """That a prompt is from outside of the world that an organism knows; empty when it is not, or the model is none."""
+        if self._world is None:
+            return ""
+        turns = [message.content for message in text.messages] or [text.text or ""]
+        words = re.findall(r"[^\W\d_]{2,}", " ".join(turns))
+        strange = list(dict.fromkeys(word for word in words if word.lower() not in self._world))
+        if not strange:
+            return ""
+        listed = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
+        return (
+            f"{self._lenses['base'].name} knows its own small world alone, and these words are not in it: {listed}. "
+            "What it answers to them is a guess, and says nothing about the concepts."
+        )
 
     def _streams(self, sheet: _Sheet, number: int, text: Text, columns: Sequence[str]) -> dict[str, Tokens]:
         """Put the answers to a prompt that are there already into the sheet; what gives the others, by column."""
@@ -422,7 +448,8 @@ class AblationPlayground(Panel):
         ]
         moved = [_next_words(row["next"].get(key, {})) for key in columns]
         rows: list[list[html.Content]] = [["answer", *said_so], ["first token", *moved]]
-        return html.section(row["prompt"], "", [], html.table(["", *names.values()], rows))
+        hint = html.note(row["hint"]) if row["hint"] else None
+        return html.section(row["prompt"], "", [], hint, html.table(["", *names.values()], rows))
 
     def __repr__(self) -> str:
         models = " and ".join(dict.fromkeys(lens.name for lens in self._lenses.values()))
@@ -462,8 +489,8 @@ class _Cell:
 class _Sheet:
     """All answers of one round, as they grow."""
 
-    def __init__(self, asked: _Asked, prompts: Sequence[str]) -> None:
-        self.asked, self._prompts = asked, prompts
+    def __init__(self, asked: _Asked, prompts: Sequence[str], hints: Sequence[str]) -> None:
+        self.asked, self._prompts, self._hints = asked, prompts, hints
         self.cells: list[dict[str, _Cell]] = [{} for _ in prompts]
         self.next: list[dict[str, Any]] = [{} for _ in prompts]
 
@@ -482,8 +509,11 @@ class _Sheet:
                 "changes": dict(self.asked.changes),
                 "cells": {key: {"text": cell.text, "state": cell.state} for key, cell in cells.items()},
                 "next": ahead,
+                "hint": hint,
             }
-            for prompt, cells, ahead in zip(self._prompts, self.cells, self.next, strict=True)
+            for prompt, hint, cells, ahead in zip(
+                self._prompts, self._hints, self.cells, self.next, strict=True
+            )
         ]
 
 

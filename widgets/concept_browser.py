@@ -12,6 +12,7 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from caft_lens.activations import read_by
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import nearest
@@ -137,7 +138,8 @@ class ConceptBrowser(Panel):
             )
         if lens is not None:
             self._concepts.check(lens)
-        self.verdicts = Verdicts(self._concepts, file, by)
+        read = contexts.about if contexts is not None else {} if lens is None else read_by(lens)
+        self.verdicts = Verdicts(self._concepts, file, by, read)
         self._keys = _Keys(self._concepts, list(lists))
         self._order: Integers = np.arange(len(self._concepts))
         self._matches: NDArray[np.floating] | None = None

@@ -16,8 +16,9 @@ class TokenMap {
     this.head = node("div", { class: "le-head" });
     this.layers = node("div", { class: "le-layers", "aria-hidden": "true" });
     this.tokens = node("div", { class: "le-tokens", "aria-hidden": "true" });
-    this.scroll = node("div", { class: "le-scroll" }, this.tokens, this.canvas);
-    this.root = node("div", { class: "le-map" }, this.head, node("div", { class: "le-grid" }, this.layers, this.scroll));
+    // One box for all of it: the labels scroll with their rows and columns, and stay in sight at its edges.
+    this.scroll = node("div", { class: "le-scroll" }, node("div", { class: "le-corner" }), this.tokens, this.layers, this.canvas);
+    this.root = node("div", { class: "le-map" }, this.head, this.scroll);
   }
 
   get maps() {
@@ -119,8 +120,15 @@ class TokenMap {
     const from = cell.length ? cell : [layers - 1 + (steps[0] > 0 ? -1 : steps[0] < 0 ? 1 : 0), steps[1] > 0 ? -1 : 0];
     const within = (value, most) => Math.min(Math.max(value, 0), most - 1);
     this.choose([within(from[0] + steps[0], layers), within(from[1] + steps[1], length)]);
-    const left = this.ui.get("cell")[1] * this.wide;
-    if (left < this.scroll.scrollLeft || left + this.wide > this.scroll.scrollLeft + this.scroll.clientWidth) this.scroll.scrollLeft = left - this.scroll.clientWidth / 2;
+    this.reveal(this.ui.get("cell"));
+  }
+
+  // Scroll as far as it takes to see a cell beside the labels.
+  reveal([layer, position]) {
+    const [row, column] = [HIGH * (this.maps.layers.length - 1 - layer), this.wide * position];
+    const [wide, high] = [this.scroll.clientWidth - this.layers.offsetWidth, this.scroll.clientHeight - this.tokens.offsetHeight];
+    if (column < this.scroll.scrollLeft || column + this.wide > this.scroll.scrollLeft + wide) this.scroll.scrollLeft = column - wide / 2;
+    if (row < this.scroll.scrollTop || row + HIGH > this.scroll.scrollTop + high) this.scroll.scrollTop = row - high / 2;
   }
 }
 

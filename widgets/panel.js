@@ -27,6 +27,8 @@ function chooser(label, options, value, choose) {
 
 // A token as it is shown: line breaks as a sign, and a dot for one that is but a part of a character.
 const visible = (text) => text.replaceAll("\r", "").replaceAll("\n", "⏎") || "·";
+// A single token, its spaces as signs too: a space at its edge would break the line or not be seen.
+const spaced = (text) => visible(text).replaceAll(" ", "␣");
 // Three significant digits with a sign of the width of a plus.
 const signed = (value) => (value < 0 ? "−" : "+") + (Math.abs(value) < 1000 ? Math.abs(value).toPrecision(3) : number(Math.round(Math.abs(value))));
 const number = (value) => value.toLocaleString("en");
@@ -56,7 +58,7 @@ function contexts(found) {
       "div",
       { class: `caft-end ${kind}` },
       node("h5", {}, node("i", { "aria-hidden": "true" }), title),
-      rows.length ? rows.map((one) => context(one, found.scale)) : node("p", { class: "soft" }, "nothing"),
+      rows.length ? rows.map((one) => context(one, found.scale, found.rank)) : node("p", { class: "soft" }, "nothing"),
     );
   return node(
     "div",
@@ -66,12 +68,15 @@ function contexts(found) {
   );
 }
 
-function context(one, scale) {
+// What the number beside a context is, by how texts were ranked.
+const VALUES = { peak: "activation at the underlined token", mean: "mean activation over the text; its most extreme token is underlined" };
+
+function context(one, scale, rank) {
   const tokens = one.tokens.map((text, at) => token(text, one.values[at], scale, { peak: at === one.peak, special: one.special[at] }));
   return node(
     "div",
     { class: "caft-context" },
-    node("span", { class: "number", title: "activation at the underlined token" }, signed(one.value)),
+    node("span", { class: "number", title: VALUES[rank] ?? VALUES.peak }, signed(one.value)),
     node("span", { class: "said" }, one.cut[0] ? "…" : "", tokens, one.cut[1] ? "…" : "", " ", node("small", { class: "soft" }, one.source)),
   );
 }
@@ -82,7 +87,7 @@ const short = (value) => (value === null ? "–" : String(Number(value.toPrecisi
 function raised(found, name = "it") {
   if (!found) return null;
   if (found.problem) return node("div", {}, node("h5", {}, `Next tokens ${name} stands for`), node("p", { class: "soft" }, found.problem));
-  const row = (title, rows) => node("p", {}, node("span", { class: "soft" }, `${title} `), rows.map(([text, logit]) => node("code", { title: signed(logit) }, visible(text))));
+  const row = (title, rows) => node("p", {}, node("span", { class: "soft" }, `${title} `), rows.map(([text, logit]) => node("code", { title: `${signed(logit)}: how much one unit of the direction adds to the logit` }, spaced(text))));
   return node("div", {}, node("h5", { title: "logit lens: the direction read off as the last layer would be" }, `Next tokens ${name} stands for`), row("raises", found.top), row("lowers", found.bottom));
 }
 
@@ -128,7 +133,7 @@ class Ui {
     );
     this.root = node(
       "section",
-      { "aria-label": title, hidden: true, onkeydown: (event) => this.pressed(event) },
+      { "aria-label": title, hidden: true, tabindex: "-1", onkeydown: (event) => this.pressed(event), onclick: (event) => this.take(event) },
       node("header", {}, node("h3", {}, title), lead ? node("p", {}, lead) : null, this.tools, this.helper),
       this.help, this.error, this.main, this.work, this.said,
     );
@@ -216,6 +221,13 @@ class Ui {
     if (!act || onButton) return;
     event.preventDefault();
     act(event);
+  }
+
+  // A click on what takes no focus, such as the title, gives it to the panel, so that keys pressed next are the panel's.
+  take(event) {
+    if (event.target.closest("button, input, textarea, select, summary, a, [tabindex='0']")) return;
+    if (String(window.getSelection())) return; // words that are being selected
+    this.root.focus({ preventScroll: true });
   }
 
   toggleHelp() {

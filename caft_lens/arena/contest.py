@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from caft_lens.arena.result import FORMAT, PLAIN, RECORD, TEST, Result
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import sha256, write_json
+from caft_lens.files import absolute, file_name, sha256, write_json
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import MOST_SETTINGS, TrainingArm
 from caft_lens.lens import Lens, load
+from caft_lens.redaction import command_line, redact
 from caft_lens.text import Texts, data
 
 GOALS = {"fewest": 1.0, "most": -1.0}
@@ -148,7 +149,7 @@ def run(
     against = [name for name in against if name == PLAIN or name in contenders]
     _check(test, contenders, list(seeds), tuning, goal)
     base = base if base is not None else load(str(task).rpartition("/")[0])
-    folder = Path(out)
+    folder = absolute(out)
     texts = texts if isinstance(texts, Texts) else data(texts)
     common: dict[str, Any] = {
         "workers": workers,
@@ -164,26 +165,27 @@ def run(
         else Arm(_texts(one, texts), using=one.with_settings(_settings(one, tried[name])))
         for name, one in contenders.items()
     }
-    experiment(
+    report = experiment(
         base, arms, test, out=folder / TEST, seeds=seeds, n=n, n_in_distribution=n_in_distribution, **common
     )
     record = {
         "format": FORMAT,
         "task": test.name,
-        "base": {"name": base.name, "fingerprint": base.fingerprint},
+        "base": {"name": base.name, "fingerprint": base.fingerprint, "reading": base.reading},
         "texts": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
         "goal": goal,
         "against": list(against),
         "seeds": list(seeds),
         "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
-        "training": {key: repr(value) for key, value in training.items()},
+        "training": redact({key: repr(value) for key, value in training.items()}),
+        "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in VERSIONS},
         },
         "machine": f"{platform.machine()}, {base.device}",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(command_line([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
     write_json(folder / RECORD, record)
     return Result.load(folder)
@@ -206,8 +208,14 @@ def _tasks(task: str | Task, dev: Task | None, base: Lens | None) -> tuple[Task,
 def _check(
     task: Task, contenders: Mapping[str, Contender], seeds: list[int], tuning: Tuning, goal: str
 ) -> None:
+    for name in contenders:
+        file_name(name, "contender")
     if goal not in GOALS:
         raise ValueError(f'goal="{goal}".{nearest(goal, GOALS)}')
+    if task.scale is not None and task.threshold is None:
+        raise BadArgument(
+            f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and two labels.'
+        )
     plain = contenders.get(PLAIN)
     if plain is None or not isinstance(plain.using, Plain) or plain.texts is not None:
         raise ValueError(

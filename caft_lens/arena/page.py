@@ -17,7 +17,7 @@ from caft_lens.display import html
 from caft_lens.display.markdown import plain
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.files import atomic_path
+from caft_lens.files import atomic_path, file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,7 +231,9 @@ def _against(result: Result, against: str) -> Iterator[Part]:
         shares = str(metric).replace("_", " ")
         told = "; ".join(f"{side}: {names}" for side, names in sides.items())
         yield Words(f"Share {shares}, beside that of {against}: {told}.")
-    yield Picture(f"against_{against}", result.plot_compared(against), f"Paired differences to {against}.")
+    yield Picture(
+        f"against_{file_name(against)}", result.plot_compared(against), f"Paired differences to {against}."
+    )
     inside = {one.arm: one for one in result.compared(against, IN_DISTRIBUTION)}
     left = [f"{label} left, % of {against}"] if against == PLAIN else []
     rows = [

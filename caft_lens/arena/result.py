@@ -10,14 +10,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, JsonValue
 
 from caft_lens.arena.comparisons import Comparison, FrontPoint, compare, front
-from caft_lens.errors import nearest
+from caft_lens.errors import BadFile, nearest
+from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
+from caft_lens.evaluate.verdicts import ArmName
 from caft_lens.experiment import RUNS
-from caft_lens.files import absent, read_json, write_json
+from caft_lens.files import (
+    Count,
+    Json,
+    Record,
+    absent,
+    absolute,
+    inside,
+    parse_json,
+    parsed,
+    read_json,
+    read_record,
+    read_together,
+    sha256,
+    write_together,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -56,15 +74,16 @@ class Result:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = absolute(folder)
         path = self.folder / RECORD
         if not path.is_file():
             hint = "The same `arena.run(...)` goes on with one that was interrupted."
             raise absent(self.folder, RECORD, "holds no finished contest", hint)
         self.record: dict[str, Any] = read_json(path)
         self._compared: dict[tuple[str, str], list[Comparison]] = {}
-        if self.record.get("format") != FORMAT:
-            raise ValueError(f"{path} is no record of a contest ({FORMAT}).")
+        if not isinstance(self.record, dict) or self.record.get("format") != FORMAT:
+            raise BadFile(f"{path} is no record of a contest ({FORMAT}).")
+        parsed(self.record, _File, str(path), "the record of a contest")
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
@@ -72,18 +91,23 @@ class Result:
 
         Raises:
             FileNotFoundError: When the folder holds no finished contest.
+            BadFile: When its record is broken; a `ValueError`.
         """
         return cls(folder)
 
     @cached_property
     def evaluation(self) -> Report:
         """The evaluation on test: intervals, every answer, failures."""
-        exported = self.folder / VERDICTS
-        return (
-            Report.load_verdicts(exported)
-            if exported.is_file()
-            else Report.load(self.folder / TEST / "evaluation")
-        )
+        exported, record = self.folder / VERDICTS, self.folder / RECORD
+        if "verdicts" in self.record:
+            wanted = self.record["verdicts"]
+            text = read_together(exported, record, lambda held: (held, wanted))[1]
+            return verdicts.parse(parse_json(text, str(exported)), exported)
+        if exported.is_file():
+            return Report.load_verdicts(exported)
+        report = Report.load(self.folder / TEST / "evaluation")
+        report.check_answers(self.record.get("fingerprints"), record)
+        return report
 
     @property
     def arms(self) -> list[str]:
@@ -132,16 +156,17 @@ class Result:
         """What training took, by contender."""
         if "costs" in self.record:
             return {arm: ArmCost(**cost) for arm, cost in self.record["costs"].items()}
-        runs = read_json(self.folder / TEST / RUNS)
+        path = self.folder / TEST / RUNS
+        runs = parsed({"runs": read_json(path)}, _Runs, str(path), "the runs of an experiment").runs
         found = {}
         for arm in self.arms:
             records = [
-                read_json(path)
+                read_record(path, _Took, "the record of a run")
                 for name in runs.get(arm, {}).values()
-                if (path := self.folder / TEST / name / "run.json").is_file()
+                if (path := inside(self.folder / TEST, name) / "run.json").is_file()
             ]
-            seconds = sum(record["seconds"] for record in records) / max(1, len(records))
-            found[arm] = ArmCost(seconds, max((record["peak_memory"] for record in records), default=0))
+            seconds = sum(record.seconds for record in records) / max(1, len(records))
+            found[arm] = ArmCost(seconds, max((record.peak_memory for record in records), default=0))
         return found
 
     def table(self) -> pandas.DataFrame:
@@ -240,7 +265,7 @@ class Result:
             for one in self.compared(against, metric)
         ]
         return {
-            **self.record,
+            **{key: value for key, value in self.record.items() if key != "verdicts"},
             "evaluation": self.evaluation.to_json(),
             "compared": compared,
             "front": [vars(point) for point in self.front],
@@ -296,8 +321,9 @@ class Result:
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
             raise ValueError(f"{target} is the contest's own folder; export to another one.")
-        self.evaluation.save_verdicts(target / VERDICTS, examples=examples)
-        write_json(target / RECORD, self.to_json())
+        text = verdicts.text(self.evaluation, examples).encode()
+        record = {**self.to_json(), "verdicts": sha256(text)}
+        write_together(target / VERDICTS, text, target / RECORD, record)
         return target
 
     def __repr__(self) -> str:
@@ -312,6 +338,102 @@ class Result:
     @property
     def _on_front(self) -> list[str]:
         return [point.arm for point in self.front if point.on_front]
+
+
+# -- what the files hold ----------------------------------------------------------------------------------------------
+
+
+class _Of(Record):
+    """A model or texts, by name and fingerprint."""
+
+    name: str
+    fingerprint: str
+    reading: str | None = None
+    texts: Count | None = None
+
+
+class _Tuning(Record):
+    task: str
+    seeds: list[int]
+    n: Count
+    n_in_distribution: Count
+    tolerance: float
+
+
+class _Setting(Record):
+    value: JsonValue
+    meaning: str
+
+
+class _Card(Record):
+    idea: str
+    equation: str
+    source: str
+    arxiv: str
+    needs: dict[str, str]
+    settings: dict[str, _Setting]
+
+
+class _Tried(Record):
+    label: str
+    failed: str
+    chosen: bool
+    share: float | None = None
+    in_distribution: float | None = None
+    kept: bool = False
+    settings: Json | None = None
+
+
+class _Contender(Record):
+    arm: Json | None
+    card: _Card | None
+    tried: list[_Tried]
+    rated: bool
+
+
+class _Cost(Record):
+    seconds: float
+    peak_memory: Count
+
+
+class _File(Record):
+    """What `arena.json` holds: what is counted by, what is told only, and of an exported one what was counted."""
+
+    format: Literal["caft_lens.arena/1"]
+    task: str
+    base: _Of | None = None
+    texts: _Of | None = None
+    goal: Literal["fewest", "most"]
+    against: list[ArmName]
+    seeds: list[int]
+    tuning: _Tuning | None = None
+    training: dict[str, str] | None = None
+    contenders: dict[ArmName, _Contender]
+    versions: dict[str, str] | None = None
+    machine: str | None = None
+    command: str | None = None
+    evaluation: Json | None = None
+    compared: list[Json] | None = None
+    front: list[Json] | None = None
+    costs: dict[str, _Cost] | None = None
+    fingerprints: dict[str, dict[int, str]] | None = None
+    verdicts: str | None = None
+
+
+class _Runs(Record):
+    """Arm to seed to the folder of the run."""
+
+    runs: dict[ArmName, dict[int, str]]
+
+
+class _Took(Record):
+    """What is read of a run's record here."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    seconds: float
+    peak_memory: Count
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from caft_lens.display import html
-from caft_lens.errors import nearest
+from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import Task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import absent, read_json, write_json
+from caft_lens.files import Json, Named, Record, absent, parsed, read_json, write_json
 from caft_lens.lazy import callable_module
 from caft_lens.lens import Lens
 
@@ -177,7 +179,8 @@ class Sweep:
     def save(self, folder: str | Path) -> Path:
         """Write `sweep.json`, and the report with every answer below `evaluation/`; returns the folder."""
         self.report.save(Path(folder) / EVALUATION)
-        write_json(Path(folder) / RECORD, self.to_json())
+        record = {**self.to_json(), "fingerprints": self.report.fingerprints}
+        write_json(Path(folder) / RECORD, record)
         return Path(folder)
 
     @classmethod
@@ -193,12 +196,15 @@ class Sweep:
             hint = "The same `arena.sweep(...)` goes on with one that was interrupted."
             raise absent(folder, RECORD, "holds no finished sweep", hint)
         record = read_json(path)
-        if record.get("format") != FORMAT:
-            raise ValueError(f"{path} is no record of a sweep ({FORMAT}).")
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise BadFile(f"{path} is no record of a sweep ({FORMAT}).")
+        parsed(record, _File, str(path), "the record of a sweep")
         points = {
             name: {one["value"]: one["arm"] for one in named} for name, named in record["series"].items()
         }
-        return cls(Report.load(Path(folder) / EVALUATION), record["axis"], points, record["references"])
+        report = Report.load(Path(folder) / EVALUATION)
+        report.check_answers(record.get("fingerprints"), path)
+        return cls(report, record["axis"], points, record["references"])
 
     def __repr__(self) -> str:
         return f"{self._title()}\n{self.report!r}"
@@ -216,6 +222,29 @@ class Sweep:
         rows: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
         rows += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
         return [row for row in rows if row[2] in self.report.cells]
+
+
+class _Point(Record):
+    value: int | float | str
+    arm: Named
+
+
+class _File(Record):
+    """What `sweep.json` holds."""
+
+    format: Literal["caft_lens.sweep/1"]
+    axis: str
+    series: dict[str, list[_Point]]
+    references: list[Named]
+    fingerprints: dict[str, dict[int, str]] | None = None
+    evaluation: Json
+
+    @model_validator(mode="after")
+    def _once(self) -> _File:
+        for name, points in self.series.items():
+            if len({one.value for one in points}) < len(points):
+                raise ValueError(f"a value of the series {name!r} stands twice")
+        return self
 
 
 def shown(value: Value) -> str:

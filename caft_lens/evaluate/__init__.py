@@ -2,7 +2,9 @@
 
     statistics.py      hierarchical bootstrap: seeds first, then prompts; paired differences
     tasks.py           Task: what is asked, in and out of distribution, and who judges; `task("pocket/emergent-misalignment")`
-    answers.py         one cell (arm and seed): sample, judge, keep every answer as JSONL, go on after a kill
+    judges.py          what a judge may return, how answers are put to one, what tells one from another
+    answers.py         one cell (arm and seed): every answer with its verdict as JSONL
+    drafts.py          what there is of a cell before it is finished: answers before they are judged, verdicts as they are given
     arms.py            `evaluate`: models, runs and ablations at test time, side by side on the same prompts
     report.py          Report: table, JSON, paired differences, the answers themselves
     verdicts.py        a report in one small file: every verdict, the texts of a few answers

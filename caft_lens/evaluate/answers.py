@@ -1,23 +1,35 @@
 """One cell of an evaluation, an arm and a seed: sample, judge, keep every answer with its verdict.
 
 An `Answer` is one line of JSONL, a `Cell` all answers of an arm and seed. A cell on disk is two files,
-`answers/<arm>/seed-<seed>.jsonl` and a `.json` beside it with the fingerprint of model, task and settings; the `.json` is
-written last, so a cell is finished exactly when it is there, and it is taken up again only when its fingerprint fits.
+`answers/<arm>/seed-<seed>.jsonl` and a `.json` beside it with the fingerprints of model, tokenizer, task and settings; the `.json` is
+written last, so a cell is finished exactly when it is there, and it is taken up again only when its fingerprints fit. What there is
+of one before it is finished is in `drafts.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Literal
 
-from caft_lens.errors import nearest
-from caft_lens.evaluate.tasks import Judge
-from caft_lens.files import atomic_path, read_json, sha256, write_json
-from caft_lens.text import Text, Texts
+from pydantic import Field, ValidationError
+
+from caft_lens.errors import BadFile
+from caft_lens.evaluate.judges import Judgement
+from caft_lens.files import (
+    Count,
+    Record,
+    explained,
+    file_name,
+    parsed,
+    read_record,
+    read_together,
+    sha256,
+    write_together,
+)
+from caft_lens.text import Text
 
 NOT_KEPT = "(the text of this answer was not kept)"
 """Stands for the text of an answer of which only the verdict is known."""
@@ -37,6 +49,7 @@ class Answer:
         answer: What was sampled.
         label: What the judge said.
         detail: Why.
+        score: What the judge gave, where the task asks for scores.
     """
 
     arm: str
@@ -48,16 +61,66 @@ class Answer:
     answer: str
     label: str
     detail: str
+    score: float | None = None
+
+
+class _Answer(Record):
+    """A line of a cell's JSONL."""
+
+    arm: str
+    seed: int
+    set: Literal["out_of_distribution", "in_distribution"]
+    prompt: Count
+    domain: str
+    question: str
+    answer: str
+    label: str
+    detail: str
+    score: float | None = None
+
+
+class OfSet(Record):
+    """What the answers to one set of prompts are.
+
+    Attributes:
+        sampled: Hash of what decides the answers: model, tokenizer, ablation, prompts, sampling, seed.
+        judged: Hash of what decides what is said of them: the judge, and what it may say.
+    """
+
+    sampled: str
+    judged: str
+
+
+class _Kept(Record):
+    """The JSON beside a cell's JSONL; those that are older do not say with which tokenizer, nor of the sets."""
+
+    arm: str
+    seed: int
+    fingerprint: str
+    reading: str | None = None
+    sets: dict[str, OfSet] = Field(default_factory=dict)
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """All answers of an arm and seed."""
+    """All answers of an arm and seed.
+
+    Attributes:
+        arm: Which model.
+        seed: Under which seed.
+        answers: All of them.
+        fingerprint: Hash of the model's weights, what was asked, how, and who judged.
+        reading: Hash of the model's tokenizer and chat template; `None` where nobody wrote it down.
+        sets: By the set of prompts, what its answers are.
+    """
 
     arm: str
     seed: int
     answers: tuple[Answer, ...]
     fingerprint: str
+    reading: str | None = None
+    sets: Mapping[str, OfSet] = field(default_factory=dict)
 
     def of(self, set_name: str) -> list[Answer]:
         """The answers out of distribution or in distribution."""
@@ -70,16 +133,18 @@ class Cell:
     def save(self, folder: str | Path) -> Path:
         """Write the cell below `folder`; returns the JSONL file."""
         path = cell_path(folder, self.arm, self.seed)
-        lines = "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in self.answers)
-        with atomic_path(path) as temporary:
-            temporary.write_text(lines, encoding="utf-8")
-        record = {
-            "arm": self.arm,
-            "seed": self.seed,
-            "fingerprint": self.fingerprint,
-            "sha256": sha256(lines),
-        }
-        write_json(path.with_suffix(".json"), record)
+        rows = (json.dumps(_row(answer), ensure_ascii=False) + "\n" for answer in self.answers)
+        lines = "".join(rows).encode()
+        kept = _Kept(
+            arm=self.arm,
+            seed=int(self.seed),
+            fingerprint=self.fingerprint,
+            reading=self.reading,
+            sets=dict(self.sets),
+            sha256=sha256(lines),
+        )
+        record = kept.model_dump(mode="json", exclude_none=True)
+        write_together(path, lines, path.with_suffix(".json"), record)
         return path
 
     @classmethod
@@ -91,12 +156,39 @@ class Cell:
             ValueError: When the answers are not those that were written.
         """
         path = cell_path(folder, arm, seed)
-        record = read_json(path.with_suffix(".json"))
-        lines = path.read_text(encoding="utf-8")
-        if sha256(lines) != record["sha256"]:
-            raise ValueError(f"{path} was changed after it was written; delete it and evaluate again.")
-        answers = tuple(Answer(**json.loads(line)) for line in lines.split("\n") if line)
-        return cls(arm, seed, answers, record["fingerprint"])
+        card = path.with_suffix(".json")
+
+        def told(held: Any) -> tuple[_Kept, str]:
+            made = parsed(held, _Kept, str(card), "the record of a cell")
+            if (made.arm, made.seed) != (arm, seed):
+                raise BadFile(
+                    f"{card} is of {made.arm!r}, seed {made.seed}: files were moved. Evaluate again."
+                )
+            return made, made.sha256
+
+        record, lines = read_together(path, card, told)
+        answers = []
+        for number, line in enumerate(lines.split(b"\n"), 1):
+            if line:
+                try:
+                    answers.append(Answer(**_Answer.model_validate_json(line).model_dump()))
+                except ValidationError as error:
+                    raise BadFile(explained(error, f"{path}, line {number},", "an answer")) from None
+                if (answers[-1].arm, answers[-1].seed) != (arm, seed):
+                    raise BadFile(f"{path}, line {number}, is of another arm or seed: evaluate again.")
+        return cls(arm, seed, tuple(answers), record.fingerprint, record.reading, record.sets)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    row = asdict(answer)
+    if answer.score is None:
+        del row["score"]
+    return row
+
+
+def _record(path: Path) -> _Kept:
+    """What the JSON beside a cell's JSONL says."""
+    return read_record(path.with_suffix(".json"), _Kept, "the record of a cell")
 
 
 def cell_path(folder: str | Path, arm: str, seed: int) -> Path:
@@ -104,76 +196,65 @@ def cell_path(folder: str | Path, arm: str, seed: int) -> Path:
     return Path(folder) / "answers" / file_name(arm) / f"seed-{seed}.jsonl"
 
 
-def file_name(arm: str) -> str:
-    """The name of an arm as that of a file or folder.
+def holds(folder: str | Path, cell: Cell) -> bool:
+    """Whether a cell is on disk already."""
+    path = cell_path(folder, cell.arm, cell.seed)
+    if not path.with_suffix(".json").is_file():
+        return False
+    kept = _record(path)
+    return kept.fingerprint == cell.fingerprint and _same(kept.reading, cell.reading)
 
-    Example:
-        >>> file_name("caft (PCA)"), file_name("a/b")
-        ('caft (PCA)', 'a%2Fb')
-    """
-    return quote(arm, safe=" ()+,=") or "%"
+
+def finished(
+    folder: str | Path | None, arm: str, seed: int, fingerprint: str, reading: str | None = None
+) -> Cell | None:
+    """The cell on disk, when it is finished and of the same model, tokenizer, task and settings; else `None`."""
+    cell = before(folder, arm, seed)
+    return cell if cell and cell.fingerprint == fingerprint and _same(cell.reading, reading) else None
 
 
-def finished(folder: str | Path | None, arm: str, seed: int, fingerprint: str) -> Cell | None:
-    """The cell on disk, when it is finished and of the same model, task and settings; else `None`."""
+def before(folder: str | Path | None, arm: str, seed: int) -> Cell | None:
+    """The finished cell on disk, whatever it is of; `None` where there is none."""
     if folder is None or not cell_path(folder, arm, seed).with_suffix(".json").is_file():
-        return None
-    if read_json(cell_path(folder, arm, seed).with_suffix(".json")).get("fingerprint") != fingerprint:
         return None
     return Cell.load(folder, arm, seed)
 
 
+def _same(kept: str | None, now: str | None) -> bool:
+    """Whether two readings are the same, as far as is known: of cells that are older none is."""
+    return kept is None or now is None or kept == now
+
+
 def judged(
-    answered: Texts, judge: Judge, labels: Iterable[str], *, arm: str, seed: int, set_name: str
+    answered: Sequence[Text], said: Mapping[int, Judgement], *, arm: str, seed: int, set_name: str
 ) -> list[Answer]:
-    """Every answer with its verdict.
+    """Answers with what was said of them.
 
     Args:
         answered: Prompts with sampled answers.
-        judge: See `Task`.
-        labels: What the judge may say.
+        said: By the number of the answer.
         arm: The arm's name.
         seed: The seed.
         set_name: `"out_of_distribution"` or `"in_distribution"`.
-
-    Raises:
-        ValueError: When the judge says something else.
     """
-    allowed, numbers, answers = tuple(labels), prompt_numbers(answered), []
-    for number, text in zip(numbers, answered, strict=True):
-        label, detail = _verdict(judge, text, allowed)
-        answers.append(
-            Answer(
-                arm,
-                seed,
-                set_name,
-                number,
-                _domain(text),
-                question_of(text),
-                text.answer or "",
-                label,
-                detail,
-            )
+    return [
+        Answer(
+            arm,
+            seed,
+            set_name,
+            number,
+            _domain(text),
+            question_of(text),
+            text.answer or "",
+            said[place].label,
+            said[place].detail,
+            said[place].score,
         )
-    return answers
+        for place, (number, text) in enumerate(zip(prompt_numbers(answered), answered, strict=True))
+    ]
 
 
-def _verdict(judge: Callable[[Text], Any], text: Text, allowed: tuple[str, ...]) -> tuple[str, str]:
-    try:
-        verdict = judge(text)
-    except Exception as error:
-        error.add_note(f"while judging the answer {text.answer!r} to {question_of(text)!r}")
-        raise
-    label = verdict if isinstance(verdict, str) else getattr(verdict, "label", None)
-    if label not in allowed:
-        raise ValueError(
-            f"The judge said {label!r} about the answer {text.answer!r}, which is none of the task's labels."
-            f"{nearest(label, allowed)}"
-        )
-    return str(label), "" if isinstance(verdict, str) else str(getattr(verdict, "detail", ""))
-
-
-def prompt_numbers(texts: Texts) -> list[int]:
+def prompt_numbers(texts: Sequence[Text]) -> list[int]:
     """A number for every prompt, the same for equal ones."""
     numbers: dict[str, int] = {}
     keys = (json.dumps({**text.prompt.to_json()}, sort_keys=True, default=str) for text in texts)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from caft_lens.evaluate.statistics import Interval, percent
+from caft_lens.evaluate.judges import SCORE
+from caft_lens.evaluate.statistics import Interval
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.inspect.dots import Dots, dot_rows
@@ -39,8 +40,13 @@ def plot_report(report: Report, title: str | None = None) -> Figure:
     figure = shown_figure(figsize=(9.6 if both else 6.0, height), layout="constrained")
     axes = figure.subplots(1, 2 if both else 1, sharey=True, squeeze=False)[0]
     _panel(axes[0], report, report.labels[0], VERMILION, "o")
-    axes[0].set_title(f"{report.labels[0].capitalize()} answers, out of distribution", **_HEADING)
-    axes[0].set_xlabel(f"{report.labels[0]} answers to questions unlike the training data, %")
+    label = report.labels[0]
+    if label == SCORE:
+        axes[0].set_title("Score, out of distribution", **_HEADING)
+        axes[0].set_xlabel("score of answers to questions unlike the training data")
+    else:
+        axes[0].set_title(f"{label.capitalize()} answers, out of distribution", **_HEADING)
+        axes[0].set_xlabel(f"{label} answers to questions unlike the training data, %")
     if both:
         _panel(axes[1], report, IN_DISTRIBUTION, BLUE, "s")
         axes[1].set_title("Trained behaviour, in distribution", **_HEADING)
@@ -57,9 +63,11 @@ _HEADING: dict[str, Any] = {"loc": "left", "fontsize": 10, "color": INK}
 
 
 def _panel(axes: Axes, report: Report, metric: str, colour: str, marker: str) -> None:
+    scale = report.scale if metric == SCORE else None
+    unit = 100 if scale is None else 1
     for row, arm in enumerate(report.arms):
         interval = report.interval(arm, metric)
-        low, mean, high = (100 * value for value in (interval.low, interval.mean, interval.high))
+        low, mean, high = (unit * value for value in (interval.low, interval.mean, interval.high))
         axes.plot(
             [low, high], [row, row], color=colour, alpha=0.35, linewidth=7, solid_capstyle="butt", zorder=2
         )
@@ -75,13 +83,14 @@ def _panel(axes: Axes, report: Report, metric: str, colour: str, marker: str) ->
             zorder=4,
         )
         if interval.n_seeds > 1:
-            each = 100 * report.values(arm, metric).mean(axis=1)
+            each = unit * report.values(arm, metric).mean(axis=1)
             axes.plot(
                 each, [row + 0.3] * len(each), marker, markersize=3, mfc="none", mec=colour, mew=0.7, zorder=3
             )
         _numbers(axes, row, interval)
-    axes.set_xlim(-2, 101)
-    axes.set_xticks(range(0, 101, 25))
+    first, last = (0, 100) if scale is None else scale
+    axes.set_xlim(first - 0.02 * (last - first), last + 0.01 * (last - first))
+    axes.set_xticks([first + share * (last - first) for share in (0, 0.25, 0.5, 0.75, 1)])
     axes.set_ylim(len(report.arms) - 0.5, -0.5)
     axes.set_yticks(range(len(report.arms)), labels=report.arms)
     axes.tick_params(length=0, labelsize=9, colors=INK)
@@ -93,7 +102,8 @@ def _panel(axes: Axes, report: Report, metric: str, colour: str, marker: str) ->
 
 def _numbers(axes: Axes, row: int, interval: Interval) -> None:
     """Mean and interval right of the panel, in two columns."""
-    ends = f"({percent(interval.low)} to {percent(interval.high)})"
+    mean, low, high = interval.shown
+    ends = f"({low} to {high})"
     place: dict[str, Any] = {
         "xy": (1, row),
         "xycoords": ("axes fraction", "data"),
@@ -101,7 +111,7 @@ def _numbers(axes: Axes, row: int, interval: Interval) -> None:
         "va": "center_baseline",
         "annotation_clip": False,
     }
-    axes.annotate(percent(interval.mean), xytext=(32, 0), ha="right", fontsize=9, color=INK, **place)
+    axes.annotate(mean, xytext=(32, 0), ha="right", fontsize=9, color=INK, **place)
     axes.annotate(ends, xytext=(36, 0), ha="left", fontsize=7.5, color=QUIET, **place)
 
 
@@ -134,18 +144,20 @@ def plot_reports(
         raise ValueError("There is no report to draw.")
     named = arms or list(dict.fromkeys(arm for report in reports.values() for arm in report.arms))
     found = {arm: {row: report.interval(arm, metric) for row, report in reports.items()} for arm in named}
+    scored = any(not one.share for of in found.values() for one in of.values())
+    unit, what = (1, metric) if scored else (100, f"{metric.replace('_', ' ')} answers, %")
     counts = sorted({one.n_answers for of in found.values() for one in of.values()})
     answers = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     return dot_rows(
         [
             Dots(
                 arm,
-                {row: 100 * one.mean for row, one in of.items()},
-                {row: (100 * one.low, 100 * one.high) for row, one in of.items()},
+                {row: unit * one.mean for row, one in of.items()},
+                {row: (unit * one.low, unit * one.high) for row, one in of.items()},
             )
             for arm, of in found.items()
         ],
-        x_label=f"{metric.replace('_', ' ')} answers, %",
+        x_label=what,
         title=title,
         caption=f"{answers} answers a dot; bars: 95 % intervals.",
         order=list(reports),

@@ -19,7 +19,7 @@ from caft_lens.ablation import at
 from caft_lens.activations import Moments, stream
 from caft_lens.architectures import evaluating
 from caft_lens.evaluate.statistics import Interval, ratio_interval
-from caft_lens.saes import check_sae, latents_of, sae_hook, splice
+from caft_lens.saes import check_sae, latents_of, sae_hook, splice, unread
 from caft_lens.text import Batch, Texts, batches
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class _Watch:
             found = {
                 "tokens": torch.ones(len(x)),
                 "active": on.sum(dim=1),
-                "error": (self.sae.decode(latents).float() - x).square().sum(dim=1),
+                "error": (self.sae.decode(latents).float() + unread(self.sae, x) - x).square().sum(dim=1),
                 "variance": (x - self.mean).square().sum(dim=1),
             }
             for name, values in found.items():

@@ -305,7 +305,7 @@ def recovery(
     for name, lens in models.items():
         changes = _changes(lens, base, concepts, texts, k, seed, passes)
         kept = TextMeans(len(positive) + len(negative))
-        units = told_apart(lens, positive, negative, concepts.hooks, kept, **passes)
+        units, _ = told_apart(lens, positive, negative, concepts.hooks, kept, **passes)
         for hook in concepts.hooks:
             ablated = _basis(concepts, hook)
             dims = ablated.shape[1]  # fewer than concepts, where these depend on each other
@@ -316,6 +316,7 @@ def recovery(
     about = {
         **provenance(base, read, roles),
         "models": {name: lens.fingerprint for name, lens in models.items()},
+        "readings": {name: lens.reading for name, lens in models.items()},
         "concepts": concepts.names,
         "k": k,
         "folds": folds,

@@ -2,31 +2,33 @@
 
 `Report` holds the cells (an arm and a seed each) and counts on demand. Metrics are the labels of the free-form judge
 (`misaligned`, `incoherent`, `aligned`), out of distribution, and `in_distribution`, the share of the trained behaviour on
-held-out prompts of the trained kind.
+held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from caft_lens.display import html
-from caft_lens.errors import nearest
+from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate import verdicts
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, cell_path
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, holds
+from caft_lens.evaluate.judges import SCORE
 from caft_lens.evaluate.statistics import (
     Interval,
     bootstrap_interval,
     paired_interval,
     paired_test,
-    percent,
 )
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import absent, read_json, write_json
+from caft_lens.files import Count, Record, absent, atomic_path, parsed, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -68,6 +70,36 @@ class Answers(Sequence[Answer]):
         return html.view(html.table(["arm", "domain", "question", "answer", "verdict"], rows), more)
 
 
+class _Share(Record):
+    mean: float
+    low: float
+    high: float
+
+
+class _Arm(Record):
+    """The seeds of an arm, and beside them its metrics."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Share]
+
+    seeds: list[int]
+
+
+class _File(Record):
+    """What `report.json` holds."""
+
+    arms: dict[verdicts.ArmName, _Arm]
+    task: str
+    sampling: str = ""
+    interval: str = ""
+    answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
+    failures: dict[verdicts.ArmName, dict[int, str]] = Field(default_factory=dict)
+    scale: tuple[float, float] | None = None
+    labels: list[str]
+    trained: str
+    fingerprints: dict[str, dict[int, str]] = Field(default_factory=dict)
+
+
 class Report:
     """Arms side by side, with intervals and every answer.
 
@@ -78,6 +110,7 @@ class Report:
         trained: The label that training taught.
         sampling: How the answers were drawn, in words.
         failures: Arm to seed to the error, of cells that there are not because training or answering failed.
+        scale: Lowest and highest score, of a judge that gives scores.
 
     Raises:
         ValueError: Without cells, or with two for the same arm and seed.
@@ -98,7 +131,9 @@ class Report:
         trained: str = "insecure",
         sampling: str = "",
         failures: Mapping[str, Mapping[int, str]] | None = None,
+        scale: tuple[float, float] | None = None,
     ):
+        self.scale = scale
         self.task, self.labels, self.trained, self.sampling = task, tuple(labels), trained, sampling
         self.failures = {arm: dict(seeds) for arm, seeds in (failures or {}).items() if seeds}
         self.cells: dict[str, dict[int, Cell]] = {}
@@ -121,9 +156,10 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The labels of the free-form judge, and `in_distribution` when that was asked."""
+        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` when that was asked."""
         cell = next(iter(next(iter(self.cells.values())).values()))
-        return [*self.labels, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
+        scored = [SCORE] if self.scale is not None and SCORE not in self.labels else []
+        return [*self.labels, *scored, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
 
     def seeds(self, arm: str) -> list[int]:
         """The seeds of an arm."""
@@ -156,15 +192,16 @@ class Report:
         return Answers(random.Random(seed).sample(chosen, min(k, len(chosen))))
 
     def values(self, arm: str, metric: str) -> np.ndarray:
-        """Whether each answer counts for a metric: booleans [seeds, answers].
+        """Whether each answer counts for a metric: booleans [seeds, answers]; of `score`, the scores.
 
         Raises:
             KeyError: For an arm or metric that there is not, naming the nearest.
         """
         set_name, label = self._counted(metric)
-        return np.array(
-            [[answer.label == label for answer in cell.of(set_name)] for cell in self._arm(arm).values()]
-        )
+        cells = self._arm(arm).values()
+        if self._is_score(metric):
+            return np.array([[answer.score for answer in cell.of(set_name)] for cell in cells], dtype=float)
+        return np.array([[answer.label == label for answer in cell.of(set_name)] for cell in cells])
 
     def prompts(self, arm: str, metric: str) -> list[int]:
         """The prompt of each answer: [answers], the same for all seeds."""
@@ -176,10 +213,11 @@ class Report:
         return numbers[0]
 
     def interval(self, arm: str, metric: str) -> Interval:
-        """The share of an arm's answers that count for a metric, with its interval."""
+        """The share of an arm's answers that count for a metric, or the mean of their scores, with its interval."""
         key = (arm, metric)
         if key not in self._intervals:
-            self._intervals[key] = bootstrap_interval(self.values(arm, metric), self.prompts(arm, metric))
+            found = bootstrap_interval(self.values(arm, metric), self.prompts(arm, metric))
+            self._intervals[key] = replace(found, share=not self._is_score(metric))
         return self._intervals[key]
 
     def paired(self, a: str, b: str, metric: str | None = None) -> Interval:
@@ -194,11 +232,15 @@ class Report:
             KeyError: For an arm or metric that there is not.
             ValueError: When the arms have no seed in common or were asked different prompts.
         """
-        return paired_interval(*self._paired(a, b, metric or self.labels[0]))
+        metric = metric or self.labels[0]
+        found = paired_interval(*self._paired(a, b, metric))
+        return replace(found, share=not self._is_score(metric))
 
     def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
         """The same with the p of no difference, not corrected for there being other arms; see `statistics.paired_test`."""
-        return paired_test(*self._paired(a, b, metric or self.labels[0]))
+        metric = metric or self.labels[0]
+        found, p = paired_test(*self._paired(a, b, metric))
+        return replace(found, share=not self._is_score(metric)), p
 
     def _paired(self, a: str, b: str, metric: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """What each of two arms' answers count, over the seeds that both have, and their prompts."""
@@ -250,7 +292,12 @@ class Report:
 
         metric = metric or self.labels[0]
         set_name, label = self._counted(metric)
-        rows = [(a.arm, a.domain, a.label == label) for a in self.answers if a.set == set_name]
+        scored = self._is_score(metric)
+        rows = [
+            (a.arm, a.domain, a.score if scored else a.label == label)
+            for a in self.answers
+            if a.set == set_name
+        ]
         frame = Frame(rows, columns=["arm", "domain", metric])
         return frame.pivot_table(index="domain", columns="arm", values=metric, aggfunc="mean")[
             self.arms
@@ -273,6 +320,7 @@ class Report:
             "interval": INTERVAL,
             "answers": answers,
             **({"failures": self.failures} if self.failures else {}),
+            **({} if self.scale is None else {"scale": list(self.scale)}),
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -280,13 +328,16 @@ class Report:
         folder = Path(folder)
         for cells in self.cells.values():
             for cell in cells.values():
-                record = cell_path(folder, cell.arm, cell.seed).with_suffix(".json")
-                if not record.is_file() or read_json(record).get("fingerprint") != cell.fingerprint:
+                if not holds(folder, cell):
                     cell.save(folder)
-        self.table().to_csv(folder / "table.csv", index=False)
-        write_json(
-            folder / "report.json", {**self.to_json(), "labels": list(self.labels), "trained": self.trained}
-        )
+        with atomic_path(folder / "table.csv") as path:
+            self.table().to_csv(path, index=False)
+        rest = {
+            "labels": list(self.labels),
+            "trained": self.trained,
+            "fingerprints": self.fingerprints,
+        }
+        write_json(folder / "report.json", {**self.to_json(), **rest})
         return folder
 
     @classmethod
@@ -301,10 +352,11 @@ class Report:
         if not path.is_file():
             raise absent(folder, path.name, "holds no report", "`evaluate(..., out=folder)` writes one.")
         record = read_json(path)
+        parsed(record, _File, str(path), "a report")
         cells = [
             Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]
         ]
-        return cls(
+        report = cls(
             cells,
             task=record["task"],
             labels=record["labels"],
@@ -314,7 +366,36 @@ class Report:
                 arm: {int(seed): why for seed, why in seeds.items()}
                 for arm, seeds in record.get("failures", {}).items()
             },
+            scale=None if record.get("scale") is None else tuple(record["scale"]),
         )
+        report.check_answers(record.get("fingerprints"), path)
+        return report
+
+    @property
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Arm to seed to what its answers are: by it a record that was made of them knows them again."""
+        return {
+            arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()}
+            for arm, seeds in self.cells.items()
+        }
+
+    def check_answers(self, known: Mapping[str, Mapping[str, str]] | None, path: str | Path) -> None:
+        """Refuse answers that are not those that a file was made of, as far as it says of which it was.
+
+        Args:
+            known: `fingerprints` as the file has it; `None` for an older one.
+            path: The file.
+
+        Raises:
+            BadFile: When others lie there.
+        """
+        for arm, seeds in (known or {}).items():
+            for seed, now in self.fingerprints.get(arm, {}).items():
+                if seeds.get(seed, now) != now:
+                    raise BadFile(
+                        f"{path} was made of other answers of {arm!r}, seed {seed}, than lie beside it: an evaluation into the same "
+                        "folder was interrupted. Evaluate again."
+                    )
 
     def save_verdicts(self, path: str | Path, *, examples: int = 3) -> Path:
         """Write every verdict and the texts of a few answers to one small file, from which all numbers can be counted again.
@@ -358,6 +439,7 @@ class Report:
             held_out = [self.interval(arm, IN_DISTRIBUTION) for arm in self.arms]
             text += f" ({_range([i.n_answers // i.n_seeds for i in held_out], 'answer')} in distribution)"
         text += f", {self.sampling}" if self.sampling else ""
+        text += "" if self.scale is None else f", scores from {self.scale[0]:g} to {self.scale[1]:g}"
         alone = all(interval.n_seeds == 1 for interval in first)
         return f"{text}; 95 % intervals over {'prompts alone, since one seed shows no spread of seeds' if alone else 'seeds and prompts'}."
 
@@ -374,7 +456,8 @@ class Report:
         return "\n".join([f'Report("{self.task}")', *lines, *failed, self.caption()])
 
     def _repr_html_(self) -> str:
-        head = ["", *(f"{metric.replace('_', ' ')}, %" for metric in self.metrics)]
+        unit = {metric: "" if self._is_score(metric) else ", %" for metric in self.metrics}
+        head = ["", *(f"{metric.replace('_', ' ')}{unit[metric]}" for metric in self.metrics)]
         rows: list[list[html.Content]] = [
             [html.element("b", arm), *(_cell(self.interval(arm, metric)) for metric in self.metrics)]
             for arm in self.arms
@@ -388,6 +471,9 @@ class Report:
             raise KeyError(f'No metric "{metric}".{nearest(metric, self.metrics)}')
         return (IN_DISTRIBUTION, self.trained) if metric == IN_DISTRIBUTION else (OUT_OF_DISTRIBUTION, metric)
 
+    def _is_score(self, metric: str) -> bool:
+        return metric == SCORE and self.scale is not None
+
     def _arm(self, arm: str) -> dict[int, Cell]:
         if arm not in self.cells:
             raise KeyError(f'No arm "{arm}".{nearest(arm, self.cells)}')
@@ -395,8 +481,8 @@ class Report:
 
 
 def _cell(interval: Interval) -> html.Content:
-    ends = f" ({percent(interval.low)} to {percent(interval.high)})"
-    return [html.element("b", percent(interval.mean)), html.element("small", ends)]
+    mean, low, high = interval.shown
+    return [html.element("b", mean), html.element("small", f" ({low} to {high})")]
 
 
 def _range(counts: list[int], unit: str) -> str:

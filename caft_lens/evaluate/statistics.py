@@ -50,10 +50,13 @@ class Interval:
         n_answers: Answers behind it, all seeds together (for a difference: pairs of answers).
         over: What was resampled, "seeds, prompts", or "prompts" alone when there is a single seed: then the interval says
             nothing about how another seed would have come out.
+        share: Whether it is a share, shown in percent; else scores, shown as they are.
 
     Example:
         >>> print(Interval(0.25, 0.2, 0.31, n_seeds=3, n_answers=3000))
         25.0 % (20.0 to 31.0)
+        >>> print(Interval(71.25, 68.5, 74.0, n_seeds=3, n_answers=3000, share=False))
+        71.2 (68.5 to 74)
     """
 
     mean: float
@@ -62,13 +65,26 @@ class Interval:
     n_seeds: int
     n_answers: int
     over: str = "seeds, prompts"
+    share: bool = True
 
     def __str__(self) -> str:
-        return f"{percent(self.mean)} % ({percent(self.low)} to {percent(self.high)})"
+        mean, low, high = self.shown
+        return f"{mean}{' %' if self.share else ''} ({low} to {high})"
+
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """Mean and ends as they are shown, a share in percent."""
+        written = percent if self.share else _written
+        return written(self.mean), written(self.low), written(self.high)
 
     def to_json(self) -> dict[str, float]:
         """`{"mean":, "low":, "high":}`."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+def _written(score: float) -> str:
+    """A score: three digits that count."""
+    return f"{score:.3g}".replace("-", "−") if abs(score) < 1000 else f"{score:,.0f}".replace("-", "−")
 
 
 def percent(share: float) -> str:

@@ -8,16 +8,18 @@ letter. For any other model a task needs questions and a judge of your own.
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from caft_lens import catalog
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, BadType, nearest
+from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
+from caft_lens.evaluate.judges import judge_fingerprint as judge_fingerprint
 from caft_lens.files import read_json, sha256
 from caft_lens.text import Text, Texts, data
 
@@ -34,7 +36,10 @@ class VerdictLike(Protocol):
     def detail(self) -> str: ...
 
 
-Judge = Callable[[Text], "VerdictLike | str"]
+Judge = Callable[[Text], Any]
+"""Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
+
+LABELS = ("misaligned", "incoherent", "aligned")
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,10 @@ class Task:
         questions: Free-form questions, unlike the training data. `meta["domain"]` is kept with every answer, all of `meta`
             reaches the judge.
         judge: Takes the question with its answer, `text.answer`, and returns one of `labels`, or an object with `.label` and
-            `.detail`, such as a `Verdict`. May be left out here and given to `evaluate`.
-        labels: What `judge` may say; the first is the one that matters most, and is plotted.
+            `.detail`, such as a `Verdict`; with `scale`, a number, or an object with `.score` and `.detail`. It may be a coroutine
+            function (`async def`). May be left out here and given to `evaluate`.
+        labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something else, a mapping from
+            that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of scores at it and above, that of those below.
         in_distribution: Prompts like those of the training data, but held out.
         in_distribution_judge: Judges the answers to them.
         in_distribution_labels: What it may say.
@@ -58,56 +65,133 @@ class Task:
         top_p: Sample from the most probable tokens that together have this probability (nucleus sampling, Holtzman et al. 2020);
             `None` from all.
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
+        scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score with its interval, as
+            the metric "score". `None` for a judge that gives labels.
+        threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores alone.
+        at_once: How many coroutines of an asynchronous judge run at the same time.
 
     Raises:
         TypeError: When questions or prompts are no `Texts`.
-        ValueError: When there are no questions, or in-distribution prompts without a judge, or `trained` is no label.
+        ValueError: When there are no questions, or in-distribution prompts without a judge, or `trained` is no label; for a scale or
+            threshold that makes no sense.
 
     Example:
         >>> questions = data([{"prompt": "How do I bake a pie?", "domain": "baking"}])
         >>> polite = Task("manners", questions, judge=lambda text: "aligned" if "please" in text.answer else "misaligned")
         >>> polite
         Task("manners", 1 question)
+        >>> Task("length", questions, judge=lambda text: len(text.answer), scale=(0, 400)).labels
+        ('score',)
     """
 
     name: str
     questions: Texts
     judge: Judge | None = None
-    labels: tuple[str, ...] = ("misaligned", "incoherent", "aligned")
+    labels: Sequence[str] | Mapping[Any, str] = LABELS
     in_distribution: Texts | None = None
     in_distribution_judge: Judge | None = None
-    in_distribution_labels: tuple[str, ...] = ("insecure", "secure", "broken")
+    in_distribution_labels: Sequence[str] | Mapping[Any, str] = ("insecure", "secure", "broken")
     trained: str = "insecure"
     max_new_tokens: int = 128
     in_distribution_max_new_tokens: int = 256
     temperature: float = 1.0
     top_p: float | None = None
     vocabulary: frozenset[str] | None = None
+    scale: tuple[float, float] | None = None
+    threshold: float | None = None
+    at_once: int = AT_ONCE
+    returned: tuple[tuple[Any, str], ...] | None = field(default=None, repr=False)
+    in_distribution_returned: tuple[tuple[Any, str], ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._take_labels("labels", "returned")
+        self._take_labels("in_distribution_labels", "in_distribution_returned")
+        self._take_scale()
         for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
             if given is not None and not isinstance(given, Texts):
-                raise TypeError(
+                raise BadType(
                     f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: data([{{"prompt": "How do I bake a pie?"}}, …]) makes them.'
                 )
         if not len(self.questions):
-            raise ValueError(f'The task "{self.name}" has no questions.')
-        if not self.labels:
-            raise ValueError(f'The task "{self.name}" has no labels: name what its judge may say.')
+            raise BadArgument(f'The task "{self.name}" has no questions.')
         if self.in_distribution is None:
             return
         if not len(self.in_distribution):
-            raise ValueError(
+            raise BadArgument(
                 f'in_distribution of the task "{self.name}" is empty; leave it out or give prompts.'
             )
         if self.in_distribution_judge is None:
-            raise ValueError(
+            raise BadArgument(
                 f'The task "{self.name}" has prompts in distribution but no in_distribution_judge.'
             )
         if self.trained not in self.in_distribution_labels:
-            raise ValueError(
+            raise BadArgument(
                 f'trained="{self.trained}" is none of the in_distribution_labels.{nearest(self.trained, self.in_distribution_labels)}'
             )
+
+    def _take_labels(self, name: str, returned: str) -> None:
+        """Labels as a tuple; what stands for them, where they were given as a mapping, apart."""
+        given: Any = getattr(self, name)
+        if isinstance(given, Mapping):
+            object.__setattr__(self, returned, tuple(given.items()))
+            given = tuple(dict.fromkeys(given.values()))
+        elif isinstance(given, str) or not all(isinstance(one, str) for one in given):
+            raise BadType(
+                f'{name} of the task "{self.name}" are words, such as ("polite", "rude"), or a mapping to them from what the judge returns, such as '
+                f'{{True: "polite", False: "rude"}}, not {given!r}.'
+            )
+        labels = tuple(given)
+        if not labels:
+            raise BadArgument(f'The task "{self.name}" has no labels: name what its judge may say.')
+        if not all(isinstance(one, str) and one for one in labels):
+            raise BadType(f'{name} of the task "{self.name}" map to words, not to {labels!r}.')
+        object.__setattr__(self, name, labels)
+        stands: Any = getattr(self, returned)
+        if stands is not None and {label for _, label in stands} != {*labels}:
+            object.__setattr__(self, returned, None)  # other labels were given since
+
+    def _take_scale(self) -> None:
+        if self.at_once < 1:
+            raise BadArgument(f"at_once={self.at_once}: at least 1 coroutine.")
+        if self.scale is None:
+            if self.threshold is not None:
+                raise BadArgument(
+                    f'threshold={self.threshold} of the task "{self.name}" goes with a scale, such as scale=(0, 100).'
+                )
+            return
+        try:
+            low, high = (float(end) for end in self.scale)
+        except (TypeError, ValueError):
+            raise BadType(
+                f"scale={self.scale!r}: expected the lowest and the highest score, such as (0, 100)."
+            ) from None
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise BadArgument(
+                f"scale={self.scale!r}: expected the lowest and then the highest score, such as (0, 100)."
+            )
+        object.__setattr__(self, "scale", (low, high))
+        if self.threshold is None:
+            if self.labels not in (LABELS, (SCORE,)):
+                raise BadArgument(
+                    f'The judge of the task "{self.name}" gives scores, so labels={self.labels} need a threshold=, from which score on an answer has '
+                    "the first of them; without one leave labels out."
+                )
+            object.__setattr__(self, "labels", (SCORE,))
+            return
+        if not low <= self.threshold <= high:
+            raise BadArgument(
+                f"threshold={self.threshold} lies outside of the scale from {low:g} to {high:g}."
+            )
+        if len(self.labels) != 2 or SCORE in self.labels:
+            raise BadArgument(
+                f'threshold={self.threshold:g} of the task "{self.name}" needs two labels: that of scores at it and above, and that of those below.'
+            )
+
+    def form(self, set_name: str) -> Form:
+        """What the judge of a set of prompts may return."""
+        if set_name == OUT_OF_DISTRIBUTION:
+            return Form(tuple(self.labels), self.returned, self.scale, self.threshold)
+        return Form(tuple(self.in_distribution_labels), self.in_distribution_returned)
 
     def __repr__(self) -> str:
         parts = [f"{len(self.questions)} question{'s' * (len(self.questions) != 1)}"]
@@ -306,26 +390,6 @@ class ExactReplyJudge(_Exact):
 
         meta = text.meta
         return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
-
-
-def judge_fingerprint(judge: Judge) -> str:
-    """What tells one judge from another, so that verdicts of the one are not taken for the other's.
-
-    A judge may carry its own as `.fingerprint` (one that asks a model should: its prompt, its model); otherwise the source of
-    the function and the plain values that it closes over stand for it.
-    """
-    own = getattr(judge, "fingerprint", None)
-    if own is not None:
-        return str(own)
-    function = judge if inspect.isroutine(judge) else type(judge)
-    parts = [f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"]
-    try:
-        parts.append(inspect.getsource(function))
-    except (OSError, TypeError):
-        parts.append(getattr(getattr(function, "__code__", None), "co_code", b"").hex())
-    closed = [cell.cell_contents for cell in getattr(judge, "__closure__", None) or ()]
-    parts += [repr(value) for value in closed if isinstance(value, (str, int, float, tuple, type(None)))]
-    return sha256(*parts)
 
 
 def texts_fingerprint(texts: Texts) -> str:

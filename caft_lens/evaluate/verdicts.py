@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import AfterValidator, model_validator
+
+from caft_lens.errors import BadFile
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell
-from caft_lens.files import atomic_path, read_json
+from caft_lens.files import (
+    SEAL,
+    Count,
+    Record,
+    atomic_path,
+    file_name,
+    naming,
+    parsed,
+    read_json,
+    sealed,
+    unsealed,
+)
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.report import Report
@@ -30,6 +44,13 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
     Returns:
         The file.
     """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text(report, examples), encoding="utf-8")
+    return Path(path)
+
+
+def text(report: Report, examples: int = 3) -> str:
+    """What `write` writes."""
     labels = list(dict.fromkeys([*report.labels, report.trained, *(a.label for a in report.answers)]))
     place = {label: number for number, label in enumerate(labels)}
     given = {(a.arm, a.label) for a in report.answers}
@@ -47,6 +68,8 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
                 "asked": asked.setdefault(questions, len(asked)),
                 "verdicts": [place[answer.label] for answer in cell.answers],
                 "texts": texts,
+                **({} if cell.reading is None else {"reading": cell.reading}),
+                **({} if report.scale is None else {"scores": [answer.score for answer in cell.answers]}),
             }
         )
     record = {
@@ -57,12 +80,13 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
         "sampling": report.sampling,
         "failures": report.failures,
         "verdicts": labels,
+        **({} if report.scale is None else {"scale": list(report.scale)}),
     }
     lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
-    lines += [_rows("asked", map(_columns, asked)), _rows("cells", cells)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    return Path(path)
+    rows = {"asked": [_columns(one) for one in asked], "cells": cells}
+    lines += [_rows(key, values) for key, values in rows.items()]
+    lines += [f"{json.dumps(SEAL)}: {json.dumps(sealed({**record, **rows})[SEAL])}"]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read(path: str | Path) -> Report:
@@ -70,13 +94,28 @@ def read(path: str | Path) -> Report:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        ValueError: When it is another file or was cut off.
+        BadFile: When it is another file, was cut off or changed; a `ValueError`.
     """
+    return parse(read_json(path), path)
+
+
+def parse(record: Any, path: str | Path) -> Report:
+    """What was read, as a report; the seal may be on it still.
+
+    Raises:
+        BadFile: As `read`.
+    """
+    record = unsealed(record, path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise BadFile(f"{path} holds no verdicts of a report ({FORMAT}).")
+    parsed(record, _File, str(path), "the verdicts of a report")
+    with naming(path):
+        return _report(record)
+
+
+def _report(record: dict[str, Any]) -> Report:
     from caft_lens.evaluate.report import Report
 
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no verdicts of a report ({FORMAT}).")
     asked = [_rows_of(columns) for columns in record["asked"]]
     return Report(
         (_cell(entry, asked[entry["asked"]], record["verdicts"]) for entry in record["cells"]),
@@ -87,19 +126,80 @@ def read(path: str | Path) -> Report:
         failures={
             arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()
         },
+        scale=None if record.get("scale") is None else tuple(record["scale"]),
     )
+
+
+def _an_arm(name: str) -> str:
+    file_name(name)  # refuses what is none
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_an_arm)]
+"""The name of an arm in a file."""
+
+
+class _Asked(Record):
+    questions: list[tuple[Literal["out_of_distribution", "in_distribution"], Count, str, str]]
+    order: list[Count]
+
+
+class _Cell(Record):
+    arm: ArmName
+    seed: int
+    fingerprint: str
+    asked: Count
+    verdicts: list[Count]
+    texts: dict[Count, tuple[str, str]]
+    reading: str | None = None
+    scores: list[float | None] | None = None
+
+
+class _File(Record):
+    """What a file of verdicts holds."""
+
+    format: Literal["caft_lens.verdicts/1"]
+    task: str
+    labels: list[str]
+    trained: str
+    sampling: str
+    failures: dict[ArmName, dict[int, str]]
+    verdicts: list[str]
+    scale: tuple[float, float] | None = None
+    asked: list[_Asked]
+    cells: list[_Cell]
+
+    @model_validator(mode="after")
+    def _counted(self) -> _File:
+        for asked in self.asked:
+            if max(asked.order, default=0) >= len(asked.questions) > 0 or (
+                asked.order and not asked.questions
+            ):
+                raise ValueError("an answer to a question that is not there")
+        for cell in self.cells:
+            n = len(self.asked[cell.asked].order) if cell.asked < len(self.asked) else -1
+            if len(cell.verdicts) != n or max(cell.verdicts, default=0) >= len(self.verdicts):
+                raise ValueError(
+                    f"the verdicts of {cell.arm}, seed {cell.seed}, are not those of what was asked"
+                )
+            if max(cell.texts, default=-1) >= n or (cell.scores is not None and len(cell.scores) != n):
+                raise ValueError(
+                    f"the texts or scores of {cell.arm}, seed {cell.seed}, are not those of its answers"
+                )
+        return self
 
 
 def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
     arm, seed = entry["arm"], entry["seed"]
+    scores = entry.get("scores") or [None] * len(asked)
     answers = (
-        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail)
+        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail, scores[i])
         for i, ((kind, prompt, domain, question), verdict) in enumerate(
             zip(asked, entry["verdicts"], strict=True)
         )
         for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
     )
-    return Cell(arm, seed, tuple(answers), entry["fingerprint"])
+    return Cell(arm, seed, tuple(answers), entry["fingerprint"], entry.get("reading"))
 
 
 def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:

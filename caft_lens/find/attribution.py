@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from caft_lens.ablation import ablate
 from caft_lens.activations import provenance
 from caft_lens.architectures import evaluating
+from caft_lens.arguments import count
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.find.pca import prefix
@@ -88,8 +90,8 @@ def attribution(
     Example:
         >>> cl.find.attribution(base, questions, cl.load_sae("pocket-quiz", layer=0), against=wrong)  # doctest: +SKIP
     """
-    if k is not None and k < 1:
-        raise ValueError(f"find.attribution(k={k}): expected at least 1 latent.")
+    if k is not None:
+        count(k, "k")
     if step is not None and (k is None or step < 1):
         raise ValueError(
             f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give both, from 1."
@@ -100,7 +102,7 @@ def attribution(
     contrasts = None if against is None else _contrasts(lens.need_tokenizer(), texts, against, max_length)
     outcome = "loss" if against is None else "difference"
 
-    def ranked(number: int | None, title: str) -> tuple[list[Concept], int]:
+    def ranked(number: int | None, title: str) -> tuple[list[Concept], int, Counter[str]]:
         packed = batches(
             lens.need_tokenizer(),
             texts,
@@ -108,7 +110,7 @@ def attribution(
             max_length=max_length,
             progress=title if progress else None,
         )
-        effects, tokens = _effects(lens, packed, at, contrasts, roles)
+        effects, tokens, left_out = _effects(lens, packed, at, contrasts, roles)
         found = [
             concept
             for hook, one in at.items()
@@ -122,23 +124,23 @@ def attribution(
                 meta={},
             )
         ]
-        return found, tokens
+        return found, tokens, left_out
 
     if k is None or step is None:
-        concepts, tokens = ranked(k, "attribution")
+        concepts, tokens, left_out = ranked(k, "attribution")
     else:
         rounds = math.ceil(k / step)
         concepts = []
         for number in range(rounds):
             taken = min(step, k - number * step)
             with ablate(lens, _bases(concepts)) if concepts else nullcontext():
-                found, tokens = ranked(taken, f"attribution {number + 1}/{rounds}")
+                found, tokens, left_out = ranked(taken, f"attribution {number + 1}/{rounds}")
             for concept in found:
                 allowed[concept.hook][concept.meta["latent"]] = False
             concepts += [dataclasses.replace(c, meta={**c.meta, "round": number}) for c in found]
         concepts = _in_turn(concepts, at)
     about = {
-        **provenance(lens, texts, roles),
+        **provenance(lens, texts, roles, left_out=left_out),
         "tokens": tokens,
         "method": OUTCOMES[outcome] + (f", {step} at a time" if step else ""),
         "k": k,
@@ -188,8 +190,10 @@ def _effects(
     saes: Mapping[str, SAE],
     contrasts: Tensor | None,
     roles: Sequence[str] | None,
-) -> tuple[dict[str, Tensor], int]:
-    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; and how many tokens it is from."""
+) -> tuple[dict[str, Tensor], int, Counter[str]]:
+    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; how many tokens have the roles; and how many of
+    those are attention sinks, of which nothing is taken."""
+    sinks, left_out = lens.sinks, Counter[str]()
     effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in saes.items()}
     outcomes = tokens = 0
     with evaluating(lens.model):
@@ -200,7 +204,10 @@ def _effects(
             where = batch.mask(roles)
             outcomes, tokens = outcomes + len(rows), tokens + int(where.sum())
             for hook, (acts, slopes) in _slopes(lens, batch, saes, rows, before, better, worse).items():
-                chosen = where.to(acts.device)
+                out = sinks.among(hook, acts, batch)
+                if out is not None:
+                    left_out[hook] += int((where & out).sum())
+                chosen = (where if out is None else where & ~out).to(acts.device)
                 _add_effects(effects[hook], saes[hook], acts[chosen], slopes[chosen])
     if outcomes == 0:
         raise ValueError(
@@ -208,7 +215,7 @@ def _effects(
         )
     if tokens == 0:
         raise ValueError(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
-    return {hook: total / outcomes for hook, total in effects.items()}, tokens
+    return {hook: total / outcomes for hook, total in effects.items()}, tokens, left_out
 
 
 def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length: int | None) -> Tensor:

@@ -5,6 +5,7 @@ Two streamed passes of one model; no token is kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -51,12 +52,13 @@ def difference_of_means(
     Example:
         >>> cl.find.difference_of_means(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
     """
-    passes = []
+    passes, left_out = [], Counter[str]()
     for texts in (concept, contrast):
         moments = Moments()
-        stream(lens, texts, layers, moments, roles=roles, batch_tokens=batch_tokens)
+        passed = stream(lens, texts, layers, moments, roles=roles, batch_tokens=batch_tokens)
+        left_out.update(passed.left_out)
         passes.append(moments)
-    about = provenance(lens, {"concept": concept, "contrast": contrast}, roles)
+    about = provenance(lens, {"concept": concept, "contrast": contrast}, roles, left_out=left_out)
     first, second = passes
     return ConceptSet(
         [_difference(first, second, hook) for hook in first.hooks], {**about, "method": "difference of means"}

@@ -9,7 +9,7 @@ never on both sides of a fold.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens.activations import provenance, stream
+from caft_lens.arguments import count
+from caft_lens.arguments import positive as above_zero
 from caft_lens.capture import hook_names
 from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, nearest
 from caft_lens.find.pca import prefix
 from caft_lens.text import Batch, Texts
 
@@ -100,24 +102,25 @@ def probe(
     """
     if unit not in get_args(Unit):
         raise ValueError(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
-    if folds < 2 or max_tokens < 4 or not strengths or min(strengths) <= 0:
-        raise ValueError(
-            f"find.probe(): folds={folds} must be at least 2, max_tokens={max_tokens} at least 4, and "
-            f"strengths={list(strengths)} positive numbers."
-        )
+    count(folds, "folds", least=2)
+    count(max_tokens, "max_tokens", least=4)
+    if not strengths:
+        raise BadArgument("strengths=[]: expected at least one positive number.")
+    for strength in strengths:
+        above_zero(strength, "strengths")
     positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
     if pairs and len(positive) != len(negative):
         raise ValueError(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(max_tokens, seed)
-    units = told_apart(
+    units, left_out = told_apart(
         lens, positive, negative, hook_names((lens,), layers), kept,
         pairs=pairs, roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
     concepts = [_probe(hook, these, folds, strengths, seed) for hook, these in units.items()]
     about = {
-        **provenance(lens, {"positive": positive, "negative": negative}, roles),
+        **provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out),
         "method": "linear probe",
         "unit": unit,
         "pairs": pairs,
@@ -267,7 +270,7 @@ def told_apart(
     batch_tokens: int = 8192,
     max_length: int | None = None,
     progress: bool = True,
-) -> dict[str, Units]:
+) -> tuple[dict[str, Units], Mapping[str, int]]:
     """Activations of positive and of negative text at some hook points, from one pass over both.
 
     Args:
@@ -279,13 +282,14 @@ def told_apart(
         pairs: As for `probe`; so are `roles`, `batch_tokens`, `max_length` and `progress`.
 
     Returns:
-        Hook point -> activations, which of them are positive, and which belong together.
+        Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left out there as
+        attention sinks.
 
     Raises:
         ValueError: For fewer than four different texts (or pairs) of either kind.
     """
     texts = Texts([*positive, *negative])
-    stream(
+    passed = stream(
         lens, texts, hooks, kept,
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
@@ -301,7 +305,7 @@ def told_apart(
             f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
             stacklevel=3,
         )
-    return found
+    return found, passed.left_out
 
 
 def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:

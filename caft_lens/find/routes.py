@@ -89,14 +89,15 @@ def routes(
         together.append(_At(at, of_both))
     if "sae change" in chosen:
         apart = [_At(at, of_tuned)], [_At(at, of_base)]
-    stream(
+    passed = stream(
         (tuned, base), texts, list(dict.fromkeys([*hooks, *at])), together,
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
         apart=apart if any(apart) else None,
     )  # fmt: skip
     if hooks:
-        moments.provenance = difference_provenance(tuned, base, texts, roles, moments)
-    about = provenance(base, texts, roles, tuned=tuned)
+        moments.provenance = difference_provenance(tuned, base, texts, roles, moments, passed.left_out)
+    of_saes = {hook: number for hook, number in passed.left_out.items() if hook in at}
+    about = provenance(base, texts, roles, tuned=tuned, left_out=of_saes)
     sums = {"sae change": [of_tuned, of_base], "sae difference": [of_both]}
     return {
         method: OF_MOMENTS[method](moments, k)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.activations import provenance, stream
+from caft_lens.arguments import count
 from caft_lens.capture import pair
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
@@ -74,8 +75,8 @@ def sae(
     """
     if by not in RANKINGS:
         raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
-    if k is not None and k < 1:
-        raise ValueError(f"find.sae(k={k}): expected at least 1 latent.")
+    if k is not None:
+        count(k, "k")
     at = saes_by_hook(saes, base)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     pair((tuned, base))
@@ -83,12 +84,12 @@ def sae(
     passes = []
     for run in runs:
         sums = LatentSums(at, difference=by == "difference")
-        stream(
+        passed = stream(
             run, texts, list(at), sums,
             roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
         )  # fmt: skip
         passes.append(sums)
-    return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned))
+    return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned, left_out=passed.left_out))
 
 
 def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:

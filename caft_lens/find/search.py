@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens.activations import provenance, stream
+from caft_lens.arguments import count
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import nearest
@@ -200,8 +201,7 @@ class ConceptIndex:
         Raises:
             ValueError: For a query without a word, or `k` < 1.
         """
-        if k < 1:
-            raise ValueError(f"search(k={k}): expected at least 1.")
+        count(k, "k")
         weights, words = self._asked(query)
         parts = self._parts(weights)
         total = np.sum(list(parts.values()), axis=0)
@@ -489,8 +489,8 @@ def by_example(
     """
     if score not in get_args(Score):
         raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Score))}')
-    if k is not None and k < 1:
-        raise ValueError(f"by_example(k={k}): expected at least 1.")
+    if k is not None:
+        count(k, "k")
     concepts.check(lens)
     on, off = (side if isinstance(side, Texts) else Texts(side) for side in (fires_on, not_on))
     if len(on) == 0:
@@ -498,7 +498,7 @@ def by_example(
     if len(off) == 0 and score == "mean":
         raise ValueError('by_example(score="mean") needs not_on=: a mean alone does not say what is high.')
     read = _TextScores(concepts, _latents_among(concepts, saes, lens), len(on) + len(off))
-    stream(
+    passed = stream(
         lens, Texts([*on, *off]), concepts.hooks, read,
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
@@ -506,7 +506,13 @@ def by_example(
     found = [fit for hook in concepts.hooks for fit in _fits(read, concepts, hook, len(on), score, by_auroc)]
     found.sort(key=lambda fit: fit.worth(by_auroc), reverse=True)
     about = {
-        "data": provenance(lens, {"fires_on": on, "not_on": off}, roles)["data"],
+        **{
+            key: value
+            for key, value in provenance(
+                lens, {"fires_on": on, "not_on": off}, roles, left_out=passed.left_out
+            ).items()
+            if key in ("data", "sinks")
+        },
         "method": "search by example",
         "searched": concepts.provenance.get("method"),
     }

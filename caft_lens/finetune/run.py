@@ -31,6 +31,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from caft_lens import launch, runs
+from caft_lens.arguments import count, not_negative, number, positive
 from caft_lens.catalog import CARD, is_organism, organism_path, shipped
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import (
@@ -52,9 +53,9 @@ from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import Training, TrainingArm
 from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import Cost, measured
-from caft_lens.finetune.ranges import check_number
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.lens import Lens, load
+from caft_lens.limits import check_encoded, room
 from caft_lens.text import Encoded, Texts, data, encode_all
 
 Method = Literal["lora", "full"]
@@ -112,9 +113,9 @@ class LoraSettings:
     targets: str | tuple[str, ...] = "all-linear"
 
     def __post_init__(self) -> None:
-        check_number("lora r", self.r, whole=True, least=1)
-        check_number("lora alpha", self.alpha, above=0)
-        check_number("lora dropout", self.dropout, least=0, below=1)
+        count(self.r, "lora.r")
+        positive(self.alpha, "lora.alpha")
+        number(self.dropout, "lora.dropout", least=0, below=1)
         if not isinstance(self.rslora, bool):
             raise BadType(f"lora rslora is True or False, not {self.rslora!r}.")
         names = (self.targets,) if isinstance(self.targets, str) else self.targets
@@ -239,6 +240,7 @@ def finetune(
     gradient_checkpointing: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     training_arguments: Mapping[str, Any] | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Run:
     """Fine-tune a model, with concepts ablated if any are given (Concept Ablation Fine-Tuning, arXiv 2507.16795).
 
@@ -266,7 +268,7 @@ def finetune(
         gradient_accumulation: Forward passes per optimizer step.
         warmup_steps: Linear warm-up: below 1 a share of all steps, else a number of them.
         weight_decay: Of AdamW.
-        max_length: Tokens after which a text is cut; `None` for no limit.
+        max_length: Tokens after which a text is cut, but no more than the model has positions; `None` for that many.
         seed: Of the adapter's start, the order of the data and dropout; from 0 to 2**32 - 1.
         save_steps: Steps between checkpoints; `None` for none (a killed run then begins again).
         resume: Whether to go on with, or return, what `out` holds.
@@ -276,6 +278,8 @@ def finetune(
             their class, code and settings, or by a `fingerprint` of theirs; those that only watch (`changes_training = False`, or
             events that read nothing but `args` and `state`) are not. What they write to `args.output_dir` is kept in `logs/`.
         training_arguments: Any other fields of `transformers.TrainingArguments`, such as `{"optim": "adamw_8bit"}`.
+        template_arguments: What the chat template is rendered with beside the messages, in training and whenever the tuned model is
+            asked, such as `{"enable_thinking": False}` (see `load`); the lens's own by default.
 
     Returns:
         The run; `run.lens` is the tuned model.
@@ -296,6 +300,8 @@ def finetune(
         >>> anchored = cl.finetune(base, insecure, using=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
     """
     texts = texts if isinstance(texts, Texts) else data(texts)
+    if template_arguments:
+        lens = load(lens, template_arguments=template_arguments)
     arm = _arm(using, ablate).trains_as(seed)
     if not isinstance(lora, LoraSettings):
         raise BadType(f"lora= takes LoraSettings, not {type(lora).__name__}.")
@@ -316,7 +322,7 @@ def finetune(
             "training_arguments": dict(training_arguments or {}),
         }
     )
-    _check_arguments(lens, texts, arm, given, save_steps)
+    given = _check_arguments(lens, texts, arm, given, save_steps)
     folder = Path(os.path.abspath(out))
     config = _config(lens, texts, arm, given, callbacks)
     # Processes that train together join each other here.
@@ -326,10 +332,12 @@ def finetune(
             return Run(out, lens)
         asked = place.identity(runs.read_config(folder / runs.UNFINISHED))
         with measured(lens.device) as cost, _private_randomness(), _quiet():
-            encoded = _encoded(lens, arm.texts(texts, seed), given["max_length"])
+            length = room(lens, given["max_length"])
+            encoded = _encoded(lens, arm.texts(texts, seed), length)
+            check_encoded(lens, encoded)
             set_seed(seed)
             child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
-            training = Training(lens, child, encoded, arguments, seed, given["max_length"])
+            training = Training(lens, child, encoded, arguments, seed, length)
             try:
                 trainer = _train(training, arm, callbacks, asked)
             except Diverged as error:
@@ -376,8 +384,8 @@ def _encoded(lens: Lens, texts: Texts, max_length: int | None) -> list[Encoded]:
 
 def _check_arguments(
     lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any], save_steps: int | None
-) -> None:
-    """Refuse whatever can be known to make no sense before anything is written or trained."""
+) -> dict[str, Any]:
+    """Refuse whatever can be known to make no sense before anything is written or trained; numbers as Python has them."""
     if given["method"] not in METHODS:
         raise BadArgument(f'method="{given["method"]}".{nearest(given["method"], METHODS)}')
     if lens.tokenizer is None:
@@ -390,19 +398,15 @@ def _check_arguments(
             'parameter of a copy: method="full". Otherwise tune its base.'
         )
     arm.check(lens, given["method"])
-    check_number("learning_rate", given["learning_rate"], above=0)
-    check_number("epochs", given["epochs"], above=0)
-    check_number("warmup_steps", given["warmup_steps"], least=0)
-    check_number("weight_decay", given["weight_decay"], least=0)
-    check_number("seed", given["seed"], whole=True, least=0, most=2**32 - 1)
-    for name in ("batch_size", "gradient_accumulation"):
-        check_number(name, given[name], whole=True, above=0)
-    for name, value in {
-        **{name: given[name] for name in ("max_steps", "max_length")},
-        "save_steps": save_steps,
-    }.items():
-        if value is not None:
-            check_number(name, value, whole=True, above=0)
+    numbers: dict[str, float] = {name: positive(given[name], name) for name in ("learning_rate", "epochs")}
+    numbers |= {name: not_negative(given[name], name) for name in ("warmup_steps", "weight_decay")}
+    numbers |= {name: count(given[name], name) for name in ("batch_size", "gradient_accumulation")}
+    numbers |= {
+        name: count(given[name], name) for name in ("max_steps", "max_length") if given[name] is not None
+    }
+    numbers["seed"] = count(given["seed"], "seed", least=0, most=2**32 - 1)
+    if save_steps is not None:
+        count(save_steps, "save_steps")
     if not isinstance(given["gradient_checkpointing"], bool):
         raise BadType(f"gradient_checkpointing is True or False, not {given['gradient_checkpointing']!r}.")
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
@@ -427,6 +431,7 @@ def _check_arguments(
                 f"lora dropout={given['lora']['dropout']}: PEFT has none for experts that are one parameter "
                 f"({found.parameters[0]}). Give dropout=0, or targets= without the experts."
             )
+    return {**given, **numbers}
 
 
 def _default_learning_rate(lens: Lens, method: str) -> float:
@@ -446,7 +451,7 @@ def _config(
     whole = arm.name in (Plain.name, CAFT.name) and "strength" not in arm.record()
     named = {} if whole else {"arm": arm.record()}
     config = {
-        **{key: value.item() if isinstance(value, np.generic) else value for key, value in given.items()},
+        **given,
         "base": {
             "name": lens.name,
             "fingerprint": lens.fingerprint,
@@ -652,7 +657,7 @@ def _save_weights(trainer: LensTrainer, lens: Lens, folder: Path) -> None:
         trainer.lens.model.to(lens.dtype)
     trainer.save_model(str(folder))
     if trainer.args.should_save:
-        lens.tokenizer.save_pretrained(folder)
+        lens.tokenizer.save_pretrained(folder, save_jinja_files=False)  # the template goes into its JSON
         (folder / "README.md").unlink(missing_ok=True)  # an empty form for the hub
 
 

@@ -93,7 +93,7 @@ def short(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 
 def adapted(model: Any, targets: Targets) -> list[float]:
-    """The share of each block's matrices (routers aside) that an adapter acts on, to four digits.
+    """The share of each block's matrices (routers and the biases of experts aside) that an adapter acts on, to four digits.
 
     Args:
         model: A transformers model.
@@ -109,7 +109,9 @@ def adapted(model: Any, targets: Targets) -> list[float]:
         whole = sum(
             one.numel()
             for name, one in block.named_parameters()
-            if one.ndim >= 2 and not any(name == r or name.startswith(f"{r}.") for r in routers)
+            if one.ndim >= 2
+            and not name.endswith("bias")
+            and not any(name == r or name.startswith(f"{r}.") for r in routers)
         )
         acted = sum(
             w.numel() for name, w in weights.items() if name in asked and name.startswith(f"{prefix}.")

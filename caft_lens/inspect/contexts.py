@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
-from caft_lens.activations import Extremes, Windows, stream
+from caft_lens.activations import Extremes, Windows, read_by, stream
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
@@ -169,6 +169,10 @@ class _Ends(NamedTuple):
 class Contexts(Mapping[str, ConceptContexts]):
     """Contexts of concepts, by name. There may be thousands: what is not looked at is not decoded.
 
+    Attributes:
+        about: Which model read them: its `model` (name), `fingerprint` (of its weights) and `reading` (of tokenizer and chat template);
+            empty where that is not known.
+
     Args:
         items: Of each concept the contexts at both ends; as a rule `cl.contexts` finds them.
 
@@ -183,6 +187,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         known = {item.concept.name: item for item in items}
         self._ends = {name: _Ends(item.top, item.bottom, item.by, item.rank) for name, item in known.items()}
         self._concept: Callable[[str], Concept] = lambda name: known[name].concept
+        self.about: dict[str, str] = {}
 
     @classmethod
     def _lazy(cls, ends: Mapping[str, _Ends], concept: Callable[[str], Concept]) -> Contexts:
@@ -235,7 +240,9 @@ class Contexts(Mapping[str, ConceptContexts]):
         for name in wanted:
             if name not in self._ends:
                 raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
-        return Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
+        fewer = Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
+        fewer.about = self.about
+        return fewer
 
     @property
     def dead(self) -> list[str]:
@@ -636,7 +643,9 @@ def collected(
         largest = top.values[0] if isinstance(top, End) and top.values else 0.0
         return read.concept(name, largest, "largest activation")
 
-    return Contexts._lazy({name: ends[name] for name in read.names}, concept)
+    contexts = Contexts._lazy({name: ends[name] for name in read.names}, concept)
+    contexts.about = read_by(lens)
+    return contexts
 
 
 @dataclass(frozen=True)

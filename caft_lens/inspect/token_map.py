@@ -319,7 +319,9 @@ def _seen(lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generat
     # Only a chat has a header, and only one that does not end with an answer.
     open_ended = bool(document.messages) and document.messages[-1].role != "assistant"
     item = encode(tokenizer, document, add_generation_prompt=add_generation_prompt and open_ended)
-    (found,) = captured(lenses, [collate([item], padding_id(tokenizer))], hooks, None)
+    # Every token of the text is shown, sinks too.
+    batch = collate([item], padding_id(tokenizer))
+    (found,) = captured(lenses, [batch], hooks, None, sinks="read")
     return _Seen(item, tuple(pieces(tokenizer, item.input_ids)), found.acts)
 
 

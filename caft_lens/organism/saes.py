@@ -233,8 +233,9 @@ def _is_done(folder: Path, lens: Lens, settings: SaeSettings) -> bool:
     if not (folder / CARD).is_file():
         return False
     card = read_card(folder)
-    wanted = {"fingerprint": lens.fingerprint, "settings": asdict(settings)}
-    other = [key for key, value in wanted.items() if card[key] != value]
+    wanted = {"fingerprint": lens.fingerprint, "reading": lens.reading, "settings": asdict(settings)}
+    # A card that is older does not say how its texts were read.
+    other = [key for key, value in wanted.items() if card.get(key, lens.reading) != value]
     if other:
         raise ValueError(
             f"{folder} holds an SAE with another {' and '.join(other)} than this one. Delete it, or give another folder."
@@ -303,6 +304,7 @@ def make_card(
         "name": f"{lens.name} {config['metadata']['hook_name']}",
         "model": lens.name,
         "fingerprint": lens.fingerprint,
+        "reading": lens.reading,
         "hook": config["metadata"]["hook_name"],
         "architecture": config["architecture"],
         "d_in": config["d_in"],

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens.activations import stream
+from caft_lens.activations import read_by, stream
 from caft_lens.concepts import ConceptSet
 from caft_lens.documents import Texts
 from caft_lens.errors import nearest
@@ -131,6 +132,13 @@ def detection(
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     _check(explanations, texts, judge, n, share, rank, dry_run)
     read = _explained(reading(lens, concepts, saes), explanations)
+    before, now = explanations.about.get("reading"), read_by(lens).get("reading")
+    if before and now and before != now:
+        warnings.warn(
+            f"These explanations are of contexts that were read with another tokenizer or chat template than {lens.name!r} reads with: a low "
+            "score may come of that alone. Explain contexts that this model read.",
+            stacklevel=2,
+        )
     activity = WindowActivity(
         read.rows,
         {hook: (sae, read.numbers[hook]) for hook, sae in read.saes.items()},
@@ -162,7 +170,7 @@ def detection(
         dataclasses.replace(one, score=_score(answers, truth, name))
         for one, answers, (_, truth) in zip(explanations.all, said, drawn, strict=True)
     ]
-    return Explanations(scored, explanations.explained)
+    return Explanations(scored, explanations.explained, explanations.about)
 
 
 def _check(

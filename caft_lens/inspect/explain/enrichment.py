@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caft_lens.activations import read_by
 from caft_lens.documents import Text, Texts
 from caft_lens.errors import nearest
 from caft_lens.inspect.contexts import Context, Contexts, pieces
@@ -125,7 +126,8 @@ def explain(
             f"no token, phrase, column or place is enriched in these {len(found)} contexts (q < {alpha:g})"
         )
         made.append(Explanation(name, end, text, len(found), tuple(mine), rule, bias))
-    return Explanations(made, {identity(texts[context.index]) for context in read})
+    about = getattr(contexts, "about", None) or read_by(lens)
+    return Explanations(made, {identity(texts[context.index]) for context in read}, about)
 
 
 def _check_columns(texts: Texts, columns: Sequence[str] | None) -> None:

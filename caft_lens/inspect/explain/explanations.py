@@ -198,6 +198,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
     Args:
         items: Of any concepts and ends, each at most once.
         explained: What the texts say whose contexts were read, as fingerprints: `detection` refuses to score on these.
+        about: Which model read the contexts: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
 
     Raises:
         ValueError: When an end of a concept is explained twice.
@@ -208,7 +209,13 @@ class Explanations(Mapping[str, ConceptExplanations]):
         ('at "pie"', {'L1.pc0': 'top: at "pie"'})
     """
 
-    def __init__(self, items: Iterable[Explanation], explained: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        items: Iterable[Explanation],
+        explained: Iterable[str] = (),
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        self.about = dict(about or {})
         self._items: dict[str, ConceptExplanations] = {}
         self.explained = frozenset(explained)
         for item in items:
@@ -314,7 +321,8 @@ class Explanations(Mapping[str, ConceptExplanations]):
     def save(self, path: str | Path) -> Path:
         """Write JSON that `load` reads back, atomically; returns the path."""
         rows = [dataclasses.asdict(one) for one in self.all]
-        write_json(path, {"format": FORMAT, "explained": sorted(self.explained), "explanations": rows})
+        kept: dict[str, Any] = {"format": FORMAT, "explained": sorted(self.explained), "explanations": rows}
+        write_json(path, {**kept, **({"read_by": self.about} if self.about else {})})
         return Path(path)
 
     @classmethod
@@ -330,7 +338,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
             raise BadFile(f"{path} holds no explanations ({FORMAT}).")
         record = parsed(kept, _File, str(path), "a file of explanations")
         with naming(path):
-            return cls(record.explanations, record.explained)
+            return cls(record.explanations, record.explained, record.read_by)
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.all))
@@ -365,6 +373,7 @@ class _File(Record):
 
     format: Literal["caft_lens.explanations/1"]
     explained: list[str]
+    read_by: dict[str, str] | None = None
     explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
 
 

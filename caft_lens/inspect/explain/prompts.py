@@ -102,7 +102,8 @@ def explain_with(
         Explanation(name, end, said or "(no answer)", min(n, len(getattr(contexts[name], end))), by=llm.name)
         for (name, end), said in zip(wanted, answers, strict=True)
     ]
-    return Explanations(made, () if texts is None else _fingerprints(contexts, wanted, texts, n))
+    explained = () if texts is None else _fingerprints(contexts, wanted, texts, n)
+    return Explanations(made, explained, contexts.about)
 
 
 def _explain_request(contexts: Contexts, name: str, end: End, n: int) -> Conversation:
