@@ -26,7 +26,7 @@ import torch
 
 from caft_lens import catalog, runs
 from caft_lens.errors import BadFile, BadModel, MissingFile, nearest
-from caft_lens.files import missing, read_json
+from caft_lens.files import absent, missing, read_json
 from caft_lens.redaction import redact
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
@@ -419,7 +419,7 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     path = Path(folder)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"The folder {path} holds no model: no config.json in it.")
+            raise absent(path, "config.json", "holds no model")
         return path.absolute()  # the model goes on to know where it came from
     text = str(folder)
     if _is_path(text) or (_is_here(path) and not _downloaded(text)):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from caft_lens import catalog
 from caft_lens.errors import MissingFile
-from caft_lens.files import Record, check_hash, inside, locked, parsed, read_json, sync
+from caft_lens.files import Record, absent, check_hash, inside, locked, parsed, read_json, sync
 
 RUN, UNFINISHED, FAILED, HISTORY = "run.json", "unfinished.json", "failed.json", "history.json"
 CONCEPTS, CHECKPOINTS, LOGS = "concepts", "checkpoints", "logs"
@@ -166,12 +166,8 @@ def read_run(folder: Path, whole: bool = True) -> dict[str, Any]:
     """
     settle(folder)
     if not (folder / RUN).is_file():
-        more = (
-            " The run was interrupted; the same `finetune(...)` call goes on with it."
-            if (folder / UNFINISHED).is_file()
-            else ""
-        )
-        raise MissingFile(f"{folder} holds no finished run: {RUN} is missing.{more}")
+        goes_on = "The run was interrupted; the same `finetune(...)` call goes on with it."
+        raise absent(folder, RUN, "holds no finished run", goes_on if (folder / UNFINISHED).is_file() else "")
     record: dict[str, Any] = read_json(folder / RUN)
     schema = RunRecord if whole or (isinstance(record, dict) and "config" in record) else Weights
     parsed(record, schema, str(folder / RUN), "a run's record")

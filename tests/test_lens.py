@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel
 
 from caft_lens import loading
 from caft_lens.architectures import TESTED, anatomy
+from caft_lens.errors import CaftLensError
 from caft_lens.lens import Lens, load
 from caft_lens.text import ASSISTANT, Message, Text, Texts, collate, encode, padding_id
 
@@ -360,6 +361,38 @@ def test_a_misspelt_hook_name_is_an_error_that_names_the_nearest(lens, ask):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lens.model.modules())
 
 
+@pytest.mark.parametrize("name", [
+    "blocks.0.attn.hook_pattern", "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_q", "blocks.0.attn.hook_k",
+    "blocks.0.attn.hook_v", "blocks.0.attn.hook_rot_q", "blocks.0.mlp.hook_post", "blocks.0.hook_q_input", "blocks.0.hook_resid_mid",
+])  # fmt: skip
+def test_asking_for_the_inside_of_attention_points_to_the_bridge_which_has_it(lens, name):
+    for ask in (
+        lambda: lens.run_with_cache("Hi", names_filter=name),
+        lambda: lens.run_with_cache("Hi", names_filter=lambda one: one.endswith(name.rpartition(".")[2])),
+        lambda: lens.run_with_hooks("Hi", fwd_hooks=[(name, print)]),
+    ):
+        with pytest.raises(CaftLensError, match=r"`lens\.bridge\(\)\.run_with_cache"):
+            ask()
+    assert name in lens.bridge().hook_dict
+
+
+@pytest.mark.parametrize("ask", [
+    lambda lens: lens.run_with_cache("Hi", names_filter=lambda name: name.endswith("hook_resid_pots")),
+    lambda lens: lens.run_with_hooks("Hi", fwd_hooks=[(lambda name: "hook_resid_pots" in name, print)]),
+    lambda lens: lens.get_caching_hooks(lambda name: ".hook_resid_pots" in name),
+    lambda lens: lens.add_caching_hooks(lambda name: name == "blocks.1.hook_resid_pots"),
+    lambda lens: lens.add_hook(lambda name: name.endswith("hook_resid_pots"), print),
+])  # fmt: skip
+def test_a_filter_that_matches_nothing_is_an_error_that_names_hook_points_that_there_are(lens, ask):
+    with pytest.raises(
+        ValueError, match=r'matches no hook point.*attn\.hook_z.*Did you mean "hook_resid_post"'
+    ):
+        ask(lens)
+    with pytest.raises(ValueError, match="names_filter matches no hook point"):
+        lens.run_with_cache("Hi", names_filter=[])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in lens.model.modules())
+
+
 def test_a_layer_number_is_short_for_the_residual_stream_after_it(lens):
     assert lens.hook_name(1) == lens.hook_name(-1) == "blocks.1.hook_resid_post"
     with pytest.raises(KeyError, match="no layer 2: its 2 layers are 0 to 1"):
@@ -620,11 +653,9 @@ def test_an_adapter_that_does_not_fit_is_refused(organism, tmp_path):
 
 
 def test_what_cannot_be_found_is_one_clear_error(organism, tmp_path, monkeypatch):
-    with pytest.raises(
-        FileNotFoundError, match=r'no folder "{}".*Did you mean .*/base"'.format(organism[0] / "bas")
-    ):
+    with pytest.raises(FileNotFoundError, match=f'no folder {organism[0] / "bas"}.*Did you mean "base"'):
         load(organism[0] / "bas")
-    with pytest.raises(FileNotFoundError, match=r"holds no model: no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model: config.json is missing"):
         load(tmp_path)
     with pytest.raises(ValueError, match=r'Unknown dtype "bf17".*bfloat16'):
         load(organism[0], dtype="bf17")
