@@ -68,6 +68,7 @@ class Task:
         scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score with its interval, as
             the metric "score". `None` for a judge that gives labels.
         threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores alone.
+        returned, in_distribution_returned: Filled in from mappings given as labels: what a judge returns, and the label it stands for.
         at_once: How many coroutines of an asynchronous judge run at the same time.
 
     Raises:
