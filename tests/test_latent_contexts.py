@@ -78,6 +78,7 @@ def test_contexts_of_all_latents_are_those_of_a_dense_computation_on_plain_trans
 def test_saes_at_several_layers_are_read_in_one_pass_of_the_model():
     lens, texts, calls = tiny_lens(), corpus(), []
     saes = [tiny_sae(lens, layer, seed=layer) for layer in (0, 1)]
+    assert not lens.sinks, "a model is asked once for those"
     handle = lens.model.register_forward_pre_hook(lambda *args: calls.append(1))
     both = contexts(lens, saes, texts, progress=False)
     handle.remove()
