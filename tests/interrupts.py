@@ -121,7 +121,7 @@ def main(number: int) -> None:
     concepts = (
         ConceptSet([Concept("L0.x", "blocks.0.hook_resid_post", direction)])
         .for_model(lens)
-        .keep({"L0.x": "test"})
+        .choose({"L0.x": "test"})
     )
     texts = cl.Texts([{"prompt": "a red house", "answer": "by the sea"}] * 8)
 
