@@ -26,7 +26,9 @@ def _with_a_token_more(kind: str) -> object:
 
 @pytest.mark.parametrize("kind", ["pad", "bos", "eos"])
 def test_a_tokenizer_whose_special_token_has_no_embedding_is_refused_when_loaded(kind: str):
-    with pytest.raises(BadModel, match=rf"{kind} token \"<more>\" of the tokenizer has id 262.*262 embeddings"):
+    with pytest.raises(
+        BadModel, match=rf"{kind} token \"<more>\" of the tokenizer has id 262.*262 embeddings"
+    ):
         cl.load(tiny_model(), tokenizer=_with_a_token_more(f"{kind}_token"))
     grown = tiny_model()
     grown.resize_token_embeddings(263)

