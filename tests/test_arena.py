@@ -582,4 +582,4 @@ def test_a_recipe_with_a_mistake_is_refused_in_one_line(tmp_path, line, said, po
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
     done = CliRunner().invoke(app, ["arena", str(tmp_path / "none.yaml")])
-    assert (done.exit_code, "No such file" in done.stderr) == (2, True)
+    assert (done.exit_code, "There is no file" in done.stderr) == (2, True)

@@ -85,6 +85,7 @@ def test_contexts_are_the_extremes_that_plain_transformers_finds(roles):
 
 def test_all_concepts_are_read_in_one_pass():
     lens, texts, calls = tiny_lens(), corpus(), []
+    assert not lens.sinks, "a model is asked once for those"
     handle = lens.model.register_forward_pre_hook(lambda *args: calls.append(1))
     for n in (1, 6):
         calls.clear()
