@@ -22,7 +22,7 @@ SOURCES = sorted(path for path in LIBRARY.rglob("*.py"))
 # Text to evidence: a module may import those before it and its own kind, never one after it.
 ORDER = (
     ("errors", "files", "lazy", "progress", "catalog", "figures", "launch"),
-    ("roles", "documents", "text", "labels"),
+    ("rows", "template_arguments", "roles", "documents", "text", "labels"),
     ("architectures", "fingerprint", "hookpoints", "tokens", "nucleus", "generation", "loading", "lens"),
     ("sampling",),
     ("moments", "extremes", "store", "capture", "activations"),
