@@ -30,12 +30,13 @@ from torch import Tensor
 from caft_lens import renamed
 from caft_lens.display import html
 from caft_lens.display.markdown import code, plain
-from caft_lens.errors import BadArgument, BadFile, BadType, MissingFile, UnknownName, nearest
+from caft_lens.errors import BadArgument, BadFile, BadType, ConceptMismatch, MissingFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
     Json,
     Named,
     Record,
+    absent,
     atomic_path,
     check_tensor,
     naming,
@@ -687,6 +688,11 @@ class ConceptSet(Sequence[Concept]):
                 f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
             )
         for concept in self:
+            if concept.hook.endswith("hook_z") and concept.hook in lens.hook_names:
+                raise ConceptMismatch(
+                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, {lens.d_head} wide '
+                    f"each, while its direction is {width} wide: take hook_attn_out."
+                )
             if concept.hook not in lens.hook_names:
                 where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
                 close = "" if where else nearest(concept.hook, lens.hook_names)
@@ -696,7 +702,7 @@ class ConceptSet(Sequence[Concept]):
 
 
 def _no_set(folder: Path, name: str) -> MissingFile:
-    return MissingFile(f"No concept set in {folder}: {name} is missing. `ConceptSet.save(folder)` writes it.")
+    return absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
 
 
 # -- what a card holds ------------------------------------------------------------------------------------------------

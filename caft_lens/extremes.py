@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from caft_lens.arguments import count
 from caft_lens.errors import nearest
 from caft_lens.text import Batch
 
@@ -92,8 +93,9 @@ class Extremes:
     ) -> None:
         if rank not in RANKS:
             raise ValueError(f'rank="{rank}" is none of the ways to rank texts.{nearest(rank, RANKS)}')
-        if k < 1 or min(window) < 0:
-            raise ValueError(f"k={k} must be at least 1 and window={window} not negative.")
+        count(k, "k")
+        for side in window:
+            count(side, "window", least=0)
         self.directions = {
             hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()
         }

@@ -91,10 +91,13 @@ def continue_prompts(
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
     with alone, random_state(seed, lens.device) if alone is _global_random else nullcontext():
-        for part in progress(parts, desc="generating", unit="batch", show=len(parts) > 1):
-            with evaluating(lens.model):
-                new = _continue_batch(lens, [prompts[i] for i in part], settings)
-            answers.update(zip(part, new, strict=True))
+        bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
+        with bar:
+            for part in parts:
+                with evaluating(lens.model):
+                    new = _continue_batch(lens, [prompts[i] for i in part], settings)
+                answers.update(zip(part, new, strict=True))
+                bar.update(len(part))
     return [answers[i] for i in range(len(prompts))]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self, get_args
 import torch
 from torch import Tensor
 
+from caft_lens.arguments import count
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank, Windows, best_windows, no_windows
 from caft_lens.saes import active_latents, sae_name
@@ -211,8 +212,9 @@ class LatentExtremes(LatentReducer):
         ranks = get_args(Rank)
         if rank not in ranks:
             raise ValueError(f'rank="{rank}" is none of the ways to rank texts.{nearest(rank, ranks)}')
-        if k < 1 or min(window) < 0:
-            raise ValueError(f"k={k} must be at least 1 and window={window} not negative.")
+        count(k, "k")
+        for side in window:
+            count(side, "window", least=0)
         self.k, self.window, self.rank = k, window, rank
         self._windows = {hook: no_windows(len(rows), k, window) for hook, rows in self.latents.items()}
 

@@ -8,6 +8,8 @@ writing the record) the first does, `once`. In an experiment or a contest each p
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +78,28 @@ def _own_gpu(local_rank: int) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     known = [name for name in visible if name.strip()] or [str(number) for number in range(seen)]
     os.environ["CUDA_VISIBLE_DEVICES"] = known[local_rank % len(known)]
+
+
+def end_with(parent: int) -> None:
+    """Let this process end when another one, that started it, is gone, also when that was killed: nobody waits for its work.
+
+    Args:
+        parent: Number of the process that started this one.
+    """
+    import psutil
+
+    def watch() -> None:
+        try:
+            starter = psutil.Process(parent)
+            while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        except psutil.NoSuchProcess:
+            pass
+        os._exit(1)
+
+    name = f"ends with {parent}"
+    if all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=name, daemon=True).start()
 
 
 def once(do: Callable[[], Any]) -> Any:

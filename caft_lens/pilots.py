@@ -21,7 +21,7 @@ from caft_lens import renamed
 from caft_lens.concepts import ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import nearest
-from caft_lens.files import file_name
+from caft_lens.files import absolute, file_name
 from caft_lens.finetune import finetune
 from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.lazy import callable_module
@@ -240,7 +240,7 @@ def pilots(
                 bar.set_description(f"pilots, {name}, {kind}")
                 of_seeds = []
                 for seed in seeds:
-                    folder = Path(out) / name / f"{kind}-{seed}"
+                    folder = absolute(out) / name / f"{kind}-{seed}"
                     run = finetune(base, texts, ablate=concepts, out=folder, seed=seed, **training)
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()

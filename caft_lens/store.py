@@ -18,12 +18,15 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor
 
 from caft_lens import lazy
+from caft_lens.arguments import count
 from caft_lens.capture import Lenses, captured, hook_names, pair
-from caft_lens.errors import BadArgument, BadFile, MissingFile, UnknownName, nearest
+from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
     Named,
     Record,
+    absent,
+    absolute,
     atomic_path,
     check_hash,
     file_hash,
@@ -100,10 +103,10 @@ class Store:
             FileNotFoundError: When there is none.
             BadFile: When it is unfinished, its index is broken, or a shard is missing or truncated; a `ValueError`.
         """
-        folder = Path(folder)
+        folder = absolute(folder)
         index = _read_index(folder)
         if index is None:
-            raise MissingFile(f"No activation store in {folder}: there is no {INDEX}.")
+            raise absent(folder, INDEX, "holds no activation store")
         if not index["complete"]:
             done = index["shards"][-1]["texts"][1] if index["shards"] else 0
             raise BadFile(
@@ -133,8 +136,7 @@ class Store:
             BadFile: When a shard is not what was written: the hash of each is checked when it is first read.
         """
         names = self._names(hooks)
-        if batch_size < 1:
-            raise BadArgument(f"batch_size={batch_size} must be at least 1.")
+        count(batch_size, "batch_size")
         rng = None if seed is None else np.random.default_rng(seed)
         order = np.arange(len(self._shards)) if rng is None else rng.permutation(len(self._shards))
         parts: list[Stored] = []
@@ -225,7 +227,11 @@ def store(
     Example:
         >>> acts = store(base, cl.data("pocket/corpus"), [1, 2], "runs/acts", roles=None)  # doctest: +SKIP
     """
-    lenses, folder = pair(lens), Path(folder)
+    lenses, folder = pair(lens), absolute(folder)
+    count(batch_tokens, "batch_tokens")
+    count(shard_tokens, "shard_tokens")
+    if max_length is not None:
+        count(max_length, "max_length")
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
     settings |= {"batch_tokens": batch_tokens, "max_length": max_length, "shard_tokens": shard_tokens}

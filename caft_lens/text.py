@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caft_lens.arguments import count
 from caft_lens.documents import Message, Text, Texts, data, documents, said_in, shorten
 from caft_lens.errors import BadArgument, BadData, BadTemplate
 from caft_lens.progress import progress as progress_bar
@@ -680,14 +681,10 @@ def batches(
     Yields:
         Batches; `Batch.index` is the position of each document in `texts`.
     """
-    if (
-        batch_tokens < 1
-        or (batch_size is not None and batch_size < 1)
-        or (max_length is not None and max_length < 1)
-    ):
-        raise BadArgument(
-            f"batch_tokens={batch_tokens}, batch_size={batch_size} and max_length={max_length} must be at least 1."
-        )
+    count(batch_tokens, "batch_tokens")
+    for name, value in {"batch_size": batch_size, "max_length": max_length}.items():
+        if value is not None:
+            count(value, name)
     cuts = Cuts(max_length)
 
     def watched() -> Iterator[Encoded]:

@@ -17,7 +17,7 @@ from pydantic import field_validator, model_validator
 from caft_lens import renamed
 from caft_lens.concepts import ConceptSet, user_name
 from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
-from caft_lens.files import Named, Record, parsed, read_json, write_json
+from caft_lens.files import Named, Record, absolute, parsed, read_json, write_json
 
 Verdict = Literal["ablate", "leave", "unsure"]
 VERDICTS = get_args(Verdict)
@@ -76,7 +76,7 @@ class Verdicts(Mapping[str, Decided]):
         self.concepts, self.by, self.about = concepts, by or user_name(), dict(about or {})
         self._names = frozenset(concepts.names)
         self._fingerprint = "" if file is None else concepts.fingerprint
-        self.file = None if file is None else Path(str(file).replace("{fingerprint}", self._fingerprint))
+        self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
         self._said: dict[str, Decided] = {}
         self._done: list[tuple[str, Decided | None, Decided | None]] = []
         self._undone: list[tuple[str, Decided | None, Decided | None]] = []

@@ -59,7 +59,7 @@ def state(lens: Lens) -> dict[str, Any]:
         "random": torch.get_rng_state().sum().item(),
         "free": free,
         "threads": [one.name for one in threading.enumerate() if one.name.startswith("generating")],
-        "bars": [bar.desc for bar in getattr(tqdm, "_instances", ()) if not bar.disable],
+        "bars": [bar.desc for bar in getattr(tqdm, "_instances", ()) if not getattr(bar, "disable", True)],
         "adapter": [
             bool(module.disable_adapters)
             for module in lens.model.modules()

@@ -93,7 +93,7 @@ RESID = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 
 
 @architectures
-def test_ablated_activations_have_no_component_along_any_kept_direction(architecture):
+def test_ablated_activations_have_no_component_along_any_ablated_direction(architecture):
     lens = tiny_lens(architecture)
     concepts = concepts_for(lens)
     _, before = lens.run_with_cache(batch_of())
@@ -167,7 +167,7 @@ def test_loss_and_gradients_under_ablation_equal_those_of_a_projection_by_hand()
 
 
 @architectures
-def test_gradients_upstream_have_no_component_along_any_kept_direction(architecture):
+def test_gradients_upstream_have_no_component_along_any_ablated_direction(architecture):
     lens = tiny_lens(architecture)
     concepts = concepts_for(lens)
     inner: dict[str, torch.Tensor] = {}
@@ -403,6 +403,10 @@ def test_a_basis_that_is_none_is_refused(lens):
     ]:
         with pytest.raises(error, match=message), ablate(lens, wrong):
             pass
+    with pytest.raises(
+        ValueError, match=r"two entries for blocks\.1\.hook_resid_post: 1 and 'blocks\.1\.hook_resid_post'"
+    ):
+        ablate(lens, {1: q, "blocks.1.hook_resid_post": q})
     vector = torch.zeros(32)
     vector[3] = 1
     with ablate(lens, {0: vector}):
@@ -552,3 +556,49 @@ def test_completions_under_ablation_are_those_of_the_ablated_model(lens):
         inside = completions(lens, questions, max_new_tokens=5, temperature=0)
         assert inside[0].answer == lens.generate(CHATS[0], max_new_tokens=5, temperature=0)
     assert [t.answer for t in inside] != [t.answer for t in plain]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), "1.0", None, True])
+def test_steering_by_what_is_no_length_is_refused(lens, wrong):
+    with pytest.raises((ValueError, TypeError), match="strength="):
+        steer(lens, concepts_for(lens)[0], wrong)
+
+
+def test_means_that_are_not_finite_or_of_another_width_are_refused(lens):
+    concepts = concepts_for(lens)
+    good = {hook: torch.ones(32) for hook in concepts.hooks}
+    with ablate(lens, concepts, variant="mean", means=good):
+        pass
+    first = concepts.hooks[0]
+    for wrong, message in [
+        (torch.full((32,), float("nan")), "mean at .* is NaN or infinite in 32 of its 32"),
+        (torch.ones(16), "mean at .* has width 16"),
+        ([1.0] * 32, "expected a tensor"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            ablate(lens, concepts, variant="mean", means={**good, first: wrong})
+
+
+def test_concepts_at_a_site_of_another_width_are_refused_when_they_are_checked(lens):
+    heads = ConceptSet([Concept("z", "blocks.0.attn.hook_z", torch.ones(32))])
+    for check in (heads.for_model, lambda lens: ablate(lens, heads)):
+        with pytest.raises(ValueError, match=r"outputs of single heads.*take hook_attn_out"):
+            check(lens)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": -1}, {"temperature": float("nan")}, {"temperature": "1"}, {"top_p": 0}, {"top_p": 1.5}, {"top_p": float("nan")},
+     {"top_k": 0}, {"top_k": 2.5}, {"max_new_tokens": 0}, {"max_new_tokens": "8"}, {"batch_size": -1}, {"batch_size": 0}, {"seed": -1},
+     {"seed": 0.5}],
+    ids=str,
+)  # fmt: skip
+def test_sampling_out_of_range_is_refused_where_it_is_typed(lens, wrong):
+    (name,) = wrong
+    asks = [lens.generate] if name == "batch_size" else [lens.generate, lens.generating]
+    for ask in asks:
+        with pytest.raises((ValueError, TypeError), match=f"{name}="):
+            ask("Hello", **wrong)
+    if name != "top_k":
+        with pytest.raises((ValueError, TypeError), match=f"{name}="):
+            completions(lens, Texts([{"prompt": "Hello"}]), **wrong)

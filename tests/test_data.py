@@ -276,7 +276,7 @@ def test_null_fields_of_a_message_are_no_fields():
         ("a.csv", b"prompt,prompt\na,b\n", 'the column "prompt" twice'),
         ("a.csv", "prompt,answer\nü,b\n".encode("latin-1"), "not UTF-8"),
         ("a.parquet", b"PAR1 and no more", r"a\.parquet is no whole parquet file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 1000)[:-20], r"a\.jsonl\.gz.*not whole"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 1000, mtime=0)[:-20], r"a\.jsonl\.gz.*not whole"),
         ("a.xlsx", b"PK\x03\x04abc", "zip archive"),
         ("a.csv", b"question,reply\na,b\n", r'a\.csv, row 0: Expected .*"question", "reply"'),
     ],

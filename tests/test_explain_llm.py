@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -64,7 +65,7 @@ class Stub:
                     stub.inside -= 1
                 data = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
                 try:
-                    self.send_response(status)
+                    self.send_response(status, headers.pop(":reason", None))
                     for name, value in headers.items():
                         self.send_header(name, value)
                     self.send_header("content-length", str(len(data)))
@@ -373,7 +374,7 @@ def test_an_address_that_holds_a_key_is_refused_without_repeating_it(url):
     "wrong", [{"url": "api.openai.com"}, {"retries": -1}, {"concurrency": 0}, {"timeout": 0}]
 )
 def test_settings_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"Expected the address|must not be negative"):
+    with pytest.raises(ValueError, match=r"Expected the address|expected a (whole )?number"):
         Endpoint(**{"url": "http://localhost/v1", "model": "m", **wrong})
 
 
@@ -483,3 +484,61 @@ def test_a_local_model_answers_as_plain_transformers_does(found):
 def test_a_local_model_that_is_too_small_for_the_prompt_says_so(found):
     with pytest.raises(ValueError, match="exceed the 256 positions"):
         explain_with(LocalModel(tiny_lens()), found)
+
+
+def test_a_key_that_a_server_echoes_in_its_reason_reaches_no_error(stub, tmp_path):
+    for status in (401, 500):
+        stub.script = [
+            (status, {":reason": f"bad key {KEY}"}, {"error": f"Bearer {KEY} at https://a:b@host/"})
+        ]
+        with pytest.raises(EndpointError, match="bad key \\*\\*\\*") as caught:
+            endpoint(stub, tmp_path, retries=0).ask(talk("hi"), progress=False)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert KEY not in shown
+        assert "a:b@" not in shown
+
+
+def test_a_key_among_the_options_is_sent_but_neither_kept_nor_shown(stub, tmp_path):
+    options = {"api_key": "other-secret", "extra": {"Authorization": "Bearer abcdefgh1234"}, "user": "me"}
+    llm = endpoint(stub, tmp_path, options=options)
+    stub.otherwise = lambda body: completion("The key is other-secret.")
+    assert llm.ask(talk("hi"), progress=False) == ["The key is ***."]
+    assert stub.asked[0]["api_key"] == "other-secret"
+    assert stub.asked[0]["extra"] == options["extra"]
+    kept = "".join(file.read_text() for file in (tmp_path / "cache").iterdir())
+    plan = str(llm.plan(talk("hi")).requests)
+    for text in (kept, plan):
+        assert "other-secret" not in text
+        assert "abcdefgh1234" not in text
+        assert "'me'" in text or '"me"' in text
+    # It is found again, whatever the key is.
+    assert endpoint(stub, tmp_path, options={**options, "api_key": "third"}).ask(talk("hi"), progress=False)
+    assert len(stub.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://example.org/v1", True),
+        ("http://10.0.0.7:8000/v1", True),
+        ("http://localhost:8000/v1", False),
+        ("http://127.0.0.1/v1", False),
+        ("http://[::1]:1/v1", False),
+        ("https://example.org/v1", False),
+    ],
+)
+def test_a_key_that_would_go_over_the_network_in_the_open_is_warned_of(url, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert Endpoint(url, "m", key_env="CAFT_TEST_KEY", cache=None)._headers()
+        assert Endpoint(url, "m", key_env=None, cache=None)._headers() == {}
+    assert [("without encryption" in str(one.message)) for one in caught] == [True] * warned
+
+
+def test_the_cache_stays_where_it_is_when_the_working_directory_changes(stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    llm = endpoint(stub, tmp_path, cache="answers")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    llm.ask(talk("hi"), progress=False)
+    assert len(list((tmp_path / "answers").iterdir())) == 1

@@ -75,6 +75,9 @@ def test_a_change_that_is_none_and_a_model_that_does_not_fit_are_refused(lens, c
             intervene(lens, concepts, {"L0.x": change}),
         ):
             pass
+    for length in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"L0\.x=.*a number"):
+            intervene(lens, concepts, {"L0.x": length})
     other = tiny_lens(seed=5)
     for change in ("ablate", 1.0):
         with (

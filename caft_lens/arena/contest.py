@@ -25,10 +25,11 @@ from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import file_name, sha256, write_json
+from caft_lens.files import absolute, file_name, sha256, write_json
 from caft_lens.finetune.arms.plain import Plain
 from caft_lens.finetune.arms.protocol import MOST_SETTINGS, TrainingArm
 from caft_lens.lens import Lens, load
+from caft_lens.redaction import command_line, redact
 from caft_lens.text import Texts, data
 
 GOALS = {"fewest": 1.0, "most": -1.0}
@@ -148,7 +149,7 @@ def run(
     against = [name for name in against if name == PLAIN or name in contenders]
     _check(test, contenders, list(seeds), tuning, goal)
     base = base if base is not None else load(str(task).rpartition("/")[0])
-    folder = Path(out)
+    folder = absolute(out)
     texts = texts if isinstance(texts, Texts) else data(texts)
     common: dict[str, Any] = {
         "workers": workers,
@@ -176,7 +177,7 @@ def run(
         "against": list(against),
         "seeds": list(seeds),
         "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
-        "training": {key: repr(value) for key, value in training.items()},
+        "training": redact({key: repr(value) for key, value in training.items()}),
         "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         "versions": {
@@ -184,7 +185,7 @@ def run(
             **{name: importlib.metadata.version(name) for name in VERSIONS},
         },
         "machine": f"{platform.machine()}, {base.device}",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(command_line([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
     write_json(folder / RECORD, record)
     return Result.load(folder)

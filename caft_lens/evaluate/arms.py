@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caft_lens.arguments import count
 from caft_lens.errors import BadArgument, BadFile, BadType, JudgeError
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
@@ -32,7 +33,7 @@ from caft_lens.evaluate.tasks import (
 from caft_lens.evaluate.tasks import (
     task as named_task,
 )
-from caft_lens.files import locked, sha256
+from caft_lens.files import absolute, locked, sha256
 from caft_lens.progress import progress as progress_bar
 from caft_lens.text import Text, Texts
 
@@ -90,6 +91,7 @@ def evaluate(
     given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    out = None if out is None else absolute(out)
     cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
     report = Report(
         cells,
@@ -121,11 +123,9 @@ def sample(
         task: With the judge and the sampling that are wanted.
         counts: Set name to answers an arm and seed.
     """
-    if min(counts.values()) < 1:
-        raise BadArgument(
-            f"n={counts[OUT_OF_DISTRIBUTION]} and n_in_distribution={counts[IN_DISTRIBUTION]} are answers an arm and seed: "
-            "at least 1 each."
-        )
+    count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
+    count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
+    count(batch_size, "batch_size")
     arms = _per_seed(subjects, seeds)
     prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
     if task.in_distribution is not None:

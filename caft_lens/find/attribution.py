@@ -20,6 +20,7 @@ from torch import Tensor
 from caft_lens.ablation import ablate
 from caft_lens.activations import provenance
 from caft_lens.architectures import evaluating
+from caft_lens.arguments import count
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.find.pca import prefix
@@ -89,8 +90,8 @@ def attribution(
     Example:
         >>> cl.find.attribution(base, questions, cl.load_sae("pocket-quiz", layer=0), against=wrong)  # doctest: +SKIP
     """
-    if k is not None and k < 1:
-        raise ValueError(f"find.attribution(k={k}): expected at least 1 latent.")
+    if k is not None:
+        count(k, "k")
     if step is not None and (k is None or step < 1):
         raise ValueError(
             f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give both, from 1."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from caft_lens.arguments import count
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 
@@ -35,8 +36,7 @@ def neurons(diff: Moments, k: int = 10) -> ConceptSet:
         >>> neurons(diff, k=2)[0].name, neurons(diff, k=2)[0].direction.tolist()
         ('L1.neuron1', [0.0, -1.0, 0.0])
     """
-    if k < 1:
-        raise ValueError(f"neurons(k={k}): expected at least 1 coordinate.")
+    count(k, "k")
     concepts = [concept for hook in diff.hooks for concept in _largest(diff, hook, k)]
     return ConceptSet(concepts, {**diff.provenance, "method": "neurons", "k": k})
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from caft_lens.arguments import count
 from caft_lens.concepts import SITE, Concept, ConceptSet
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
         >>> cl.find.pca(diff, k=10).names[:2]                                          # doctest: +SKIP
         ['L1.pc0', 'L1.pc1']
     """
-    if k < 1:
-        raise ValueError(f"pca(k={k}): expected at least 1 component.")
+    count(k, "k")
     concepts = [concept for hook in diff.hooks for concept in _components(diff, hook, k)]
     return ConceptSet(concepts, {**diff.provenance, "method": "pca", "k": k})
 

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens.activations import provenance, stream
+from caft_lens.arguments import count
+from caft_lens.arguments import positive as above_zero
 from caft_lens.capture import hook_names
 from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, nearest
 from caft_lens.find.pca import prefix
 from caft_lens.text import Batch, Texts
 
@@ -100,11 +102,12 @@ def probe(
     """
     if unit not in get_args(Unit):
         raise ValueError(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
-    if folds < 2 or max_tokens < 4 or not strengths or min(strengths) <= 0:
-        raise ValueError(
-            f"find.probe(): folds={folds} must be at least 2, max_tokens={max_tokens} at least 4, and "
-            f"strengths={list(strengths)} positive numbers."
-        )
+    count(folds, "folds", least=2)
+    count(max_tokens, "max_tokens", least=4)
+    if not strengths:
+        raise BadArgument("strengths=[]: expected at least one positive number.")
+    for strength in strengths:
+        above_zero(strength, "strengths")
     positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
     if pairs and len(positive) != len(negative):
         raise ValueError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.activations import provenance, stream
+from caft_lens.arguments import count
 from caft_lens.capture import pair
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
@@ -74,8 +75,8 @@ def sae(
     """
     if by not in RANKINGS:
         raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
-    if k is not None and k < 1:
-        raise ValueError(f"find.sae(k={k}): expected at least 1 latent.")
+    if k is not None:
+        count(k, "k")
     at = saes_by_hook(saes, base)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     pair((tuned, base))

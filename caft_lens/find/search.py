@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens.activations import provenance, stream
+from caft_lens.arguments import count
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import nearest
@@ -200,8 +201,7 @@ class ConceptIndex:
         Raises:
             ValueError: For a query without a word, or `k` < 1.
         """
-        if k < 1:
-            raise ValueError(f"search(k={k}): expected at least 1.")
+        count(k, "k")
         weights, words = self._asked(query)
         parts = self._parts(weights)
         total = np.sum(list(parts.values()), axis=0)
@@ -489,8 +489,8 @@ def by_example(
     """
     if score not in get_args(Score):
         raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Score))}')
-    if k is not None and k < 1:
-        raise ValueError(f"by_example(k={k}): expected at least 1.")
+    if k is not None:
+        count(k, "k")
     concepts.check(lens)
     on, off = (side if isinstance(side, Texts) else Texts(side) for side in (fires_on, not_on))
     if len(on) == 0:

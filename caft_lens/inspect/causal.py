@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from caft_lens.architectures import evaluating
+from caft_lens.arguments import count, positive
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
+from caft_lens.errors import BadArgument, nearest
 from caft_lens.generation import encode_prompts
 from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.inspect.logits import concept_section, said
@@ -296,11 +297,11 @@ def effect(
     """
     if unit not in UNITS:
         raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
-    if not scale > 0 or not set(signs) <= {1, -1} or k < 1 or n < 0:
-        raise ValueError(
-            f"scale={scale} must be above 0 (signs= says which way), signs={tuple(signs)} of 1 and -1, k={k} at least 1 and "
-            f"n={n} not negative."
-        )
+    positive(scale, "scale", hint="signs= says which way")
+    count(k, "k")
+    count(n, "n", least=0)
+    if not set(signs) <= {1, -1}:
+        raise BadArgument(f"signs={tuple(signs)}: expected some of 1 and -1.")
     if not signs and not ablate:
         raise ValueError("Nothing to compare: give signs=, or ablate=True.")
     concepts.check(lens)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from caft_lens.arguments import count
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.figures import BLUE, INK, LINE, QUIET, VERMILION, shown_figure
@@ -174,8 +175,7 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
         >>> [(one.name, round(cosine, 3)) for one, cosine in neighbours([a, b, c], a)]
         [('c', -1.0), ('b', 0.707)]
     """
-    if k < 1:
-        raise ValueError(f"neighbours(k={k}): expected at least 1.")
+    count(k, "k")
     others = [one for one in concepts if one is not concept]
     width = concept.direction.numel()
     strange = next((one for one in others if one.direction.numel() != width), None)

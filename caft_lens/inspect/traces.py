@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from caft_lens.activations import provenance
+from caft_lens.arguments import count
 from caft_lens.capture import Lenses, captured, hook_names, pair
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
@@ -210,8 +211,7 @@ def traces(
     Source:
         Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv 2510.13900.
     """
-    if positions < 1:
-        raise ValueError(f"traces(positions={positions}): expected at least 1 token.")
+    count(positions, "positions")
     lenses = pair((tuned, base))
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     hooks = hook_names(lenses, list(range(base.n_layers)) if layers is None else layers)

@@ -7,6 +7,7 @@ written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is what either w
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import random
@@ -21,10 +22,13 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from caft_lens.arguments import count, not_negative, positive
 from caft_lens.documents import Message, Text, Texts, shorten
-from caft_lens.errors import CaftLensError
-from caft_lens.files import Count, Json, Record, read_record, sha256, write_json
+from caft_lens.errors import BadArgument, CaftLensError
+from caft_lens.errors import EndpointError as EndpointError
+from caft_lens.files import Count, Json, Record, absolute, read_record, sha256, write_json
 from caft_lens.progress import progress as progress_bar
+from caft_lens.redaction import HIDDEN, is_secret, redact
 
 if TYPE_CHECKING:
     import httpx
@@ -61,10 +65,6 @@ class _Kept(Record):
     request: Json
     content: str
     usage: _Used
-
-
-class EndpointError(RuntimeError):
-    """An endpoint that gave no answer, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -187,17 +187,22 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError('Expected the address of an endpoint, such as "https://api.openai.com/v1".')
+            raise BadArgument('Expected the address of an endpoint, such as "https://api.openai.com/v1".')
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(
+            raise BadArgument(
                 f"The address of the endpoint at {parts.hostname} holds a name, password or query. Keys belong into the environment "
                 "variable of key_env=; nothing else may follow the path."
             )
-        if self.retries < 0 or self.concurrency < 1 or self.timeout <= 0:
-            raise ValueError(
-                f"retries={self.retries} must not be negative, concurrency={self.concurrency} at least 1 and timeout={self.timeout} "
-                "above 0."
-            )
+        count(self.retries, "retries", least=0)
+        count(self.concurrency, "concurrency")
+        positive(self.timeout, "timeout")
+        count(self.max_tokens, "max_tokens")
+        if self.temperature is not None:
+            not_negative(self.temperature, "temperature")
+        for price in self.prices or ():
+            not_negative(price, "prices")
+        if self.cache is not None:  # it stays there when the working directory changes
+            object.__setattr__(self, "cache", absolute(self.cache))
 
     @property
     def name(self) -> str:
@@ -235,7 +240,7 @@ class Endpoint:
         wrote = longest * len(new)
         return Plan(
             f"{self.model} at {self.address}",
-            tuple(bodies),
+            tuple(map(self._public, bodies)),
             len(bodies) - len(new),
             read,
             wrote,
@@ -252,7 +257,7 @@ class Endpoint:
         import httpx
 
         bodies = [self.request(one) for one in conversations]
-        unique = {_hash(self.address, body): body for body in bodies}
+        unique = {_hash(self.address, self._public(body)): body for body in bodies}
         answers: dict[str, str] = {}
         for number, body in unique.items():
             kept = self._kept(body)
@@ -282,7 +287,7 @@ class Endpoint:
                     stop.set()  # what waits for another try gives up
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
-        return [answers[_hash(self.address, body)] for body in bodies]
+        return [answers[_hash(self.address, self._public(body))] for body in bodies]
 
     def _one(self, client: httpx.Client, body: Mapping[str, Any], stop: Event) -> str:
         """The answer to one request, with patience, unless the run is over."""
@@ -326,7 +331,7 @@ class Endpoint:
         except httpx.TransportError as error:
             # Its message may quote what was sent, and a chained exception shows it: only its kind is told.
             return None, f"could not be reached ({type(error).__name__})", None
-        said = f"answered {response.status_code} {response.reason_phrase}"
+        said = self._without_key(f"answered {response.status_code} {response.reason_phrase}")
         if response.status_code in TRANSIENT:
             return (
                 None,
@@ -338,7 +343,7 @@ class Endpoint:
         reply = _reply(response)
         if reply is None:
             return None, f"answered something that is no chat completion{self._quoted(response.text)}", None
-        return {**reply, "content": self._without_key(reply["content"])}, "", None
+        return {**reply, "content": self._without_values(reply["content"])}, "", None
 
     def _error(self, what: str, status: int | None = None) -> EndpointError:
         advice = {
@@ -350,7 +355,7 @@ class Endpoint:
             status or 0,
             "Ask again later: answers that came are in the cache. A larger timeout=, more retries= or less concurrency= may help.",
         )
-        return EndpointError(f"{self.address} {what}. {advice}")
+        return EndpointError(self._without_key(f"{self.address} {what}. {advice}"))
 
     def _quoted(self, text: str) -> str:
         return f": {shorten(self._without_key(' '.join(text.split())), 300)}" if text.strip() else ""
@@ -373,16 +378,43 @@ class Endpoint:
             raise EndpointError(
                 f"What {self.key_env} holds is no key: it has spaces, line breaks or other characters that none has."
             )
+        host = urlsplit(self.url).hostname or ""
+        if urlsplit(self.url).scheme == "http" and not _is_here(host):
+            warnings.warn(
+                f"The key in {self.key_env} is sent to {host} without encryption: everyone on the way can read it. Use https://, or "
+                "key_env=None where no key is needed.",
+                stacklevel=3,
+            )
         return {"Authorization": f"Bearer {key}"}
 
+    def _values(self) -> list[str]:
+        """The secrets that go along with a request."""
+        hidden = [value for name, value in self.options.items() if is_secret(name) and isinstance(value, str)]
+        return [key for key in (self._key(), *hidden) if key]
+
     def _without_key(self, text: str) -> str:
-        key = self._key()
-        return text.replace(key, "***") if key else text
+        return redact(text, known=self._values())
+
+    def _without_values(self, text: str) -> str:
+        for value in self._values():
+            text = text.replace(value, HIDDEN)
+        return text
+
+    def _public(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as it may be shown and kept: what `options` add to it without secrets."""
+        return {
+            name: redact({name: value}, known=self._values())[name] if name in self.options else value
+            for name, value in body.items()
+        }
 
     # -- the cache ----------------------------------------------------------------------------------------------------
 
     def _file(self, body: Mapping[str, Any]) -> Path | None:
-        return None if self.cache is None else Path(self.cache) / f"{_hash(self.address, body)}.json"
+        return (
+            None
+            if self.cache is None
+            else Path(self.cache) / f"{_hash(self.address, self._public(body))}.json"
+        )
 
     def _kept(self, body: Mapping[str, Any]) -> str | None:
         file = self._file(body)
@@ -393,18 +425,26 @@ class Endpoint:
         except CaftLensError as error:  # damaged by other means than ours, which are atomic
             warnings.warn(f"{error} It is asked for again.", stacklevel=2)
             return None
-        return kept.content if kept.request == body and kept.address == self.address else None
+        return kept.content if kept.request == self._public(body) and kept.address == self.address else None
 
     def _keep(self, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         file = self._file(body)
         if file is not None:
-            write_json(file, {"address": self.address, "request": dict(body), **reply})
+            write_json(file, {"address": self.address, "request": self._public(body), **reply})
 
     def _price(self, read: int, wrote: int) -> float | None:
         return None if self.prices is None else (read * self.prices[0] + wrote * self.prices[1]) / 1e6
 
     def _longest(self, body: Mapping[str, Any]) -> int:
         return int(body.get("max_completion_tokens") or body.get("max_tokens") or self.max_tokens)
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host is this computer."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _hash(address: str, body: Mapping[str, Any]) -> str:
@@ -477,6 +517,8 @@ class LocalModel:
 
         lens = self.model if isinstance(self.model, Lens) else load(self.model, tokenizer=self.tokenizer)
         lens.need_tokenizer()
+        count(self.max_tokens, "max_tokens")
+        count(self.batch_size, "batch_size")
         object.__setattr__(self, "model", lens)
 
     @property
