@@ -104,6 +104,26 @@ def test_an_interrupt_at_any_line_leaves_nothing_behind(lens, do, start):
         assert torch.equal(lens("Hello"), plain)
 
 
+def test_an_interrupted_fine_tuning_leaves_the_model_as_it_was_and_can_be_repeated(lens, tmp_path):
+    lens.model.eval()
+    kept = CONCEPTS.choose({"c0": "a test"})
+
+    def tune(name: str) -> None:
+        cl.finetune(lens, TEXTS, ablate=kept, out=tmp_path / name, epochs=1, batch_size=1, seed=0)
+
+    tune("whole")
+    before, prints = state(lens), lens.fingerprint
+    whole, _ = walk(lambda: tune("counted"), 10**9)
+    for tenth in (4, 7, 9):
+        _, interrupt = walk(lambda: tune("interrupted"), whole * tenth // 10)
+        assert interrupt is not None
+        assert state(lens) == before
+        assert lens.fingerprint == prints
+    tune("interrupted")
+    runs = [cl.Run.load(tmp_path / name, lens) for name in ("whole", "interrupted")]
+    assert runs[0].lens.fingerprint == runs[1].lens.fingerprint
+
+
 class Log(Block[list]):
     def __init__(self, log: list[str], name: str) -> None:
         super().__init__()

@@ -114,7 +114,8 @@ def test_what_the_hub_has_not_is_said_to_have_been_looked_for_there(elsewhere, m
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(loading, "hub_answers", lambda: True)
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
+    for kind in (transformers.AutoConfig, transformers.AutoModelForCausalLM):
+        monkeypatch.setattr(kind, "from_pretrained", refuse)
     with pytest.raises(
         OSError, match=r"asked with \*\*\*\) There is no folder of that name in .*home, so the hub was asked"
     ):
