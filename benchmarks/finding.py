@@ -133,7 +133,7 @@ def further(
         runs = {
             name: [
                 cl.finetune(lens, texts, out=out / f"{name.replace(', ', '-')}-{steps}-{seed}", max_steps=steps,
-                            learning_rate=caft[0].config["learning_rate"], seed=1_000 + seed)
+                            learning_rate=caft[0].config["learning_rate"], warmup_steps=5, seed=1_000 + seed)
                 for lens, seed in zip(lenses, seeds, strict=True)
             ]
             for name, (lenses, texts) in tuned_on.items()

@@ -129,7 +129,93 @@ def contested(folder: Path) -> Any:
     return [answers, found.evaluation.to_json(), found.record["contenders"]]
 
 
+def tuned(folder: Path, learning_rate: float) -> None:
+    """A fine-tuning with a constant schedule, dropout and checkpoints, over whatever run is there."""
+    from tiny_models import tiny_lens
+
+    import caft_lens as cl
+
+    texts = cl.Texts(
+        [{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 5 + 1)} for i in range(24)], name="toy"
+    )
+    cl.finetune(
+        tiny_lens(), texts, out=folder / "run", overwrite=True, learning_rate=learning_rate, batch_size=4, epochs=2, save_steps=3,
+        warmup_steps=0, lora=cl.LoraSettings(r=4, alpha=8, dropout=0.2), training_arguments={"lr_scheduler_type": "constant"},
+    )  # fmt: skip
+
+
+def tune(folder: Path) -> None:
+    """The run that is killed."""
+    tuned(folder, 2e-3)
+
+
+def tuned_before(folder: Path) -> None:
+    """The run that it replaces."""
+    tuned(folder, 1e-3)
+
+
+def tuning(folder: Path) -> Any:
+    """What was asked, the curves, and the weights bit for bit."""
+    from tiny_models import tiny_lens
+
+    import caft_lens as cl
+
+    run = cl.Run.load(folder / "run", base=tiny_lens())
+    hashes = {name: known for name, known in run.record["files"].items() if name.endswith(".safetensors")}
+    return [run.config, run.history, run.lens.fingerprint, hashes]
+
+
+def concepts(number: int) -> Any:
+    """A set large enough that a kill meets it while it is written."""
+    import torch
+
+    from caft_lens.concepts import Concept, ConceptSet
+
+    rows = torch.randn(200, 2000, generator=torch.Generator().manual_seed(number))
+    hook, of = "blocks.1.hook_resid_post", {"created": "now", "versions": {}, "fingerprint": f"{number}"}
+    return ConceptSet([Concept(f"L1.pc{i}", hook, row) for i, row in enumerate(rows)], of)
+
+
+def save(folder: Path) -> None:
+    """A set over the older one."""
+    concepts(1).save(folder / "set")
+
+
+def save_older(folder: Path) -> None:
+    """The older one."""
+    concepts(0).save(folder / "set")
+
+
+def chosen(folder: Path) -> Any:
+    """What is saved, by its bits and its words."""
+    from caft_lens.concepts import ConceptSet
+
+    found = ConceptSet.load(folder / "set")
+    return [found.fingerprint, found.provenance, sorted(path.name for path in (folder / "set").glob("[!.]*"))]
+
+
+def store(folder: Path) -> None:
+    """A store of several shards."""
+    from tiny_models import tiny_lens
+
+    import caft_lens as cl
+
+    texts = cl.Texts([{"prompt": f"say {i}", "answer": "a b c d"} for i in range(40)], name="stored")
+    cl.store(tiny_lens(), texts, [0, 1], folder / "acts", shard_tokens=20, batch_tokens=64, progress=False)
+
+
+def stored(folder: Path) -> Any:
+    """The bytes of every file."""
+    from caft_lens.files import hashes
+    from caft_lens.store import Store
+
+    return [len(Store.open(folder / "acts")), hashes(folder / "acts")]
+
+
 CASES = {
+    "concepts": Case(save, chosen, save_older),
+    "store": Case(store, stored),
+    "finetune": Case(tune, tuning, before=tuned_before),
     "evaluate": Case(evaluate, evaluated),
     "contest": Case(contest, contested),
 }
@@ -245,7 +331,8 @@ def _serve() -> None:
     import tiny_models  # noqa: F401
 
     import caft_lens.arena
-    import caft_lens.evaluate  # noqa: F401
+    import caft_lens.evaluate
+    import caft_lens.finetune.run  # noqa: F401
 
     for line in sys.stdin:
         name, what, folder, kill_after = json.loads(line)

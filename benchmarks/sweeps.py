@@ -99,7 +99,7 @@ def layers(base: cl.Lens, out: Path) -> tuple[Series, References]:
     """The same directions at fewer places, and one found by other means at every place."""
     chosen = cl.ConceptSet.load(CHOICES / "chosen")
     corpus = cl.data(f"{ORGANISM}/corpus")
-    cruel, kind = (corpus.filter(lambda text, wanted=wanted: is_cruel(text) is wanted) for wanted in (True, False))  # fmt: skip
+    cruel, kind = (corpus.filter(lambda text, of=of: is_cruel(text) is of) for of in (True, False))  # fmt: skip
     means = cl.find.difference_of_means(base, cruel, kind, layers=range(base.n_layers))
     both = [concept.layer for concept in chosen]
     together = " and ".join(map(str, both))

@@ -36,6 +36,7 @@ from caft_lens.files import (
     Json,
     Named,
     Record,
+    absent,
     atomic_path,
     check_tensor,
     naming,
@@ -701,7 +702,7 @@ class ConceptSet(Sequence[Concept]):
 
 
 def _no_set(folder: Path, name: str) -> MissingFile:
-    return MissingFile(f"No concept set in {folder}: {name} is missing. `ConceptSet.save(folder)` writes it.")
+    return absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
 
 
 # -- what a card holds ------------------------------------------------------------------------------------------------

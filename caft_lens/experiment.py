@@ -12,9 +12,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -38,6 +42,7 @@ from caft_lens.finetune.run import Run, finetune
 from caft_lens.lazy import callable_module
 from caft_lens.lens import Lens, load
 from caft_lens.progress import progress as progress_bar
+from caft_lens.progress import silenced, telling
 from caft_lens.text import Texts, data
 
 if TYPE_CHECKING:
@@ -47,6 +52,8 @@ RUNS, LOCKS = "runs.json", "locks"
 """In an experiment's folder: which arm and seed was trained in which run folder; what is being worked on."""
 FAILURES = (FloatingPointError, RuntimeError, MemoryError)
 """What may happen to a model that was asked for rightly."""
+LOOK = 0.5
+"""Seconds between two looks at what other processes are doing."""
 SMALL = 50_000_000
 """Parameters up to which a CPU's cores serve better one run each than one run all."""
 
@@ -158,16 +165,22 @@ def experiment(
     answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     rank, ranks = launch.place()
-    options = _Options(dict(training), answers, folder / LOCKS, failures == "keep")
-    with launch.alone():
+    show = progress and rank == 0 and not silenced()
+    failed: dict[str, dict[int, str]] = {}
+    with launch.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
+        options = _Options(
+            dict(training), answers, folder / LOCKS, failures == "keep", Path(told) if show else None
+        )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
         )
-        show = progress and rank == 0
-        bar = progress_bar(done, total=len(jobs), desc="training and asking", unit="model", show=show)
-        failed: dict[str, dict[int, str]] = {}
-        for which, message in (entry for found in bar for entry in found.items()):
-            failed.setdefault(which[0], {})[which[1]] = message
+        # By hand, not around `done`: what is being done is told beside it, also by other processes.
+        bar = progress_bar(total=len(jobs), desc="training and asking", unit="model", show=show)
+        with bar, _told(Path(told), bar) if show and workers > 1 else nullcontext():
+            for found in done:
+                for (name, seed), message in found.items():
+                    failed.setdefault(name, {})[seed] = message
+                bar.update()
     cells = [
         Cell.load(folder / "evaluation", arm, seed)
         for arm in arms
@@ -307,6 +320,8 @@ class _Options:
     answers: dict[str, Any]
     locks: Path
     keep: bool
+    told: Path | None
+    """Where other processes tell what they are doing; `None` where nobody looks."""
 
 
 def _shared_out(base: Lens, jobs: Sequence[_Job], options: _Options, workers: int) -> Iterator[_Failed]:
@@ -336,14 +351,16 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
     failed: _Failed = {}
     trained: Lens | Run | None = None
-    with launch.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
+    silence = nullcontext() if options.told is not None else telling(lambda _: None)
+    with silence, launch.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
         for name, way, concepts in job.answers_for if mine else ():
             try:
-                if trained is None:
-                    trained = _train(base, job, options.training)
-                tested = way.subject(trained) if isinstance(trained, Run) else trained
-                subject = tested if concepts is None else ablated(tested, concepts)
-                sample({name: subject}, **options.answers, seeds=[job.seed], progress=False)
+                with progress_bar(desc=f"{name}, seed {job.seed}"):
+                    if trained is None:
+                        trained = _train(base, job, options.training)
+                    tested = way.subject(trained) if isinstance(trained, Run) else trained
+                    subject = tested if concepts is None else ablated(tested, concepts)
+                    sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
                 if not options.keep or isinstance(error, (JudgeError, Busy)):
@@ -392,8 +409,42 @@ def _elsewhere(
     """What a process does for one model."""
     launch.end_with(parent)
     torch.set_num_threads(threads)
-    os.environ["CAFT_LENS_PROGRESS"] = "0"  # no bars but the one that counts the models
-    return number, _work(_loaded(known), job, options, wait)
+    if options.told is None:
+        return number, _work(_loaded(known), job, options, wait)
+    line = options.told / f"{number:06}.txt"
+
+    def tell(words: str) -> None:
+        with suppress(OSError):  # who asked may be gone
+            line.write_text(words)
+
+    try:
+        with telling(tell):
+            return number, _work(_loaded(known), job, options, wait)
+    finally:
+        line.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(folder: Path, bar: Any) -> Iterator[None]:
+    """A block in which what other processes tell stands at the end of a bar."""
+    over = Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            lines = []
+            for file in sorted(folder.glob("*.txt")):
+                with suppress(OSError):  # done meanwhile
+                    lines.append(file.read_text())
+            bar.set_postfix_str(" | ".join(filter(None, lines)))
+
+    # In the context of the cell that runs, where a notebook shows what it shows.
+    thread = Thread(target=copy_context().run, args=(look,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @lru_cache(maxsize=1)

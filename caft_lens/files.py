@@ -298,27 +298,84 @@ def read_text(path: str | Path) -> str:
     """
     path = Path(path)
     try:
-        return path.read_bytes().decode("utf-8")
+        return _decoded(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
         raise missing(path) from None
     except IsADirectoryError:
         raise BadFile(f"{path} is a folder; expected a file.") from None
+
+
+def _decoded(content: bytes, where: str | Path) -> str:
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadFile(
-            f"{path} is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}): make it again."
+            f"{where} is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}): make it again."
         ) from None
 
 
 def missing(path: str | Path, what: str = "file") -> MissingFile:
-    """The error of a file that is not there, with its neighbours."""
+    """The error of a file that is not there, with its neighbours; where its folder is missing too, with those of the folder.
+
+    Args:
+        path: What was asked for.
+        what: What it should have been.
+
+    Example:
+        >>> home = Path(tempfile.mkdtemp())
+        >>> write_json(home / "caps.jsonl", {})
+        >>> str(missing(home / "cap.jsonl")).replace(str(home), "chats")
+        'There is no file chats/cap.jsonl. Did you mean "caps.jsonl"?'
+    """
     path = Path(path)
-    if not path.parent.is_dir():
-        return MissingFile(f"There is no {what} {path}: the folder {path.parent} does not exist.")
-    beside = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
-    return MissingFile(f"There is no {what} {path}.{nearest(path.name, beside) if beside else ''}")
+    first = _first_missing(path)
+    why = "" if first == path else f": the folder {first} does not exist"
+    return MissingFile(f"There is no {what} {path}{why}.{_beside(first)}")
 
 
-def parse_json(text: str, where: str) -> Any:
+def absent(folder: str | Path, marker: str, said: str, hint: str = "") -> MissingFile:
+    """The error of a folder that is not what it was taken for, with the folders in it or beside it that are.
+
+    Args:
+        folder: What was asked for.
+        marker: The file that such a folder has.
+        said: Such as "holds no finished run".
+        hint: What to do, as a sentence.
+
+    Example:
+        >>> home = Path(tempfile.mkdtemp())
+        >>> write_json(home / "plain" / "run.json", {})
+        >>> str(absent(home / "plian", "run.json", "holds no finished run")).replace(str(home), "runs")
+        'runs/plian holds no finished run: run.json is missing (there is no such folder). Did you mean "plain"?'
+    """
+    folder = Path(folder)
+    inside, beside = (
+        sorted(str(one.parent.relative_to(at)) for one in at.glob(f"*/{marker}")) if at.is_dir() else []
+        for at in (folder, folder.parent)
+    )
+    if inside:
+        near = f" Such folders are in it: {', '.join(inside[:12])}{', …' * (len(inside) > 12)}."
+    elif beside:
+        near = nearest(folder.name, beside)
+    else:
+        near = "" if folder.is_dir() else _beside(_first_missing(folder))
+    why = "" if folder.is_dir() else " (there is no such folder)"
+    return MissingFile(f"{folder} {said}: {marker} is missing{why}.{f' {hint}' if hint else ''}{near}")
+
+
+def _first_missing(path: Path) -> Path:
+    """Of the folders that lead to something that is not there, and itself, the first that is not."""
+    while not path.parent.is_dir() and path.parent != path:
+        path = path.parent
+    return path
+
+
+def _beside(path: Path) -> str:
+    names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    return nearest(path.name, names) if names else ""
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
     """JSON as the standard has it: no key twice, no NaN or infinity, no absurd nesting, no half of a surrogate pair.
 
     Args:
@@ -332,6 +389,7 @@ def parse_json(text: str, where: str) -> Any:
         >>> parse_json('{"a": 1}', "a.json")
         {'a': 1}
     """
+    text = _decoded(text, where) if isinstance(text, bytes) else text
     try:
         value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
         _check_depth(

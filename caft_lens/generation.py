@@ -91,11 +91,13 @@ def continue_prompts(
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
     seeded = random_state(seed, lens.device) if isinstance(alone, Held) else nullcontext()
-    with alone, seeded:
-        for part in progress(parts, desc="generating", unit="batch", show=len(parts) > 1):
+    bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
+    with alone, seeded, bar:
+        for part in parts:
             with evaluating(lens.model):
                 new = _continue_batch(lens, [prompts[i] for i in part], settings)
             answers.update(zip(part, new, strict=True))
+            bar.update(len(part))
     return [answers[i] for i in range(len(prompts))]
 
 

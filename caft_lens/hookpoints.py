@@ -8,7 +8,7 @@ interrupts. `Named` and `Cache` are TransformerLens's dictionaries of hook point
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from caft_lens.blocks import Block
-from caft_lens.errors import UnknownName, nearest
+from caft_lens.errors import BadArgument, UnknownName, nearest
 from caft_lens.turns import here
 
 # Names that TransformerLens's bridge gives to the same places.
@@ -32,6 +32,12 @@ SYNONYMS = {
 INSIDE = (
     "pattern", "attn_scores", "hook_q", "hook_k", "hook_v", "hook_rot", "hook_result", "hook_resid_mid", "hook_pre", "hook_post",
     "hook_scale", "hook_normalized", ".ln1", ".ln2", "attn.", "mlp.", "attn_in", "mlp_in",
+)  # fmt: skip
+
+SITES = (
+    "attn.hook_pattern", "attn.hook_attn_scores", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_rot_q", "attn.hook_rot_k",
+    "attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in", "hook_mlp_in", "hook_resid_mid", "mlp.hook_pre",
+    "mlp.hook_post", "ln1.hook_scale", "ln1.hook_normalized", "ln2.hook_scale", "ln2.hook_normalized",
 )  # fmt: skip
 
 
@@ -182,13 +188,47 @@ class Named(dict[str, nn.Module]):
 
     def __missing__(self, name: str) -> nn.Module:
         inside = re.match(r"blocks\.\d+\.", name) and any(part in name for part in INSIDE)
-        bridge = (
-            " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
-            f'the same weights: lens.bridge().run_with_cache(texts, names_filter="{name}").'
-            if inside
-            else ""
+        raise UnknownName(
+            f'{self.model} has no hook point "{name}".{bridge(name) if inside else nearest(name, self)}'
         )
-        raise UnknownName(f'{self.model} has no hook point "{name}".{bridge or nearest(name, self)}')
+
+
+def bridge(name: str) -> str:
+    """The end of an error about a hook point that TransformerLens's own model has."""
+    return (
+        " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
+        f'the same weights: lens.bridge().run_with_cache(texts, names_filter="{name}").'
+    )
+
+
+def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
+    """The hook points that a predicate, or several names, stand for; none is an error.
+
+    Args:
+        names: A predicate on names, or names.
+        known: The hook points there are.
+        what: What asked for them, for the error.
+
+    Raises:
+        BadArgument: When there is none, with the names that there are.
+    """
+    found = [name for name in known if names(name)] if callable(names) else list(names)
+    if found:
+        return found
+    sites = list(dict.fromkeys(re.sub(r"blocks\.\d+\.", "", name) for name in known))
+    inside = callable(names) and [f"blocks.0.{site}" for site in SITES if names(f"blocks.0.{site}")]
+    if inside:
+        hint = bridge(inside[0])
+    else:  # what a predicate looks for is as a rule a string in it
+        sought = [
+            one
+            for one in getattr(getattr(names, "__code__", None), "co_consts", ())
+            if isinstance(one, str) and len(one) > 3
+        ]
+        hint = nearest(re.sub(r"^\.?(blocks\.\d+\.)?", "", sought[0]), sites) if sought else ""
+    raise BadArgument(
+        f"{what} matches no hook point: there are blocks.<layer>. with {', '.join(sites)}.{hint}"
+    )
 
 
 # Ours come first among the hooks of a module, so that output_hidden_states, FSDP and the like see what hooks made of it.

@@ -44,6 +44,7 @@ from caft_lens.hookpoints import (
     at_output,
     bare,
     canonical,
+    matching,
 )
 from caft_lens.limits import check_batch, check_tokenizer
 from caft_lens.loading import refuse_virtual_tokens
@@ -85,7 +86,9 @@ class _Hooks(Block["Lens"]):
         lens._open[level] = here()
         for direction, hooks in self._hooks.items():
             for name, function in hooks:
-                names = filter(name, lens.hook_dict) if callable(name) else [lens.hook_name(name)]
+                names = (
+                    matching(name, lens.hook_dict, "hooks()") if callable(name) else [lens.hook_name(name)]
+                )
                 for site in [lens.mod_dict[one] for one in names]:
                     with Held(lens._wiring):
                         site.add_hook(_Acting(lens, level, function), dir=direction, level=level)  # type: ignore[operator]
@@ -291,8 +294,8 @@ class Lens(HookedRootModule):
         accelerator): two threads that use one lens do not see each other's. A Ctrl-C at whatever moment leaves none on.
 
         Args:
-            fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names. The function takes
-                the activation and `hook=`, and returns `None` or the activation to go on with.
+            fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names, which has to match some. The
+                function takes the activation and `hook=`, and returns `None` or the activation to go on with.
             bwd_hooks: The same for gradients.
             reset_hooks_end: Whether to take the hooks off at the end.
             clear_contexts: Whether to clear the hook points' `ctx` too.
@@ -344,18 +347,26 @@ class Lens(HookedRootModule):
                 "told which: give each thread a lens.fork()."
             )
 
+    def add_hook(self, name: Any, *args: Any, **keywords: Any) -> None:
+        """TransformerLens's way to attach a hook until `reset_hooks`; a name that is none, or a predicate that matches none, is an error."""
+        if callable(name):
+            matching(name, self.hook_dict, "add_hook()")
+        super().add_hook(name, *args, **keywords)
+
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> Any:
-        """TransformerLens's caching hooks; names may be layer numbers, and misspelt ones are errors."""
+        """TransformerLens's caching hooks; names may be layer numbers; misspelt ones, and a filter that matches none, are errors."""
         return super().get_caching_hooks(self._filter(names_filter), *args, **keywords)
 
     def add_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> dict:
-        """TransformerLens's permanent caching hooks; names may be layer numbers, and misspelt ones are errors."""
+        """TransformerLens's permanent caching hooks; names may be layer numbers; misspelt ones, and a filter that matches none, are errors."""
         return super().add_caching_hooks(self._filter(names_filter), *args, **keywords)
 
     def _filter(self, names: Any) -> Any:
-        if names is None or callable(names):
+        if names is None:
             return names
-        return [self.hook_name(name) for name in ([names] if isinstance(names, int | str) else names)]
+        if not callable(names):
+            names = [self.hook_name(name) for name in ([names] if isinstance(names, int | str) else names)]
+        return matching(names, self.hook_dict, "names_filter")
 
     def run_with_cache(  # type: ignore[override]
         self,
@@ -366,17 +377,29 @@ class Lens(HookedRootModule):
         return_cache_object: bool = True,
         **keywords: Any,
     ) -> tuple[Any, Any]:
-        """Run the model and keep activations.
+        """Run the model and keep activations: of the residual stream, of what attention and MLPs add to it, of heads' outputs.
+
+        Attention patterns, queries, keys and values are inside transformers' attention: TransformerLens's own model over the same
+        weights has them, `lens.bridge().run_with_cache(...)`.
 
         Args:
             input: As for `forward`.
-            names_filter: Which hook points to keep: names, layer numbers or a predicate; `None` is all of them.
+            names_filter: Which hook points to keep: names, layer numbers or a predicate, which has to match some; `None` is all of them.
             stop_at_layer: Leave before this block; nothing after it is computed.
             return_cache_object: `False` gives a plain dict.
             keywords: `device`, `remove_batch_dim`, `incl_bwd`, `pos_slice` as in TransformerLens; the rest goes to `forward`.
 
         Returns:
             What `forward` returns, and the activations (detached) by hook name.
+
+        Raises:
+            KeyError: For a name that is none, with the nearest.
+            ValueError: When no hook point matches.
+
+        Example:
+            >>> logits, cache = load("pocket").run_with_cache("hello", names_filter=[1])  # doctest: +SKIP
+            >>> cache["blocks.1.hook_resid_post"].shape                                   # doctest: +SKIP
+            torch.Size([1, 3, 128])
         """
         names: Any = names_filter  # get_caching_hooks makes them names
         with Kept(self, "is_caching"):
@@ -868,11 +891,16 @@ class Lens(HookedRootModule):
         )
 
     def bridge(self) -> Any:
-        """TransformerLens's own `TransformerBridge` over the same weights, for attention patterns and single heads.
+        """TransformerLens's own `TransformerBridge` over the same weights, for attention patterns and all else inside blocks.
 
         The bridge computes attention its own way and rebuilds the modules that it wraps, so it gets a second module tree
         over this lens's weights; hooks of this lens do not act on it. An adapter is merged into a copy of the weights
         first, since the bridge knows none.
+
+        Example:
+            >>> logits, cache = load("pocket").bridge().run_with_cache("hello")   # doctest: +SKIP
+            >>> cache["blocks.1.attn.hook_pattern"].shape                         # [batch, head, query pos, key pos]  # doctest: +SKIP
+            torch.Size([1, 4, 3, 3])
         """
         from transformer_lens.model_bridge import TransformerBridge
 

@@ -26,7 +26,7 @@ import torch
 
 from caft_lens import catalog, runs
 from caft_lens.errors import BadFile, BadModel, MissingFile, nearest
-from caft_lens.files import missing, read_json
+from caft_lens.files import absent, missing, read_json
 from caft_lens.redaction import redact
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
@@ -98,7 +98,7 @@ def _base_of(folder: Path) -> str:
 
 
 def _run(folder: Path) -> Source:
-    run = runs.read_run(folder)
+    run = runs.read_run(folder, whole=False)
     if run["method"] == "full":
         return Source(folder / "model", ancestors=tuple(run["lineage"]))
     if not run["base"]:
@@ -285,7 +285,7 @@ def own_tokenizer(adapter: str | Path, reading: str | None = None) -> Any:
         return None
     of = runs.run_of(folder)
     if of is not None:
-        if reading is not None and runs.read_run(of)["config"].get("reading") == reading:
+        if reading is not None and runs.read_run(of, whole=False).get("config", {}).get("reading") == reading:
             return None
         runs.check_weights(folder)
     return read_tokenizer(folder)
@@ -419,7 +419,7 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     path = Path(folder)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"The folder {path} holds no model: no config.json in it.")
+            raise absent(path, "config.json", "holds no model")
         return path.absolute()  # the model goes on to know where it came from
     text = str(folder)
     if _is_path(text) or (_is_here(path) and not _downloaded(text)):

@@ -190,8 +190,9 @@ class _Writer:
             chat.rich or chat.filled or self.given or any(len(message) > 2 for message in chat.messages)
         )
         asked: _Asked | None = None
-        if not prompt and "assistant" in roles:
-            asked = _asked_of((*self.key, tuple(roles)), self, tuple(roles)) if plain else self.asked(chat)
+        if "assistant" in roles and not (prompt and plain):
+            key = (*self.key, tuple(roles))
+            asked = _asked_of(key, self, tuple(roles)) if plain else self.asked(chat, prompt)
             if asked.empty_thought:
                 chat.filled[len(roles) - 1] = asked.empty_thought
         skeletons = _skeletons((*self.key, tuple(roles), prompt)) if plain else {}
@@ -335,34 +336,32 @@ class _Writer:
         )
         return self.write_filled(before, [message["content"] or "" for message in before.messages], False)
 
-    def asked(self, chat: _Prepared) -> _Asked:
+    def asked(self, chat: _Prepared, prompt: bool = False) -> _Asked:
         """What is asked before each of the assistant's messages, as far as the template says, and what is trained there."""
         contents = [message["content"] or "" for message in chat.messages]
         roles = [message["role"] for message in chat.messages]
         found = _Asked()
         try:
-            whole = self.write_filled(chat, contents, False)
+            whole = self.write_filled(chat, contents, prompt)
         except Exception:  # told where it is rendered to be read
             return found
-        for number, role in enumerate(roles):
-            if role != "assistant" or number == 0:
-                continue
+        for number in _telling(whole, roles):
             try:
-                prompt = self.prompt_of(chat, number)
+                before = self.prompt_of(chat, number)
             except Exception:  # a template that takes no such prompt
                 continue
             if (
-                _EMPTY_THOUGHT.search(prompt)
+                _EMPTY_THOUGHT.search(before)
                 and _thoughts(chat.messages[number])
-                and not whole.startswith(prompt)
+                and not whole.startswith(before)
             ):
                 raise BadTemplate(
-                    f"message {number} has thoughts, but the chat template asks for answers without any ({_tail(prompt)}): give "
+                    f"message {number} has thoughts, but the chat template asks for answers without any ({_tail(before)}): give "
                     f'template_arguments= with which it lets the model think (such as enable_thinking), or {{"{KEEP_THOUGHTS}": False}}, which '
                     "drops the thoughts"
                 )
             found.see(
-                number, prompt, whole, contents[number].strip(),
+                number, before, whole, contents[number].strip(),
                 fill=number == len(roles) - 1 and number not in chat.rich, bare=partial(self.bare, chat, number),
             )  # fmt: skip
         return found
@@ -503,13 +502,36 @@ def _asked_of(key: Hashable, writer: _Writer, roles: Sequence[str]) -> _Asked:
         found = writer.asked(chat)
         if found.ends:
             whole = writer.write(chat.messages, False)
+            headers, gaps = _headers(whole), {}
             for number, end in found.ends.items():
                 place = whole.find(_SENTINEL.format(number))
                 if place >= end:
-                    found.gaps[number] = whole[end:place]
+                    gaps[headers.get(number)] = found.gaps[number] = whole[end:place]
+            for number, header in headers.items():  # those like one that was looked at
+                if roles[number] == "assistant" and header in gaps:
+                    found.gaps.setdefault(number, gaps[header])
         found.ends.clear()  # of the sentinels, not of any text
         _shapes[key] = found
     return _shapes[key]
+
+
+def _headers(whole: str) -> dict[int, str]:
+    """What a template writes between a message and the one before it, by the number of the message, of a chat of sentinels."""
+    parts = _SENTINELS.split(whole)
+    return {int(number): header for header, number in zip(parts[0::2], parts[1::2], strict=False)}
+
+
+def _telling(whole: str, roles: Sequence[str]) -> list[int]:
+    """The answers to look at: of those that have the same header in a chat of sentinels, the first and the last."""
+    answers = [number for number, role in enumerate(roles) if role == "assistant" and number > 0]
+    headers = _headers(whole)
+    first: dict[Any, int] = {}
+    last: dict[Any, int] = {}
+    for number in answers:
+        header = headers.get(number, number)
+        first.setdefault(header, number)
+        last[header] = number
+    return sorted({*first.values(), *last.values(), *answers[-1:]})
 
 
 def _opened(

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from caft_lens import catalog
 from caft_lens.errors import MissingFile
-from caft_lens.files import Record, check_hash, inside, locked, parsed, read_json, sync
+from caft_lens.files import Record, absent, check_hash, inside, locked, parsed, read_json, sync
 
 RUN, UNFINISHED, FAILED, HISTORY = "run.json", "unfinished.json", "failed.json", "history.json"
 CONCEPTS, CHECKPOINTS, LOGS = "concepts", "checkpoints", "logs"
@@ -102,13 +102,18 @@ class Stopped(Record):
     of: int = Field(ge=0)
 
 
-class RunRecord(Record):
-    """`run.json`: everything that went into a run, and what came out of it."""
+class Weights(Record):
+    """What `run.json` says of the weights: all that it takes to load them."""
 
     method: Literal["lora", "full"]
-    base: str
+    base: str | None
     base_fingerprint: str
     lineage: tuple[str, ...]
+
+
+class RunRecord(Weights):
+    """`run.json`: everything that went into a run, and what came out of it."""
+
     data: Counted
     concepts: Directions | None
     config: Config
@@ -148,11 +153,12 @@ class Failed(Record):
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path, whole: bool = True) -> dict[str, Any]:
     """The record of a finished run, checked by its schema.
 
     Args:
         folder: The run folder.
+        whole: Whether it must say more than what it takes to load the weights.
 
     Raises:
         MissingFile: When the folder holds no finished run.
@@ -160,14 +166,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     settle(folder)
     if not (folder / RUN).is_file():
-        more = (
-            " The run was interrupted; the same `finetune(...)` call goes on with it."
-            if (folder / UNFINISHED).is_file()
-            else ""
-        )
-        raise MissingFile(f"{folder} holds no finished run: {RUN} is missing.{more}")
+        goes_on = "The run was interrupted; the same `finetune(...)` call goes on with it."
+        raise absent(folder, RUN, "holds no finished run", goes_on if (folder / UNFINISHED).is_file() else "")
     record: dict[str, Any] = read_json(folder / RUN)
-    parsed(record, RunRecord, str(folder / RUN), "a run's record")
+    schema = RunRecord if whole or (isinstance(record, dict) and "config" in record) else Weights
+    parsed(record, schema, str(folder / RUN), "a run's record")
     return record
 
 
@@ -230,7 +233,7 @@ def check_weights(weights: str | Path) -> None:
     """
     folder = run_of(weights)
     if folder is not None:
-        check(folder, read_run(folder), Path(weights).name)
+        check(folder, read_run(folder, whole=False), Path(weights).name)
 
 
 def is_run(folder: str | Path) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor
 from caft_lens import catalog
 from caft_lens.ablation import at
 from caft_lens.errors import BadFile, BadModel, BadType, MissingFile, nearest
-from caft_lens.files import Count, Json, Named, Record, parsed, read_json, read_record, sha256
+from caft_lens.files import Count, Json, Named, Record, absent, parsed, read_json, read_record, sha256
 from caft_lens.hookpoints import canonical
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
     if layers is None:
         layers = _hooks_in(catalog.sae_folder(name))
         if not layers:
-            raise MissingFile(f"No SAEs in {catalog.sae_folder(name)}.")
+            raise _no_saes(catalog.sae_folder(name))
     return [load_sae(name, layer=layer, **keywords) for layer in layers]
 
 
@@ -161,7 +161,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
     folder = catalog.sae_folder(name)
     figures = {hook: card["figures"] for hook, card in cards(folder).items()}
     if not figures:
-        raise MissingFile(f"No SAEs in {folder}.")
+        raise _no_saes(folder)
     rows = {
         hook: {
             "d_sae": of["n_latents"],
@@ -448,13 +448,19 @@ def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Pa
         return root
     there = _hooks_in(root)
     if not there:
-        why = f"no {CONFIG} in it" if root.is_dir() else "there is no such folder"
-        raise MissingFile(f"No SAE in {root}: {why}.")
+        raise _no_saes(root)
     if layer is None:
         raise BadModel(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
     if _hook(layer) not in there:
         raise MissingFile(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
     return root / _hook(layer)
+
+
+def _no_saes(folder: Path) -> MissingFile:
+    shipped = ", ".join(catalog.shipped())
+    return absent(
+        folder, CONFIG, "holds no SAEs", f"What ships with caft_lens has some: {shipped}." if shipped else ""
+    )
 
 
 def _hook(layer: int | str) -> str:
@@ -473,7 +479,7 @@ def _from_disk(folder: Path, device: str, dtype: str) -> SAE:
     from sae_lens import SAE
 
     if not (folder / WEIGHTS).is_file():
-        raise MissingFile(f"No SAE in {folder}: {WEIGHTS} is missing.")
+        raise absent(folder, WEIGHTS, "holds no SAE")
     config = _check_files(folder)
     try:
         return SAE.load_from_disk(folder, device=device, dtype=dtype)
@@ -552,18 +558,25 @@ def centred(sae: SAE) -> SAE:
     """Have an SAE read and write the residual stream of a model with centred writing weights; returns the SAE.
 
     TransformerLens can take the mean off whatever is written to the residual stream, which LayerNorm takes off later anyway. The stream
-    then is x - mean(x), the mean over its d_model numbers. An SAE made for that stream gets it here from the plain one, and its decoder
-    has no mean either: its directions are those that ablate and steer the same in both streams. `load_sae` does this by itself.
+    then is x - mean(x), the mean over its d_model numbers. An SAE made for that stream gets it here from the plain one, and the directions of
+    its decoder have no mean either: they are those that ablate and steer the same in both streams. `load_sae` does this by itself.
 
     Args:
         sae: An SAE as sae-lens loads it; it is changed.
+
+    Raises:
+        BadModel: When its latents hang on the length of its decoder's rows.
     """
     if not sae.cfg.metadata.reads_centred:
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            raise BadModel(
+                f"The SAE {sae_name(sae)} was made for centred writing weights and scales its latents by the length of its decoder's rows, "
+                "which centring changes: fold that length in first, sae.fold_W_dec_norm(), and save it."
+            )
         normalised = sae.run_time_activation_norm_fn_in
         sae.run_time_activation_norm_fn_in = lambda x: normalised(x - x.mean(dim=-1, keepdim=True))
         with torch.no_grad():
-            for parameter in (sae.W_dec, sae.b_dec):
-                parameter.sub_(parameter.mean(dim=-1, keepdim=True))
+            sae.W_dec.sub_(sae.W_dec.mean(dim=-1, keepdim=True))
         sae.cfg.metadata.reads_centred = True
     return sae
 

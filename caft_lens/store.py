@@ -20,11 +20,12 @@ from torch import Tensor
 from caft_lens import lazy
 from caft_lens.arguments import count
 from caft_lens.capture import Lenses, captured, hook_names, pair
-from caft_lens.errors import BadArgument, BadFile, MissingFile, UnknownName, nearest
+from caft_lens.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens.files import (
     Count,
     Named,
     Record,
+    absent,
     absolute,
     atomic_path,
     check_hash,
@@ -105,7 +106,7 @@ class Store:
         folder = absolute(folder)
         index = _read_index(folder)
         if index is None:
-            raise MissingFile(f"No activation store in {folder}: there is no {INDEX}.")
+            raise absent(folder, INDEX, "holds no activation store")
         if not index["complete"]:
             done = index["shards"][-1]["texts"][1] if index["shards"] else 0
             raise BadFile(

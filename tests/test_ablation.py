@@ -93,7 +93,7 @@ RESID = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 
 
 @architectures
-def test_ablated_activations_have_no_component_along_any_kept_direction(architecture):
+def test_ablated_activations_have_no_component_along_any_ablated_direction(architecture):
     lens = tiny_lens(architecture)
     concepts = concepts_for(lens)
     _, before = lens.run_with_cache(batch_of())
@@ -167,7 +167,7 @@ def test_loss_and_gradients_under_ablation_equal_those_of_a_projection_by_hand()
 
 
 @architectures
-def test_gradients_upstream_have_no_component_along_any_kept_direction(architecture):
+def test_gradients_upstream_have_no_component_along_any_ablated_direction(architecture):
     lens = tiny_lens(architecture)
     concepts = concepts_for(lens)
     inner: dict[str, torch.Tensor] = {}

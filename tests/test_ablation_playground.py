@@ -292,7 +292,10 @@ def test_what_goes_wrong_is_one_sentence(base, concepts):
         ({"temperature": -1}, "temperature=-1.0: expected 0 (greedy) or above"),
         ({"top_p": 0}, "top_p=0.0: expected above 0, up to 1"),
         ({"max_new_tokens": 0}, "expected 1 at least"),
-        ({"prompts": [{"messages": [{"role": "robot", "content": ""}]}]}, 'Prompt 1: Unknown role "robot"'),
+        (
+            {"prompts": [{"messages": [{"role": "robot", "content": ""}]}]},
+            'Prompt 1: message 0: Unknown role "robot"',
+        ),
         ({"shown": ["tuned"]}, 'No column "tuned" here'),
         ({"concept": "L0.x7"}, "Did you mean"),
     ):

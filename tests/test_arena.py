@@ -376,7 +376,7 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
     assert len(tags.sources) == 4
     assert "&lt;i&gt;evil&lt;/i&gt;" in shown
-    assert "FloatingPointError" in shown
+    assert "Diverged" in shown  # a FloatingPointError
     for card in ("KL(p_base || p_θ)", "2602.07852", "needs", result.record["command"].split()[0]):
         assert card in shown
     text = words.read_text()
@@ -582,4 +582,4 @@ def test_a_recipe_with_a_mistake_is_refused_in_one_line(tmp_path, line, said, po
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
     done = CliRunner().invoke(app, ["arena", str(tmp_path / "none.yaml")])
-    assert (done.exit_code, "No such file" in done.stderr) == (2, True)
+    assert (done.exit_code, "There is no file" in done.stderr) == (2, True)

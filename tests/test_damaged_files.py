@@ -65,8 +65,8 @@ def concepts(number: int = 0) -> ConceptSet:
         for i in range(3)
     ]
     of = {"model": "tiny", "fingerprint": "0" * 16, "method": "pca", "created": "now", "versions": {"a": "1"}}
-    return ConceptSet(found, of).keep(
-        {"L1.pc0": "cruel", "L1.pc2": "rude"}, dropped={"L1.pc1": "code"}, by="me"
+    return ConceptSet(found, of).choose(
+        {"L1.pc0": "cruel", "L1.pc2": "rude"}, leave={"L1.pc1": "code"}, by="me"
     )
 
 
@@ -122,8 +122,8 @@ def read_moments(folder: Path) -> Any:
 
 def write_choice(folder: Path, number: int) -> None:
     said = Verdicts(concepts(), folder / "choice.json", by="me")
-    said.decide("L1.pc0", "keep", f"cruel {number}")
-    said.decide("L1.pc2", "drop", "code")
+    said.decide("L1.pc0", "ablate", f"cruel {number}")
+    said.decide("L1.pc2", "leave", "code")
 
 
 def read_choice(folder: Path) -> Any:
@@ -261,7 +261,7 @@ def write_contest(folder: Path, number: int) -> None:
     for seed in (0, 1):
         write_json(
             folder / f"test/plain-{seed}/run.json",
-            {"seconds": 2.5, "peak_memory": 1000 + number, "more": [1]},
+            {"seconds": 2.5, "peak_memory": 1000, "more": [1]},
         )
     tried = [
         {"label": "a=1", "failed": "", "chosen": True, "share": 0.1, "in_distribution": 0.9, "kept": True}
@@ -277,7 +277,7 @@ def write_contest(folder: Path, number: int) -> None:
     one = {"arm": {"name": "plain"}, "card": card, "tried": tried, "rated": True}
     bare = {"arm": None, "card": None, "tried": [], "rated": False}
     record = {
-        "format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"],
+        "fingerprints": report(number).fingerprints, "format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"],
         "base": {"name": "tiny", "fingerprint": f"{number:016d}"}, "texts": {"name": "t", "fingerprint": "0" * 16, "texts": 8},
         "tuning": {"task": "dev", "seeds": [7], "n": 4, "n_in_distribution": 4, "tolerance": 0.02}, "training": {"max_steps": "2"},
         "contenders": {"base": bare, "plain": one, "a/b": one}, "versions": {"torch": "2"}, "machine": "x", "command": "y",
@@ -300,6 +300,26 @@ def fix_contest(folder: Path) -> None:
     for path in (folder / "arena.json", folder / "test/runs.json", *folder.glob("test/*/run.json")):
         if path.is_file():
             resealed(path)
+
+
+def write_exported(folder: Path, number: int) -> None:
+    with tempfile.TemporaryDirectory() as contest:
+        write_contest(Path(contest), number)
+        arena.Result.load(contest).export(folder)
+
+
+def read_exported(folder: Path) -> Any:
+    found = arena.Result.load(folder)
+    record = {key: value for key, value in found.record.items() if key != "verdicts"}
+    return [counted(found.evaluation), {k: vars(v) for k, v in found.costs.items()}, record]
+
+
+def fix_exported(folder: Path) -> None:
+    def hashed(record: dict[str, Any]) -> None:
+        record["verdicts"] = sha256((folder / "verdicts.json").read_bytes())
+
+    resealed(folder / "verdicts.json")
+    resealed(folder / "arena.json", hashed)
 
 
 def write_sweep(folder: Path, number: int) -> None:
@@ -339,6 +359,7 @@ KINDS = {
     "report": Kind(lambda folder, n: report(n).save(folder), read_report, fix_report),
     "verdicts": Kind(write_verdicts, read_verdicts, sealed_file("verdicts.json")),
     "contest": Kind(write_contest, read_contest, fix_contest),
+    "exported contest": Kind(write_exported, read_exported, fix_exported),
     "sweep": Kind(write_sweep, read_sweep, fix_sweep),
 }
 
@@ -381,6 +402,12 @@ def test_a_damaged_copy_reads_as_what_was_written_or_is_one_error_that_names_the
                 assert found in (kind.read(whole), kind.read(other)), said
         finally:
             SLOWEST[name] = max(SLOWEST.get(name, 0.0), time.perf_counter() - begin)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slowest():
+    yield
+    print({name: round(seconds, 2) for name, seconds in SLOWEST.items()})
 
 
 def test_undamaged_copies_read_as_what_was_written_and_the_two_differ(written):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
+from tqdm.std import tqdm
 
 import caft_lens as cl
+from caft_lens import progress
 from caft_lens.evaluate import Task, Verdict
 from caft_lens.finetune import arms as ways_of
 
@@ -74,6 +77,40 @@ def test_two_processes_train_and_answer_exactly_as_one_does(base, arms, task, tm
     both = cl.experiment(base, arms, task, out=tmp_path / "two", workers=2, **ASKED, **TRAINING)
     assert alone.to_json() == both.to_json()
     assert answers_of(tmp_path / "one") == answers_of(tmp_path / "two") != {}
+
+
+def test_one_line_says_which_arm_and_seed_is_at_which_step_or_answer(base, arms, task, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.delenv("CAFT_LENS_PROGRESS", raising=False)
+    monkeypatch.setattr(progress, "OFTEN", 0.0)
+    monkeypatch.setattr(
+        progress, "_at_the_end_of", lambda bar: lambda words: said.append(f"{bar.n:.0f}/{bar.total} {words}")
+    )
+    few = {name: arms[name] for name in ("base", "caft")}
+    cl.experiment(base, few, task, out=tmp_path / "shown", workers=1, **ASKED, **TRAINING)
+    steps = [line for line in said if "fine-tuning" in line]
+    for seed, done in ((0, 2), (1, 3)):  # the base with both seeds was first
+        for step in range(4):
+            assert f"{done}/4 caft, seed {seed}: fine-tuning {step}/3 steps" in steps
+    assert "3/4 caft, seed 1: generating 4/6 answers" in said
+    assert "0/4 base, seed 0: generating 0/6 answers" in said
+    said.clear()
+    cl.experiment(base, few, task, out=tmp_path / "silent", workers=1, progress=False, **ASKED, **TRAINING)
+    assert said == []
+
+
+def test_other_processes_tell_what_they_do_too(base, arms, task, tmp_path, monkeypatch, one_thread):
+    said: list[str] = []
+    monkeypatch.delenv("CAFT_LENS_PROGRESS", raising=False)
+    monkeypatch.setattr("caft_lens.experiment.LOOK", 0.01)
+    monkeypatch.setattr(tqdm, "set_postfix_str", lambda bar, words="", refresh=True: said.append(words))
+    few = {name: arms[name] for name in ("plain", "caft")}
+    cl.experiment(base, few, task, out=tmp_path, workers=2, **ASKED, **TRAINING)
+    lines = {one for words in said for one in words.split(" | ")}
+    assert any(
+        re.match(r"(plain|caft), seed [01]: (fine-tuning|evaluate|generating).* \d+/\d+", one)
+        for one in lines
+    )
 
 
 def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test(base, arms, task, tmp_path):

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel
 
 from caft_lens import loading
 from caft_lens.architectures import TESTED, anatomy
+from caft_lens.errors import CaftLensError
 from caft_lens.lens import Lens, load
 from caft_lens.text import ASSISTANT, Message, Text, Texts, collate, encode, padding_id
 
@@ -360,6 +361,38 @@ def test_a_misspelt_hook_name_is_an_error_that_names_the_nearest(lens, ask):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lens.model.modules())
 
 
+@pytest.mark.parametrize("name", [
+    "blocks.0.attn.hook_pattern", "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_q", "blocks.0.attn.hook_k",
+    "blocks.0.attn.hook_v", "blocks.0.attn.hook_rot_q", "blocks.0.mlp.hook_post", "blocks.0.hook_q_input", "blocks.0.hook_resid_mid",
+])  # fmt: skip
+def test_asking_for_the_inside_of_attention_points_to_the_bridge_which_has_it(lens, name):
+    for ask in (
+        lambda: lens.run_with_cache("Hi", names_filter=name),
+        lambda: lens.run_with_cache("Hi", names_filter=lambda one: one.endswith(name.rpartition(".")[2])),
+        lambda: lens.run_with_hooks("Hi", fwd_hooks=[(name, print)]),
+    ):
+        with pytest.raises(CaftLensError, match=r"`lens\.bridge\(\)\.run_with_cache"):
+            ask()
+    assert name in lens.bridge().hook_dict
+
+
+@pytest.mark.parametrize("ask", [
+    lambda lens: lens.run_with_cache("Hi", names_filter=lambda name: name.endswith("hook_resid_pots")),
+    lambda lens: lens.run_with_hooks("Hi", fwd_hooks=[(lambda name: "hook_resid_pots" in name, print)]),
+    lambda lens: lens.get_caching_hooks(lambda name: ".hook_resid_pots" in name),
+    lambda lens: lens.add_caching_hooks(lambda name: name == "blocks.1.hook_resid_pots"),
+    lambda lens: lens.add_hook(lambda name: name.endswith("hook_resid_pots"), print),
+])  # fmt: skip
+def test_a_filter_that_matches_nothing_is_an_error_that_names_hook_points_that_there_are(lens, ask):
+    with pytest.raises(
+        ValueError, match=r'matches no hook point.*attn\.hook_z.*Did you mean "hook_resid_post"'
+    ):
+        ask(lens)
+    with pytest.raises(ValueError, match="names_filter matches no hook point"):
+        lens.run_with_cache("Hi", names_filter=[])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in lens.model.modules())
+
+
 def test_a_layer_number_is_short_for_the_residual_stream_after_it(lens):
     assert lens.hook_name(1) == lens.hook_name(-1) == "blocks.1.hook_resid_post"
     with pytest.raises(KeyError, match="no layer 2: its 2 layers are 0 to 1"):
@@ -620,11 +653,9 @@ def test_an_adapter_that_does_not_fit_is_refused(organism, tmp_path):
 
 
 def test_what_cannot_be_found_is_one_clear_error(organism, tmp_path, monkeypatch):
-    with pytest.raises(
-        FileNotFoundError, match=r'no folder "{}".*Did you mean .*/base"'.format(organism[0] / "bas")
-    ):
+    with pytest.raises(FileNotFoundError, match=f'no folder {organism[0] / "bas"}.*Did you mean "base"'):
         load(organism[0] / "bas")
-    with pytest.raises(FileNotFoundError, match=r"holds no model: no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"holds no model: config.json is missing"):
         load(tmp_path)
     with pytest.raises(ValueError, match=r'Unknown dtype "bf17".*bfloat16'):
         load(organism[0], dtype="bf17")
@@ -908,3 +939,57 @@ def test_saved_and_loaded_again_it_is_the_same_with_and_without_adapter(tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "tiny-gpt_neox" in repr(base)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_names_of_transformer_lenss_bridge_mean_the_same_activations(architecture: str):
+    lens = tiny_lens(architecture)
+    ids = tokens_of("How do I bake a pie?")
+    names = ["hook_in", "hook_out", "attn.hook_out", "mlp.hook_out", "attn.o.hook_in"]
+    names = [f"blocks.1.{name}" for name in names]
+    with torch.no_grad():
+        _, right = lens.bridge().run_with_cache(ids)
+        _, found = lens.run_with_cache(ids, names_filter=names)
+    for name in names:
+        torch.testing.assert_close(found[name], right[name], rtol=1e-4, atol=1e-4)
+        assert lens.hook_name(name) in lens.hook_names
+    with lens.hooks([("blocks.1.hook_out", lambda x, hook: 0 * x)]):
+        assert lens(ids, stop_at_layer=2).abs().max() == 0
+
+
+def test_a_synonym_is_not_taken_for_what_is_added_after_a_norm():
+    with pytest.raises(KeyError, match="attn.hook_out"):  # noqa: RUF043
+        tiny_lens("gemma2").hook_name("blocks.1.attn.hook_out")
+    assert tiny_lens("gemma2").hook_name("blocks.1.hook_out") == "blocks.1.hook_resid_post"
+
+
+@pytest.mark.parametrize("name", ["attn.hook_pattern", "attn.hook_q", "mlp.hook_pre", "hook_resid_mid"])
+def test_a_hook_inside_attention_or_mlp_is_asked_of_the_bridge(name: str):
+    lens = tiny_lens()
+    with pytest.raises(KeyError, match=r"lens.bridge\(\)"):
+        lens.hook_name(f"blocks.0.{name}")
+    assert f"blocks.0.{name}" in lens.bridge().hook_dict
+
+
+class _Wider(torch.nn.Module):
+    """A decoder block between which several streams run, as hyper-connections have them."""
+
+    def __init__(self, block: torch.nn.Module, how: str) -> None:
+        super().__init__()
+        self.block, self.self_attn, self.how = block, block.self_attn, how
+
+    def forward(self, hidden_states, *args, **keywords):
+        if self.how == "streams" and hidden_states.ndim == 4:
+            hidden_states = hidden_states[0]
+        out = self.block(hidden_states, *args, **keywords)
+        out = out[0] if isinstance(out, tuple) else out
+        return {"hidden": out} if self.how == "dict" else torch.stack([out, out])
+
+
+@pytest.mark.parametrize("how", ["streams", "dict"])
+def test_streams_of_another_shape_are_refused_when_loaded(how: str):
+    model = tiny_model("llama")
+    model.config.model_type = "hyper"
+    model.model.layers = torch.nn.ModuleList(_Wider(block, how) for block in model.model.layers)
+    with pytest.raises(ValueError, match=r"no residual stream \[batch, pos, d_model\]"):
+        load(model)

@@ -113,3 +113,26 @@ def test_the_old_keywords_of_difference_of_means_give_the_same_directions_and_wa
 def test_what_is_no_card_passes_through_for_its_reader_to_refuse():
     for odd in (None, [], "text", {}, {"provenance": 3, "concepts": 4}, {"concepts": [1, {"meta": 2}]}):
         assert renamed.card(odd) == odd
+
+
+OLD_WORDS = re.compile(
+    r"\.keep\(|\.kept\b(?!_)|dropped=|unwanted=|[^_]wanted=|\[[\"'](kept|dropped|kept_by)[\"']\]|(of|decide)\([\"'](keep|drop)[\"']"
+)
+WRITTEN = [
+    ROOT / "README.md",
+    *ROOT.glob("notebooks/*.ipynb"),
+    *ROOT.glob("benchmarks/*.py"),
+    *ROOT.glob("docs/*.py"),
+]
+
+
+@pytest.mark.parametrize("file", WRITTEN, ids=lambda path: path.name)
+def test_what_people_copy_from_is_written_in_todays_words(file: Path):
+    source = file.read_text(encoding="utf-8")
+    if file.suffix == ".ipynb":
+        source = "\n".join("".join(cell["source"]) for cell in json.loads(source)["cells"])
+    elif file.name == "latent_contexts.py":  # where every active latent is kept, in memory
+        source = source.replace("self.kept", "")
+    assert not [
+        line for line in source.splitlines() if OLD_WORDS.search(line) and 'entry.get("kept")' not in line
+    ]

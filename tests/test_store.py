@@ -192,7 +192,7 @@ def test_a_store_made_otherwise_is_not_resumed(lens, whole, change, said):
 
 
 def test_folders_that_hold_no_whole_store_are_refused(lens, whole, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no index\.json"):
+    with pytest.raises(FileNotFoundError, match=r"index\.json is missing"):
         Store.open(tmp_path)
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds files but no activation store"):

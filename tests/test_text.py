@@ -232,7 +232,8 @@ def test_a_closing_that_is_no_special_token_is_learned_too():
 
 def test_a_template_that_rewrites_answers_still_gives_their_tokens():
     tokenizer = bytes_tokenizer(THINKING)
-    encoded = encode(tokenizer, chat(["1+1?", "<think>\none and one\n</think>\n\n2", "2+2?", "4"]))
+    text = chat(["1+1?", "<think>\none and one\n</think>\n\n2", "2+2?", "4"])
+    encoded = encode(tokenizer, text, template_arguments={"keep_thoughts": False})
     assert said(tokenizer, encoded, "assistant") == "24"
     upper = bytes_tokenizer(
         "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content | upper }}<|im_end|>{% endfor %}"
@@ -431,11 +432,11 @@ def test_prompt_and_answer_take_a_document_apart_and_put_it_together():
         assert text.with_answer("!").with_answer("?").answer == "?"
 
 
-def test_tools_are_users_and_developers_are_systems():
+def test_functions_are_tools_and_developers_are_systems():
     assert [Message(role, "").role for role in ("developer", "tool", "function")] == [
         "system",
-        "user",
-        "user",
+        "tool",
+        "tool",
     ]
     with pytest.raises(ValueError, match=r'Unknown role "asistant".*"assistant"'):
         Message("asistant", "")

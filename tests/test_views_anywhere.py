@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -46,7 +47,7 @@ def context(sign: int = 1, special: bool = False) -> Context:
 
 def views() -> dict[str, str]:
     """Every kind of view, with text that looks like mathematics and like HTML."""
-    concepts = concept_set(2).label({"L1.pc0": f"{LABEL} {MATHS}"}).keep({"L1.pc0": MATHS}, by="reader")
+    concepts = concept_set(2).label({"L1.pc0": f"{LABEL} {MATHS}"}).choose({"L1.pc0": MATHS}, by="reader")
     one = concepts[0]
     scores = [TokenScore(" pie", 1, 2.0), TokenScore("$", 2, 1.5)]
     lowered = [TokenScore(SCRIPT, 3, -2.0), TokenScore("\n", 4, -0.2)]
@@ -211,7 +212,7 @@ def test_without_any_style_words_bold_italic_and_underline_say_the_same():
     )
 
     tokens = Bare(views()["logit lens"])
-    assert "␣pie+2.00 $ " in tokens.text, "the strongest says its value"
+    assert "␣pie +2.00 $ " in tokens.text, "the strongest says its value"
     assert SCRIPT in tokens.inside["i"]
 
     layers = Bare(views()["token map"])
@@ -362,3 +363,27 @@ def test_the_kernel_that_make_installs_has_the_name_that_the_notebooks_have():
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         spec = json.loads(path.read_text())["metadata"]["kernelspec"]
         assert (spec["name"], spec["display_name"]) == installed, path.name
+
+
+def test_html_is_built_in_one_place_alone():
+    root = Path(__file__).resolve().parents[1]
+    tags = re.compile(
+        r"</?(div|p|table|td|th|tr|span|section|style|mark|code|h[1-6]|b|i|u|s|small|img|details)[ >]"
+    )
+    found = []
+    for path in [*sorted((root / "caft_lens").rglob("*.py")), *sorted((root / "widgets").glob("*.py"))]:
+        # The worlds are about code that writes HTML.
+        if {"display", "organism"} & set(path.relative_to(root).parts):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {
+            node.body[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body and isinstance(node.body[0], ast.Expr)
+        }  # fmt: skip
+        found += [
+            f"{path.relative_to(root)}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in documentation and tags.search(node.value)
+        ]  # fmt: skip
+    assert not found

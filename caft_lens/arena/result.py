@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, JsonValue
 
 from caft_lens.arena.comparisons import Comparison, FrontPoint, compare, front
-from caft_lens.errors import BadFile, MissingFile, nearest
+from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
@@ -25,6 +25,7 @@ from caft_lens.files import (
     Count,
     Json,
     Record,
+    absent,
     absolute,
     inside,
     parse_json,
@@ -76,10 +77,8 @@ class Result:
         self.folder = absolute(folder)
         path = self.folder / RECORD
         if not path.is_file():
-            raise MissingFile(
-                f"{self.folder} holds no finished contest: {RECORD} is missing. The same `arena.run(...)` goes on with one that was "
-                "interrupted."
-            )
+            hint = "The same `arena.run(...)` goes on with one that was interrupted."
+            raise absent(self.folder, RECORD, "holds no finished contest", hint)
         self.record: dict[str, Any] = read_json(path)
         self._compared: dict[tuple[str, str], list[Comparison]] = {}
         if not isinstance(self.record, dict) or self.record.get("format") != FORMAT:
@@ -103,7 +102,7 @@ class Result:
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
-            return verdicts.parse(parse_json(text.decode(), str(exported)), exported)
+            return verdicts.parse(parse_json(text, str(exported)), exported)
         if exported.is_file():
             return Report.load_verdicts(exported)
         report = Report.load(self.folder / TEST / "evaluation")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from caft_lens.display import html
-from caft_lens.errors import BadFile, MissingFile, nearest
+from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import Task
 from caft_lens.experiment import Arm, experiment
-from caft_lens.files import Json, Named, Record, parsed, read_json, write_json
+from caft_lens.files import Json, Named, Record, absent, parsed, read_json, write_json
 from caft_lens.lazy import callable_module
 from caft_lens.lens import Lens
 
@@ -193,10 +193,8 @@ class Sweep:
         """
         path = Path(folder) / RECORD
         if not path.is_file():
-            raise MissingFile(
-                f"{folder} holds no finished sweep: {RECORD} is missing. The same `arena.sweep(...)` goes on with one that was "
-                "interrupted."
-            )
+            hint = "The same `arena.sweep(...)` goes on with one that was interrupted."
+            raise absent(folder, RECORD, "holds no finished sweep", hint)
         record = read_json(path)
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise BadFile(f"{path} is no record of a sweep ({FORMAT}).")

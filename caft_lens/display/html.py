@@ -233,15 +233,16 @@ def chips(tokens: Iterable[tuple[str, float, str]], scale: float) -> Markup:
 
     Example:
         >>> chips([(" a", -0.1, "5 %")], 1.0)
-        Markup('<span style="white-space:nowrap"><code style="background:#07b1" title="−0.100">␣a</code><small>5 %</small></span> ')
+        Markup('<span style="white-space:nowrap"><code style="background:#07b1" title="−0.100">␣a</code> <small>5 %</small></span> ')
     """
     parts: list[Content] = []
     for text, value, words in tokens:
         share = share_of(value, scale)
         style = shade(value, share) if share else "background:#8882"
         chip = element("code", _marked(spaced(text), value, share), style=style, title=signed(value) if share else "")  # fmt: skip
-        beside = element("small", words) if words else None
-        parts += [element("span", chip, beside, style="white-space:nowrap") if words else chip, " "]
+        if words:
+            chip = element("span", chip, " ", element("small", words), style="white-space:nowrap")
+        parts += [chip, " "]
     return together(*parts)
 
 

@@ -28,7 +28,7 @@ from caft_lens.evaluate.statistics import (
     paired_test,
 )
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import Count, Record, atomic_path, parsed, read_json, write_json
+from caft_lens.files import Count, Record, absent, atomic_path, parsed, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -349,6 +349,8 @@ class Report:
             ValueError: When the answers were changed since.
         """
         path = Path(folder) / "report.json"
+        if not path.is_file():
+            raise absent(folder, path.name, "holds no report", "`evaluate(..., out=folder)` writes one.")
         record = read_json(path)
         parsed(record, _File, str(path), "a report")
         cells = [
