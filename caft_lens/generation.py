@@ -163,11 +163,11 @@ class _Worker(Block["_Worker"]):
         self._asking = here()
         self._thread = Thread(target=self._run, name=f"generating with {lens.name}", daemon=True)
 
-    def enter(self) -> _Worker:
+    def begin(self) -> _Worker:
         self._thread.start()
         return self
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         self._more.put(False)
         if self._thread.ident is not None:
             self._thread.join()

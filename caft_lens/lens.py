@@ -80,7 +80,7 @@ class _Hooks(Block["Lens"]):
         self._level: int | None = None
         self._attached = False
 
-    def enter(self) -> Lens:
+    def begin(self) -> Lens:
         lens, level = self._lens, next(self._lens._levels)
         self._level = level
         lens._open[level] = here()
@@ -95,7 +95,7 @@ class _Hooks(Block["Lens"]):
         self._attached = True
         return lens
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._level is not None and (self._reset or not self._attached):
             self._lens.reset_hooks(self._clear_contexts, including_permanent=False, level=self._level)
 
@@ -137,7 +137,7 @@ class _Roles(Block["Lens"]):
 
         self._wire = Wire(lambda: lens._parts.decoder, begin, before=True)
 
-    def enter(self) -> Lens:
+    def begin(self) -> Lens:
         me = here()
         self._outer = self._lens._roles_of.get(me)
         self.in_flight = None if self._outer is None else self._outer.in_flight
@@ -146,7 +146,7 @@ class _Roles(Block["Lens"]):
         self._lens._roles_of[me] = self
         return self._lens
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._thread is None:
             return
         if self._outer is not None:

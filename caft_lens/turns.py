@@ -63,11 +63,11 @@ class Held(Block[None]):
         super().__init__()
         self._lock, self._mine = lock, False
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._mine = True
         self._lock.acquire()
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._mine:
             with suppress(RuntimeError):  # interrupted before it was taken, or after it was given back
                 self._lock.release()

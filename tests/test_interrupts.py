@@ -129,11 +129,11 @@ class Log(Block[list]):
         super().__init__()
         self.log, self.name = log, name
 
-    def enter(self) -> list[str]:
+    def begin(self) -> list[str]:
         self.log.append(self.name)
         return self.log
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self.name in self.log:
             self.log.remove(self.name)
 
@@ -196,9 +196,9 @@ def test_cleanup_that_is_interrupted_again_and_again_comes_to_its_end():
     class Slow(Block[None]):
         tries = 0
 
-        def enter(self) -> None: ...
+        def begin(self) -> None: ...
 
-        def leave(self, error: BaseException | None) -> None:
+        def undo(self, error: BaseException | None) -> None:
             self.tries += 1
             if self.tries < 5:
                 raise KeyboardInterrupt
