@@ -129,10 +129,10 @@ class Attached(Block[None]):
         super().__init__()
         self._wire = wire
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._wire.on()
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         self._wire.off()
 
 

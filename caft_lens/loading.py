@@ -394,16 +394,16 @@ def _downloaded(name: str) -> Path | None:
 
 def _missing(text: str, asked: str | Path) -> MissingFile:
     """The error of a folder that is not there, with those that are beside it."""
-    parent = Path(text).parent
-    root = catalog.organism_path(parent) if catalog.is_organism(parent) else parent
-    beside = (
-        sorted(str(parent / item.name) for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
-    )
-    where = "" if Path(text).is_absolute() else f" in {Path.cwd()}"
+    path = Path(text)
+    parent = catalog.organism_path(path.parent) if catalog.is_organism(path.parent) else path.parent
+    beside = sorted(item.name for item in parent.iterdir() if item.is_dir()) if parent.is_dir() else []
+    where = "" if path.is_absolute() else f" in {Path.cwd()}"
     hub = ""
     if HUB_NAME.fullmatch(text) and "/" in text:
         hub = f" The hub was not asked for it, since it reads like a path; a model of that name comes by `hf download {text}`."
-    return MissingFile(f'There is no folder "{asked}"{where}.{nearest(text, beside) if beside else ""}{hub}')
+    return MissingFile(
+        f"There is no folder {asked}{where}.{nearest(path.name, beside) if beside else ''}{hub}"
+    )
 
 
 def _source(folder: str | Path, asked: str | Path) -> str | Path:
