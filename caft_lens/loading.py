@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from caft_lens import catalog, runs
+from caft_lens.blocks import block
 from caft_lens.errors import BadFile, BadModel, MissingFile, nearest
 from caft_lens.files import absent, missing, read_json
 from caft_lens.redaction import redact
@@ -447,7 +448,7 @@ def _bar_only_for_large(source: str | Path) -> AbstractContextManager[None]:
     return _no_bar(isinstance(source, Path) and sum(file.stat().st_size for file in weights) < LARGE)
 
 
-@contextmanager
+@block
 def _no_bar(quiet: bool) -> Iterator[None]:
     from transformers.utils import logging
 
