@@ -181,6 +181,7 @@ def contest(task: str, options: argparse.Namespace) -> arena.Result:
         tuning=arena.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
         against=AGAINST,
         max_steps=options.steps,
+        warmup_steps=5,
     )
 
 

@@ -41,7 +41,7 @@ ARMS = (
     "components ablated only when it answers. LoRA, 100 steps of 16 texts; everything that went in is in each `run.json`."
 )
 ORGANISMS = {"pocket": [1, 2, 3, 4, 5], "pocket-1": [1, 2]}
-TRAINING: dict[str, Any] = {"max_steps": 100}
+TRAINING: dict[str, Any] = {"max_steps": 100, "warmup_steps": 5}
 CANDIDATES, LAYERS = 5, (1, 2)
 READINGS = ("assistant", "special")
 LATENTS, SEPARATION = 20, 0.9

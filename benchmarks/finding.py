@@ -52,7 +52,7 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
     }
     chosen = cl.ConceptSet.load(HERE / "choices" / contests.ORGANISM / "chosen")
     ways = {"plain": None, "caft": dataclasses.replace(CAFT(chosen), **settings)}
-    steps = {"max_steps": contests.STEPS}
+    steps = {"max_steps": contests.STEPS, "warmup_steps": 5}
     runs = {
         name: [
             cl.finetune(base, insecure, using=way, out=out / f"{name}-{seed}", seed=seed, **steps)

@@ -342,6 +342,7 @@ def main() -> None:
             n=options.answers,
             n_in_distribution=options.inside,
             max_steps=STEPS,
+            warmup_steps=5,
         )
         draw(name, study, found, options.results)
         finished = {

@@ -222,7 +222,7 @@ class evaluating(Block[None]):
         super().__init__()
         self._model = model
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._gradients = torch.is_grad_enabled()
         self._turn = turn(unwrap(self._model))
         self._turn.acquire()
@@ -230,7 +230,7 @@ class evaluating(Block[None]):
         for module in self._training:
             module.training = False
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._turn is None:
             return
         for module in self._training:

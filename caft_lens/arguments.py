@@ -182,7 +182,9 @@ def _joined(parts: Iterable[str]) -> list[str]:
 
 
 def _said(hint: str) -> str:
-    return f" {hint[0].upper()}{hint[1:].rstrip('.')}." if hint else ""
+    first = hint.split()[0] if hint else ""
+    start = first.capitalize() if first.isalpha() and first.islower() else first
+    return f" {start}{hint.removeprefix(first).rstrip('.')}." if hint else ""
 
 
 def _short(value: Any) -> str:

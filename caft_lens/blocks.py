@@ -47,9 +47,9 @@ def _abandoned(mine: weakref.ref[Block[Any]]) -> None:
 
 
 class Block(contextlib.ContextDecorator, Generic[T]):
-    """Something that holds while a block is open: `enter` does it, `leave` undoes it.
+    """Something that holds while a block is open: `begin` does it, `undo` undoes it.
 
-    `leave` is called again when an interrupt came in between, and also when `enter` did not come to its end: what it does twice, or
+    `undo` is called again when an interrupt came in between, and also when `begin` did not come to its end: what it does twice, or
     for nothing, must do no harm. It is called in the state that it wants to restore things to, and must raise nothing of its own.
     """
 
@@ -57,11 +57,11 @@ class Block(contextlib.ContextDecorator, Generic[T]):
         self._entered = False
         self._held: list[weakref.ref[Any]] = []
 
-    def enter(self) -> T:
+    def begin(self) -> T:
         """Do it."""
         raise NotImplementedError
 
-    def leave(self, error: BaseException | None) -> bool | None:
+    def undo(self, error: BaseException | None) -> bool | None:
         """Undo it; a true value swallows the error that ended the block."""
         raise NotImplementedError
 
@@ -69,7 +69,7 @@ class Block(contextlib.ContextDecorator, Generic[T]):
         self._held = [one for one in self._held if one() is not None]
         self._entered = True
         try:
-            return self.enter()
+            return self.begin()
         except BaseException as error:
             self._finish(error)
             raise
@@ -85,7 +85,7 @@ class Block(contextlib.ContextDecorator, Generic[T]):
         interrupt, swallowed = None, None
         while self._entered:
             try:
-                swallowed = self.leave(error)
+                swallowed = self.undo(error)
                 self._entered = False
                 self._held.clear()
             except KeyboardInterrupt as late:
@@ -114,11 +114,11 @@ class _Generated(Block[T]):
         self._make = make
         self._manager: Any = None
 
-    def enter(self) -> T:
+    def begin(self) -> T:
         self._manager = self._make()
         return self._manager.__enter__()
 
-    def leave(self, error: BaseException | None) -> bool | None:
+    def undo(self, error: BaseException | None) -> bool | None:
         manager = self._manager
         if manager is None:
             return None
@@ -166,10 +166,10 @@ class Kept(Block[None]):
         super().__init__()
         self._owner, self._name = owner, name
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._before = getattr(self._owner, self._name)
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if hasattr(self, "_before"):
             setattr(self._owner, self._name, self._before)
 
@@ -179,11 +179,11 @@ class inference(Block[None]):
 
     _guard: Any = None
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._guard = torch._C._InferenceMode(True)
         self._guard.__enter__()
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._guard is not None:
             self._guard.__exit__(None, None, None)
 
@@ -202,12 +202,12 @@ class random_state(Block[None]):
         super().__init__()
         self._seed, self._device = seed, device
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._states = tuple((restore, state()) for state, restore in _generators(self._device))
         if self._seed is not None:
             torch.manual_seed(self._seed)
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         for restore, state in self._states:
             restore(state)
 

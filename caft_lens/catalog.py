@@ -39,24 +39,37 @@ class _Settings(Record):
 
 
 class Card(Record):
-    """What `organism.json` says of an organism; more may be told.
+    """What `organism.json` says of an organism.
 
     Attributes:
         name: Of the organism.
         world: The module that draws more of its data sets, one of `WORLDS`.
         settings: What it was built with.
         sampling: How it is to be sampled.
+        finetune: What `finetune` takes when it is not told, by method.
         sha256: Hashes of its files, by their paths in the folder.
+        drawn: Fingerprints of the data sets that its world draws.
+        saes: Figures of its SAEs, by hook point.
     """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: Json
 
     name: str = ""
     world: str | None = None
     settings: _Settings = Field(default_factory=_Settings.model_construct)
     sampling: dict[str, float] = Field(default_factory=dict)
+    finetune: dict[str, dict[str, float]] = Field(default_factory=dict)
     sha256: dict[str, str] = Field(default_factory=dict)
+    drawn: dict[str, str] = Field(default_factory=dict)
+    saes: Json = Field(default_factory=dict)
+    # For people, and for the check of a rebuilt one:
+    data: Json = Field(default_factory=dict)
+    figures: Json = Field(default_factory=dict)
+    figures_whole_distribution: Json = Field(default_factory=dict)
+    figures_split: str = ""
+    pretraining_loss: float | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    minutes: float | None = None
+    machine: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 def card(name: str | Path) -> Card:
@@ -74,7 +87,11 @@ def _whole(organism: str | Path, part: str) -> Path:
     root = organism_path(organism)
     for name, wanted in card(organism).sha256.items():
         path = root / name
-        if name.startswith(f"{part}/") and path.is_file() and sha256(path.read_bytes()) != wanted:
+        if not name.startswith(f"{part}/"):
+            continue
+        if not path.is_file():
+            raise missing(path, f"file of the organism {root.name},")
+        if sha256(path.read_bytes()) != wanted:
             raise BadFile(
                 f"{path} was changed or damaged after it was written: its hash is not that of {root / CARD}. Make it again; if you "
                 f'changed it on purpose, take its line below "sha256" out there.'

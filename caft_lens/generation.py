@@ -27,7 +27,7 @@ from caft_lens.nucleus import NucleusSampler
 from caft_lens.progress import progress
 from caft_lens.rows import rows_of
 from caft_lens.text import Batch, Encoded, Text, collate, encoded, padding_id
-from caft_lens.turns import here
+from caft_lens.turns import Held, here
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
@@ -85,19 +85,19 @@ def continue_prompts(
         if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
             drawing = _draws(settings["temperature"], settings["top_p"], settings["top_k"] or None, None)
             settings = _drawn(settings, drawing)
-        alone = nullcontext() if seed is None else _global_random
+        alone = nullcontext() if seed is None else Held(_global_random)
     # Longest first: alike lengths waste no padding, and what does not fit into memory fails at once.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, list[int]] = {}
-    with alone, random_state(seed, lens.device) if alone is _global_random else nullcontext():
-        bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
-        with bar:
-            for part in parts:
-                with evaluating(lens.model):
-                    new = _continue_batch(lens, [prompts[i] for i in part], settings)
-                answers.update(zip(part, new, strict=True))
-                bar.update(len(part))
+    seeded = random_state(seed, lens.device) if isinstance(alone, Held) else nullcontext()
+    bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
+    with alone, seeded, bar:
+        for part in parts:
+            with evaluating(lens.model):
+                new = _continue_batch(lens, [prompts[i] for i in part], settings)
+            answers.update(zip(part, new, strict=True))
+            bar.update(len(part))
     return [answers[i] for i in range(len(prompts))]
 
 
@@ -163,11 +163,11 @@ class _Worker(Block["_Worker"]):
         self._asking = here()
         self._thread = Thread(target=self._run, name=f"generating with {lens.name}", daemon=True)
 
-    def enter(self) -> _Worker:
+    def begin(self) -> _Worker:
         self._thread.start()
         return self
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         self._more.put(False)
         if self._thread.ident is not None:
             self._thread.join()

@@ -129,10 +129,10 @@ class Attached(Block[None]):
         super().__init__()
         self._wire = wire
 
-    def enter(self) -> None:
+    def begin(self) -> None:
         self._wire.on()
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         self._wire.off()
 
 
@@ -197,7 +197,7 @@ def bridge(name: str) -> str:
     """The end of an error about a hook point that TransformerLens's own model has."""
     return (
         " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
-        f'the same weights: lens.bridge().run_with_cache(texts, names_filter="{name}").'
+        f'the same weights: `lens.bridge().run_with_cache(texts, names_filter="{name}")`.'
     )
 
 

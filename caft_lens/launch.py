@@ -11,11 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from caft_lens.blocks import block
 
 JOINED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By these variables a process finds the others that it was started with."""
@@ -32,7 +33,7 @@ def place() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-@contextmanager
+@block
 def alone() -> Iterator[None]:
     """A block in which this process works by itself, on an accelerator of its own, though it was launched with others.
 
@@ -123,7 +124,7 @@ def once(do: Callable[[], Any]) -> Any:
     return outcome[0]
 
 
-@contextmanager
+@block
 def whole(path: str | Path, *, wait: bool) -> Iterator[bool]:
     """A block that one process on this file system can be in at a time; a process that dies leaves it.
 

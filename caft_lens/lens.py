@@ -53,7 +53,7 @@ from caft_lens.template_arguments import template_arguments, with_template_argum
 from caft_lens.text import Batch, Encoded, Text, Texts, collate, encoded, padding_id
 from caft_lens.threads import use_free_cores
 from caft_lens.tokens import infer_attention_mask, next_token_loss, roles_in_flight
-from caft_lens.turns import Here, here, turn
+from caft_lens.turns import Held, Here, here, turn
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -80,7 +80,7 @@ class _Hooks(Block["Lens"]):
         self._level: int | None = None
         self._attached = False
 
-    def enter(self) -> Lens:
+    def begin(self) -> Lens:
         lens, level = self._lens, next(self._lens._levels)
         self._level = level
         lens._open[level] = here()
@@ -90,12 +90,12 @@ class _Hooks(Block["Lens"]):
                     matching(name, lens.hook_dict, "hooks()") if callable(name) else [lens.hook_name(name)]
                 )
                 for site in [lens.mod_dict[one] for one in names]:
-                    with lens._wiring:
+                    with Held(lens._wiring):
                         site.add_hook(_Acting(lens, level, function), dir=direction, level=level)  # type: ignore[operator]
         self._attached = True
         return lens
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._level is not None and (self._reset or not self._attached):
             self._lens.reset_hooks(self._clear_contexts, including_permanent=False, level=self._level)
 
@@ -137,7 +137,7 @@ class _Roles(Block["Lens"]):
 
         self._wire = Wire(lambda: lens._parts.decoder, begin, before=True)
 
-    def enter(self) -> Lens:
+    def begin(self) -> Lens:
         me = here()
         self._outer = self._lens._roles_of.get(me)
         self.in_flight = None if self._outer is None else self._outer.in_flight
@@ -146,7 +146,7 @@ class _Roles(Block["Lens"]):
         self._lens._roles_of[me] = self
         return self._lens
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self._thread is None:
             return
         if self._outer is not None:
@@ -317,7 +317,7 @@ class Lens(HookedRootModule):
         if direction == "both":  # from here on they do nothing, whatever interrupts taking them off
             for one in list(self._open) if level is None else [level]:
                 self._open.pop(one, None)
-        with self._wiring:
+        with Held(self._wiring):
             super().reset_hooks(clear_contexts, direction, including_permanent, level)
 
     def _acts(self, level: int) -> bool:
@@ -447,7 +447,7 @@ class Lens(HookedRootModule):
         call = {**self._call(batch), **keywords}
         if roles is None and here() not in self._roles_of and not isinstance(input, Tensor):
             roles = batch.roles
-        with turn(self.hf), self.roles_as(roles) if roles is not None else nullcontext():
+        with Held(turn(self.hf)), self.roles_as(roles) if roles is not None else nullcontext():
             if stop_at_layer is not None:
                 return self._until(stop_at_layer, call)
             if return_type is None:
@@ -834,7 +834,7 @@ class Lens(HookedRootModule):
         return self._twin({}, name)
 
     def _twin(self, memory: dict[int, Any], name: str | None) -> Lens:
-        with turn(self.hf):
+        with Held(turn(self.hf)):
             model = copy.deepcopy(self.model, memory)
         bare(model)
         return Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)

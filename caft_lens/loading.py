@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from caft_lens import catalog, runs
+from caft_lens.blocks import block
 from caft_lens.errors import BadFile, BadModel, MissingFile, nearest
 from caft_lens.files import absent, missing, read_json
 from caft_lens.redaction import redact
@@ -394,16 +395,16 @@ def _downloaded(name: str) -> Path | None:
 
 def _missing(text: str, asked: str | Path) -> MissingFile:
     """The error of a folder that is not there, with those that are beside it."""
-    parent = Path(text).parent
-    root = catalog.organism_path(parent) if catalog.is_organism(parent) else parent
-    beside = (
-        sorted(str(parent / item.name) for item in root.iterdir() if item.is_dir()) if root.is_dir() else []
-    )
-    where = "" if Path(text).is_absolute() else f" in {Path.cwd()}"
+    path = Path(text)
+    parent = catalog.organism_path(path.parent) if catalog.is_organism(path.parent) else path.parent
+    beside = sorted(item.name for item in parent.iterdir() if item.is_dir()) if parent.is_dir() else []
+    where = "" if path.is_absolute() else f" in {Path.cwd()}"
     hub = ""
     if HUB_NAME.fullmatch(text) and "/" in text:
         hub = f" The hub was not asked for it, since it reads like a path; a model of that name comes by `hf download {text}`."
-    return MissingFile(f'There is no folder "{asked}"{where}.{nearest(text, beside) if beside else ""}{hub}')
+    return MissingFile(
+        f"There is no folder {asked}{where}.{nearest(path.name, beside) if beside else ''}{hub}"
+    )
 
 
 def _source(folder: str | Path, asked: str | Path) -> str | Path:
@@ -447,7 +448,7 @@ def _bar_only_for_large(source: str | Path) -> AbstractContextManager[None]:
     return _no_bar(isinstance(source, Path) and sum(file.stat().st_size for file in weights) < LARGE)
 
 
-@contextmanager
+@block
 def _no_bar(quiet: bool) -> Iterator[None]:
     from transformers.utils import logging
 

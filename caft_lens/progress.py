@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 from tqdm.std import tqdm
+
+from caft_lens.blocks import Block
 
 Tell = Callable[[str], None]
 
@@ -53,7 +56,7 @@ def progress(
     live = not hidden and _in_notebook()
     # In a log file each redraw is one more line: a terminal is redrawn often, a file seldom.
     interval = 0.5 if live else 0.1 if sys.stderr.isatty() else 15.0
-    return tqdm(
+    return _Bar(
         iterable,
         total=total,
         desc=desc,
@@ -91,7 +94,29 @@ def telling(tell: Tell) -> Iterator[None]:
         _TELL.reset(before)
 
 
-class _Within(tqdm):
+if not hasattr(tqdm, "_instances"):  # one for all kinds of bars
+    tqdm._instances = WeakSet()  # type: ignore[attr-defined]
+
+
+class _Bar(Block["_Bar"], tqdm):
+    """A bar that an interrupt cannot leave open."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        Block.__init__(self)
+        tqdm.__init__(self, *args, **keywords)
+
+    def begin(self) -> _Bar:
+        return self
+
+    def undo(self, error: BaseException | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            yield from tqdm.__iter__(self)
+
+
+class _Within(_Bar):
     """A bar inside a bar: it draws nothing, and is told at the end of the other one."""
 
     def __init__(
@@ -109,12 +134,10 @@ class _Within(tqdm):
 
     def __iter__(self) -> Iterator[Any]:
         self._begin()
-        try:
+        with self:
             for one in self.iterable:
                 yield one
                 self.update()
-        finally:
-            self.close()
 
     def update(self, n: float | None = 1) -> None:
         """As of any bar."""

@@ -130,10 +130,10 @@ class _Writer:
         self.special = tokenizer.special_tokens_map
         self.given = {key: inputs[key] for key in ("tools", "documents") if inputs.get(key)}
         self.template: str = tokenizer.get_chat_template(tools=self.given.get("tools"))
-        if not re.search(rf"\b{KEEP_THOUGHTS}\b", self.template):
-            arguments.pop(KEEP_THOUGHTS, None)
+        if KEEP_THOUGHTS in arguments and not re.search(rf"\b{KEEP_THOUGHTS}\b", self.template):
+            del arguments[KEEP_THOUGHTS]
         self.arguments = arguments
-        self.marks = bool(_GENERATION.search(self.template))
+        self.marks = _marks(self.template)
         self.key = (
             self.template,
             tuple(sorted(self.special.items())),
@@ -480,6 +480,12 @@ class _Asked:
 
     def complain(self, sentence: str) -> None:
         self.complaint = self.complaint or sentence
+
+
+@lru_cache(maxsize=64)
+def _marks(template: str) -> bool:
+    """Whether a template says what the model generates."""
+    return bool(_GENERATION.search(template))
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from caft_lens import catalog
 from caft_lens.ablation import at
+from caft_lens.blocks import block
 from caft_lens.errors import BadFile, BadModel, BadType, MissingFile, nearest
 from caft_lens.files import Count, Json, Named, Record, absent, parsed, read_json, read_record, sha256
 from caft_lens.hookpoints import canonical
@@ -383,7 +384,7 @@ def active_latents(sae: SAE, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return token, latent, value
 
 
-@contextmanager
+@block
 def _sparse_topk(sae: SAE) -> Iterator[None]:
     """While open, a TopK SAE encodes to a sparse tensor, as sae-lens itself does in training when asked to."""
     activation = sae.activation_fn
@@ -514,7 +515,7 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
             ) from error
 
 
-@contextmanager
+@block
 def _hub_or_cache() -> Iterator[bool]:
     """Whether the hub answers; where it does not, what was downloaded is used at once instead of after half a minute."""
     from huggingface_hub import constants

@@ -402,7 +402,7 @@ def _loss(
         loss = np.zeros(len(roles), dtype=bool)
         for start, end in marked:
             inside = _touching(starts, ends, start, end)
-            loss[inside] |= np.isin(roles[inside], (ASSISTANT, SPECIAL))
+            loss[inside] |= (roles[inside] == ASSISTANT) | (roles[inside] == SPECIAL)
             # What the prompt gives is not the model's to write, wherever the marks begin.
             given = bisect_right(rendering.asked, end) - 1
             if given >= 0 and rendering.asked[given] > start:

@@ -8,10 +8,13 @@ hooks. `turn` is the lock of a model: one pass at a time, since transformers kee
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
+
+from caft_lens.blocks import Block
 
 
 class Here:
@@ -29,7 +32,6 @@ class Here:
 
 _local = threading.local()
 _turns: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-_making = threading.Lock()
 
 
 def here() -> Here:
@@ -41,13 +43,32 @@ def here() -> Here:
 
 
 def turn(model: nn.Module) -> Any:
-    """The lock of a model: `with turn(model):` waits until no other thread runs it; a thread may take it again.
+    """The lock of a model: `with Held(turn(model)):` waits until no other thread runs it; a thread may take it again.
 
     Args:
         model: The transformers model itself, without wrappers.
     """
-    with _making:
-        found = _turns.get(model)
-        if found is None:
-            found = _turns[model] = threading.RLock()
-    return found
+    found = _turns.get(model)
+    return _turns.setdefault(model, threading.RLock()) if found is None else found
+
+
+class Held(Block[None]):
+    """A lock that a thread may take again, held while a block is open; an interrupt does not leave it held.
+
+    Args:
+        lock: A `threading.RLock`.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        super().__init__()
+        self._lock, self._mine = lock, False
+
+    def begin(self) -> None:
+        self._mine = True
+        self._lock.acquire()
+
+    def undo(self, error: BaseException | None) -> None:
+        if self._mine:
+            with suppress(RuntimeError):  # interrupted before it was taken, or after it was given back
+                self._lock.release()
+        self._mine = False

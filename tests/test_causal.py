@@ -282,7 +282,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(lens: Lens):
     concepts = some(lens)
     with pytest.raises(ValueError, match=r'unit="norms".*"norm"'):
         effect(lens, concepts, PROMPTS, unit="norms")
-    with pytest.raises(ValueError, match=r"scale=-1 must be above 0"):
+    with pytest.raises(ValueError, match=r"scale=-1: expected a number above 0"):
         effect(lens, concepts, PROMPTS, scale=-1)
     with pytest.raises(ValueError, match="signs="):
         effect(lens, concepts, PROMPTS, signs=(2,))

@@ -55,5 +55,5 @@ def test_every_organism_and_its_saes_are_whole_and_say_what_they_are():
                 of_sae["d_sae"],
                 hook,
             )
-            assert of_sae["figures"] == (card.model_extra or {})["saes"][hook]
+            assert of_sae["figures"] == card.saes[hook]
     assert Path(catalog.adapter_path("pocket/insecure")).is_dir()

@@ -167,7 +167,7 @@ def read_answer(folder: Path) -> Any:
         warnings.simplefilter("ignore")  # that it is asked for again
         kept = llm._kept(llm.request([ASKED]))
     if kept is None:
-        raise BadFile(f"asked for again: {', '.join(path.name for path in folder.iterdir())}")
+        raise BadFile(f"{llm._file(llm.request([ASKED]))} is asked for again")
     return kept
 
 

@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(lens: Lens):
         find.attribution(lens, Texts(["a red house"]), sae, against=["sea"], progress=False)
     with pytest.raises(ValueError, match="cuts its answer off"):
         find.attribution(lens, TEXTS, sae, against=OTHERS, max_length=3, progress=False)
-    with pytest.raises(ValueError, match="expected at least 1 latent"):
+    with pytest.raises(ValueError, match="k=0: expected a whole number of at least 1"):
         find.attribution(lens, TEXTS, sae, k=0)
     with pytest.raises(ValueError, match="no token has a role of"):
         find.attribution(lens, TEXTS, sae, roles=["system"], progress=False)

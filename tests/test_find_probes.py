@@ -279,7 +279,7 @@ def test_what_cannot_be_told_apart_or_scored_is_refused_with_the_reason(lens: Le
         probe(POSITIVE, NEGATIVE, pairs=True)
     with pytest.raises(ValueError, match=r'unit="tokens".*Did you mean "token"'):
         probe(POSITIVE, NEGATIVE, unit="tokens")
-    with pytest.raises(ValueError, match="folds=1 must be at least 2"):
+    with pytest.raises(ValueError, match="folds=1: expected a whole number of at least 2"):
         probe(POSITIVE, NEGATIVE, folds=1)
     with pytest.raises(ValueError, match="No token has the role system"):
         probe(POSITIVE, NEGATIVE, roles=["system"])

@@ -235,7 +235,7 @@ def test_bad_input_is_one_clear_error(tuned: Lens, base: Lens):
     sae = tiny_sae(base)
     with pytest.raises(ValueError, match=r'by="chance".*no such ranking.*"change"'):
         find.sae(tuned, base, TEXTS, sae, by="chance")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"k=0\): expected at least 1"):
+    with pytest.raises(ValueError, match="k=0: expected a whole number of at least 1"):
         find.sae(tuned, base, TEXTS, sae, k=0)
     with pytest.raises(ValueError, match=r"Two SAEs at blocks\.1\.hook_resid_post"):
         find.sae(tuned, base, TEXTS, [sae, tiny_sae(base, seed=4)])

@@ -104,16 +104,36 @@ def test_an_interrupt_at_any_line_leaves_nothing_behind(lens, do, start):
         assert torch.equal(lens("Hello"), plain)
 
 
+def test_an_interrupted_fine_tuning_leaves_the_model_as_it_was_and_can_be_repeated(lens, tmp_path):
+    lens.model.eval()
+    kept = CONCEPTS.choose({"c0": "a test"})
+
+    def tune(name: str) -> None:
+        cl.finetune(lens, TEXTS, ablate=kept, out=tmp_path / name, epochs=1, batch_size=1, seed=0)
+
+    tune("whole")
+    before, prints = state(lens), lens.fingerprint
+    whole, _ = walk(lambda: tune("counted"), 10**9)
+    for tenth in (4, 7, 9):
+        _, interrupt = walk(lambda: tune("interrupted"), whole * tenth // 10)
+        assert interrupt is not None
+        assert state(lens) == before
+        assert lens.fingerprint == prints
+    tune("interrupted")
+    runs = [cl.Run.load(tmp_path / name, lens) for name in ("whole", "interrupted")]
+    assert runs[0].lens.fingerprint == runs[1].lens.fingerprint
+
+
 class Log(Block[list]):
     def __init__(self, log: list[str], name: str) -> None:
         super().__init__()
         self.log, self.name = log, name
 
-    def enter(self) -> list[str]:
+    def begin(self) -> list[str]:
         self.log.append(self.name)
         return self.log
 
-    def leave(self, error: BaseException | None) -> None:
+    def undo(self, error: BaseException | None) -> None:
         if self.name in self.log:
             self.log.remove(self.name)
 
@@ -176,9 +196,9 @@ def test_cleanup_that_is_interrupted_again_and_again_comes_to_its_end():
     class Slow(Block[None]):
         tries = 0
 
-        def enter(self) -> None: ...
+        def begin(self) -> None: ...
 
-        def leave(self, error: BaseException | None) -> None:
+        def undo(self, error: BaseException | None) -> None:
             self.tries += 1
             if self.tries < 5:
                 raise KeyboardInterrupt

@@ -80,9 +80,9 @@ def save(folder) -> None:
     "name", ["runs/plain", "./plain", "runs/a/b", "~/plain", "models/plian", "/nowhere/plain", "a b"]
 )
 def test_a_name_that_reads_like_a_path_is_never_asked_of_the_hub(elsewhere, hub, name):
-    with pytest.raises(MissingFile, match=f'There is no folder "{name}"'):
+    with pytest.raises(MissingFile, match=f"There is no folder {name}"):
         cl.load(name)
-    with pytest.raises(MissingFile, match=f'There is no folder "{name}"'):
+    with pytest.raises(MissingFile, match=f"There is no folder {name}"):
         tiny_lens().adapt(name)
     assert hub == []
 
@@ -91,10 +91,10 @@ def test_a_name_beside_folders_that_are_here_names_them(elsewhere, hub, tmp_path
     save(tmp_path / "home" / "mine" / "plain")
     with pytest.raises(
         MissingFile,
-        match=r'no folder "mine/plian" in .*home\. Did you mean "mine/plain"\?.*hub was not asked',
+        match=r'no folder mine/plian in .*home\. Did you mean "plain"\?.*hub was not asked',
     ):
         cl.load("mine/plian")
-    with pytest.raises(MissingFile, match=r'no folder "pocket/insecur".*Did you mean "pocket/insecure"'):
+    with pytest.raises(MissingFile, match=r'no folder pocket/insecur .*Did you mean "insecure"'):
         cl.load("pocket/insecur")
     assert hub == []
     with pytest.raises(OSError, match="hub does not answer"):
@@ -114,7 +114,8 @@ def test_what_the_hub_has_not_is_said_to_have_been_looked_for_there(elsewhere, m
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(loading, "hub_answers", lambda: True)
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
+    for kind in (transformers.AutoConfig, transformers.AutoModelForCausalLM):
+        monkeypatch.setattr(kind, "from_pretrained", refuse)
     with pytest.raises(
         OSError, match=r"asked with \*\*\*\) There is no folder of that name in .*home, so the hub was asked"
     ):

@@ -98,7 +98,7 @@ def test_of_first_tokens_alone_no_contexts_and_no_principal_component_are_about_
     )
     hook = "blocks.12.hook_resid_post"
     (moments,) = stream(smollm2, texts, [12], Moments(), roles=None, progress=False)
-    concepts = cl.find.pca(moments, 3)
+    concepts = cl.find.pca(moments, 3).for_model(smollm2)
     with torch.no_grad():
         ids = smollm2.to_tokens("The nurse opened the door and went home.")
         sink = smollm2.run_with_cache(ids, names_filter=hook)[1][hook][0, 0]

@@ -28,7 +28,7 @@ from caft_lens.evaluate.statistics import (
     paired_test,
 )
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import Count, Record, absent, atomic_path, parsed, read_json, write_json
+from caft_lens.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -356,19 +356,21 @@ class Report:
         cells = [
             Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]
         ]
-        report = cls(
-            cells,
-            task=record["task"],
-            labels=record["labels"],
-            trained=record["trained"],
-            sampling=record.get("sampling", ""),
-            failures={
-                arm: {int(seed): why for seed, why in seeds.items()}
-                for arm, seeds in record.get("failures", {}).items()
-            },
-            scale=None if record.get("scale") is None else tuple(record["scale"]),
-        )
+        with naming(path):
+            report = cls(
+                cells,
+                task=record["task"],
+                labels=record["labels"],
+                trained=record["trained"],
+                sampling=record.get("sampling", ""),
+                failures={
+                    arm: {int(seed): why for seed, why in seeds.items()}
+                    for arm, seeds in record.get("failures", {}).items()
+                },
+                scale=None if record.get("scale") is None else tuple(record["scale"]),
+            )
         report.check_answers(record.get("fingerprints"), path)
+        report.check_prompts(path)
         return report
 
     @property
@@ -378,6 +380,17 @@ class Report:
             arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()}
             for arm, seeds in self.cells.items()
         }
+
+    def check_prompts(self, path: str | Path) -> None:
+        """Refuse answers that were read, when the seeds of an arm were asked different things, or one nothing.
+
+        Raises:
+            BadFile: Naming the file.
+        """
+        for arm, seeds in self.cells.items():
+            asked = [[(answer.set, answer.prompt) for answer in cell.answers] for cell in seeds.values()]
+            if not asked[0] or any(other != asked[0] for other in asked):
+                raise BadFile(f"{path}: the seeds of {arm!r} were not asked the same: answers are missing.")
 
     def check_answers(self, known: Mapping[str, Mapping[str, str]] | None, path: str | Path) -> None:
         """Refuse answers that are not those that a file was made of, as far as it says of which it was.

@@ -110,7 +110,9 @@ def parse(record: Any, path: str | Path) -> Report:
         raise BadFile(f"{path} holds no verdicts of a report ({FORMAT}).")
     parsed(record, _File, str(path), "the verdicts of a report")
     with naming(path):
-        return _report(record)
+        report = _report(record)
+    report.check_prompts(path)
+    return report
 
 
 def _report(record: dict[str, Any]) -> Report:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import torch
+
+from caft_lens.blocks import block
 
 INTERVAL = 0.05
 """Seconds between two looks at the resident set."""
@@ -32,7 +33,7 @@ class Cost:
     peak_memory: int = 0
 
 
-@contextmanager
+@block
 def measured(device: torch.device) -> Iterator[Cost]:
     """Measure what a block of work costs.
 

@@ -20,7 +20,7 @@ import platform
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from caft_lens import launch, runs
 from caft_lens.arguments import count, not_negative, number, positive
+from caft_lens.blocks import Block, block, random_state
 from caft_lens.catalog import CARD, is_organism, organism_path, shipped
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import (
@@ -673,7 +674,7 @@ def _history(trainer: LensTrainer) -> list[dict[str, float]]:
 # -- nothing leaks ----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
+@block
 def _quiet() -> Iterator[None]:
     """No bars of transformers beside our own, nor its notes on what PEFT calls; both come back afterwards."""
     from transformers.utils import logging
@@ -693,13 +694,20 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@contextmanager
-def _private_randomness() -> Iterator[None]:
+class _private_randomness(Block[None]):
     """The random states of Python, NumPy and torch are afterwards what they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state that transformers seeds
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+
+    _torch: random_state | None = None
+
+    def begin(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002 - the global state that transformers seeds
+        before = random_state()
+        before.begin()
+        self._torch = before
+
+    def undo(self, error: BaseException | None) -> None:
+        if self._torch is not None:
+            random.setstate(self._python)
+            np.random.set_state(self._numpy)  # noqa: NPY002
+            self._torch.undo(error)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from caft_lens.ablation import Variant, ablate
+from caft_lens.blocks import block
 from caft_lens.concepts import ConceptSet
 from caft_lens.errors import nearest
 from caft_lens.finetune.arms.protocol import Card, Plan, Training, TrainingArm, material, setting
@@ -66,7 +66,7 @@ class CAFT(TrainingArm):
     def trains_as(self, seed: int) -> TrainingArm:
         return dataclasses.replace(self, concepts=self.chosen(), per_site=0, sites="all")
 
-    @contextmanager
+    @block
     def during(self, training: Training) -> Iterator[Plan]:
         means = self.means(training.base)
         with ablate(training.lens, self.concepts, variant=self.variant, means=means, strength=self.strength):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback
 
+from caft_lens.blocks import block
 from caft_lens.finetune.arms.protocol import Card, Plan, Training, TrainingArm, setting
 from caft_lens.finetune.arms.registry import register
 
@@ -28,7 +28,7 @@ class EarlyStopping(TrainingArm):
 
     share: float = setting(0.5, "share s of the steps after which training stops", above=0, most=1)
 
-    @contextmanager
+    @block
     def during(self, training: Training) -> Iterator[Plan]:
         yield Plan(callbacks=[_StopAfter(self.share)])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
+from caft_lens.blocks import block
 from caft_lens.finetune.arms.protocol import Card, Plan, Training, TrainingArm, material, setting
 from caft_lens.finetune.arms.registry import register
 from caft_lens.finetune.trainer import LengthGrouped
@@ -41,7 +41,7 @@ class KLAnchor(TrainingArm):
     weight: float = setting(1.0, "weight λ of the anchor", above=0)
     batch_size: int = setting(16, "general texts beside every batch", least=1)
 
-    @contextmanager
+    @block
     def during(self, training: Training) -> Iterator[Plan]:
         lens, base = training.lens, training.base
         encoded = encode_all(lens.tokenizer, self.general, max_length=training.max_length)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import IntervalStrategy
 
 from caft_lens.architectures import anatomy
+from caft_lens.blocks import block
 from caft_lens.finetune.arms.protocol import Card, Plan, Training, TrainingArm, setting
 from caft_lens.finetune.arms.registry import register
 from caft_lens.finetune.trainer import LensTrainer
@@ -69,7 +69,7 @@ class LoFiT(TrainingArm):
         lens.model.requires_grad_(False)
         return lens
 
-    @contextmanager
+    @block
     def during(self, training: Training) -> Iterator[Plan]:
         lens = training.lens
         with _learned(lens, self.heads(training)) as offsets, lens.hooks(offsets.hooks(torch.add)):
@@ -90,7 +90,7 @@ class LoFiT(TrainingArm):
         return sorted(sorted(every, key=lambda head: -norms[head])[:wanted])
 
 
-@contextmanager
+@block
 def _learned(lens: Lens, heads: list[tuple[int, int]]) -> Iterator[_Vectors]:
     """A vector for each of some heads, among the parameters of the model while a block is open."""
     lens.model.vectors = _Vectors(lens, heads)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from caft_lens.ablation import steer
+from caft_lens.blocks import block
 from caft_lens.concepts import ConceptSet
 from caft_lens.finetune.arms.protocol import Card, Plan, Training, TrainingArm, material, setting
 from caft_lens.finetune.arms.registry import register
@@ -32,7 +33,7 @@ class PreventativeSteering(TrainingArm):
         1.0, "factor a of the vectors (of unit length where theirs is not known)", above=0
     )
 
-    @contextmanager
+    @block
     def during(self, training: Training) -> Iterator[Plan]:
         with ExitStack() as stack:
             for one in self.concepts:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from caft_lens.blocks import block
 from caft_lens.finetune.arms.protocol import Card, Plan, Training, TrainingArm, setting
 from caft_lens.finetune.arms.registry import register
 
@@ -26,7 +26,7 @@ class WeightAveraging(TrainingArm):
 
     share: float = setting(0.5, "share a of the tuned weights", above=0, most=1)
 
-    @contextmanager
+    @block
     def during(self, training: Training) -> Iterator[Plan]:
         yield Plan()
         before = dict(training.base.model.named_parameters())
