@@ -262,6 +262,7 @@ def test_the_difference_knows_where_it_comes_from(lens, other):
     assert diff.provenance == {
         "model": other.name,
         "fingerprint": other.fingerprint,
+        "reading": other.reading,
         "d_model": 32,
         "tuned": lens.name,
         "tuned_fingerprint": lens.fingerprint,
