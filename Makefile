@@ -62,7 +62,7 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding lint format clean
+.PHONY: help install browser pretrained screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding kills lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
