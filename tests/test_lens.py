@@ -653,7 +653,7 @@ def test_an_adapter_that_does_not_fit_is_refused(organism, tmp_path):
 
 
 def test_what_cannot_be_found_is_one_clear_error(organism, tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=f'no folder "{organism[0] / "bas"}".*Did you mean ".*/base"'):
+    with pytest.raises(FileNotFoundError, match=f'no folder {organism[0] / "bas"}.*Did you mean "base"'):
         load(organism[0] / "bas")
     with pytest.raises(FileNotFoundError, match=r"holds no model: config.json is missing"):
         load(tmp_path)
