@@ -34,7 +34,7 @@ from caft_lens.errors import (
     NotTrained,
     Occupied,
 )
-from caft_lens.files import locked
+from caft_lens.files import locked, read_json
 from caft_lens.finetune import LoraSettings, Run, finetune
 from caft_lens.finetune import folder as place
 from caft_lens.finetune.arms import EarlyStopping
@@ -622,7 +622,7 @@ def test_checkpoints_of_another_run_are_never_gone_on_with(tmp_path):
     with pytest.raises(Occupied, match="seed is 0 there, 1 asked"):
         finetune(tiny_lens(), chats(), out=tmp_path / "run", **other)
     # As if killed right after the new configuration was written, before the old checkpoints were cleared.
-    config = json.loads((tmp_path / "run/unfinished.json").read_text())
+    config = read_json(tmp_path / "run/unfinished.json")
     place.write_json(tmp_path / "run/unfinished.json", {**config, "seed": 1})
     assert checkpoints.is_dir()
     run = finetune(tiny_lens(), chats(), out=tmp_path / "run", **other)
