@@ -233,6 +233,9 @@ def test_contexts_of_a_model_with_sinks_have_their_ends_elsewhere():
     )
     found = cl.contexts(lens, concepts, CHATS, roles=None, progress=False)
     assert all(one.position > 0 for name in found for one in [*found[name].top, *found[name].bottom])
+    assert found.left_out[HOOK] > 0
+    assert f"{found.left_out[HOOK]:,} tokens were left out" in repr(found)
+    assert f"{found.left_out[HOOK]:,} tokens were left out" in found.to_html()
 
 
 def test_a_pass_under_an_open_ablation_and_told_roles_finds_the_same_sinks():

@@ -172,6 +172,7 @@ class Contexts(Mapping[str, ConceptContexts]):
     Attributes:
         about: Which model read them: its `model` (name), `fingerprint` (of its weights) and `reading` (of tokenizer and chat template);
             empty where that is not known.
+        left_out: By hook point, how many tokens were not read since they are attention sinks (see `Lens.sinks`).
 
     Args:
         items: Of each concept the contexts at both ends; as a rule `cl.contexts` finds them.
@@ -188,6 +189,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         self._ends = {name: _Ends(item.top, item.bottom, item.by, item.rank) for name, item in known.items()}
         self._concept: Callable[[str], Concept] = lambda name: known[name].concept
         self.about: dict[str, str] = {}
+        self.left_out: dict[str, int] = {}
 
     @classmethod
     def _lazy(cls, ends: Mapping[str, _Ends], concept: Callable[[str], Concept]) -> Contexts:
@@ -241,7 +243,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             if name not in self._ends:
                 raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
         fewer = Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
-        fewer.about = self.about
+        fewer.about, fewer.left_out = self.about, self.left_out
         return fewer
 
     @property
@@ -371,17 +373,23 @@ class Contexts(Mapping[str, ConceptContexts]):
         )
 
     def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
-        """What to display, and, when that is not all, a line that says so."""
+        """What to display, and lines that say what is not."""
+        sinks = max(self.left_out.values(), default=0)
+        said = (
+            [f"{sinks:,} tokens were left out: attention sinks, many times longer than all others."]
+            if sinks
+            else []
+        )
         if names is not None:
-            return [self[name] for name in ([names] if isinstance(names, str) else names)], []
+            return [self[name] for name in ([names] if isinstance(names, str) else names)], said
         if len(self) <= MANY:
-            return list(self.values()), []
+            return list(self.values()), said
         dead = len(self.dead)
         more = (
             f"{len(self):,} concepts{f', {dead:,} of them {DEAD}' if dead else ''}. The first {FEW} are shown; "
             "only(names) gives others."
         )
-        return [self[name] for name in list(self)[:FEW]], [more]
+        return [self[name] for name in list(self)[:FEW]], [more, *said]
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -443,7 +451,7 @@ def contexts(
     )
     directions = Extremes(read.rows, k=k, window=window, rank=rank) if read.directions else None
     at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
-    stream(
+    passed = stream(
         lens,
         texts,
         list(dict.fromkeys(hook for one in at_their_hooks for hook in one.hooks)),
@@ -453,7 +461,9 @@ def contexts(
         max_length=max_length,
         progress=progress,
     )
-    return collected(lens, texts, read, latents, directions)
+    found = collected(lens, texts, read, latents, directions)
+    found.left_out = dict(passed.left_out)
+    return found
 
 
 @dataclass(frozen=True)
