@@ -103,14 +103,14 @@ class Store:
             FileNotFoundError: When there is none.
             BadFile: When it is unfinished, its index is broken, or a shard is missing or truncated; a `ValueError`.
         """
-        folder = absolute(folder)
+        typed, folder = folder, absolute(folder)
         index = _read_index(folder)
         if index is None:
             raise absent(folder, INDEX, "holds no activation store")
         if not index["complete"]:
             done = index["shards"][-1]["texts"][1] if index["shards"] else 0
             raise BadFile(
-                f"The activation store in {folder} is unfinished: {done} of {index['settings']['texts']} texts. "
+                f"The activation store in {typed} is unfinished: {done} of {index['settings']['texts']} texts. "
                 "Call store(...) with the same arguments to go on with it."
             )
         _check_shards(folder, index)

@@ -210,9 +210,9 @@ def test_what_does_not_fit_is_refused_with_the_reason():
         logit_lens(tiny_lens(seed=1), some(lens))
     with pytest.raises(ValueError, match=r"logit_lens\(k=0\)"):
         logit_lens(lens, some(lens), 0)
-    heads = ConceptSet([Concept("L0.z", "blocks.0.attn.hook_z", torch.ones(32))]).for_model(lens)
+    heads = ConceptSet([Concept("L0.z", "blocks.0.attn.hook_z", torch.ones(32))])
     with pytest.raises(ValueError, match="outputs of single heads"):
-        logit_lens(lens, heads)
+        logit_lens(lens, heads.for_model(lens))
     with pytest.raises(KeyError, match=r"no mean activation at .blocks\.1\.hook_resid_post"):
         logit_lens(lens, some(lens), around={0: torch.ones(32)})
     with pytest.raises(ValueError, match=r"expected \[d_model\] = \[32\]"):
