@@ -185,7 +185,7 @@ def latents(
                 base, pages, sae, against=others, k=max(AND_MORE), step=STEP, without=left_out
             )
         sets = {"read": first, **{f"read and {k} in turn": first + more[:k] for k in AND_MORE}, **sets}
-    tried = cl.pilots(base, sets, pages, one_concept(task, intended, base, organism), out=out)
+    tried = cl.pilots(base, sets, pages, one_concept(task, intended, base, organism), warmup_steps=5, out=out)
     print(tried.table().to_string(index=False), flush=True)
     return ranked, tried.selection
 
