@@ -376,7 +376,9 @@ class Contexts(Mapping[str, ConceptContexts]):
         """What to display, and lines that say what is not."""
         sinks = max(self.left_out.values(), default=0)
         said = (
-            [f"{sinks:,} tokens were left out: attention sinks, many times longer than all others."]
+            [
+                f"{sinks:,} tokens were left out: attention sinks, whose activations are many times longer than all others."
+            ]
             if sinks
             else []
         )
