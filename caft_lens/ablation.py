@@ -388,7 +388,7 @@ def _by_hook(lens: Lens, given: Mapping[Any, Any], what: str) -> dict[str, Any]:
     return found
 
 
-def one_of_a_set(concept: Concept) -> str:
+def one_of_a_set(concept: Any) -> str:
     """The end of an error about one concept where a set belongs."""
     return f' One concept as a set: f[:1] of a set f, or cl.choose(f, {{"{concept.name}": "why"}}).'
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import caft_lens as cl
-from caft_lens.concepts import ConceptSet
+from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import BadArgument, BadType, UnknownAttribute
 from caft_lens.evaluate.judges import Form
@@ -28,7 +28,11 @@ def base() -> Lens:
 
 @pytest.fixture(scope="module")
 def found(base: Lens) -> ConceptSet:
-    return cl.find.random(base, k=2, layers=[0])
+    concepts = [
+        Concept(f"L0.d{i}", "blocks.0.hook_resid_post", torch.eye(base.d_model)[i], source="made")
+        for i in range(2)
+    ]
+    return ConceptSet(concepts).for_model(base)
 
 
 def test_a_run_says_where_its_model_is(base: Lens, tmp_path: Path) -> None:
@@ -41,7 +45,7 @@ def test_a_run_says_where_its_model_is(base: Lens, tmp_path: Path) -> None:
         with pytest.raises(AttributeError) as caught:
             getattr(run, name)
         assert not isinstance(caught.value, UnknownAttribute)
-    for twin in (copy.copy(run), pickle.loads(pickle.dumps(run))):
+    for twin in (copy.copy(run), pickle.loads(pickle.dumps(Run.load(run.folder)))):
         assert twin.folder == run.folder
     assert run.lens.d_model == base.d_model
     with pytest.raises(BadType, match=r"run\.lens"):
@@ -64,10 +68,12 @@ def test_concepts_and_texts_by_the_wrong_key(base: Lens, found: ConceptSet) -> N
         found[found.names]  # type: ignore[call-overload]
     with pytest.raises(BadType, match="number"):
         TEXTS["x"]  # type: ignore[call-overload]
-    assert found[torch.tensor(1)] is found[1] and TEXTS[-1] is TEXTS[1]  # type: ignore[call-overload]
+    assert found[torch.tensor(1)] is found[1]
+    assert TEXTS[-1] is TEXTS[1]  # type: ignore[call-overload]
     with pytest.raises(BadType, match=rf'f\[:1\].*"{found[0].name}": "why"'):
         cl.ablate(base, found[0])  # type: ignore[arg-type]
-    assert "1 concept at" in repr(found[:1]) and "2 concepts at" in repr(found)
+    assert "1 concept at" in repr(found[:1])
+    assert "2 concepts at" in repr(found)
 
 
 def test_arguments_in_the_wrong_place(base: Lens, found: ConceptSet) -> None:
@@ -96,4 +102,5 @@ def test_false_is_the_harmless_label() -> None:
 
 
 def test_every_minus_is_one() -> None:
-    assert html.signed(-5e-7) == "−5.00e−07" and html.signed(5e-7) == "+5.00e−07"
+    assert html.signed(-5e-7) == "−5.00e−07"
+    assert html.signed(5e-7) == "+5.00e−07"

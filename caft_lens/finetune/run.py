@@ -378,7 +378,9 @@ def _check_lens(lens: Any) -> None:
     if isinstance(lens, Lens):
         return
     if isinstance(lens, str | os.PathLike):
-        raise BadType(f'finetune() starts from a Lens, not from a name: load it first, cl.load("{os.fspath(lens)}").')
+        raise BadType(
+            f'finetune() starts from a Lens, not from a name: load it first, cl.load("{os.fspath(lens)}").'
+        )
     if isinstance(lens, Run):
         raise BadType("finetune() starts from a Lens; a Run is a folder, its model is run.lens: give that.")
     raise BadType(f"finetune() starts from a Lens, not {type(lens).__name__}: cl.load makes one.")
