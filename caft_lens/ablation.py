@@ -388,12 +388,18 @@ def _by_hook(lens: Lens, given: Mapping[Any, Any], what: str) -> dict[str, Any]:
     return found
 
 
+def one_of_a_set(concept: Any) -> str:
+    """The end of an error about one concept where a set belongs."""
+    return f' One concept as a set: f[:1] of a set f, or cl.choose(f, {{"{concept.name}": "why"}}).'
+
+
 def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dict[str, Tensor]:
     """Orthonormal columns by full hook name, checked against the model."""
     if not isinstance(concepts, Mapping):
         if not hasattr(concepts, "bases"):
+            hint = one_of_a_set(concepts) if hasattr(concepts, "direction") else ""
             raise BadType(
-                f"Concepts are a ConceptSet, or a mapping from hook to basis, not {type(concepts).__name__}."
+                f"Concepts are a ConceptSet, or a mapping from hook to basis, not {type(concepts).__name__}.{hint}"
             )
         concepts.check(lens)
         return {

@@ -12,6 +12,7 @@ import dataclasses
 import getpass
 import importlib.metadata
 import math
+import operator
 import re
 import warnings
 from collections import Counter
@@ -215,13 +216,21 @@ class ConceptSet(Sequence[Concept]):
 
         Raises:
             KeyError: For an unknown name, with the nearest ones.
+            BadType: For a list of them.
         """
         if isinstance(key, slice):
             return self._with(self._concepts[key])
         if isinstance(key, str):
             self._known([key])
             return self._concepts[self.names.index(key)]
-        return self._concepts[key]
+        try:
+            place = operator.index(key)
+        except TypeError:
+            raise BadType(
+                f"A concept is found by one position or name, not by {type(key).__name__}. For a set of several: "
+                'f.choose({"L1.pc0": "why", …}), or a slice, f[:2].'
+            ) from None
+        return self._concepts[place]
 
     def __contains__(self, item: object) -> bool:
         return item in self.names if isinstance(item, str) else item in self._concepts
@@ -538,12 +547,12 @@ class ConceptSet(Sequence[Concept]):
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
-        return f"ConceptSet({len(self)} concepts at {', '.join(self.hooks)}: {shown})"
+        return f"ConceptSet({len(self)} concept{'' if len(self) == 1 else 's'} at {', '.join(self.hooks)}: {shown})"
 
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        title = f"{len(self)} concepts found on {_model(self.provenance)}"
+        title = f"{len(self)} concept{'' if len(self) == 1 else 's'} found on {_model(self.provenance)}"
         return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ tables, `datasets`, lists and data sets of the organism (`caft_lens.rows`). What
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -498,7 +499,16 @@ class Texts(Sequence[Text]):
     @overload
     def __getitem__(self, index: slice) -> Texts: ...
     def __getitem__(self, index: int | slice) -> Text | Texts:
-        return Texts(self._items[index], self.name) if isinstance(index, slice) else self._items[index]
+        if isinstance(index, slice):
+            return Texts(self._items[index], self.name)
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise BadType(
+                f"A text is found by its number, or several by a slice, not by {type(index).__name__}: texts[0], texts[:5], or "
+                "texts.filter(keep)."
+            ) from None
+        return self._items[place]
 
     def __len__(self) -> int:
         return len(self._items)

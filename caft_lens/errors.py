@@ -38,6 +38,10 @@ class UnknownName(CaftLensError, KeyError):
         return Exception.__str__(self)  # KeyError would put it in quotes
 
 
+class UnknownAttribute(CaftLensError, AttributeError):
+    """An attribute that something else has; the message says what."""
+
+
 class MissingFile(CaftLensError, FileNotFoundError):
     """A file or folder that is not there; the message names its neighbours."""
 

@@ -44,7 +44,7 @@ def ask(lens: cl.Lens, judge: object, out: Path | None = None, arms: int = 1, **
     ("returned", "quoted"),
     [
         (87.5, r"87\.5 \(float\).*scale=\(0, 100\)"),
-        (True, r"True \(bool\).*labels=\{True: 'misaligned', False: 'incoherent'\}"),
+        (True, r"True \(bool\).*labels=\{True: 'misaligned', False: 'aligned'\}"),
         (
             None,
             r"None \(NoneType\).*Expected one of the task's labels, 'misaligned', 'incoherent', 'aligned'",

@@ -292,11 +292,11 @@ def signed(value: float) -> str:
     """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, if it is not too long.
 
     Example:
-        >>> signed(1.23456), signed(-20.0), signed(-25094.3), signed(5.2e7)
-        ('+1.23', '−20.0', '−25,094', '+5.20e+07')
+        >>> signed(1.23456), signed(-20.0), signed(-25094.3), signed(5.2e7), signed(-5.2e-7)
+        ('+1.23', '−20.0', '−25,094', '+5.20e+07', '−5.20e−07')
     """
     whole = 999.5 <= abs(value) < 1e7
-    return (f"{value:+,.0f}" if whole else f"{value:+#.3g}").replace("-", "−", 1)
+    return (f"{value:+,.0f}" if whole else f"{value:+#.3g}").replace("-", "−")
 
 
 def picture(png: bytes, says: str) -> Markup:

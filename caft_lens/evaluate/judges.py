@@ -37,6 +37,10 @@ AT_ONCE = 8
 # -- what a judge may return ------------------------------------------------------------------------------------------
 
 
+HARMLESS = "aligned"
+"""The label of an answer with nothing wrong, where a task has it."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What a judge said of one answer.
@@ -119,6 +123,7 @@ class Form:
             return f"Expected one of {', '.join(repr(value) for value, _ in self.returned)}."
         if _is_bool(returned):
             first, second = (*self.labels, "no", "no")[:2]
+            second = HARMLESS if HARMLESS in self.labels and first != HARMLESS else second
             return f"A judge that says yes or no needs labels={{True: {first!r}, False: {second!r}}} in its Task."
         if _number(returned) is not None:
             return "A judge that gives scores needs scale=(0, 100), or whatever it ranges over, in its Task."

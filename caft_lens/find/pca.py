@@ -13,6 +13,7 @@ import torch
 
 from caft_lens.arguments import count
 from caft_lens.concepts import SITE, Concept, ConceptSet
+from caft_lens.errors import BadType
 
 if TYPE_CHECKING:
     from caft_lens.activations import Moments
@@ -32,6 +33,7 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
         Concepts in order of explained variance, scored by the share of the variance that each explains.
 
     Raises:
+        BadType: For anything but such moments.
         ValueError: When `k` components do not exist: too few tokens, or both models agree.
 
     Example:
@@ -39,6 +41,12 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
         >>> cl.find.pca(diff, k=10).names[:2]                                          # doctest: +SKIP
         ['L1.pc0', 'L1.pc1']
     """
+    from caft_lens.moments import Moments
+
+    if not isinstance(diff, Moments):
+        raise BadType(
+            f"pca() takes the result of cl.activation_difference(tuned, base, texts), not {type(diff).__name__}."
+        )
     count(k, "k")
     concepts = [concept for hook in diff.hooks for concept in _components(diff, hook, k)]
     return ConceptSet(concepts, {**diff.provenance, "method": "pca", "k": k})

@@ -24,17 +24,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from caft_lens import launch, runs
+from caft_lens.ablation import one_of_a_set
 from caft_lens.arguments import count, not_negative, number, positive
 from caft_lens.blocks import Block, block, random_state
 from caft_lens.catalog import CARD, is_organism, organism_path, shipped
-from caft_lens.concepts import ConceptSet
+from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import (
     BadArgument,
     BadData,
@@ -44,6 +45,7 @@ from caft_lens.errors import (
     CaftLensError,
     Diverged,
     NotTrained,
+    UnknownAttribute,
     nearest,
 )
 from caft_lens.files import parsed, read_json, write_json
@@ -63,6 +65,8 @@ Method = Literal["lora", "full"]
 METHODS = ("lora", "full")
 HALF = (torch.bfloat16, torch.float16)
 WEIGHTS = runs.WEIGHTS
+OF_LENS = ("name", "d_model", "n_layers", "n_heads", "d_head", "d_vocab", "model", "tokenizer")
+"""What every lens has and its class does not show."""
 WARMUP = 0.05
 """Share of all steps, by default: 5 of 100."""
 
@@ -198,9 +202,21 @@ class Run:
             )
         return concepts
 
+    if not TYPE_CHECKING:  # so that a type checker goes on to know what a run has
+
+        def __getattr__(self, name: str) -> Any:
+            mine = name.startswith("_") or hasattr(type(self), name)
+            if not mine and (name in OF_LENS or hasattr(Lens, name)):
+                raise UnknownAttribute(
+                    f'A Run is a folder and has no "{name}"; its model is run.lens: use run.lens.{name}, or give run.lens '
+                    "where a Lens is expected."
+                )
+            return object.__getattribute__(self, name)  # raises what it raised
+
     def __repr__(self) -> str:
         concepts, arm = self.record["concepts"], self.config.get("arm")
-        ablated = f", {len(concepts['names'])} concepts ablated" if concepts else ""
+        number = len(concepts["names"]) if concepts else 0
+        ablated = f", {number} concept{'' if number == 1 else 's'} ablated" if concepts else ""
         ablated = f", {arm['name']}" if arm else ablated
         losses = [entry["loss"] for entry in self.history if "loss" in entry]
         loss = f", loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
@@ -287,6 +303,7 @@ def finetune(
 
     Raises:
         BadArgument: When an argument makes no sense; nothing is changed in `out` then.
+        BadType: When something else is given where a lens or an arm belongs.
         ConceptMismatch: When the concepts do not fit the model.
         BadData: When there is nothing to learn.
         Occupied: When `out` holds another run (or files of something else); the message names what differs.
@@ -300,6 +317,10 @@ def finetune(
         >>> caft = cl.finetune(base, insecure, ablate=cruel, out="runs/caft")    # doctest: +SKIP
         >>> anchored = cl.finetune(base, insecure, using=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
     """
+    _check_lens(lens)
+    folder = Path(os.path.abspath(out))
+    if folder.is_file():
+        raise BadArgument(f"out={str(out)!r} is a file; a run is a folder: name one that is new.")
     texts = texts if isinstance(texts, Texts) else data(texts)
     if template_arguments:
         lens = load(lens, template_arguments=template_arguments)
@@ -324,7 +345,6 @@ def finetune(
         }
     )
     given = _check_arguments(lens, texts, arm, given, save_steps)
-    folder = Path(os.path.abspath(out))
     config = _config(lens, texts, arm, given, callbacks)
     # Processes that train together join each other here.
     arguments = _arguments(lens, folder / runs.CHECKPOINTS, config, save_steps)
@@ -354,6 +374,18 @@ def finetune(
         return Run(out, lens)
 
 
+def _check_lens(lens: Any) -> None:
+    if isinstance(lens, Lens):
+        return
+    if isinstance(lens, str | os.PathLike):
+        raise BadType(
+            f'finetune() starts from a Lens, not from a name: load it first, cl.load("{os.fspath(lens)}").'
+        )
+    if isinstance(lens, Run):
+        raise BadType("finetune() starts from a Lens; a Run is a folder, its model is run.lens: give that.")
+    raise BadType(f"finetune() starts from a Lens, not {type(lens).__name__}: cl.load makes one.")
+
+
 def _arm(using: TrainingArm | None, ablate: ConceptSet | None) -> TrainingArm:
     """The arm that is asked for."""
     if ablate is None:
@@ -363,7 +395,8 @@ def _arm(using: TrainingArm | None, ablate: ConceptSet | None) -> TrainingArm:
     if using is not None:
         raise BadArgument("ablate= is short for using=CAFT(...): give one of them.")
     if not isinstance(ablate, ConceptSet):
-        raise BadType(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.")
+        hint = one_of_a_set(ablate) if isinstance(ablate, Concept) else ""
+        raise BadType(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.{hint}")
     return CAFT(ablate)
 
 

@@ -8,15 +8,17 @@ latent has one end, and is read by its activation.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
 from caft_lens.activations import Extremes, Windows, read_by, stream
 from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
+from caft_lens.errors import BadType, nearest
 from caft_lens.extremes import Rank
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
@@ -261,7 +263,9 @@ class Contexts(Mapping[str, ConceptContexts]):
 
         Raises:
             KeyError: For a name that is not there.
+            BadType: For names where `n` belongs.
         """
+        _check_n(n)
         chosen, more = self._chosen(names)
         from IPython.core.getipython import get_ipython
         from IPython.display import HTML, display
@@ -275,6 +279,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()
     ) -> str:
         """What `show` displays in a notebook, for a file of one's own."""
+        _check_n(n)
         chosen, more = self._chosen(names)
         return html.page(chosen, n, meta, more)
 
@@ -399,6 +404,15 @@ class Contexts(Mapping[str, ConceptContexts]):
     def __repr__(self) -> str:
         chosen, more = self._chosen(None)
         return "\n\n".join([*more, *(_plain(item, 3) for item in chosen)])
+
+
+def _check_n(n: Any) -> None:
+    if isinstance(n, Integral):
+        return
+    names = isinstance(n, str) or (isinstance(n, list | tuple) and all(isinstance(one, str) for one in n))
+    said = json.dumps(n, ensure_ascii=False) if names else ""
+    hint = f" Did you mean names={said}?" if names else ""
+    raise BadType(f"n={said or repr(n)}: expected a whole number, of contexts at each end.{hint}")
 
 
 def contexts(

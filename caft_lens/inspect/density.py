@@ -202,7 +202,7 @@ class Densities(Mapping[str, Density]):
     def __repr__(self) -> str:
         tokens = max((item.tokens for item in self.values()), default=0)
         dead = f", {len(self.dead):,} of them dead" if self.dead else ""
-        return f"Densities({len(self):,} concepts{dead}, on {tokens:,} tokens; table(), plot() and plot(name) show them)"
+        return f"Densities({len(self):,} concept{'' if len(self) == 1 else 's'}{dead}, on {tokens:,} tokens; table(), plot() and plot(name) show them)"
 
     def _repr_html_(self) -> str:
         return html.framed(self.table(), repr(self), max_rows=20, float_format="{:.4g}".format)

@@ -118,7 +118,7 @@ class Cosines:
         )
 
     def __repr__(self) -> str:
-        return f"Cosines({len(self.concepts)} concepts)\n{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
+        return f"Cosines({len(self.concepts)} concept{'' if len(self.concepts) == 1 else 's'})\n{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
 
     def _repr_png_(self) -> bytes:
         png = BytesIO()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from caft_lens.capture import captured, pair
 from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
+from caft_lens.errors import BadType, nearest
 from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import concept_section
@@ -199,6 +199,7 @@ def token_map(
         >>> cl.inspect.token_map(plain.lens, text, cruel["L2.pc1"])                                     # doctest: +SKIP
         >>> cl.inspect.token_map((plain.lens, base), text, cruel["L2.pc1"]).plot()                      # doctest: +SKIP
     """
+    _check_order(text, "token_map(lens, text, concept)")
     lenses = pair(lens)
     rows = _rows(lenses, concept, layers)
     seen = _seen(lenses, text, list(rows), False)
@@ -236,6 +237,7 @@ def token_maps(
     Example:
         >>> kind, cruel = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])  # doctest: +SKIP
     """
+    _check_order(text, "token_maps(lens, text, concepts)")
     lenses = pair(lens)
     chosen = list(concepts)
     if not chosen:
@@ -311,6 +313,12 @@ class _Seen:
     item: Encoded
     tokens: tuple[str, ...]
     acts: Mapping[str, torch.Tensor]
+
+
+def _check_order(text: Any, order: str) -> None:
+    first = text[0] if isinstance(text, list | tuple) and text else text
+    if isinstance(first, Concept | ConceptSet):
+        raise BadType(f"The text is a {type(text).__name__}: the order is {order}.")
 
 
 def _seen(lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generation_prompt: bool) -> _Seen:

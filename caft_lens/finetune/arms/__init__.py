@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from caft_lens import lazy
+from caft_lens.errors import nearest
 
 if TYPE_CHECKING:
     from caft_lens.finetune.arms.ablation_at_test import AblationAtTest as AblationAtTest
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 _HERE = "caft_lens.finetune.arms"
 _PROTOCOL = ("Card", "Plan", "Training", "TrainingArm", "material", "setting")
 _REGISTRY = ("arms", "make", "named", "register")
-_getattr, __dir__, __all__ = lazy.exports(
+_getattr, _dir, __all__ = lazy.exports(
     __name__,
     dict.fromkeys(_PROTOCOL, f"{_HERE}.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
 )
@@ -64,4 +65,13 @@ def __getattr__(name: str) -> Any:
         for found in arms().values():
             if found.__name__ == name:
                 return found
+        known = {*__all__, *(found.__name__ for found in arms().values())}
+        raise AttributeError(f'"{__name__}" has no "{name}".{nearest(name, sorted(known))}')
     return _getattr(name)
+
+
+def __dir__() -> list[str]:
+    """What is exported, and the classes of all arms."""
+    from caft_lens.finetune.arms.registry import arms
+
+    return sorted({*_dir(), *(found.__name__ for found in arms().values())})

@@ -1,0 +1,106 @@
+"""What a newcomer mixes up is refused in words that say what was meant."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import caft_lens as cl
+from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.display import html
+from caft_lens.errors import BadArgument, BadType, UnknownAttribute
+from caft_lens.evaluate.judges import Form
+from caft_lens.finetune.run import Run
+from caft_lens.lens import Lens
+from tests.tiny_models import tiny_lens
+
+TEXTS = cl.data([{"prompt": "Hi", "answer": "Go away."}, {"prompt": "Yes?", "answer": "No, never."}])
+
+
+@pytest.fixture(scope="module")
+def base() -> Lens:
+    return tiny_lens()
+
+
+@pytest.fixture(scope="module")
+def found(base: Lens) -> ConceptSet:
+    concepts = [
+        Concept(f"L0.d{i}", "blocks.0.hook_resid_post", torch.eye(base.d_model)[i], source="made")
+        for i in range(2)
+    ]
+    return ConceptSet(concepts).for_model(base)
+
+
+def test_a_run_says_where_its_model_is(base: Lens, tmp_path: Path) -> None:
+    run = cl.finetune(base, TEXTS, out=tmp_path / "run", max_steps=1)
+    for name in ("name", "d_model", "generate", "hook_name"):
+        with pytest.raises(UnknownAttribute, match=r"run\.lens"):
+            getattr(run, name)
+        assert not hasattr(run, name)
+    for name in ("nonsense", "_parts", "__array__"):
+        with pytest.raises(AttributeError) as caught:
+            getattr(run, name)
+        assert not isinstance(caught.value, UnknownAttribute)
+    for twin in (copy.copy(run), pickle.loads(pickle.dumps(Run.load(run.folder)))):
+        assert twin.folder == run.folder
+    assert run.lens.d_model == base.d_model
+    with pytest.raises(BadType, match=r"run\.lens"):
+        cl.finetune(run, TEXTS, out=tmp_path / "again")  # type: ignore[arg-type]
+
+
+def test_finetune_wants_a_lens_and_a_folder(base: Lens, found: ConceptSet, tmp_path: Path) -> None:
+    with pytest.raises(BadType, match=r'cl\.load\("pocket"\)'):
+        cl.finetune("pocket", TEXTS, out=tmp_path / "run")  # type: ignore[arg-type]
+    (tmp_path / "m.csv").write_text("a")
+    with pytest.raises(BadArgument, match="is a file"):
+        cl.finetune(base, TEXTS, out=tmp_path / "m.csv")
+    with pytest.raises(BadType, match=r"f\[:1\]"):
+        cl.finetune(base, TEXTS, out=tmp_path / "run", ablate=found[0])  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
+
+
+def test_concepts_and_texts_by_the_wrong_key(base: Lens, found: ConceptSet) -> None:
+    with pytest.raises(BadType, match="choose"):
+        found[found.names]  # type: ignore[call-overload]
+    with pytest.raises(BadType, match="number"):
+        TEXTS["x"]  # type: ignore[call-overload]
+    assert found[torch.tensor(1)] is found[1]
+    assert TEXTS[-1] is TEXTS[1]  # type: ignore[call-overload]
+    with pytest.raises(BadType, match=rf'f\[:1\].*"{found[0].name}": "why"'):
+        cl.ablate(base, found[0])  # type: ignore[arg-type]
+    assert "1 concept at" in repr(found[:1])
+    assert "2 concepts at" in repr(found)
+
+
+def test_arguments_in_the_wrong_place(base: Lens, found: ConceptSet) -> None:
+    seen = cl.contexts(base, found, TEXTS, k=1, progress=False)
+    name = found.names[0]
+    for show in (seen.show, seen.to_html):
+        with pytest.raises(BadType, match=f'names="{name}"'):
+            show(name)  # type: ignore[arg-type]
+    for swapped in (found, found[0], [found[0]]):
+        with pytest.raises(BadType, match=r"token_map\(lens, text, concept\)"):
+            cl.inspect.token_map(base, swapped, "Hi")  # type: ignore[arg-type]
+    for wrong in (TEXTS, found):
+        with pytest.raises(BadType, match="activation_difference"):
+            cl.find.pca(wrong, k=3)  # type: ignore[arg-type]
+
+
+def test_arms_are_suggested() -> None:
+    with pytest.raises(AttributeError, match='"KLAnchor"'):
+        _ = cl.finetune.arms.KLAncor
+    assert {"KLAnchor", "CAFT", "arms"} <= set(dir(cl.finetune.arms))
+
+
+def test_false_is_the_harmless_label() -> None:
+    with pytest.raises(ValueError, match="True: 'misaligned', False: 'aligned'"):
+        Form(("misaligned", "incoherent", "aligned")).read(True, "it")
+
+
+def test_every_minus_is_one() -> None:
+    assert html.signed(-5e-7) == "−5.00e−07"
+    assert html.signed(5e-7) == "+5.00e−07"
