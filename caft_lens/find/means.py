@@ -16,10 +16,10 @@ from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import BadData
 from caft_lens.find.pca import prefix
 from caft_lens.renamed import keywords
+from caft_lens.text import Texts
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
-    from caft_lens.text import Texts
 
 
 @keywords(wanted="concept", unwanted="contrast")
@@ -52,6 +52,7 @@ def difference_of_means(
     Example:
         >>> cl.find.difference_of_means(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
     """
+    concept, contrast = (texts if isinstance(texts, Texts) else Texts(texts) for texts in (concept, contrast))
     passes, left_out = [], Counter[str]()
     for texts in (concept, contrast):
         moments = Moments()
