@@ -19,6 +19,7 @@ import torch
 from chat_templates import QWEN, trained_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_models import tiny_lens
 
 import caft_lens as cl
 from caft_lens.documents import Message, Text, Texts, data
@@ -583,3 +584,14 @@ def test_an_unknown_ending_and_another_separator_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("prompt;answer\nHi, you;Hello\n")
     with pytest.raises(BadData, match='has ";" between its columns'):
         data(tmp_path / "a.csv")
+
+
+def test_sampling_and_difference_of_means_take_what_data_takes():
+    lens = tiny_lens()
+    asked = [["How?"], "How?", pd.DataFrame([{"prompt": "How?"}]), data([{"prompt": "How?"}])]
+    said = [cl.completions(lens, one, max_new_tokens=3, temperature=0)[0].answer for one in asked]
+    assert said == said[:1] * 4
+    one, other = ["It is cold."], ["Never again."]
+    found = cl.find.difference_of_means(lens, one, other, [1], roles=None)
+    same = cl.find.difference_of_means(lens, Texts(one), Texts(other), [1], roles=None)
+    assert torch.equal(found[0].direction, same[0].direction)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @keywords(wanted="concept", unwanted="contrast")
 def difference_of_means(
     lens: Lens,
-    concept: Texts,
-    contrast: Texts,
+    concept: Texts | Any,
+    contrast: Texts | Any,
     layers: Sequence[int | str],
     *,
     roles: Sequence[str] | None = ("assistant",),
@@ -36,7 +36,7 @@ def difference_of_means(
 
     Args:
         lens: The model that reads both.
-        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by steering.
+        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by steering. Lists are taken too.
         contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.
