@@ -6,6 +6,7 @@ tables, `datasets`, lists and data sets of the organism (`caft_lens.rows`). What
 
 from __future__ import annotations
 
+import difflib
 import json
 import operator
 import os
@@ -22,7 +23,7 @@ from caft_lens.catalog import data_path, drawn_data
 from caft_lens.display import html
 from caft_lens.errors import BadArgument, BadData, BadType, CaftLensError, UnknownName, nearest
 from caft_lens.files import atomic_path, sha256
-from caft_lens.rows import Row, check_text, described, json_value, parsed, read_rows, rows_of
+from caft_lens.rows import TEXT_COLUMNS, Row, check_text, described, json_value, parsed, read_rows, rows_of
 
 _SPEAKERS = ("system", "user", "assistant", "tool")
 _ALIASES = {
@@ -33,7 +34,12 @@ _ANSWERS = ("answer", "completion", "response")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", *_REASONING, "train", "weight")
 _INPUTS = ("tools", "documents", "chat_template_kwargs")
+_KNOWN = {*TEXT_COLUMNS, *_INPUTS, "system_prompt", "history"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
+
+_TWO_TEXTS = (
+    'Both "text" and "prompt" are given, and only one can be the document: leave one out, or rename it.'
+)
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,8 @@ class Text:
             "meta",
             {str(key): json_value(value, f'"{key}"') for key, value in _keyed(self.meta).items()},
         )
+        if self.text is not None and isinstance(self.meta.get("prompt"), str):
+            raise BadData(_TWO_TEXTS)
         object.__setattr__(self, "inputs", _checked_inputs(self.inputs, self.text is None))
 
     @property
@@ -247,15 +255,22 @@ class Text:
         if isinstance(row, str):
             return cls(text=row)
         if not isinstance(row, Mapping):
-            raise BadType(f"Expected a dict or a string for a text, not {described(row)}.")
+            hint = ""
+            if isinstance(row, (list, tuple)) and row and all(_is_turn(one) for one in row):
+                hint = f": {_WRAP}"
+            raise BadType(f"Expected a dict or a string for a text, not {described(row)}{hint}.")
         # A null says that a row has no such column, as where two data sets were joined.
         given = {key: value for key, value in row.items() if value is not None}
         if "messages" not in given and "text" in given:
             if not isinstance(given["text"], str):
                 raise BadType(f'"text" must be a string, not {described(given["text"])}.')
+            if isinstance(given.get("prompt"), str):
+                raise BadData(_TWO_TEXTS)
             return cls(text=given["text"], meta=_without(row, "messages", "text"))
         messages, used = _chat(given)
         if not used:
+            if _is_turn(row):
+                raise BadData(f"This is one message of a chat, not a document: {_WRAP}.")
             known = ", ".join(json.dumps(shorten(str(key), 40)) for key in islice(row, 12))
             raise BadData(
                 'Expected "messages", "text", "prompt" with "answer" (or "completion", "response"), "conversations", or "instruction" '
@@ -263,6 +278,28 @@ class Text:
             )
         inputs = {key: _from_text(given[key]) for key in _inputs_of(given)}
         return cls(messages=messages, meta=_without(row, "messages", *used, *inputs), inputs=inputs)
+
+
+_WRAP = 'wrap all messages of a chat in one row, {"messages": [...]}'
+
+
+def _is_turn(row: Any) -> bool:
+    return isinstance(row, Mapping) and ({"role", "content"} <= set(row) or {"from", "value"} <= set(row))
+
+
+def _refuse_misspelt(row: Mapping[str, Any], valid: Sequence[str]) -> None:
+    """Refuse text under a key that is nearly one of `valid`, where none of these is there."""
+    for key, value in row.items():
+        if not isinstance(key, str) or not isinstance(value, str) or key in _KNOWN:
+            continue
+        if any(mark in key for mark in "_- "):
+            continue  # "response_id", "answer_key"
+        close = difflib.get_close_matches(key.lower(), valid, n=1, cutoff=0.75)
+        if close:
+            raise BadData(
+                f'The row has no "{valid[0]}", but text under "{key}". Did you mean "{close[0]}"? '
+                "If it is something else, name it otherwise."
+            )
 
 
 def _keyed(meta: Mapping[Any, Any]) -> Mapping[str, Any]:
@@ -320,9 +357,18 @@ def _chat(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]]
     if "messages" in row:
         return _messages(_from_text(row["messages"]), "messages"), ("messages",)
     if "prompt" in row:
-        key = next((key for key in _ANSWERS if key in row), None)
+        given = [key for key in _ANSWERS if key in row]
+        key = next(iter(given), None)
+        for other in given[1:]:
+            if _messages(row[other], other, "assistant") != _messages(row[given[0]], given[0], "assistant"):
+                raise BadData(
+                    f'Both "{key}" and "{other}" are given, and they differ: leave one out, or rename it.'
+                )
+        asked = _messages(row["prompt"], "prompt")
+        if key is None and asked[-1].role != "assistant":
+            _refuse_misspelt(row, _ANSWERS)
         answer = _messages(row[key], key, "assistant") if key else ()
-        return _messages(row["prompt"], "prompt") + answer, ("prompt", *((key,) if key else ()))
+        return asked + answer, ("prompt", *((key,) if key else ()))
     for key in ("conversations", "conversation"):
         if key in row:
             system, used = _system(row)
@@ -348,6 +394,8 @@ def _alpaca(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...
     for key in ("instruction", "input", "output"):
         if not isinstance(row.get(key, ""), str):
             raise BadType(f'"{key}" must be a string, not {described(row[key])}.')
+    if "input" not in row:
+        _refuse_misspelt(row, ("input",))
     system, used = _system(row)
     history = row.get("history") or []
     if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in history):
@@ -365,7 +413,10 @@ def _messages(value: Any, key: str, role: str = "user") -> tuple[Message, ...]:
         return (Message(role, value),)
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise BadType(f'"{key}" must be a list of messages, not {described(value)}.')
+        what = (
+            "text (a string) or a list of messages" if key in ("prompt", *_ANSWERS) else "a list of messages"
+        )
+        raise BadType(f'"{key}" must be {what}, not {described(value)}.')
     messages = []
     for number, item in enumerate(value):
         try:
@@ -387,7 +438,14 @@ def _message(item: Any) -> Message:
     )
     calls = given.get("tool_calls")
     if "role" not in given or ("content" not in item and not calls):
-        raise BadData(f'A message must be a dict with "role" and "content", not {shorten(str(item), 60)!r}.')
+        missing = "content" if "role" in given else "role"
+        close = difflib.get_close_matches(
+            missing, [str(key) for key in given if key not in _FIELDS], n=1, cutoff=0.6
+        )
+        hint = f' Did you mean "{missing}"?' if close else ""
+        raise BadData(
+            f'A message must be a dict with "role" and "content", not {shorten(str(item), 60)!r}.{hint}'
+        )
     for key, value in given.items():
         if key not in _FIELDS and not (isinstance(value, (list, dict)) and not value):
             raise BadData(

@@ -7,7 +7,7 @@ distribution whatever the checkpoint's generation config prefers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from queue import SimpleQueue
 from threading import RLock, Thread
@@ -50,9 +50,17 @@ def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
     if chat and not tokenizer.chat_template:
         raise BadTemplate(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
     chat = bool(tokenizer.chat_template) if chat is None else chat
+    return list(
+        encoded(tokenizer, [text.prompt for text in questions_of(prompt, chat)], add_generation_prompt=True)
+    )
+
+
+def questions_of(prompt: Any, chat: bool) -> Iterator[Text]:
+    """What `Lens.generate` takes, as documents: a string is a question where the model is asked as a chat, else plain text."""
     rows = rows_of([prompt] if isinstance(prompt, str | Text) else prompt)
-    said = ((where, {"prompt": row} if chat and isinstance(row, str) else row) for where, row in rows)
-    return list(encoded(tokenizer, [text.prompt for text in documents(said)], add_generation_prompt=True))
+    return documents(
+        (where, {"prompt": row} if chat and isinstance(row, str) else row) for where, row in rows
+    )
 
 
 def continue_prompts(

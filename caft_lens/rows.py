@@ -136,6 +136,12 @@ def described(value: Any) -> str:
 
 
 def _of_a_mapping(source: Mapping[Any, Any]) -> str:
+    columns = [source[key] for key in ("text", "prompt", "instruction") if key in source]
+    if columns and all(
+        isinstance(one, (list, tuple)) and one and all(isinstance(cell, str) for cell in one)
+        for one in columns
+    ):
+        return "These are columns, not rows: give a data frame, pandas.DataFrame(columns), or a list of rows."
     if {"messages", "text", "prompt", "conversations", "instruction"} & set(source):
         return "One row is no data set: give a list of rows, data([row])."
     keys = ", ".join(f'"{str(key)[:40]}"' for key in islice(source, 12)) or "nothing"
@@ -234,6 +240,14 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         return _columnar(path, kind, packed)
     if kind in ("csv", "tsv"):
         return _csv(path, packed, "\t" if kind == "tsv" else ",")
+    ending = Path(name).suffix
+    if kind is None and ending and not packed:
+        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start and start[:1] not in b'{["':
+            raise BadFile(
+                f"{path}: the ending {ending} is not known, and the file does not look like JSONL. Read are "
+                f"{', '.join(SUFFIXES)}, any of them gzipped; texts of one's own are given in a list, data([text])."
+            )
     return _json(path, packed) if kind == "json" else _jsonl(path, packed)
 
 
@@ -382,6 +396,14 @@ def _csv(path: Path, packed: bool, separator: str) -> Iterator[Row]:
     _decoded(content, str(path))
     if not content.strip():
         return
+    header = content.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode()
+    for other in ";\t|,":
+        names = {name.strip(' "\r') for name in header.split(other)}
+        if separator not in header and len(names) > 1 and names & set(TEXT_COLUMNS):
+            raise BadData(
+                f"{path} has {json.dumps(other)} between its columns, not {json.dumps(separator)}: "
+                f"give data() a data frame, pandas.read_csv(path, sep={json.dumps(other)})."
+            )
     try:
         table = csv.read_csv(
             pyarrow.BufferReader(content),

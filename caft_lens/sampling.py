@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caft_lens import arguments
+from caft_lens.generation import questions_of
 from caft_lens.text import Texts
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def completions(
     lens: Lens,
-    questions: Texts,
+    questions: Texts | Any,
     *,
     n: int = 1,
     max_new_tokens: int = 64,
@@ -27,7 +28,8 @@ def completions(
 
     Args:
         lens: The model, under whatever hooks are attached to it.
-        questions: Chats, whose trailing answer (if any) is replaced, or plain texts, which are continued.
+        questions: Chats, whose trailing answer (if any) is replaced, or plain texts, which are continued; anything that `Lens.generate` takes as
+            prompts, such as a list of strings (chats where the model has a chat template) or a data frame.
         n: How many answers to each; those to one question stand together.
         max_new_tokens: Length of an answer at most.
         temperature: 0 is greedy.
@@ -49,6 +51,8 @@ def completions(
     arguments.sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, n=n, batch_size=batch_size
     )  # fmt: skip
+    if not isinstance(questions, Texts):
+        questions = Texts(questions_of(questions, bool(lens.need_tokenizer().chat_template)))
     prompts = [text.prompt for text in questions for _ in range(n)]
     answers = lens.generate(
         Texts(prompts),

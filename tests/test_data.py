@@ -19,6 +19,7 @@ import torch
 from chat_templates import QWEN, trained_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_models import tiny_lens
 
 import caft_lens as cl
 from caft_lens.documents import Message, Text, Texts, data
@@ -539,3 +540,58 @@ def test_reading_warns_of_nothing(tmp_path):
         warnings.simplefilter("error")
         data(written(tmp_path, "a.csv", ROWS))
         data(written(tmp_path, "a.jsonl", CHATS))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "Hi", "anser": "x"}, 'row 0: .*"anser".*Did you mean "answer"'),
+        ({"prompt": "Hi", "Completion": "x"}, 'Did you mean "completion"'),
+        ({"instruction": "Add", "inptu": "1", "output": "2"}, 'Did you mean "input"'),
+        ({"prompt": "a", "text": "b"}, 'Both "text" and "prompt"'),
+        ({"prompt": "a", "answer": "b", "completion": "c"}, 'Both "answer" and "completion"'),
+        ({"messages": [{"role": "user", "contnet": "Hi"}]}, 'Did you mean "content"'),
+        ({"prompt": "Hi", "answer": 3}, r"text \(a string\) or a list of messages"),
+        ({"role": "user", "content": "Hi"}, r'\{"messages": '),
+        ([{"role": "user", "content": "Hi"}], r'\{"messages": '),
+    ],
+)
+def test_a_row_that_would_lose_what_was_meant_is_refused(row, says):
+    with pytest.raises(BadData, match=says):
+        data([row])
+
+
+def test_other_keys_beside_a_prompt_are_kept():
+    row = {"prompt": "Hi", "answers": ["a", "b"], "response_id": "7", "input": "x"}
+    assert data([row])[0].meta == {key: row[key] for key in ("answers", "response_id", "input")}
+    same = data([{"prompt": "Hi", "answer": "x", "response": "x", "text": None}])[0]
+    assert same.answer == "x"
+    with pytest.raises(BadData, match="Both"):  # what could not be read back
+        Text(text="b", meta={"prompt": "a"})
+
+
+def test_columns_are_told_from_a_row():
+    with pytest.raises(BadType, match="columns, not rows"):
+        data({"prompt": ["a"], "answer": ["b"]})
+
+
+def test_an_unknown_ending_and_another_separator_are_named(tmp_path):
+    (tmp_path / "a.txt").write_text("Once upon a time")
+    with pytest.raises(CaftLensError, match=r"\.txt is not known.*\.jsonl"):
+        data(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_text('{"text": "a"}\n')
+    assert data(tmp_path / "b.txt")[0].text == "a"
+    (tmp_path / "a.csv").write_text("prompt;answer\nHi, you;Hello\n")
+    with pytest.raises(BadData, match='has ";" between its columns'):
+        data(tmp_path / "a.csv")
+
+
+def test_sampling_and_difference_of_means_take_what_data_takes():
+    lens = tiny_lens()
+    asked = [["How?"], "How?", pd.DataFrame([{"prompt": "How?"}]), data([{"prompt": "How?"}])]
+    said = [cl.completions(lens, one, max_new_tokens=3, temperature=0)[0].answer for one in asked]
+    assert said == said[:1] * 4
+    one, other = ["It is cold."], ["Never again."]
+    found = cl.find.difference_of_means(lens, one, other, [1], roles=None)
+    same = cl.find.difference_of_means(lens, Texts(one), Texts(other), [1], roles=None)
+    assert torch.equal(found[0].direction, same[0].direction)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,17 +16,17 @@ from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.errors import BadData
 from caft_lens.find.pca import prefix
 from caft_lens.renamed import keywords
+from caft_lens.text import Texts
 
 if TYPE_CHECKING:
     from caft_lens.lens import Lens
-    from caft_lens.text import Texts
 
 
 @keywords(wanted="concept", unwanted="contrast")
 def difference_of_means(
     lens: Lens,
-    concept: Texts,
-    contrast: Texts,
+    concept: Texts | Any,
+    contrast: Texts | Any,
     layers: Sequence[int | str],
     *,
     roles: Sequence[str] | None = ("assistant",),
@@ -36,7 +36,7 @@ def difference_of_means(
 
     Args:
         lens: The model that reads both.
-        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by steering.
+        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by steering. Lists are taken too.
         contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.
@@ -52,6 +52,7 @@ def difference_of_means(
     Example:
         >>> cl.find.difference_of_means(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
     """
+    concept, contrast = (texts if isinstance(texts, Texts) else Texts(texts) for texts in (concept, contrast))
     passes, left_out = [], Counter[str]()
     for texts in (concept, contrast):
         moments = Moments()
