@@ -121,6 +121,7 @@ def arena(
     from dataclasses import replace
 
     from caft_lens.arena.recipe import Recipe
+    from caft_lens.files import shown
     from caft_lens.launch import place
 
     try:
@@ -130,7 +131,7 @@ def arena(
         _refuse(error.args[0] if isinstance(error, KeyError) else error)
     if place()[0] == 0:  # of processes that were launched together all come to this
         page, words = result.report()
-        typer.echo(f"{result}\nThe report is in {page} and {words}.")
+        typer.echo(f"{result}\nThe report is in {shown(page)} and {shown(words)}.")
 
 
 def _refuse(error: Exception | str) -> NoReturn:

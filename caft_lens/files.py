@@ -113,6 +113,17 @@ def absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))
 
 
+def shown(path: str | Path) -> str:
+    """How a path is told to a person: from the current folder, where it lies in or beside that.
+
+    Example:
+        >>> shown(os.path.abspath("runs")), shown("../runs").replace(os.sep, "/")
+        ('runs', '../runs')
+    """
+    near = os.path.relpath(path)
+    return str(path) if near.split(os.sep)[:2] == ["..", ".."] else near
+
+
 def clear_stale(path: Path) -> None:
     """Remove temporary neighbours of `path` that are older than an hour: their writer was killed."""
     for left in path.parent.glob(f".{path.name}.*{path.suffix}"):

@@ -34,6 +34,7 @@ from caft_lens.files import (
     read_record,
     read_together,
     sha256,
+    shown,
     write_together,
 )
 
@@ -328,7 +329,7 @@ class Result:
 
     def __repr__(self) -> str:
         seeds = _listed(map(str, self.record["seeds"]))
-        return f"Result({str(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: {_listed(self._on_front)})"
+        return f"Result({shown(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: {_listed(self._on_front)})"
 
     def _repr_html_(self) -> str:
         from caft_lens.arena.page import overview
