@@ -239,6 +239,9 @@ def store(
     index = _read_index(folder)
     if index is None or not index["complete"]:
         with locked(folder):
+            for left in folder.glob(".*"):  # of a writer that was killed: nobody else is in
+                if left.is_file():
+                    left.unlink(missing_ok=True)
             _write(lenses, texts, folder, settings, about, dtype, progress)
     else:
         _begin(folder, settings, about)

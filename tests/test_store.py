@@ -16,7 +16,7 @@ from tiny_models import tiny_lens
 
 from caft_lens.activations import Store, store
 from caft_lens.lens import Lens
-from caft_lens.text import ASSISTANT, encode
+from caft_lens.text import ASSISTANT, Texts, encode
 
 SETTINGS = {"hooks": [0, 1], "shard_tokens": 60, "batch_tokens": 100}
 
@@ -237,3 +237,11 @@ def test_texts_at_the_end_without_a_token_are_no_obstacle(lens, tmp_path):
 def test_a_hook_that_is_not_stored_is_named(whole):
     with pytest.raises(KeyError, match="Did you mean"):
         next(whole.batches(hooks=["blocks.1.hook_resid_pots"]))
+
+
+def test_what_a_killed_writer_left_aside_is_gone_when_the_store_is_whole(tmp_path):
+    lens, texts = tiny_lens(), Texts([{"prompt": f"say {i}", "answer": "a b"} for i in range(4)])
+    (tmp_path / "acts").mkdir()
+    (tmp_path / "acts" / ".00000.safetensors.k1ll3d.safetensors").write_bytes(b"half")
+    store(lens, texts, [0], tmp_path / "acts", progress=False)
+    assert not list((tmp_path / "acts").glob(".*"))
