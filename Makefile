@@ -111,7 +111,7 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 
 # One worker for each core that is free, one torch thread each; notebooks first, since they take longest.
 test: install  ## tests, doctests and notebooks
-	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 $(BIN)/python -m pytest notebooks tests caft_lens \
+	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 CAFT_LENS_PROGRESS=0 $(BIN)/python -m pytest notebooks tests caft_lens \
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
 	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
 
