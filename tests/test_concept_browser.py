@@ -13,6 +13,7 @@ from panels import LABEL, SCRIPT, concept_set, found_contexts
 from tiny_models import tiny_lens
 
 import caft_lens as cl
+from caft_lens.files import shown
 from caft_lens.verdicts import Verdicts
 from caft_widgets import ConceptBrowser, link
 
@@ -91,7 +92,7 @@ def test_the_choice_is_saved_at_every_step_and_restored(tmp_path):
     panel.decide("unsure", name="L1.pc5")
     (written,) = (tmp_path / "deep").iterdir()
     assert concepts.fingerprint in written.name
-    assert panel.saved == str(written)
+    assert panel.saved == shown(written)
     again = browser(concepts, file=file)
     assert again.choice == panel.choice
     assert again.selection["L1.pc4"].reason == LABEL

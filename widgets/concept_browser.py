@@ -17,6 +17,7 @@ from caft_lens.concepts import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.errors import nearest
 from caft_lens.extremes import Rank
+from caft_lens.files import shown
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
 from caft_lens.find.search import ConceptIndex
@@ -222,7 +223,7 @@ class ConceptBrowser(Panel):
         }
         self.can_undo, self.can_redo = self.verdicts.can_undo, self.verdicts.can_redo
         file = self.verdicts.file
-        self.saved = "" if file is None else str(file)
+        self.saved = "" if file is None else shown(file)
 
     # -- the list -----------------------------------------------------------------------------------------------------
 
