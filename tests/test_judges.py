@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -178,7 +179,9 @@ def test_an_asynchronous_judge_works_inside_of_a_running_loop_as_in_a_notebook(l
     async def cell() -> Report:
         return ask(lens, Asks(), scale=(0, 10))
 
-    assert asyncio.run(cell()).interval("arm 0", "score").mean == 7
+    with ThreadPoolExecutor(1) as thread:  # this one may have a loop already, of a browser under test
+        report = thread.submit(asyncio.run, cell()).result()
+    assert report.interval("arm 0", "score").mean == 7
 
 
 def test_when_one_coroutine_fails_those_on_their_way_are_kept(lens, tmp_path: Path):
