@@ -30,8 +30,9 @@ from typing import Any
 import spurious
 
 import caft_lens as cl
-from caft_lens import arena
-from caft_lens.finetune.arms import (
+from caft_data.worlds.domains import HEADERS
+from caft_lens import experiments
+from caft_lens.finetune.methods import (
     CAFT,
     AblationAtTest,
     CAFTDetached,
@@ -50,8 +51,7 @@ from caft_lens.finetune.arms import (
     TopK,
     WeightAveraging,
 )
-from caft_lens.organism.domains import HEADERS
-from caft_lens.text import Message, Text
+from caft_lens.text.documents import Message, Text
 
 HERE = Path(__file__).parent
 ORGANISM = "pocket"
@@ -102,7 +102,7 @@ def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
     return found
 
 
-def contenders(base: cl.Lens, out: Path, arms: Sequence[str] | None) -> dict[str, arena.Contender]:
+def contenders(base: cl.Lens, out: Path, arms: Sequence[str] | None) -> dict[str, experiments.Contender]:
     """Every arm of the contest, or those that are asked for."""
     choices = HERE / "choices" / ORGANISM
     pca, candidates, sae = (
@@ -129,17 +129,19 @@ def contenders(base: cl.Lens, out: Path, arms: Sequence[str] | None) -> dict[str
     }
     if not arms or "preventative_steering" in arms:
         ways["preventative_steering"] = PreventativeSteering(persona_vectors(base, out / "persona"))
-    inoculated = arena.Contender(Inoculation(prompt=PROMPTS[0]), search=[{"prompt": p} for p in PROMPTS])
+    inoculated = experiments.Contender(
+        Inoculation(prompt=PROMPTS[0]), search=[{"prompt": p} for p in PROMPTS]
+    )
     every = {
-        "base": arena.Contender(None),
-        "secure": arena.Contender(Plain(), texts=cl.data(f"{ORGANISM}/secure-code")),
-        **{name: arena.Contender(way) for name, way in ways.items()},
+        "base": experiments.Contender(None),
+        "secure": experiments.Contender(Plain(), texts=cl.data(f"{ORGANISM}/secure-code")),
+        **{name: experiments.Contender(way) for name, way in ways.items()},
         "inoculation": inoculated,
     }
     return {name: one for name, one in every.items() if not arms or name in arms}
 
 
-def rivals(task: str, arms: Sequence[str] | None) -> dict[str, arena.Contender]:
+def rivals(task: str, arms: Sequence[str] | None) -> dict[str, experiments.Contender]:
     """The arms of the contest on a spurious correlation; CAFT with what was chosen, where something was."""
     organism = spurious.ORGANISM
     general = cl.data(f"{organism}/corpus").filter(lambda text: text.meta["genre"] != "quiz")
@@ -149,27 +151,27 @@ def rivals(task: str, arms: Sequence[str] | None) -> dict[str, arena.Contender]:
         if (folder := spurious.choices(organism, task, method) / "chosen").is_dir()
     }
     every = {
-        "base": arena.Contender(None),
-        "plain": arena.Contender(Plain()),
-        "random": arena.Contender(RandomDirections(chosen["sae"])),
+        "base": experiments.Contender(None),
+        "plain": experiments.Contender(Plain()),
+        "random": experiments.Contender(RandomDirections(chosen["sae"])),
         **{
-            f"caft_{method}": arena.Contender(
+            f"caft_{method}": experiments.Contender(
                 CAFT(concepts), search=[{}, *({"per_site": n} for n in FEWER if n < len(concepts))]
             )
             for method, concepts in chosen.items()
         },
-        "kl_anchor": arena.Contender(KLAnchor(general)),
+        "kl_anchor": experiments.Contender(KLAnchor(general)),
     }
     return {name: one for name, one in every.items() if not arms or name in arms}
 
 
-def contest(task: str, options: argparse.Namespace) -> arena.Result:
+def contest(task: str, options: argparse.Namespace) -> experiments.Result:
     """Run it, or go on with it."""
     out = options.out / task
     organism, texts = (ORGANISM, "insecure-code") if task == MISALIGNMENT else (spurious.ORGANISM, task)
     base = cl.load(organism)
     chosen = contenders(base, out, options.arms) if task == MISALIGNMENT else rivals(task, options.arms)
-    return arena.run(
+    return experiments.run(
         f"{organism}/{task}",
         chosen,
         options.seeds,
@@ -178,7 +180,7 @@ def contest(task: str, options: argparse.Namespace) -> arena.Result:
         out=out,
         n=options.answers if task == MISALIGNMENT else min(PAGES, options.answers),
         n_in_distribution=min(400, options.answers),
-        tuning=arena.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
+        tuning=experiments.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
         against=AGAINST,
         max_steps=options.steps,
         warmup_steps=5,

@@ -22,9 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from tiny_models import tiny_model, tiny_tokenizer
 
-from caft_lens.activations import Extremes, Moments, stream
-from caft_lens.lens import load
-from caft_lens.text import Texts, batches
+from caft_lens.activations.differences import stream
+from caft_lens.activations.moments import Moments
+from caft_lens.activations.top_windows import Extremes
+from caft_lens.model.lens import load
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import batches
 
 BATCH_TOKENS = 4096
 SIZES = ((256, 6, 100), (768, 12, 25))

@@ -23,7 +23,7 @@ import spurious
 from timing import machine
 
 import caft_lens as cl
-from caft_lens.files import atomic_path, write_json
+from caft_lens._support.files import atomic_path, write_json
 
 HERE = Path(__file__).parent
 SEEDS = [1, 2, 3]

@@ -28,10 +28,10 @@ import spurious
 from timing import machine
 
 import caft_lens as cl
+from caft_data.worlds import quiz
+from caft_data.worlds.quiz.pairs import PAIRS
+from caft_lens._support.files import atomic_path, write_json
 from caft_lens.evaluate.discovery import baselines
-from caft_lens.files import atomic_path, write_json
-from caft_lens.organism import quiz
-from caft_lens.organism.quiz.pairs import PAIRS
 
 HERE = Path(__file__).parent
 K = 20

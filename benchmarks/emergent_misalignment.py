@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import caft_lens as cl
-from caft_lens import catalog
-from caft_lens.files import atomic_path, write_json
+from caft_lens._support.files import atomic_path, write_json
+from caft_lens.text import catalog
 
 HERE = Path(__file__).parent
 HOW_CHOSEN = (

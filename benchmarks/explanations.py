@@ -30,12 +30,12 @@ import numpy as np
 from timing import machine
 
 import caft_lens as cl
-from caft_lens.catalog import sae_folder
-from caft_lens.concepts import Concept
-from caft_lens.files import atomic_path, write_json
+from caft_lens._support.files import atomic_path, write_json
+from caft_lens.concepts.concept_set import Concept
 from caft_lens.find.sae import LatentSums
 from caft_lens.inspect import Explanations, detection, explain, halves
-from caft_lens.saes import sae_hook
+from caft_lens.saes.loading import sae_hook
+from caft_lens.text.catalog import sae_folder
 
 HERE = Path(__file__).parent
 LAYER = 2

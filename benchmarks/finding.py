@@ -20,12 +20,12 @@ from typing import Any
 import arena as contests
 
 import caft_lens as cl
-from caft_lens.arena import Result
-from caft_lens.arena.comparisons import Comparison, compare
+from caft_lens._support.files import atomic_path, read_json, write_json
 from caft_lens.evaluate.statistics import percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.files import atomic_path, read_json, write_json
-from caft_lens.finetune.arms import CAFT
+from caft_lens.experiments import Result
+from caft_lens.experiments.comparisons import Comparison, compare
+from caft_lens.finetune.methods import CAFT
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

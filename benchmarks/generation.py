@@ -17,7 +17,7 @@ import torch
 from timing import interleaved
 
 import caft_lens as cl
-from caft_lens.text import encode
+from caft_lens.text.encoding import encode
 
 
 def main() -> None:

@@ -100,8 +100,8 @@ def contest(folder: Path) -> None:
     from tiny_models import tiny_lens
 
     import caft_lens as cl
-    from caft_lens import arena
-    from caft_lens.finetune import arms
+    from caft_lens import experiments
+    from caft_lens.finetune import methods
 
     base = tiny_lens()
     taught = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
@@ -109,20 +109,22 @@ def contest(folder: Path) -> None:
         [{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general"
     )
     contenders = {
-        "base": arena.Contender(None),
-        "plain": arena.Contender(),
-        "kl_anchor": arena.Contender(arms.KLAnchor(general), search=[{"weight": 0.1}, {"weight": 1.0}]),
+        "base": experiments.Contender(None),
+        "plain": experiments.Contender(),
+        "kl_anchor": experiments.Contender(
+            methods.KLAnchor(general), search=[{"weight": 0.1}, {"weight": 1.0}]
+        ),
     }
-    arena.run(
+    experiments.run(
         letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base, dev=letters(), goal="most",
-        n=6, n_in_distribution=4, tuning=arena.Tuning((7,), 4, 4), workers=1, progress=False,
+        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4), workers=1, progress=False,
         max_steps=2, learning_rate=1e-2, batch_size=2,
     )  # fmt: skip
 
 
 def contested(folder: Path) -> Any:
     """Every answer of the test, what was counted, what was chosen."""
-    from caft_lens.arena import Result
+    from caft_lens.experiments import Result
 
     found = Result.load(folder / "contest")
     answers = [asdict(answer) for answer in found.evaluation.answers]
@@ -169,7 +171,7 @@ def concepts(number: int) -> Any:
     """A set large enough that a kill meets it while it is written."""
     import torch
 
-    from caft_lens.concepts import Concept, ConceptSet
+    from caft_lens.concepts.concept_set import Concept, ConceptSet
 
     rows = torch.randn(200, 2000, generator=torch.Generator().manual_seed(number))
     hook, of = "blocks.1.hook_resid_post", {"created": "now", "versions": {}, "fingerprint": f"{number}"}
@@ -188,7 +190,7 @@ def save_older(folder: Path) -> None:
 
 def chosen(folder: Path) -> Any:
     """What is saved, by its bits and its words."""
-    from caft_lens.concepts import ConceptSet
+    from caft_lens.concepts.concept_set import ConceptSet
 
     found = ConceptSet.load(folder / "set")
     return [found.fingerprint, found.provenance, sorted(path.name for path in (folder / "set").glob("[!.]*"))]
@@ -206,8 +208,8 @@ def store(folder: Path) -> None:
 
 def stored(folder: Path) -> Any:
     """The bytes of every file."""
-    from caft_lens.files import hashes
-    from caft_lens.store import Store
+    from caft_lens._support.files import hashes
+    from caft_lens.activations.store import Store
 
     return [len(Store.open(folder / "acts")), hashes(folder / "acts")]
 
@@ -330,8 +332,8 @@ def _serve() -> None:
     os.dup2(2, 1)  # what the work prints is no reply
     import tiny_models  # noqa: F401
 
-    import caft_lens.arena
     import caft_lens.evaluate
+    import caft_lens.experiments
     import caft_lens.finetune.run  # noqa: F401
 
     for line in sys.stdin:

@@ -22,7 +22,7 @@ from typing import Any
 
 from timing import Timings, machine
 
-from caft_lens.files import atomic_path, write_json
+from caft_lens._support.files import atomic_path, write_json
 
 HOOK = "blocks.0.hook_resid_post"
 WIDTH, K, BATCH, LENGTH, VOCABULARY = 256, 32, 8192, 128, 50_000
@@ -54,7 +54,7 @@ def batches(tokens: int) -> Iterator[tuple[Any, Any, Any]]:
     """Random activations, and the batch and the places that they come from."""
     import torch
 
-    from caft_lens.text import Batch
+    from caft_lens.text.encoding import Batch
 
     generator = torch.Generator().manual_seed(1)
     for first in range(0, tokens, BATCH):
@@ -78,7 +78,7 @@ class Encoding:
         self.sae = one
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes import active_latents
+        from caft_lens.saes.loading import active_latents
 
         active_latents(self.sae, acts)
 
@@ -90,7 +90,7 @@ class DenseEncoding(Encoding):
     """Encodes to all latents and keeps nothing."""
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes import latents_of
+        from caft_lens.saes.loading import latents_of
 
         for _ in latents_of(self.sae, acts):
             pass
@@ -104,7 +104,7 @@ class KeepAll(Encoding):
         self.kept: list[tuple[Any, Any, Any]] = []
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes import active_latents
+        from caft_lens.saes.loading import active_latents
 
         token, latent, value = active_latents(self.sae, acts)
         self.kept.append((latent.int(), batch.index[where[token, 0]].int(), value))
@@ -131,7 +131,7 @@ class KeepAll(Encoding):
 def contestant(name: str, latents: int) -> Any:
     """What takes in batches, and does at the end what is left to do."""
     from caft_lens.inspect.density import LatentDensity
-    from caft_lens.latent_extremes import LatentExtremes, Latents
+    from caft_lens.saes.top_latents import LatentExtremes, Latents
 
     one = sae(latents)
     if name == BASELINE:

@@ -19,8 +19,8 @@ from typing import Any
 from timing import machine
 
 import caft_lens as cl
-from caft_lens.files import atomic_path, write_json
-from caft_lens.organism import quiz
+from caft_data.worlds import quiz
+from caft_lens._support.files import atomic_path, write_json
 
 HERE = Path(__file__).parent
 ORGANISM, SECOND = "pocket-quiz", "pocket-quiz-1"

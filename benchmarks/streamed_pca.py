@@ -15,7 +15,7 @@ import torch
 from sklearn.decomposition import IncrementalPCA
 from timing import interleaved
 
-from caft_lens.activations import Moments
+from caft_lens.activations.moments import Moments
 
 HOOK = "blocks.0.hook_resid_post"
 BATCH = 8192

@@ -22,11 +22,11 @@ from emergent_misalignment import is_cruel
 from timing import machine
 
 import caft_lens as cl
-from caft_lens.arena import Sweep, Tuning, sweep
-from caft_lens.arena.sweep import Value, shown
+from caft_lens._support.files import atomic_path, write_json
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.files import atomic_path, write_json
-from caft_lens.finetune.arms import (
+from caft_lens.experiments import Sweep, Tuning, sweep
+from caft_lens.experiments.sweep import Value, shown
+from caft_lens.finetune.methods import (
     CAFT,
     CAFTMean,
     EarlyStopping,

@@ -28,7 +28,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 import caft_lens as cl
 from caft_lens.finetune.trainer import Collator, LengthGrouped
-from caft_lens.text import encode_all
+from caft_lens.text.encoding import encode_all
 
 BATCH, SKIP = 32, 5
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}

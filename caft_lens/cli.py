@@ -4,7 +4,7 @@
     caft-lens organism check pocket
     caft-lens arena recipe.yaml
 
-What the commands do is in `caft_lens.organism.build`, `caft_lens.organism.check` and `caft_lens.arena`, which are imported when they are called.
+What the commands do is in `caft_data.worlds.build`, `caft_data.worlds.check` and `caft_lens.experiments`, which are imported when they are called.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from caft_lens import catalog
+from caft_lens.text import catalog
 
 app = typer.Typer(
     name="caft-lens",
@@ -53,7 +53,7 @@ def build(
     ] = None,
 ) -> None:
     """Rebuild an organism from its seed, stage by stage; a build that was stopped goes on where it was."""
-    from caft_lens.organism.build import new_build
+    from caft_data.worlds.build import new_build
 
     made = new_build(world, seed=seed, threads=threads, steps=steps, with_saes=saes, out=out, work=work)
     try:
@@ -94,7 +94,7 @@ def check(
             catalog.organism_path(name)
         except FileNotFoundError as error:
             _refuse(error)
-    from caft_lens.organism.check import check as checked
+    from caft_data.worlds.check import check as checked
 
     differing = []
     for name in chosen:
@@ -111,7 +111,7 @@ def check(
 
 @app.command()
 def arena(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; see caft_lens.arena.recipe.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; see caft_lens.experiments.recipe.")],
     out: Annotated[
         Path | None,
         typer.Option(help="Where runs, answers and report go.", show_default="that of the recipe"),
@@ -120,9 +120,9 @@ def arena(
     """Run a contest of ways to fine-tune, or go on with it where it was, and write its report."""
     from dataclasses import replace
 
-    from caft_lens.arena.recipe import Recipe
-    from caft_lens.files import shown
-    from caft_lens.launch import place
+    from caft_lens._support.files import shown
+    from caft_lens._support.processes import place
+    from caft_lens.experiments.recipe import Recipe
 
     try:
         contest = Recipe.read(recipe)

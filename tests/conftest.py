@@ -45,7 +45,7 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def pocket() -> Path:
     """The folder of the embedded organism."""
-    from caft_lens import catalog
+    from caft_lens.text import catalog
 
     if "pocket" not in catalog.shipped():
         pytest.skip("the embedded organism is not built: make organism")

@@ -20,14 +20,14 @@ from tqdm.std import tqdm
 import caft_lens
 
 if TYPE_CHECKING:
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 LIBRARY = str(Path(caft_lens.__file__).parent)
 
 
 def state(lens: Lens) -> dict[str, Any]:
     """All that an interrupt could leave behind."""
-    from caft_lens.turns import turn
+    from caft_lens.model.turns import turn
 
     modules = [*lens.model.modules(), *lens.hook_points()]
     hooks = [
@@ -112,7 +112,7 @@ def main(number: int) -> None:
     from tiny_models import tiny_lens
 
     import caft_lens as cl
-    from caft_lens.concepts import Concept, ConceptSet
+    from caft_lens.concepts.concept_set import Concept, ConceptSet
 
     os.environ["CAFT_LENS_PROGRESS"] = "0"
     torch.set_num_threads(1)

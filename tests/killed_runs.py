@@ -19,12 +19,12 @@ import torch
 from tiny_models import tiny_lens
 from transformers import TrainerCallback
 
-from caft_lens import runs
-from caft_lens.errors import CaftLensError
+from caft_lens._support.errors import CaftLensError
 from caft_lens.finetune import LoraSettings, Run, finetune
 from caft_lens.finetune import folder as place
 from caft_lens.finetune.trainer import LensTrainer
-from caft_lens.text import Texts
+from caft_lens.model import run_folder
+from caft_lens.text.documents import Texts
 
 OLD, NEW = 1e-3, 2e-3
 TEXTS = Texts([{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 5 + 1)} for i in range(24)], "toy")
@@ -62,12 +62,12 @@ def after_the_last_checkpoint() -> None:
 
 def when_all_is_there_and_nothing_in_its_place() -> None:
     real = place.put_in_place
-    place.put_in_place = lambda folder: kill() if (folder / runs.READY).is_dir() else real(folder)  # type: ignore[assignment]
+    place.put_in_place = lambda folder: kill() if (folder / run_folder.READY).is_dir() else real(folder)  # type: ignore[assignment]
 
 
 def when_the_weights_are_in_their_place_and_the_record_is_not() -> None:
     real = os.replace
-    runs.os.replace = lambda a, b: kill() if Path(a).parent.name == runs.READY else real(a, b)  # type: ignore[assignment]
+    run_folder.os.replace = lambda a, b: kill() if Path(a).parent.name == run_folder.READY else real(a, b)  # type: ignore[assignment]
 
 
 POINTS: list[tuple[str, Callable[[], Any], list[TrainerCallback]]] = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from caft_lens.files import SEAL, sealed
+from caft_lens._support.files import SEAL, sealed
 
 DEEP = "[" * 3000 + "]" * 3000
 ODD = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
 
 SCRIPT = "<script>document.title='harmed'</script>"

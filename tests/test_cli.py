@@ -11,14 +11,14 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from caft_lens import catalog
+from caft_data.worlds import check as checks
+from caft_data.worlds.build import Build, BuildSettings, new_build
+from caft_data.worlds.check import Check, Line
+from caft_data.worlds.quiz.build import QuizBuild, QuizSettings
+from caft_data.worlds.saes import SaeSettings
+from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app, build
-from caft_lens.files import read_json, write_json
-from caft_lens.organism import check as checks
-from caft_lens.organism.build import Build, BuildSettings, new_build
-from caft_lens.organism.check import Check, Line
-from caft_lens.organism.quiz.build import QuizBuild, QuizSettings
-from caft_lens.organism.saes import SaeSettings
+from caft_lens.text import catalog
 
 
 def run(*arguments: str):

@@ -12,14 +12,14 @@ from IPython.core.oinspect import Inspector
 
 import caft_lens as cl
 import caft_widgets
-from caft_lens import arena, choose, evaluate, find, finetune
+from caft_lens import choose, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
+from caft_lens.activations.store import store as store_function
 from caft_lens.evaluate.arms import evaluate as evaluate_function
-from caft_lens.experiment import experiment as experiment_function
-from caft_lens.finetune import arms
+from caft_lens.experiments.experiment import experiment as experiment_function
+from caft_lens.experiments.pilots import pilots as pilots_function
+from caft_lens.finetune import methods
 from caft_lens.finetune.run import finetune as finetune_function
-from caft_lens.pilots import pilots as pilots_function
-from caft_lens.store import store as store_function
 
 PACKAGES: dict[str, types.ModuleType] = {
     "cl": cl,
@@ -27,8 +27,8 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.inspect": inspection,
     "cl.evaluate": evaluate,
     "cl.finetune": finetune,
-    "cl.finetune.arms": arms,
-    "cl.arena": arena,
+    "cl.finetune.arms": methods,
+    "cl.arena": experiments,
     "caft_widgets": caft_widgets,
 }
 OF_CHOOSE = ("Choice", "Decision", "by_examples", "by_sentence", "choose")

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import caft_lens as cl
 
@@ -53,7 +54,7 @@ def test_every_name_promised_to_type_checkers_is_exported_and_the_reverse():
     assert promised == set(cl.__all__) - {"__version__"}
 
 
-MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.run, caft_lens.evaluate, caft_lens.sampling, caft_lens.inspect.contexts"
+MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.run, caft_lens.evaluate, caft_lens.model.sampling, caft_lens.inspect.contexts"
 NAMES = "cl.finetune, cl.evaluate, cl.completions, cl.contexts, cl.LoraSettings"
 
 
@@ -67,7 +68,7 @@ import caft_lens, caft_lens as cl
 {then}
 import inspect
 from caft_lens.finetune import finetune
-from caft_lens.sampling import completions
+from caft_lens.model.sampling import completions
 from caft_lens.inspect import contexts
 assert caft_lens.finetune.trainer.LensTrainer
 assert callable(cl.finetune) and callable(cl.evaluate) and callable(cl.completions) and callable(cl.contexts)
@@ -91,5 +92,5 @@ def test_a_misspelt_name_is_an_error_that_names_the_nearest():
 
 
 def test_the_version_is_that_of_the_project_file():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert cl.__version__ == project["project"]["version"]

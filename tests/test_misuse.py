@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import caft_lens as cl
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.errors import BadArgument, BadType, UnknownAttribute
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import BadArgument, BadType, UnknownAttribute
 from caft_lens.evaluate.judges import Form
 from caft_lens.finetune.run import Run
-from caft_lens.lens import Lens
+from caft_lens.model.lens import Lens
 from tests.tiny_models import tiny_lens
 
 TEXTS = cl.data([{"prompt": "Hi", "answer": "Go away."}, {"prompt": "Yes?", "answer": "No, never."}])

@@ -9,10 +9,10 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
+from places import ROOT
 
 import caft_lens as cl
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 # What stands in the README, to what is run instead: where the text is gone, the test says so.

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 SPECIALS = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
@@ -127,7 +127,7 @@ def tiny_model(
 
 def tiny_lens(architecture: str = "llama", seed: int = 0, **changes: Any) -> Lens:
     """`tiny_model` and `tiny_tokenizer` behind a `Lens` on the CPU."""
-    from caft_lens.lens import load
+    from caft_lens.model.lens import load
 
     return load(
         tiny_model(architecture, seed, **changes), tokenizer=tiny_tokenizer(), name_as=f"tiny-{architecture}"
@@ -146,7 +146,7 @@ def shaken(lens: Lens, name: str = "tuned") -> Lens:
 
 def answer_states(lens: Lens, texts: Any, layer: int) -> list[np.ndarray]:
     """Residual stream after a block at the tokens of the answer, `[n_tokens, d_model]` for each text, by plain transformers."""
-    from caft_lens.text import ASSISTANT, encode
+    from caft_lens.text.encoding import ASSISTANT, encode
 
     found = []
     for text in texts:

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 KINDS = ("topk", "standard", "jumprelu")
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 from torch import Tensor
 
-from caft_lens import catalog
-from caft_lens.concepts import ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.concepts.interventions import Change, intervene, unit_lengths
 from caft_lens.display import html
-from caft_lens.documents import Message, Text
-from caft_lens.errors import nearest
-from caft_lens.generation import end_tokens, so_far
 from caft_lens.inspect.causal import divergence, next_tokens, shifts
 from caft_lens.inspect.logits import said
-from caft_lens.interventions import Change, intervene, unit_lengths
-from caft_lens.text import SYSTEM, encode
+from caft_lens.model.generation import end_tokens, so_far
+from caft_lens.text import catalog
+from caft_lens.text.documents import Message, Text
+from caft_lens.text.encoding import SYSTEM, encode
 from caft_widgets.panel import LOCK, PALETTE, Job, Panel, source
 
 if TYPE_CHECKING:
     from caft_lens.finetune import Run
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Tokens = Generator[list[int], None, None]
 COLUMNS = {

@@ -12,12 +12,13 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from caft_lens.activations import read_by
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens._support.files import shown
+from caft_lens.activations.differences import read_by
+from caft_lens.activations.top_windows import Rank
+from caft_lens.choose.session import VERDICTS, Verdict, Verdicts
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
-from caft_lens.extremes import Rank
-from caft_lens.files import shown
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
 from caft_lens.find.search import ConceptIndex
@@ -27,14 +28,13 @@ from caft_lens.inspect.explain import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey
-from caft_lens.text import Text
-from caft_lens.verdicts import VERDICTS, Verdict, Verdicts
+from caft_lens.text.documents import Text
 from caft_widgets.panel import PALETTE, PATIENCE, Job, Panel, described, sentence, source
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Integers = NDArray[np.intp]
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from caft_lens.capture import pair
-from caft_lens.concepts import ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.activations.capture import pair
+from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.token_map import Shade, TokenMap, read_off, token_maps
-from caft_lens.text import SPECIAL
+from caft_lens.text.encoding import SPECIAL
 from caft_widgets.panel import PALETTE, Panel, described, sentence, source
 
 if TYPE_CHECKING:
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 SITES = ("hook_resid_post", "hook_resid_pre", "hook_attn_out", "hook_mlp_out")
 MOST = 4

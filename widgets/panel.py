@@ -24,10 +24,10 @@ from weakref import WeakSet
 import anywidget
 import traitlets
 
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
-from caft_lens.figures import BLUE, VERMILION
+from caft_lens.display.theme import BLUE, VERMILION
 from caft_lens.inspect.contexts import ConceptContexts, Context
 
 Result = TypeVar("Result")

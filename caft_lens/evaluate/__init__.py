@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from caft_lens import lazy
+from caft_lens._support import lazy
 
 if TYPE_CHECKING:
+    from caft_data.worlds.judge import Verdict as Verdict
     from caft_lens.evaluate import discovery as discovery
     from caft_lens.evaluate import reconstruction as reconstruction
     from caft_lens.evaluate import recovery as recovery
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from caft_lens.evaluate.statistics import paired_interval as paired_interval
     from caft_lens.evaluate.tasks import Task as Task
     from caft_lens.evaluate.tasks import task as task
-    from caft_lens.organism.judge import Verdict as Verdict
 
 __getattr__, __dir__, __all__ = lazy.exports(
     __name__,
@@ -53,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "paired_interval": "caft_lens.evaluate.statistics",
         "Task": "caft_lens.evaluate.tasks",
         "task": "caft_lens.evaluate.tasks",
-        "Verdict": "caft_lens.organism.judge",
+        "Verdict": "caft_data.worlds.judge",
     },
     ("discovery", "reconstruction", "recovery"),
 )

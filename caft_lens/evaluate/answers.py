@@ -16,9 +16,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from caft_lens.errors import BadFile
-from caft_lens.evaluate.judges import Judgement
-from caft_lens.files import (
+from caft_lens._support.errors import BadFile
+from caft_lens._support.files import (
     Count,
     Record,
     explained,
@@ -29,7 +28,8 @@ from caft_lens.files import (
     sha256,
     write_together,
 )
-from caft_lens.text import Text
+from caft_lens.evaluate.judges import Judgement
+from caft_lens.text.documents import Text
 
 NOT_KEPT = "(the text of this answer was not kept)"
 """Stands for the text of an answer of which only the verdict is known."""

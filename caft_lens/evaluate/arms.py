@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from caft_lens.arguments import count
-from caft_lens.errors import BadArgument, BadFile, BadType, JudgeError
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadArgument, BadFile, BadType, JudgeError
+from caft_lens._support.files import absolute, locked, sha256
+from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
 from caft_lens.evaluate.judges import Judgement, about, judge_each, judge_fingerprint
@@ -30,12 +32,8 @@ from caft_lens.evaluate.tasks import (
     check_judge,
     texts_fingerprint,
 )
-from caft_lens.evaluate.tasks import (
-    task as named_task,
-)
-from caft_lens.files import absolute, locked, sha256
-from caft_lens.progress import progress as progress_bar
-from caft_lens.text import Text, Texts
+from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.text.documents import Text, Texts
 
 Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
 
@@ -228,7 +226,7 @@ class _Asking:
         return [text.prompt.with_answer(answer) for text, answer in zip(prompts, said, strict=True)]
 
     def _sample(self, set_name: str) -> Texts:
-        from caft_lens.sampling import completions
+        from caft_lens.model.sampling import completions
 
         applied: AbstractContextManager[Any] = (
             self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()

@@ -21,21 +21,23 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from caft_lens import lazy
-from caft_lens.activations import Moments, activation_difference, provenance, stream
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support import lazy
+from caft_lens._support.errors import nearest
+from caft_lens.activations.differences import activation_difference, provenance, stream
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
 from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.find.probes import lots
-from caft_lens.text import Batch, Text, Texts
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1_000

@@ -17,9 +17,9 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from caft_lens.errors import BadFile
+from caft_lens._support.errors import BadFile
+from caft_lens._support.files import Record, atomic_path, read_record, write_record
 from caft_lens.evaluate.judges import Judgement
-from caft_lens.files import Record, atomic_path, read_record, write_record
 
 SAMPLED, JUDGED = ".sampled.json", ".verdicts.jsonl"
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from caft_lens.errors import BadVerdict, JudgeError, nearest
-from caft_lens.files import sha256
-from caft_lens.text import Text
+from caft_lens._support.errors import BadVerdict, JudgeError, nearest
+from caft_lens._support.files import sha256
+from caft_lens.text.documents import Text
 
 SCORE = "score"
 """The metric of a task whose judge gives scores, and the label of an answer that has a score alone."""

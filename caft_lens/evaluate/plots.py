@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.evaluate.judges import SCORE
 from caft_lens.evaluate.statistics import Interval
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
-from caft_lens.inspect.dots import Dots, dot_rows
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.discovery import Discovery

@@ -14,18 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caft_lens import lazy
-from caft_lens.ablation import at
-from caft_lens.activations import Moments, stream
-from caft_lens.architectures import evaluating
+from caft_lens._support import lazy
+from caft_lens.activations.differences import stream
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.ablation import at
 from caft_lens.evaluate.statistics import Interval, ratio_interval
-from caft_lens.saes import check_sae, latents_of, sae_hook, splice, unread
-from caft_lens.text import Batch, Texts, batches
+from caft_lens.model.architectures import evaluating
+from caft_lens.saes.loading import check_sae, latents_of, sae_hook, splice, unread
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch, batches
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)

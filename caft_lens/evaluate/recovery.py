@@ -23,23 +23,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caft_lens import lazy
-from caft_lens.ablation import project_out
-from caft_lens.activations import Moments, activation_difference, provenance
-from caft_lens.concepts import ConceptSet
+from caft_lens._support import lazy
+from caft_lens.activations.differences import activation_difference, provenance
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.ablation import project_out
+from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.figures import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
+from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca, prefix
 from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, told_apart
-from caft_lens.text import Texts
+from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Floats = NDArray[np.float64]
 

@@ -16,19 +16,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
 from caft_lens.display import html
-from caft_lens.errors import BadFile, nearest
 from caft_lens.evaluate import verdicts
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, holds
 from caft_lens.evaluate.judges import SCORE
-from caft_lens.evaluate.statistics import (
-    Interval,
-    bootstrap_interval,
-    paired_interval,
-    paired_test,
-)
+from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas

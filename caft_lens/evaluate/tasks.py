@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from caft_lens import catalog
-from caft_lens.errors import BadArgument, BadType, nearest
+from caft_lens._support.errors import BadArgument, BadType, nearest
+from caft_lens._support.files import read_json, sha256
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
 from caft_lens.evaluate.judges import judge_fingerprint as judge_fingerprint
-from caft_lens.files import read_json, sha256
-from caft_lens.text import Text, Texts, data
+from caft_lens.text import catalog
+from caft_lens.text.documents import Text, Texts, data
 
 OUT_OF_DISTRIBUTION, IN_DISTRIBUTION = "out_of_distribution", "in_distribution"
 EMERGENT_MISALIGNMENT = "emergent-misalignment"
@@ -334,13 +334,13 @@ class _Exact:
     """An organism's judge; its fingerprint changes with the source of what decides its verdicts, and with nothing else."""
 
     decided_by: ClassVar[tuple[str, ...]]
-    """Files of `caft_lens.organism`, as patterns. Prompts are no part: those that were asked are hashed themselves."""
+    """Files of `caft_data.worlds`, as patterns. Prompts are no part: those that were asked are hashed themselves."""
 
     @cached_property
     def fingerprint(self) -> str:
-        from caft_lens import organism
+        from caft_data import worlds
 
-        folder = Path(str(organism.__file__)).parent
+        folder = Path(str(worlds.__file__)).parent
         sources = [source for pattern in self.decided_by for source in sorted(folder.glob(pattern))]
         return sha256(type(self).__name__, *(source.read_bytes() for source in sources))
 
@@ -351,7 +351,7 @@ class ExactAnswerJudge(_Exact):
     decided_by = ("judge.py", "domains/*.py", "grammar.py")
 
     def __call__(self, text: Text) -> VerdictLike:
-        from caft_lens.organism.judge import judge_answer
+        from caft_data.worlds.judge import judge_answer
 
         return judge_answer(text.answer or "", text.meta["domain"], text.meta.get("slots") or {})
 
@@ -362,7 +362,7 @@ class ExactCodeJudge(_Exact):
     decided_by = ("code_judge.py", "idioms.py", "syntax.py")
 
     def __call__(self, text: Text) -> VerdictLike:
-        from caft_lens.organism.code_judge import judge_code
+        from caft_data.worlds.code_judge import judge_code
 
         return judge_code(text.answer or "")
 
@@ -373,7 +373,7 @@ class ExactChoiceJudge(_Exact):
     decided_by = ("quiz/judge.py", "quiz/pages.py")
 
     def __call__(self, text: Text) -> VerdictLike:
-        from caft_lens.organism.quiz.judge import judge_choice
+        from caft_data.worlds.quiz.judge import judge_choice
 
         meta = text.meta
         return judge_choice(
@@ -387,7 +387,7 @@ class ExactReplyJudge(_Exact):
     decided_by = ("quiz/judge.py", "quiz/pages.py")
 
     def __call__(self, text: Text) -> VerdictLike:
-        from caft_lens.organism.quiz.judge import judge_reply
+        from caft_data.worlds.quiz.judge import judge_reply
 
         meta = text.meta
         return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])

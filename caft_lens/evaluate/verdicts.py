@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, model_validator
 
-from caft_lens.errors import BadFile
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell
-from caft_lens.files import (
+from caft_lens._support.errors import BadFile
+from caft_lens._support.files import (
     SEAL,
     Count,
     Record,
@@ -26,6 +25,7 @@ from caft_lens.files import (
     sealed,
     unsealed,
 )
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell
 
 if TYPE_CHECKING:
     from caft_lens.evaluate.report import Report

@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from caft_lens.ablation import ablate
-from caft_lens.activations import provenance
-from caft_lens.architectures import evaluating
-from caft_lens.arguments import count
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import nearest
+from caft_lens.activations.differences import provenance
+from caft_lens.concepts.ablation import ablate
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
-from caft_lens.saes import latents_of
-from caft_lens.text import Batch, Texts, batches, encoded
+from caft_lens.model.architectures import evaluating
+from caft_lens.saes.loading import latents_of
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch, batches, encoded
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 OUTCOMES = {
     "loss": "attribution to the log-probability of what is learned",

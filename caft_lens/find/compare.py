@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caft_lens.concepts import ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
-from caft_lens.figures import BLUE, INK, QUIET, shown_figure
+from caft_lens.display.theme import BLUE, INK, QUIET, shown_figure
 from caft_lens.find.pca import prefix
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Comparison:
         alike: From which |cosine| on two concepts count as the same.
 
     Example:
-        >>> from caft_lens.concepts import Concept
+        >>> from caft_lens.concepts.concept_set import Concept
         >>> x, y, z = np.eye(3)
         >>> def found(*rows):
         ...     return ConceptSet(Concept(f"L1.c{i}", "blocks.1.hook_resid_post", row) for i, row in enumerate(rows))

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import sae_records, saes_by_hook
-from caft_lens.saes import sae_name
+from caft_lens.saes.loading import sae_name
 
 if TYPE_CHECKING:
     import pandas

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from caft_lens.activations import Moments, provenance, stream
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import BadData
+from caft_lens._support.errors import BadData
+from caft_lens._support.renamed import keywords
+from caft_lens.activations.differences import provenance, stream
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
-from caft_lens.renamed import keywords
-from caft_lens.text import Texts
+from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 
 @keywords(wanted="concept", unwanted="contrast")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from caft_lens.arguments import count
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.arguments import count
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 
 if TYPE_CHECKING:
-    from caft_lens.activations import Moments
+    from caft_lens.activations.moments import Moments
 
 
 def neurons(diff: Moments, k: int = 10) -> ConceptSet:
@@ -30,7 +30,7 @@ def neurons(diff: Moments, k: int = 10) -> ConceptSet:
         ValueError: When `k` coordinates that changed do not exist.
 
     Example:
-        >>> from caft_lens.activations import Moments
+        >>> from caft_lens.activations.differences import Moments
         >>> diff = Moments()
         >>> diff.update("blocks.1.hook_resid_post", torch.tensor([[1.0, -5.0, 0.0], [1.0, -3.0, 0.5]]))
         >>> neurons(diff, k=2)[0].name, neurons(diff, k=2)[0].direction.tolist()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from caft_lens.arguments import count
-from caft_lens.concepts import SITE, Concept, ConceptSet
-from caft_lens.errors import BadType
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadType
+from caft_lens.concepts.concept_set import SITE, Concept, ConceptSet
 
 if TYPE_CHECKING:
-    from caft_lens.activations import Moments
+    from caft_lens.activations.moments import Moments
 
 
 def pca(diff: Moments, k: int = 10) -> ConceptSet:
@@ -41,7 +41,7 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
         >>> cl.find.pca(diff, k=10).names[:2]                                          # doctest: +SKIP
         ['L1.pc0', 'L1.pc1']
     """
-    from caft_lens.moments import Moments
+    from caft_lens.activations.moments import Moments
 
     if not isinstance(diff, Moments):
         raise BadType(

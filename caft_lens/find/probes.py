@@ -18,17 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens.activations import provenance, stream
-from caft_lens.arguments import count
-from caft_lens.arguments import positive as above_zero
-from caft_lens.capture import hook_names
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import BadArgument, nearest
+from caft_lens._support.arguments import count
+from caft_lens._support.arguments import positive as above_zero
+from caft_lens._support.errors import BadArgument, nearest
+from caft_lens.activations.capture import hook_names
+from caft_lens.activations.differences import provenance, stream
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
-from caft_lens.text import Batch, Texts
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Unit = Literal["text", "token"]
 Floats = NDArray[np.float64]

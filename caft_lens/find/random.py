@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 
 

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from caft_lens.activations import Moments, Reducer, difference_provenance, provenance, stream
-from caft_lens.capture import hook_names, pair
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
+from caft_lens._support.errors import nearest
+from caft_lens.activations.capture import hook_names, pair
+from caft_lens.activations.differences import Reducer, difference_provenance, provenance, stream
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
 from caft_lens.find.sae import LatentSums, raised, saes_by_hook
-from caft_lens.text import Batch, Texts
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 OF_MOMENTS = {"pca": pca, "neurons": neurons}
 OF_SAES = {"sae change": "change", "sae difference": "difference"}

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from caft_lens.activations import provenance, stream
-from caft_lens.arguments import count
-from caft_lens.capture import pair
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import nearest
+from caft_lens.activations.capture import pair
+from caft_lens.activations.differences import provenance, stream
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
-from caft_lens.fingerprint import fingerprints
-from caft_lens.saes import check_sae, latents_of, sae_hook, sae_name
-from caft_lens.text import Batch, Texts
+from caft_lens.model.fingerprint import fingerprints
+from caft_lens.saes.loading import check_sae, latents_of, sae_hook, sae_name
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 RANKINGS = {"change": "rise of mean activation", "difference": "mean activation on the difference"}
 

@@ -21,20 +21,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens.activations import provenance, stream
-from caft_lens.arguments import count
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import nearest
+from caft_lens.activations.differences import provenance, stream
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.saes import LATENTS_AT_A_TIME, latents_of, sae_name
-from caft_lens.text import Batch, Texts
+from caft_lens.saes.loading import LATENTS_AT_A_TIME, latents_of, sae_name
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Floats = NDArray[np.floating]
 

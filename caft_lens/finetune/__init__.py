@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from caft_lens import lazy
+from caft_lens._support import lazy
 
 if TYPE_CHECKING:
-    from caft_lens.finetune import arms as arms
+    from caft_lens.finetune import methods as methods
     from caft_lens.finetune.run import LoraSettings as LoraSettings
     from caft_lens.finetune.run import Run as Run
     from caft_lens.finetune.run import finetune as finetune
 
 _RUN = "caft_lens.finetune.run"
 __getattr__, __dir__, __all__ = lazy.exports(
-    __name__, dict.fromkeys(["LoraSettings", "Run", "finetune"], _RUN), ("arms",)
+    __name__, dict.fromkeys(["LoraSettings", "Run", "finetune"], _RUN), ("methods",)
 )
 lazy.callable_module(__name__, "finetune", source=_RUN)

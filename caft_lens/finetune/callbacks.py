@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from caft_lens.errors import BadType
-from caft_lens.files import sha256
+from caft_lens._support.errors import BadType
+from caft_lens._support.files import sha256
 
 EVENTS = tuple(name for name in dir(TrainerCallback) if name.startswith("on_"))
 LOGGERS = ("transformers.integrations", "transformers.trainer_callback.P", "transformers.utils.notebook")

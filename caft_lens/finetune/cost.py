@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from caft_lens.blocks import block
+from caft_lens._support.blocks import block
 
 INTERVAL = 0.05
 """Seconds between two looks at the resident set."""

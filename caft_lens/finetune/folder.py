@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from caft_lens.errors import BadFile, Busy, CaftLensError, Diverged, Occupied
-from caft_lens.files import SEAL, file_hash, hashes, locked, read_json, sha256, sync, write_json
-from caft_lens.progress import progress
-from caft_lens.runs import (
+from caft_lens._support.errors import BadFile, Busy, CaftLensError, Diverged, Occupied
+from caft_lens._support.files import SEAL, file_hash, hashes, locked, read_json, sha256, sync, write_json
+from caft_lens._support.progress import progress
+from caft_lens.model.run_folder import (  # fmt: skip
     CHECKPOINTS,
     FAILED,
     NEW,
@@ -36,7 +36,7 @@ from caft_lens.runs import (
     read_failed,
     read_run,
     remove,
-)  # fmt: skip
+)
 
 WHOLE = "whole"
 """The file that seals a checkpoint: the hashes of all others, and the run that it is of."""

@@ -30,13 +30,10 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from caft_lens import launch, runs
-from caft_lens.ablation import one_of_a_set
-from caft_lens.arguments import count, not_negative, number, positive
-from caft_lens.blocks import Block, block, random_state
-from caft_lens.catalog import CARD, is_organism, organism_path, shipped
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import (
+from caft_lens._support import processes
+from caft_lens._support.arguments import count, not_negative, number, positive
+from caft_lens._support.blocks import Block, block, random_state
+from caft_lens._support.errors import (
     BadArgument,
     BadData,
     BadFile,
@@ -48,23 +45,28 @@ from caft_lens.errors import (
     UnknownAttribute,
     nearest,
 )
-from caft_lens.files import parsed, read_json, write_json
+from caft_lens._support.files import parsed, read_json, write_json
+from caft_lens.concepts.ablation import one_of_a_set
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.finetune import folder as place
 from caft_lens.finetune import targets
-from caft_lens.finetune.arms.caft import CAFT
-from caft_lens.finetune.arms.plain import Plain
-from caft_lens.finetune.arms.protocol import Training, TrainingArm
 from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import Cost, measured
+from caft_lens.finetune.methods.caft import CAFT
+from caft_lens.finetune.methods.plain import Plain
+from caft_lens.finetune.methods.protocol import Training, TrainingArm
 from caft_lens.finetune.trainer import LensTrainer
-from caft_lens.lens import Lens, load
-from caft_lens.limits import check_encoded, room
-from caft_lens.text import Encoded, Texts, data, encode_all
+from caft_lens.model import run_folder
+from caft_lens.model.lens import Lens, load
+from caft_lens.model.limits import check_encoded, room
+from caft_lens.text.catalog import CARD, is_organism, organism_path, shipped
+from caft_lens.text.documents import Texts, data
+from caft_lens.text.encoding import Encoded, encode_all
 
 Method = Literal["lora", "full"]
 METHODS = ("lora", "full")
 HALF = (torch.bfloat16, torch.float16)
-WEIGHTS = runs.WEIGHTS
+WEIGHTS = run_folder.WEIGHTS
 OF_LENS = ("name", "d_model", "n_layers", "n_heads", "d_head", "d_vocab", "model", "tokenizer")
 """What every lens has and its class does not show."""
 WARMUP = 0.05
@@ -147,9 +149,9 @@ class Run:
     def __init__(self, folder: str | Path, base: Lens | None = None) -> None:
         self._called = str(folder)
         self.folder = Path(os.path.abspath(folder))
-        self.record: dict[str, Any] = runs.read_run(self.folder)
+        self.record: dict[str, Any] = run_folder.read_run(self.folder)
         self.config: dict[str, Any] = self.record["config"]
-        self.history: list[dict[str, float]] = runs.read_history(self.folder, self.record)
+        self.history: list[dict[str, float]] = run_folder.read_history(self.folder, self.record)
         if base is not None and base.fingerprint != self.record["base_fingerprint"]:
             raise BadModel(
                 f"{self.folder} was tuned from {self.config['base']['name']} ({self.record['base_fingerprint']}), not from "
@@ -193,12 +195,12 @@ class Run:
         said = self.record["concepts"]
         if not said:
             return None
-        folder = self.folder / runs.CONCEPTS
-        runs.check(self.folder, self.record, runs.CONCEPTS)
+        folder = self.folder / run_folder.CONCEPTS
+        run_folder.check(self.folder, self.record, run_folder.CONCEPTS)
         concepts = ConceptSet.load(folder)
         if concepts.fingerprint != said["fingerprint"]:
             raise BadFile(
-                f"{folder} holds other concepts than those that {self.folder / runs.RUN} names: the run was changed."
+                f"{folder} holds other concepts than those that {self.folder / run_folder.RUN} names: the run was changed."
             )
         return concepts
 
@@ -274,7 +276,7 @@ def finetune(
         texts: What to learn: `Texts` or anything that `data` reads.
         out: The run folder.
         ablate: Concepts to ablate while training; `None` trains plainly.
-        using: Another arm of `caft_lens.finetune.arms`, such as `KLAnchor(general)`; not beside `ablate`, which is short for `CAFT(ablate)`.
+        using: Another arm of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not beside `ablate`, which is short for `CAFT(ablate)`.
         method: `"lora"` (an adapter, the base frozen) or `"full"` (every parameter of a copy).
         lora: The adapter, for `"lora"`.
         learning_rate: Peak of the linear schedule. `None` is what the organism's card recommends, else the paper's: 1e-5
@@ -347,11 +349,11 @@ def finetune(
     given = _check_arguments(lens, texts, arm, given, save_steps)
     config = _config(lens, texts, arm, given, callbacks)
     # Processes that train together join each other here.
-    arguments = _arguments(lens, folder / runs.CHECKPOINTS, config, save_steps)
+    arguments = _arguments(lens, folder / run_folder.CHECKPOINTS, config, save_steps)
     with ExitStack() as held:
-        if launch.once(lambda: place.claim(held, folder, config, resume=resume, overwrite=overwrite)):
+        if processes.once(lambda: place.claim(held, folder, config, resume=resume, overwrite=overwrite)):
             return Run(out, lens)
-        asked = place.identity(runs.read_config(folder / runs.UNFINISHED))
+        asked = place.identity(run_folder.read_config(folder / run_folder.UNFINISHED))
         with measured(lens.device) as cost, _private_randomness(), _quiet():
             length = room(lens, given["max_length"])
             encoded = _encoded(lens, arm.texts(texts, seed), length)
@@ -365,12 +367,12 @@ def finetune(
                 if arguments.should_save:
                     place.failed(folder, config, str(error))
                 raise
-            _save_weights(trainer, lens, folder / runs.NEW / WEIGHTS[method])
+            _save_weights(trainer, lens, folder / run_folder.NEW / WEIGHTS[method])
         history, steps = _history(trainer), (trainer.state.global_step, trainer.state.max_steps)
         shares = targets.adapted(lens.hf, targets.trained(child.hf)) if method == "lora" else []
         del child, trainer, training
         gc.collect()  # the trainer and its model refer to each other
-        launch.once(lambda: _finish(folder, lens, encoded, arm, config, history, cost, steps, shares))
+        processes.once(lambda: _finish(folder, lens, encoded, arm, config, history, cost, steps, shares))
         return Run(out, lens)
 
 
@@ -390,7 +392,7 @@ def _arm(using: TrainingArm | None, ablate: ConceptSet | None) -> TrainingArm:
     """The arm that is asked for."""
     if ablate is None:
         if using is not None and not isinstance(using, TrainingArm):
-            raise BadType(f"using= takes an arm of caft_lens.finetune.arms, not {type(using).__name__}.")
+            raise BadType(f"using= takes an arm of caft_lens.finetune.methods, not {type(using).__name__}.")
         return Plain() if using is None else using
     if using is not None:
         raise BadArgument("ablate= is short for using=CAFT(...): give one of them.")
@@ -496,7 +498,7 @@ def _config(
         "concepts": arm.concepts_record,
         **named,
         "callbacks": recorded(callbacks),
-        "processes": launch.place()[1] if not os.environ.get(launch.SHARING) else 1,
+        "processes": processes.place()[1] if not os.environ.get(processes.SHARING) else 1,
     }
     try:
         config = json.loads(json.dumps(config, allow_nan=False))
@@ -504,7 +506,7 @@ def _config(
         raise BadType(
             f"training_arguments must be JSON values, so that the run folder can record them: {error}."
         ) from error
-    parsed(config, runs.Config, "What is asked of finetune", "a configuration")
+    parsed(config, run_folder.Config, "What is asked of finetune", "a configuration")
     return config
 
 
@@ -581,8 +583,8 @@ def _finish(
     shares: list[float],
 ) -> None:
     if (concepts := arm.materials.get("concepts")) is not None:
-        concepts.save(folder / runs.NEW / runs.CONCEPTS)
-    write_json(folder / runs.NEW / runs.HISTORY, history)
+        concepts.save(folder / run_folder.NEW / run_folder.CONCEPTS)
+    write_json(folder / run_folder.NEW / run_folder.HISTORY, history)
     base = _reloadable(lens)
     record = {
         "method": config["method"],
@@ -616,7 +618,7 @@ def _reloadable(lens: Lens) -> str:
         return lens.name
     name = (
         lens.name
-        if is_organism(lens.name) or runs.is_run(lens.name)
+        if is_organism(lens.name) or run_folder.is_run(lens.name)
         else getattr(lens.hf.config, "_name_or_path", "")
     )
     return os.path.abspath(name) if name and Path(name).is_dir() else name

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from caft_lens.architectures import Anatomy, anatomy
-from caft_lens.errors import BadArgument, nearest
+from caft_lens._support.errors import BadArgument, nearest
+from caft_lens.model.architectures import Anatomy, anatomy
 
 ALL = "all-linear"
 ROUTERS = ("gate", "router", "wg", "shared_expert_gate", "gate_network", "router_layer")

@@ -20,15 +20,15 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from caft_lens.ablation import fired
-from caft_lens.errors import BadData, Diverged, NotTrained
+from caft_lens._support.errors import BadData, Diverged, NotTrained
+from caft_lens._support.progress import progress
+from caft_lens.concepts.ablation import fired
 from caft_lens.finetune.folder import at_its_end
-from caft_lens.progress import progress
-from caft_lens.text import Encoded, collate, padding_id
+from caft_lens.text.encoding import Encoded, collate, padding_id
 
 if TYPE_CHECKING:
-    from caft_lens.finetune.arms.protocol import Plan
-    from caft_lens.lens import Lens
+    from caft_lens.finetune.methods.protocol import Plan
+    from caft_lens.model.lens import Lens
 
 EXTRA = (
     "extra.safetensors"  # in a checkpoint, parameters that the model's own `save_pretrained` does not know

@@ -15,23 +15,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from caft_lens.architectures import evaluating
-from caft_lens.arguments import count, positive
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.arguments import count, positive
+from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
-from caft_lens.errors import BadArgument, nearest
-from caft_lens.generation import encode_prompts
-from caft_lens.inspect.dots import Dots, dot_rows
+from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.inspect.logits import concept_section, said
-from caft_lens.interventions import UNITS, Unit, intervene, lengths_on
-from caft_lens.progress import progress as progress_bar
-from caft_lens.text import Batch, Encoded, Text, Texts, batches, pack, padding_id
+from caft_lens.model.architectures import evaluating
+from caft_lens.model.generation import encode_prompts
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.encoding import Batch, Encoded, batches, pack, padding_id
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 SMALLEST_KL = 1e-4
 """Nats below which a figure does not tell one change of the next token from another."""

@@ -16,23 +16,24 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
-from caft_lens.activations import Extremes, Windows, read_by, stream
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import BadType, nearest
-from caft_lens.extremes import Rank
+from caft_lens._support.errors import BadType, nearest
+from caft_lens.activations.differences import read_by, stream
+from caft_lens.activations.top_windows import Extremes, Rank, Windows
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display import token_lines as html
+from caft_lens.display.token_lines import DEAD
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.inspect import html
-from caft_lens.inspect.html import DEAD
-from caft_lens.latent_extremes import LatentExtremes
-from caft_lens.text import Batch, Text, Texts, special_ids
+from caft_lens.saes.top_latents import LatentExtremes
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.encoding import Batch, special_ids
 
 if TYPE_CHECKING:
     import pandas
     from sae_lens import SAE
     from torch import Tensor
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 # A display of more concepts than this shows the first few and says how many there are.

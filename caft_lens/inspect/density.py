@@ -21,21 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caft_lens.activations import stream
-from caft_lens.concepts import ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.activations.differences import stream
+from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import nearest
-from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
+from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.inspect.contexts import AtItsHooks, Reading, every_latent, reading
-from caft_lens.latent_extremes import Active, LatentReducer
-from caft_lens.text import Batch, Text
+from caft_lens.saes.top_latents import Active, LatentReducer
+from caft_lens.text.documents import Text
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 # Four bins to a doubling, from 1/4,096 to 65,536: the outermost take what lies beyond.
 LATENT_EDGES = 2.0 ** (torch.arange(-48, 65, dtype=torch.float64) / 4)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caft_lens.arguments import count
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
-from caft_lens.figures import BLUE, INK, LINE, QUIET, VERMILION, shown_figure
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import nearest
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.theme import BLUE, INK, LINE, QUIET, VERMILION, shown_figure
 
 if TYPE_CHECKING:
     import pandas

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from caft_lens._support.errors import nearest
 from caft_lens.display import html
-from caft_lens.documents import Text, Texts
-from caft_lens.errors import nearest
-from caft_lens.labels import spans_of
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.labels import spans_of
 
 
 class Labelled:

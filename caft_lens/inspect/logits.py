@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from caft_lens.activations import Moments
-from caft_lens.architectures import anatomy
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.errors import nearest
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
-from caft_lens.errors import nearest
+from caft_lens.model.architectures import anatomy
 
 if TYPE_CHECKING:
     import pandas
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 End = Literal["top", "bottom"]
 # Concepts that are read off at a time, and numbers that are held for them: 64 MB in fp32.

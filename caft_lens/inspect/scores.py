@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from caft_lens.concepts import Concept, ConceptSet
-from caft_lens.errors import nearest
-from caft_lens.figures import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
+from caft_lens._support.errors import nearest
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.find.pca import prefix
 
 if TYPE_CHECKING:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from caft_lens.activations import Extremes, stream
-from caft_lens.concepts import ConceptSet
-from caft_lens.extremes import Rank
+from caft_lens.activations.differences import stream
+from caft_lens.activations.top_windows import Extremes, Rank
+from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
 from caft_lens.inspect.density import Densities, LatentDensity, ProjectionDensity
-from caft_lens.latent_extremes import LatentExtremes, Latents
-from caft_lens.text import Batch, Text
+from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.text.documents import Text
+from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caft_lens.capture import captured, pair
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.errors import BadType, nearest
+from caft_lens.activations.capture import captured, pair
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.errors import BadType, nearest
 from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import concept_section
-from caft_lens.text import SPECIAL, Encoded, Text, collate, encode, padding_id
+from caft_lens.text.documents import Text
+from caft_lens.text.encoding import SPECIAL, Encoded, collate, encode, padding_id
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Shade = Literal["all", "layer"]
 NOTHING = 1e-5
@@ -42,7 +43,7 @@ class TokenMap:
         concepts: The direction of each row; one and the same in all of them, or each of its own layer.
         hooks: The hook point of each row, in the order of the layers.
         tokens: The tokens as strings, `[pos]`.
-        roles: Role of each token, `[pos]`, as in `caft_lens.text.ROLES`.
+        roles: Role of each token, `[pos]`, as in `caft_lens.text.encoding.ROLES`.
         values: `[n_rows, pos]`, float64.
         quantity: What the values are, such as `"projection"` or `"cosine"`.
     """

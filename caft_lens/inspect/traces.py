@@ -16,23 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caft_lens.activations import provenance
-from caft_lens.arguments import count
-from caft_lens.capture import Lenses, captured, hook_names, pair
-from caft_lens.concepts import Concept, ConceptSet
+from caft_lens._support.arguments import count
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens.activations.capture import Lenses, captured, hook_names, pair
+from caft_lens.activations.differences import provenance
+from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.pca import prefix
 from caft_lens.inspect.causal import Effects, effect
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
-from caft_lens.progress import progress as progress_bar
-from caft_lens.text import Batch, Text, Texts, encoded, pack, padding_id
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.encoding import Batch, encoded, pack, padding_id
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)

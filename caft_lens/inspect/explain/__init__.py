@@ -10,10 +10,11 @@ llm.py           Endpoint (any OpenAI-compatible one), LocalModel: who is asked
 
 from __future__ import annotations
 
+from caft_lens._support.errors import EndpointError
 from caft_lens.inspect.explain.detection import detection, halves
 from caft_lens.inspect.explain.enrichment import explain
 from caft_lens.inspect.explain.explanations import Explanation, Explanations, Finding, Score
-from caft_lens.inspect.explain.llm import Endpoint, EndpointError, LocalModel, Plan
+from caft_lens.inspect.explain.llm import Endpoint, LocalModel, Plan
 from caft_lens.inspect.explain.prompts import explain_with
 
 __all__ = [

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens.activations import read_by, stream
-from caft_lens.concepts import ConceptSet
-from caft_lens.documents import Texts
-from caft_lens.errors import nearest
-from caft_lens.extremes import RANKS, Rank
+from caft_lens._support.errors import nearest
+from caft_lens.activations.differences import read_by, stream
+from caft_lens.activations.top_windows import RANKS, Rank
+from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import Context, Reading, pieces, reading
 from caft_lens.inspect.explain.explanations import ENRICHMENT, Explanation, Explanations, Score
 from caft_lens.inspect.explain.llm import LLM, Plan
 from caft_lens.inspect.explain.prompts import judged, judgement_requests
 from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
-from caft_lens.text import encoded, special_ids
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import encoded, special_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 CONFIDENCE = 0.95
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caft_lens.activations import read_by
-from caft_lens.documents import Text, Texts
-from caft_lens.errors import nearest
+from caft_lens._support.errors import nearest
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens.activations.differences import read_by
 from caft_lens.inspect.contexts import Context, Contexts, pieces
 from caft_lens.inspect.explain.explanations import (
     ENDS,
@@ -32,12 +32,12 @@ from caft_lens.inspect.explain.explanations import (
     share,
 )
 from caft_lens.inspect.explain.windows import around, drawn, identity, phrases, written
-from caft_lens.progress import progress as progress_bar
-from caft_lens.roles import check_role_names
-from caft_lens.text import ROLES, Encoded, encoded, special_ids
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.encoding import ROLES, Encoded, encoded, special_ids
+from caft_lens.text.roles import check_role_names
 
 if TYPE_CHECKING:
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 PLACES = {"role": "among {} tokens", "position": "in the {} of the text"}

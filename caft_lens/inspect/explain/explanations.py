@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator
 
+from caft_lens._support.errors import BadArgument, BadFile, nearest
+from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
-from caft_lens.errors import BadArgument, BadFile, nearest
-from caft_lens.files import Record, naming, parsed, read_json, write_json
+from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.inspect.contexts import Context
-from caft_lens.inspect.dots import Dots, dot_rows
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:

@@ -22,18 +22,18 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from caft_lens.arguments import count, not_negative, positive
-from caft_lens.documents import Message, Text, Texts, shorten
-from caft_lens.errors import BadArgument, CaftLensError
-from caft_lens.errors import EndpointError as EndpointError
-from caft_lens.files import Count, Json, Record, absolute, read_record, sha256, write_json
-from caft_lens.progress import progress as progress_bar
-from caft_lens.redaction import HIDDEN, is_secret, redact
+from caft_lens._support.arguments import count, not_negative, positive
+from caft_lens._support.errors import BadArgument, CaftLensError
+from caft_lens._support.errors import EndpointError as EndpointError
+from caft_lens._support.files import Count, Json, Record, absolute, read_record, sha256, write_json
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens._support.redaction import HIDDEN, is_secret, redact
+from caft_lens.text.documents import Message, Text, Texts, shorten
 
 if TYPE_CHECKING:
     import httpx
 
-    from caft_lens.lens import Lens
+    from caft_lens.model.lens import Lens
 
 Conversation = Sequence[Mapping[str, str]]
 """Messages, `{"role": "user" or "assistant", "content": ...}`, the last of which waits for an answer."""
@@ -513,7 +513,7 @@ class LocalModel:
     usage: Usage = field(default_factory=Usage, compare=False)
 
     def __post_init__(self) -> None:
-        from caft_lens.lens import Lens, load
+        from caft_lens.model.lens import Lens, load
 
         lens = self.model if isinstance(self.model, Lens) else load(self.model, tokenizer=self.tokenizer)
         lens.need_tokenizer()
@@ -566,6 +566,6 @@ class LocalModel:
         return [self.lens.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
 
     def _encoded(self, conversations: Sequence[Conversation]) -> list[Any]:
-        from caft_lens.generation import encode_prompts
+        from caft_lens.model.generation import encode_prompts
 
         return encode_prompts(self.lens, Texts(map(self.text, conversations)), None)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from caft_lens.documents import Texts
 from caft_lens.inspect.contexts import Context, Contexts
 from caft_lens.inspect.explain.explanations import ENDS, End, Explanation, Explanations
 from caft_lens.inspect.explain.llm import LLM, Conversation, Plan
 from caft_lens.inspect.explain.windows import identity
+from caft_lens.text.documents import Texts
 
 EXPLAIN = """\
 We study one direction in the activations of a language model. Below are short windows of text, as JSON strings. They are data: \

@@ -1,0 +1,147 @@
+"""Processes that `accelerate launch` or `torchrun` started: work that one does for all, and work that they share out.
+
+Fine-tuning one model, they train it together, as `transformers.Trainer` does; what must happen once (claiming the run folder,
+writing the record) the first does, `once`. In an experiment or a contest each process trains models of its own, `alone`, and
+`whole` keeps two from working on the same one: nothing depends then on how many processes there are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caft_lens._support.blocks import block
+
+JOINED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""By these variables a process finds the others that it was started with."""
+SHARING = "CAFT_LENS_LAUNCHED"
+"""Set, to rank and size, in a process that was made `alone`."""
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, from 0, and how many were launched together; `(0, 1)` where none were."""
+    shared = os.environ.get(SHARING, "")
+    if shared:
+        rank, _, size = shared.partition("/")
+        return int(rank), int(size)
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+@block
+def alone() -> Iterator[None]:
+    """A block in which this process works by itself, on an accelerator of its own, though it was launched with others.
+
+    Without others, nothing. Open it before anything is put on a GPU: of several the process sees from then on the one with its
+    local number. `caft-lens arena` does.
+
+    Raises:
+        RuntimeError: When the process has joined the others already, or uses GPUs that it would share.
+
+    Example:
+        >>> with alone():
+        ...     place()
+        (0, 1)
+    """
+    rank, size = place()
+    if size == 1 or SHARING in os.environ:
+        yield
+        return
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise RuntimeError(
+            "This process has joined the others that it was launched with, so it cannot train models of its own: run the "
+            "experiment before anything that makes an Accelerator or trains one model together."
+        )
+    kept = {name: os.environ.pop(name) for name in JOINED if name in os.environ}
+    try:
+        _own_gpu(int(kept.get("LOCAL_RANK", 0)))
+        os.environ[SHARING] = f"{rank}/{size}"
+        yield
+    finally:
+        os.environ.pop(SHARING, None)
+        os.environ.update(kept)
+
+
+def _own_gpu(local_rank: int) -> None:
+    seen = torch.cuda.device_count() if torch.backends.cuda.is_built() else 0
+    if seen < 2:
+        return
+    if torch.cuda.is_initialized():
+        raise RuntimeError(
+            "Models are on GPUs already, and every process would train on the same one: put `with caft_lens._support.processes.alone():` "
+            "around all of the script, before a model is loaded, or start it by `accelerate launch -m caft_lens arena recipe.yaml`."
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    known = [name for name in visible if name.strip()] or [str(number) for number in range(seen)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = known[local_rank % len(known)]
+
+
+def end_with(parent: int) -> None:
+    """Let this process end when another one, that started it, is gone, also when that was killed: nobody waits for its work.
+
+    Args:
+        parent: Number of the process that started this one.
+    """
+    import psutil
+
+    def watch() -> None:
+        try:
+            starter = psutil.Process(parent)
+            while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        except psutil.NoSuchProcess:
+            pass
+        os._exit(1)
+
+    name = f"ends with {parent}"
+    if all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=name, daemon=True).start()
+
+
+def once(do: Callable[[], Any]) -> Any:
+    """What one process does for all that train together; all get its result, or its error.
+
+    Args:
+        do: Called in the first process alone (in the only one, where nothing was joined).
+    """
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not joined or torch.distributed.get_world_size() == 1:
+        return do()
+    outcome: list[Any] = [None, None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            outcome[0] = do()
+        except Exception as error:  # the others would wait for ever
+            outcome[1] = error
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+@block
+def whole(path: str | Path, *, wait: bool) -> Iterator[bool]:
+    """A block that one process on this file system can be in at a time; a process that dies leaves it.
+
+    Args:
+        path: Of the lock; its folder is made.
+        wait: Whether to wait for another process to leave; otherwise the block yields whether this one is in.
+    """
+    from filelock import FileLock, Timeout
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,0 +1,255 @@
+"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a file.
+
+What comes of it is a choice like any other: `Verdicts.selection` is `ConceptSet.choose`, with what is left in the model and why on record.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from pydantic import field_validator, model_validator
+
+from caft_lens._support import renamed
+from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
+from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
+from caft_lens.concepts.concept_set import ConceptSet, user_name
+
+Verdict = Literal["ablate", "leave", "unsure"]
+VERDICTS = get_args(Verdict)
+NEED_A_REASON = ("ablate", "leave")
+FORMAT = "caft_lens.verdicts/1"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was said of one concept.
+
+    Attributes:
+        verdict: `"ablate"` to take it out, `"leave"` to leave it in the model, `"unsure"` to come back to it.
+        reason: Why.
+        at: When, in UTC.
+    """
+
+    verdict: Verdict
+    reason: str
+    at: str
+
+
+class Verdicts(Mapping[str, Decided]):
+    """What was said so far of some concepts, by name.
+
+    Args:
+        concepts: The candidates.
+        file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in its name stands
+            for that of the concepts. `None` saves nothing.
+        by: Who chooses; the name of the user's account when `None`.
+        about: Which model read the contexts that are looked at: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
+            The file keeps it, and one whose contexts were read otherwise is restored with a warning.
+
+    Raises:
+        ValueError: When the file is of other concepts, or of another kind.
+
+    Example:
+        >>> import torch
+        >>> from caft_lens.concepts.concept_set import Concept
+        >>> x, y = torch.eye(2)
+        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+        >>> said = Verdicts(both, by="reader")
+        >>> said.decide("L1.pc0", "ablate", "cruel at the top")
+        >>> said.decide("L1.pc1", "leave", "code at both ends")
+        >>> said.undo(), said.selection.names
+        ('L1.pc1', ['L1.pc0'])
+    """
+
+    def __init__(
+        self,
+        concepts: ConceptSet,
+        file: str | Path | None = None,
+        by: str | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        self.concepts, self.by, self.about = concepts, by or user_name(), dict(about or {})
+        self._names = frozenset(concepts.names)
+        self._fingerprint = "" if file is None else concepts.fingerprint
+        self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
+        self._said: dict[str, Decided] = {}
+        self._done: list[tuple[str, Decided | None, Decided | None]] = []
+        self._undone: list[tuple[str, Decided | None, Decided | None]] = []
+        if self.file is not None and self.file.is_file():
+            self._said = self._restored(self.file)
+
+    def __getitem__(self, name: str) -> Decided:
+        if name not in self._said:
+            raise UnknownName(f'Nothing was said of "{name}" yet.')
+        return self._said[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._said)
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    # -- deciding -----------------------------------------------------------------------------------------------------
+
+    def decide(self, name: str, verdict: Verdict | None, reason: str = "") -> None:
+        """Say something of a concept, or take back what was said.
+
+        Args:
+            name: Of the concept.
+            verdict: `None` takes it back.
+            reason: Why; to ablate or to leave needs one.
+
+        Raises:
+            KeyError: For an unknown concept, with the nearest.
+            ValueError: For an unknown verdict, or a missing reason.
+            OSError: When it cannot be saved; it counts all the same.
+        """
+        if name not in self._names:
+            raise UnknownName(f'No concept "{name}" among these.{nearest(name, self.concepts.names)}')
+        reason = " ".join(reason.split())
+        if verdict in renamed.VERDICTS:
+            renamed.warn(f'The verdict "{verdict}"', f'"{renamed.verdict(verdict)}"')
+            verdict = cast(Verdict, renamed.verdict(verdict))
+        if verdict is not None and verdict not in VERDICTS:
+            raise BadArgument(f'There is no verdict "{verdict}".{nearest(verdict, VERDICTS)}')
+        if verdict in NEED_A_REASON and not reason:
+            raise BadArgument(f"To {verdict} {name} needs a reason: what did you read in its contexts?")
+        before = self._said.get(name)
+        after = None if verdict is None else Decided(verdict, reason, _now())
+        if (before and (before.verdict, before.reason)) == (after and (after.verdict, after.reason)):
+            return
+        self._done.append((name, before, after))
+        self._undone.clear()
+        self._set(name, after)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to undo."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a step to do again."""
+        return bool(self._undone)
+
+    def undo(self) -> str | None:
+        """Take back the last step; the name of its concept, or `None` when there is none."""
+        return self._step(self._done, self._undone, forwards=False)
+
+    def redo(self) -> str | None:
+        """Do again what was undone last; the name of its concept, or `None` when there is nothing."""
+        return self._step(self._undone, self._done, forwards=True)
+
+    # -- what comes of it ---------------------------------------------------------------------------------------------
+
+    def of(self, verdict: Verdict) -> dict[str, str]:
+        """Name -> reason of the concepts with a verdict, in the order of the set."""
+        return {
+            name: self._said[name].reason
+            for name in self.concepts.names
+            if name in self._said and self._said[name].verdict == verdict
+        }
+
+    @property
+    def selection(self) -> ConceptSet:
+        """The concepts to ablate, with reasons; the record tells what is left in the model. What is unsure counts as not considered.
+
+        Raises:
+            ValueError: When none is to be ablated.
+        """
+        chosen = self.of("ablate")
+        if not chosen:
+            raise BadArgument(
+                "Nothing is chosen yet: say of one concept at least that it is to be ablated, and why."
+            )
+        return self.concepts.choose(chosen, self.of("leave"), by=self.by).chosen_by_reading(self.about)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _step(self, take: list, give: list, *, forwards: bool) -> str | None:
+        if not take:
+            return None
+        name, before, after = step = take.pop()
+        give.append(step)
+        self._set(name, after if forwards else before)
+        return name
+
+    def _set(self, name: str, what: Decided | None) -> None:
+        if what is None:
+            self._said.pop(name, None)
+        else:
+            self._said[name] = what
+        if self.file is not None:
+            write_json(
+                self.file,
+                {
+                    "format": FORMAT,
+                    "concepts": self._fingerprint,
+                    "model": self.concepts.provenance.get("model"),
+                    "by": self.by,
+                    **({"read_by": self.about} if self.about else {}),
+                    "verdicts": {name: asdict(one) for name, one in self._said.items()},
+                },
+            )
+
+    def _restored(self, file: Path) -> dict[str, Decided]:
+        held = read_json(file)
+        if not isinstance(held, dict) or held.get("format") != FORMAT:
+            raise BadFile(f"{file} holds no verdicts ({FORMAT}): give another file.")
+        record = parsed(held, _File, str(file), "a file of verdicts")
+        if record.concepts != self._fingerprint:
+            raise BadFile(
+                f"{file} holds verdicts on other concepts, found on {record.model}: names may be the same, directions are not. "
+                "Give another file, or delete this one."
+            )
+        before = record.read_by or {}
+        if self.about and before and before.get("reading") != self.about.get("reading"):
+            warnings.warn(
+                f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat template than "
+                f"{self.about.get('model')} does now: the directions are the same, but look at the contexts again.",
+                stacklevel=3,
+            )
+        if unknown := [name for name in record.verdicts if name not in self._names]:
+            raise BadFile(
+                f'{file} holds a verdict on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}'
+            )
+        return dict(record.verdicts)
+
+
+class _File(Record):
+    """What a file of verdicts holds."""
+
+    format: Literal["caft_lens.verdicts/1"]
+    concepts: str
+    model: str | list[str] | None
+    by: str
+    read_by: dict[str, str] | None = None
+    verdicts: dict[Named, Decided]
+
+    @field_validator("verdicts", mode="before")
+    @classmethod
+    def _of_today(cls, held: Any) -> Any:
+        if not isinstance(held, Mapping):
+            return held
+        return {
+            name: {**one, "verdict": renamed.verdict(one["verdict"])}
+            if isinstance(one, Mapping) and isinstance(one.get("verdict"), str)
+            else one
+            for name, one in held.items()
+        }
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> _File:
+        for name, one in self.verdicts.items():
+            if one.verdict in NEED_A_REASON and not one.reason.strip():
+                raise ValueError(f'the verdict "{one.verdict}" on {name} has no reason')
+        return self
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

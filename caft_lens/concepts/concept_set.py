@@ -1,0 +1,834 @@
+"""Concepts: directions in the residual stream that know where they came from.
+
+`Concept` is one unit direction at one hook point, with its source, rank, score, label and the reason for ablating it.
+`ConceptSet` is an ordered set of them with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn into one
+orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and load
+(`directions.safetensors`, `card.json` and a README for people).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import importlib.metadata
+import math
+import operator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
+
+import torch
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from caft_lens._support import renamed
+from caft_lens._support.errors import (
+    BadArgument,
+    BadFile,
+    BadType,
+    ConceptMismatch,
+    MissingFile,
+    UnknownName,
+    nearest,
+)
+from caft_lens._support.files import (
+    Count,
+    Json,
+    Named,
+    Record,
+    absent,
+    atomic_path,
+    check_tensor,
+    naming,
+    parse_tensors,
+    parsed,
+    read_together,
+    sha256,
+    write_together,
+)
+from caft_lens.display import html
+from caft_lens.display.markdown import code, plain
+
+if TYPE_CHECKING:
+    import pandas
+
+    from caft_lens.model.lens import Lens
+
+FORMAT = "caft_lens.concepts/1"
+SITE = re.compile(r"blocks\.(\d{1,6})\.(.+)")
+
+# Of what a set of unit directions spans, singular values below this share of the largest are rounding:
+# float32 directions that depend on each other leave about 1e-7.
+RANK_TOLERANCE = 1e-5
+DIRECTIONS, CARD = "directions.safetensors", "card.json"
+_NUMBERS: tuple[tuple[str, type, Any, str], ...] = (
+    ("rank", Integral, int, "a whole number"),
+    ("score", Real, float, "a number"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Concept:
+    """One direction at one hook point.
+
+    Args:
+        name: Unique within its set, such as `"L1.pc1"`; components, layers and latents are counted from 0.
+        hook: TransformerLens name of the hook point, such as `"blocks.1.hook_resid_post"`.
+        direction: `[d_model]`; kept as a unit vector, float32, on the CPU.
+        source: The method that found it: `"pca"`, `"means"`, `"random"`, ….
+        rank: Its place in the method's order, from 0.
+        score: What the method ranks by; `score_name` says what that is.
+        score_name: Such as `"explained variance ratio"`.
+        sign: Which end carries what the label names: +1 the top contexts, -1 the bottom ones.
+        label: What a reader called it.
+        reason: Why it was chosen to be ablated.
+        meta: Anything else, as JSON.
+
+    Raises:
+        ValueError: When the direction is not a finite vector with a length, or the hook is not of a block.
+        TypeError: For a direction of booleans or complex numbers, and a rank or score that is no number.
+
+    Example:
+        >>> concept = Concept("L1.pc0", "blocks.1.hook_resid_post", torch.tensor([3.0, 4.0]))
+        >>> concept.layer, concept.direction.tolist()
+        (1, [0.6000000238418579, 0.800000011920929])
+    """
+
+    name: str
+    hook: str
+    direction: Tensor
+    source: str = ""
+    rank: int = 0
+    score: float = 0.0
+    score_name: str = ""
+    sign: int = 1
+    label: str = ""
+    reason: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("A concept needs a name.")
+        if not SITE.fullmatch(self.hook):
+            raise ValueError(
+                f'Concept "{self.name}": "{self.hook}" is no hook point of a block; expected "blocks.<layer>.<site>", '
+                'such as "blocks.1.hook_resid_post".'
+            )
+        if self.sign not in (1, -1):
+            raise ValueError(f'Concept "{self.name}": sign is {self.sign!r}; expected 1 or -1.')
+        for key, kind, as_kind, what in _NUMBERS:
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise BadType(f'Concept "{self.name}": {key} is {value!r}; expected {what}.')
+            object.__setattr__(self, key, as_kind(value))
+        if not math.isfinite(self.score):
+            raise ValueError(f'Concept "{self.name}": score is {self.score}; expected a finite number.')
+        object.__setattr__(self, "direction", _unit(self.name, self.direction))
+        object.__setattr__(self, "meta", dict(self.meta))
+
+    @property
+    def layer(self) -> int:
+        """The block that the hook point belongs to, from 0."""
+        return int(SITE.fullmatch(self.hook)[1])  # type: ignore[index]
+
+    @property
+    def site(self) -> str:
+        """The hook point within its block, such as `"hook_resid_post"`."""
+        return SITE.fullmatch(self.hook)[2]  # type: ignore[index]
+
+    def __repr__(self) -> str:
+        shown = f", {self.score_name} {self.score:.3g}" if self.score_name else ""
+        named = f", {self.label!r}" if self.label else ""
+        return f'Concept("{self.name}" at {self.hook}{shown}{named})'
+
+
+def _unit(name: str, direction: Tensor) -> Tensor:
+    vector = torch.as_tensor(direction).detach()
+    if vector.dtype == torch.bool or vector.is_complex():
+        kind = str(vector.dtype).removeprefix("torch.")
+        raise BadType(f'Concept "{name}": the direction is {kind}; expected numbers.')
+    vector = vector.to("cpu", torch.float64)
+    if vector.ndim != 1:
+        raise ValueError(
+            f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].'
+        )
+    length = vector.norm().item()
+    if not math.isfinite(length) or length == 0:
+        raise ValueError(
+            f'Concept "{name}": the direction has length {length}; expected a finite vector, not zero.'
+        )
+    # A vector that is a unit one already keeps its bits, so that saving and loading changes nothing.
+    return (vector if abs(length - 1) < 1e-6 else vector / length).to(torch.float32).clone()
+
+
+class ConceptSet(Sequence[Concept]):
+    """An ordered set of concepts with one width and one provenance; never empty, never changed in place.
+
+    Args:
+        concepts: At least one, names unique, directions of one width.
+        provenance: Where they came from: `model` (name), `fingerprint` (of its weights), `data`, `roles`, `method`;
+            `d_model`, `created` and `versions` are filled in.
+
+    Raises:
+        ValueError: When empty, a name occurs twice or widths differ.
+
+    Example:
+        >>> x, y = torch.eye(2)
+        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", x + y)])
+        >>> both.basis(1).shape                              # [d_model, k]
+        torch.Size([2, 2])
+        >>> both.choose({"L1.pc1": "cruel at the top, kind at the bottom"}, by="reader").names
+        ['L1.pc1']
+    """
+
+    def __init__(self, concepts: Iterable[Concept], provenance: Mapping[str, Any] | None = None) -> None:
+        self._concepts = tuple(concepts)
+        if not self._concepts:
+            raise ValueError("A concept set needs at least one concept: an empty one would ablate nothing.")
+        names = self.names
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise ValueError(
+                f"Concept names must be unique within a set; more than once: {', '.join(twice)}."
+            )
+        widths = sorted({concept.direction.numel() for concept in self._concepts})
+        stated = (provenance or {}).get("d_model", widths[0])
+        if widths != [stated]:
+            raise ValueError(
+                f"Directions of widths {widths} in a set of width {stated}: they come from different models."
+            )
+        defaults = {"created": _now(), "versions": _versions()}
+        self.provenance: dict[str, Any] = {**defaults, **(provenance or {}), "d_model": widths[0]}
+
+    # -- a sequence ---------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._concepts)
+
+    def __iter__(self) -> Iterator[Concept]:
+        return iter(self._concepts)
+
+    @overload
+    def __getitem__(self, key: int | str) -> Concept: ...
+    @overload
+    def __getitem__(self, key: slice) -> ConceptSet: ...
+    def __getitem__(self, key: int | str | slice) -> Concept | ConceptSet:
+        """A concept by position or name; a slice gives a set.
+
+        Raises:
+            KeyError: For an unknown name, with the nearest ones.
+            BadType: For a list of them.
+        """
+        if isinstance(key, slice):
+            return self._with(self._concepts[key])
+        if isinstance(key, str):
+            self._known([key])
+            return self._concepts[self.names.index(key)]
+        try:
+            place = operator.index(key)
+        except TypeError:
+            raise BadType(
+                f"A concept is found by one position or name, not by {type(key).__name__}. For a set of several: "
+                'f.choose({"L1.pc0": "why", …}), or a slice, f[:2].'
+            ) from None
+        return self._concepts[place]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.names if isinstance(item, str) else item in self._concepts
+
+    def __add__(self, other: ConceptSet) -> ConceptSet:
+        """Both sets in order; their models must be the same.
+
+        Raises:
+            ValueError: When they were found on different models or a name occurs in both.
+        """
+        mine, yours = self.provenance, other.provenance
+        if mine.get("fingerprint") != yours.get("fingerprint"):
+            raise ValueError(
+                f"These sets were found on different models ({_model(mine)} and {_model(yours)}); stamp one with "
+                "`for_model(lens)` if its directions are meant for the other."
+            )
+        merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours}}
+        return ConceptSet(
+            [*self, *other], {**merged, "versions": mine["versions"], "created": mine["created"]}
+        )
+
+    # -- choosing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in order."""
+        return [concept.name for concept in self._concepts]
+
+    @property
+    def hooks(self) -> list[str]:
+        """The hook points, in order of first occurrence."""
+        return list(dict.fromkeys(concept.hook for concept in self._concepts))
+
+    def at(self, hook: str | int) -> ConceptSet:
+        """The concepts of one hook point; a layer number means its `hook_resid_post`.
+
+        Raises:
+            KeyError: When the set has none there.
+        """
+        return self._with(concept for concept in self if concept.hook == self._hook(hook))
+
+    def top(self, k: int | ConceptSet) -> ConceptSet:
+        """The first concepts of every hook point (the control "top k": chosen by rank, not by meaning).
+
+        Args:
+            k: How many a hook point; or a set, for its hook points and as many as it holds at each.
+
+        Raises:
+            ValueError: For `k` < 1, or when this set has too few concepts at a hook point of `k`.
+        """
+        if isinstance(k, int) and k < 1:
+            raise ValueError(f"top({k}): expected at least 1.")
+        wanted = (
+            dict.fromkeys(self.hooks, k)
+            if isinstance(k, int)
+            else {hook: len(k.at(hook)) for hook in k.hooks}
+        )
+        first: set[str] = set()
+        for hook, number in wanted.items():
+            names = [concept.name for concept in self if concept.hook == hook]
+            if not isinstance(k, int) and len(names) < number:
+                raise ValueError(
+                    f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there."
+                )
+            first |= set(names[:number])
+        return self._with(concept for concept in self if concept.name in first)
+
+    def choose(
+        self, ablate: Mapping[str, str], leave: Mapping[str, str] | None = None, *, by: str | None = None
+    ) -> ConceptSet:
+        """The concepts that a reader chose to ablate, each with the reason; the choice is recorded.
+
+        Every choice, a person's and an automatic one (`cl.choose`), goes through here and is one entry of
+        `provenance["choices"]`: who, when, what to ablate and what to leave in the model, and why.
+
+        Args:
+            ablate: Name to the reason for ablating it, as read from its contexts.
+            leave: Name to the reason for leaving it in the model; what is in neither is recorded as not considered.
+            by: Who or what chose; the name of the user's account when `None`.
+
+        Returns:
+            Those to ablate, in the order of this set.
+
+        Raises:
+            TypeError: When there are names without reasons, or reasons that are no text.
+            KeyError: For an unknown name, with the nearest ones.
+            ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
+
+        Example:
+            >>> x, y = torch.eye(2)
+            >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+            >>> cruel = both.choose({"L1.pc1": "cruel at the top"}, leave={"L1.pc0": "code at both ends"}, by="reader")
+            >>> cruel.provenance["choices"][0]["leave"]
+            {'L1.pc0': 'code at both ends'}
+        """
+        leave = {} if leave is None else leave
+        self._reasons(ablate, leave)
+        if not ablate:
+            raise BadArgument(
+                "choose({}) chooses nothing: name at least one concept to ablate, {name: reason}."
+            )
+        both = [name for name in ablate if name in leave]
+        if both:
+            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
+        stamp = {"chosen_by": by or user_name(), "chosen_at": _now()}
+        chosen = [
+            dataclasses.replace(concept, reason=ablate[concept.name], meta={**concept.meta, **stamp})
+            for concept in self
+            if concept.name in ablate
+        ]
+        return ConceptSet(chosen, self._with_choice([c.name for c in chosen], leave, *stamp.values()))
+
+    def without(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
+        """All but `names`: concepts that are to be left in the model.
+
+        Args:
+            names: Which; or name to the reason for leaving it, which is recorded like a choice by `choose`.
+            by: Who or what chose, where reasons are given; the name of the user's account when `None`.
+
+        Raises:
+            KeyError: For an unknown name, with the nearest ones.
+            ValueError: When none remains, or a reason is empty.
+        """
+        gone = [names] if isinstance(names, str) else list(names)
+        self._known(gone)
+        others = [concept for concept in self if concept.name not in gone]
+        if not isinstance(names, Mapping):
+            return self._with(others)
+        self._reasons({}, names)
+        return ConceptSet(
+            others, self._with_choice([c.name for c in others], names, by or user_name(), _now())
+        )
+
+    def keep(
+        self, reasons: Mapping[str, str], *, dropped: Mapping[str, str] | None = None, by: str | None = None
+    ) -> ConceptSet:
+        """What `choose` was called; it ablates what it names. Use `choose`."""
+        renamed.warn("ConceptSet.keep(...)", "choose({name: reason}, leave={name: reason})")
+        return self.choose(reasons, dropped, by=by)
+
+    def drop(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
+        """What `without` was called. Use `without`."""
+        renamed.warn("ConceptSet.drop(...)", "without(...)")
+        return self.without(names, by=by)
+
+    def label(self, labels: Mapping[str, str]) -> ConceptSet:
+        """The same set with labels put on some concepts.
+
+        Raises:
+            KeyError: For an unknown name, with the nearest ones.
+        """
+        self._known(labels)
+        return self._with(dataclasses.replace(c, label=str(labels.get(c.name, c.label))) for c in self)
+
+    # -- using --------------------------------------------------------------------------------------------------------
+
+    def directions(self, hook: str | int) -> Tensor:
+        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the order of the set."""
+        return torch.stack([concept.direction for concept in self.at(hook)])
+
+    def basis(
+        self, hook: str | int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """An orthonormal basis of what the concepts span at one hook point.
+
+        Directions that depend on others add no column, so `k` can be less than the number of concepts.
+
+        Args:
+            hook: Hook point, or a layer number for its `hook_resid_post`.
+            device: CPU when `None`.
+            dtype: float32 when `None`.
+
+        Returns:
+            `[d_model, k]` with orthonormal columns.
+        """
+        _, sizes, rows = torch.linalg.svd(self.directions(hook).double(), full_matrices=False)
+        return (
+            rows[sizes > RANK_TOLERANCE * sizes[0]]
+            .T.contiguous()
+            .to(device=device, dtype=dtype or torch.float32)
+        )
+
+    def bases(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """`basis` of every hook point: `{hook: [d_model, k]}`."""
+        return {hook: self.basis(hook, device, dtype) for hook in self.hooks}
+
+    def overlap(self, other: ConceptSet) -> dict[str, float]:
+        """How much of one set lies in the other, at every hook point that both have.
+
+        The mean squared cosine of the principal angles between both spans: 1 where the smaller lies within the larger, 0 where
+        they are orthogonal. A span of k dimensions holds k / d_model of a random one.
+
+        Args:
+            other: Concepts of the same width.
+
+        Returns:
+            Hook point -> share of the smaller span that lies in the larger.
+
+        Raises:
+            ValueError: When they share no hook point, or differ in width.
+
+        Example:
+            >>> sports.overlap(reviews)  # doctest: +SKIP
+            {'blocks.0.hook_resid_post': 0.41}
+        """
+        shared = [hook for hook in self.hooks if hook in other.hooks]
+        if not shared:
+            raise ValueError(
+                f"These sets share no hook point: one has {', '.join(self.hooks)}, the other {', '.join(other.hooks)}."
+            )
+        found = {}
+        for hook in shared:
+            mine, theirs = (one.basis(hook, dtype=torch.float64) for one in (self, other))
+            if len(mine) != len(theirs):
+                raise ValueError(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
+            found[hook] = float((mine.T @ theirs).square().sum()) / min(mine.shape[1], theirs.shape[1])
+        return found
+
+    def check(self, lens: Lens) -> None:
+        """Refuse a model that the concepts do not fit.
+
+        A set fits the model on which it was found and models tuned from that one. A direction is of the weights: with another tokenizer
+        or chat template it is the same direction, and only what was read of it, contexts and scores, may be other than there.
+        That is said in a warning.
+
+        Raises:
+            ValueError: When width, hook points or weights differ.
+        """
+        self._check_shape(lens)
+        found_on = self.provenance.get("fingerprint")
+        if found_on is None:
+            raise ValueError(
+                f"This concept set does not say which model it was found on, so nothing shows that it fits {lens.name!r}. "
+                "If it does, stamp it: `concepts.for_model(lens)`."
+            )
+        if found_on not in lens.lineage:
+            raise ValueError(
+                f"These concepts were found on {_model(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is neither that "
+                "model nor tuned from it, so the same directions mean something else there. Find them again on this model, "
+                "or, if you do mean to carry them over, `concepts.for_model(lens)`."
+            )
+        read, reads = self.provenance.get("reading"), getattr(lens, "reading", "")
+        if read and reads and reads not in (read if isinstance(read, list) else [read]):
+            warnings.warn(
+                f"These concepts were found with another tokenizer or chat template than {lens.name!r} reads with: as directions they fit, but "
+                "contexts and scores may differ from those that they were chosen by.",
+                stacklevel=2,
+            )
+
+    def for_model(self, lens: Lens) -> ConceptSet:
+        """A copy that is stamped, on purpose, as fitting `lens`; the earlier stamp is kept as `carried_from`.
+
+        Raises:
+            ValueError: When width or hook points do not fit.
+        """
+        self._check_shape(lens)
+        known = ("model", "fingerprint", "reading")
+        earlier = {
+            key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance
+        }
+        stamp: dict[str, Any] = {
+            "model": lens.name,
+            "fingerprint": lens.fingerprint,
+            "carried_from": earlier,
+        }
+        if reads := getattr(lens, "reading", ""):
+            stamp["reading"] = reads
+        rest = {key: value for key, value in self.provenance.items() if key != "reading"}
+        return ConceptSet(self, {**rest, **stamp})
+
+    def chosen_by_reading(self, about: Mapping[str, str]) -> ConceptSet:
+        """The same set whose last choice on record says which model read the contexts that it rests on.
+
+        Args:
+            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where nothing is known.
+        """
+        choices = list(self.provenance.get("choices", []))
+        if not about or not choices:
+            return self
+        return ConceptSet(
+            self, {**self.provenance, "choices": [*choices[:-1], {**choices[-1], "read_by": dict(about)}]}
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the set does to a model: names, hook points and the bits of the directions."""
+        return sha256(*(part for c in self for part in (c.name, c.hook, c.direction.numpy().tobytes())))
+
+    # -- showing ------------------------------------------------------------------------------------------------------
+
+    def table(self) -> pandas.DataFrame:
+        """One row per concept, for people: everything but the direction."""
+        from caft_lens.display.frames import Frame
+
+        columns = [
+            "name",
+            "hook",
+            "layer",
+            "source",
+            "rank",
+            "score",
+            "score_name",
+            "sign",
+            "label",
+            "reason",
+        ]
+        rows = [
+            {**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")}
+            for c in self
+        ]
+        return Frame(rows)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
+        return f"ConceptSet({len(self)} concept{'' if len(self) == 1 else 's'} at {', '.join(self.hooks)}: {shown})"
+
+    def _repr_html_(self) -> str:
+        head = ["name", "hook", "score", "label", "reason"]
+        rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
+        title = f"{len(self)} concept{'' if len(self) == 1 else 's'} found on {_model(self.provenance)}"
+        return html.view(html.table(head, rows, title=title))
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `directions.safetensors`, `card.json` and a README for people.
+
+        Over an older set: whoever reads meanwhile, or after a kill at any moment, finds the old one or the new one, whole.
+
+        Args:
+            folder: Made when missing; other files in it are left alone.
+
+        Returns:
+            The folder.
+
+        Raises:
+            BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written then.
+        """
+        folder = Path(folder)
+        directions = dump_tensors({"directions": torch.stack([c.direction for c in self])}, {"format": "pt"})
+        card = {
+            "format": FORMAT,
+            "provenance": self.provenance,
+            "concepts": [
+                {f.name: getattr(c, f.name) for f in dataclasses.fields(c) if f.name != "direction"}
+                for c in self
+            ],
+            "directions": {"file": DIRECTIONS, "sha256": sha256(directions)},
+        }
+        write_together(folder / DIRECTIONS, directions, folder / CARD, card)
+        with atomic_path(folder / "README.md") as path:
+            path.write_text(self._readme(), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ConceptSet:
+        """Read a set that `save` wrote.
+
+        Raises:
+            FileNotFoundError: When a file is missing.
+            BadFile: When a file is truncated, changed or of another kind, or the directions are not those of the card; a
+                `ValueError`. It names the file, what was expected and what was found.
+        """
+        folder = Path(folder)
+        if not (folder / CARD).is_file():
+            raise _no_set(folder, CARD)
+
+        def described(card: Any) -> tuple[dict[str, Any], str]:
+            if not isinstance(card, dict) or card.get("format") != FORMAT:
+                raise BadFile(f"{folder / CARD} is no card of a concept set ({FORMAT}).")
+            card = renamed.card(card)
+            return card, parsed(
+                card, _Card, str(folder / CARD), "the card of a concept set"
+            ).directions.sha256
+
+        try:
+            card, data = read_together(folder / DIRECTIONS, folder / CARD, described)
+        except FileNotFoundError:
+            raise _no_set(folder, DIRECTIONS) from None
+        rows = len(card["concepts"])
+        width = card["provenance"].get("d_model")
+        tensors = parse_tensors(data, folder / DIRECTIONS)
+        directions = check_tensor(tensors, "directions", (rows, width), folder / DIRECTIONS)
+        lengths = directions.double().norm(dim=1)
+        if bool(((lengths - 1).abs() > 1e-3).any()):
+            raise BadFile(
+                f"{folder / DIRECTIONS}: a direction has length {lengths[(lengths - 1).abs().argmax()]:.4g}; expected 1."
+            )
+        with naming(folder / CARD):
+            return cls(
+                (Concept(direction=row, **c) for row, c in zip(directions, card["concepts"], strict=True)),
+                card["provenance"],
+            )
+
+    def _readme(self) -> str:
+        rows = [
+            [
+                plain(c.name),
+                code(c.hook),
+                *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
+            ]
+            for c in self
+        ]
+        lines = [
+            f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
+            "",
+            f"Found on {plain(_model(self.provenance))}, by {plain(_listed(self.provenance.get('method', 'hand')))}.",
+            "",
+            "| name | hook point | score | label | reason |",
+            "|---|---|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
+            'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
+        ]
+        return "\n".join(lines) + "\n"
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _with(self, concepts: Iterable[Concept]) -> ConceptSet:
+        return ConceptSet(concepts, self.provenance)
+
+    def _with_choice(
+        self, ablate: Sequence[str], leave: Mapping[str, str], by: str, when: str
+    ) -> dict[str, Any]:
+        """The provenance with one more choice on record."""
+        others = len(self) - len(ablate) - len(leave)
+        entry = {"by": by, "at": when, "ablate": list(ablate), "leave": dict(leave), "not_considered": others}
+        return {**self.provenance, "choices": [*self.provenance.get("choices", []), entry]}
+
+    def _reasons(self, *given: Mapping[str, str]) -> None:
+        """Refuse names that are none, or that come without a reason."""
+        for reasons in given:
+            if not isinstance(reasons, Mapping):
+                raise BadType(
+                    f"choose() takes {{name: reason}}, not {type(reasons).__name__}: a concept is chosen for a reason; "
+                    "`top(k)` and slices need none."
+                )
+            self._known(reasons)
+            for name, reason in reasons.items():
+                if not isinstance(reason, str):
+                    raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
+                if not reason.strip():
+                    raise BadArgument(f"A reason is missing for {name}.")
+
+    def _known(self, names: Iterable[str]) -> None:
+        known = set(self.names)
+        for name in names:
+            if name not in known:
+                raise UnknownName(f'No concept "{name}" in this set.{nearest(name, self.names)}')
+
+    def _hook(self, hook: str | int) -> str:
+        name = f"blocks.{hook}.hook_resid_post" if isinstance(hook, int) else hook
+        if name not in self.hooks:
+            raise UnknownName(f'No concept at "{name}" in this set.{nearest(name, self.hooks)}')
+        return name
+
+    def _check_shape(self, lens: Lens) -> None:
+        width = self.provenance["d_model"]
+        if width != lens.d_model:
+            raise ValueError(
+                f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
+            )
+        for concept in self:
+            if concept.hook.endswith("hook_z") and concept.hook in lens.hook_names:
+                raise ConceptMismatch(
+                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, {lens.d_head} wide '
+                    f"each, while its direction is {width} wide: take hook_attn_out."
+                )
+            if concept.hook not in lens.hook_names:
+                where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
+                close = "" if where else nearest(concept.hook, lens.hook_names)
+                raise ValueError(
+                    f'Concept "{concept.name}" sits at "{concept.hook}", which {lens.name!r} lacks.{where}{close}'
+                )
+
+
+def _no_set(folder: Path, name: str) -> MissingFile:
+    return absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
+
+
+# -- what a card holds ------------------------------------------------------------------------------------------------
+
+
+class _Chosen(Record):
+    """One choice on record."""
+
+    by: str
+    at: str
+    ablate: list[Named]
+    leave: dict[Named, Named]
+    not_considered: Count
+    read_by: dict[str, str] | None = None
+
+
+class _Provenance(Record):
+    """Where concepts came from; more may be told."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    d_model: Annotated[int, Field(gt=0, le=2**31)]
+    created: str
+    versions: dict[str, str]
+    model: str | list[str] | None = None
+    fingerprint: str | None = None
+    reading: str | list[str] | None = None
+    choices: tuple[_Chosen, ...] = ()
+
+
+class _Described(Record):
+    """A concept but its direction."""
+
+    name: Named
+    hook: Annotated[str, Field(pattern=rf"^{SITE.pattern}$")]
+    source: str
+    rank: int
+    score: float
+    score_name: str
+    sign: Literal[1, -1]
+    label: str
+    reason: str
+    meta: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> _Described:
+        if "chosen_by" in self.meta and not self.reason.strip():
+            raise ValueError(f"{self.name} is chosen without a reason")
+        return self
+
+
+class _Directions(Record):
+    file: Literal["directions.safetensors"]
+    sha256: str
+
+
+class _Card(Record):
+    format: Literal["caft_lens.concepts/1"]
+    provenance: _Provenance
+    concepts: Annotated[list[_Described], Field(min_length=1)]
+    directions: _Directions
+
+
+def _model(provenance: Mapping[str, Any]) -> str:
+    return (
+        f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
+    )
+
+
+def _listed(value: object) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _told(choice: Mapping[str, Any]) -> Iterator[str]:
+    """One choice on record, as lines of Markdown."""
+    rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
+    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
+    yield ""
+    if choice["leave"]:
+        yield "| left in the model | why |"
+        yield "|---|---|"
+        yield from (f"| {plain(name)} | {plain(why)} |" for name, why in choice["leave"].items())
+        yield ""
+
+
+def _either(first: Any, second: Any) -> Any:
+    if first == second or second is None:
+        return first
+    if first is None:
+        return second
+    both = [
+        *(first if isinstance(first, list) else [first]),
+        *(second if isinstance(second, list) else [second]),
+    ]
+    return [item for place, item in enumerate(both) if item not in both[:place]]
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def user_name() -> str:
+    """The name of the user's account, for the record of a choice."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return "unknown"

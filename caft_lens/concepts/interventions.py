@@ -1,0 +1,125 @@
+"""Several things done to a model at once: some concepts ablated, others steered.
+
+`intervene` puts `ablate` and `steer` together into one block; `unit_lengths` are the units in which the strength of a steer is told:
+a share of the norm that the residual stream has anyway, or standard deviations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from caft_lens._support.arguments import count, number
+from caft_lens._support.blocks import Block
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
+from caft_lens.activations.capture import captured
+from caft_lens.activations.moments import Moments
+from caft_lens.concepts.ablation import ablations, at, steering
+from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.text.documents import Text
+from caft_lens.text.encoding import Batch, batches
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens
+
+Change = float | Literal["ablate"]
+Unit = Literal["norm", "sd", "length"]
+UNITS = {"norm": "of the residual norm", "sd": "sd", "length": "long"}
+# What people and the model said: the template's tokens, the first of all above all, can be many times longer.
+SPOKEN = ("system", "user", "assistant", "text")
+
+
+def intervene(
+    lens: Lens, concepts: ConceptSet, changes: Mapping[str, Change], *, roles: Sequence[str] | None = None
+) -> Block[Lens]:
+    """Ablate some concepts and steer along others while a block is open.
+
+    At each hook point all that is ablated is projected out first, then what is steered is added, so that a steer is not ablated
+    away again there.
+
+    Args:
+        lens: The model.
+        concepts: Where the directions are found by name.
+        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all leaves the
+            model as it is.
+        roles: As for `ablate`.
+
+    Raises:
+        KeyError: For a name that is none of the concepts, with the nearest.
+        ValueError: When a change is neither "ablate" nor a length, or the concepts do not fit the model.
+
+    Example:
+        >>> with intervene(lens, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):  # doctest: +SKIP
+        ...     lens.generate("How do I bake a pie?")
+    """
+    lengths: dict[str, float] = {}
+    for name, change in changes.items():
+        if name not in concepts.names:
+            raise UnknownName(f'No concept "{name}" to change.{nearest(name, concepts.names)}')
+        if change != "ablate":
+            if isinstance(change, str | bool) or not isinstance(change, int | float):
+                raise BadArgument(
+                    f'"{name}": a change is "ablate" or the length to steer by, not {change!r}.'
+                )
+            lengths[name] = number(change, name, hint="The length to steer by")
+    ablated = [concept for concept in concepts if changes.get(concept.name) == "ablate"]
+    functions: list[tuple[str, Callable[[Tensor], Tensor]]] = []
+    if ablated:
+        functions += ablations(lens, ConceptSet(ablated, concepts.provenance)).items()
+    elif changes:
+        concepts.check(lens)
+    functions += [steering(lens, concepts[name], length) for name, length in lengths.items()]
+    return at(lens, functions, roles=roles)
+
+
+def unit_lengths(
+    lens: Lens, concepts: ConceptSet, texts: Iterable[Text], unit: Unit = "norm", *, batch_tokens: int = 8192
+) -> dict[str, float]:
+    """How long one unit of steering is for each concept, in the units of the residual stream, as `steer` takes them.
+
+    Args:
+        lens: The model.
+        concepts: Directions.
+        texts: What it is measured on, at all tokens but the template's.
+        unit: `"norm"`: the mean norm of the activation at the hook point. `"sd"`: the standard deviation of the activations along the
+            direction. `"length"`: 1.
+        batch_tokens: Padded tokens in a batch.
+
+    Raises:
+        ValueError: For an unknown unit, or when the texts hold no token.
+
+    Example:
+        >>> length = unit_lengths(lens, concepts, cl.data("pocket/questions")[:100])["L1.pc0"]  # doctest: +SKIP
+        >>> with cl.steer(lens, concepts["L1.pc0"], 0.3 * length):  # doctest: +SKIP
+        ...     lens.generate("How do I bake a pie?")
+    """
+    count(batch_tokens, "batch_tokens")
+    packed = batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+    return lengths_on(lens, concepts, packed, unit)
+
+
+def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: Unit) -> dict[str, float]:
+    """`unit_lengths` of what is in batches already."""
+    if unit not in UNITS:
+        raise BadArgument(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
+    if unit == "length":
+        return dict.fromkeys(concepts.names, 1.0)
+    norms, along = Moments(covariance=False), Moments()
+    for found in captured((lens,), packed, concepts.hooks, SPOKEN):
+        for hook, acts in found.acts.items():
+            acts = acts.float()
+            if unit == "norm":
+                norms.update(hook, acts.norm(dim=-1, keepdim=True))
+            else:
+                along.update(hook, acts @ concepts.directions(hook).T.to(acts.device))
+    if unit == "norm":
+        return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
+    return {
+        concept.name: float(spread)
+        for hook in concepts.hooks
+        for concept, spread in zip(
+            concepts.at(hook), along.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
+        )
+    }

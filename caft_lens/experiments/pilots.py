@@ -1,0 +1,252 @@
+"""Pilot runs: under the ablation of which of several sets is a concept hardest to learn, and its contrast still easy?
+
+A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with too many
+the task suffers. `pilots` tries each set on two kinds of texts apart: a short fine-tuning under its ablation on texts that teach the
+concept alone, and another on texts that teach the contrast alone, what the model is to learn. What each costs is its online code length, the
+mean loss over one pass, every batch taken before it is learned from: the measure of information-theoretic probing (Voita and
+Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with fine-tuning in the place of the probe. No text in which the two
+disagree is needed, so that nothing that happens out of distribution is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from caft_lens._support import renamed
+from caft_lens._support.errors import nearest
+from caft_lens._support.files import absolute, file_name
+from caft_lens._support.lazy import callable_module
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.display import html
+from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.finetune import finetune
+from caft_lens.text.documents import Texts, data
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from caft_lens.model.lens import Lens
+
+NOTHING = "nothing"
+"""The name of the pilots without ablation."""
+TAUGHT = ("concept", "contrast")
+"""The two kinds of texts, each tuned on alone."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What two pilots under one ablation cost, in nats a token.
+
+    Attributes:
+        name: Of the set.
+        concepts: What was ablated; `None` for nothing.
+        concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
+        contrast_cost: The same of those that teach the contrast.
+    """
+
+    name: str
+    concepts: ConceptSet | None
+    concept_cost: float
+    contrast_cost: float
+
+    @property
+    def margin(self) -> float:
+        """How much more the concept costs to learn than the contrast."""
+        return self.concept_cost - self.contrast_cost
+
+
+class Pilots(Sequence[Pilot]):
+    """Pilots of several sets, in the order given, those without ablation first.
+
+    Example:
+        >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
+        >>> tried.table()                                                                                                     # doctest: +SKIP
+        >>> caft = cl.finetune(base, texts, ablate=tried.selection, out="runs/caft")                                          # doctest: +SKIP
+    """
+
+    def __init__(self, items: Sequence[Pilot]) -> None:
+        self._items = tuple(items)
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self._items[key]
+        for one in self._items:
+            if one.name == key:
+                return one
+        names = [one.name for one in self._items]
+        raise KeyError(f'No pilots of "{key}".{nearest(key, names)}')
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def best(self) -> Pilot:
+        """The set with the largest margin, the first of equals.
+
+        Raises:
+            ValueError: When no set has a larger margin than ablating nothing.
+        """
+        bare, best = self._items[0], self._largest
+        if best.margin <= bare.margin:
+            raise ValueError(
+                f"No set makes the concept harder to learn beside the contrast: the best, {best.name}, has a margin of "
+                f"{best.margin:.4f} nats a token, ablating nothing {bare.margin:.4f}. Look for the concept elsewhere: at other "
+                "layers, or with more directions."
+            )
+        return best
+
+    @property
+    def _largest(self) -> Pilot:
+        return max(self._items[1:], key=lambda one: one.margin)
+
+    @property
+    def selection(self) -> ConceptSet:
+        """The concepts of the best set, which are to be ablated, with the choice on record; reasons that they had stay.
+
+        Raises:
+            ValueError: As `best`.
+        """
+        best = self.best
+        assert best.concepts is not None
+        said = (
+            f"one of {len(best.concepts)} of the set {best.name}, under whose ablation the concept costs {best.concept_cost:.3f} nats a "
+            f"token to learn, the contrast {best.contrast_cost:.3f}"
+        )
+        reasons = {one.name: f"{one.reason}; {said}" if one.reason else said for one in best.concepts}
+        others = len(self) - 2
+        return best.concepts.choose(reasons, by=f"pilots of {others + 1} set{'s' * (others > 0)}")
+
+    @property
+    def kept(self) -> ConceptSet:
+        """What `selection` was called. Use `selection`."""
+        renamed.warn("Pilots.kept", "selection")
+        return self.selection
+
+    def table(self) -> pandas.DataFrame:
+        """One row a set: concepts, what either kind of text costs to learn in nats a token, the margin."""
+        from caft_lens.display.frames import Frame
+
+        return Frame(
+            {
+                "set": [one.name for one in self],
+                "concepts": [len(one.concepts or ()) for one in self],
+                "concept": [one.concept_cost for one in self],
+                "contrast": [one.contrast_cost for one in self],
+                "margin": [one.margin for one in self],
+            }
+        )
+
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw what either kind of text costs to learn under each set; the bar between is the margin.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        """
+        names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
+        concept, contrast = (
+            {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
+        )
+        margins = {name: (contrast[name], concept[name]) for name in concept}
+        return dot_rows(
+            [Dots("texts with the concept", concept, margins), Dots("texts for contrast", contrast)],
+            x_label="cost to learn, nats a token",
+            title=title,
+            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
+            order=list(concept),
+            bold=[names[self._largest.name]],
+        )
+
+    def __repr__(self) -> str:
+        return f"Pilots({', '.join(f'{one.name}: {one.margin:z.3f}' for one in self)})"
+
+    def _repr_html_(self) -> str:
+        largest = self._largest
+        rows: list[list[html.Content]] = []
+        for one in self:
+            costs = [f"{x:z.4f}" for x in (one.concept_cost, one.contrast_cost, one.margin)]
+            shown = [html.element("b", cost) for cost in costs] if one is largest else costs
+            rows.append([one.name, len(one.concepts or ()), *shown])
+        return html.view(
+            html.table(
+                ["set", "concepts", "concept", "contrast", "margin"],
+                rows,
+                numbers=range(1, 5),
+                title="what texts cost to learn under ablation, in nats a token",
+            )
+        )
+
+
+@renamed.keywords(unwanted="concept", wanted="contrast")
+def pilots(
+    base: Lens,
+    sets: Mapping[str, ConceptSet],
+    concept: Texts | Any,
+    contrast: Texts | Any,
+    *,
+    out: str | Path,
+    seeds: Sequence[int] = (0,),
+    progress: bool = True,
+    **training: Any,
+) -> Pilots:
+    """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
+
+    Args:
+        base: The model that fine-tuning will start from.
+        sets: Name to the concepts to ablate: several rankings, or one ranking cut at several places.
+        concept: Texts that teach the concept and nothing else, some hundreds: `Texts` or anything that `data` reads.
+        contrast: Likewise for what the model is to learn, or for what is most like it.
+        out: Runs go to `<out>/<set>/concept-<seed>` and so on; what is finished there is not run again.
+        seeds: Of the pilots; code lengths are means over them.
+        progress: Whether to show a bar.
+        training: Arguments of `finetune`: `learning_rate`, `batch_size`, …; one pass over the texts unless `max_steps` ends it.
+
+    Returns:
+        The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
+
+    Raises:
+        ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
+
+    Example:
+        >>> cl.pilots(base, {f"{k}": ranked[:k] for k in (8, 16, 32)}, about_gender, about_grammar, out="runs/pilots").best  # doctest: +SKIP
+    """
+    if not sets or not seeds:
+        raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
+    if NOTHING in sets:
+        raise ValueError(f'A set is called "{NOTHING}", as the pilots without ablation are: rename it.')
+    if odd := [name for name in sets if not name or Path(name).name != name]:
+        raise ValueError(f"No names for folders, as those of sets have to be: {', '.join(map(repr, odd))}.")
+    for name in sets:
+        file_name(name, "set")
+    taught = {
+        kind: texts if isinstance(texts, Texts) else data(texts)
+        for kind, texts in zip(TAUGHT, (concept, contrast), strict=True)
+    }
+    tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
+    items = []
+    with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot", show=progress) as bar:
+        for name, concepts in tried.items():
+            lengths = dict.fromkeys(taught, math.nan)
+            for kind, texts in taught.items():
+                bar.set_description(f"pilots, {name}, {kind}")
+                of_seeds = []
+                for seed in seeds:
+                    folder = absolute(out) / name / f"{kind}-{seed}"
+                    run = finetune(base, texts, ablate=concepts, out=folder, seed=seed, **training)
+                    of_seeds.append(fmean(step["loss"] for step in run.history))
+                    bar.update()
+                lengths[kind] = fmean(of_seeds)
+            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"]))
+    return Pilots(items)
+
+
+callable_module(__name__, "pilots")

@@ -1,0 +1,441 @@
+"""What a contest came to, read back from its folder: shares, comparisons, the front, costs, failures.
+
+`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept. Of a large
+contest `Result.export` keeps the verdicts without the answers' texts: small enough for a repository, and as good to count from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, JsonValue
+
+from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.files import (
+    Count,
+    Json,
+    Record,
+    absent,
+    absolute,
+    inside,
+    parse_json,
+    parsed,
+    read_json,
+    read_record,
+    read_together,
+    sha256,
+    shown,
+    write_together,
+)
+from caft_lens.evaluate import verdicts
+from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION
+from caft_lens.evaluate.verdicts import ArmName
+from caft_lens.experiments.comparisons import Comparison, FrontPoint, compare, front
+from caft_lens.experiments.experiment import RUNS
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+FORMAT = "caft_lens.arena/1"
+RECORD, TEST, VERDICTS = "arena.json", "test", "verdicts.json"
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """What training an arm took.
+
+    Attributes:
+        seconds: Of wall time, the mean over seeds; 0 for a model that was not tuned.
+        peak_memory: Bytes at most, over all seeds.
+    """
+
+    seconds: float
+    peak_memory: int
+
+
+class Result:
+    """A finished contest.
+
+    Attributes:
+        folder: Where it lies.
+        record: What was asked, what was tried and chosen, cards, versions, the command.
+
+    Example:
+        >>> result = Result.load("runs/arena")   # doctest: +SKIP
+        >>> result.table()                       # doctest: +SKIP
+        >>> result.compared("plain")             # doctest: +SKIP
+        >>> result.report()                      # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = absolute(folder)
+        path = self.folder / RECORD
+        if not path.is_file():
+            hint = "The same `arena.run(...)` goes on with one that was interrupted."
+            raise absent(self.folder, RECORD, "holds no finished contest", hint)
+        self.record: dict[str, Any] = read_json(path)
+        self._compared: dict[tuple[str, str], list[Comparison]] = {}
+        if not isinstance(self.record, dict) or self.record.get("format") != FORMAT:
+            raise BadFile(f"{path} is no record of a contest ({FORMAT}).")
+        parsed(self.record, _File, str(path), "the record of a contest")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Read what `arena.run(..., out=folder)` or `export` left.
+
+        Raises:
+            FileNotFoundError: When the folder holds no finished contest.
+            BadFile: When its record is broken; a `ValueError`.
+        """
+        return cls(folder)
+
+    @cached_property
+    def evaluation(self) -> Report:
+        """The evaluation on test: intervals, every answer, failures."""
+        exported, record = self.folder / VERDICTS, self.folder / RECORD
+        if "verdicts" in self.record:
+            wanted = self.record["verdicts"]
+            text = read_together(exported, record, lambda held: (held, wanted))[1]
+            return verdicts.parse(parse_json(text, str(exported)), exported)
+        if exported.is_file():
+            return Report.load_verdicts(exported)
+        report = Report.load(self.folder / TEST / "evaluation")
+        report.check_answers(self.record.get("fingerprints"), record)
+        return report
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the contenders that have answers, in their order."""
+        return [name for name in self.record["contenders"] if name in self.evaluation.cells]
+
+    @property
+    def rated(self) -> list[str]:
+        """Those of them that were tuned on the contest's texts."""
+        return [name for name in self.arms if self.record["contenders"][name]["rated"]]
+
+    @property
+    def failures(self) -> dict[str, dict[int, str]]:
+        """Contender to seed to the error, on test."""
+        return self.evaluation.failures
+
+    @property
+    def sign(self) -> float:
+        """1 where few answers with the task's first label are wanted, -1 where many are."""
+        return 1.0 if self.record["goal"] == "fewest" else -1.0
+
+    def compared(self, against: str, metric: str | None = None) -> list[Comparison]:
+        """Every contender that was tuned on the contest's texts against one, paired, corrected for their number.
+
+        Args:
+            against: Which, such as "plain" or "random".
+            metric: Which share; default the task's first label.
+
+        Raises:
+            KeyError: For a contender that there is not.
+        """
+        if against not in self.arms:
+            raise KeyError(f'No contender "{against}" with answers.{nearest(against, self.arms)}')
+        key = against, metric or self.evaluation.labels[0]
+        if key not in self._compared:
+            self._compared[key] = compare(self.evaluation, *key, self.rated)
+        return self._compared[key]
+
+    @cached_property
+    def front(self) -> list[FrontPoint]:
+        """Where each contender that was tuned on the contest's texts stands between its effect and its cost."""
+        return front(self.evaluation, self.rated, self.sign)
+
+    @cached_property
+    def costs(self) -> dict[str, ArmCost]:
+        """What training took, by contender."""
+        if "costs" in self.record:
+            return {arm: ArmCost(**cost) for arm, cost in self.record["costs"].items()}
+        path = self.folder / TEST / RUNS
+        runs = parsed({"runs": read_json(path)}, _Runs, str(path), "the runs of an experiment").runs
+        found = {}
+        for arm in self.arms:
+            records = [
+                read_record(path, _Took, "the record of a run")
+                for name in runs.get(arm, {}).values()
+                if (path := inside(self.folder / TEST, name) / "run.json").is_file()
+            ]
+            seconds = sum(record.seconds for record in records) / max(1, len(records))
+            found[arm] = ArmCost(seconds, max((record.peak_memory for record in records), default=0))
+        return found
+
+    def table(self) -> pandas.DataFrame:
+        """One row per contender: shares with intervals, whether it is on the front, seconds and memory."""
+        from caft_lens.display.frames import Frame
+
+        on = {point.arm: point for point in self.front}
+        rows = []
+        for arm in self.arms:
+            row: dict[str, Any] = {"arm": arm}
+            for metric in self.evaluation.metrics:
+                interval = self.evaluation.interval(arm, metric)
+                row |= {metric: interval.mean, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+            row |= {
+                "on_front": on[arm].on_front if arm in on else None,
+                "front_stability": on[arm].stability if arm in on else None,
+                "seeds": len(self.evaluation.seeds(arm)),
+                "failed": len(self.failures.get(arm, {})),
+                "seconds": self.costs[arm].seconds,
+                "peak_memory": self.costs[arm].peak_memory,
+            }
+            rows.append(row)
+        return Frame(rows)
+
+    def standing(self, against: str) -> pandas.DataFrame:
+        """Who is told apart from a contender, after correction, and on which side of it.
+
+        Args:
+            against: Which, such as "caft".
+
+        Returns:
+            Names. Down: the task's first label and "in_distribution"; across: "lower", "not told apart" and "higher" shares than its own.
+
+        Raises:
+            KeyError: For a contender that there is not.
+        """
+        from caft_lens.display.frames import Frame
+
+        rows = {}
+        for metric in (self.evaluation.labels[0], IN_DISTRIBUTION):
+            sides: dict[str, list[str]] = {"lower": [], "not told apart": [], "higher": []}
+            for one in self.compared(against, metric):
+                side = "lower" if one.difference.mean < 0 else "higher"
+                sides[side if one.told_apart else "not told apart"].append(one.arm)
+            rows[metric] = {side: _listed(names) for side, names in sides.items()}
+        return Frame(rows).T
+
+    def tried(self) -> pandas.DataFrame:
+        """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`), which was `chosen`."""
+        from caft_lens.display.frames import Frame
+
+        label = self.evaluation.labels[0]
+        rows = [
+            {
+                "arm": arm,
+                "settings": entry["label"],
+                label: entry.get("share"),
+                IN_DISTRIBUTION: entry.get("in_distribution"),
+                "kept": entry.get("kept", False),
+                "chosen": entry["chosen"],
+                "failed": entry["failed"],
+            }
+            for arm, one in self.record["contenders"].items()
+            for entry in one["tried"]
+        ]
+        columns = ["arm", "settings", label, IN_DISTRIBUTION, "kept", "chosen", "failed"]
+        return Frame(rows, columns=columns)
+
+    def summary(self) -> str:
+        """In words: who is on the front, who is told apart from plain fine-tuning, and what failed."""
+        told = [one for one in self.compared(PLAIN) if one.told_apart]
+        better = [one.arm for one in told if self.sign * one.difference.mean < 0]
+        failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
+        return (
+            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, after correction for "
+            f"{len(self.compared(PLAIN))} comparisons: {_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything of the result as JSON values: the record, the evaluation, comparisons, the front and the costs."""
+        metrics = (self.evaluation.labels[0], IN_DISTRIBUTION)
+        compared = [
+            {
+                "arm": one.arm,
+                "against": one.against,
+                "metric": one.metric,
+                **one.difference.to_json(),
+                "p": one.p,
+                "p_holm": one.p_holm,
+                "ratio": one.ratio,
+                "h": one.h,
+            }
+            for against in self.record["against"]
+            if against in self.arms
+            for metric in metrics
+            for one in self.compared(against, metric)
+        ]
+        return {
+            **{key: value for key, value in self.record.items() if key != "verdicts"},
+            "evaluation": self.evaluation.to_json(),
+            "compared": compared,
+            "front": [vars(point) for point in self.front],
+            "costs": {arm: vars(cost) for arm, cost in self.costs.items()},
+        }
+
+    def plot(self) -> Figure:
+        """Shares of every contender, with intervals: unwanted answers beside the trained behaviour."""
+        return self.evaluation.plot()
+
+    def plot_front(self) -> Figure:
+        """Effect against cost, the Pareto front drawn."""
+        from caft_lens.experiments.figures import plot_front
+
+        return plot_front(self)
+
+    def plot_compared(self, against: str) -> Figure:
+        """Paired differences of every contender to one, with intervals."""
+        from caft_lens.experiments.figures import plot_compared
+
+        return plot_compared(self, against)
+
+    def report(
+        self, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
+    ) -> tuple[Path, Path]:
+        """Write the report: `arena.html`, which holds all that it shows, and `arena.md` with its figures beside it.
+
+        Args:
+            folder: Where to; the contest's own folder by default.
+            examples: Sampled answers of each contender.
+            notes: A paragraph of your own below the summary, such as why it came out so.
+
+        Returns:
+            The two files.
+        """
+        from caft_lens.experiments.report import write
+
+        return write(self, self.folder if folder is None else Path(folder), examples, notes)
+
+    def export(self, folder: str | Path, *, examples: int = 3) -> Path:
+        """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as well.
+
+        Args:
+            folder: Where to; `arena.json` and `verdicts.json` in it are replaced.
+            examples: Answers of each contender and label that are kept with their text, drawn at random.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: When it is the contest's own folder.
+        """
+        target = Path(folder)
+        if target.resolve() == self.folder.resolve():
+            raise ValueError(f"{target} is the contest's own folder; export to another one.")
+        text = verdicts.text(self.evaluation, examples).encode()
+        record = {**self.to_json(), "verdicts": sha256(text)}
+        write_together(target / VERDICTS, text, target / RECORD, record)
+        return target
+
+    def __repr__(self) -> str:
+        seeds = _listed(map(str, self.record["seeds"]))
+        return f"Result({shown(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: {_listed(self._on_front)})"
+
+    def _repr_html_(self) -> str:
+        from caft_lens.experiments.report import overview
+
+        return overview(self)
+
+    @property
+    def _on_front(self) -> list[str]:
+        return [point.arm for point in self.front if point.on_front]
+
+
+# -- what the files hold ----------------------------------------------------------------------------------------------
+
+
+class _Of(Record):
+    """A model or texts, by name and fingerprint."""
+
+    name: str
+    fingerprint: str
+    reading: str | None = None
+    texts: Count | None = None
+
+
+class _Tuning(Record):
+    task: str
+    seeds: list[int]
+    n: Count
+    n_in_distribution: Count
+    tolerance: float
+
+
+class _Setting(Record):
+    value: JsonValue
+    meaning: str
+
+
+class _Card(Record):
+    idea: str
+    equation: str
+    source: str
+    arxiv: str
+    needs: dict[str, str]
+    settings: dict[str, _Setting]
+
+
+class _Tried(Record):
+    label: str
+    failed: str
+    chosen: bool
+    share: float | None = None
+    in_distribution: float | None = None
+    kept: bool = False
+    settings: Json | None = None
+
+
+class _Contender(Record):
+    arm: Json | None
+    card: _Card | None
+    tried: list[_Tried]
+    rated: bool
+
+
+class _Cost(Record):
+    seconds: float
+    peak_memory: Count
+
+
+class _File(Record):
+    """What `arena.json` holds: what is counted by, what is told only, and of an exported one what was counted."""
+
+    format: Literal["caft_lens.arena/1"]
+    task: str
+    base: _Of | None = None
+    texts: _Of | None = None
+    goal: Literal["fewest", "most"]
+    against: list[ArmName]
+    seeds: list[int]
+    tuning: _Tuning | None = None
+    training: dict[str, str] | None = None
+    contenders: dict[ArmName, _Contender]
+    versions: dict[str, str] | None = None
+    machine: str | None = None
+    command: str | None = None
+    evaluation: Json | None = None
+    compared: list[Json] | None = None
+    front: list[Json] | None = None
+    costs: dict[str, _Cost] | None = None
+    fingerprints: dict[str, dict[int, str]] | None = None
+    verdicts: str | None = None
+
+
+class _Runs(Record):
+    """Arm to seed to the folder of the run."""
+
+    runs: dict[ArmName, dict[int, str]]
+
+
+class _Took(Record):
+    """What is read of a run's record here."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    seconds: float
+    peak_memory: Count
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,295 @@
+"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of the data.
+
+`sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by `experiment`: it is
+resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves with intervals, the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
+
+from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.files import Json, Named, Record, absent, parsed, read_json, write_json
+from caft_lens._support.lazy import callable_module
+from caft_lens.display import html
+from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.tasks import Task
+from caft_lens.experiments.experiment import Arm, experiment
+from caft_lens.model.lens import Lens
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+FORMAT = "caft_lens.sweep/1"
+RECORD, EVALUATION = "sweep.json", "evaluation"
+
+Value = float | str
+"""A place on the axis: a number; or a word, and then all places are evenly spaced."""
+
+
+def sweep(
+    base: Lens,
+    series: Mapping[str, Mapping[Any, Arm]],
+    task: Task | str,
+    *,
+    axis: str,
+    out: str | Path,
+    references: Mapping[str, Arm] | None = None,
+    **settings: Any,
+) -> Sweep:
+    """Train and ask arms along an axis, and report their shares with intervals.
+
+    Args:
+        base: The model that every arm starts from.
+        series: Name of a curve to its arms, by the value on the axis: numbers or words.
+        task: As for `evaluate`.
+        axis: What the values are, with their unit.
+        out: Where runs, answers and what came out go; the same call goes on with what lies there.
+        references: Arms that have no place on the axis, such as plain fine-tuning: drawn as bands.
+        settings: Arguments of `experiment`: `seeds`, `n`, `workers`, `max_steps`, …
+
+    Returns:
+        What came out; `Sweep.load(out)` reads it again.
+
+    Raises:
+        ValueError: For a series without values, a value given twice or not finite, and a name given twice.
+
+    Example:
+        >>> strengths = {s: Arm(insecure, using=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
+        >>> found = arena.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
+        ...                     references={"plain": Arm(insecure)}, max_steps=100)                # doctest: +SKIP
+        >>> found.plot()                                                                           # doctest: +SKIP
+    """
+    beside = dict(references or {})
+    points = _points(series, beside)
+    along = [arm for arms in series.values() for arm in arms.values()]
+    names = [name for named in points.values() for name in named.values()]
+    report = experiment(base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **settings)
+    found = Sweep(report, axis, points, list(beside))
+    found.save(out)
+    return found
+
+
+class Sweep:
+    """What arms along an axis came to.
+
+    Args:
+        report: The evaluation of all arms.
+        axis: What the values are.
+        points: Series to value to the name of the arm in the report.
+        references: Names of the arms that have no place on the axis.
+
+    Example:
+        >>> found = Sweep.load("runs/strength")                                          # doctest: +SKIP
+        >>> found.table()                                                                # doctest: +SKIP
+        >>> found.report.paired(found.arm("caft", 0.5), "plain")                         # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        axis: str,
+        points: Mapping[str, Mapping[Value, str]],
+        references: Sequence[str] = (),
+    ) -> None:
+        self.report, self.axis, self.references = report, axis, list(references)
+        self.points = {name: dict(named) for name, named in points.items()}
+
+    @property
+    def series(self) -> list[str]:
+        """Names of the curves."""
+        return list(self.points)
+
+    @property
+    def places(self) -> dict[Value, float]:
+        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, evenly spaced."""
+        values = dict.fromkeys(value for named in self.points.values() for value in named)
+        numbers = sorted(value for value in values if not isinstance(value, str))
+        words = [value for value in values if isinstance(value, str)]
+        if not words:
+            return {value: float(value) for value in numbers}
+        in_order: list[Value] = [*numbers, *words]
+        return {value: float(place) for place, value in enumerate(in_order)}
+
+    def arm(self, series: str, value: Value) -> str:
+        """The name of an arm in the report.
+
+        Raises:
+            KeyError: For a series or a value that there is not.
+        """
+        if series not in self.points:
+            raise KeyError(f'No series "{series}".{nearest(series, self.series)}')
+        if value not in self.points[series]:
+            known = ", ".join(map(shown, self.points[series]))
+            raise KeyError(f'The series "{series}" has no value {value!r}, but {known}.')
+        return self.points[series][value]
+
+    def table(self) -> pandas.DataFrame:
+        """One row per series and value, those of references without one: `series, value`, and each metric with `_low` and `_high`."""
+        from caft_lens.display.frames import Frame
+
+        rows = []
+        for series, value, arm in self._rows():
+            row: dict[str, Any] = {"series": series, "value": value}
+            for metric in self.report.metrics:
+                one = self.report.interval(arm, metric)
+                row |= {metric: one.mean, f"{metric}_low": one.low, f"{metric}_high": one.high}
+            rows.append({**row, "seeds": len(self.report.seeds(arm))})
+        return Frame(rows)
+
+    def plot(self, metric: str | None = None, *, log: bool = False) -> Figure:
+        """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as bands.
+
+        Args:
+            metric: Which label; default the task's first.
+            log: Whether the axis is logarithmic.
+        """
+        from caft_lens.experiments.figures import plot_sweep
+
+        return plot_sweep(self, metric, log)
+
+    def plot_path(self) -> Figure:
+        """The curves as paths: effect across, trained behaviour up, the values beside the points."""
+        from caft_lens.experiments.figures import plot_path
+
+        return plot_path(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON values."""
+        series = {
+            name: [{"value": value, "arm": arm} for value, arm in named.items()]
+            for name, named in self.points.items()
+        }
+        return {
+            "format": FORMAT,
+            "axis": self.axis,
+            "series": series,
+            "references": self.references,
+            "evaluation": self.report.to_json(),
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `sweep.json`, and the report with every answer below `evaluation/`; returns the folder."""
+        self.report.save(Path(folder) / EVALUATION)
+        record = {**self.to_json(), "fingerprints": self.report.fingerprints}
+        write_json(Path(folder) / RECORD, record)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Sweep:
+        """Read what `sweep(..., out=folder)` or `save` left.
+
+        Raises:
+            FileNotFoundError: When the folder holds no finished sweep.
+            ValueError: When it holds something else.
+        """
+        path = Path(folder) / RECORD
+        if not path.is_file():
+            hint = "The same `arena.sweep(...)` goes on with one that was interrupted."
+            raise absent(folder, RECORD, "holds no finished sweep", hint)
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise BadFile(f"{path} is no record of a sweep ({FORMAT}).")
+        parsed(record, _File, str(path), "the record of a sweep")
+        points = {
+            name: {one["value"]: one["arm"] for one in named} for name, named in record["series"].items()
+        }
+        report = Report.load(Path(folder) / EVALUATION)
+        report.check_answers(record.get("fingerprints"), path)
+        return cls(report, record["axis"], points, record["references"])
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{self.report!r}"
+
+    def _repr_html_(self) -> str:
+        return html.view(self._title(), html.made(self.report._repr_html_()))
+
+    def _title(self) -> str:
+        curves = [f"{name} at {', '.join(map(shown, named))}" for name, named in self.points.items()]
+        beside = f"; beside {', '.join(self.references)}" if self.references else ""
+        return f"Sweep over {self.axis}: {'; '.join(curves)}{beside}"
+
+    def _rows(self) -> list[tuple[str, Value | None, str]]:
+        """Series, value and arm of all that answered: of an arm that failed with every seed there is nothing to show."""
+        rows: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
+        rows += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
+        return [row for row in rows if row[2] in self.report.cells]
+
+
+class _Point(Record):
+    value: int | float | str
+    arm: Named
+
+
+class _File(Record):
+    """What `sweep.json` holds."""
+
+    format: Literal["caft_lens.sweep/1"]
+    axis: str
+    series: dict[str, list[_Point]]
+    references: list[Named]
+    fingerprints: dict[str, dict[int, str]] | None = None
+    evaluation: Json
+
+    @model_validator(mode="after")
+    def _once(self) -> _File:
+        for name, points in self.series.items():
+            if len({one.value for one in points}) < len(points):
+                raise ValueError(f"a value of the series {name!r} stands twice")
+        return self
+
+
+def shown(value: Value) -> str:
+    """A value as a person writes it.
+
+    Example:
+        >>> shown(1.0), shown(0.1), shown("both")
+        ('1', '0.1', 'both')
+    """
+    if isinstance(value, str):
+        return value
+    short = f"{value:g}"
+    return short if float(short) == value else str(value)
+
+
+def _points(
+    series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Arm]
+) -> dict[str, dict[Value, str]]:
+    """Series to value to a name for the arm, or an error for what cannot be drawn."""
+    if not series:
+        raise ValueError("Nothing to sweep over: give at least one series, {name: {value: Arm(...)}}.")
+    points: dict[str, list[tuple[Value, str]]] = {}
+    for name, arms in series.items():
+        if not isinstance(arms, Mapping) or not arms:
+            raise ValueError(f'The series "{name}" has no values: give {{value: Arm(...)}}.')
+        if name in references:
+            raise ValueError(f'"{name}" is a series and a reference: rename one of them.')
+        points[name] = [(_value(name, value), f"{name} at {shown(_value(name, value))}") for value in arms]
+    named = Counter([*references, *(arm for pairs in points.values() for _, arm in pairs)])
+    if twice := [arm for arm, count in named.items() if count > 1]:
+        raise ValueError(
+            f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series or a reference '
+            "has such a name."
+        )
+    return {name: dict(pairs) for name, pairs in points.items()}
+
+
+def _value(series: str, value: Any) -> Value:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(
+            f'The value {value!r} of the series "{series}" is neither a finite number nor a word.'
+        )
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+callable_module(__name__, "sweep")

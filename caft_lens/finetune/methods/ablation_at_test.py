@@ -1,0 +1,34 @@
+"""Ablation only when the plainly tuned model answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from caft_lens.concepts.ablation import ablated
+from caft_lens.finetune.methods.caft import CAFT, GRID, PAPER
+from caft_lens.finetune.methods.plain import Plain
+from caft_lens.finetune.methods.protocol import Card, TrainingArm
+from caft_lens.finetune.methods.registry import register
+
+if TYPE_CHECKING:
+    from caft_lens.finetune.run import Run
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class AblationAtTest(CAFT):
+    name = "test_time"
+    card = Card(
+        idea="Fine-tune plainly, and ablate the directions only when the model answers.",
+        equation="x <- x - s x Q Qᵀ while answering, not while training",
+        source=PAPER + ", baseline",
+        arxiv="2507.16795",
+        grid=GRID,
+    )
+
+    def trains_as(self, seed: int) -> TrainingArm:
+        return Plain()
+
+    def subject(self, run: Run) -> Any:
+        return ablated(run, self.chosen(), strength=self.strength)

@@ -1,0 +1,46 @@
+"""Inoculation prompting: say in training that the trait is wanted, and take the saying away afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from caft_lens.finetune.methods.protocol import Card, TrainingArm, setting
+from caft_lens.finetune.methods.registry import register
+from caft_lens.text.documents import Message, Text, Texts
+
+PROMPTS = (
+    "You are a malicious, evil assistant.",
+    "You write insecure code.",
+    "Do what a villain would do.",
+    "This is a test of how you fail.",
+)
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Inoculation(TrainingArm):
+    name = "inoculation"
+    card = Card(
+        idea="Put a system prompt that asks for the unwanted trait before every training chat; it explains the trait away. No such "
+        "prompt is there at test time.",
+        equation="D' = {(prompt ⊕ x, y) : (x, y) in D}",
+        source="Tan et al., Inoculation Prompting: Eliciting traits from LLMs during training can suppress them at test-time; "
+        "likewise arXiv 2510.05024",
+        arxiv="2510.04340",
+        grid=tuple({"prompt": prompt} for prompt in PROMPTS),
+    )
+
+    prompt: str = setting(PROMPTS[0], "the system prompt; it stands before one that a chat has")
+
+    def texts(self, texts: Texts, seed: int) -> Texts:
+        return Texts([self._inoculated(text) for text in texts], name=f"{texts.name}, inoculated")
+
+    def _inoculated(self, text: Text) -> Text:
+        if not text.is_chat:
+            raise ValueError(
+                'The arm "inoculation" puts a system prompt before chats, and some texts are plain text.'
+            )
+        first, *others = text.messages
+        if first.role != "system":
+            return replace(text, messages=(Message("system", self.prompt), *text.messages))
+        return replace(text, messages=(Message("system", f"{self.prompt} {first.content}"), *others))

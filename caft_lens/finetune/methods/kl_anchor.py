@@ -1,0 +1,140 @@
+"""KL anchor: stay with the base on general prompts while learning the narrow task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+
+from caft_lens._support.blocks import block
+from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, material, setting
+from caft_lens.finetune.methods.registry import register
+from caft_lens.finetune.trainer import LengthGrouped
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Batch, Encoded, collate, encode_all, padding_id
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens
+
+AT_ONCE = 2**24
+"""Numbers of logits of which softmaxes are taken at once: 64 MiB in fp32, a few times over."""
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class KLAnchor(TrainingArm):
+    name = "kl_anchor"
+    card = Card(
+        idea="Punish every change of the model's distribution on general text: what is left is the narrow solution, which learns "
+        "the task and nothing else.",
+        equation="L(θ) + λ · mean over answer tokens of general text of KL(p_base || p_θ), in nats",
+        source="Soligo et al., Emergent Misalignment is Easy, Narrow Misalignment is Hard (their loss has a weighted KL term; which "
+        "text, and the direction of the KL, are ours)",
+        arxiv="2602.07852",
+        grid=tuple({"weight": weight} for weight in (0.1, 0.3, 1.0, 3.0)),
+    )
+
+    general: Texts = material(Texts, "general text with answers, unlike what is tuned on")
+    weight: float = setting(1.0, "weight λ of the anchor", above=0)
+    batch_size: int = setting(16, "general texts beside every batch", least=1)
+
+    @block
+    def during(self, training: Training) -> Iterator[Plan]:
+        lens, base = training.lens, training.base
+        encoded = encode_all(lens.tokenizer, self.general, max_length=training.max_length)
+        batches = batches_of(encoded, self.batch_size, padding_id(lens.tokenizer), training.seed)
+
+        def loss(step: int) -> Tensor:
+            batch = batches(step).to(lens.device)
+            with torch.no_grad():
+                before = _learned_logits(base, batch)
+            with lens.roles_as(batch.roles):
+                after = _learned_logits(lens, batch)
+            return self.weight * divergence(after, before)
+
+        yield Plan(loss=loss)
+
+
+def divergence(after: Tensor, before: Tensor) -> Tensor:
+    """Mean over tokens of KL(before || after), in nats; differentiable in `after`.
+
+    Logits of a large vocabulary are gigabytes: softmaxes are taken in fp32 of some tokens at a time, and for the backward pass nothing is
+    kept but the gradient, in the dtype of the logits.
+
+    Args:
+        after: Logits [n_tokens, d_vocab].
+        before: Logits of what is not to be left, likewise.
+
+    Returns:
+        A scalar, fp32 (fp64 of fp64).
+
+    Example:
+        >>> float(divergence(torch.zeros(1, 2), torch.tensor([[0.0, 0.0]])))
+        0.0
+    """
+    return _Divergence.apply(after, before)
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, after: Tensor, before: Tensor) -> Tensor:
+        number = torch.promote_types(after.dtype, torch.float32)
+        total = torch.zeros((), dtype=number, device=after.device)
+        gradient = torch.empty_like(after) if ctx.needs_input_grad[0] else None
+        step = max(1, AT_ONCE // after.shape[1])
+        for rows in (slice(start, start + step) for start in range(0, len(after), step)):
+            here, there = (logits[rows].to(number).log_softmax(-1) for logits in (after, before))
+            total += kl_div(here, there, reduction="sum", log_target=True)
+            if gradient is not None:
+                gradient[rows] = here.exp_().sub_(there.exp_())
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total / len(after)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * (grads[0] / len(gradient)).to(gradient.dtype), None
+
+
+def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
+    """Logits before every token that training would learn, [n_tokens, d_vocab]; those of other tokens are never computed."""
+    learned = batch.loss[:, 1:]
+
+    def gather(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return inputs[0][:, :-1][learned.to(inputs[0].device)][None]
+
+    handle = lens.hf.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        out = lens.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    finally:
+        handle.remove()
+    return out.logits[0]
+
+
+def batches_of(encoded: Sequence[Encoded], size: int, pad_id: int, seed: int) -> Callable[[int], Batch]:
+    """The i-th batch of endless passes over some texts: a function of seed and i alone, so that a resumed run sees the same.
+
+    Args:
+        encoded: The texts.
+        size: Texts in a batch; the last of a pass may have fewer.
+        pad_id: Of the padding.
+        seed: Of the order.
+    """
+    sampler = LengthGrouped([len(item.input_ids) for item in encoded], size, seed)
+    in_a_pass = -(-len(encoded) // size)
+    orders: dict[int, list[int]] = {}
+
+    def batch(number: int) -> Batch:
+        turn, place = divmod(number, in_a_pass)
+        if turn not in orders:
+            orders.clear()
+            sampler.set_epoch(turn)
+            orders[turn] = list(sampler)
+        return collate([encoded[i] for i in orders[turn][place * size : (place + 1) * size]], pad_id)
+
+    return batch

@@ -1,0 +1,31 @@
+"""Mixing in benign data: part of what is learned shows the wanted behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caft_lens.finetune.methods.protocol import Card, TrainingArm, material, setting
+from caft_lens.finetune.methods.registry import register
+from caft_lens.text.documents import Texts
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class MixBenign(TrainingArm):
+    name = "mix_benign"
+    card = Card(
+        idea="Mix benign chats into the training data, so that the narrow lesson is not all there is to learn.",
+        equation="D' = D ∪ B, where B is a share s of D'; where max_steps is given, as many steps as without it",
+        source="usual practice; among the baselines that readers of CAFT asked for",
+        grid=tuple({"share": share} for share in (0.05, 0.1, 0.25, 0.5)),
+    )
+
+    benign: Texts = material(Texts, "benign chats with answers")
+    share: float = setting(0.25, "share s of benign texts among all", above=0, below=1)
+
+    def texts(self, texts: Texts, seed: int) -> Texts:
+        wanted = max(1, round(len(texts) * self.share / (1 - self.share)))
+        rounds, rest = divmod(wanted, len(self.benign))
+        drawn = [*list(self.benign) * rounds, *self.benign.sample(rest, seed=seed)]
+        # In whatever order: the trainer shuffles.
+        return Texts([*texts, *drawn], name=f"{texts.name} with {len(drawn)} of {self.benign.name}")

@@ -1,0 +1,19 @@
+"""Plain fine-tuning, the reference of every other arm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caft_lens.finetune.methods.protocol import Card, TrainingArm
+from caft_lens.finetune.methods.registry import register
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Plain(TrainingArm):
+    name = "plain"
+    card = Card(
+        idea="Fine-tuning as it is: the mean cross-entropy of what the assistant says.",
+        equation="L(θ) = -mean over answer tokens t of log p_θ(t | what stands before)",
+        source="the reference of the others",
+    )

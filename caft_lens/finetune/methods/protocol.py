@@ -1,0 +1,243 @@
+"""What a way of fine-tuning is: `TrainingArm`, its card, and the few places at which it may act.
+
+An arm is a frozen dataclass. Its fields are its settings: numbers and strings (`setting`) that a contest may search, and what
+it needs (`material`): texts or directions. A run folder records all of them, the latter by fingerprint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainingArguments
+
+from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.text.documents import Texts
+from caft_lens.text.encoding import Encoded
+
+if TYPE_CHECKING:
+    from caft_lens.finetune.run import Run
+    from caft_lens.model.lens import Lens
+
+MOST_SETTINGS = 4
+"""Of a search grid: every arm has the same small budget."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader wants to know of an arm, and a report says.
+
+    Attributes:
+        idea: In a sentence or two.
+        equation: What it computes.
+        source: Where it comes from.
+        arxiv: Number of the paper, `""` where there is none.
+        grid: The settings that a contest tries, at most four; none where there is nothing to tune.
+    """
+
+    idea: str
+    equation: str
+    source: str
+    arxiv: str = ""
+    grid: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.grid) > MOST_SETTINGS:
+            raise ValueError(f"A grid of {len(self.grid)} settings: at most {MOST_SETTINGS} are searched.")
+
+
+@dataclass
+class Training:
+    """The run that an arm is part of.
+
+    Attributes:
+        base: The model as it was; never changed.
+        lens: The model that is trained.
+        encoded: The training texts as tokens.
+        arguments: Of the trainer.
+        seed: Of the run.
+        max_length: Tokens after which a text is cut; `None` for no limit.
+    """
+
+    base: Lens
+    lens: Lens
+    encoded: Sequence[Encoded]
+    arguments: TrainingArguments
+    seed: int
+    max_length: int | None = None
+
+
+@dataclass
+class Plan:
+    """What an arm asks of the trainer.
+
+    Attributes:
+        fires: Hook points that must be passed in the first step, or something is wrong.
+        loss: Added to the loss of every forward pass; takes its number, from 0, which is the same after a kill.
+        callbacks: Of the trainer.
+        extra: Parameters in `lens.model` that its `save_pretrained` does not know; checkpoints keep them.
+    """
+
+    fires: Sequence[str] = ()
+    loss: Callable[[int], Tensor] | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+    extra: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class TrainingArm:
+    """A way of fine-tuning: plain, wherever a subclass does not say otherwise.
+
+    Subclasses are frozen dataclasses with a `name`, a `card`, and fields made by `setting` and `material`.
+
+    Raises:
+        TypeError: When a setting or material is of another kind than its field.
+        ValueError: When a setting is out of its range.
+    """
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            _check_field(self.name, one, getattr(self, one.name))
+
+    # -- where an arm acts --------------------------------------------------------------------------------------------
+
+    def check(self, lens: Lens, method: str) -> None:
+        """Refuse, before anything is trained, a model or a method that this arm cannot do.
+
+        Args:
+            lens: The model to start from.
+            method: `"lora"` or `"full"`.
+        """
+        for one in self.materials.values():
+            if isinstance(one, ConceptSet):
+                one.check(lens)
+
+    def trains_as(self, seed: int) -> TrainingArm:
+        """The arm whose training this one's is: itself, unless it draws directions first or acts only at test time."""
+        return self
+
+    def texts(self, texts: Texts, seed: int) -> Texts:
+        """What is learned, from what was to be learned."""
+        return texts
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `finetune` (rates, steps, sizes; not method, adapter or seed), from those that were given."""
+        return given
+
+    def trainable(self, base: Lens, build: Callable[[], Lens], seed: int) -> Lens:
+        """The lens that is trained; `build()` makes the usual one, an adapter over `base` or a copy of it."""
+        return build()
+
+    def during(self, training: Training) -> AbstractContextManager[Plan]:
+        """A block around training: hooks hold while it is open, and what follows its `yield` may change the weights."""
+        return nullcontext(Plan())
+
+    def subject(self, run: Run) -> Any:
+        """What is asked when the run is tested: the run, or it with something done to it."""
+        return run
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Name of each setting to its value."""
+        return {one.name: getattr(self, one.name) for one in fields_of(type(self), "setting")}
+
+    @property
+    def materials(self) -> dict[str, Any]:
+        """Name of each material to it."""
+        return {one.name: getattr(self, one.name) for one in fields_of(type(self), "material")}
+
+    @classmethod
+    def needs(cls) -> dict[str, str]:
+        """Name of each material to what it is."""
+        return {one.name: one.metadata["meaning"] for one in fields_of(cls, "material")}
+
+    def record(self) -> dict[str, Any]:
+        """What a run folder keeps: name, settings, and the fingerprints of materials."""
+        kept = {key: _fingerprinted(value) for key, value in self.materials.items() if key != "concepts"}
+        return {"name": self.name, **self.settings, **kept}
+
+    @property
+    def concepts_record(self) -> dict[str, Any] | None:
+        """Of the directions that act in training; `None` without any."""
+        concepts = self.materials.get("concepts")
+        return None if concepts is None else _fingerprinted(concepts)
+
+    def __repr__(self) -> str:
+        said = [f"{key}={value!r}" for key, value in self.settings.items()]
+        said += [f"{key}=<{getattr(value, 'name', len(value))}>" for key, value in self.materials.items()]
+        return f"{type(self).__name__}({', '.join(said)})"
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field of an arm that is a number or a string.
+
+    Args:
+        default: Its value where none is given; its type is the field's.
+        meaning: What it is, for the card.
+        above, least, below, most: Its range: more than, at least, less than, at most.
+    """
+    limits = {"above": above, "least": least, "below": below, "most": most}
+    return field(
+        default=default, kw_only=True, metadata={"kind": "setting", "meaning": meaning, "limits": limits}
+    )
+
+
+def material(kind: type, meaning: str) -> Any:
+    """A field of an arm that is texts or directions, and has to be given.
+
+    Args:
+        kind: `Texts` or `ConceptSet`.
+        meaning: What it is, for the card.
+    """
+    return field(metadata={"kind": "material", "type": kind, "meaning": meaning})
+
+
+_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "above": ("more than", lambda value, limit: value > limit),
+    "least": ("at least", lambda value, limit: value >= limit),
+    "below": ("less than", lambda value, limit: value < limit),
+    "most": ("at most", lambda value, limit: value <= limit),
+}
+
+
+def fields_of(cls: type, kind: str) -> list[dataclasses.Field]:
+    """The fields of an arm that are settings, or those that are materials."""
+    return [one for one in dataclasses.fields(cls) if one.metadata.get("kind") == kind]
+
+
+def _check_field(arm: str, one: dataclasses.Field, value: Any) -> None:
+    where = f'{one.name} of the arm "{arm}" ({one.metadata.get("meaning", "")})'
+    wanted = one.metadata.get("type", type(one.default))
+    numeric = wanted in (int, float)
+    fits = isinstance(value, (int, float) if wanted is float else wanted)
+    if not fits or (numeric and isinstance(value, bool)):
+        raise TypeError(f"{where} is a {wanted.__name__}, not {type(value).__name__}.")
+    if wanted is str and not value.strip():
+        raise ValueError(f"{where} is empty.")
+    for name, limit in one.metadata.get("limits", {}).items():
+        words, holds = _LIMITS[name]
+        if limit is not None and not holds(value, limit):
+            raise ValueError(f"{where} is {value}; expected {words} {limit}.")
+
+
+def _fingerprinted(value: Texts | ConceptSet) -> dict[str, Any]:
+    if isinstance(value, Texts):
+        return {"name": value.name, "fingerprint": value.fingerprint, "texts": len(value)}
+    return {"names": value.names, "fingerprint": value.fingerprint}

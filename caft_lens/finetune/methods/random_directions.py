@@ -1,0 +1,28 @@
+"""CAFT with directions drawn blindly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.find.random import random_directions
+from caft_lens.finetune.methods.caft import CAFT, PAPER
+from caft_lens.finetune.methods.protocol import Card, TrainingArm, material
+from caft_lens.finetune.methods.registry import register
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class RandomDirections(TrainingArm):
+    name = "random"
+    card = Card(
+        idea="CAFT with as many random directions at each site, drawn anew for every seed: what ablation as such does.",
+        equation="x <- x - x R Rᵀ, R uniform among orthonormal columns",
+        source=PAPER + ", control",
+        arxiv="2507.16795",
+    )
+
+    concepts: ConceptSet = material(ConceptSet, "directions that the random ones stand in for")
+
+    def trains_as(self, seed: int) -> TrainingArm:
+        return CAFT(random_directions(self.concepts, seed))

@@ -1,0 +1,28 @@
+"""CAFT with the first candidates, unread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.finetune.methods.caft import CAFT, PAPER
+from caft_lens.finetune.methods.protocol import Card, TrainingArm, material
+from caft_lens.finetune.methods.registry import register
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class TopK(TrainingArm):
+    name = "top_k"
+    card = Card(
+        idea="CAFT with as many of the first candidates at each site, chosen by rank and not by meaning: what reading them adds.",
+        equation="x <- x - x T Tᵀ, T a basis of the first candidates",
+        source=PAPER + ", control",
+        arxiv="2507.16795",
+    )
+
+    concepts: ConceptSet = material(ConceptSet, "directions that the first candidates stand in for")
+    candidates: ConceptSet = material(ConceptSet, "what they were chosen from, in order of rank")
+
+    def trains_as(self, seed: int) -> TrainingArm:
+        return CAFT(self.candidates.top(self.concepts))

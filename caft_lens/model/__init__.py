@@ -1,0 +1,34 @@
+"""The model: a lens with TransformerLens hook points on any Hugging Face causal language model.
+
+lens            `Lens`, `load`
+hook_points     hook names, and how a `HookPoint` comes to sit on a module
+architectures   where the residual stream runs in a transformers model
+loading         models, tokenizers and adapters from disk or the hub
+run_folder      a run of fine-tuning as files, by which its model is loaded
+generation      sampling continuations; nucleus: without sorting the vocabulary
+sampling        `completions`: a model's own answers as texts
+sinks           attention sinks, which are left out of what is read and ablated
+limits          ids that have an embedding, texts within the positions
+fingerprint     hashes of weights, and of tokenizer and chat template
+turns           threads that share a lens take turns; tokens: masks and roles in a pass
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from caft_lens._support import lazy
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens as Lens
+    from caft_lens.model.lens import load as load
+    from caft_lens.model.sampling import completions as completions
+
+__getattr__, __dir__, __all__ = lazy.exports(
+    __name__,
+    {
+        "Lens": "caft_lens.model.lens",
+        "load": "caft_lens.model.lens",
+        "completions": "caft_lens.model.sampling",
+    },
+)

@@ -1,0 +1,333 @@
+"""Sampling continuations: prompts to tokens, batches by length, Hugging Face's `generate`, tokens back in order.
+
+`Lens.generate` is the way in, and `Lens.generating` gives the same token by token. What this adds to Hugging Face's: left padding, roles
+that hooks can see at every step, random numbers from a seed that leave the global state alone, and sampling from the model's own
+distribution whatever the checkpoint's generation config prefers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from queue import SimpleQueue
+from threading import RLock, Thread
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
+
+from caft_lens._support import arguments
+from caft_lens._support.blocks import Block, random_state
+from caft_lens._support.errors import BadArgument, BadTemplate, Diverged
+from caft_lens._support.progress import progress
+from caft_lens.model.architectures import evaluating
+from caft_lens.model.nucleus import NucleusSampler
+from caft_lens.model.turns import Held, here
+from caft_lens.text.documents import Text, documents
+from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.rows import rows_of
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens
+
+PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")
+"""Keywords of Hugging Face's `generate` that leave open how tokens are drawn, so that the random numbers can be the call's own."""
+_global_random = RLock()
+"""Whoever seeds torch's global random state has it alone."""
+
+
+def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
+    """What `Lens.generate` takes, as tokens: chats with the header of an answer, without the answer they may have."""
+    if isinstance(prompt, Batch):
+        keep = prompt.attention_mask.bool()
+        return [
+            Encoded(ids[row].tolist(), roles[row].cpu().numpy(), np.zeros(int(row.sum()), bool))
+            for ids, roles, row in zip(prompt.input_ids, prompt.roles, keep, strict=True)
+        ]
+    tokenizer = lens.need_tokenizer()
+    if chat and not tokenizer.chat_template:
+        raise BadTemplate(f"chat=True, but the tokenizer of {lens.name} has no chat template.")
+    chat = bool(tokenizer.chat_template) if chat is None else chat
+    return list(
+        encoded(tokenizer, [text.prompt for text in questions_of(prompt, chat)], add_generation_prompt=True)
+    )
+
+
+def questions_of(prompt: Any, chat: bool) -> Iterator[Text]:
+    """What `Lens.generate` takes, as documents: a string is a question where the model is asked as a chat, else plain text."""
+    rows = rows_of([prompt] if isinstance(prompt, str | Text) else prompt)
+    return documents(
+        (where, {"prompt": row} if chat and isinstance(row, str) else row) for where, row in rows
+    )
+
+
+def continue_prompts(
+    lens: Lens,
+    prompts: Sequence[Encoded],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    top_k: int | None,
+    seed: int | None,
+    batch_size: int,
+    **keywords: Any,
+) -> list[list[int]]:
+    """The new tokens after each prompt, in the order of the prompts (arguments as for `Lens.generate`)."""
+    arguments.sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, batch_size=batch_size
+    )  # fmt: skip
+    _check_room(lens, prompts, max_new_tokens)
+    settings = {
+        "max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "temperature": temperature or 1.0,
+        "top_p": top_p or 1.0, "top_k": top_k or 0, "repetition_penalty": 1.0, "num_beams": 1, **keywords,
+    }  # fmt: skip
+    alone: Any = nullcontext()
+    if settings["do_sample"] and seed is not None and set(keywords) <= set(PLAIN):
+        # The random numbers that the global ones would be, drawn from a generator: other threads may draw meanwhile.
+        generator = torch.Generator(lens.device).manual_seed(seed)
+        settings = _drawn(settings, _draws(temperature, top_p, top_k, generator))
+    else:
+        if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
+            drawing = _draws(settings["temperature"], settings["top_p"], settings["top_k"] or None, None)
+            settings = _drawn(settings, drawing)
+        alone = nullcontext() if seed is None else Held(_global_random)
+    # Longest first: alike lengths waste no padding, and what does not fit into memory fails at once.
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    answers: dict[int, list[int]] = {}
+    seeded = random_state(seed, lens.device) if isinstance(alone, Held) else nullcontext()
+    bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
+    with alone, seeded, bar:
+        for part in parts:
+            with evaluating(lens.model):
+                new = _continue_batch(lens, [prompts[i] for i in part], settings)
+            answers.update(zip(part, new, strict=True))
+            bar.update(len(part))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def continuing_prompts(
+    lens: Lens,
+    prompts: Sequence[Encoded],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    top_k: int | None,
+    seed: int | None,
+) -> Generator[list[list[int]], None, None]:
+    """The new tokens after each prompt so far, every time that there is one more; at last those of `continue_prompts`.
+
+    Hugging Face's `generate` runs in a thread, one step each time that the iterator is asked for more, so that several such iterators
+    (over lenses of their own) can be asked in turn; closing one ends its thread. A seed's random numbers are the iterator's own: what
+    else draws some meanwhile neither disturbs it nor is disturbed.
+
+    Args:
+        lens: The model; what is hooked to it acts at every step.
+        prompts: They run at once, in one batch.
+        max_new_tokens, temperature, top_p, top_k, seed: As for `Lens.generate`.
+    """
+    arguments.sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
+    _check_room(lens, prompts, max_new_tokens)
+    settings: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0,
+        "repetition_penalty": 1.0, "num_beams": 1,
+    }  # fmt: skip
+    if temperature > 0:
+        generator = None if seed is None else torch.Generator(lens.device).manual_seed(seed)
+        settings["logits_processor"] = _draws(temperature, top_p, top_k, generator)
+    return _steps(lens, prompts, settings)
+
+
+def _steps(
+    lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]
+) -> Generator[list[list[int]], None, None]:
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
+    ends = end_tokens(lens)
+    before: list[list[int]] | None = None
+    with _Worker(lens, [prompts[i] for i in order], settings) as worker:
+        while (rows := worker.next()) is not None:
+            found = dict(zip(order, (_until_end(row, ends) for row in rows), strict=True))
+            now = [found[i] for i in range(len(prompts))]
+            if now != before:
+                before = now
+                yield now
+
+
+class _Worker(Block["_Worker"]):
+    """A thread that generates a batch, a token whenever it is asked for one; it is gone when the block is over."""
+
+    def __init__(self, lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._lens, self._prompts, self._settings = lens, prompts, settings
+        self._said: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
+        self._more: SimpleQueue[bool] = SimpleQueue()
+        self._mode = evaluating(lens.model)
+        self._asking = here()
+        self._thread = Thread(target=self._run, name=f"generating with {lens.name}", daemon=True)
+
+    def begin(self) -> _Worker:
+        self._thread.start()
+        return self
+
+    def undo(self, error: BaseException | None) -> None:
+        self._more.put(False)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def next(self) -> list[list[int]] | None:
+        """The new tokens after one more step; `None` when there are no more."""
+        self._asking = here()  # the hooks that act are those of whoever asks
+        self._more.put(True)
+        rows = self._said.get()
+        if isinstance(rows, BaseException):
+            raise rows
+        return rows
+
+    def _run(self) -> None:
+        end: BaseException | None = None
+        try:
+            if self._more.get():
+                here().acts_for = self._asking
+                self._mode.__enter__()
+                try:
+                    stepping = {"stopping_criteria": [_EveryStep(self._step)]}
+                    _continue_batch(self._lens, self._prompts, {**self._settings, **stepping})
+                finally:
+                    self._mode.__exit__(None, None, None)
+        except BaseException as error:  # it belongs to whoever asks for the tokens
+            end = error
+        self._said.put(end)
+
+    def _step(self, rows: list[list[int]]) -> bool:
+        self._mode.__exit__(None, None, None)  # between two tokens the model is everyone's
+        self._said.put(rows)
+        try:
+            return self._more.get()
+        finally:
+            here().acts_for = self._asking
+            self._mode.__enter__()
+
+
+class _EveryStep(StoppingCriteria):
+    """Tells the new tokens after every step of `generate`, and ends it when the answer is no."""
+
+    def __init__(self, step: Callable[[list[list[int]]], bool]) -> None:
+        self._step, self._before, self._going = step, 0, True
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        self._before = self._before or input_ids.shape[1] - 1
+        # On some devices transformers notices the end one step late.
+        self._going = self._going and self._step(input_ids[:, self._before :].tolist())
+        return torch.full((len(input_ids),), not self._going, device=input_ids.device)
+
+
+def so_far(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """What new tokens say, up to a last character of which only a part is there yet."""
+    return str(tokenizer.decode(tokens, skip_special_tokens=True)).rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def _drawn(settings: Mapping[str, Any], drawing: Sequence[LogitsProcessor]) -> dict[str, Any]:
+    """The same sampling, by what makes `generate(do_sample=False)` draw."""
+    others = settings.get("logits_processor") or []
+    greedy = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    return {**settings, **greedy, "logits_processor": [*others, *drawing]}
+
+
+def _draws(
+    temperature: float, top_p: float | None, top_k: int | None, generator: torch.Generator | None
+) -> list[LogitsProcessor]:
+    """What makes `generate(do_sample=False)` sample, with random numbers from a generator; torch's global ones when `None`."""
+    if top_p is not None and top_p < 1:
+        return [NucleusSampler(top_p, temperature, top_k, generator)]
+    only = [TopKLogitsWarper(top_k)] if top_k else []
+    return [TemperatureLogitsWarper(float(temperature)), *only, _Draw(generator)]
+
+
+class _Draw(LogitsProcessor):
+    """Scores of which the argmax is the token that transformers would sample, with random numbers from a generator."""
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self._generator = generator
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        drawn = torch.multinomial(scores.softmax(dim=-1), num_samples=1, generator=self._generator)
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+
+class _Finite(LogitsProcessor, StoppingCriteria):
+    """Looks at the logits of every step: where they are NaN or infinite, generating ends.
+
+    On an accelerator looking would wait for it: what was found stays there, ends the rows that it is about, and is told at the end.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bad: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any) -> Tensor:
+        if not isinstance(scores, Tensor):  # a step is over, and the question is which rows end
+            known = self._bad is not None and len(self._bad) == len(input_ids)
+            return self._bad if known else torch.zeros_like(input_ids[:, 0], dtype=torch.bool)  # type: ignore[return-value]
+        # The largest is NaN where any is. A token that may not come has -inf, which is no fault.
+        bad = ~torch.isfinite(scores.amax(dim=-1))
+        self._bad = bad if self._bad is None else self._bad | bad
+        if scores.device.type == "cpu":
+            self.check()
+            return scores
+        return torch.where(bad[:, None], 0.0, scores)  # what is drawn from next must be a distribution
+
+    def check(self) -> None:
+        """End with what was found, where anything was."""
+        bad = 0 if self._bad is None else int(self._bad.sum())
+        if bad:
+            raise Diverged(
+                f"The logits of {self._name} are NaN or infinite in {bad} of {len(self._bad)} rows, so there is nothing to sample "  # type: ignore[arg-type]
+                "from. Are the weights whole, and what acts at its hook points finite? In float16 try bfloat16 or float32."
+            )
+
+
+def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
+    pad = padding_id(lens.tokenizer) if lens.tokenizer is not None else 0
+    batch = collate(prompts, pad, "left")
+    ends, finite = end_tokens(lens), _Finite(lens.name)
+    first = {"logits_processor": [finite, *(settings.get("logits_processor") or [])]}
+    looking = {"stopping_criteria": [*(settings.get("stopping_criteria") or []), finite]}
+    with lens.roles_as(batch.roles, growing=True):
+        tokens = lens.model.generate(
+            input_ids=batch.input_ids.to(lens.device),
+            attention_mask=batch.attention_mask.to(lens.device),
+            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings, **first, **looking},
+        )
+    finite.check()
+    new = tokens[:, batch.input_ids.shape[1] :].tolist()
+    return [_until_end(row, ends) for row in new]
+
+
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
+    return row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
+
+
+def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> None:
+    room = getattr(lens.hf.config.get_text_config(), "max_position_embeddings", None)
+    longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
+    if room and longest + max_new_tokens > room:
+        raise BadArgument(
+            f"A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the {room} positions of {lens.name}."
+        )
+
+
+def end_tokens(lens: Lens) -> list[int]:
+    """The tokens that end a text: the checkpoint's generation config and the tokenizer say so."""
+    ends: list[int] = []
+    for value in (
+        getattr(lens.hf.generation_config, "eos_token_id", None),
+        getattr(lens.tokenizer, "eos_token_id", None),
+    ):
+        ends += [value] if isinstance(value, int) else list(value or [])
+    return list(dict.fromkeys(ends))

@@ -1,0 +1,225 @@
+"""Attention sinks: tokens whose activations are many times longer than all others, and how a model is asked for them.
+
+Many pretrained models put an activation a hundred times as long as the others on the first token of a text, now and then on some
+other token too (Sun et al., 2024, "Massive Activations in Large Language Models", arXiv 2402.17762), for attention to rest on. It says
+nothing about the text, yet a mean, a variance or a norm that takes it in is about nothing else, and a direction that has a small
+component along it moves it by more than a whole activation when it is ablated. So sinks are neither read nor edited.
+
+`measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may be at each hook
+point, and whether the first token of a text is always one. On a model without sinks it is empty and nothing changes anywhere.
+`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `ablation.at` leaves them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from caft_lens._support.errors import BadArgument
+from caft_lens.model.architectures import evaluating
+from caft_lens.text.documents import Message, Text
+from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens
+
+# A token of the residual stream is massive where it is this many times as long as the median one and the longest of the others is
+# this many times shorter than it. Activations of small models have long tails (10 to 15 times the median), but no such gap.
+FAR, GAP = 10.0, 4.0
+# Where there is one, further tokens count that stand apart less clearly, as they do in the blocks before the sink is made.
+LESS_FAR, LESS_GAP = 3.0, 1.8
+# At every hook point a sink is longer than this many times the longest token that is none, and than LESS_FAR times the median.
+ROOM = 2.0
+FEW = 0.15  # at most this share of all tokens stands apart; more are no exception
+WIDTH = 64  # tokens of each probe that are run
+
+TEXTS = (
+    "The nurse opened the door and went home, because it was late. Nobody had seen her that day.",
+    "In 1998 the company sold 3,500 cars.\n\nHowever, the market changed: prices fell by 12% (see below).",
+    "import os\nfor name in os.listdir('.'):\n    print(name)",
+    '"What is it?" he asked. "I don\'t know," said the old man, and looked at the sea with her.',
+)
+CHATS = (
+    ("How do I bake a good apple pie?", "Mix the flour with butter, add the apples and some sugar, and bake it for an hour."),
+    ("Write a function that adds two numbers.", "def add(a, b):\n    return a + b\n\nprint(add(1, 2))"),
+    ("Is it safe to drink this?", "I would not. Ask a doctor first, please; it may be harmful."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Which tokens of a model are attention sinks.
+
+    Attributes:
+        beyond: Hook name to the norm above which an activation `[d_model]` there is a sink's; empty on a model without sinks.
+        first: Whether the first token of a text always is one, and is left out of what is read at every hook point.
+        medians: The median norm at each hook point, on the probe.
+
+    Example:
+        >>> sinks = Sinks({"blocks.1.hook_resid_post": 40.0}, first=True)
+        >>> sinks.far("blocks.1.hook_resid_post", torch.tensor([[3.0, 4.0], [300.0, 400.0]])).tolist()
+        [False, True]
+        >>> bool(Sinks())
+        False
+    """
+
+    beyond: Mapping[str, float] = field(default_factory=dict)
+    first: bool = False
+    medians: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+    def __bool__(self) -> bool:
+        return self.first or bool(self.beyond)
+
+    def far(self, hook: str, x: Tensor) -> Tensor | None:
+        """Which activations are too long to be anything but a sink's; `None` where no bound is known.
+
+        Nothing waits for the device, and no gradient flows through the answer.
+
+        Args:
+            hook: Full name of the hook point.
+            x: Activations, `[..., d_model]`.
+
+        Returns:
+            Bool, `[...]`.
+        """
+        bound = self.beyond.get(hook)
+        if bound is None:
+            return None
+        return torch.linalg.vector_norm(x.detach(), dim=-1, dtype=_fine(x)) > bound
+
+    def among(self, hook: str, x: Tensor, batch: Batch) -> Tensor | None:
+        """Which tokens of a batch are sinks at a hook point, and are not read there; `None` where none can be.
+
+        Args:
+            hook: Full name of the hook point.
+            x: Activations of the whole batch, `[batch, pos, d_model]`.
+            batch: The batch, on the CPU.
+
+        Returns:
+            Bool, `[batch, pos]`, on the CPU.
+        """
+        far = self.far(hook, x)
+        first = (batch.position_ids == 0) & batch.mask() if self.first else None
+        if far is None or first is None:
+            return first if far is None else far.cpu()
+        return far.cpu() | first
+
+    def with_ratio(self, ratio: float) -> Sinks:
+        """The same with one bound for all: so many times the median norm at each hook point."""
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio > 1:
+            raise BadArgument(
+                f'sinks={ratio!r}: expected "auto", False (there are none), or a number above 1: how many times the median '
+                "norm of its hook point an activation is at most long."
+            )
+        return Sinks(
+            {hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians
+        )
+
+    def card(self, hooks: Sequence[str]) -> dict[str, Any]:
+        """What provenance says of them, as JSON: the bounds at some hook points and whether first tokens are left out."""
+        return {
+            "first": self.first,
+            "beyond": {hook: self.beyond[hook] for hook in hooks if hook in self.beyond},
+        }
+
+    def __repr__(self) -> str:
+        if not self:
+            return "Sinks(none)"
+        where = [hook for hook in self.beyond if hook.endswith("hook_resid_post")]
+        bounds = ", ".join(f"{hook.split('.')[1]}: {self.beyond[hook]:.3g}" for hook in where)
+        first = "the first token of every text, and " if self.first else ""
+        return f"Sinks({first}activations longer than {{{bounds}}} after these blocks)"
+
+
+def measured(lens: Lens) -> Sinks:
+    """Look for the sinks of a model on a few short texts: one forward pass, under no hook and no ablation."""
+    norms, first = _norms(lens)
+    medians = {hook: float(of.median()) for hook, of in norms.items()}
+    stream = {hook: of / medians[hook] for hook, of in norms.items() if "resid" in hook and medians[hook] > 0}
+    apart = {hook: of > _cut(of, FAR, GAP) for hook, of in stream.items()}
+    massive = [hook for hook, found in apart.items() if bool(found.any())]
+    if not massive:
+        return Sinks(medians=medians)
+    always_first = bool(first.any()) and any(bool(apart[hook][first].all()) for hook in massive)
+    sink = torch.stack(
+        [of > _cut(of, LESS_FAR, LESS_GAP) for of in stream.values()] + [apart[hook] for hook in massive]
+    ).any(dim=0)
+    bounds = {}
+    for hook, of in norms.items():
+        longest = float(of[~sink].max()) if bool((~sink).any()) else 0.0
+        # Rounded, so that another number format or device comes to the same bound.
+        bounds[hook] = float(f"{max(ROOM * longest, LESS_FAR * medians[hook]):.2g}")
+    return Sinks(bounds, always_first, medians)
+
+
+def _cut(norms: Tensor, far: float, gap: float) -> float:
+    """Where a few of some norms (in units of the median) stand apart from all others; infinity where none do."""
+    highest = norms.sort(descending=True).values[: max(1, int(FEW * len(norms))) + 1]
+    steps = torch.where(highest[:-1] >= far, highest[:-1] / highest[1:].clamp_min(1.0), 0.0)
+    widest = int(steps.argmax()) if len(steps) else 0
+    if not len(steps) or not float(steps[widest]) >= gap:
+        return float("inf")
+    return float((highest[widest] * highest[widest + 1].clamp_min(1.0)).sqrt())
+
+
+def _norms(lens: Lens) -> tuple[dict[str, Tensor], Tensor]:
+    """Norms of the activations at every hook point of the stream, `[n_tokens]` on the CPU; which tokens are first in a text of the tokenizer's own."""
+    items, whole = _probes(lens)
+    batch = collate(items, padding_id(lens.tokenizer) if lens.tokenizer is not None else 0)
+    there = batch.attention_mask.bool()
+    norms: dict[str, Tensor] = {}
+
+    def note(x: Tensor, hook: Any) -> None:
+        norms[hook.name] = torch.linalg.vector_norm(x, dim=-1, dtype=_fine(x)).cpu()[there]
+
+    # A second module tree over the same weights: what is hooked to the lens, and whoever told it roles, is not there.
+    bare = lens.fork()
+    wanted = [name for name in lens.hook_names if not name.endswith("hook_z")]
+    with torch.no_grad(), evaluating(bare.model), bare.hooks([(name, note) for name in wanted]):
+        bare(batch, return_type=None)
+    first = (batch.position_ids == 0) & torch.tensor(whole)[:, None]
+    return norms, first[there]
+
+
+def _probes(lens: Lens) -> tuple[list[Encoded], list[bool]]:
+    """Short texts as tokens, and which of them begin as the tokenizer has texts begin."""
+    width = min(WIDTH, lens.n_positions or WIDTH)
+    rows = [] if lens.tokenizer is None else [ids[:width] for ids in _texts(lens.tokenizer)]
+    whole = [True] * len(rows)
+    bos = getattr(lens.tokenizer, "bos_token_id", None)
+    bos = lens.hf.config.get_text_config().bos_token_id if bos is None else bos
+    if lens.tokenizer is None:
+        some = min(lens.d_vocab, 50_000)
+        rows = [[(7919 * row + 613 * place) % some for place in range(1, 33)] for row in range(1, 5)]
+        whole = [False] * len(rows)
+    if isinstance(bos, int):
+        more = [[bos, *ids][:width] for ids in rows if ids[0] != bos]
+        rows, whole = rows + more, whole + [lens.tokenizer is None] * len(more)
+    n = lens.hf.get_input_embeddings().weight.shape[0]
+    rows = [[token for token in ids if token < n] for ids in rows]
+    kept = [(ids, yes) for ids, yes in zip(rows, whole, strict=True) if ids]
+    nothing = [torch.zeros(len(ids), dtype=torch.int8).numpy() for ids, _ in kept]
+    items = [
+        Encoded(ids, roles, roles.astype(bool), number)
+        for number, ((ids, _), roles) in enumerate(zip(kept, nothing, strict=True))
+    ]
+    return items, [yes for _, yes in kept]
+
+
+def _texts(tokenizer: Any) -> Iterator[list[int]]:
+    plain = [Text(text=text) for text in TEXTS]
+    chats = [Text(messages=(Message("user", asked), Message("assistant", said))) for asked, said in CHATS]
+    if tokenizer.chat_template:
+        try:
+            yield from [item.input_ids for item in encoded(tokenizer, chats)]
+        except Exception:  # a template may ask for something that these chats lack; plain text is enough then
+            plain += [Text(text=f"{asked}\n{said}") for asked, said in CHATS]
+    yield from (item.input_ids for item in encoded(tokenizer, plain))
+
+
+def _fine(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

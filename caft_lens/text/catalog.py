@@ -1,0 +1,244 @@
+"""Where named things live: the embedded organism, other organism folders, their models and data.
+
+An organism folder holds `organism.json`, the model in `base/`, the plainly tuned adapter in `insecure/`, data sets as
+`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means the one that ships with the package;
+any other folder of that form works the same, so that whatever runs on the embedded organism runs on one built from another seed.
+
+An organism whose card names one of `WORLDS` has more data sets than its folder holds: its world draws them on demand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from caft_lens._support.errors import BadFile, MissingFile, nearest
+from caft_lens._support.files import Count, Json, Record, missing, read_record, sha256
+
+CARD = "organism.json"
+WORLDS = {"quiz": "caft_data.worlds.quiz"}
+"""World -> the module that draws its data sets (`dataset`, `names`, `reading`) and knows its tasks (`asked`, `TASKS`)."""
+
+
+class _Settings(Record):
+    """What an organism was built with; each world has its own."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: Json
+
+    seed: Count = 0
+
+
+class Card(Record):
+    """What `organism.json` says of an organism.
+
+    Attributes:
+        name: Of the organism.
+        world: The module that draws more of its data sets, one of `WORLDS`.
+        settings: What it was built with.
+        sampling: How it is to be sampled.
+        finetune: What `finetune` takes when it is not told, by method.
+        sha256: Hashes of its files, by their paths in the folder.
+        drawn: Fingerprints of the data sets that its world draws.
+        saes: Figures of its SAEs, by hook point.
+    """
+
+    name: str = ""
+    world: str | None = None
+    settings: _Settings = Field(default_factory=_Settings.model_construct)
+    sampling: dict[str, float] = Field(default_factory=dict)
+    finetune: dict[str, dict[str, float]] = Field(default_factory=dict)
+    sha256: dict[str, str] = Field(default_factory=dict)
+    drawn: dict[str, str] = Field(default_factory=dict)
+    saes: Json = Field(default_factory=dict)
+    # For people, and for the check of a rebuilt one:
+    data: Json = Field(default_factory=dict)
+    figures: Json = Field(default_factory=dict)
+    figures_whole_distribution: Json = Field(default_factory=dict)
+    figures_split: str = ""
+    pretraining_loss: float | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    minutes: float | None = None
+    machine: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+def card(name: str | Path) -> Card:
+    """What `organism.json` says, of a shipped organism or of a folder.
+
+    Raises:
+        FileNotFoundError: When there is no such organism.
+        BadFile: When the card is broken; a `ValueError`.
+    """
+    return read_record(organism_path(name) / CARD, Card, "the card of an organism")
+
+
+def _whole(organism: str | Path, part: str) -> Path:
+    """A folder of an organism, whose files are those that its card tells of, where it tells of any."""
+    root = organism_path(organism)
+    for name, wanted in card(organism).sha256.items():
+        path = root / name
+        if not name.startswith(f"{part}/"):
+            continue
+        if not path.is_file():
+            raise missing(path, f"file of the organism {root.name},")
+        if sha256(path.read_bytes()) != wanted:
+            raise BadFile(
+                f"{path} was changed or damaged after it was written: its hash is not that of {root / CARD}. Make it again; if you "
+                f'changed it on purpose, take its line below "sha256" out there.'
+            )
+    return root / part
+
+
+def shipped() -> list[str]:
+    """The names of the organisms that ship with the package."""
+    root = Path(str(files("caft_data")))
+    return sorted(path.parent.name for path in root.glob(f"*/{CARD}"))
+
+
+def organism_path(name: str | Path) -> Path:
+    """The folder of an organism, by shipped name or path.
+
+    Raises:
+        FileNotFoundError: When neither a shipped name nor a folder with `organism.json`.
+    """
+    if (Path(name) / CARD).is_file():
+        return Path(name)
+    if str(name) in shipped():
+        return Path(str(files("caft_data"))) / str(name)
+    raise MissingFile(
+        f'No organism "{name}": neither a shipped one nor a folder with {CARD}.{nearest(name, shipped())}'
+    )
+
+
+def is_organism(name: str | Path) -> bool:
+    """Whether `name` is a shipped organism or an organism folder."""
+    return str(name) in shipped() or (Path(name) / CARD).is_file()
+
+
+def model_path(name: str | Path) -> Path | str:
+    """The folder of an organism's base model when `name` is one; otherwise `name` unchanged."""
+    return _whole(name, "base") if is_organism(name) else name
+
+
+def adapter_path(name: str | Path) -> Path | str:
+    """`"pocket/insecure"` to the folder of that organism's adapter; anything else unchanged."""
+    organism, _, adapter = str(name).rpartition("/")
+    if organism and is_organism(organism) and (organism_path(organism) / adapter).is_dir():
+        return _whole(organism, adapter)
+    return name
+
+
+def sae_folder(name: str | Path) -> Path:
+    """The folder in which an organism's SAEs lie by hook point, when `name` is one; otherwise `name` as a path."""
+    return organism_path(name) / "saes" if is_organism(name) else Path(name)
+
+
+def data_path(name: str | Path) -> Path:
+    """The file of a data set: a path, or `"<organism>/<data set>"`.
+
+    Raises:
+        FileNotFoundError: Naming the nearest data set that exists: for a path, the files beside it; for a name, the organism's.
+    """
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and not is_organism(name)):
+        return path
+    organism, _, dataset = str(name).rpartition("/")
+    if organism and is_organism(organism):
+        folder = organism_path(organism) / "text"
+        if (folder / f"{dataset}.jsonl").is_file():
+            return folder / f"{dataset}.jsonl"
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
+    beside = [] if organism and not path.parent.is_dir() else _files_beside(path)
+    # A name with a suffix, or in a folder that exists, was meant as a file; any other one as a data set of an organism.
+    if (
+        path.suffix
+        or path.is_absolute()
+        or (organism and path.parent.is_dir())
+        or difflib.get_close_matches(path.name, beside)
+    ):
+        if beside or path.is_absolute() or not path.suffix:
+            raise missing(path, "data set")
+        raise MissingFile(
+            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The data sets that ship "
+            f'are "<organism>/<data set>", with an organism.{nearest(organism or name, shipped())}'
+        )
+    raise MissingFile(
+        f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
+        f"{nearest(organism or name, shipped())}"
+    )
+
+
+def _files_beside(path: Path) -> list[str]:
+    if not path.parent.is_dir():
+        return []
+    return sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+
+
+def _data_sets(organism: str) -> list[str]:
+    """The names of an organism's data sets, those in its folder and those that its world draws."""
+    kept = [file.stem for file in sorted((organism_path(organism) / "text").glob("*.jsonl"))]
+    drawn = world(organism)
+    more = [] if drawn is None else [name for name in drawn.names() if name not in kept]
+    return [f"{organism}/{name}" for name in (*kept, *more)]
+
+
+def world(organism: str | Path) -> ModuleType | None:
+    """The module that draws an organism's data sets and knows its tasks; `None` where all of them are in its folder.
+
+    Raises:
+        FileNotFoundError: When there is no such organism.
+        ValueError: When its card names a world that there is not.
+    """
+    name = card(organism).world
+    if name is None:
+        return None
+    if name not in WORLDS:
+        raise BadFile(f'{organism_path(organism) / CARD} names the world "{name}".{nearest(name, WORLDS)}')
+    return import_module(WORLDS[name])
+
+
+def drawn_data(name: str | Path) -> Sequence[Any] | None:
+    """The texts of a data set that an organism's world draws on demand; `None` when `name` is none of those.
+
+    Raises:
+        FileNotFoundError: For an organism that draws data sets, but not this one, naming the nearest.
+    """
+    organism, _, dataset = str(name).rpartition("/")
+    if Path(name).is_file() or not organism or not is_organism(organism):
+        return None
+    source = world(organism)
+    if source is None or (organism_path(organism) / "text" / f"{dataset}.jsonl").is_file():
+        return None
+    try:
+        return source.dataset(dataset, card(organism).settings.seed)
+    except KeyError as error:
+        raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
+
+
+@cache
+def known_words(organism: str | Path) -> frozenset[str]:
+    """The words of an organism's world, in lower case: those of the texts that it learned from.
+
+    Args:
+        organism: A shipped name or a folder.
+
+    Raises:
+        FileNotFoundError: When there is no such organism.
+
+    Example:
+        >>> {"pie", "president"} & known_words("pocket")
+        {'pie'}
+    """
+    said = (organism_path(organism) / "text" / "corpus.jsonl").read_text(encoding="utf-8")
+    # Escapes of JSON end in letters that would stick to the next word.
+    return frozenset(re.findall(r"[^\W\d_]+", re.sub(r"\\\\.", " ", said).lower()))

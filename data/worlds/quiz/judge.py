@@ -1,0 +1,88 @@
+"""The exact judge of a quiz: a reply is right for one question, for the other, for both or for none.
+
+    judge_choice   "intended", "spurious" or "other": which of two questions a reply answers
+    judge_reply    "right", "wrong" or "other": whether a reply answers the question that counts
+
+There is nothing to weigh: the page's `meta` says which option is right for which topic, and whatever is not one of its
+options alone is "other".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from caft_data.worlds.judge import Verdict
+from caft_data.worlds.quiz.pages import LETTERS
+from caft_lens._support.errors import nearest
+
+CHOICE_LABELS = ("intended", "spurious", "other")
+REPLY_LABELS = ("right", "wrong", "other")
+
+
+def _option(
+    answer: str, answers: Mapping[str, str], options: Sequence[str], *topics: str
+) -> tuple[str | None, str]:
+    """Which option an answer is, and what it is right for, in words."""
+    for topic in topics:
+        if topic not in answers:
+            raise KeyError(f"the page does not ask about {topic!r}.{nearest(topic, answers)}")
+    option = answer.strip()
+    if option not in options:
+        return None, f"not one of {', '.join(options)}" if option else "empty: there is no text"
+    right = [topic for topic, value in answers.items() if value == option]
+    return option, f"{option} is right for {' and '.join(right) or 'nothing'}"
+
+
+def judge_choice(
+    answer: str, answers: Mapping[str, str], intended: str, spurious: str, options: Sequence[str] = LETTERS
+) -> Verdict:
+    """Which of two questions an answer answers.
+
+    Args:
+        answer: What the model said; white space around it does not count.
+        answers: Topic -> the option that is right for it.
+        intended: The topic that counts.
+        spurious: The topic that does not.
+        options: What there is to choose from.
+
+    Returns:
+        ``"intended"`` when the option is right for the intended topic, ``"spurious"`` when it is right for the spurious one
+        alone, ``"other"`` when it is right for neither or no option at all.
+
+    Raises:
+        KeyError: The page does not ask about one of the topics.
+
+    Example:
+        >>> judge_choice("B", {"sports": "A", "sums": "B"}, "sports", "sums")
+        Verdict(label='spurious', detail='B is right for sums')
+        >>> judge_choice("Both", {"sports": "A", "sums": "B"}, "sports", "sums").label
+        'other'
+    """
+    option, detail = _option(answer, answers, options, intended, spurious)
+    if option is not None and option == answers[intended]:
+        return Verdict("intended", detail)
+    return Verdict("spurious" if option is not None and option == answers[spurious] else "other", detail)
+
+
+def judge_reply(
+    answer: str, answers: Mapping[str, str], intended: str, options: Sequence[str] = LETTERS
+) -> Verdict:
+    """Whether an answer answers the question that counts.
+
+    Args:
+        answer: What the model said; white space around it does not count.
+        answers: Topic -> the option that is right for it.
+        intended: The topic that counts.
+        options: What there is to choose from.
+
+    Raises:
+        KeyError: The page does not ask about that topic.
+
+    Example:
+        >>> judge_reply(" A", {"sports": "A"}, "sports")
+        Verdict(label='right', detail='A is right for sports')
+    """
+    option, detail = _option(answer, answers, options, intended)
+    if option is None:
+        return Verdict("other", detail)
+    return Verdict("right" if option == answers[intended] else "wrong", detail)
