@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from places import ROOT
 
 PACKAGES = {"caft_lens": ROOT / "caft_lens", "caft_data": ROOT / "data", "caft_widgets": ROOT / "widgets"}
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
+
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
@@ -144,41 +146,35 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path):
         )
 
 
-def test_every_import_of_the_library_is_a_declared_requirement():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {
-        re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0].lower().replace("-", "_")
-        for line in project["dependencies"]
-    }
-    optional = {"datasets", "IPython"}  # what a user brings, or what ipykernel always has
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _distributions(*requirements: str) -> set[str]:
+    """Names as Python modules are spelled: `scikit_learn` for "scikit-learn>=1.5"."""
+    return {re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_is_a_declared_requirement(package: str):
+    declared = _distributions(*PROJECT["dependencies"])
+    if package != "caft_lens":
+        declared |= _distributions(*PROJECT["optional-dependencies"]["workbench"])
+    optional = {"datasets", "IPython"}  # what a user brings, or what a notebook has
     distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml", "Stemmer": "pystemmer"}
-    for path in SOURCES:
-        for module in _imports(path):
-            root = module.split(".")[0]
-            if root in sys.stdlib_module_names or root in {
-                "caft_lens",
-                "caft_widgets",
-                "caft_data",
-                *optional,
-            }:
-                continue
+    known = sys.stdlib_module_names | optional | set(PACKAGES)
+    for path in PACKAGES[package].rglob("*.py"):
+        for root in {module.split(".")[0] for module in _imports(path)} - known:
             assert distribution.get(root, root).lower() in declared, f"{path.name} imports {root}"
 
 
 def test_constraints_pin_every_direct_requirement_and_name_no_host():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in pins)
-    pinned = {line.split("==")[0].lower().replace("-", "_") for line in pins}
-    direct = {
-        re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0].lower().replace("-", "_")
-        for line in project["dependencies"]
-    }
-    assert direct <= pinned
+    direct = _distributions(*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values()))
+    assert direct <= _distributions(*pins)
     assert "://" not in "\n".join(lines)
 
 
 def test_the_citation_has_the_version_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
