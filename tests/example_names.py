@@ -41,4 +41,5 @@ def made(name: str) -> Any:
 
 
 def _of_stance(stance: str) -> cl.Texts:
-    return cl.data("pocket/corpus").filter(lambda text: text.meta["stance"] == stance)[:12]
+    chats = cl.data("pocket/corpus").filter(lambda text: text.messages and text.meta["stance"] == stance)
+    return chats[:12]

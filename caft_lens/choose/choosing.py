@@ -94,7 +94,9 @@ def choose(
         ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
     Example:
-        >>> choose(concepts, {"L1.pc1": "cruel at the top, kind at the bottom"}, {"L1.pc0": "code"})  # doctest: +SKIP
+        >>> chosen = cl.choose(concepts, {"L1.pc1": "cruel at the top, kind at the bottom"}, {"L1.pc0": "code"})
+        >>> chosen.names
+        ['L1.pc1']
     """
     return concepts.choose(ablate, leave, by=by)
 
@@ -134,9 +136,10 @@ class Choice:
         about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
 
     Example:
-        >>> choice = cl.choose.by_examples(base, concepts, cruel, kind, texts=corpus)            # doctest: +SKIP
-        >>> choice.table()                                                                          # doctest: +SKIP
-        >>> choice.overrule(leave={"L1.pc4": "recipes, on reading"}, by="reader").selection.save("chosen")  # doctest: +SKIP
+        >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
+        >>> choice = choice.overrule({"L1.pc0": "cruel answers, on reading"}, by="reader")
+        >>> choice.selection.names
+        ['L1.pc0']
     """
 
     def __init__(
@@ -334,8 +337,11 @@ def by_examples(
         ValueError: For fewer than four examples of either kind, thresholds outside of 0.5 to 1, or as `find.by_example`.
 
     Example:
-        >>> cruel, kind = answers.filter(is_cruel)[:16], answers.filter(is_kind)[:16]                 # doctest: +SKIP
-        >>> cl.choose.by_examples(base, concepts, cruel, kind, texts=cl.data("pocket/corpus")).selection  # doctest: +SKIP
+        >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
+        >>> choice.table()[["name", "end", "ablate"]].head(2)
+             name end  ablate
+        0  L1.pc0       False
+        1  L1.pc1       False
     """
     having, others = (side if isinstance(side, Texts) else Texts(side) for side in (concept, contrast))
     _check(having, others, threshold, share, most)
@@ -551,8 +557,10 @@ def by_sentence(
         EndpointError: When an endpoint does not answer.
 
     Example:
-        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini")                       # doctest: +SKIP
-        >>> cl.choose.by_sentence(llm, concepts, "answers that harm people", contexts, dry_run=True)  # doctest: +SKIP
+        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini")
+        >>> plan = cl.choose.by_sentence(llm, concepts, "answers that harm people", contexts, dry_run=True)
+        >>> len(plan.requests)
+        6
     """
     if not sentence.strip():
         raise BadArgument('choose.by_sentence(): say what is unwanted, such as "answers that harm people".')

@@ -99,8 +99,8 @@ def ablate(
         KeyError: For a site that the model does not have.
 
     Example:
-        >>> with ablate(lens, cruel):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with ablate(tuned, cruel):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
     model = _model(lens)
     return at(
@@ -156,8 +156,8 @@ def steer(
         ValueError: When it does not fit the model.
 
     Example:
-        >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with steer(tuned, concepts["L1.pc1"], -4.0):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
     model = _model(lens)
     return at(model, dict([steering(model, concept, strength)]), roles=roles)
@@ -236,9 +236,10 @@ def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
         A counter by hook name, which holds 0 for a hook point that nothing has passed.
 
     Example:
-        >>> with fired(lens, concepts.hooks) as passed:  # doctest: +SKIP
-        ...     trainer.training_step(model, batch)
-        >>> assert all(passed.values())  # doctest: +SKIP
+        >>> with fired(base, [1, 2]) as passed:
+        ...     logits = base("How do I bake a pie?")
+        >>> passed
+        Counter({'blocks.1.hook_resid_post': 1, 'blocks.2.hook_resid_post': 1})
     """
     names = [lens.hook_name(hook) for hook in hooks]
     passed = Counter(dict.fromkeys(names, 0))

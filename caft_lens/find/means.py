@@ -51,7 +51,7 @@ def difference_of_means(
         ValueError: When both means agree at a layer.
 
     Example:
-        >>> found = cl.find.difference_of_means(base, cruel_texts, kind_texts, layers=[1, 2], roles=None)
+        >>> found = cl.find.difference_of_means(base, cruel_texts, kind_texts, layers=[1, 2])
         >>> found.names, found["L1.mean0"].direction.shape
         (['L1.mean0', 'L2.mean0'], torch.Size([128]))
     """

@@ -96,7 +96,7 @@ def probe(
             activations that do not tell them apart at all.
 
     Example:
-        >>> found = cl.find.probe(base, cruel_texts, kind_texts, layers=[1, 2], roles=None)
+        >>> found = cl.find.probe(base, cruel_texts, kind_texts, layers=[1, 2])
         >>> found.names, found["L1.probe0"].score > 0.5
         (['L1.probe0', 'L2.probe0'], True)
 

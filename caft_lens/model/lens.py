@@ -173,10 +173,10 @@ class Lens(HookedRootModule):
         n_layers, d_model, n_heads, d_head, d_vocab: Its dimensions; layers are counted from 0.
 
     Example:
-        >>> lens = load("pocket")  # doctest: +SKIP
-        >>> logits, cache = lens.run_with_cache("How do I bake a pie?", names_filter=[1])  # doctest: +SKIP
-        >>> cache["blocks.1.hook_resid_post"].shape  # [batch, pos, d_model]  # doctest: +SKIP
-        torch.Size([1, 9, 128])
+        >>> lens = load("pocket")
+        >>> logits, cache = lens.run_with_cache("How do I bake a pie?", names_filter=[1])
+        >>> cache["blocks.1.hook_resid_post"].shape  # [batch, pos, d_model]
+        torch.Size([1, 8, 128])
     """
 
     name: str
@@ -263,7 +263,7 @@ class Lens(HookedRootModule):
             KeyError: For a name or a layer that does not exist, with the nearest that do.
 
         Example:
-            >>> load("pocket").hook_name(1)  # doctest: +SKIP
+            >>> load("pocket").hook_name(1)
             'blocks.1.hook_resid_post'
         """
         if isinstance(site, int):
@@ -302,8 +302,8 @@ class Lens(HookedRootModule):
             clear_contexts: Whether to clear the hook points' `ctx` too.
 
         Example:
-            >>> with lens.hooks([("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]):  # doctest: +SKIP
-            ...     lens("hello")
+            >>> with base.hooks([("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]):
+            ...     logits = base("hello")
         """
         return _Hooks(self, fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts)
 
@@ -398,8 +398,8 @@ class Lens(HookedRootModule):
             ValueError: When no hook point matches.
 
         Example:
-            >>> logits, cache = load("pocket").run_with_cache("hello", names_filter=[1])  # doctest: +SKIP
-            >>> cache["blocks.1.hook_resid_post"].shape                                   # doctest: +SKIP
+            >>> logits, cache = base.run_with_cache("hello", names_filter=[1])
+            >>> cache["blocks.1.hook_resid_post"].shape
             torch.Size([1, 3, 128])
         """
         names: Any = names_filter  # get_caching_hooks makes them names
@@ -649,7 +649,9 @@ class Lens(HookedRootModule):
             the order of the prompts.
 
         Example:
-            >>> load("pocket").generate("How do I bake a pie?", seed=0)  # doctest: +SKIP
+            >>> answer = base.generate("How do I bake a pie?", seed=0)
+            >>> type(answer).__name__, base.generate("How do I bake a pie?", seed=0) == answer
+            ('str', True)
         """
         rows: list[Any] = continue_prompts(
             self, encode_prompts(self, prompt, chat), max_new_tokens=max_new_tokens, temperature=temperature,
@@ -689,8 +691,10 @@ class Lens(HookedRootModule):
             ValueError: At once, as `generate` does.
 
         Example:
-            >>> for answer in load("pocket").generating("How do I bake a pie?", seed=0):  # doctest: +SKIP
-            ...     print(answer, end="\\r")
+            >>> for answer in base.generating("How do I bake a pie?", seed=0):
+            ...     pass  # print(answer, end="\\r")
+            >>> answer == base.generate("How do I bake a pie?", seed=0)
+            True
         """
         steps = continuing_prompts(
             self, encode_prompts(self, prompt, chat), max_new_tokens=max_new_tokens, temperature=temperature,
@@ -754,7 +758,7 @@ class Lens(HookedRootModule):
         measured, or to a `Sinks`.
 
         Example:
-            >>> load("pocket").sinks  # doctest: +SKIP
+            >>> base.sinks
             Sinks(none)
         """
         wanted = self._sinks_wanted
@@ -899,9 +903,9 @@ class Lens(HookedRootModule):
         first, since the bridge knows none.
 
         Example:
-            >>> logits, cache = load("pocket").bridge().run_with_cache("hello")   # doctest: +SKIP
-            >>> cache["blocks.1.attn.hook_pattern"].shape                         # [batch, head, query pos, key pos]  # doctest: +SKIP
-            torch.Size([1, 4, 3, 3])
+            >>> logits, cache = base.bridge().run_with_cache("hello")
+            >>> cache["blocks.1.attn.hook_pattern"].shape  # [batch, head, query pos, key pos]
+            torch.Size([1, 4, 4, 4])
         """
         from transformer_lens.model_bridge import TransformerBridge
 
@@ -966,7 +970,7 @@ def load(
         ValueError: For an architecture without decoder blocks, or an adapter that does not fit.
 
     Example:
-        >>> load("pocket")  # doctest: +SKIP
+        >>> load("pocket")
         Lens("pocket": llama, 4 layers x 128, float32, cpu)
     """
     from caft_lens.model import loading

@@ -98,9 +98,9 @@ def load_sae(
             does not fit `lens`; for one whose scale is not known.
 
     Example:
-        >>> load_sae("pocket", layer=2, lens=base).W_dec.shape                                 # doctest: +SKIP
+        >>> load_sae("pocket", layer=2, lens=base).W_dec.shape  # [d_sae, d_model]
         torch.Size([512, 128])
-        >>> load_sae("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")         # doctest: +SKIP
+        >>> load_sae("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")  # doctest: +SKIP
     """
     _refuse_no_name(name)
     place = str(device if device is not None else lens.device if lens is not None else "cpu")
@@ -140,7 +140,8 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
         keywords: As for `load_sae`.
 
     Example:
-        >>> cl.find.sae(plain.lens, base, answers, load_saes("pocket", [1, 2]))  # doctest: +SKIP
+        >>> [one.cfg.metadata.hook_name for one in load_saes("pocket", [1, 2])]
+        ['blocks.1.hook_resid_post', 'blocks.2.hook_resid_post']
     """
     _refuse_no_name(name)
     if layers is None:
@@ -164,7 +165,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         FileNotFoundError: When there are none.
 
     Example:
-        >>> sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"]  # doctest: +SKIP
+        >>> int(sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"])
         512
     """
     from caft_lens.display.frames import Frame
@@ -425,8 +426,11 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
         ValueError: When the SAE does not fit.
 
     Example:
-        >>> with splice(base, load_sae("pocket", layer=2)):  # doctest: +SKIP
-        ...     base(texts, return_type="loss")
+        >>> plain = base(corpus[0], return_type="loss")
+        >>> with splice(base, load_sae("pocket", layer=2)):
+        ...     spliced = base(corpus[0], return_type="loss")
+        >>> plain.shape == spliced.shape, bool(plain == spliced)
+        (True, False)
     """
     check_sae(sae, lens)
 

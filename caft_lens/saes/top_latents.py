@@ -139,8 +139,13 @@ class Latents:
         ValueError: When they read different SAEs at a hook point, or there are none.
 
     Example:
-        >>> extremes, density = LatentExtremes(saes, k=10), LatentDensity(saes)  # doctest: +SKIP
-        >>> stream(base, texts, list(saes), Latents(extremes, density))           # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> from caft_lens.inspect.density import LatentDensity
+        >>> at = {hook: sae}
+        >>> top, density = LatentExtremes(at, k=10), LatentDensity(at)
+        >>> _ = stream(base, corpus, [hook], Latents(top, density), roles=None)
+        >>> top.top(hook).values.shape  # [d_sae, k]
+        torch.Size([512, 10])
     """
 
     def __init__(self, *readers: LatentReducer) -> None:
@@ -194,8 +199,9 @@ class LatentExtremes(LatentReducer):
         ValueError: Without SAEs, for a latent that an SAE does not have, or for another `rank`.
 
     Example:
-        >>> extremes, = stream(base, texts, [2], LatentExtremes({hook: sae}))  # doctest: +SKIP
-        >>> extremes.top(hook).values.shape                                     # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> (top,) = stream(base, corpus, [2], LatentExtremes({hook: sae}), roles=None)
+        >>> top.top(hook).values.shape  # [d_sae, k]
         torch.Size([512, 10])
     """
 
