@@ -129,9 +129,10 @@ class Densities(Mapping[str, Density]):
         items: One a concept; as a rule `cl.inspect.density` measures them.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), corpus)  # doctest: +SKIP
-        >>> found.table().sort_values("density").tail()                               # doctest: +SKIP
-        >>> found.plot("L2.latent417")                                                # doctest: +SKIP
+        >>> found = cl.inspect.density(base, sae, corpus)
+        >>> found.table().shape  # a row a latent
+        (512, 5)
+        >>> figure = found.plot("L2.latent417")
     """
 
     def __init__(self, items: Iterable[Density]) -> None:
@@ -157,9 +158,12 @@ class Densities(Mapping[str, Density]):
             names: What to call the rows; by default latents as `find.sae` names them.
 
         Example:
-            >>> extremes, shares = LatentExtremes({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(extremes, shares), roles=None)          # doctest: +SKIP
-            >>> Densities.of(shares).dead                                                    # doctest: +SKIP
+            >>> from caft_lens.activations.differences import stream
+            >>> from caft_lens.saes.top_latents import LatentExtremes, Latents
+            >>> top, shares = LatentExtremes({hook: sae}), LatentDensity({hook: sae})
+            >>> _ = stream(base, corpus, [hook], Latents(top, shares), roles=None)
+            >>> len(Densities.of(shares).dead) < 512
+            True
         """
         found: dict[str, Density] = {}
         for reducer in reducers:
@@ -241,9 +245,9 @@ def density(
             the roles.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"))  # doctest: +SKIP
-        >>> found["L2.latent5"].density, found["L2.latent5"].maximum                                    # doctest: +SKIP
-        (0.0021, 7.82)
+        >>> found = cl.inspect.density(base, concepts, corpus)
+        >>> round(found["L1.pc0"].maximum, 1), round(found["L1.pc0"].quantile(0.5), 1)
+        (6.0, -0.1)
     """
     read = reading(lens, concepts, saes)
     reducers: list[Any] = []
@@ -272,8 +276,9 @@ class LatentDensity(LatentReducer):
         latents: Hook point to the numbers of the latents that count; all when `None`.
 
     Example:
-        >>> shares, = stream(base, texts, [2], LatentDensity({hook: sae}))  # doctest: +SKIP
-        >>> Densities.of(shares).plot()                                      # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> (shares,) = stream(base, corpus, [2], LatentDensity({hook: sae}), roles=None)
+        >>> figure = Densities.of(shares).plot()
     """
 
     def __init__(self, saes: Mapping[str, SAE], latents: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -363,7 +368,11 @@ class ProjectionDensity:
         ValueError: Without directions, or for one that is not finite.
 
     Example:
-        >>> spread, = stream(base, texts, [1], ProjectionDensity({hook: directions}))  # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> at = "blocks.1.hook_resid_post"
+        >>> (spread,) = stream(base, corpus, [1], ProjectionDensity({at: concepts.directions(at)}), roles=None)
+        >>> len(Densities.of(spread))
+        3
     """
 
     def __init__(self, directions: Mapping[str, Tensor]) -> None:
