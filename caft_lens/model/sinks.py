@@ -7,7 +7,7 @@ component along it moves it by more than a whole activation when it is ablated. 
 
 `measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may be at each hook
 point, and whether the first token of a text is always one. On a model without sinks it is empty and nothing changes anywhere.
-`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `ablation.at` leaves them alone.
+`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `attach.at` leaves them alone.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from caft_lens._support.files import (
     read_record,
     sha256,
 )
-from caft_lens.concepts.ablation import at
+from caft_lens.model.attach import at
 from caft_lens.model.hook_points import canonical
 from caft_lens.text import catalog
 
