@@ -19,6 +19,7 @@ from torch import Tensor
 from caft_lens._support.arguments import finite, number, share
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nearest
 from caft_lens.model.attach import at
+from caft_lens.model.hook_names import of_heads
 from caft_lens.text.encoding import ROLES
 from caft_lens.text.roles import check_role_names
 
@@ -329,7 +330,7 @@ def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dic
 
 def _check_width(lens: Lens, hook: int | str, basis: Tensor, what: str) -> None:
     name = lens.hook_name(hook)
-    if name.endswith("hook_z"):
+    if of_heads(name):
         raise ConceptMismatch(
             f"{name} holds the outputs of single heads, not the residual stream: take hook_attn_out."
         )

@@ -22,8 +22,8 @@ from caft_lens.activations.top_windows import Rank, TopWindows, Windows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import token_lines as html
 from caft_lens.display.token_lines import DEAD
-from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
+from caft_lens.model.hook_names import short_name
 from caft_lens.saes.top_latents import TopLatents
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Batch, special_ids
@@ -598,7 +598,9 @@ def every_latent(
     for hook, one in saes.items():
         directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
         wanted = range(len(directed)) if latents is None else latents[hook].tolist()
-        names |= {f"{prefix(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]}
+        names |= {
+            f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]
+        }
     return names
 
 
