@@ -597,7 +597,7 @@ def unread(sae: SAE, x: Tensor) -> Tensor:
 
 def subtracts_means(lens: Lens) -> bool:
     """Whether the norms of a model take the mean off (LayerNorm): only then can the stream be centred without changing the model."""
-    norm = lens._parts.final_norm
+    norm = lens.anatomy.final_norm
     return norm is not None and (
         "layernorm" in type(norm).__name__.lower() and "rms" not in type(norm).__name__.lower()
     )

@@ -25,6 +25,7 @@ from tiny_saes import KINDS, lossless_sae, numpy_reconstruction, tiny_sae
 
 from caft_lens._support.errors import nearest
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.passes import as_batch
 from caft_lens.saes import loading
 from caft_lens.saes.loading import check_sae, for_model, latents_of, load_sae, load_saes, splice
 from caft_lens.text.documents import Texts
@@ -411,7 +412,7 @@ def test_splicing_can_be_kept_to_tokens_of_a_role(lens: Lens):
         _, before = lens.run_with_cache(CHATS)
         with splice(lens, sae, roles=["assistant"]):
             _, after = lens.run_with_cache(CHATS)
-    said = lens._batch(CHATS).roles == ASSISTANT
+    said = as_batch(lens, CHATS).roles == ASSISTANT
     torch.testing.assert_close(after[1][~said], before[1][~said], rtol=0, atol=0)
     torch.testing.assert_close(after[1][said], sae(before[1][said]), atol=1e-5, rtol=1e-5)
 
