@@ -55,7 +55,7 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
     steps = {"max_steps": contests.STEPS, "warmup_steps": 5}
     runs = {
         name: [
-            cl.finetune(base, insecure, using=way, out=out / f"{name}-{seed}", seed=seed, **steps)
+            cl.finetune(base, insecure, method=way, out=out / f"{name}-{seed}", seed=seed, **steps)
             for seed in seeds
         ]
         for name, way in ways.items()

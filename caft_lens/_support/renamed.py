@@ -13,6 +13,9 @@ _VERDICTS = {"keep": "ablate", "drop": "leave"}
 _OF_CHOICES = {"kept": "ablate", "dropped": "leave"}
 _OF_MEANS = {"wanted": "concept", "unwanted": "contrast"}
 _OF_CONCEPTS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
+_OF_RECIPES = {"training": {"method": "tune"}, "arms": {"arm": "method"}}
+RUNS = {"method": "tune", "arm": "method"}
+"""Keys of a run's configuration, which files go on to have, and what they are called today."""
 
 
 def verdict(word: str) -> str:
@@ -50,6 +53,23 @@ def means(held: Any) -> Any:
         {'concept': 'a', 'contrast': 'b'}
     """
     return _in(held, _OF_MEANS)
+
+
+def recipe(held: Any) -> Any:
+    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`.
+
+    Example:
+        >>> recipe({"training": {"method": "full"}, "arms": {"base": {"arm": "none"}, "plain": None}})
+        {'training': {'tune': 'full'}, 'arms': {'base': {'method': 'none'}, 'plain': None}}
+    """
+    if not isinstance(held, Mapping):
+        return held
+    today = dict(held)
+    if "training" in held:
+        today["training"] = _in(held["training"], _OF_RECIPES["training"])
+    if isinstance(held.get("arms"), Mapping):
+        today["arms"] = {name: _in(one, _OF_RECIPES["arms"]) for name, one in held["arms"].items()}
+    return today
 
 
 def _provenance(held: Any) -> Any:
