@@ -30,7 +30,7 @@ FROM_OUTSIDE = (
 )
 # The rooms in the order of their flow: a file imports only from its own and from those before it.
 ROOMS = (
-    "display text model activations saes concepts find inspect choose finetune evaluate experiments".split()
+    ["display", "text", "model", "activations", "saes", "concepts", "find", "inspect", "choose", "finetune", "evaluate", "experiments"]
 )
 FOLDERS = {f"caft_lens.{room}": f"caft_lens/{room}" for room in ROOMS} | {
     "caft_widgets": "widgets",

@@ -34,18 +34,16 @@ from caft_lens._support.threads import use_free_cores
 from caft_lens.model.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
 from caft_lens.model.fingerprint import fingerprints, reading
 from caft_lens.model.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
+from caft_lens.model.hook_names import Named, full_name, matching, written
 from caft_lens.model.hook_points import (
     Attached,
     Cache,
-    Named,
     Site,
     Wire,
     at_heads,
     at_input,
     at_output,
     bare,
-    canonical,
-    matching,
 )
 from caft_lens.model.limits import check_batch, check_tokenizer
 from caft_lens.model.loading import refuse_virtual_tokens
@@ -271,9 +269,9 @@ class Lens(HookedRootModule):
                 raise UnknownName(
                     f"{self.name} has no layer {site}: its {self.n_layers} layers are 0 to {self.n_layers - 1}."
                 )
-            return f"blocks.{site % self.n_layers}.hook_resid_post"
+            return written(site % self.n_layers)
         if site not in self.hook_dict:
-            known = canonical(site)
+            known = full_name(site)
             # Where a norm comes after attention or MLP, their own output is not what is added to the stream.
             path = {"attn_out": self._parts.attn_out, "mlp_out": self._parts.mlp_out}.get(
                 known.rpartition("hook_")[2]
