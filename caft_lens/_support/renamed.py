@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from caft_lens._support.errors import BadType
@@ -20,6 +21,7 @@ R = TypeVar("R")
 VERDICTS = {"keep": "ablate", "drop": "leave"}
 _OF_CHOICES = {"kept": "ablate", "dropped": "leave"}
 _OF_MEANS = {"wanted": "concept", "unwanted": "contrast"}
+_FILES = {"contest.json": "arena.json"}
 _OF_CONCEPTS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
 
 
@@ -84,6 +86,17 @@ def card(held: Any) -> Any:
     if isinstance(held.get("concepts"), list):
         held["concepts"] = [_concept(one) for one in held["concepts"]]
     return held
+
+
+def found(path: Path) -> Path:
+    """A file by its name of before, where it lies there and none of today's name does.
+
+    Example:
+        >>> found(Path("nowhere/contest.json")).name
+        'contest.json'
+    """
+    before = path.with_name(_FILES.get(path.name, path.name))
+    return before if before.is_file() and not path.is_file() else path
 
 
 def means(held: Any) -> Any:
