@@ -7,11 +7,13 @@ it, and has texts with the *concept* beside texts for *contrast*.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _VERDICTS = {"keep": "ablate", "drop": "leave"}
 _OF_CHOICES = {"kept": "ablate", "dropped": "leave"}
 _OF_MEANS = {"wanted": "concept", "unwanted": "contrast"}
+_FILES = {"contest.json": "arena.json"}
 _OF_CONCEPTS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
 _OF_RECIPES = {"training": {"method": "tune"}, "arms": {"arm": "method"}}
 RUNS = {"method": "tune", "arm": "method"}
@@ -43,6 +45,17 @@ def card(held: Any) -> Any:
     if isinstance(held.get("concepts"), list):
         held["concepts"] = [_concept(one) for one in held["concepts"]]
     return held
+
+
+def found(path: Path) -> Path:
+    """A file by its name of before, where it lies there and none of today's name does.
+
+    Example:
+        >>> found(Path("nowhere/contest.json")).name
+        'contest.json'
+    """
+    before = path.with_name(_FILES.get(path.name, path.name))
+    return before if before.is_file() and not path.is_file() else path
 
 
 def means(held: Any) -> Any:

@@ -283,7 +283,7 @@ def write_contest(folder: Path, number: int) -> None:
         "tuning": {"task": "dev", "seeds": [7], "n": 4, "n_in_distribution": 4, "tolerance": 0.02}, "training": {"max_steps": "2"},
         "contenders": {"base": bare, "plain": one, "a/b": one}, "versions": {"torch": "2"}, "machine": "x", "command": "y",
     }  # fmt: skip
-    write_json(folder / "arena.json", record)
+    write_json(folder / "contest.json", record)
 
 
 def read_contest(folder: Path) -> Any:
@@ -298,7 +298,7 @@ def read_contest(folder: Path) -> Any:
 
 def fix_contest(folder: Path) -> None:
     fix_report(folder / "test/evaluation")
-    for path in (folder / "arena.json", folder / "test/runs.json", *folder.glob("test/*/run.json")):
+    for path in (folder / "contest.json", folder / "test/runs.json", *folder.glob("test/*/run.json")):
         if path.is_file():
             resealed(path)
 
@@ -320,7 +320,7 @@ def fix_exported(folder: Path) -> None:
         record["verdicts"] = sha256((folder / "verdicts.json").read_bytes())
 
     resealed(folder / "verdicts.json")
-    resealed(folder / "arena.json", hashed)
+    resealed(folder / "contest.json", hashed)
 
 
 def write_sweep(folder: Path, number: int) -> None:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from test_arena import cells
+from test_contest import cells
 from test_experiment import ASKED, TRAINING, base, directions, task  # noqa: F401 - fixtures
 
 import caft_lens as cl
