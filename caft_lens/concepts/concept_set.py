@@ -370,18 +370,6 @@ class ConceptSet(Sequence[Concept]):
             others, self._with_choice([c.name for c in others], names, by or user_name(), _now())
         )
 
-    def keep(
-        self, reasons: Mapping[str, str], *, dropped: Mapping[str, str] | None = None, by: str | None = None
-    ) -> ConceptSet:
-        """What `choose` was called; it ablates what it names. Use `choose`."""
-        renamed.warn("ConceptSet.keep(...)", "choose({name: reason}, leave={name: reason})")
-        return self.choose(reasons, dropped, by=by)
-
-    def drop(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
-        """What `without` was called. Use `without`."""
-        renamed.warn("ConceptSet.drop(...)", "without(...)")
-        return self.without(names, by=by)
-
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
 

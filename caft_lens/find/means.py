@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from caft_lens._support.errors import BadData
-from caft_lens._support.renamed import keywords
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
 
-@keywords(wanted="concept", unwanted="contrast")
 def difference_of_means(
     lens: Lens,
     concept: Texts | Any,

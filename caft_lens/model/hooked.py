@@ -397,7 +397,7 @@ class HookedModel(HookedRootModule):
             )
         if not return_cache_object:
             return output, cache
-        return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))  # type: ignore[arg-type]
+        return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))
 
     # --- roles ------------------------------------------------------------------------------------------------
 

@@ -290,7 +290,7 @@ class Lens(HookedModel):
     def sinks(self, wanted: Literal["auto", False] | float | Sinks) -> None:
         if wanted is not False and wanted != "auto" and not isinstance(wanted, Sinks):
             Sinks().with_ratio(wanted)  # says what is wrong with it
-        self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted  # type: ignore[assignment]
+        self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted
 
     def _versions(self) -> tuple[Any, ...]:
         # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved something.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import IntervalStrategy
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, setting
 from caft_lens.finetune.methods.registry import register
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import anatomy
@@ -27,7 +27,7 @@ SPREAD = 1e-3
 
 @register
 @dataclass(frozen=True, repr=False)
-class LoFiT(TrainingArm):
+class LoFiT(Method):
     name = "lofit"
     card = Card(
         idea="First learn a scale of every attention head's output, with an L1 penalty, and keep the heads whose scales became "
@@ -45,10 +45,10 @@ class LoFiT(TrainingArm):
     penalty: float = setting(1e-3, "weight of the L1 norm of the scales", least=0)
     selection_steps: int = setting(20, "steps in which the scales are learned", least=1)
 
-    def check(self, lens: Lens, method: str) -> None:
-        if method != "lora":
+    def check(self, lens: Lens, tune: str) -> None:
+        if tune != "lora":
             raise ValueError(
-                f'The arm "lofit" leaves an adapter behind, so it goes with method="lora", not "{method}".'
+                f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".'
             )
         lens.hook_name(written(0, HEADS))
 
