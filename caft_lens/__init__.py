@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from caft_lens.model.lens import Lens as Lens
     from caft_lens.model.lens import load as load
     from caft_lens.model.sampling import completions as completions
+    from caft_lens.saes.cards import sae_cards as sae_cards
     from caft_lens.saes.loading import load_sae as load_sae
     from caft_lens.saes.loading import load_saes as load_saes
-    from caft_lens.saes.loading import sae_cards as sae_cards
     from caft_lens.saes.top_latents import Latents as Latents
     from caft_lens.saes.top_latents import TopLatents as TopLatents
     from caft_lens.text.documents import Message as Message
@@ -83,7 +83,7 @@ _NAMES = {
     "completions": "caft_lens.model.sampling",
     "load_sae": "caft_lens.saes.loading",
     "load_saes": "caft_lens.saes.loading",
-    "sae_cards": "caft_lens.saes.loading",
+    "sae_cards": "caft_lens.saes.cards",
     "Concept": "caft_lens.concepts.concept_set",
     "ConceptSet": "caft_lens.concepts.concept_set",
     "Report": "caft_lens.evaluate",

@@ -123,7 +123,7 @@ class ConceptMismatch(CaftLensError, ValueError):
 
     What to do: Use the model that they were found on, or one tuned from it; or find them anew. If it *is*
     that model under another name, declare it on purpose: `concepts.for_model(lens)`,
-    `caft_lens.saes.loading.for_model(sae, lens)`.
+    `caft_lens.saes.fitting.for_model(sae, lens)`.
     """
 
 

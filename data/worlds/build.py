@@ -29,7 +29,7 @@ from caft_data.worlds.saes import SaeSettings
 from caft_data.worlds.tokenizer import train_tokenizer
 from caft_lens._support.errors import nearest
 from caft_lens._support.files import atomic_path, read_json, sha256, write_json
-from caft_lens.saes.loading import cards
+from caft_lens.saes.cards import cards
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text
 

@@ -246,7 +246,7 @@ def _as_samples(then: Mapping[str, float], now: Mapping[str, float], n: int) -> 
 def _saes(folder: Path, card: Mapping[str, Any]) -> list[Line]:
     """The figures of every SAE beside those of its card, and whether the organism's card says the same."""
     from caft_data.worlds import saes
-    from caft_lens.saes.loading import cards
+    from caft_lens.saes.cards import cards
 
     lines: list[Line] = []
     own = cards(folder / "saes")

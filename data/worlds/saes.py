@@ -28,7 +28,8 @@ from caft_lens._support.files import read_json, sha256, write_json
 from caft_lens._support.progress import progress
 from caft_lens.activations.capture import captured
 from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
-from caft_lens.saes.loading import CARD, CONFIG, WEIGHTS, load_sae, read_card
+from caft_lens.saes.cards import CARD, CONFIG, WEIGHTS, read_card
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts, data
 from caft_lens.text.encoding import ROLES, batches

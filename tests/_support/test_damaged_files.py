@@ -36,7 +36,8 @@ from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.evaluate.report import Report
 from caft_lens.inspect.explain.explanations import Clause, Explanation, Explanations, Finding, Score
 from caft_lens.inspect.explain.llm import Endpoint
-from caft_lens.saes.loading import cards, load_sae
+from caft_lens.saes.cards import cards
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 
 MANY = int(os.environ.get("CAFT_LENS_DAMAGED", "20"))
