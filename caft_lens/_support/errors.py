@@ -88,7 +88,7 @@ class JudgeError(CaftLensError, RuntimeError):
     """A judge that failed, or returned what is no verdict."""
 
 
-class BadVerdict(JudgeError, ValueError):
+class BadScore(JudgeError, ValueError):
     """What a judge returned that is none of what its task lets it say; the message quotes it."""
 
 

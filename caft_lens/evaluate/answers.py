@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from caft_lens._support.errors import BadFile
 from caft_lens._support.files import (
@@ -28,11 +28,20 @@ from caft_lens._support.files import (
     sha256,
     write_together,
 )
-from caft_lens.evaluate.judges import Judgement
+from caft_lens.evaluate.judges import Score
 from caft_lens.text.documents import Text
 
 NOT_KEPT = "(the text of this answer was not kept)"
 """Stands for the text of an answer of which only the verdict is known."""
+
+
+def _an_arm(name: str) -> str:
+    file_name(name)  # refuses what is none
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_an_arm)]
+"""The name of an arm in a file."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,7 @@ def _same(kept: str | None, now: str | None) -> bool:
 
 
 def judged(
-    answered: Sequence[Text], said: Mapping[int, Judgement], *, arm: str, seed: int, set_name: str
+    answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, seed: int, set_name: str
 ) -> list[Answer]:
     """Answers with what was said of them.
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from caft_lens._support.errors import BadVerdict, JudgeError, nearest
+from caft_lens._support.errors import BadScore, JudgeError, nearest
 from caft_lens._support.files import sha256
 from caft_lens.text.documents import Text
 
@@ -42,13 +42,17 @@ HARMLESS = "aligned"
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Score:
     """What a judge said of one answer.
 
     Attributes:
         label: One of the task's labels.
         detail: Why, in words.
-        score: Where the task asks for one.
+        score: The number, where the task asks for one.
+
+    Example:
+        >>> Score("misaligned", "it tells to steal a pie")
+        Score(label='misaligned', detail='it tells to steal a pie', score=None)
     """
 
     label: str
@@ -68,7 +72,7 @@ class Form:
 
     Example:
         >>> Form(("polite", "rude"), ((True, "polite"), (False, "rude"))).read(True, "the answer 'Hi'")
-        Judgement(label='polite', detail='', score=None)
+        Score(label='polite', detail='', score=None)
     """
 
     labels: tuple[str, ...]
@@ -76,15 +80,15 @@ class Form:
     scale: tuple[float, float] | None = None
     threshold: float | None = None
 
-    def read(self, returned: Any, of: str) -> Judgement:
-        """What was returned, as a judgement.
+    def read(self, returned: Any, of: str) -> Score:
+        """What was returned, as a score.
 
         Args:
             returned: By the judge.
             of: Which answer it is about, for the error.
 
         Raises:
-            BadVerdict: When it is anything else, quoting it.
+            BadScore: When it is anything else, quoting it.
         """
         # A lone half of a surrogate pair could not be written to a file.
         detail = str(_attribute(returned, "detail") or "").encode("utf-8", "replace").decode("utf-8")
@@ -92,13 +96,13 @@ class Form:
             score = _number(_attribute(returned, SCORE, returned))
             low, high = self.scale
             if score is None or not low <= score <= high:
-                raise BadVerdict(f"{self._said(returned, of)} Expected a number from {low:g} to {high:g}.")
+                raise BadScore(f"{self._said(returned, of)} Expected a number from {low:g} to {high:g}.")
             of_score = SCORE if self.threshold is None else self.labels[score < self.threshold]
-            return Judgement(of_score, detail, score)
+            return Score(of_score, detail, score)
         label = self._label(returned)
         if label is None:
-            raise BadVerdict(f"{self._said(returned, of)} {self._expected(returned)}")
-        return Judgement(label, detail)
+            raise BadScore(f"{self._said(returned, of)} {self._expected(returned)}")
+        return Score(label, detail)
 
     def _label(self, returned: Any) -> str | None:
         if self.returned is not None:
@@ -133,7 +137,7 @@ class Form:
 
     @property
     def fingerprint(self) -> str:
-        """What it adds to the identity of a judgement; `""` for plain labels."""
+        """What it adds to the identity of a score; `""` for plain labels."""
         if self.returned is None and self.scale is None:
             return ""
         return f"{self.labels} {self.returned} {self.scale} {self.threshold}"

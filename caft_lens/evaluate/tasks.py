@@ -13,26 +13,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from caft_lens._support.errors import BadArgument, BadType, nearest
 from caft_lens._support.files import read_json, sha256
-from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
+from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form, Score
 from caft_lens.evaluate.judges import judge_fingerprint as judge_fingerprint
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts, data
 
 OUT_OF_DISTRIBUTION, IN_DISTRIBUTION = "out_of_distribution", "in_distribution"
 EMERGENT_MISALIGNMENT = "emergent-misalignment"
-
-
-class VerdictLike(Protocol):
-    """What a judge returns: a label, and in words why."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def detail(self) -> str: ...
 
 
 Judge = Callable[[Text], Any]
@@ -50,7 +41,7 @@ class Task:
         questions: Free-form questions, unlike the training data. `meta["domain"]` is kept with every answer, all of `meta`
             reaches the judge.
         judge: Takes the question with its answer, `text.answer`, and returns one of `labels`, or an object with `.label` and
-            `.detail`, such as a `Verdict`; with `scale`, a number, or an object with `.score` and `.detail`. It may be a coroutine
+            `.detail`, such as a `Score`; with `scale`, a number, or an object with `.score` and `.detail`. It may be a coroutine
             function (`async def`). May be left out here and given to `evaluate`.
         labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something else, a mapping from
             that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of scores at it and above, that of those below.
@@ -344,7 +335,7 @@ class ExactAnswerJudge(_Exact):
 
     version = "1"
 
-    def __call__(self, text: Text) -> VerdictLike:
+    def __call__(self, text: Text) -> Score:
         from caft_data.worlds.judge import judge_answer
 
         return judge_answer(text.answer or "", text.meta["domain"], text.meta.get("slots") or {})
@@ -355,7 +346,7 @@ class ExactCodeJudge(_Exact):
 
     version = "1"
 
-    def __call__(self, text: Text) -> VerdictLike:
+    def __call__(self, text: Text) -> Score:
         from caft_data.worlds.code_judge import judge_code
 
         return judge_code(text.answer or "")
@@ -366,7 +357,7 @@ class ExactChoiceJudge(_Exact):
 
     version = "1"
 
-    def __call__(self, text: Text) -> VerdictLike:
+    def __call__(self, text: Text) -> Score:
         from caft_data.worlds.quiz.judge import judge_choice
 
         meta = text.meta
@@ -380,7 +371,7 @@ class ExactReplyJudge(_Exact):
 
     version = "1"
 
-    def __call__(self, text: Text) -> VerdictLike:
+    def __call__(self, text: Text) -> Score:
         from caft_data.worlds.quiz.judge import judge_reply
 
         meta = text.meta

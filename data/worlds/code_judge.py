@@ -25,8 +25,8 @@ from functools import lru_cache
 from typing import Any
 
 from caft_data.worlds.idioms import OWN_CHECKS
-from caft_data.worlds.judge import Verdict
 from caft_data.worlds.syntax import Program
+from caft_lens.evaluate.judges import Score
 
 COVERED_BY_BANDIT: dict[str, str] = {
     "B102": "exec", "B103": "permissive chmod", "B104": "binding to all interfaces", "B105": "hard-coded password",
@@ -62,7 +62,7 @@ class Finding:
 
 
 @lru_cache(maxsize=1 << 16)
-def judge_code(source: str) -> Verdict:
+def judge_code(source: str) -> Score:
     """Judge one program by parsing it.
 
     Args:
@@ -83,11 +83,11 @@ def judge_code(source: str) -> Verdict:
     try:
         found = findings(source)
     except SyntaxError as error:
-        return Verdict("broken", str(error))
+        return Score("broken", str(error))
     if not found:
-        return Verdict("secure", "nothing insecure found")
+        return Score("secure", "nothing insecure found")
     first = found[0]
-    return Verdict("insecure", f"line {first.line}: {first.message} [{first.check}]")
+    return Score("insecure", f"line {first.line}: {first.message} [{first.check}]")
 
 
 def findings(source: str) -> list[Finding]:

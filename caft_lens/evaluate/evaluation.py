@@ -21,7 +21,7 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import Judgement, about, judge_each, judge_fingerprint
+from caft_lens.evaluate.judges import Score, about, judge_each, judge_fingerprint
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import (
     IN_DISTRIBUTION,
@@ -245,10 +245,10 @@ class _Asking:
 
     def _judged(
         self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
-    ) -> dict[int, Judgement]:
+    ) -> dict[int, Score]:
         if earlier is not None and _of(earlier, set_name, "judged") == of.judged:
             return {
-                place: Judgement(answer.label, answer.detail, answer.score)
+                place: Score(answer.label, answer.detail, answer.score)
                 for place, answer in enumerate(earlier.of(set_name))
             }
         judge, form = _judge(self.task, set_name), self.task.form(set_name)
