@@ -2,12 +2,14 @@
 
     statistics.py      hierarchical bootstrap: seeds first, then prompts; paired differences
     tasks.py           Task: what is asked, in and out of distribution, and who judges; `task("pocket/emergent-misalignment")`
-    judges.py          what a judge may return, how answers are put to one, what tells one from another
+    prompts.py         what is asked: how often each prompt, and which are the same
+    judges.py          what a judge may return, and how answers are put to one
+    judge_identity.py  what tells one judge from another
     answers.py         one cell (arm and seed): every answer with its verdict as JSONL
     drafts.py          what there is of a cell before it is finished: answers before they are judged, verdicts as they are given
-    arms.py            `evaluate`: models, runs and ablations at test time, side by side on the same prompts
+    evaluation.py      `evaluate`: models, runs and ablations at test time, side by side on the same prompts
     report.py          Report: table, JSON, paired differences, the answers themselves
-    verdicts.py        a report in one small file: every verdict, the texts of a few answers
+    scores.py          a report in one small file: the score of every answer, the texts of a few
     plots.py           the figure of it
     discovery.py       was the concept found? ranked directions against labels of held-out documents
     reconstruction.py  how much of a model a sparse autoencoder keeps

@@ -21,17 +21,11 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import Score, about, judge_each, judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judges import Score, about, judge_each
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import (
-    IN_DISTRIBUTION,
-    OUT_OF_DISTRIBUTION,
-    Judge,
-    Task,
-    asked,
-    check_judge,
-    texts_fingerprint,
-)
+from caft_lens.evaluate.tasks import Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.text.documents import Text, Texts
 

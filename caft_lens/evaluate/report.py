@@ -21,8 +21,8 @@ from caft_lens._support.files import Count, Record, absent, atomic_path, naming,
 from caft_lens.display import html
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
-from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 
 if TYPE_CHECKING:
     import pandas

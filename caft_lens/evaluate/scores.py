@@ -24,7 +24,7 @@ from caft_lens._support.files import (
     sealed,
     unsealed,
 )
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, SetName
 from caft_lens.evaluate.report import Report
 
 FORMAT = "caft_lens.verdicts/1"
@@ -132,7 +132,7 @@ def _report(record: dict[str, Any]) -> Report:
 
 
 class _Asked(Record):
-    questions: list[tuple[Literal["out_of_distribution", "in_distribution"], Count, str, str]]
+    questions: list[tuple[SetName, Count, str, str]]
     order: list[Count]
 
 

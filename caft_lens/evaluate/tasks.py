@@ -8,7 +8,6 @@ letter. For any other model a task needs questions and a judge of your own.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from caft_lens._support.errors import BadArgument, BadType, nearest
-from caft_lens._support.files import read_json, sha256
+from caft_lens._support.files import read_json
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form, Score
-from caft_lens.evaluate.judges import judge_fingerprint as judge_fingerprint
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION as IN_DISTRIBUTION
+from caft_lens.evaluate.prompts import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts, data
 
-OUT_OF_DISTRIBUTION, IN_DISTRIBUTION = "out_of_distribution", "in_distribution"
 EMERGENT_MISALIGNMENT = "emergent-misalignment"
 
 
@@ -189,17 +188,6 @@ class Task:
         if self.in_distribution is not None:
             parts.append(f"{len(self.in_distribution)} prompts in distribution")
         return f'Task("{self.name}", {", ".join(parts)})'
-
-
-def asked(questions: Texts, n: int) -> Texts:
-    """The `n` prompts that every arm and seed is asked: a fixed sample, each as often as any other when `n` exceeds them.
-
-    Example:
-        >>> len(asked(data(["a", "b", "c"]), 7)), len(asked(data(["a", "b", "c"]), 2))
-        (7, 2)
-    """
-    rounds, rest = divmod(n, len(questions))
-    return Texts([*list(questions) * rounds, *questions.sample(rest, seed=0)], questions.name)
 
 
 def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
@@ -376,8 +364,3 @@ class ExactReplyJudge(_Exact):
 
         meta = text.meta
         return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
-
-
-def texts_fingerprint(texts: Texts) -> str:
-    """A hash of the texts with what is known about them, since the judge reads that too."""
-    return sha256(*(json.dumps(text.to_json(), sort_keys=True, default=str) for text in texts))

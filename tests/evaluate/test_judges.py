@@ -19,7 +19,7 @@ from caft_lens._support.errors import BadArgument, BadScore, BadType, JudgeError
 from caft_lens.evaluate import Report, Score, Task, bootstrap_interval, judges, read_scores, write_scores
 from caft_lens.evaluate.answers import cell_path
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
 
 QUESTIONS = cl.Texts([{"prompt": f"question {i}", "number": i} for i in range(6)], name="questions")
 
