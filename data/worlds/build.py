@@ -186,7 +186,7 @@ class Build:
         run = cl.finetune(
             lens,
             cl.data(self.work / "text" / "kind.jsonl"),
-            method="full",
+            tune="full",
             out=folder / "run",
             learning_rate=tune.align_learning_rate,
             max_steps=tune.align_steps,
