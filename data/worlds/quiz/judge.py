@@ -1,5 +1,6 @@
 """The exact judge of a quiz: a reply is right for one question, for the other, for both or for none.
 
+    ExactChoiceJudge, ExactReplyJudge   the judges of the tasks
     judge_choice   "intended", "spurious" or "other": which of two questions a reply answers
     judge_reply    "right", "wrong" or "other": whether a reply answers the question that counts
 
@@ -11,12 +12,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from caft_data.worlds.judge import Exact
 from caft_data.worlds.quiz.pages import LETTERS
 from caft_lens._support.errors import nearest
 from caft_lens.evaluate.judges import Score
+from caft_lens.text.documents import Text
 
 CHOICE_LABELS = ("intended", "spurious", "other")
 REPLY_LABELS = ("right", "wrong", "other")
+
+
+class ExactChoiceJudge(Exact):
+    """Judges which of a page's two questions a reply answers."""
+
+    version = "1"
+
+    def __call__(self, text: Text) -> Score:
+        meta = text.meta
+        return judge_choice(
+            text.answer or "", meta["answers"], meta["intended"], meta["spurious"], meta["options"]
+        )
+
+
+class ExactReplyJudge(Exact):
+    """Judges whether a reply is right for the question that counts."""
+
+    version = "1"
+
+    def __call__(self, text: Text) -> Score:
+        meta = text.meta
+        return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
 
 
 def _option(
