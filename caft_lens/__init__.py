@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import ConceptSet as ConceptSet
     from caft_lens.concepts.interventions import intervene as intervene
     from caft_lens.evaluate import Report as Report
+    from caft_lens.evaluate import Score as Score
     from caft_lens.evaluate import Task as Task
-    from caft_lens.evaluate import Verdict as Verdict
     from caft_lens.evaluate import evaluate as evaluate
     from caft_lens.evaluate import task as task
     from caft_lens.experiments.experiment import Arm as Arm
@@ -88,7 +88,7 @@ _NAMES = {
     "ConceptSet": "caft_lens.concepts.concept_set",
     "Report": "caft_lens.evaluate",
     "Task": "caft_lens.evaluate",
-    "Verdict": "caft_lens.evaluate",
+    "Score": "caft_lens.evaluate",
     "task": "caft_lens.evaluate",
     "Arm": "caft_lens.experiments.experiment",
     "causal_effects": "caft_lens.experiments.experiment",

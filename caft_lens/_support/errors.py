@@ -164,7 +164,7 @@ class JudgeError(CaftLensError, RuntimeError):
     """
 
 
-class BadVerdict(JudgeError, ValueError):
+class BadScore(JudgeError, ValueError):
     """What a judge returned that is none of what its task lets it say; the message quotes it.
 
     What to do: Let the judge return one of the task's `labels`; or say what it returns, `labels={True:

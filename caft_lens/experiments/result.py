@@ -32,10 +32,10 @@ from caft_lens._support.files import (
     shown,
     write_together,
 )
-from caft_lens.evaluate import verdicts
+from caft_lens.evaluate.answers import ArmName
 from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.scores import parse_scores, read_scores, scores_text
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.evaluate.verdicts import ArmName
 from caft_lens.experiments.comparisons import Comparison, FrontPoint, compare, front
 from caft_lens.experiments.experiment import RUNS
 
@@ -104,9 +104,9 @@ class Result:
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
-            return verdicts.parse(parse_json(text, str(exported)), exported)
+            return parse_scores(parse_json(text, str(exported)), exported)
         if exported.is_file():
-            return Report.load_verdicts(exported)
+            return read_scores(exported)
         report = Report.load(self.folder / TEST / "evaluation")
         report.check_answers(self.record.get("fingerprints"), record)
         return report
@@ -323,7 +323,7 @@ class Result:
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
             raise ValueError(f"{target} is the contest's own folder; export to another one.")
-        text = verdicts.text(self.evaluation, examples).encode()
+        text = scores_text(self.evaluation, examples).encode()
         record = {**self.to_json(), "verdicts": sha256(text)}
         write_together(target / VERDICTS, text, target / RECORD, record)
         return target

@@ -110,17 +110,11 @@ def train_saes(
         folder = root / hook
         if not _is_done(folder, lens, settings):
             start = time.perf_counter()
-            texts = documents(settings.seed, without=held_out, write=_writer(organism))
+            texts = documents(settings.seed, without=held_out, write=catalog.world(organism).reading)
             trained = train_sae(lens, hook, texts, settings)
             _publish(trained, folder, lens, held_out, settings, time.perf_counter() - start)
         folders.append(folder)
     return folders
-
-
-def _writer(organism: str | Path) -> Callable[[random.Random], Text]:
-    """What draws one document by the recipe of an organism's corpus."""
-    world = catalog.world(organism)
-    return DATASETS["corpus"].make if world is None else world.reading
 
 
 def documents(

@@ -17,9 +17,10 @@ from caft_lens._support.errors import JudgeError
 from caft_lens._support.files import sha256, write_json
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
-from caft_lens.evaluate.judges import judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.plots import plot_reports
-from caft_lens.evaluate.tasks import asked, task
+from caft_lens.evaluate.prompts import asked
+from caft_lens.evaluate.tasks import task
 from caft_lens.text.documents import Texts, data
 
 QUESTIONS = data(

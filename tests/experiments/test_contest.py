@@ -24,7 +24,7 @@ import caft_lens as cl
 from caft_lens import experiments
 from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app
-from caft_lens.evaluate import Report
+from caft_lens.evaluate import Report, read_scores, write_scores
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
@@ -215,8 +215,8 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
 def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
     whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
     whole.failures = {"less": {7: "MemoryError: no more"}}
-    path = whole.save_verdicts(tmp_path / "deep/verdicts.json", examples=2)
-    read = Report.load_verdicts(path)
+    path = write_scores(whole, tmp_path / "deep/verdicts.json", examples=2)
+    read = read_scores(path)
     assert read.to_json() == whole.to_json()
     assert read.paired("less", "plain") == whole.paired("less", "plain")
     assert read.by_domain().equals(whole.by_domain())
@@ -232,10 +232,10 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
     )
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ValueError, match=r"verdicts\.json"):
-        Report.load_verdicts(path)
+        read_scores(path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="holds no verdicts"):
-        Report.load_verdicts(path)
+        read_scores(path)
 
 
 def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(contest, tmp_path):

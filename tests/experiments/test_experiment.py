@@ -12,15 +12,15 @@ from tqdm.std import tqdm
 
 import caft_lens as cl
 from caft_lens._support import progress
-from caft_lens.evaluate import Task, Verdict
+from caft_lens.evaluate import Score, Task
 from caft_lens.finetune import methods as ways_of
 
 TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
 ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
 
 
-def says_a(text: cl.Text) -> Verdict:
-    return Verdict("with a" if "a" in (text.answer or "") else "without", "")
+def says_a(text: cl.Text) -> Score:
+    return Score("with a" if "a" in (text.answer or "") else "without", "")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from caft_lens.concepts.ablation import VARIANTS, ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.find.random import random_directions
 from caft_lens.finetune import LoraSettings, Run, finetune, methods
 from caft_lens.finetune.methods import kl_anchor
