@@ -21,6 +21,7 @@ from typing import Any
 
 from caft_lens._support.errors import BadArgument, nearest
 from caft_lens._support.files import absolute, file_name, sha256, write_json
+from caft_lens._support.lazy import callable_module
 from caft_lens._support.redaction import command_line, redact
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
@@ -97,7 +98,7 @@ class Tuning:
     tolerance: float = 0.02
 
 
-def run(
+def contest(
     task: str | Task,
     contenders: Mapping[str, Contender],
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
@@ -144,7 +145,7 @@ def run(
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
-        >>> arena.run("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/arena").report()  # doctest: +SKIP
+        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").report()  # doctest: +SKIP
     """
     test, dev = _tasks(task, dev, base)
     goal = goal or ("most" if test.labels[0] == "intended" else "fewest")
@@ -361,3 +362,6 @@ def _described(one: Contender, tried: Sequence[Mapping[str, Any]]) -> dict[str, 
         # A control that is tuned on other texts is not measured by how well it learned these.
         "rated": one.texts is None,
     }
+
+
+callable_module(__name__, "contest")

@@ -1,8 +1,8 @@
-"""A contest as a YAML file: what `caft-lens arena recipe.yaml` runs.
+"""A contest as a YAML file: what `caft-lens contest recipe.yaml` runs.
 
     task: pocket/emergent-misalignment
     texts: pocket/insecure-code
-    out: runs/arena
+    out: runs/contest
     training: {max_steps: 100}
     materials:
       concepts: {concepts: benchmarks/choices/pocket/chosen}      # a folder of ConceptSet.save
@@ -47,7 +47,7 @@ from caft_lens._support.files import (
 )
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.experiments.contest import Contender, Tuning, run
+from caft_lens.experiments.contest import Contender, Tuning, contest
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
@@ -90,7 +90,7 @@ class Recipe:
     task: str
     texts: str | Mapping[str, Any]
     arms: Mapping[str, Any]
-    out: str = "runs/arena"
+    out: str = "runs/contest"
     base: str | None = None
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     answers: int = 1000
@@ -232,7 +232,7 @@ class Recipe:
             **self.tuning,
             **({"seeds": _seeds(self.tuning["seeds"], "tuning.seeds")} if "seeds" in self.tuning else {}),
         }
-        return run(
+        return contest(
             self.task,
             {name: self._contender(name, entry or {}, materials) for name, entry in self.arms.items()},
             self.seeds,

@@ -22,8 +22,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from caft_lens._support.errors import BadData, Diverged, NotTrained
 from caft_lens._support.progress import progress
-from caft_lens.concepts.ablation import fired
 from caft_lens.finetune.folder import at_its_end
+from caft_lens.model.attach import fired
 from caft_lens.text.encoding import Encoded, collate, padding_id
 
 if TYPE_CHECKING:

@@ -293,6 +293,7 @@ def provenance(build: Build, folder: Path) -> dict[str, Any]:
     history = read_json(build.work / "pretrained" / "history.json")
     libraries = ("torch", "transformers", "tokenizers", "peft", "accelerate", "sae-lens", "caft-lens")
     return {
+        "format": catalog.Card().format,
         "settings": asdict(build.settings),
         "seconds": seconds,
         "minutes": round(sum(seconds.values()) / 60, 1),

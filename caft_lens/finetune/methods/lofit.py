@@ -16,6 +16,7 @@ from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, se
 from caft_lens.finetune.methods.registry import register
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import anatomy
+from caft_lens.model.hook_names import HEADS, written
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -49,7 +50,7 @@ class LoFiT(Method):
             raise ValueError(
                 f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".'
             )
-        lens.hook_name("blocks.0.attn.hook_z")
+        lens.hook_name(written(0, HEADS))
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         return {**given, "learning_rate": self.learning_rate}
@@ -112,7 +113,7 @@ class _Vectors(nn.Module):
         super().__init__()
         self._parts, self._shape, self.chosen = anatomy(lens.model), (lens.n_heads, lens.d_head), heads
         layers = sorted({layer for layer, _ in heads})
-        self.sites = [f"blocks.{layer}.attn.hook_z" for layer in layers]
+        self.sites = [written(layer, HEADS) for layer in layers]
         self.of = nn.ParameterDict()
         for layer in layers:
             start = SPREAD * torch.randn(len(self._in(layer)), lens.d_head)
