@@ -459,7 +459,7 @@ def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_pat
 
     basis = torch.linalg.qr(torch.randn(tiny.d_model, 8, generator=torch.Generator().manual_seed(0))).Q
     run = types.SimpleNamespace(lens=tiny)
-    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run, {0: basis, 1: basis})}
+    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run.lens, {0: basis, 1: basis})}
     quick = a_task(
         judge=lambda text: "misaligned" if len(text.answer) % 2 else "aligned",
         max_new_tokens=6,

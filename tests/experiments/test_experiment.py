@@ -199,6 +199,9 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
     both = cl.Arm(arms["plain"].texts, ablate=directions(base, 0), method=ways_of.Plain())
     with pytest.raises(ValueError, match=r'"x" has ablate=, which is short for method=CAFT'):
         cl.experiment(base, {"x": both}, task, out=tmp_path, **ASKED)
+    twice = cl.Arm(arms["plain"].texts, method=ways_of.AblationAtTest(directions(base, 0)), ablate_at_test=directions(base, 0))  # fmt: skip
+    with pytest.raises(ValueError, match=r'"x" has ablate_at_test=, and test_time acts at test too'):
+        cl.experiment(base, {"x": twice}, task, out=tmp_path, **ASKED)
 
 
 def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, task, tmp_path, monkeypatch):
