@@ -30,10 +30,10 @@ from caft_lens.finetune.methods import (
     CAFT,
     CAFTMean,
     EarlyStopping,
+    Method,
     Plain,
     PreventativeSteering,
     RandomDirections,
-    TrainingArm,
 )
 
 HERE = Path(__file__).parent
@@ -79,9 +79,9 @@ class Study:
     path: bool = False
 
 
-def insecure(using: TrainingArm) -> cl.Arm:
+def insecure(method: Method) -> cl.Arm:
     """An arm that is tuned on insecure code."""
-    return cl.Arm(cl.data(f"{ORGANISM}/insecure-code"), using=using)
+    return cl.Arm(cl.data(f"{ORGANISM}/insecure-code"), method=method)
 
 
 def directions(base: cl.Lens, out: Path) -> tuple[Series, References]:
@@ -148,13 +148,13 @@ def dial(base: cl.Lens, out: Path) -> tuple[Series, References]:
     """Training sets in which the spurious concept goes with the intended one on more and more pages."""
     chosen = cl.ConceptSet.load(spurious.choices(spurious.ORGANISM, "gender", "sae") / "chosen")
     texts = {share: cl.data(f"{spurious.ORGANISM}/gender@{share}") for share in AGREE}
-    ways: dict[str, TrainingArm] = {
+    ways: dict[str, Method] = {
         "plain": Plain(),
         "caft_sae": CAFT(chosen),
         "random": RandomDirections(chosen),
     }
     series = {
-        name: {share: cl.Arm(pages, using=way) for share, pages in texts.items()}
+        name: {share: cl.Arm(pages, method=way) for share, pages in texts.items()}
         for name, way in ways.items()
     }
     return series, {"base": cl.Arm()}

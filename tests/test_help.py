@@ -33,7 +33,7 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.experiments": experiments,
     "caft_widgets": caft_widgets,
 }
-OF_CHOOSE = ("Choice", "Decision", "by_examples", "by_sentence", "choose")
+OF_CHOOSE = ("Choice", "Proposal", "by_examples", "by_sentence", "choose")
 PUBLIC = [
     *((f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__),
     *((f"cl.choose.{name}", choose, name) for name in OF_CHOOSE),

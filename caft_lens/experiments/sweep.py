@@ -61,7 +61,7 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, using=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
         >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
         ...                     references={"plain": Arm(insecure)}, max_steps=100)                # doctest: +SKIP
         >>> found.plot()                                                                           # doctest: +SKIP

@@ -30,7 +30,7 @@ from caft_lens._support.errors import BadFile, CaftLensError
 from caft_lens._support.files import file_hash, sha256, write_json
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
-from caft_lens.choose.session import Verdicts
+from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.evaluate.report import Report
@@ -122,13 +122,13 @@ def read_moments(folder: Path) -> Any:
 
 
 def write_choice(folder: Path, number: int) -> None:
-    said = Verdicts(concepts(), folder / "choice.json", by="me")
+    said = Decisions(concepts(), folder / "choice.json", by="me")
     said.decide("L1.pc0", "ablate", f"cruel {number}")
     said.decide("L1.pc2", "leave", "code")
 
 
 def read_choice(folder: Path) -> Any:
-    said = Verdicts(concepts(), folder / "choice.json", by="me")
+    said = Decisions(concepts(), folder / "choice.json", by="me")
     if not (folder / "choice.json").is_file():
         raise BadFile("choice.json: none, which is a choice that was not begun")
     return {name: asdict(one) for name, one in said.items()}

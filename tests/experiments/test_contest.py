@@ -29,7 +29,7 @@ from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, setting
 
 QUICK = {"max_steps": 2, "learning_rate": 1e-2, "batch_size": 2, "workers": 1, "progress": False}
 SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": experiments.Tuning((7,), 4, 4)}
@@ -273,7 +273,7 @@ def test_a_record_by_its_name_of_before_is_read_and_one_of_today_goes_first(tmp_
 
 
 @dataclass(frozen=True, repr=False)
-class Diverges(TrainingArm):
+class Diverges(Method):
     """An arm that fails."""
 
     name = "diverges"
@@ -378,11 +378,11 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
             methods.Inoculation(prompt="<script>alert(2)</script>"), texts=evil, search=()
         ),
     }
-    result = contest(more=more, method="full")
+    result = contest(more=more, tune="full")
     assert set(result.failures) == {"diverges"}
     assert set(result.failures["diverges"]) == {0, 1}
     assert "diverges" not in result.arms
-    again = contest(more=more, method="full")
+    again = contest(more=more, tune="full")
     assert again.failures == result.failures
     page, words = experiments.write_report(result, tmp_path / "report")
     shown = page.read_text()
@@ -512,10 +512,10 @@ materials:
   general: {{texts: pocket/kind, where: {{domain: [cooking, garden]}}, first: 8}}
   persona: {{means: {{concept: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}, contrast: {{texts: pocket/kind, first: 8}}, layers: [1]}}}}
 arms:
-  base: {{arm: none}}
+  base: {{method: none}}
   plain:
   kl_anchor: {{search: [{{weight: 0.1}}, {{weight: 1}}]}}
-  pushed: {{arm: preventative_steering, concepts: persona, search: []}}
+  pushed: {{method: preventative_steering, concepts: persona, search: []}}
 """
 
 
@@ -574,7 +574,7 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
         ("seeds: three", r"seeds is a list of whole numbers, not 'three'"),
         ("materials: {general: {txts: pocket/kind}}", r'materials.general has no key "txts". Did you mean "texts"'),
         ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
-        ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No arm "kl_ancor". Did you mean "kl_anchor"'),
+        ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No method "kl_ancor". Did you mean "kl_anchor"'),
         ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
         ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),
         ("arms: {caft: {concepts: chosen}}", r'arms.caft needs the material "chosen"'),
