@@ -46,6 +46,7 @@ def contest(
     from caft_lens._support.files import shown
     from caft_lens._support.processes import place
     from caft_lens.experiments.recipe import Recipe
+    from caft_lens.experiments.report import write_report
 
     try:
         read = Recipe.read(recipe)
@@ -53,7 +54,7 @@ def contest(
     except (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError) as error:
         refuse(error.args[0] if isinstance(error, KeyError) else error)
     if place()[0] == 0:  # of processes that were launched together all come to this
-        page, words = result.report()
+        page, words = write_report(result)
         typer.echo(f"{result}\nThe report is in {shown(page)} and {shown(words)}.")
 
 
