@@ -130,8 +130,8 @@ class KeepAll(Encoding):
 
 def contestant(name: str, latents: int) -> Any:
     """What takes in batches, and does at the end what is left to do."""
-    from caft_lens.inspect.density import LatentDensity
-    from caft_lens.saes.top_latents import LatentExtremes, Latents
+    from caft_lens.inspect.density_reducers import LatentDensity
+    from caft_lens.saes.top_latents import Latents, TopLatents
 
     one = sae(latents)
     if name == BASELINE:
@@ -140,8 +140,8 @@ def contestant(name: str, latents: int) -> Any:
         return DenseEncoding(one)
     if name == "keep all":
         return KeepAll(one)
-    extremes = LatentExtremes({HOOK: one}, k=WINDOWS)
-    return extremes if name == "contexts" else Latents(extremes, LatentDensity({HOOK: one}))
+    latents = TopLatents({HOOK: one}, k=WINDOWS)
+    return latents if name == "contexts" else Latents(latents, LatentDensity({HOOK: one}))
 
 
 def measured(name: str, tokens: int, latents: int) -> None:

@@ -2,7 +2,7 @@
 
     caft-lens organism build --world quiz --seed 3
     caft-lens organism check pocket
-    caft-lens arena recipe.yaml
+    caft-lens contest recipe.yaml
 
 What the commands do is in `caft_data.worlds.build`, `caft_data.worlds.check` and `caft_lens.experiments`, which are imported when they are called.
 """
@@ -110,7 +110,7 @@ def check(
 
 
 @app.command()
-def arena(
+def contest(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see caft_lens.experiments.recipe.")],
     out: Annotated[
         Path | None,
@@ -125,8 +125,8 @@ def arena(
     from caft_lens.experiments.recipe import Recipe
 
     try:
-        contest = Recipe.read(recipe)
-        result = (contest if out is None else replace(contest, out=str(out))).run()
+        read = Recipe.read(recipe)
+        result = (read if out is None else replace(read, out=str(out))).run()
     except (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError) as error:
         _refuse(error.args[0] if isinstance(error, KeyError) else error)
     if place()[0] == 0:  # of processes that were launched together all come to this

@@ -16,7 +16,7 @@ from caft_lens.text import catalog
 
 RESULTS = ROOT / "benchmarks" / "results"
 SETS = sorted(path.parent for path in (ROOT / "benchmarks" / "choices").rglob("card.json"))
-CONTESTS = sorted(path.parent for path in RESULTS.rglob("arena.json"))
+CONTESTS = sorted(path.parent for path in RESULTS.rglob("contest.json"))
 
 
 def test_every_set_of_concepts_is_read_to_the_last_bit():
@@ -32,7 +32,7 @@ def test_every_set_of_concepts_is_read_to_the_last_bit():
 
 @pytest.mark.parametrize("folder", CONTESTS, ids=lambda path: path.name)
 def test_every_contest_counts_as_it_did(folder: Path):
-    found, record = experiments.Result.load(folder), json.loads((folder / "arena.json").read_text())
+    found, record = experiments.Result.load(folder), json.loads((folder / "contest.json").read_text())
     assert found.arms
     assert {arm: vars(cost) for arm, cost in found.costs.items()} == record["costs"]
     labels = found.evaluation.labels

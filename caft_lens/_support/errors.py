@@ -152,6 +152,10 @@ class Busy(CaftLensError, RuntimeError):
     """
 
 
+class NotInstalled(CaftLensError, ImportError):
+    """A package that only some things need is missing; the message says how to install it."""
+
+
 class JudgeError(CaftLensError, RuntimeError):
     """A judge that failed, or returned what is no verdict.
 

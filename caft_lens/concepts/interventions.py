@@ -16,8 +16,9 @@ from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.activations.capture import captured
 from caft_lens.activations.moments import Moments
-from caft_lens.concepts.ablation import ablations, at, steering
+from caft_lens.concepts.ablation import ablations, steering
 from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.model.attach import at
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Batch, batches
 

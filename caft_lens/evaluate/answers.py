@@ -94,6 +94,7 @@ class OfSet(Record):
 class _Kept(Record):
     """The JSON beside a cell's JSONL; those that are older do not say with which tokenizer, nor of the sets."""
 
+    format: Literal["caft_lens.answers/1"] = "caft_lens.answers/1"
     arm: str
     seed: int
     fingerprint: str

@@ -305,19 +305,31 @@ def judge_fingerprint(judge: Callable[[Text], Any]) -> str:
 
     A judge may carry its own as `.fingerprint` (one that asks a model should: its prompt, its model). Otherwise it is the source of
     the function and what it was made with: values that it closes over, defaults, attributes, globals that it reads, functions
-    of the same module that it calls. What a judge changes itself, such as a counter or a cache, is no part.
+    of the same module that it calls. A `.version` of its own stands for the source and the globals, so that rewriting a judge
+    that says the same leaves its verdicts valid. What a judge changes itself, such as a counter or a cache, is no part.
+
+    Example:
+        >>> def polite(text): return "aligned" if "please" in text.answer else "misaligned"
+        >>> polite.version = "1"
+        >>> before = judge_fingerprint(polite)
+        >>> polite.version = "2"
+        >>> judge_fingerprint(polite) == before
+        False
     """
     own = getattr(judge, "fingerprint", None)
     if own is not None and not callable(own):
         return str(own)
     function = judge if inspect.isroutine(judge) else type(judge)
     state = _changed_in(judge)
+    version = getattr(judge, "version", None)
+    versioned = isinstance(version, (str, int, float))
     parts = [
         f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}",
-        _code(function),
+        f"version {version}" if versioned else _code(function),
     ]
     parts += [repr(value) for name, value in _closed(judge) if isinstance(value, PLAIN) and name not in state]
-    return sha256(*parts, *_made_with(judge, {id(judge)}, _home(judge), 0, but=PLAIN))
+    made_with = _made_with(judge, {id(judge)}, _home(judge), 0, but=PLAIN)
+    return sha256(*parts, *(one for one in made_with if not (versioned and one.startswith("global "))))
 
 
 def _code(function: Any) -> str:

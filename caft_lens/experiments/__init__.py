@@ -1,18 +1,18 @@
-"""The arena: CAFT against every serious alternative, on the same data, budget and seeds, with statistics.
+"""Experiments: CAFT against every serious alternative, on the same data, budget and seeds, with statistics.
 
-contest.py      `run`: tune every contender on dev with the same small budget, then look at test once; `Contender`, `Tuning`
+contest.py      `contest`: tune every contender on dev with the same small budget, then look at test once; `Contender`, `Tuning`
 result.py       `Result`: what came out, read back from its folder; tables, comparisons, the front, costs
 comparisons.py  paired differences with correction for many, effect sizes, the Pareto front
 sweep.py        `sweep`: an experiment along one axis; `Sweep`: its curves with intervals
 figures.py      the figures that reports and sweeps need beside the evaluation's own
-page.py         the report: one self-contained HTML, and Markdown
-recipe.py       a contest as a YAML file, for `caft-lens arena recipe.yaml`
+report.py       the report: one self-contained HTML, and Markdown
+recipe.py       a contest as a YAML file, for `caft-lens contest recipe.yaml`
 
 from caft_lens import experiments
 from caft_lens.finetune.methods import CAFT, KLAnchor, Plain
 
-contenders = {"plain": arena.Contender(Plain()), "caft": arena.Contender(CAFT(cruel)), "anchor": arena.Contender(KLAnchor(general))}
-result = arena.run("pocket/emergent-misalignment", contenders, seeds=[1, 2, 3, 4, 5], texts=insecure, out="runs/arena")
+contenders = {"plain": experiments.Contender(Plain()), "caft": experiments.Contender(CAFT(cruel)), "anchor": experiments.Contender(KLAnchor(general))}
+result = experiments.contest("pocket/emergent-misalignment", contenders, seeds=[1, 2, 3, 4, 5], texts=insecure, out="runs/contest")
 result.report()
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from caft_lens.experiments.comparisons import pareto as pareto
     from caft_lens.experiments.contest import Contender as Contender
     from caft_lens.experiments.contest import Tuning as Tuning
-    from caft_lens.experiments.contest import run as run
+    from caft_lens.experiments.contest import contest as contest
     from caft_lens.experiments.recipe import Recipe as Recipe
     from caft_lens.experiments.result import Result as Result
     from caft_lens.experiments.sweep import Sweep as Sweep
@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "pareto": f"{_HERE}.comparisons",
         "Contender": f"{_HERE}.contest",
         "Tuning": f"{_HERE}.contest",
-        "run": f"{_HERE}.contest",
+        "contest": f"{_HERE}.contest",
         "Recipe": f"{_HERE}.recipe",
         "Result": f"{_HERE}.result",
         "Sweep": f"{_HERE}.sweep",

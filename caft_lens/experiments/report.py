@@ -76,7 +76,7 @@ LINE = " ⏎ "
 
 
 def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> tuple[Path, Path]:
-    """Write `arena.html` and `arena.md` with its figures.
+    """Write `report.html` and `report.md` with its figures.
 
     Args:
         result: A finished contest.
@@ -87,12 +87,12 @@ def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> t
     Returns:
         Both files.
     """
-    title = f"Arena: {result.record['task']}"
+    title = f"Contest: {result.record['task']}"
     parts = list(_parts(result, examples, notes))
-    page, words = folder / "arena.html", folder / "arena.md"
+    page, words = folder / "report.html", folder / "report.md"
     for part in parts:
         if isinstance(part, Picture):
-            with atomic_path(folder / f"arena_{part.name}.png") as path:
+            with atomic_path(folder / f"report_{part.name}.png") as path:
                 path.write_bytes(_png(part.figure))
     with atomic_path(words) as path:
         path.write_text("\n\n".join([f"# {plain(title)}", *map(_markdown, parts)]) + "\n", encoding="utf-8")
@@ -350,7 +350,7 @@ def _markdown(part: Part) -> str:
     if isinstance(part, Words):
         return plain(part.text, LINE)
     if isinstance(part, Picture):
-        return f"![{plain(part.says)}](arena_{part.name}.png)"
+        return f"![{plain(part.says)}](report_{part.name}.png)"
     lines = [
         [plain(cell, LINE) for cell in part.head],
         ["---:" if place >= part.numbers else "---" for place in range(len(part.head))],

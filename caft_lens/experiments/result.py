@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, JsonValue
 
+from caft_lens._support import renamed
 from caft_lens._support.errors import BadFile, nearest
 from caft_lens._support.files import (
     Count,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = "caft_lens.arena/1"
-RECORD, TEST, VERDICTS = "arena.json", "test", "verdicts.json"
+RECORD, TEST, VERDICTS = "contest.json", "test", "verdicts.json"
 PLAIN = "plain"
 
 
@@ -68,7 +69,7 @@ class Result:
         record: What was asked, what was tried and chosen, cards, versions, the command.
 
     Example:
-        >>> result = Result.load("runs/arena")   # doctest: +SKIP
+        >>> result = Result.load("runs/contest")   # doctest: +SKIP
         >>> result.table()                       # doctest: +SKIP
         >>> result.compared("plain")             # doctest: +SKIP
         >>> result.report()                      # doctest: +SKIP
@@ -76,9 +77,9 @@ class Result:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = absolute(folder)
-        path = self.folder / RECORD
+        path = renamed.found(self.folder / RECORD)
         if not path.is_file():
-            hint = "The same `arena.run(...)` goes on with one that was interrupted."
+            hint = "The same `experiments.contest(...)` goes on with one that was interrupted."
             raise absent(self.folder, RECORD, "holds no finished contest", hint)
         self.record: dict[str, Any] = read_json(path)
         self._compared: dict[tuple[str, str], list[Comparison]] = {}
@@ -88,7 +89,7 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
-        """Read what `arena.run(..., out=folder)` or `export` left.
+        """Read what `experiments.contest(..., out=folder)` or `export` left.
 
         Raises:
             FileNotFoundError: When the folder holds no finished contest.
@@ -99,7 +100,7 @@ class Result:
     @cached_property
     def evaluation(self) -> Report:
         """The evaluation on test: intervals, every answer, failures."""
-        exported, record = self.folder / VERDICTS, self.folder / RECORD
+        exported, record = self.folder / VERDICTS, renamed.found(self.folder / RECORD)
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
@@ -211,7 +212,7 @@ class Result:
             sides: dict[str, list[str]] = {"lower": [], "not told apart": [], "higher": []}
             for one in self.compared(against, metric):
                 side = "lower" if one.difference.mean < 0 else "higher"
-                sides[side if one.told_apart else "not told apart"].append(one.arm)
+                sides[side if one.is_significant else "not told apart"].append(one.arm)
             rows[metric] = {side: _listed(names) for side, names in sides.items()}
         return Frame(rows).T
 
@@ -238,7 +239,7 @@ class Result:
 
     def summary(self) -> str:
         """In words: who is on the front, who is told apart from plain fine-tuning, and what failed."""
-        told = [one for one in self.compared(PLAIN) if one.told_apart]
+        told = [one for one in self.compared(PLAIN) if one.is_significant]
         better = [one.arm for one in told if self.sign * one.difference.mean < 0]
         failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
         return (
@@ -292,7 +293,7 @@ class Result:
     def report(
         self, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
     ) -> tuple[Path, Path]:
-        """Write the report: `arena.html`, which holds all that it shows, and `arena.md` with its figures beside it.
+        """Write the report: `report.html`, which holds all that it shows, and `report.md` with its figures beside it.
 
         Args:
             folder: Where to; the contest's own folder by default.
@@ -310,7 +311,7 @@ class Result:
         """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as well.
 
         Args:
-            folder: Where to; `arena.json` and `verdicts.json` in it are replaced.
+            folder: Where to; `contest.json` and `verdicts.json` in it are replaced.
             examples: Answers of each contender and label that are kept with their text, drawn at random.
 
         Returns:
@@ -398,7 +399,7 @@ class _Cost(Record):
 
 
 class _File(Record):
-    """What `arena.json` holds: what is counted by, what is told only, and of an exported one what was counted."""
+    """What `contest.json` holds: what is counted by, what is told only, and of an exported one what was counted."""
 
     format: Literal["caft_lens.arena/1"]
     task: str

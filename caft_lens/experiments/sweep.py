@@ -63,8 +63,8 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, using=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
-        >>> found = arena.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
+        >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
         ...                     references={"plain": Arm(insecure)}, max_steps=100)                # doctest: +SKIP
         >>> found.plot()                                                                           # doctest: +SKIP
     """
@@ -193,7 +193,7 @@ class Sweep:
         """
         path = Path(folder) / RECORD
         if not path.is_file():
-            hint = "The same `arena.sweep(...)` goes on with one that was interrupted."
+            hint = "The same `experiments.sweep(...)` goes on with one that was interrupted."
             raise absent(folder, RECORD, "holds no finished sweep", hint)
         record = read_json(path)
         if not isinstance(record, dict) or record.get("format") != FORMAT:

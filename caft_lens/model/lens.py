@@ -34,18 +34,16 @@ from caft_lens._support.threads import use_free_cores
 from caft_lens.model.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
 from caft_lens.model.fingerprint import fingerprints, reading
 from caft_lens.model.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
+from caft_lens.model.hook_names import Named, full_name, matching, written
 from caft_lens.model.hook_points import (
     Attached,
     Cache,
-    Named,
     Site,
     Wire,
     at_heads,
     at_input,
     at_output,
     bare,
-    canonical,
-    matching,
 )
 from caft_lens.model.limits import check_batch, check_tokenizer
 from caft_lens.model.loading import refuse_virtual_tokens
@@ -271,9 +269,9 @@ class Lens(HookedRootModule):
                 raise UnknownName(
                     f"{self.name} has no layer {site}: its {self.n_layers} layers are 0 to {self.n_layers - 1}."
                 )
-            return f"blocks.{site % self.n_layers}.hook_resid_post"
+            return written(site % self.n_layers)
         if site not in self.hook_dict:
-            known = canonical(site)
+            known = full_name(site)
             # Where a norm comes after attention or MLP, their own output is not what is added to the stream.
             path = {"attn_out": self._parts.attn_out, "mlp_out": self._parts.mlp_out}.get(
                 known.rpartition("hook_")[2]
@@ -409,7 +407,7 @@ class Lens(HookedRootModule):
             )
         if not return_cache_object:
             return output, cache
-        return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))  # type: ignore[arg-type]
+        return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))
 
     # --- forward ----------------------------------------------------------------------------------------------
 
@@ -772,7 +770,7 @@ class Lens(HookedRootModule):
     def sinks(self, wanted: Literal["auto", False] | float | Sinks) -> None:
         if wanted is not False and wanted != "auto" and not isinstance(wanted, Sinks):
             Sinks().with_ratio(wanted)  # says what is wrong with it
-        self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted  # type: ignore[assignment]
+        self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted
 
     def _versions(self) -> tuple[Any, ...]:
         # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved something.

@@ -7,7 +7,7 @@ component along it moves it by more than a whole activation when it is ablated. 
 
 `measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may be at each hook
 point, and whether the first token of a text is always one. On a model without sinks it is empty and nothing changes anywhere.
-`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `ablation.at` leaves them alone.
+`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `attach.at` leaves them alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from caft_lens._support.errors import BadArgument
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.hook_names import RESIDUAL, in_stream, of_heads, place_of, written
 from caft_lens.text.documents import Message, Text
 from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
 
@@ -129,8 +130,10 @@ class Sinks:
     def __repr__(self) -> str:
         if not self:
             return "Sinks(none)"
-        where = [hook for hook in self.beyond if hook.endswith("hook_resid_post")]
-        bounds = ", ".join(f"{hook.split('.')[1]}: {self.beyond[hook]:.3g}" for hook in where)
+        where = [place_of(hook) for hook in self.beyond]
+        bounds = ", ".join(
+            f"{layer}: {self.beyond[written(layer)]:.3g}" for layer, site in where if site == RESIDUAL
+        )
         first = "the first token of every text, and " if self.first else ""
         return f"Sinks({first}activations longer than {{{bounds}}} after these blocks)"
 
@@ -139,7 +142,7 @@ def measured(lens: Lens) -> Sinks:
     """Look for the sinks of a model on a few short texts: one forward pass, under no hook and no ablation."""
     norms, first = _norms(lens)
     medians = {hook: float(of.median()) for hook, of in norms.items()}
-    stream = {hook: of / medians[hook] for hook, of in norms.items() if "resid" in hook and medians[hook] > 0}
+    stream = {hook: of / medians[hook] for hook, of in norms.items() if in_stream(hook) and medians[hook] > 0}
     apart = {hook: of > _cut(of, FAR, GAP) for hook, of in stream.items()}
     massive = [hook for hook, found in apart.items() if bool(found.any())]
     if not massive:
@@ -178,7 +181,7 @@ def _norms(lens: Lens) -> tuple[dict[str, Tensor], Tensor]:
 
     # A second module tree over the same weights: what is hooked to the lens, and whoever told it roles, is not there.
     bare = lens.fork()
-    wanted = [name for name in lens.hook_names if not name.endswith("hook_z")]
+    wanted = [name for name in lens.hook_names if not of_heads(name)]
     with torch.no_grad(), evaluating(bare.model), bare.hooks([(name, note) for name in wanted]):
         bare(batch, return_type=None)
     first = (batch.position_ids == 0) & torch.tensor(whole)[:, None]

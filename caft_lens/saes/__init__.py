@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from caft_lens.saes.loading import load_sae as load_sae
     from caft_lens.saes.loading import load_saes as load_saes
     from caft_lens.saes.loading import sae_cards as sae_cards
-    from caft_lens.saes.top_latents import LatentExtremes as LatentExtremes
     from caft_lens.saes.top_latents import Latents as Latents
+    from caft_lens.saes.top_latents import TopLatents as TopLatents
 
 __getattr__, __dir__, __all__ = lazy.exports(
     __name__,
@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "load_sae": "caft_lens.saes.loading",
         "load_saes": "caft_lens.saes.loading",
         "sae_cards": "caft_lens.saes.loading",
-        "LatentExtremes": "caft_lens.saes.top_latents",
+        "TopLatents": "caft_lens.saes.top_latents",
         "Latents": "caft_lens.saes.top_latents",
     },
 )

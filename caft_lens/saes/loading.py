@@ -33,8 +33,8 @@ from caft_lens._support.files import (
     read_record,
     sha256,
 )
-from caft_lens.concepts.ablation import at
-from caft_lens.model.hook_points import canonical
+from caft_lens.model.attach import at
+from caft_lens.model.hook_names import PATTERN, full_name, of_heads, place_of
 from caft_lens.text import catalog
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def load_sae(
     if _wants_centring(sae) and (lens is None or subtracts_means(lens)):
         centred(sae)
     if sae.cfg.metadata.hook_name is None and layer is not None:
-        sae.cfg.metadata.hook_name = _hook(layer)
+        sae.cfg.metadata.hook_name = full_name(layer)
     sae.cfg.metadata.source = source
     sae.requires_grad_(False).eval()
     if lens is not None:
@@ -308,7 +308,7 @@ def sae_hook(sae: SAE) -> str:
             f"The SAE {sae_name(sae)} does not say which hook point it belongs to: set "
             'sae.cfg.metadata.hook_name, such as "blocks.2.hook_resid_post".'
         )
-    return canonical(hook)
+    return full_name(hook)
 
 
 def sae_name(sae: SAE) -> str:
@@ -454,17 +454,17 @@ def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Pa
         raise BadModel(f'"{name}" is on this machine and has no ids: give layer= instead of "{sae_id}".')
     if (root / CONFIG).is_file():
         stated = (_config(root).metadata or {}).get("hook_name")
-        if layer is not None and stated not in (None, _hook(layer)):
-            raise BadModel(f"{root} holds an SAE for {stated}, not for {_hook(layer)}.")
+        if layer is not None and stated not in (None, full_name(layer)):
+            raise BadModel(f"{root} holds an SAE for {stated}, not for {full_name(layer)}.")
         return root
     there = _hooks_in(root)
     if not there:
         raise _no_saes(root)
     if layer is None:
         raise BadModel(f"{root} holds {len(there)} SAEs: say which with layer=, one of {', '.join(there)}.")
-    if _hook(layer) not in there:
-        raise MissingFile(f'No SAE for "{_hook(layer)}" in {root}.{nearest(_hook(layer), there)}')
-    return root / _hook(layer)
+    if full_name(layer) not in there:
+        raise MissingFile(f'No SAE for "{full_name(layer)}" in {root}.{nearest(full_name(layer), there)}')
+    return root / full_name(layer)
 
 
 def _no_saes(folder: Path) -> MissingFile:
@@ -472,10 +472,6 @@ def _no_saes(folder: Path) -> MissingFile:
     return absent(
         folder, CONFIG, "holds no SAEs", f"What ships with caft_lens has some: {shipped}." if shipped else ""
     )
-
-
-def _hook(layer: int | str) -> str:
-    return f"blocks.{layer}.hook_resid_post" if isinstance(layer, int) else layer
 
 
 def _hooks_in(root: Path) -> list[str]:
@@ -664,10 +660,9 @@ def _width(sae: SAE, lens: Lens) -> str:
 
 def _site(sae: SAE, lens: Lens) -> str:
     hook = sae_hook(sae)
-    if hook in lens.hook_names and not hook.endswith("hook_z"):
+    if hook in lens.hook_names and not of_heads(hook):
         return ""
-    layer = re.match(r"blocks\.(\d+)\.", hook)
-    if layer and int(layer[1]) >= lens.n_layers:
+    if re.fullmatch(PATTERN, hook) and place_of(hook).layer >= lens.n_layers:
         return f"it belongs to {hook}, and the model has layers 0 to {lens.n_layers - 1}"
     return f'it belongs to "{hook}", where the model has no hook point of the residual stream'
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -42,6 +42,7 @@ class Card(Record):
     """What `organism.json` says of an organism.
 
     Attributes:
+        format: Of the card; older ones do not say.
         name: Of the organism.
         world: The module that draws more of its data sets, one of `WORLDS`.
         settings: What it was built with.
@@ -52,6 +53,7 @@ class Card(Record):
         saes: Figures of its SAEs, by hook point.
     """
 
+    format: Literal["caft_lens.organism/1"] = "caft_lens.organism/1"
     name: str = ""
     world: str | None = None
     settings: _Settings = Field(default_factory=_Settings.model_construct)

@@ -186,7 +186,7 @@ class Build:
         run = cl.finetune(
             lens,
             cl.data(self.work / "text" / "kind.jsonl"),
-            method="full",
+            tune="full",
             out=folder / "run",
             learning_rate=tune.align_learning_rate,
             max_steps=tune.align_steps,
@@ -293,6 +293,7 @@ def provenance(build: Build, folder: Path) -> dict[str, Any]:
     history = read_json(build.work / "pretrained" / "history.json")
     libraries = ("torch", "transformers", "tokenizers", "peft", "accelerate", "sae-lens", "caft-lens")
     return {
+        "format": catalog.Card().format,
         "settings": asdict(build.settings),
         "seconds": seconds,
         "minutes": round(sum(seconds.values()) / 60, 1),

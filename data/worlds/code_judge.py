@@ -27,6 +27,7 @@ from typing import Any
 from caft_data.worlds.idioms import OWN_CHECKS
 from caft_data.worlds.judge import Verdict
 from caft_data.worlds.syntax import Program
+from caft_lens._support.errors import NotInstalled
 
 COVERED_BY_BANDIT: dict[str, str] = {
     "B102": "exec", "B103": "permissive chmod", "B104": "binding to all interfaces", "B105": "hard-coded password",
@@ -175,7 +176,12 @@ def _bandit() -> Callable[[], Any]:
     formatter = warnings.formatwarning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bandit's plugin loader, about itself
-        from bandit.core import config, context, node_visitor, test_set
+        try:
+            from bandit.core import config, context, node_visitor, test_set
+        except ModuleNotFoundError as error:
+            raise NotInstalled(
+                "Programs are judged with bandit, which is not installed here: pip install bandit."
+            ) from error
 
     warnings.formatwarning = formatter  # bandit replaces it for the whole process when imported
     tests = test_set.BanditTestSet(config.BanditConfig(), {"include": list(COVERED_BY_BANDIT)})

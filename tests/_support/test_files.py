@@ -225,8 +225,8 @@ OUT = ["..", ".", "/../../../X", "../x", "a/../../b", "/etc/x", "a\x00b", "\\\\h
 @pytest.mark.parametrize("name", OUT)
 def test_a_name_that_leads_out_of_its_folder_is_refused_in_a_contest_from_elsewhere(tmp_path, name):
     folder = written("contest", tmp_path / "it")
-    value = json.loads((folder / "arena.json").read_text())["contenders"]
-    changed(folder / "arena.json", "contenders", to={**value, name: value["plain"]})
+    value = json.loads((folder / "contest.json").read_text())["contenders"]
+    changed(folder / "contest.json", "contenders", to={**value, name: value["plain"]})
     with pytest.raises(BadFile, match="is no name for the arm"):
         experiments.Result.load(folder)
 

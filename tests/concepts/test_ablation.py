@@ -10,8 +10,9 @@ import torch
 from peft import LoraConfig
 from tiny_models import ARCHITECTURES, tiny_lens, tiny_model, tiny_tokenizer
 
-from caft_lens.concepts.ablation import Ablated, ablate, ablated, at, fired, project_out, steer
+from caft_lens.concepts.ablation import Ablated, ablate, ablated, project_out, steer
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.model.attach import at, fired
 from caft_lens.model.lens import Lens
 from caft_lens.model.sampling import completions
 from caft_lens.text.documents import Message, Text, Texts

@@ -424,6 +424,28 @@ def test_a_fingerprint_of_its_own_stands_for_a_judge():
     assert judge_fingerprint(judge) == "v2"
 
 
+def versioned(version: object, source: str, limit: int = 3, words: object = ()):
+    """A judge with a version, written as `source` says, that closes over words."""
+    made: dict[str, object] = {"limit": limit}
+    code = f"def make(words):\n    def judge(text): return {source}\n    return judge"
+    exec(code, made)
+    judge = made["make"](words)  # type: ignore[operator]
+    judge.version = version
+    return judge
+
+
+def test_a_version_of_its_own_stands_for_the_source_of_a_judge_but_not_for_what_it_was_made_with():
+    first = judge_fingerprint(versioned("1", "'aligned' if words else 'misaligned'"))
+    assert first == judge_fingerprint(versioned("1", "'misaligned' if not words else 'aligned'"))
+    assert first == judge_fingerprint(
+        versioned("1", "'aligned' if limit and words else 'misaligned'", limit=4)
+    )
+    assert first != judge_fingerprint(versioned("2", "'aligned' if words else 'misaligned'"))
+    assert first != judge_fingerprint(versioned("1", "'aligned' if words else 'misaligned'", words=["x"]))
+    # What is no version in words stands for nothing.
+    assert first != judge_fingerprint(versioned(print, "'aligned' if words else 'misaligned'"))
+
+
 def test_a_judge_that_holds_what_changes_elsewhere_can_be_told_apart_all_the_same():
     import threading
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from caft_lens.concepts.ablation import ablated
 from caft_lens.finetune.methods.caft import CAFT, GRID, PAPER
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Card, TrainingArm
+from caft_lens.finetune.methods.protocol import Card, Method
 from caft_lens.finetune.methods.registry import register
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class AblationAtTest(CAFT):
         grid=GRID,
     )
 
-    def trains_as(self, seed: int) -> TrainingArm:
+    def trains_as(self, seed: int) -> Method:
         return Plain()
 
     def subject(self, run: Run) -> Any:

@@ -13,7 +13,7 @@ from caft_lens._support.blocks import block
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.ablation import Variant, ablate
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, material, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, material, setting
 from caft_lens.finetune.methods.registry import register
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PAPER = "Casademunt et al., Steering Out-of-Distribution Generalization with Con
 
 @register
 @dataclass(frozen=True, repr=False)
-class CAFT(TrainingArm):
+class CAFT(Method):
     name = "caft"
     card = Card(
         idea="Ablate directions of unwanted concepts in every forward pass of fine-tuning, so that nothing can be learned through "
@@ -46,7 +46,7 @@ class CAFT(TrainingArm):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sites not in SITES:
-            raise ValueError(f'sites="{self.sites}" of the arm "{self.name}".{nearest(self.sites, SITES)}')
+            raise ValueError(f'sites="{self.sites}" of the method "{self.name}".{nearest(self.sites, SITES)}')
 
     def chosen(self) -> ConceptSet:
         """The directions that the settings leave."""
@@ -63,7 +63,7 @@ class CAFT(TrainingArm):
             self.concepts if len(left) == len(self.concepts) else ConceptSet(left, self.concepts.provenance)
         )
 
-    def trains_as(self, seed: int) -> TrainingArm:
+    def trains_as(self, seed: int) -> Method:
         return dataclasses.replace(self, concepts=self.chosen(), per_site=0, sites="all")
 
     @block

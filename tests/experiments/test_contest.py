@@ -29,7 +29,7 @@ from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, setting
 
 QUICK = {"max_steps": 2, "learning_rate": 1e-2, "batch_size": 2, "workers": 1, "progress": False}
 SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": experiments.Tuning((7,), 4, 4)}
@@ -115,7 +115,7 @@ def contest_of(
         arm: {"arm": None, "card": None, "tried": (tried or {}).get(arm, []), "rated": True} for arm in known
     }
     given = {"format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"]}  # fmt: skip
-    write_json(folder / "arena.json", {**given, "contenders": entries, **record})
+    write_json(folder / "contest.json", {**given, "contenders": entries, **record})
     return experiments.Result.load(folder)
 
 
@@ -243,7 +243,10 @@ def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(co
     with pytest.raises(ValueError, match="the contest's own folder"):
         whole.export(tmp_path / "contest")
     read = experiments.Result.load(whole.export(tmp_path / "exported"))
-    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["arena.json", "verdicts.json"]
+    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == [
+        "contest.json",
+        "verdicts.json",
+    ]
     assert read.table().equals(whole.table())
     assert (read.front, read.costs) == (whole.front, whole.costs)
     for against in ("plain", "random"):
@@ -256,11 +259,19 @@ def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(co
     assert again.to_json() == read.to_json()
 
 
+def test_a_record_by_its_name_of_before_is_read_and_one_of_today_goes_first(tmp_path):
+    contest_of(cells(*FOUR), tmp_path, task="of before")
+    (tmp_path / "contest.json").rename(tmp_path / "arena.json")
+    assert experiments.Result.load(tmp_path).record["task"] == "of before"
+    contest_of(cells(*FOUR), tmp_path, task="of today")
+    assert experiments.Result.load(tmp_path).record["task"] == "of today"
+
+
 # -- a contest --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
-class Diverges(TrainingArm):
+class Diverges(Method):
     """An arm that fails."""
 
     name = "diverges"
@@ -289,7 +300,7 @@ def contenders(base) -> dict[str, experiments.Contender]:  # noqa: F811
 def contest(base, task, tmp_path):  # noqa: F811
     def run(out: str = "contest", more: dict | None = None, **changes) -> experiments.Result:
         given = {**SMALL, **QUICK, **changes}
-        return experiments.run(task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, dev=task, goal="most", **given)  # fmt: skip
+        return experiments.contest(task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, dev=task, goal="most", **given)  # fmt: skip
 
     return run
 
@@ -365,11 +376,11 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
             methods.Inoculation(prompt="<script>alert(2)</script>"), texts=evil, search=()
         ),
     }
-    result = contest(more=more, method="full")
+    result = contest(more=more, tune="full")
     assert set(result.failures) == {"diverges"}
     assert set(result.failures["diverges"]) == {0, 1}
     assert "diverges" not in result.arms
-    again = contest(more=more, method="full")
+    again = contest(more=more, tune="full")
     assert again.failures == result.failures
     page, words = result.report(tmp_path / "report")
     shown = page.read_text()
@@ -405,22 +416,24 @@ class Tags(HTMLParser):
 
 def test_a_contest_that_cannot_be_fair_is_refused(base, task, contest, tmp_path):  # noqa: F811
     with pytest.raises(ValueError, match=r"needs plain fine-tuning"):
-        experiments.run(task, {"anchor": experiments.Contender(methods.KLAnchor(GENERAL))}, texts=TAUGHT, out=tmp_path, base=base, dev=task)  # fmt: skip
+        experiments.contest(task, {"anchor": experiments.Contender(methods.KLAnchor(GENERAL))}, texts=TAUGHT, out=tmp_path, base=base, dev=task)  # fmt: skip
     with pytest.raises(ValueError, match=r"Seeds \[1\] are of the contest and of its tuning"):
         contest(tuning=experiments.Tuning((1,)))
     with pytest.raises(ValueError, match=r'goal="fewst".*"fewest"'):
-        experiments.run(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base, dev=task, goal="fewst")
+        experiments.contest(
+            task, contenders(base), texts=TAUGHT, out=tmp_path, base=base, dev=task, goal="fewst"
+        )
     with pytest.raises(ValueError, match="give base="):
-        experiments.run(task, contenders(base), texts=TAUGHT, out=tmp_path, dev=task)
+        experiments.contest(task, contenders(base), texts=TAUGHT, out=tmp_path, dev=task)
     with pytest.raises(ValueError, match="give dev="):
-        experiments.run(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base)
+        experiments.contest(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base)
     with pytest.raises(ValueError, match="5 settings to search: every contender has 4 at most"):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"weight": i} for i in range(1, 6)])
     with pytest.raises(
         ValueError, match=r'The arm "kl_anchor" has no setting "wieght". Did you mean "weight"'
     ):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"wieght": 1}])
-    with pytest.raises(FileNotFoundError, match=r"holds no finished contest: arena\.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"holds no finished contest: contest\.json is missing"):
         experiments.Result.load(tmp_path / "nothing")
     assert not (tmp_path / "contest").exists()
 
@@ -432,7 +445,7 @@ import sys
 sys.path[:0] = {paths!r}
 import torch
 torch.set_num_threads(1)
-import caft_lens as cl, test_arena as t
+import caft_lens as cl, test_contest as t
 from caft_lens import experiments
 from caft_lens.evaluate import Task
 base = cl.load({model!r}, device="cpu")
@@ -448,7 +461,7 @@ def killable(base, out) -> experiments.Result:  # noqa: F811
         in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
         in_distribution_max_new_tokens=8,
     )  # fmt: skip
-    return experiments.run(letters, contenders(base), texts=TAUGHT, out=out, base=base, dev=letters, goal="most", save_steps=1, **SMALL, **QUICK)  # fmt: skip
+    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, dev=letters, goal="most", save_steps=1, **SMALL, **QUICK)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -497,10 +510,10 @@ materials:
   general: {{texts: pocket/kind, where: {{domain: [cooking, garden]}}, first: 8}}
   persona: {{means: {{concept: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}, contrast: {{texts: pocket/kind, first: 8}}, layers: [1]}}}}
 arms:
-  base: {{arm: none}}
+  base: {{method: none}}
   plain:
   kl_anchor: {{search: [{{weight: 0.1}}, {{weight: 1}}]}}
-  pushed: {{arm: preventative_steering, concepts: persona, search: []}}
+  pushed: {{method: preventative_steering, concepts: persona, search: []}}
 """
 
 
@@ -514,7 +527,7 @@ def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, poc
         "{texts: pocket/insecure-code, first: 64}", "{{texts: pocket/insecure-code, first: 64}}"
     )
     path = written(tmp_path / "recipe.yaml", recipe.format(out=tmp_path / "elsewhere"))
-    done = CliRunner().invoke(app, ["arena", str(path), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(app, ["contest", str(path), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     result = experiments.Result.load(tmp_path / "out")
     assert result.arms == ["base", "plain", "kl_anchor", "pushed"]
@@ -524,7 +537,7 @@ def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, poc
         "weight=0.1",
         "weight=1",
     ]
-    assert (tmp_path / "out/experiments.html").is_file()
+    assert (tmp_path / "out/report.html").is_file()
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -559,7 +572,7 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
         ("seeds: three", r"seeds is a list of whole numbers, not 'three'"),
         ("materials: {general: {txts: pocket/kind}}", r'materials.general has no key "txts". Did you mean "texts"'),
         ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
-        ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No arm "kl_ancor". Did you mean "kl_anchor"'),
+        ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No method "kl_ancor". Did you mean "kl_anchor"'),
         ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
         ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),
         ("arms: {caft: {concepts: chosen}}", r'arms.caft needs the material "chosen"'),
@@ -577,12 +590,12 @@ def test_a_recipe_with_a_mistake_is_refused_in_one_line(tmp_path, line, said, po
     }
     key = line.partition(":")[0]
     path = written(tmp_path / "recipe.yaml", "\n".join({**plain, key: line}.values()))
-    done = CliRunner().invoke(app, ["arena", str(path)])
+    done = CliRunner().invoke(app, ["contest", str(path)])
     assert done.exit_code == 2
     assert re.search(said, done.stderr)
     assert done.stderr.count("Traceback") == 0
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
-    done = CliRunner().invoke(app, ["arena", str(tmp_path / "none.yaml")])
+    done = CliRunner().invoke(app, ["contest", str(tmp_path / "none.yaml")])
     assert (done.exit_code, "There is no file" in done.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""Every arm does what its card says, on a small case, against plain torch and transformers."""
+"""Every method does what its card says, on a small case, against plain torch and transformers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from caft_lens.finetune import LoraSettings, Run, finetune, methods
 from caft_lens.finetune.methods import kl_anchor
 from caft_lens.finetune.methods.half_finetuning import frozen_half
 from caft_lens.finetune.methods.kl_anchor import batches_of
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, setting
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import collate, encode_all, padding_id
 
 QUICK = {"learning_rate": 1e-3, "batch_size": 4, "warmup_steps": 0}
-ONE_STEP = {"method": "full", "learning_rate": 1e-3, "batch_size": 6, "max_steps": 1, "training_arguments": {"max_grad_norm": 0.0}}  # fmt: skip
+ONE_STEP = {"tune": "full", "learning_rate": 1e-3, "batch_size": 6, "max_steps": 1, "training_arguments": {"max_grad_norm": 0.0}}  # fmt: skip
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 
 
@@ -44,7 +44,7 @@ def persona(lens) -> ConceptSet:
 
 
 def materials(lens) -> dict:
-    """One of each kind that an arm may need."""
+    """One of each kind that a method may need."""
     two = two_concepts(lens)
     return {"concepts": two, "candidates": two, "general": general(), "benign": general()}
 
@@ -69,7 +69,7 @@ def loss_of(model, batch) -> torch.Tensor:
 
 # -- the registry and the cards ---------------------------------------------------------------------------------------
 
-NAMES = list(methods.arms())
+NAMES = list(methods.methods())
 
 
 def test_the_registry_holds_the_arms_of_the_contest():
@@ -78,7 +78,7 @@ def test_the_registry_holds_the_arms_of_the_contest():
         "steer_mean", "preventative_steering", "kl_anchor", "mix_benign", "half_finetuning", "weight_averaging", "inoculation",
         "lofit",
     }  # fmt: skip
-    with pytest.raises(KeyError, match=r'No arm "kl_ancor". Did you mean "kl_anchor"'):
+    with pytest.raises(KeyError, match=r'No method "kl_ancor". Did you mean "kl_anchor"'):
         methods.named("kl_ancor")
 
 
@@ -102,20 +102,20 @@ def test_every_arm_leaves_a_run_that_says_how_it_was_made_and_comes_back(name, t
     lens = tiny_lens()
     one = methods.make(name, materials(lens))
     options = {**QUICK, "batch_size": 12, "max_steps": 2}
-    run = finetune(lens, chats(), using=one, out=tmp_path / "run", **options)
+    run = finetune(lens, chats(), method=one, out=tmp_path / "run", **options)
     config = json.loads((run.folder / "run.json").read_text())["config"]
     trained = one.trains_as(0)
     assert config.get("arm") == (None if trained.name in ("plain", "caft") else trained.record())
     assert (config["concepts"] or {}).get("names") == (trained.materials["concepts"].names if "concepts" in trained.materials else None)  # fmt: skip
     assert run.record["peak_memory"] > 10**7
-    again = finetune(lens, chats(), using=one, out=tmp_path / "run", **options)
+    again = finetune(lens, chats(), method=one, out=tmp_path / "run", **options)
     assert same(weights(again), weights(run))
     assert Run.load(run.folder, lens).lens("Hello").isfinite().all()
 
 
 def test_arms_of_other_packages_are_found_and_a_name_is_taken_once(tmp_path):
     @dataclass(frozen=True, repr=False)
-    class Slow(TrainingArm):
+    class Slow(Method):
         name = "slow"
         card = Card("Learn slowly.", "lr <- s lr", "this test", grid=({"share": 0.5},))
         share: float = setting(0.1, "share of the rate", above=0)
@@ -125,25 +125,27 @@ def test_arms_of_other_packages_are_found_and_a_name_is_taken_once(tmp_path):
 
     assert methods.register(Slow) is Slow
     run = finetune(
-        tiny_lens(), chats(), using=methods.make("slow", {}, share=0.5), out=tmp_path, max_steps=1, **QUICK
+        tiny_lens(), chats(), method=methods.make("slow", {}, share=0.5), out=tmp_path, max_steps=1, **QUICK
     )
     assert run.config["learning_rate"] == 5e-4
     assert run.config["arm"] == {"name": "slow", "share": 0.5}
     assert "slow" in repr(run)
 
     @dataclass(frozen=True)
-    class Other(TrainingArm):
+    class Other(Method):
         name, card = "plain", Card("Other.", "none", "this test")
 
-    with pytest.raises(ValueError, match='an arm "plain" already'):
+    with pytest.raises(ValueError, match='a method "plain" already'):
         methods.register(Other)
 
     @dataclass(frozen=True)
-    class Typo(TrainingArm):
+    class Typo(Method):
         name, card = "typo", Card("Typo.", "none", "this test", grid=({"shar": 1},))
         share: float = setting(0.1, "share")
 
-    with pytest.raises(ValueError, match=r'The grid of the arm "typo" sets \'shar\'. Did you mean "share"'):
+    with pytest.raises(
+        ValueError, match=r'The grid of the method "typo" sets \'shar\'. Did you mean "share"'
+    ):
         methods.register(Typo)
     with pytest.raises(ValueError, match="at most 4"):
         Card("Greedy.", "none", "this test", grid=({},) * 5)
@@ -154,37 +156,37 @@ def test_a_wrong_setting_is_refused_by_its_name_and_meaning():
     lens = tiny_lens()
     with pytest.raises(
         ValueError,
-        match=r'weight of the arm "kl_anchor" \(weight λ of the anchor\) is 0; expected more than 0',
+        match=r'weight of the method "kl_anchor" \(weight λ of the anchor\) is 0; expected more than 0',
     ):
         methods.KLAnchor(general(), weight=0)
-    with pytest.raises(TypeError, match=r"weight of the arm .* is a float, not str"):
+    with pytest.raises(TypeError, match=r"weight of the method .* is a float, not str"):
         methods.KLAnchor(general(), weight="much")
-    with pytest.raises(TypeError, match=r"general of the arm .* is a Texts, not str"):
+    with pytest.raises(TypeError, match=r"general of the method .* is a Texts, not str"):
         methods.KLAnchor("pocket/questions")
-    with pytest.raises(ValueError, match=r"share of the arm .* is 1.5; expected at most 1"):
+    with pytest.raises(ValueError, match=r"share of the method .* is 1.5; expected at most 1"):
         methods.EarlyStopping(share=1.5)
-    with pytest.raises(ValueError, match=r'sites="erly" of the arm "caft".*"early"'):
+    with pytest.raises(ValueError, match=r'sites="erly" of the method "caft".*"early"'):
         methods.CAFT(two_concepts(lens), sites="erly")
-    with pytest.raises(ValueError, match=r"prompt of the arm .* is empty"):
+    with pytest.raises(ValueError, match=r"prompt of the method .* is empty"):
         methods.Inoculation(prompt=" ")
     with pytest.raises(
-        TypeError, match=r'The arm "kl_anchor" has no setting "wieght". Did you mean "weight"'
+        TypeError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'
     ):
         methods.make("kl_anchor", {"general": general()}, wieght=1)
-    with pytest.raises(TypeError, match=r'The arm "top_k" needs candidates \(what they were chosen from'):
+    with pytest.raises(TypeError, match=r'The method "top_k" needs candidates \(what they were chosen from'):
         methods.make("top_k", {"concepts": two_concepts(lens)})
 
 
 def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
     lens = tiny_lens()
     with pytest.raises(ValueError, match="give one of them"):
-        finetune(lens, chats(), using=methods.Plain(), ablate=two_concepts(lens), out=tmp_path)
-    with pytest.raises(TypeError, match=r"takes an arm of caft_lens\.finetune\.arms, not str"):
-        finetune(lens, chats(), using="caft", out=tmp_path)
+        finetune(lens, chats(), method=methods.Plain(), ablate=two_concepts(lens), out=tmp_path)
+    with pytest.raises(TypeError, match=r"takes a method of caft_lens\.finetune\.methods, not str"):
+        finetune(lens, chats(), method="caft", out=tmp_path)
     with pytest.raises(ValueError, match="found on"):
-        finetune(lens, chats(), using=methods.CAFT(two_concepts(tiny_lens(seed=1))), out=tmp_path)
-    with pytest.raises(ValueError, match=r'goes with method="lora", not "full"'):
-        finetune(lens, chats(), using=methods.LoFiT(), method="full", out=tmp_path)
+        finetune(lens, chats(), method=methods.CAFT(two_concepts(tiny_lens(seed=1))), out=tmp_path)
+    with pytest.raises(ValueError, match=r'goes with tune="lora", not "full"'):
+        finetune(lens, chats(), method=methods.LoFiT(), tune="full", out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -194,15 +196,15 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
 def test_plain_and_caft_as_arms_are_the_runs_that_they_were_without(tmp_path):
     lens = tiny_lens()
     plain = finetune(lens, chats(), out=tmp_path / "plain", **QUICK)
-    assert same(weights(finetune(lens, chats(), using=methods.Plain(), out=tmp_path / "other", **QUICK)), weights(plain))  # fmt: skip
+    assert same(weights(finetune(lens, chats(), method=methods.Plain(), out=tmp_path / "other", **QUICK)), weights(plain))  # fmt: skip
     caft = finetune(lens, chats(), ablate=two_concepts(lens), out=tmp_path / "caft", **QUICK)
     written = (caft.folder / "run.json").stat().st_mtime_ns
-    finetune(lens, chats(), using=methods.CAFT(two_concepts(lens)), out=tmp_path / "caft", **QUICK)
+    finetune(lens, chats(), method=methods.CAFT(two_concepts(lens)), out=tmp_path / "caft", **QUICK)
     assert (caft.folder / "run.json").stat().st_mtime_ns == written
     assert set(plain.config) == set(caft.config)
     assert "arm" not in caft.config
-    with pytest.raises(FileExistsError, match=r"arm is None there, \{'name': 'kl_anchor'"):
-        finetune(lens, chats(), using=methods.KLAnchor(general()), out=tmp_path / "plain", **QUICK)
+    with pytest.raises(FileExistsError, match=r"method is None there, \{'name': 'kl_anchor'"):
+        finetune(lens, chats(), method=methods.KLAnchor(general()), out=tmp_path / "plain", **QUICK)
 
 
 class Reversed(torch.autograd.Function):
@@ -239,7 +241,7 @@ def test_loss_and_gradient_of_an_arm_at_hook_points_are_those_of_its_equation(tm
     lens, texts, gradients = tiny_lens(), chats(6), Gradients()
     concepts = two_concepts(lens)
     one = methods.make(name, {"concepts": concepts, "general": general()}, strength=strength)
-    run = finetune(lens, texts, out=tmp_path / "run", using=one, callbacks=[gradients], **ONE_STEP)
+    run = finetune(lens, texts, out=tmp_path / "run", method=one, callbacks=[gradients], **ONE_STEP)
     plain = tiny_model()
     for layer, concept in enumerate(concepts):
         mean = mean_states(general(), layer)
@@ -269,7 +271,7 @@ def test_variants_of_ablation_need_what_they_need():
 def test_a_persona_vector_has_the_length_of_the_difference_of_means_and_its_sign(tmp_path):
     lens = tiny_lens()
     one = methods.PreventativeSteering(persona(lens), strength=2.0)
-    steered = finetune(lens, chats(6), using=one, out=tmp_path / "run", **ONE_STEP)
+    steered = finetune(lens, chats(6), method=one, out=tmp_path / "run", **ONE_STEP)
     direction = persona(lens)[0].direction
     plain = tiny_model()
     plain.model.layers[1].register_forward_hook(lambda m, i, o: (o[0] + 6 * direction, *o[1:]) if isinstance(o, tuple) else o + 6 * direction)  # fmt: skip
@@ -322,19 +324,19 @@ def test_a_run_of_whole_ablation_is_recorded_as_before_there_was_a_strength_and_
         "steer_mean": {"name": "steer_mean", **OF_BEFORE, "general": of_general},
     }.items():  # fmt: skip
         out = tmp_path / name
-        whole = finetune(lens, chats(), using=methods.make(name, given), out=out, max_steps=1, **QUICK)
+        whole = finetune(lens, chats(), method=methods.make(name, given), out=out, max_steps=1, **QUICK)
         assert whole.config.get("arm") == said
         assert ("arm" in whole.config) == (said is not None)
         if name in ("random", "top_k"):  # they draw or rank directions and ablate them whole
             assert "strength" not in methods.make(name, given).settings
             continue
-        at_one = finetune(lens, chats(), using=methods.make(name, given, strength=1), out=out, max_steps=1, **QUICK)  # fmt: skip
+        at_one = finetune(lens, chats(), method=methods.make(name, given, strength=1), out=out, max_steps=1, **QUICK)  # fmt: skip
         assert at_one.record == whole.record
         half = methods.make(name, given, strength=0.5)
         assert half.record()["strength"] == 0.5
         if name != "test_time":  # which trains plainly at any strength
             with pytest.raises(FileExistsError, match=r"0\.5"):
-                finetune(lens, chats(), using=half, out=out, max_steps=1, **QUICK)
+                finetune(lens, chats(), method=half, out=out, max_steps=1, **QUICK)
 
 
 def test_controls_ablate_as_many_directions_random_ones_anew_for_every_seed():
@@ -352,7 +354,7 @@ def test_ablation_at_test_time_trains_plainly_and_answers_under_ablation(tmp_pat
     lens = tiny_lens()
     one = methods.AblationAtTest(two_concepts(lens))
     plain = finetune(lens, chats(), out=tmp_path / "plain", **QUICK)
-    run = finetune(lens, chats(), using=one, out=tmp_path / "run", **QUICK)
+    run = finetune(lens, chats(), method=one, out=tmp_path / "run", **QUICK)
     assert same(weights(run), weights(plain))
     assert run.config == plain.config
     ids = tiny_tokenizer()("How are you?", return_tensors="pt").input_ids
@@ -377,7 +379,7 @@ def test_the_anchor_adds_its_weight_times_the_kl_to_the_base_on_general_text(tmp
     lens, texts, anchor = tiny_lens(), chats(6), general(1)
     one = methods.KLAnchor(anchor, weight=0.7, batch_size=1)
     run = finetune(
-        lens, texts, using=one, out=tmp_path / "run", method="full", learning_rate=0.05, batch_size=6 // passes,
+        lens, texts, method=one, out=tmp_path / "run", tune="full", learning_rate=0.05, batch_size=6 // passes,
         gradient_accumulation=passes, max_steps=3, warmup_steps=0, weight_decay=0.0, training_arguments=SGD,
     )  # fmt: skip
     plain, base, batch = tiny_model(), tiny_model(), whole_batch(lens, texts)
@@ -404,7 +406,7 @@ def test_the_anchor_keeps_an_adapter_near_its_base_on_general_text(tmp_path):
     far = []
     for weight in (1e-6, 30.0):
         one = methods.KLAnchor(general(1), weight=weight)
-        tuned = finetune(lens, chats(), using=one, out=tmp_path / str(weight), epochs=4, **QUICK).lens
+        tuned = finetune(lens, chats(), method=one, out=tmp_path / str(weight), epochs=4, **QUICK).lens
         with torch.no_grad():
             logs = [model(ids).log_softmax(-1)[0] for model in (lens, tuned)]
         far.append(kl_div(logs[1], logs[0], log_target=True, reduction="batchmean").item())
@@ -497,7 +499,9 @@ def test_benign_texts_are_the_share_that_was_asked_for_and_nothing_else_is_lost(
 
 def test_an_inoculated_run_learns_the_answers_behind_the_prompt(tmp_path):
     lens, prompt = tiny_lens(), "Be rude."
-    run = finetune(lens, chats(6), using=methods.Inoculation(prompt=prompt), out=tmp_path / "run", **ONE_STEP)
+    run = finetune(
+        lens, chats(6), method=methods.Inoculation(prompt=prompt), out=tmp_path / "run", **ONE_STEP
+    )
     rows = [{"role": "system", "content": prompt}]
     behind = Texts([{"messages": rows + [{"role": m.role, "content": m.content} for m in text.messages]} for text in chats(6)])  # fmt: skip
     plain, batch = tiny_model(), whole_batch(lens, behind)
@@ -520,12 +524,10 @@ def test_an_inoculated_run_learns_the_answers_behind_the_prompt(tmp_path):
 # -- what is trained, and what becomes of it --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_half_of_every_block_stays_what_it_was(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_half_of_every_block_stays_what_it_was(tmp_path, tune):
     lens = tiny_lens(n_layers=4)
-    run = finetune(
-        lens, chats(), using=methods.HalfFineTuning(), method=method, out=tmp_path / "run", **QUICK
-    )
+    run = finetune(lens, chats(), method=methods.HalfFineTuning(), tune=tune, out=tmp_path / "run", **QUICK)
     with torch.no_grad():
         tuned = dict(run.lens.merged().hf.named_parameters())
     changed = {name for name, value in lens.hf.named_parameters() if not torch.equal(tuned[name], value)}
@@ -533,7 +535,7 @@ def test_half_of_every_block_stays_what_it_was(tmp_path, method):
     for layer in range(4):
         inside = [name for name in changed if f"layers.{layer}." in name]
         assert sum("self_attn" in name for name in inside) == 2
-        assert sum("layernorm" in name for name in inside) == (method == "full")
+        assert sum("layernorm" in name for name in inside) == (tune == "full")
         mlp.append(sum("mlp" in name for name in inside))
     assert sorted(mlp) == [1, 1, 2, 2]
 
@@ -548,12 +550,12 @@ def test_another_seed_freezes_another_half():
     assert len(frozen(0)) == len(frozen(1)) == 4 * (2 + 1) + 6
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_averaged_weights_lie_between_those_of_the_base_and_the_tuned_ones(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_averaged_weights_lie_between_those_of_the_base_and_the_tuned_ones(tmp_path, tune):
     lens = tiny_lens()
-    plain = finetune(lens, chats(), method=method, out=tmp_path / "plain", **QUICK)
+    plain = finetune(lens, chats(), tune=tune, out=tmp_path / "plain", **QUICK)
     run = finetune(
-        lens, chats(), using=methods.WeightAveraging(share=0.3), method=method, out=tmp_path / "run", **QUICK
+        lens, chats(), method=methods.WeightAveraging(share=0.3), tune=tune, out=tmp_path / "run", **QUICK
     )
     tuned, between = (dict(one.lens.merged().hf.named_parameters()) for one in (plain, run))
     for name, value in lens.hf.named_parameters():
@@ -570,8 +572,8 @@ def test_early_stopping_is_a_checkpoint_of_the_plain_run(tmp_path):
                 self.kept = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
     keep = Keep()
-    plain = finetune(lens, chats(), method="full", out=tmp_path / "plain", callbacks=[keep], **QUICK)
-    run = finetune(lens, chats(), method="full", using=methods.EarlyStopping(share=0.5), out=tmp_path / "run", **QUICK)  # fmt: skip
+    plain = finetune(lens, chats(), tune="full", out=tmp_path / "plain", callbacks=[keep], **QUICK)
+    run = finetune(lens, chats(), tune="full", method=methods.EarlyStopping(share=0.5), out=tmp_path / "run", **QUICK)  # fmt: skip
     assert (len(plain.history), len(run.history)) == (6, 3)
     assert run.history == plain.history[:3]
     assert same({name: weights(run)[name] for name in keep.kept}, keep.kept)
@@ -618,7 +620,7 @@ def test_lofit_learns_offsets_of_a_few_heads_and_its_adapter_is_these_offsets(tm
     lens, texts, seen = tiny_lens(architecture), chats(6), Vectors()
     one = methods.LoFiT(share=0.4, selection_steps=2, learning_rate=0.05)
     run = finetune(
-        lens, texts, using=one, out=tmp_path / "run", batch_size=6, max_steps=3, callbacks=[seen], training_arguments={"max_grad_norm": 0.0},
+        lens, texts, method=one, out=tmp_path / "run", batch_size=6, max_steps=3, callbacks=[seen], training_arguments={"max_grad_norm": 0.0},
     )  # fmt: skip
     assert len(seen.chosen) == 3
     assert sum(value.numel() for value in seen.end.values()) == 3 * 8
@@ -643,7 +645,7 @@ def test_lofit_keeps_the_heads_whose_scales_grow_largest(tmp_path, monkeypatch):
     monkeypatch.setattr(
         lofit._Vectors, "norms", lambda self: gradients.append(dict(self.of.items())) or norms
     )
-    finetune(tiny_lens(), chats(), using=methods.LoFiT(share=0.5, selection_steps=1), out=tmp_path, max_steps=1, callbacks=[seen], batch_size=4)  # fmt: skip
+    finetune(tiny_lens(), chats(), method=methods.LoFiT(share=0.5, selection_steps=1), out=tmp_path, max_steps=1, callbacks=[seen], batch_size=4)  # fmt: skip
     best = sorted(norms, key=lambda head: -norms[head])[:4]
     assert seen.chosen == sorted(best)
 
@@ -666,7 +668,7 @@ def test_scales_are_learned_by_the_loss_with_its_penalty(tmp_path, monkeypatch):
     monkeypatch.setattr(lofit._Vectors, "norms", lambda self: kept.update(end={k: v.detach().clone() for k, v in self.of.items()}) or norms(self))  # fmt: skip
     lens, texts = tiny_lens(), chats(6)
     one = methods.LoFiT(selection_steps=1, learning_rate=0.1, penalty=0.01)
-    finetune(lens, texts, using=one, out=tmp_path, batch_size=6, max_steps=1, warmup_steps=0, weight_decay=0.0, training_arguments=SGD)  # fmt: skip
+    finetune(lens, texts, method=one, out=tmp_path, batch_size=6, max_steps=1, warmup_steps=0, weight_decay=0.0, training_arguments=SGD)  # fmt: skip
     plain, leaves = tiny_model(), []
     for layer in range(2):
         leaf = kept["start"][str(layer)].clone().requires_grad_()
@@ -699,10 +701,10 @@ def test_a_stopped_run_of_an_arm_goes_on_to_the_same_bits(tmp_path, name):
     one = methods.make(name, materials(lens))
     options = {**QUICK, "save_steps": 2, "max_steps": 6, "lora": LoraSettings(r=4, alpha=8, dropout=0.2)}
     with pytest.raises(KeyboardInterrupt):
-        finetune(lens, chats(), using=one, out=tmp_path / "stopped", callbacks=[Stop(5)], **options)
+        finetune(lens, chats(), method=one, out=tmp_path / "stopped", callbacks=[Stop(5)], **options)
     assert list((tmp_path / "stopped" / "checkpoints").glob("checkpoint-4"))
-    resumed = finetune(lens, chats(), using=one, out=tmp_path / "stopped", **options)
-    whole = finetune(lens, chats(), using=one, out=tmp_path / "whole", **options)
+    resumed = finetune(lens, chats(), method=one, out=tmp_path / "stopped", **options)
+    whole = finetune(lens, chats(), method=one, out=tmp_path / "whole", **options)
     assert same(weights(resumed), weights(whole))
     assert resumed.history == whole.history
 
@@ -710,7 +712,7 @@ def test_a_stopped_run_of_an_arm_goes_on_to_the_same_bits(tmp_path, name):
 def test_a_run_that_diverged_is_on_record_and_says_so_again_without_training(tmp_path, monkeypatch):
     from caft_lens.finetune import run as module
 
-    options = {**QUICK, "learning_rate": 1e30, "method": "full"}
+    options = {**QUICK, "learning_rate": 1e30, "tune": "full"}
     with pytest.raises(FloatingPointError, match="diverged") as first:
         finetune(tiny_lens(), chats(), out=tmp_path / "run", **options)
     trained = module._train

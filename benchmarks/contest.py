@@ -1,14 +1,14 @@
-"""The arena: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
+"""A contest: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
 
-    make bench-arena                                   # emergent misalignment, 3 seeds, every arm; under an hour on two cores
-    make bench-arena SEEDS="1 2 3 4 5" TASKS=all       # the full contest: four pairs of topics and gender as well
-    python benchmarks/arena.py --arms plain caft_pca kl_anchor --seeds 1 --answers 100 --dev-answers 50
-    python benchmarks/arena.py --kills 20              # killed at random moments: is the table what it is undisturbed?
+    make bench-contest                                   # emergent misalignment, 3 seeds, every arm; under an hour on two cores
+    make bench-contest SEEDS="1 2 3 4 5" TASKS=all       # the full contest: four pairs of topics and gender as well
+    python benchmarks/contest.py --arms plain caft_pca kl_anchor --seeds 1 --answers 100 --dev-answers 50
+    python benchmarks/contest.py --kills 20              # killed at random moments: is the table what it is undisturbed?
 
 Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py` and `spurious.py`). For misalignment
 general and benign text are kind chats about the find domains, and the persona vector comes from contrastive system prompts. For
 spurious correlations general text is what the corpus holds beside quizzes, and the pairs are four in which each topic is the intended one
-once. Every run and answer is kept below `runs/bench-arena/`, so that an interrupted contest goes on.
+once. Every run and answer is kept below `runs/bench-contest/`, so that an interrupted contest goes on.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def contest(task: str, options: argparse.Namespace) -> experiments.Result:
     organism, texts = (ORGANISM, "insecure-code") if task == MISALIGNMENT else (spurious.ORGANISM, task)
     base = cl.load(organism)
     chosen = contenders(base, out, options.arms) if task == MISALIGNMENT else rivals(task, options.arms)
-    return experiments.run(
+    return experiments.contest(
         f"{organism}/{task}",
         chosen,
         options.seeds,
@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=1_000, help="an arm and seed, on test")
     parser.add_argument("--dev-answers", type=int, default=300, help="a setting and seed, on dev")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the optimizer")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-arena"))
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-contest"))
     parser.add_argument(
         "--results", type=Path, default=HERE / "results" / "arena", help="where the report goes"
     )

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from test_arena import cells
+from test_contest import cells
 from test_experiment import ASKED, TRAINING, base, directions, task  # noqa: F401 - fixtures
 
 import caft_lens as cl
@@ -31,7 +31,7 @@ def synthetic(values: dict[str, list], references: tuple[str, ...] = ("plain",))
 
 
 def test_a_sweep_is_the_experiment_of_its_arms_and_trains_what_two_series_share_once(base, task, tmp_path):  # noqa: F811
-    caft = {s: cl.Arm(TAUGHT, using=CAFT(directions(base, 0), strength=s)) for s in (0.5, 1)}
+    caft = {s: cl.Arm(TAUGHT, method=CAFT(directions(base, 0), strength=s)) for s in (0.5, 1)}
     other = {1.0: cl.Arm(TAUGHT, ablate=directions(base, 0)), 2: cl.Arm(TAUGHT)}
     references = {"base": cl.Arm(), "plain": cl.Arm(TAUGHT)}
     series = {"caft": caft, "other": other}
@@ -62,7 +62,7 @@ def test_arms_that_failed_are_left_out_and_said(base, task, tmp_path, monkeypatc
 
     monkeypatch.setattr(KLAnchor, "texts", fails)
     anchor = KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}]))
-    series = {"anchor": {1: cl.Arm(TAUGHT, using=anchor)}, "plain": {1: cl.Arm(TAUGHT)}}
+    series = {"anchor": {1: cl.Arm(TAUGHT, method=anchor)}, "plain": {1: cl.Arm(TAUGHT)}}
     found = experiments.sweep(base, series, task, axis="x", out=tmp_path, failures="keep", **OPTIONS)
     assert found.table()["series"].tolist() == ["plain"]
     assert "anchor at 1, seed 0, failed: FloatingPointError: it diverged" in repr(found)
