@@ -188,7 +188,7 @@ def _methods() -> str:
     """The ways to fine-tune, from their cards."""
     methods = importlib.import_module("caft_lens.finetune.methods")
     lines = []
-    for name, method in methods.arms().items():
+    for name, method in methods.methods().items():
         card = method.card
         source = (
             f"{card.source}, [arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})"

@@ -146,6 +146,6 @@ def test_every_error_is_on_the_site_and_says_what_to_do(site: Path, pages: dict[
 
 
 def test_every_method_of_fine_tuning_is_on_the_site(pages: dict[str, Page]):
-    from caft_lens.finetune.methods import arms
+    from caft_lens.finetune.methods import methods
 
-    assert {*arms()} <= pages["concepts/methods.html"].anchors
+    assert {*methods()} <= pages["concepts/methods.html"].anchors

@@ -11,6 +11,8 @@ import pytest
 from pages import blocks
 from places import ROOT
 
+from caft_lens.finetune.methods.registry import ENTRY_POINTS
+
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 WITH_CODE = [page for page in PAGES if blocks(page)]
 # What stands in a page, to what is run instead: where the text is gone, the test says so.
@@ -39,7 +41,7 @@ def test_every_snippet_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch:
         for written, run in smaller.items():
             source = source.replace(written, run)
         # So that what fails is shown at its line of the page.
-        code = compile("\n" * (block.line - 1) + source, str(page), "exec")
+        code = compile("\n" * (block.line - 1) + source, str(page), "exec", dont_inherit=True)
         if not block.why_not:
             exec(code, names)
     everything = "".join(block.source for block in blocks(page))
@@ -50,7 +52,7 @@ def test_every_snippet_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch:
 def test_every_name_that_the_page_tells_is_there(page: Path):
     text = page.read_text(encoding="utf-8")
     told = set(re.findall(r"(?<![\w.])(?:cl|caft_lens|caft_widgets|caft_data)(?:\.\w+)+", text))
-    files = {name for name in told if name.endswith((".md", ".py"))}
+    files = {name for name in told if name.endswith((".md", ".py"))} | {ENTRY_POINTS}
     assert [
         name
         for name in sorted(told - files)

@@ -37,7 +37,7 @@ def test_every_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
     names: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".* is called .* now", category=DeprecationWarning)
-        exec(compile(source, "README.md", "exec"), names)
+        exec(compile(source, "README.md", "exec", dont_inherit=True), names)
     assert isinstance(names["cruel"], cl.ConceptSet)
     assert names["caft"].concepts.names == ["L1.pc0", "L2.pc1"]
     assert (tmp_path / "runs" / "caft" / "run.json").is_file()
