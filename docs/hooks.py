@@ -12,7 +12,9 @@ import inspect
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority, get_plugin_logger
 from mkdocs.structure.files import File, Files
@@ -25,8 +27,6 @@ FROM_OUTSIDE = (
     "benchmarks/results/**/*.md",
     "benchmarks/results/**/*.png",
     "data/*/README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
 )
 # The rooms in the order of their flow: a file imports only from its own and from those before it.
 ROOMS = [
@@ -47,7 +47,15 @@ FOLDERS = {f"caft_lens.{room}": f"caft_lens/{room}" for room in ROOMS} | {
     "caft_widgets": "widgets",
     "caft_data.worlds": "data/worlds",
 }
-LINK = re.compile(r"(\]\(|\b(?:src|href)=\")([^)\s\"#]+)(#[^)\s\"]*)?(?=[)\s\"])")
+LINK = re.compile(r"(\]\(|\b(?:src|href|srcset)=\")([^)\s\"#]+)(#[^)\s\"]*)?(?=[)\s\"])")
+
+
+class Examples(griffe.Extension):
+    """Examples of docstrings are read as code: what the parser knows is "Examples", and here it is "Example"."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"(?m)^( *)Example:$", r"\1Examples:", obj.docstring.value)
 
 
 @event_priority(100)  # before mkdocs-jupyter looks for notebooks
@@ -63,7 +71,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    for word, written in {"<!-- errors -->": _errors, "<!-- public names -->": _public_names}.items():
+    for word, written in {
+        "<!-- errors -->": _errors,
+        "<!-- public names -->": _public_names,
+        "<!-- methods -->": _methods,
+    }.items():
         if word in markdown:
             markdown = markdown.replace(word, written())
     if page.file.abs_src_path is None:
@@ -87,7 +99,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     content = re.sub(
         r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>', "", content, flags=re.DOTALL
     )
-    content = re.sub(r'<div id="cell-\d+" class="clipboard-copy-txt">.*?</div>', "", content, flags=re.DOTALL)
+    content = re.sub(r'<div class="clipboard-copy-txt".*?</div>', "", content, flags=re.DOTALL)
     content = content.replace("highlight-ipynb", "highlight")
 
     def on_the_site(link: re.Match[str]) -> str:
@@ -158,12 +170,43 @@ def _errors() -> str:
             continue
         also = [f"`{base.__name__}`" for base in one.__bases__ if base is not Exception]
         rooms = [room for room in ("_support", *ROOMS) if room in raised.get(name, ())]
-        lines += [f"### {name}", "", inspect.cleandoc(one.__doc__ or ""), ""]
+        lines += [
+            f"### {name}",
+            "",
+            inspect.cleandoc(one.__doc__ or "").replace("What to do:", "**What to do:**"),
+            "",
+        ]
         lines += (
             [f"*Is also:* {', '.join(also)}." + (f" *Raised in:* {', '.join(rooms)}." if rooms else ""), ""]
             if also
             else []
         )
+    return "\n".join(lines)
+
+
+def _methods() -> str:
+    """The ways to fine-tune, from their cards."""
+    methods = importlib.import_module("caft_lens.finetune.methods")
+    lines = []
+    for name, method in methods.methods().items():
+        card = method.card
+        source = (
+            f"{card.source}, [arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})"
+            if card.arxiv
+            else card.source
+        )
+        lines += [
+            f"## {name}",
+            "",
+            card.idea,
+            "",
+            "```text",
+            card.equation,
+            "```",
+            "",
+            f"*Source:* {source}.",
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -153,7 +153,11 @@ class Busy(CaftLensError, RuntimeError):
 
 
 class NotInstalled(CaftLensError, ImportError):
-    """A package that only some things need is missing; the message says how to install it."""
+    """A package that only some things need is missing; the message says how to install it.
+
+    What to do: Install what the message names, most often `pip install "caft-lens[workbench]"`, and start
+    Python anew.
+    """
 
 
 class JudgeError(CaftLensError, RuntimeError):
