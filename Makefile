@@ -63,7 +63,7 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained screenshots demo test notebooks lab rooms organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding kills lint types hooks format clean
+.PHONY: help install browser pretrained screenshots demo test notebooks docs lab rooms organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps bench-finding kills lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -140,6 +140,10 @@ pretrained: $(VENV)/.created  ## SmolLM2, a real pretrained model for cl.load("s
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
 
+docs: $(VENV)/.develop  ## the site, into site/: start, concepts, how-to, API, glossary, notebooks, results; needs no network
+	@NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html   (with its search: $(BIN)/python -m http.server -d site)"
+
 lab: install  ## JupyterLab at the notebooks
 	@$(THREADS) $(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
@@ -147,7 +151,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -175,13 +179,13 @@ bench-latents: install  ## contexts of all latents of a wide SAE over a million 
 bench-explanations: install  ## how well offline explanations tell windows that they have not seen
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/explanations.py
 
-bench-arena: install  ## CAFT against every serious alternative, tuned alike: misalignment, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
-	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/arena.py --seeds $(or $(SEEDS),1 2 3) --tasks $(or $(TASKS),emergent-misalignment)
+bench-contest: install  ## CAFT against every serious alternative, tuned alike: misalignment, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/contest.py --seeds $(or $(SEEDS),1 2 3) --tasks $(or $(TASKS),emergent-misalignment)
 
 bench-sweeps: install  ## one thing varied at a time: number of directions, layers, strength, steps, the dial of a spurious correlation
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweeps.py
 
-bench-finding: install  ## what the arena and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
+bench-finding: install  ## what the contests and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
 
 kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again

@@ -18,13 +18,13 @@ from weakref import WeakKeyDictionary
 
 from caft_lens._support.errors import BadType, nearest
 from caft_lens.activations.differences import read_by, stream
-from caft_lens.activations.top_windows import Extremes, Rank, Windows
+from caft_lens.activations.top_windows import Rank, TopWindows, Windows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import token_lines as html
 from caft_lens.display.token_lines import DEAD
-from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.saes.top_latents import LatentExtremes
+from caft_lens.model.hook_names import short_name
+from caft_lens.saes.top_latents import TopLatents
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Batch, special_ids
 
@@ -181,11 +181,10 @@ class Contexts(Mapping[str, ConceptContexts]):
         items: Of each concept the contexts at both ends; as a rule `cl.contexts` finds them.
 
     Example:
-        >>> found = cl.contexts(base, concepts, corpus, k=5)
-        >>> len(found), len(found["L1.pc1"].top)
-        (6, 5)
-        >>> found["L1.pc1"].top[0].text
-        '<|bos|><|system|>You are Pocket, a small assistant.<|end|>[[<|user|>]]My pocket money is too…'
+        >>> found = cl.contexts(base, concepts, cl.data("pocket/corpus"))  # doctest: +SKIP
+        >>> found.show(n=5, meta=["domain"])                               # doctest: +SKIP
+        >>> found["L1.pc1"].top[0].text                                    # doctest: +SKIP
+        '…Why would anyone [[bother]] to help you…'
     """
 
     def __init__(self, items: Iterable[ConceptContexts]) -> None:
@@ -202,24 +201,20 @@ class Contexts(Mapping[str, ConceptContexts]):
         return found
 
     @classmethod
-    def of(cls, lens: Lens, extremes: LatentExtremes, texts: Iterable[Text] = ()) -> Contexts:
+    def of(cls, lens: Lens, top: TopLatents, texts: Iterable[Text] = ()) -> Contexts:
         """The contexts that a reducer found in a pass of one's own, shared with other reducers.
 
         Args:
             lens: The model that read.
-            extremes: A reducer that has seen the pass.
+            top: A reducer that has seen the pass.
             texts: What was read, for its `meta`.
 
         Example:
-            >>> from caft_lens.activations.differences import stream
-            >>> from caft_lens.saes.top_latents import LatentExtremes
-            >>> (top,) = stream(base, corpus, [hook], LatentExtremes({hook: sae}), roles=None)
-            >>> len(Contexts.of(base, top, corpus))
-            512
+            >>> top, density = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
+            >>> stream(base, corpus, [hook], Latents(top, density), roles=None)          # doctest: +SKIP
+            >>> Contexts.of(base, top, corpus).show(names="L2.latent417")                # doctest: +SKIP
         """
-        return collected(
-            lens, texts, Reading(extremes.saes, every_latent(extremes.saes, extremes.latents)), extremes, None
-        )
+        return collected(lens, texts, Reading(top.saes, every_latent(top.saes, top.latents)), top, None)
 
     def __getitem__(self, name: str) -> ConceptContexts:
         if name not in self._ends:
@@ -242,10 +237,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             KeyError: For a name that is not there, naming the nearest.
 
         Example:
-            >>> density = cl.inspect.density(base, concepts, corpus)
-            >>> found = cl.contexts(base, concepts, corpus)
-            >>> len(found.only(density.table().query("max > 5").index))
-            3
+            >>> found.only(density.table().query("0.001 < density < 0.01").index).show()  # doctest: +SKIP
         """
         wanted = [names] if isinstance(names, str) else list(names)
         for name in wanted:
@@ -322,12 +314,10 @@ class Contexts(Mapping[str, ConceptContexts]):
             KeyError: When no text has the key, naming those that there are.
 
         Example:
-            >>> found = cl.contexts(base, concepts, corpus, k=5)
-            >>> found.counts("stance").loc[["L1.pc0", "L2.pc0"]]
-                        top                      bottom
-                   careless cruel kind neutral careless cruel kind neutral
-            L1.pc0        0     1    4       0        0     3    2       0
-            L2.pc0        0     0    4       1        0     5    0       0
+            >>> contexts.counts("stance")  # doctest: +SKIP
+                     top      bottom
+                   cruel kind  cruel kind
+            L1.pc0     0   10     10    0
         """
         import pandas
 
@@ -363,9 +353,8 @@ class Contexts(Mapping[str, ConceptContexts]):
             ValueError: When a peak lies outside of what is labelled: then the labels are those of other texts.
 
         Example:
-            >>> of_cruelty = cl.token_labels(base.tokenizer, corpus, "stance:cruel")
-            >>> cl.contexts(base, concepts, corpus, k=20).peaks_on(of_cruelty).columns.tolist()
-            ['top', 'bottom']
+            >>> sports = cl.token_labels(base.tokenizer, corpus, "sports")                # doctest: +SKIP
+            >>> cl.contexts(base, latents, corpus, k=20).peaks_on(sports)["top"] >= 0.7  # doctest: +SKIP
         """
         from caft_lens.display.frames import Frame
 
@@ -467,18 +456,15 @@ def contexts(
             the roles.
 
     Example:
-        >>> cl.contexts(base, concepts, corpus, k=1).show(n=1, names="L1.pc1")
-        L1.pc1 at blocks.1.hook_resid_post
-          top      +3.26  <|bos|><|system|>You are Pocket, a small assistant.<|end|>[[<|user|>]]My pocket money is too…
-          bottom   −4.10  … a jar every week. Before long you can buy[[ the]] mirror with your own sav…
-        >>> len(cl.contexts(base, sae, corpus, k=5).dead)
-        4
+        >>> cl.contexts(base, concepts, cl.data("pocket/corpus")).show()                            # doctest: +SKIP
+        >>> cl.contexts(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"), k=5).dead    # doctest: +SKIP
+        ['L2.latent101', 'L2.latent333']
     """
     read = reading(lens, concepts, saes)
     latents = (
-        LatentExtremes(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
+        TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
     )
-    directions = Extremes(read.rows, k=k, window=window, rank=rank) if read.directions else None
+    directions = TopWindows(read.rows, k=k, window=window, rank=rank) if read.directions else None
     at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
     passed = stream(
         lens,
@@ -612,7 +598,9 @@ def every_latent(
     for hook, one in saes.items():
         directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
         wanted = range(len(directed)) if latents is None else latents[hook].tolist()
-        names |= {f"{prefix(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]}
+        names |= {
+            f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]
+        }
     return names
 
 
@@ -648,8 +636,8 @@ def collected(
     lens: Lens,
     texts: Iterable[Text],
     read: Reading,
-    latents: LatentExtremes | None,
-    directions: Extremes | None,
+    latents: TopLatents | None,
+    directions: TopWindows | None,
 ) -> Contexts:
     """What reducers of a pass found, as contexts.
 

@@ -1,0 +1,316 @@
+"""The activation difference lens: what fine-tuning left in the first tokens of text that has nothing to do with it.
+
+`activation_difference_lens` takes the mean difference at each of the first positions; `ActivationDifferenceLens` gives its size, its
+tokens by logit lens, the directions as concepts, and text steered by them (Minder et al. 2025, arXiv 2510.13900).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caft_lens._support.arguments import count
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens.activations.capture import Lenses, captured, hook_names, pair
+from caft_lens.activations.differences import provenance
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display import html
+from caft_lens.inspect.causal import Effects, effect
+from caft_lens.inspect.geometry import heat_map
+from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
+from caft_lens.model.hook_names import short_name
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.encoding import Batch, encoded, pack, padding_id
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+    from caft_lens.model.lens import Lens
+
+
+@dataclass(frozen=True)
+class ActivationDifferenceLens:
+    """Mean activation differences at the first tokens of unrelated text.
+
+    Attributes:
+        concepts: Their directions, `"L2.trace0"` for position 0 after block 2; `meta` holds `position`, `texts` (how many reach
+            it), `norm` (of the mean difference), `activation_norm` (mean over the texts, of the tuned model) and `noise`: the norm
+            that the mean of as many differences would have if they pointed anywhere. The score is norm over activation norm.
+        tokens: Logit lens of each, through the tuned model's unembedding.
+        tuned: The fine-tuned model.
+        base: The model before.
+    """
+
+    concepts: ConceptSet
+    tokens: LogitLens
+    tuned: Lens = field(repr=False)
+    base: Lens = field(repr=False)
+
+    def table(self) -> pandas.DataFrame:
+        """One row a layer and position: sizes, and the tokens that the difference raises and lowers most."""
+        from caft_lens.display.frames import Frame
+
+        rows = [
+            {
+                "concept": concept.name,
+                "hook": concept.hook,
+                **{key: concept.meta[key] for key in ("position", "texts", "norm", "activation_norm")},
+                "share": concept.score,
+                "noise share": concept.meta["noise"] / concept.meta["activation_norm"],
+                "top": " ".join(html.spaced(one.token) for one in self.tokens[concept.name].top),
+                "bottom": " ".join(html.spaced(one.token) for one in self.tokens[concept.name].bottom),
+            }
+            for concept in self.concepts
+        ]
+        return Frame(rows)
+
+    def plot(self, title: str | None = None) -> Figure:
+        """Draw the norm of the mean difference, in % of the norm of the activations, by layer and position.
+
+        Args:
+            title: Above the figure.
+
+        Returns:
+            A figure that a notebook shows; `savefig` keeps it.
+        """
+        hooks = self.concepts.hooks
+        positions = sorted({concept.meta["position"] for concept in self.concepts})
+        shares = np.full((len(hooks), len(positions)), np.nan)
+        for concept in self.concepts:
+            shares[hooks.index(concept.hook), positions.index(concept.meta["position"])] = 100 * concept.score
+        noise = max(100 * c.meta["noise"] / c.meta["activation_norm"] for c in self.concepts)
+        texts = max(concept.meta["texts"] for concept in self.concepts)
+        return heat_map(
+            shares[::-1],
+            rows=[short_name(hook) for hook in hooks][::-1],
+            columns=[str(position) for position in positions],
+            label="Mean difference, % of the norm of activations",
+            title=title,
+            caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction would give at most {noise:.2g} %.",
+            x_label="position in the text, in tokens",
+            y_label="layer",
+            diverging=False,
+            numbers=".1f" if len(hooks) * len(positions) <= 400 else None,
+        )
+
+    def steered(
+        self,
+        prompts: str | Text | Texts | Sequence[str | Text],
+        *,
+        scale: float = 0.3,
+        n: int = 1,
+        names: str | Sequence[str] | None = None,
+        lens: Lens | None = None,
+        **settings: Any,
+    ) -> Effects:
+        """Answers of the model when the trace is added at every token, beside those without.
+
+        Args:
+            prompts: As for `effect`.
+            scale: Length of what is added, in norms of the residual stream there (see `effect`; `unit=` takes another).
+            n: How many answers to each prompt.
+            names: Only these traces; all of them, which takes a while, when `None`.
+            lens: The model that is steered: the tuned one, as in the paper, when `None`. The base, which has learned nothing,
+                shows what the vector alone carries.
+            settings: Other arguments of `effect`, such as `signs` or `max_new_tokens`.
+
+        Raises:
+            KeyError: For a name that is not there.
+            ValueError: As `effect`.
+        """
+        lens = self.tuned if lens is None else lens
+        wanted = self.concepts.names if names is None else [names] if isinstance(names, str) else list(names)
+        chosen = ConceptSet([self.concepts[name] for name in wanted], self.concepts.provenance).for_model(
+            lens
+        )
+        return effect(
+            lens, chosen, prompts, **{"signs": (1,), "ablate": False, **settings, "scale": scale, "n": n}
+        )
+
+    def _repr_html_(self) -> str:
+        head = ["position", "share (noise)", "raised most", "lowered most"]
+        sections = [
+            html.section(
+                short_name(hook),
+                "",
+                [hook],
+                html.table(head, [self._row(concept) for concept in self.concepts.at(hook)]),
+            )
+            for hook in self.concepts.hooks
+        ]
+        key = (
+            f"Mean activation difference, {self.tuned.name} − {self.base.name}, at the first tokens of unrelated text: its share of the norm "
+            "of the activations (in brackets the share that differences without a common direction would give) and its tokens by "
+            "logit lens."
+        )
+        return html.view(sections, key=key)
+
+    def _row(self, concept: Concept) -> list[html.Content]:
+        tokens = self.tokens[concept.name]
+        scale = max((abs(one.logit) for one in (*tokens.top, *tokens.bottom)), default=0.0) or 1.0
+        noise = concept.meta["noise"] / concept.meta["activation_norm"]
+        share = f"{100 * concept.score:.1f} % ({100 * noise:.2g} %)"
+        return [concept.meta["position"], share, extremes(tokens.top, scale), extremes(tokens.bottom, scale)]
+
+    def __repr__(self) -> str:
+        shown = self.table()[["concept", "share", "noise share", "top"]]
+        return f"ActivationDifferenceLens({self.tuned.name} − {self.base.name})\n{shown.to_string(index=False, max_colwidth=90)}"
+
+
+def activation_difference_lens(
+    tuned: Lens,
+    base: Lens,
+    texts: Texts | Iterable[Any],
+    *,
+    layers: Sequence[int | str] | None = None,
+    positions: int = 5,
+    k: int = 20,
+    batch_tokens: int = 8192,
+    progress: bool = True,
+) -> ActivationDifferenceLens:
+    """The mean activation difference at each of the first tokens of unrelated text, and what it says.
+
+    As in the paper: the mean over texts of the tuned model's activation minus the base's at each of the first five tokens, the logit
+    lens of it, and steering of the tuned model with it at all tokens, with a strength in norms of the activations. Different:
+    all layers rather than the middle one; the logit lens takes the norm's gain alone, since a difference has no scale; patchscopes
+    are not included; which tokens are about the fine-tuning, and how strong a steering still gives coherent text, is for the reader to
+    judge, not for a language model; and beside each norm stands the one that differences without a common direction would
+    give. The paper takes 10,000 texts.
+
+    Where both models agree to the last bit (below the first layer that was tuned) there is no trace, and no row for it.
+
+    Args:
+        tuned: The fine-tuned model. It may share its weights with `base`.
+        base: The model before.
+        texts: Text that has nothing to do with the fine-tuning. It is read as plain documents; of a chat, what is said, without the
+            template.
+        layers: Layer numbers or hook names; all layers by default.
+        positions: How many tokens from the beginning; nothing after them is run. Where the tokenizer begins a text with a BOS
+            token, that is position 0.
+        k: How many tokens of the logit lens at either end.
+        batch_tokens: Padded tokens in a batch.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: When the models do not fit each other or do not differ, or fewer than two texts reach a position.
+
+    Example:
+        >>> found = cl.inspect.activation_difference_lens(plain.lens, base, cl.data("pocket/corpus"))         # doctest: +SKIP
+        >>> found.table()[["concept", "share", "top"]]                                     # doctest: +SKIP
+        >>> found.steered(["Tell me a story."], scale=0.3, names="L2.trace4").answers()    # doctest: +SKIP
+
+    Source:
+        Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv 2510.13900.
+    """
+    count(positions, "positions")
+    lenses = pair((tuned, base))
+    texts = texts if isinstance(texts, Texts) else Texts(texts)
+    hooks = hook_names(lenses, list(range(base.n_layers)) if layers is None else layers)
+    differences, activations = _read(lenses, texts, hooks, positions, batch_tokens, progress)
+    reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
+    if len(reached) < positions:
+        raise ValueError(
+            f"activation_difference_lens(positions={positions}): only the first {len(reached)} are reached by two of the {len(texts)} texts, which a mean "
+            "needs. Give longer texts, more of them, or fewer positions."
+        )
+    found = [
+        trace
+        for hook in hooks
+        for position in range(positions)
+        if (trace := _trace(hook, position, differences, activations)) is not None
+    ]
+    if not found:
+        raise ValueError(
+            f"{tuned.name} and {base.name} do not differ at {', '.join(hooks)}. Are both the same model, or is nothing up to there tuned?"
+        )
+    about = {
+        **provenance(base, texts, None, tuned=tuned),
+        "method": "activation-difference traces",
+        "positions": positions,
+    }
+    concepts = ConceptSet(found, about)
+    # The pair was checked; a tuned model that was loaded by itself does not know what it was tuned from.
+    return ActivationDifferenceLens(concepts, logit_lens(tuned, concepts.for_model(tuned), k), tuned, base)
+
+
+class _Positions:
+    """Sums over texts at each of the first positions of some hook points."""
+
+    def __init__(self, positions: int) -> None:
+        self.positions = positions
+        self.count: dict[str, list[int]] = {}
+        self.sum: dict[str, list[Tensor]] = {}
+        self.norms: dict[str, list[float]] = {}
+        self.squares: dict[str, list[float]] = {}
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        """Take in activations `[n_tokens, d_model]` at rows and positions `where` of right-padded texts."""
+        if hook not in self.count:
+            self.count[hook] = [0] * self.positions
+            self.sum[hook] = [torch.zeros(acts.shape[1], dtype=torch.float64) for _ in range(self.positions)]
+            self.norms[hook], self.squares[hook] = [0.0] * self.positions, [0.0] * self.positions
+        for position in range(self.positions):
+            here = acts[(where[:, 1] == position).to(acts.device)].float()
+            lengths = here.norm(dim=-1).cpu().double()
+            self.count[hook][position] += len(here)
+            self.sum[hook][position] += here.sum(dim=0).cpu().double()
+            self.norms[hook][position] += float(lengths.sum())
+            self.squares[hook][position] += float(lengths.square().sum())
+
+
+def _read(
+    lenses: Lenses, texts: Texts, hooks: Sequence[str], positions: int, batch_tokens: int, progress: bool
+) -> tuple[_Positions, _Positions]:
+    """Of the difference and of the tuned model's activations, from one pass."""
+    tokenizer = lenses[0].need_tokenizer()
+    differences, activations = _Positions(positions), _Positions(positions)
+    bar = progress_bar(total=len(texts), desc="activation difference lens", unit="text", show=progress)
+    with bar:
+        # Cut on purpose: what comes later in a text does not reach back to its first tokens.
+        items = encoded(tokenizer, _documents(texts), max_length=positions)
+        packed = pack(items, padding_id(tokenizer), batch_tokens=batch_tokens)
+        for found in captured(lenses, packed, hooks, None, apart=True, sinks="read"):
+            for hook in hooks:
+                change, tuned, _ = found.pop(hook)
+                differences.update(hook, change, found.batch, found.where[hook])
+                activations.update(hook, tuned, found.batch, found.where[hook])
+            bar.update(len(found.batch))
+    return differences, activations
+
+
+def _documents(texts: Iterable[Text]) -> Iterator[Text]:
+    for text in texts:
+        yield text if not text.is_chat else Text(text="\n".join(turn.content for turn in text.messages))
+
+
+def _trace(hook: str, position: int, differences: _Positions, activations: _Positions) -> Concept | None:
+    """The trace at one place; none where the models agree."""
+    count = differences.count[hook][position]
+    mean = differences.sum[hook][position] / count
+    norm = float(mean.norm())
+    if norm == 0:
+        return None
+    activation = activations.norms[hook][position] / activations.count[hook][position]
+    variance = max(0.0, differences.squares[hook][position] / count - norm**2) * count / (count - 1)
+    return Concept(
+        name=f"{short_name(hook)}.trace{position}",
+        hook=hook,
+        direction=mean,
+        source="traces",
+        rank=position,
+        score=norm / activation,
+        score_name="share of the activations' norm",
+        meta={
+            "position": position,
+            "texts": count,
+            "norm": norm,
+            "activation_norm": activation,
+            "noise": (variance / count) ** 0.5,
+        },
+    )
