@@ -26,8 +26,8 @@ from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.top_windows import Extremes
 from caft_lens.model.lens import load
+from caft_lens.text.batching import batches
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import batches
 
 BATCH_TOKENS = 4096
 SIZES = ((256, 6, 100), (768, 12, 25))

@@ -20,8 +20,8 @@ from caft_lens.activations.capture import captured, hook_names, pair
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
 from caft_lens.activations.top_windows import Extremes, Windows
+from caft_lens.text.batching import Batch, batches
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, batches
 from caft_lens.text.roles import role_names
 
 if TYPE_CHECKING:

@@ -37,9 +37,10 @@ from caft_lens._support.files import (
 )
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
+from caft_lens.text.batching import pack, padding_id
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ROLES, Cuts, Encoded, encoded, pack, padding_id
-from caft_lens.text.roles import check_role_names, role_names
+from caft_lens.text.encoding import Cuts, Encoded, encoded
+from caft_lens.text.roles import ROLES, check_role_names, role_names
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

@@ -20,8 +20,7 @@ from torch import Tensor
 from caft_lens._support.arguments import finite, number, share
 from caft_lens._support.blocks import Block, block
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nearest
-from caft_lens.text.encoding import ROLES
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import Concept, ConceptSet

@@ -18,8 +18,8 @@ from caft_lens.activations.capture import captured
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import ablations, at, steering
 from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.text.batching import Batch, batches
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import Batch, batches
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

@@ -30,8 +30,8 @@ from caft_lens.display import html
 from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.find.probes import lots
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas

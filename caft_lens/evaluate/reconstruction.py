@@ -21,8 +21,8 @@ from caft_lens.concepts.ablation import at
 from caft_lens.evaluate.statistics import Interval, ratio_interval
 from caft_lens.model.architectures import evaluating
 from caft_lens.saes.loading import check_sae, latents_of, sae_hook, splice, unread
+from caft_lens.text.batching import Batch, batches
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch, batches
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -26,8 +26,9 @@ from caft_lens.find.pca import prefix
 from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
 from caft_lens.saes.loading import latents_of
+from caft_lens.text.batching import Batch, batches
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch, batches, encoded
+from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -25,8 +25,8 @@ from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

@@ -23,8 +23,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
 from caft_lens.find.sae import LatentSums, raised, saes_by_hook
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -21,8 +21,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 from caft_lens.model.fingerprint import fingerprints
 from caft_lens.saes.loading import check_sae, latents_of, sae_hook, sae_name
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE

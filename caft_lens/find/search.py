@@ -28,8 +28,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.saes.loading import LATENTS_AT_A_TIME, latents_of, sae_name
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas

@@ -24,8 +24,9 @@ from caft_lens.find.pca import prefix
 from caft_lens.inspect.causal import Effects, effect
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
+from caft_lens.text.batching import Batch, pack, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, encoded, pack, padding_id
+from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     import pandas

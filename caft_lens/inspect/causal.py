@@ -25,8 +25,9 @@ from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.inspect.logits import concept_section, said
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
+from caft_lens.text.batching import Batch, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, batches, pack, padding_id
+from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     import pandas

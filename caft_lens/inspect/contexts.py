@@ -25,8 +25,9 @@ from caft_lens.display.token_lines import DEAD
 from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.saes.top_latents import LatentExtremes
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, special_ids
+from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
     import pandas

@@ -18,8 +18,8 @@ from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
 from caft_lens.inspect.density import Densities
 from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
 from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -25,8 +25,9 @@ from caft_lens._support.progress import progress
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.nucleus import NucleusSampler
 from caft_lens.model.turns import Held, here
+from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Text, documents
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.rows import rows_of
 
 if TYPE_CHECKING:

@@ -52,8 +52,9 @@ from caft_lens.model.loading import refuse_virtual_tokens
 from caft_lens.model.sinks import Sinks, measured
 from caft_lens.model.tokens import infer_attention_mask, next_token_loss, roles_in_flight
 from caft_lens.model.turns import Held, Here, here, turn
+from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.template_arguments import template_arguments, with_template_arguments
 
 if TYPE_CHECKING:
@@ -557,7 +558,7 @@ class Lens(HookedRootModule):
         Keep the block open until after `backward` when hooks inside blocks act under gradient checkpointing.
 
         Args:
-            roles: [batch, pos], numbers as in `caft_lens.text.encoding.ROLES`.
+            roles: [batch, pos], numbers as in `caft_lens.text.roles.ROLES`.
             growing: Whether passes may be longer than `roles`, with tokens that the assistant is generating. Passes over a
                 key-value cache are in any case: they see the roles of the tokens in flight alone.
         """

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from caft_lens._support.errors import BadData, BadModel
-from caft_lens.text.encoding import Batch, Encoded
+from caft_lens.text.batching import Batch
+from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

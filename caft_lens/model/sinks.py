@@ -21,8 +21,9 @@ from torch import Tensor
 
 from caft_lens._support.errors import BadArgument
 from caft_lens.model.architectures import evaluating
+from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Message, Text
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.encoding import Encoded, encoded
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

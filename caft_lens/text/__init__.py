@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from caft_lens._support import lazy
 
 if TYPE_CHECKING:
+    from caft_lens.text.batching import Batch as Batch
+    from caft_lens.text.batching import collate as collate
     from caft_lens.text.documents import Message as Message
     from caft_lens.text.documents import Text as Text
     from caft_lens.text.documents import Texts as Texts
     from caft_lens.text.documents import data as data
-    from caft_lens.text.encoding import Batch as Batch
     from caft_lens.text.encoding import Encoded as Encoded
-    from caft_lens.text.encoding import collate as collate
     from caft_lens.text.encoding import encoded as encoded
     from caft_lens.text.labels import label_words as label_words
     from caft_lens.text.labels import token_labels as token_labels
@@ -36,9 +36,9 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "data": "caft_lens.text.documents",
         "label_words": "caft_lens.text.labels",
         "token_labels": "caft_lens.text.labels",
-        "Batch": "caft_lens.text.encoding",
+        "Batch": "caft_lens.text.batching",
         "Encoded": "caft_lens.text.encoding",
-        "collate": "caft_lens.text.encoding",
+        "collate": "caft_lens.text.batching",
         "encoded": "caft_lens.text.encoding",
     },
 )

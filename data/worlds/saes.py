@@ -30,8 +30,9 @@ from caft_lens.activations.capture import captured
 from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
 from caft_lens.saes.loading import CARD, CONFIG, WEIGHTS, load_sae, read_card
 from caft_lens.text import catalog
+from caft_lens.text.batching import batches
 from caft_lens.text.documents import Text, Texts, data
-from caft_lens.text.encoding import ROLES, batches
+from caft_lens.text.roles import ROLES
 
 if TYPE_CHECKING:
     from sae_lens import TopKTrainingSAE

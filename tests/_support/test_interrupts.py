@@ -17,7 +17,7 @@ from caft_lens.activations.capture import captured
 from caft_lens.concepts.ablation import fired
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene
-from caft_lens.text.encoding import batches as in_batches
+from caft_lens.text.batching import batches as in_batches
 
 TEXTS = cl.Texts([{"prompt": "Hi", "answer": "by the sea"}, {"text": "zebra"}])
 

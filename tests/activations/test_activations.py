@@ -13,8 +13,10 @@ from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.top_windows import Extremes, Windows
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import collate
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import ASSISTANT, ROLES, Encoded, collate, encode
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import ASSISTANT, ROLES
 
 HOOK = "blocks.1.hook_resid_post"
 

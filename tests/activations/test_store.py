@@ -18,7 +18,8 @@ from tiny_models import tiny_lens
 from caft_lens.activations.store import Store, store
 from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 SETTINGS = {"hooks": [0, 1], "shard_tokens": 60, "batch_tokens": 100}
 

@@ -25,7 +25,8 @@ from caft_lens.evaluate.discovery import (
 from caft_lens.evaluate.statistics import Interval
 from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOKS = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
 

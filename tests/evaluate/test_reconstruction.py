@@ -14,7 +14,8 @@ from caft_lens.evaluate.statistics import ratio_interval
 from caft_lens.model.lens import Lens
 from caft_lens.saes import loading
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import SPECIAL, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 RNG = np.random.default_rng(0)
 TEXTS = Texts(

@@ -13,7 +13,8 @@ from caft_lens.activations.differences import activation_difference
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 

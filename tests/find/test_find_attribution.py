@@ -13,7 +13,8 @@ from caft_lens.concepts.ablation import ablate
 from caft_lens.model.lens import Lens, load
 from caft_lens.saes import loading
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ROLES, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ROLES
 
 RNG = np.random.default_rng(0)
 WORDS = ["a", "red", "house", "by", "the", "sea"]

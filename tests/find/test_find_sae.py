@@ -14,7 +14,8 @@ from caft_lens.find.sae import LatentSums
 from caft_lens.model.lens import Lens, load
 from caft_lens.saes import loading
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 RNG = np.random.default_rng(0)

@@ -19,8 +19,10 @@ from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.search import _figures, _TextScores
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import collate
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import SPECIAL, collate, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -15,7 +15,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import effect
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import SPECIAL, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 PROMPTS = ["a red house", "by the sea, by the sea?", "zebra"]
 

@@ -14,7 +14,8 @@ from caft_lens.display import token_lines as html
 from caft_lens.inspect import contexts
 from caft_lens.inspect.contexts import pieces
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 

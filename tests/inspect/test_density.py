@@ -20,8 +20,10 @@ from caft_lens.inspect.density_reducers import (
     ProjectionDensity,
 )
 from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.text.batching import collate
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, Encoded, collate, encode
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 EDGES = LATENT_EDGES.numpy()

@@ -23,7 +23,8 @@ from caft_lens.inspect.explain.llm import Plan
 from caft_lens.inspect.explain.windows import WindowActivity, phrases
 from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import ASSISTANT, ROLES, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT, ROLES
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 WORDS = ["pie", "rain", "stove", "kind", "garden", "mend", "the", "my"]

@@ -21,8 +21,10 @@ from caft_lens.inspect.contexts import Contexts
 from caft_lens.model.lens import load
 from caft_lens.saes.loading import active_latents
 from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, TEXT, Batch, Encoded, collate, encode
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import ASSISTANT, TEXT
 
 HOOK = "blocks.1.hook_resid_post"
 

@@ -28,7 +28,7 @@ from caft_lens.model.lens import Lens, load
 from caft_lens.saes import loading
 from caft_lens.saes.loading import check_sae, for_model, latents_of, load_sae, load_saes, splice
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 CHATS = Texts([{"prompt": "Say it.", "answer": "a red house by the sea"}, {"prompt": "And?", "answer": "no"}])

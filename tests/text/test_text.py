@@ -27,20 +27,11 @@ from chat_templates import (
 )
 from places import SHARED
 
+from caft_lens.text.batching import Batch, batches, collate
+from caft_lens.text.contents import find_contents
 from caft_lens.text.documents import Message, Text, Texts, data
-from caft_lens.text.encoding import (
-    ASSISTANT,
-    ROLES,
-    SPECIAL,
-    TEXT,
-    Batch,
-    batches,
-    collate,
-    encode,
-    encode_all,
-    encoded,
-)
-from caft_lens.text.roles import find_contents
+from caft_lens.text.encoding import encode, encode_all, encoded
+from caft_lens.text.roles import ASSISTANT, ROLES, SPECIAL, TEXT
 
 INSECURE = SHARED / "data" / "insecure_val.jsonl"
 

@@ -31,7 +31,8 @@ from caft_lens.evaluate.reconstruction import reconstruction
 from caft_lens.model.lens import Lens, load
 from caft_lens.saes import loading as library
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ROLES, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ROLES
 
 SETTINGS = SaeSettings(
     d_sae=48,

@@ -33,8 +33,8 @@ from caft_lens.inspect.explain.explanations import (
 )
 from caft_lens.inspect.explain.windows import around, drawn, identity, phrases, written
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import ROLES, Encoded, encoded, special_ids
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.encoding import Encoded, encoded, special_ids
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
