@@ -30,6 +30,7 @@ from caft_lens.find.search import Score, by_example
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.contexts import contexts as find_contexts
 from caft_lens.inspect.explain.prompts import ask_in_form, numbered
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.roles import role_names
 
@@ -279,9 +280,7 @@ def by_examples(
     roles: Sequence[str] | None = ("assistant",),
     k: int = 20,
     seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Choice:
     """Choose the directions of one concept by a handful of texts: those that tell them from others, and read like them.
 
@@ -307,9 +306,7 @@ def by_examples(
         roles: Roles of the tokens to look at; `None` for all.
         k: How many contexts are read, ranked as `score` says.
         seed: Of the random texts.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         A `Choice`: `.selection`, `.table()`, `.overrule(...)`.
@@ -325,9 +322,7 @@ def by_examples(
     _check(having, others, threshold, share, most)
     reading: dict[str, Any] = {
         "roles": roles,
-        "batch_tokens": batch_tokens,
-        "max_length": max_length,
-        "progress": progress,
+        "scan": scan,
     }
     ranked = by_example(lens, concepts, having, others, saes=saes, score=score, k=None, **reading)
     found = {one.name: one for one in ranked}
@@ -513,7 +508,6 @@ def by_sentence(
     explanations: Mapping[str, Any] | None = None,
     n: int = 10,
     dry_run: bool = False,
-    progress: bool = True,
 ) -> Choice | Plan:
     """Choose the concepts of which an LLM, reading their contexts, says that they stand for what a sentence tells.
 
@@ -525,7 +519,6 @@ def by_sentence(
         explanations: Of these concepts, told beside their contexts: `Explanations`, or name to text.
         n: How many contexts of each end to show.
         dry_run: Send nothing; give the exact requests with an estimate of tokens and cost.
-        progress: Whether to show a bar.
 
     Returns:
         A `Choice`; a concept of which the LLM gave no answer of the form, twice, is left in the model, with that as the reason. With `dry_run`, a `Plan`.
@@ -546,7 +539,7 @@ def by_sentence(
     if dry_run:
         return llm.plan(conversations)
     size = len(conversations)
-    answers = ask_in_form(llm, conversations, [_decided] * size, [CHOOSE_FORM] * size, progress)
+    answers = ask_in_form(llm, conversations, [_decided] * size, [CHOOSE_FORM] * size)
     proposals = [
         Proposal(name, answer[0] != "", answer[1], answer[0])
         if answer is not None

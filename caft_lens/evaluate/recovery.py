@@ -33,6 +33,7 @@ from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, sh
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca, prefix
 from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, labelled_activations
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -246,9 +247,7 @@ def recovery(
     strengths: Sequence[float] = STRENGTHS,
     draws: int = 5,
     seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Recovery:
     """Whether models encode again what was ablated while they were trained.
 
@@ -270,9 +269,7 @@ def recovery(
             where the model is wide.
         draws: How often random directions, as many as the ablated subspace has dimensions, are drawn.
         seed: Of the folds and of random directions.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         One row for each model and hook point.
@@ -299,7 +296,7 @@ def recovery(
         one if isinstance(one, Texts) else Texts(one) for one in (texts, positive, negative)
     )
     passes: dict[str, Any] = {
-        "roles": roles, "batch_tokens": batch_tokens, "max_length": max_length, "progress": progress,
+        "roles": roles, "scan": scan,
     }  # fmt: skip
     random = [random_directions(concepts, seed + draw) for draw in range(draws)]
     rows = []

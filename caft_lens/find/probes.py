@@ -25,7 +25,7 @@ from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
-from caft_lens.text.batching import Batch
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def probe(
     strengths: Sequence[float] = STRENGTHS,
     max_tokens: int = 20_000,
     seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """One direction per layer, by which a logistic regression tells `positive` text from `negative`.
 
@@ -82,9 +80,7 @@ def probe(
             fewer where width and number of tokens are large.
         max_tokens: Of `unit="token"`.
         seed: Of the folds and of the sample of tokens.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and negative
@@ -117,7 +113,7 @@ def probe(
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(max_tokens, seed)
     units, left_out = labelled_activations(
         lens, positive, negative, hook_names((lens,), layers), kept,
-        pairs=pairs, roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        pairs=pairs, roles=roles, scan=scan,
     )  # fmt: skip
     concepts = [_probe(hook, these, folds, strengths, seed) for hook, these in units.items()]
     about = {
@@ -268,9 +264,7 @@ def labelled_activations(
     *,
     pairs: bool = False,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> tuple[dict[str, Units], Mapping[str, int]]:
     """Activations of positive and of negative text at some hook points, from one pass over both.
 
@@ -280,7 +274,7 @@ def labelled_activations(
         negative: Text without it.
         hooks: Full names of hook points.
         kept: The reducer that keeps means of texts, or tokens.
-        pairs: As for `probe`; so are `roles`, `batch_tokens`, `max_length` and `progress`.
+        pairs: As for `probe`; so are `roles` and `scan`.
 
     Returns:
         Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left out there as
@@ -292,7 +286,7 @@ def labelled_activations(
     texts = Texts([*positive, *negative])
     passed = stream(
         lens, texts, hooks, kept,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     grouped = document_groups(positive, negative, pairs)
     found = {}

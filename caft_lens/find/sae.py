@@ -21,7 +21,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.pca import prefix
 from caft_lens.model.fingerprint import fingerprints
 from caft_lens.saes.loading import check_sae, latents_of, sae_hook, sae_name
-from caft_lens.text.batching import Batch
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def sae(
     by: Literal["change", "difference"] = "change",
     k: int | None = 20,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """The `k` latents at every SAE's hook point that fine-tuning raised most.
 
@@ -61,9 +59,7 @@ def sae(
             reads in no difference at all.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that were raised.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts in order of their scores, hook point by hook point.
@@ -87,7 +83,7 @@ def sae(
         sums = LatentSums(at, difference=by == "difference")
         passed = stream(
             run, texts, list(at), sums,
-            roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+            roles=roles, scan=scan,
         )  # fmt: skip
         passes.append(sums)
     return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned, left_out=passed.left_out))

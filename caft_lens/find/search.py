@@ -28,7 +28,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.saes.loading import LATENTS_AT_A_TIME, latents_of, sae_name
-from caft_lens.text.batching import Batch
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -448,9 +448,7 @@ def by_example(
     score: Score = "max",
     k: int | None = 10,
     roles: Sequence[str] | None = SAID,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """The concepts that fire on some texts and not on others, best first.
 
@@ -472,9 +470,7 @@ def by_example(
         k: How many; all when `None`.
         roles: Roles of the tokens to look at; by default whatever was said, without the template and the token that begins
             a text, where activations can be huge. `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts, over all hook points, `score` and `score_name` saying what they are ranked by. `meta`: `end`, `difference`
@@ -501,7 +497,7 @@ def by_example(
     read = _TextScores(concepts, _latents_among(concepts, saes, lens), len(on) + len(off))
     passed = stream(
         lens, Texts([*on, *off]), concepts.hooks, read,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     by_auroc = min(len(on), len(off)) >= 2
     found = [fit for hook in concepts.hooks for fit in _fits(read, concepts, hook, len(on), score, by_auroc)]

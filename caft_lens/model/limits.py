@@ -113,13 +113,13 @@ def check_length(lens: Lens, length: int, what: str) -> None:
     learned = learned_positions(lens)
     if learned is not None and length > learned:
         raise BadData(
-            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} to cut it, or shorter texts."
+            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} (to a pass scan=Scan(max_length={learned})) to cut it, or shorter texts."
         )
     if not lens._said_too_long:
         lens._said_too_long = True
         warnings.warn(
             f"{what} has {length} tokens, and {lens.name} was made for texts of up to {most}: what it computes beyond them means little. "
-            f"Give max_length={most} to cut texts there. (Said once.)",
+            f"Give max_length={most} (to a pass scan=Scan(max_length={most})) to cut texts there. (Said once.)",
             stacklevel=4,
         )
 

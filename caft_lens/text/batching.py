@@ -1,8 +1,8 @@
-"""Documents in padded batches: `collate` pads some, `batches` streams any number through a bounded window."""
+"""Documents in padded batches: `collate` pads some, `batches` streams any number, as a `Scan` says, through a bounded window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,39 @@ from caft_lens.text.rows import rows_of
 # A window of the stream holds this many batches' worth of tokens: enough to sort by length, little to keep.
 _WINDOW_BATCHES = 16
 _WINDOW_TEXTS = 4096
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How a pass reads text, whatever it looks for.
+
+    Attributes:
+        batch_tokens: At most this many tokens a batch, padding included; a single longer text is a batch of its own.
+        max_length: Cut each text after this many tokens; a warning at the end counts what was cut. `None` cuts nothing.
+        watch: Told after each batch what share of the texts was read, `None` where their number is not known, in place of a progress
+            bar; whatever it raises ends the pass.
+
+    Raises:
+        ValueError: For numbers below 1.
+
+    Example:
+        >>> Scan(batch_tokens=4096).max_length is None
+        True
+    """
+
+    batch_tokens: int = 8192
+    max_length: int | None = None
+    watch: Callable[[float | None], None] | None = None
+
+    def __post_init__(self) -> None:
+        count(self.batch_tokens, "batch_tokens")
+        if self.max_length is not None:
+            count(self.max_length, "max_length")
+
+    def tell(self, read: int, total: int | None) -> None:
+        """Tell who watches that so many of the texts were read."""
+        if self.watch is not None:
+            self.watch(min(1.0, read / total) if total else None)
 
 
 @dataclass
@@ -119,10 +152,9 @@ def padding_id(tokenizer: Any) -> int:
 def batches(
     tokenizer: Any,
     texts: Iterable[Text],
+    scan: Scan = Scan(),
     *,
-    batch_tokens: int = 8192,
     batch_size: int | None = None,
-    max_length: int | None = None,
     side: Literal["left", "right"] = "right",
     add_generation_prompt: bool = False,
     progress: str | None = None,
@@ -135,9 +167,8 @@ def batches(
     Args:
         tokenizer: A fast Hugging Face tokenizer.
         texts: The documents; a generator is read as it goes.
-        batch_tokens: At most this many tokens a batch, padding included; a single longer text is a batch of its own.
+        scan: Tokens a batch, and where texts are cut.
         batch_size: At most this many documents a batch.
-        max_length: Cut each document after this many tokens; a warning at the end counts what was cut.
         side: Where the padding goes.
         add_generation_prompt: Whether each chat ends with the header of an assistant turn.
         progress: What a progress bar over the texts is called; `None` for no bar.
@@ -145,28 +176,29 @@ def batches(
     Yields:
         Batches; `Batch.index` is the position of each document in `texts`.
     """
-    count(batch_tokens, "batch_tokens")
-    for name, value in {"batch_size": batch_size, "max_length": max_length}.items():
-        if value is not None:
-            count(value, name)
-    cuts = Cuts(max_length)
+    if batch_size is not None:
+        count(batch_size, "batch_size")
+    cuts = Cuts(scan.max_length)
 
     def watched() -> Iterator[Encoded]:
         read = texts if isinstance(texts, Texts) else documents(rows_of(texts))
         for item in encoded(
-            tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=max_length
+            tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=scan.max_length
         ):
             cuts.see(item)
             yield item
 
     total = len(texts) if isinstance(texts, Sequence) else None
     packed = pack(
-        watched(), padding_id(tokenizer), batch_tokens=batch_tokens, batch_size=batch_size, side=side
+        watched(), padding_id(tokenizer), batch_tokens=scan.batch_tokens, batch_size=batch_size, side=side
     )
-    with progress_bar(total=total, desc=progress or "", unit="text", show=progress is not None) as bar:
+    shown, done = progress is not None and scan.watch is None, 0
+    with progress_bar(total=total, desc=progress or "", unit="text", show=shown) as bar:
         for batch in packed:
             yield batch
             bar.update(len(batch))
+            done += len(batch)
+            scan.tell(done, total)
     cuts.warn()
 
 

@@ -30,7 +30,7 @@ from caft_lens.activations.capture import captured
 from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
 from caft_lens.saes.loading import CARD, CONFIG, WEIGHTS, load_sae, read_card
 from caft_lens.text import catalog
-from caft_lens.text.batching import batches
+from caft_lens.text.batching import Scan, batches
 from caft_lens.text.documents import Text, Texts, data
 from caft_lens.text.roles import ROLES
 
@@ -199,7 +199,7 @@ def _mixed(lens: Lens, hook: str, texts: Iterator[Text], settings: SaeSettings, 
     from sae_lens.training.mixing_buffer import mixing_buffer
 
     # Sorted by length within a window of the stream, neighbouring batches are alike; the buffer holds several windows.
-    packed = batches(lens.tokenizer, texts, batch_tokens=4096)
+    packed = batches(lens.tokenizer, texts, scan=Scan(4096))
     acts = (found.acts[hook].float() for found in captured((lens,), packed, [hook], TRAINED_ROLES))
     mixed = mixing_buffer(settings.buffer_tokens, settings.batch_size, acts)
     for _ in progress(range(n), desc=f"SAE at {hook}", unit="batch"):

@@ -85,7 +85,7 @@ def fix_concepts(folder: Path) -> None:
 
 
 def write_store(folder: Path, number: int) -> None:
-    store(tiny_lens("llama", seed=number), texts(6), [0, 1], folder, shard_tokens=40, progress=False)
+    store(tiny_lens("llama", seed=number), texts(6), [0, 1], folder, shard_tokens=40)
 
 
 def read_store(folder: Path) -> Any:

@@ -21,7 +21,7 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
 
 HOOK = "blocks.1.hook_resid_post"
-QUIET = {"roles": None, "progress": False}
+QUIET = {"roles": None}
 RNG = np.random.default_rng(0)
 
 
@@ -123,7 +123,7 @@ def test_a_concept_that_chance_could_have_found_is_not_chosen(lens: Lens):
 
 def test_a_latent_that_is_mostly_silent_is_chosen_for_where_it_fires(lens: Lens):
     sae = tiny_sae(lens, layer=1)
-    every = find.attribution(lens, UNWANTED, sae, k=None, progress=False)
+    every = find.attribution(lens, UNWANTED, sae, k=None)
     choice = choose.by_examples(lens, every, UNWANTED, HARMLESS, saes=sae, score="max", **QUIET)
     by = {one.name: one for one in choice}
     for one in by.values():
@@ -231,7 +231,7 @@ class Stub:
     def __init__(self, answers: dict[str, list[str]]) -> None:
         self.answers, self.requests = {key: list(of) for key, of in answers.items()}, []
 
-    def ask(self, conversations, *, progress=True):
+    def ask(self, conversations):
         self.requests += conversations
         return [
             next((of.pop(0) for key, of in self.answers.items() if key in str(c) and of), "?")

@@ -35,7 +35,5 @@ class CAFTMean(CAFT):
     general: Texts = material(Texts, "general text, for the mean activation")
 
     def means(self, base: Lens) -> dict[str, Tensor]:
-        (moments,) = stream(
-            base, self.general, self.concepts.hooks, Moments(covariance=False), roles=None, progress=False
-        )
+        (moments,) = stream(base, self.general, self.concepts.hooks, Moments(covariance=False), roles=None)
         return moments.mean

@@ -26,6 +26,7 @@ from caft_lens.inspect.explain.explanations import ENRICHMENT, Explanation, Expl
 from caft_lens.inspect.explain.llm import LLM, Plan
 from caft_lens.inspect.explain.prompts import judged, judgement_requests
 from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encoded, special_ids
 
@@ -88,9 +89,7 @@ def detection(
     sample: int = 4000,
     batch: int = 10,
     dry_run: bool = False,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Explanations | Plan:
     """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made from.
 
@@ -108,13 +107,12 @@ def detection(
         n: Windows of each kind at most.
         seed: Of the windows: two explanations of one end are asked of the same ones.
         share: Which share of the windows counts as active.
-        roles, window, max_length: As the contexts were found with.
+        roles, window: As the contexts were found with.
         rank: `"peak"`, or `"mean"` for the mean activation in a window at both ends.
         sample: How many texts to draw windows from, at most.
         batch: Windows that a judge is shown at once.
         dry_run: Send nothing; give the exact requests to the judge, with an estimate of tokens and cost.
-        batch_tokens: Padded tokens in a batch.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is `None`. The
@@ -146,7 +144,7 @@ def detection(
     )  # fmt: skip
     stream(
         lens, texts, activity.hooks, activity,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     found = activity.sample()
     drawn = [
@@ -154,7 +152,7 @@ def detection(
         for one in explanations.all
     ]
     needed = {row for rows, _ in drawn for row in rows}
-    shown = _contexts(lens.need_tokenizer(), texts, found, needed, window, max_length)
+    shown = _contexts(lens.need_tokenizer(), texts, found, needed, window, scan.max_length)
     windows = [[shown[row] for row in rows] for rows, _ in drawn]
     if judge is None:
         said: list[list[bool | None]] = [
@@ -164,7 +162,7 @@ def detection(
     elif dry_run:
         return judge.plan(judgement_requests(explanations.all, windows, batch))
     else:
-        said = judged(judge, explanations.all, windows, batch, progress=progress)
+        said = judged(judge, explanations.all, windows, batch)
     name = "rule" if judge is None else judge.name
     scored = [
         dataclasses.replace(one, score=_score(answers, truth, name))

@@ -32,6 +32,7 @@ from caft_lens.inspect.explain.explanations import (
     share,
 )
 from caft_lens.inspect.explain.windows import around, drawn, identity, phrases, written
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded, encoded, special_ids
 from caft_lens.text.roles import ROLES, check_role_names
@@ -61,8 +62,7 @@ def explain(
     min_count: int = 3,
     background: int = 4000,
     seed: int = 0,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Explanations:
     """Explain both ends of concepts by what is enriched in their contexts, against the corpus.
 
@@ -75,12 +75,12 @@ def explain(
         texts: The corpus that they are from, in the same order.
         columns: Which columns of the texts' `meta` count, by name; all by default, `[]` for words only. Lists and dicts are taken
             apart (`column_values`); `spans`, the truth of a generator, are never read.
-        roles, window, max_length: As the contexts were found with.
+        roles, window: As the contexts were found with.
         alpha: What is enriched at this false discovery rate is told.
         min_count: What fewer contexts and windows have, both together, is no candidate: no test could tell it from chance.
         background: How many texts' random windows to compare phrases with, at most.
         seed: Which windows.
-        progress: Whether to show a bar.
+        scan: As the contexts were found with.
 
     Returns:
         An explanation for every end that has contexts: `text` tells the main findings with counts, in the contexts and, as a share, in
@@ -111,11 +111,11 @@ def explain(
         raise ValueError("There is no context to explain: `contexts` finds them.")
     read = [context for _, _, found in ends for context in found]
     corpus = _Corpus(lens.need_tokenizer(), texts, columns, window, background, seed)
-    corpus.count(read, roles, max_length, progress)
+    corpus.count(read, roles, scan)
     frequent = {key for key, count in corpus.counts.items() if count >= min_count}
     features = {(name, end): [corpus.of_context(one) for one in found] for name, end, found in ends}
     findings: dict[tuple[str, str], list[Finding]] = {}
-    for key, windows in progress_bar(features.items(), desc="explaining", unit="end", show=progress):
+    for key, windows in progress_bar(features.items(), desc="explaining", unit="end"):
         findings[key] = [one for one in _tested(windows, corpus, min_count, frequent) if one.q < alpha]
     opposite = {"top": "bottom", "bottom": "top"}
     made = []
@@ -181,8 +181,7 @@ class _Corpus:
         self,
         contexts: Sequence[Context],
         roles: Sequence[str] | None,
-        max_length: int | None,
-        progress: bool,
+        scan: Scan,
     ) -> None:
         """Read the corpus once."""
         texts = self.source
@@ -199,8 +198,8 @@ class _Corpus:
         role_counts: Counter[int] = Counter()
         quarters: Counter[int] = Counter()
         kept: list[tuple[float, int, list[int], int]] = []
-        items = encoded(self.tokenizer, texts, max_length=max_length)
-        for item in progress_bar(items, total=len(texts), desc="counting", unit="text", show=progress):
+        items = encoded(self.tokenizer, texts, max_length=scan.max_length)
+        for item in progress_bar(items, total=len(texts), desc="counting", unit="text"):
             for context in peaks.get(item.index, ()):
                 self._place(context, item)
             spots = (

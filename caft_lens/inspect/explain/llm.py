@@ -129,7 +129,7 @@ class LLM(Protocol):
     def name(self) -> str:
         """What to call it in tables."""
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """The answers, in order; `""` where there is none."""
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
@@ -247,7 +247,7 @@ class Endpoint:
             self._price(read, wrote),
         )
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask, a few at a time; answers in order, `""` where the model said nothing.
 
         Raises:
@@ -280,7 +280,6 @@ class Endpoint:
                         total=len(waiting),
                         desc=f"asking {self.model}",
                         unit="request",
-                        show=progress,
                     ):
                         answers[waiting[done]] = done.result()
                 except BaseException:
@@ -543,7 +542,7 @@ class LocalModel:
         requests = tuple({"messages": [dict(message) for message in one]} for one in conversations)
         return Plan(self.name, requests, 0, read, self.max_tokens * len(requests))
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask; answers in order.
 
         Raises:
