@@ -23,8 +23,8 @@ from caft_lens._support import lazy
 
 if TYPE_CHECKING:
     from caft_lens.text.batching import Batch as Batch
-    from caft_lens.text.batching import collate as collate
     from caft_lens.text.batching import Scan as Scan
+    from caft_lens.text.batching import collate as collate
     from caft_lens.text.documents import Message as Message
     from caft_lens.text.documents import Text as Text
     from caft_lens.text.documents import Texts as Texts

@@ -387,7 +387,7 @@ def test_windows_do_not_depend_on_batches_or_on_how_passes_are_split(lens):
             scan=Scan(batch_tokens),
         )[0]
 
-    one, other = run(texts).sample(), run(texts, scan=Scan(150)).sample()
+    one, other = run(texts).sample(), run(texts, batch_tokens=150).sample()
     assert len(one.index) == 25
     assert one.index.tolist() == other.index.tolist()
     assert one.position.tolist() == other.position.tolist()
