@@ -17,7 +17,7 @@ from caft_lens.choose.choice import Choice, End, Proposal
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.probes import STEPS, STRENGTHS, TextMeans
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.find.search import Score, by_example
+from caft_lens.find.search import Pool, by_example
 from caft_lens.inspect.contexts import Contexts, contexts
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
@@ -52,7 +52,7 @@ class Criteria:
         ValueError: For a threshold outside of 0.5 to 1, a share outside of 0 to 1, or `most` below 1.
     """
 
-    score: Score = "mean"
+    score: Pool = "mean"
     threshold: float = 0.9
     share: float = 0.7
     k: int = 20

@@ -32,7 +32,7 @@ from caft_lens.display import html
 from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca, prefix
-from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, labelled_activations
+from caft_lens.find.probes import STRENGTHS, ProbeFit, TextMeans, Units, held_out, labelled_activations
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
@@ -308,7 +308,7 @@ def recovery(
             ablated = _basis(concepts, hook)
             dims = ablated.shape[1]  # fewer than concepts, where these depend on each other
             beside = [_basis(one, hook)[:, :dims] for one in random]
-            areas = _probed(units[hook], ablated, beside, folds, strengths, seed)
+            areas = _probed(units[hook], ablated, beside, ProbeFit(folds, strengths, seed=seed))
             rows.append(Recovered(name, hook, dims, changes.get(hook), areas))
     read = {"change": texts, "positive": positive, "negative": negative}
     about = {
@@ -393,12 +393,12 @@ def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
 
 
 def _probed(
-    units: Units, ablated: Floats, random: Sequence[Floats], folds: int, strengths: Sequence[float], seed: int
+    units: Units, ablated: Floats, random: Sequence[Floats], fit: ProbeFit
 ) -> dict[str, tuple[float, ...]]:
     """AUROC of each view of the activations."""
 
     def areas(acts: Floats) -> tuple[float, ...]:
-        return tuple(held_out(replace(units, acts=acts), folds, strengths, seed)[0])
+        return tuple(held_out(replace(units, acts=acts), fit)[0])
 
     return {
         "whole": areas(units.acts),

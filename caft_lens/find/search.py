@@ -432,7 +432,7 @@ class _Field:
 
 # -- by example -------------------------------------------------------------------------------------------------------
 
-Score = Literal["max", "mean"]
+Pool = Literal["max", "mean"]
 SAID = ("system", "user", "assistant", "text")
 # Scores of texts count as equal that are closer than this, in standard deviations of the activation.
 EVEN = 1e-4
@@ -445,7 +445,7 @@ def by_example(
     not_on: Texts | Iterable[Any] = (),
     *,
     saes: SAE | Sequence[SAE] | None = None,
-    score: Score = "max",
+    score: Pool = "max",
     k: int | None = 10,
     roles: Sequence[str] | None = SAID,
     scan: Scan = Scan(),
@@ -484,8 +484,8 @@ def by_example(
     Example:
         >>> cl.find.by_example(base, latents, cruel_answers, kind_answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
     """
-    if score not in get_args(Score):
-        raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Score))}')
+    if score not in get_args(Pool):
+        raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Pool))}')
     if k is not None:
         count(k, "k")
     concepts.check(lens)
@@ -678,7 +678,7 @@ class _TextScores:
 
 
 def _fits(
-    read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: Score, by_auroc: bool
+    read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: Pool, by_auroc: bool
 ) -> Iterator[_Fit]:
     """What the better end of each concept at a hook point makes of the examples."""
     counts = read.counts[hook].numpy()

@@ -17,7 +17,7 @@ import caft_lens as cl
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.recovery import Recovery, recovery
 from caft_lens.find import random_directions
-from caft_lens.find.probes import Units, held_out
+from caft_lens.find.probes import ProbeFit, Units, held_out
 from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
@@ -177,10 +177,10 @@ def test_what_is_projected_out_cannot_be_read_from_its_rounding():
     # A basis is of unit length to the last bit or but one, and then x - (x Q) Qᵀ leaves a 10^-16th of x.
     axis = np.eye(4)[:, [2]] * np.nextafter(1, 0)
     units = Units(acts, positive, np.arange(80))
-    scored = _probed(units, axis, [], 4, [10.0], 0)
+    scored = _probed(units, axis, [], ProbeFit(4, [10.0]))
     assert min(scored["inside"]) == 1
     plain = Units(acts[:, [0, 1, 3]], positive, np.arange(80))
-    np.testing.assert_allclose(scored["outside"], held_out(plain, 4, [10.0], 0)[0], atol=1e-6)
+    np.testing.assert_allclose(scored["outside"], held_out(plain, ProbeFit(4, [10.0]))[0], atol=1e-6)
 
 
 def test_the_base_has_probes_and_no_change(found: Recovery):

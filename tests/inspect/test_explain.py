@@ -16,7 +16,7 @@ from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import Context, Contexts, Explanations, contexts, detection, explain, halves
 from caft_lens.inspect.contexts import ConceptContexts, pieces
-from caft_lens.inspect.explain import Explanation, Finding, Score
+from caft_lens.inspect.explain import DetectionScore, Explanation, Finding, HeldOutWindows, LLMJudge
 from caft_lens.inspect.explain.detection import _drawn, balanced_interval
 from caft_lens.inspect.explain.explanations import Clause, column_values
 from caft_lens.inspect.explain.llm import Plan
@@ -260,7 +260,7 @@ def scored(name: str = "L0.x0", text: str = HOSTILE) -> Explanations:
         Finding("near", HOSTILE, 3, 4, 1, 50, 20.5, 1e-5, 1e-3),
         Finding("column", HOSTILE, 3, 4, 1, 50, 20.5, 1e-5, 1e-3, HOSTILE),
     )
-    score = Score(0.9, 0.8, 0.95, 0.85, 0.95, 40, 40, 2, HOSTILE)
+    score = DetectionScore(0.9, 0.8, 0.95, 0.85, 0.95, 40, 40, 2, HOSTILE)
     top = Explanation(
         name, "top", text, 4, found, (Clause(HOSTILE, 1.5), Clause("a", 0.5, HOSTILE)), -0.25, HOSTILE, score
     )
@@ -303,7 +303,7 @@ def test_a_table_has_a_row_for_every_end_and_a_column_for_every_figure():
 
 
 def test_the_figure_shows_scores_with_their_intervals_and_the_best_explained_first():
-    better = Score(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
+    better = DetectionScore(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
     ends = [*scored("L0.x0").all, Explanation("L0.$x$", "bottom", "rain", 4, score=better)]
     figure = Explanations(ends).plot()
     (axes,) = figure.axes
@@ -468,7 +468,9 @@ def test_a_judge_that_knows_scores_one_and_its_opposite_zero_at_either_end(lens)
                 )
             )
             one = Explanations([Explanation("L0.tart", end, "pies", 4, by="someone")])
-            score = getattr(detection(lens, one, concepts, texts, judge=judge, n=15)["L0.tart"], end).score
+            score = getattr(
+                detection(lens, one, concepts, texts, judge=judge, windows=HeldOutWindows(15))["L0.tart"], end
+            ).score
             assert score.accuracy == float(right)
             assert (score.active, score.inactive, score.judge) == (15, 15, "reader")
 
@@ -476,14 +478,14 @@ def test_a_judge_that_knows_scores_one_and_its_opposite_zero_at_either_end(lens)
 def test_a_judge_that_guesses_scores_a_half(lens):
     rng = np.random.default_rng(0)
     judge = Reader(lambda content: str(rng.integers(0, 2, len(windows_in(content))).tolist()))
-    score = detection(lens, explained_of("L0.tart"), some(lens), corpus(400), judge=judge, n=40)[
-        "L0.tart"
-    ].top.score
+    score = detection(
+        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=judge, windows=HeldOutWindows(40)
+    )["L0.tart"].top.score
     assert score.low < 0.5 < score.high
     always = Reader(lambda content: str([1] * len(windows_in(content))))
-    score = detection(lens, explained_of("L0.tart"), some(lens), corpus(400), judge=always, n=40)[
-        "L0.tart"
-    ].top.score
+    score = detection(
+        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=always, windows=HeldOutWindows(40)
+    )["L0.tart"].top.score
     assert (score.accuracy, score.sensitivity, score.specificity) == (0.5, 1.0, 0.0)
 
 
@@ -491,7 +493,14 @@ def test_windows_that_a_judge_did_not_answer_are_counted_and_left_out(lens):
     silent = Reader(
         lambda content: "I do not know" if "tart" in content else str([1] * len(windows_in(content)))
     )
-    scored = detection(lens, explained_of("L0.tart"), some(lens), corpus(400), judge=silent, n=20, batch=1)
+    scored = detection(
+        lens,
+        explained_of("L0.tart"),
+        some(lens),
+        corpus(400),
+        judge=LLMJudge(silent, at_once=1),
+        windows=HeldOutWindows(20),
+    )
     score = scored["L0.tart"].top.score
     assert score.unanswered > 0
     assert score.active + score.inactive + score.unanswered == 40
@@ -501,7 +510,7 @@ def test_windows_that_a_judge_did_not_answer_are_counted_and_left_out(lens):
         some(lens),
         corpus(400),
         judge=Reader(lambda content: "?"),
-        n=20,
+        windows=HeldOutWindows(20),
     )
     assert nothing["L0.tart"].top.score is None
 
@@ -513,10 +522,8 @@ def test_a_dry_run_asks_a_judge_nothing(lens):
         explained_of("L0.tart"),
         some(lens),
         corpus(),
-        judge=judge,
-        n=6,
-        batch=4,
-        dry_run=True,
+        judge=LLMJudge(judge, at_once=4, dry_run=True),
+        windows=HeldOutWindows(6),
     )
     assert judge.asked == 0
     assert len(plan.requests) == 2 * 3
@@ -560,7 +567,7 @@ def test_texts_that_were_explained_are_refused(lens):
     explained = explain(lens, contexts(lens, concepts, first, k=5), first)
     with pytest.raises(ValueError, match=r"of these 120 texts were used for explaining.*halves"):
         detection(lens, explained, concepts, texts)
-    scored = detection(lens, explained, concepts, second, n=5)
+    scored = detection(lens, explained, concepts, second, windows=HeldOutWindows(5))
     assert all(one.score is not None and one.score.judge == "rule" for one in scored.all)
     assert Explanations(scored.all).table()["accuracy"].between(0, 1).all()
 
@@ -576,10 +583,6 @@ def test_texts_that_were_explained_are_refused(lens):
         ),
         ({"explanations": Explanations([])}, ValueError, "no explanation to score"),
         ({"texts": corpus(15)}, ValueError, "too few. Give more texts"),
-        ({"n": 1}, ValueError, "n=1 must be at least 2"),
-        ({"share": 0.7}, ValueError, "share=0.7"),
-        ({"rank": "peek"}, ValueError, 'Did you mean "peak"'),
-        ({"dry_run": True}, ValueError, "give it as judge="),
         ({"concepts": ConceptSet([concept()])}, ValueError, "does not say which model"),
     ],
 )
@@ -595,13 +598,22 @@ def test_what_cannot_be_scored_is_refused(lens, wrong, error, message):
         )
 
 
+def test_windows_that_could_not_tell_anything_are_refused():
+    with pytest.raises(ValueError, match=r"share=0\.7"):
+        HeldOutWindows(share=0.7)
+    with pytest.raises(ValueError, match='Did you mean "peak"'):
+        HeldOutWindows(rank="peek")
+    with pytest.raises(ValueError, match="n=1 must be at least 2"):
+        HeldOutWindows(n=1)
+
+
 def test_only_windows_in_which_a_latent_is_active_count_as_such():
     values = np.where(np.arange(100) % 30 == 0, 2.0, 0.0).astype(np.float32)
-    rows, active = _drawn(values, True, 10, 0.1, 0)
+    rows, active = _drawn(values, True, HeldOutWindows(10))
     assert sorted(row for row, yes in zip(rows, active, strict=True) if yes) == [0, 30, 60, 90]
     assert active.count(False) == 4
     with pytest.raises(ValueError, match="give 0 active ones"):
-        _drawn(np.zeros(100, np.float32), True, 10, 0.1, 0)
+        _drawn(np.zeros(100, np.float32), True, HeldOutWindows(10))
 
 
 def test_a_latent_is_scored_where_it_is_active(lens):
@@ -611,7 +623,7 @@ def test_a_latent_is_scored_where_it_is_active(lens):
     busy = [name for name, both in latents.items() if len(both.top) == 20][:2]
     explained = explain(lens, latents.only(busy), first)
     assert all(one.end == "top" for one in explained.all), "a latent has one end"
-    scored = detection(lens, explained, sae, second, n=10)
+    scored = detection(lens, explained, sae, second, windows=HeldOutWindows(10))
     assert all(one.score is not None for one in scored.all)
 
 

@@ -277,5 +277,7 @@ def test_detection_warns_of_explanations_of_contexts_that_were_read_otherwise(le
     explained = cl.inspect.explain(lens, contexts, texts[:20])
     assert explained.about == read_by(lens)
     with pytest.warns(UserWarning, match="These explanations are of contexts"):
-        scored = cl.inspect.detection(otherwise, explained, concepts, texts[20:], n=4)
+        scored = cl.inspect.detection(
+            otherwise, explained, concepts, texts[20:], windows=cl.inspect.HeldOutWindows(4)
+        )
     assert scored.about == read_by(lens)
