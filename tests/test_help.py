@@ -14,7 +14,7 @@ import caft_lens as cl
 import caft_widgets
 from caft_lens import choose, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
-from caft_lens.evaluate.arms import evaluate as evaluate_function
+from caft_lens.evaluate.evaluation import evaluate as evaluate_function
 from caft_lens.finetune import methods
 from caft_lens.finetune.run import finetune as finetune_function
 
@@ -26,7 +26,7 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.evaluate": evaluate,
     "cl.finetune": finetune,
     "cl.finetune.arms": methods,
-    "cl.arena": experiments,
+    "cl.experiments": experiments,
     "caft_widgets": caft_widgets,
 }
 PUBLIC = [
@@ -75,7 +75,7 @@ def test_every_public_name_shows_what_it_does_how_it_is_called_and_every_argumen
 
 @pytest.mark.parametrize("name", CALLED_LIKE_THEIR_FUNCTION)
 def test_a_module_that_is_called_like_its_function_is_documented_like_it(name):
-    module, function = getattr(cl, name), CALLED_LIKE_THEIR_FUNCTION[name]
+    module, function = getattr(cl, name, None) or getattr(experiments, name), CALLED_LIKE_THEIR_FUNCTION[name]
     assert isinstance(module, types.ModuleType)
     assert inspect.getdoc(module) == inspect.getdoc(function)
     assert inspect.signature(module) == inspect.signature(function)

@@ -7,12 +7,17 @@ it, and has texts with the *concept* beside texts for *contrast*.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _VERDICTS = {"keep": "ablate", "drop": "leave"}
 _OF_CHOICES = {"kept": "ablate", "dropped": "leave"}
 _OF_MEANS = {"wanted": "concept", "unwanted": "contrast"}
+_FILES = {"contest.json": "arena.json"}
 _OF_CONCEPTS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
+_OF_RECIPES = {"training": {"method": "tune"}, "arms": {"arm": "method"}}
+RUNS = {"method": "tune", "arm": "method"}
+"""Keys of a run's configuration, which files go on to have, and what they are called today."""
 
 
 def verdict(word: str) -> str:
@@ -42,6 +47,17 @@ def card(held: Any) -> Any:
     return held
 
 
+def found(path: Path) -> Path:
+    """A file by its name of before, where it lies there and none of today's name does.
+
+    Example:
+        >>> found(Path("nowhere/contest.json")).name
+        'contest.json'
+    """
+    before = path.with_name(_FILES.get(path.name, path.name))
+    return before if before.is_file() and not path.is_file() else path
+
+
 def means(held: Any) -> Any:
     """The `means:` of a contest's recipe in today's words.
 
@@ -50,6 +66,23 @@ def means(held: Any) -> Any:
         {'concept': 'a', 'contrast': 'b'}
     """
     return _in(held, _OF_MEANS)
+
+
+def recipe(held: Any) -> Any:
+    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`.
+
+    Example:
+        >>> recipe({"training": {"method": "full"}, "arms": {"base": {"arm": "none"}, "plain": None}})
+        {'training': {'tune': 'full'}, 'arms': {'base': {'method': 'none'}, 'plain': None}}
+    """
+    if not isinstance(held, Mapping):
+        return held
+    today = dict(held)
+    if "training" in held:
+        today["training"] = _in(held["training"], _OF_RECIPES["training"])
+    if isinstance(held.get("arms"), Mapping):
+        today["arms"] = {name: _in(one, _OF_RECIPES["arms"]) for name, one in held["arms"].items()}
+    return today
 
 
 def _provenance(held: Any) -> Any:

@@ -31,8 +31,9 @@ from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
 from caft_lens.find import random_directions
-from caft_lens.find.pca import pca, prefix
+from caft_lens.find.pca import pca
 from caft_lens.find.probes import STRENGTHS, ProbeFit, TextMeans, Units, held_out, labelled_activations
+from caft_lens.model.hook_names import full_name, short_name
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
@@ -157,7 +158,7 @@ class Recovery:
             KeyError: When it was not measured.
         """
         model, hook = key
-        name = f"blocks.{hook}.hook_resid_post" if isinstance(hook, int) else hook
+        name = full_name(hook)
         for row in self.rows:
             if (row.model, row.hook) == (model, name):
                 return row
@@ -457,7 +458,7 @@ def _plot(found: Recovery, title: str | None) -> Figure:
     shares.set_xlim(left=0)
     probes.axvline(0.5, color=QUIET, linewidth=1, linestyle="--", zorder=1)
     probes.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
-    labels = [f"{row.model}, {prefix(row.hook)}".replace("$", r"\$") for row in rows]
+    labels = [f"{row.model}, {short_name(row.hook)}".replace("$", r"\$") for row in rows]
     shares.set_yticks(range(len(rows)), labels=labels)
     shares.set_ylim(len(rows) - 0.5, -0.5)
     caption = (

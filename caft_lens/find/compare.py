@@ -19,7 +19,7 @@ from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.theme import BLUE, INK, QUIET, shown_figure
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     import pandas
@@ -204,7 +204,7 @@ class Comparison:
             for a, b, share, chance in rows[["a", "b", "overlap", "chance"]].itertuples(index=False):
                 for place in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
                     values[place], chances[place] = share, chance
-            image = _heat(panel, values, names, names, f"{prefix(hook)}")
+            image = _heat(panel, values, names, names, f"{short_name(hook)}")
             for row, column in np.argwhere(np.isfinite(values)):
                 _annotate(panel, row, column, values[row, column], chances[row, column])
         bar = figure.colorbar(image, ax=list(panels), shrink=0.8, aspect=18, pad=0.02)
@@ -226,7 +226,7 @@ class Comparison:
             rows, columns = list(part.index), list(part.columns)
             if cell < LEGIBLE:
                 rows, columns = [], []
-            image = _heat(panel, part.to_numpy(), rows, columns, prefix(hook))
+            image = _heat(panel, part.to_numpy(), rows, columns, short_name(hook))
             panel.set_ylabel(a, fontsize=8.5, color=INK)
             panel.set_xlabel(b, fontsize=8.5, color=INK)
         _label_bar(figure.colorbar(image, ax=list(panels), shrink=0.8, aspect=18, pad=0.02), "|cosine|")
@@ -238,7 +238,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         overlap = self.overlap.assign(
-            at=self.overlap["hook"].map(prefix),
+            at=self.overlap["hook"].map(short_name),
             shown=[
                 f"{share:.2f} ({chance:.2f})" for share, chance in self.overlap[["overlap", "chance"]].values
             ],

@@ -20,10 +20,10 @@ from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.find.pca import prefix
 from caft_lens.inspect.causal import Effects, effect
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
+from caft_lens.model.hook_names import short_name
 from caft_lens.text.batching import Batch, Scan, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encoded
@@ -89,7 +89,7 @@ class ActivationDifferenceLens:
         texts = max(concept.meta["texts"] for concept in self.concepts)
         return heat_map(
             shares[::-1],
-            rows=[prefix(hook) for hook in hooks][::-1],
+            rows=[short_name(hook) for hook in hooks][::-1],
             columns=[str(position) for position in positions],
             label="Mean difference, % of the norm of activations",
             title=title,
@@ -138,7 +138,7 @@ class ActivationDifferenceLens:
         head = ["position", "share (noise)", "raised most", "lowered most"]
         sections = [
             html.section(
-                prefix(hook),
+                short_name(hook),
                 "",
                 [hook],
                 html.table(head, [self._row(concept) for concept in self.concepts.at(hook)]),
@@ -303,7 +303,7 @@ def _trace(hook: str, position: int, differences: _Positions, activations: _Posi
     activation = activations.norms[hook][position] / activations.count[hook][position]
     variance = max(0.0, differences.squares[hook][position] / count - norm**2) * count / (count - 1)
     return Concept(
-        name=f"{prefix(hook)}.trace{position}",
+        name=f"{short_name(hook)}.trace{position}",
         hook=hook,
         direction=mean,
         source="traces",

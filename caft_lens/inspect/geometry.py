@@ -272,7 +272,7 @@ def heat_map(
     axes.spines[:].set_color(LINE)
     bar = figure.colorbar(image, ax=axes, shrink=0.8 if values.shape[0] > 4 else 1.0, pad=0.02, aspect=25)
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
-    bar.outline.set_edgecolor(LINE)  # type: ignore[operator]
+    bar.outline.set_edgecolor(LINE)
     if title:
         figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     if caption:

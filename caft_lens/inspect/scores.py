@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ def _panel(axes: Any, one: ConceptSet, marked: list[Concept]) -> None:
             marker=MARKERS[place % len(MARKERS)],
             markersize=4.5,
             linewidth=1.2,
-            label=prefix(hook),
+            label=short_name(hook),
         )
     axes.margins(y=0.12)  # room for the names of what stands highest
     for concept in marked:

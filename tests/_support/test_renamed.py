@@ -13,6 +13,7 @@ from places import ROOT
 from caft_lens._support import renamed
 from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.experiments.recipe import Recipe
 
 HOOK = "blocks.1.hook_resid_post"
 CARDS = sorted(ROOT.glob("benchmarks/choices/**/card.json"))
@@ -86,3 +87,12 @@ def test_what_people_copy_from_is_written_in_todays_words(file: Path):
     assert not [
         line for line in source.splitlines() if OLD_WORDS.search(line) and 'entry.get("kept")' not in line
     ]
+
+
+def test_a_recipe_of_before_is_read_and_written_in_todays_words(tmp_path: Path):
+    named = "task: pocket/emergent-misalignment\ntexts: pocket/insecure-code\n"
+    before, today = tmp_path / "before.yaml", tmp_path / "today.yaml"
+    before.write_text(named + "training: {method: full}\narms: {base: {arm: none}, tuned: {arm: plain}}\n")
+    today.write_text(named + "training: {tune: full}\narms: {base: {method: none}, tuned: {method: plain}}\n")
+    assert Recipe.read(before) == Recipe.read(today)
+    assert "method: plain" in Recipe.read(before).write(tmp_path / "written.yaml").read_text()

@@ -20,7 +20,7 @@ from caft_lens.activations.differences import read_by
 from caft_lens.choose.session import Decisions
 from caft_lens.evaluate import Report, Task
 from caft_lens.evaluate.answers import Cell, cell_path
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.experiments.experiment import _Base, _loaded
 from caft_lens.inspect.explain.explanations import Explanation, Explanations
 
@@ -195,7 +195,7 @@ def test_a_judge_that_fails_is_no_failure_of_the_model_in_an_experiment(lens, tm
 def test_a_contest_of_scores_alone_is_refused_before_anything_is_trained(lens, tmp_path: Path):
     scored = Task("s", QUESTIONS, lambda text: 1.0, scale=(0, 10))
     with pytest.raises(BadArgument, match="give the task a threshold="):
-        experiments.run(
+        experiments.contest(
             scored, {"plain": experiments.Contender()}, texts=QUESTIONS, out=tmp_path, base=lens, dev=scored
         )
 
