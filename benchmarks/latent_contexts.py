@@ -78,7 +78,7 @@ class Encoding:
         self.sae = one
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import active_latents
+        from caft_lens.saes.encoding import active_latents
 
         active_latents(self.sae, acts)
 
@@ -90,7 +90,7 @@ class DenseEncoding(Encoding):
     """Encodes to all latents and keeps nothing."""
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import latents_of
+        from caft_lens.saes.encoding import latents_of
 
         for _ in latents_of(self.sae, acts):
             pass
@@ -104,7 +104,7 @@ class KeepAll(Encoding):
         self.kept: list[tuple[Any, Any, Any]] = []
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import active_latents
+        from caft_lens.saes.encoding import active_latents
 
         token, latent, value = active_latents(self.sae, acts)
         self.kept.append((latent.int(), batch.index[where[token, 0]].int(), value))

@@ -25,7 +25,7 @@ import caft_lens as cl
 from caft_lens._support.files import atomic_path, write_json
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import Sweep, Tuning, sweep
-from caft_lens.experiments.sweep import Value, shown
+from caft_lens.experiments.rows import Value, shown
 from caft_lens.finetune.methods import (
     CAFT,
     CAFTMean,

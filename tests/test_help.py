@@ -15,7 +15,7 @@ import caft_widgets
 from caft_lens import choose, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
 from caft_lens.activations.store import store as store_function
-from caft_lens.evaluate.arms import evaluate as evaluate_function
+from caft_lens.evaluate.evaluation import evaluate as evaluate_function
 from caft_lens.experiments.contest import contest as contest_function
 from caft_lens.experiments.experiment import experiment as experiment_function
 from caft_lens.experiments.pilots import pilots as pilots_function

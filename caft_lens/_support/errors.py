@@ -123,7 +123,7 @@ class ConceptMismatch(CaftLensError, ValueError):
 
     What to do: Use the model that they were found on, or one tuned from it; or find them anew. If it *is*
     that model under another name, declare it on purpose: `concepts.for_model(lens)`,
-    `caft_lens.saes.loading.for_model(sae, lens)`.
+    `caft_lens.saes.fitting.for_model(sae, lens)`.
     """
 
 
@@ -168,7 +168,7 @@ class JudgeError(CaftLensError, RuntimeError):
     """
 
 
-class BadVerdict(JudgeError, ValueError):
+class BadScore(JudgeError, ValueError):
     """What a judge returned that is none of what its task lets it say; the message quotes it.
 
     What to do: Let the judge return one of the task's `labels`; or say what it returns, `labels={True:

@@ -83,3 +83,27 @@ def _shown() -> Any:
             return png.getvalue()
 
     return ShownFigure
+
+
+def html(drawn: Figure, first: bool) -> str:
+    """A figure as a part of a page.
+
+    Args:
+        drawn: As `shown_figure` makes it.
+        first: Whether it is the first of the page.
+    """
+    from caft_lens.display.html import picture
+
+    return str(picture(png(drawn) or b"", "a figure"))
+
+
+def png(drawn: Figure, scale: float = 1) -> bytes | None:
+    """A picture of a figure.
+
+    Args:
+        drawn: As `shown_figure` makes it.
+        scale: Pixels of the picture to one of the figure.
+    """
+    picture = BytesIO()
+    drawn.savefig(picture, format="png", dpi=87 * scale, bbox_inches="tight")
+    return picture.getvalue()

@@ -46,7 +46,7 @@ BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
-class Scored:
+class RankedDirection:
     """One direction against the labels.
 
     Attributes:
@@ -91,7 +91,7 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [Scored(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)
@@ -99,7 +99,7 @@ class Discovery:
 
     def __init__(
         self,
-        methods: Mapping[str, Sequence[Scored]],
+        methods: Mapping[str, Sequence[RankedDirection]],
         about: Mapping[str, Any],
         seconds: Mapping[str, float] | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class Discovery:
         """Names of the ranked lists."""
         return list(self._methods)
 
-    def __getitem__(self, method: str) -> list[Scored]:
+    def __getitem__(self, method: str) -> list[RankedDirection]:
         """The directions of one list, in ranked order.
 
         Raises:
@@ -233,12 +233,12 @@ class Discovery:
         return html.framed(self.table())
 
 
-def _as_json(row: Scored) -> dict[str, Any]:
+def _as_json(row: RankedDirection) -> dict[str, Any]:
     effect = None if row.effect is None else row.effect.to_json()
     return {**asdict(row), "effect": effect, "separation": row.separation}
 
 
-def _as_row(row: Scored) -> dict[str, Any]:
+def _as_row(row: RankedDirection) -> dict[str, Any]:
     found = _as_json(row)
     effect = found.pop("effect") or {}
     columns = {"mean": "effect", "low": "effect low", "high": "effect high"}
@@ -612,7 +612,7 @@ def _score_list(
     chance: Mapping[str, float],
     threshold: float,
     seed: int,
-) -> list[Scored]:
+) -> list[RankedDirection]:
     draws = {hook: _draws(has, RESAMPLES, seed) for hook, (_, has) in units.items()}
     rows = []
     for rank, concept in enumerate(_across(concepts)):
@@ -622,7 +622,9 @@ def _score_list(
         low, high = _interval(scores, has, draws[concept.hook])
         separation = max(area, 1 - area)
         hit = separation >= threshold and separation > chance[concept.hook]
-        rows.append(Scored(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit))
+        rows.append(
+            RankedDirection(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit)
+        )
     return rows
 
 

@@ -19,11 +19,10 @@ from pydantic import ConfigDict, Field
 from caft_lens._support.errors import BadFile, nearest
 from caft_lens._support.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
 from caft_lens.display import html
-from caft_lens.evaluate import verdicts
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, holds
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
-from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 
 if TYPE_CHECKING:
     import pandas
@@ -83,12 +82,12 @@ class _Arm(Record):
 class _File(Record):
     """What `report.json` holds."""
 
-    arms: dict[verdicts.ArmName, _Arm]
+    arms: dict[ArmName, _Arm]
     task: str
     sampling: str = ""
     interval: str = ""
     answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
-    failures: dict[verdicts.ArmName, dict[int, str]] = Field(default_factory=dict)
+    failures: dict[ArmName, dict[int, str]] = Field(default_factory=dict)
     scale: tuple[float, float] | None = None
     labels: list[str]
     trained: str
@@ -404,28 +403,6 @@ class Report:
                         f"{path} was made of other answers of {arm!r}, seed {seed}, than lie beside it: an evaluation into the same "
                         "folder was interrupted. Evaluate again."
                     )
-
-    def save_verdicts(self, path: str | Path, *, examples: int = 3) -> Path:
-        """Write every verdict and the texts of a few answers to one small file, from which all numbers can be counted again.
-
-        Args:
-            path: The JSON file.
-            examples: Answers of each arm and label that are kept with their text, drawn at random.
-
-        Returns:
-            The file.
-        """
-        return verdicts.write(self, path, examples)
-
-    @classmethod
-    def load_verdicts(cls, path: str | Path) -> Report:
-        """Read what `save_verdicts` wrote.
-
-        Raises:
-            FileNotFoundError: When there is no such file.
-            ValueError: When it is another file or was cut off.
-        """
-        return verdicts.read(path)
 
     def plot(self, title: str | None = None) -> Figure:
         """The figure: misaligned answers out of distribution beside the trained behaviour in distribution.

@@ -145,7 +145,7 @@ def contest(
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
-        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").report()  # doctest: +SKIP
+        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").front  # doctest: +SKIP
     """
     test, dev = _tasks(task, dev, base)
     goal = goal or ("most" if test.labels[0] == "intended" else "fewest")

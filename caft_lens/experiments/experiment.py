@@ -33,14 +33,14 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.arms import sample, sampling
+from caft_lens.evaluate.evaluation import sample, sampling
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.methods.protocol import Method
-from caft_lens.finetune.run import Run, finetune
+from caft_lens.finetune.run import finetune
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
@@ -265,6 +265,10 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
                 one.check(base, tune)
             if tested is not None:
                 tested.check(base)
+                if type(way).subject is not Method.subject:
+                    raise ValueError(
+                        f'The arm "{name}" has ablate_at_test=, and {way.name} acts at test too: one of them.'
+                    )
             asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
             key = (None if texts is None else texts.fingerprint, asked, seed)
             job = jobs.setdefault(key, _Job(seed, out / f"{file_name(name)}-{seed}", texts, trained))
@@ -350,7 +354,7 @@ def _each(
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
     """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
     failed: _Failed = {}
-    trained: Lens | Run | None = None
+    trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)
     with silence, processes.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
         for name, way, concepts in job.answers_for if mine else ():
@@ -358,8 +362,7 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                 with progress_bar(desc=f"{name}, seed {job.seed}"):
                     if trained is None:
                         trained = _train(base, job, options.training)
-                    tested = way.subject(trained) if isinstance(trained, Run) else trained
-                    subject = tested if concepts is None else ablated(tested, concepts)
+                    subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
                     sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
@@ -369,10 +372,10 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     return failed if mine else None
 
 
-def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
+def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training)
+    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training).lens
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ Imported when something is drawn, since matplotlib takes a while.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,65 +19,54 @@ from caft_lens.display.dots import LOOKS
 from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.experiments.comparisons import ALPHA
-from caft_lens.experiments.sweep import shown
-
-if TYPE_CHECKING:
-    from caft_lens.evaluate.report import Report
-    from caft_lens.experiments.result import Result
-    from caft_lens.experiments.sweep import Sweep
-
+from caft_lens.experiments.comparisons import ALPHA, Comparison
+from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
 
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
 """Shares at about the same distance in log-odds."""
 
 
-def plot_front(result: Result) -> Figure:
-    """Every rated contender: its effect across, the trained behaviour up, both with intervals; the front is joined.
+def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
+    """Every arm: its effect across, the trained behaviour up, both with intervals; the front is joined.
 
     Both axes are in log-odds, where 0.2 and 2 % are as far apart as 2 and 17 %.
 
     Args:
-        result: A finished contest.
+        rows: The arms.
+        measures: What the axes are.
 
     Returns:
         A figure of its own, not pyplot's.
     """
-    label = result.evaluation.labels[0]
     figure = shown_figure(figsize=(8.8, 5.8), layout="constrained")
     axes = figure.subplots()
-    places = {
-        point.arm: tuple(
-            _log_odds(result.evaluation.interval(point.arm, metric)) for metric in (label, IN_DISTRIBUTION)
-        )
-        for point in result.front
-    }
-    for point in result.front:
-        (across, *left_right), (up, *ends) = places[point.arm]
-        colour = VERMILION if point.on_front else LINE
+    places = {row.arm: (_log_odds(row.effect), _log_odds(row.in_distribution)) for row in rows}
+    for row in rows:
+        (across, *left_right), (up, *ends) = places[row.arm]
+        colour = VERMILION if row.on_front else LINE
         bar: dict[str, Any] = {"color": colour, "alpha": 0.45, "linewidth": 1.2, "zorder": 2}
         axes.plot(left_right, [up, up], **bar)
         axes.plot([across, across], ends, **bar)
         axes.plot(
-            across, up, "o" if point.on_front else "s", markersize=6.5, zorder=5 if point.on_front else 4,
-            mfc=colour if point.on_front else "white", mec=colour, mew=1.2,
+            across, up, "o" if row.on_front else "s", markersize=6.5, zorder=5 if row.on_front else 4,
+            mfc=colour if row.on_front else "white", mec=colour, mew=1.2,
         )  # fmt: skip
-    on = sorted(tuple(place[0] for place in places[point.arm]) for point in result.front if point.on_front)
+    on = sorted(tuple(place[0] for place in places[row.arm]) for row in rows if row.on_front)
     axes.plot(*zip(*on, strict=True), "--", color=VERMILION, linewidth=1, zorder=1)
-    _names(axes, result, {arm: (across[0], up[0]) for arm, (across, up) in places.items()})
-    axes.set_xlabel(f"{label} answers, out of distribution, %", fontsize=9, color=INK)
-    axes.set_ylabel(f"{result.evaluation.trained} answers, in distribution, %", fontsize=9, color=INK)
+    _names(axes, rows, {arm: (across[0], up[0]) for arm, (across, up) in places.items()})
+    axes.set_xlabel(f"{measures.label} answers, out of distribution, %", fontsize=9, color=INK)
+    axes.set_ylabel(f"{measures.trained} answers, in distribution, %", fontsize=9, color=INK)
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         shown_ticks = [share for share in TICKS if low <= logit(share) <= high]
         axis.set_ticks(
             [logit(share) for share in shown_ticks], labels=[f"{100 * share:.3g}" for share in shown_ticks]
         )
-    if result.sign < 0:
+    if measures.sign < 0:
         axes.invert_xaxis()
     _plain(axes)
     figure.supxlabel(
         "Filled: on the Pareto front (better is up and to the left); bars: 95 % intervals. Axes in log-odds; 0 and 100 % stand half an answer "
-        f"away.\n{result.evaluation.caption()}",
+        f"away.\n{measures.caption}",
         fontsize=7.5, color=QUIET,
     )  # fmt: skip
     return figure
@@ -93,12 +82,12 @@ def _log_odds(interval: Interval) -> tuple[float, float, float]:
     return mean, low, high
 
 
-def _names(axes: Axes, result: Result, places: Mapping[str, tuple[float, float]]) -> None:
+def _names(axes: Axes, rows: Sequence[ArmRow], places: Mapping[str, tuple[float, float]]) -> None:
     """The contenders' names beside their points, moved apart up and down where they would stand on each other."""
     low, high = axes.get_ylim()
     gap, taken = (high - low) / 26, dict[int, list[float]]()
     left, right = axes.get_xlim()
-    for point in sorted(result.front, key=lambda point: -point.in_distribution):
+    for point in sorted(rows, key=lambda row: -row.in_distribution.mean):
         across, up = places[point.arm]
         column, place = round(8 * (across - left) / (right - left)), up
         others = [*taken.get(column, []), *taken.get(column - 1, []), *taken.get(column + 1, [])]
@@ -112,25 +101,26 @@ def _names(axes: Axes, result: Result, places: Mapping[str, tuple[float, float]]
     axes.set_ylim(min(low, *(place - gap for places in taken.values() for place in places)), high)
 
 
-def plot_compared(result: Result, against: str) -> Figure:
-    """The paired difference of every rated contender to one, in both metrics.
+def plot_compared(effects: Sequence[Comparison], costs: Sequence[Comparison], measures: Measures) -> Figure:
+    """The paired difference of every arm to one, in both metrics.
 
     Args:
-        result: A finished contest.
-        against: The contender that the others are compared with.
+        effects: Of the answers that the task is about.
+        costs: Of the trained behaviour, of the same arms in the same order.
+        measures: What the metrics are.
 
     Returns:
         A figure of its own, not pyplot's.
     """
-    label = result.evaluation.labels[0]
-    names = [one.arm for one in result.compared(against)]
+    names, against = [one.arm for one in effects], effects[0].against
     figure = shown_figure(figsize=(9.6, 1.6 + 0.34 * len(names)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, metric, colour, marker in zip(
-        panels, (label, IN_DISTRIBUTION), (VERMILION, BLUE), "os", strict=True
+    titles = (f"{measures.label} answers", "trained behaviour")
+    for axes, compared, words, colour, marker in zip(
+        panels, (effects, costs), titles, (VERMILION, BLUE), "os", strict=True
     ):
         axes.axvline(0, color=LINE, linewidth=0.9, zorder=1)
-        for row, one in enumerate(result.compared(against, metric)):
+        for row, one in enumerate(compared):
             low, high = 100 * one.difference.low, 100 * one.difference.high
             axes.plot(
                 [low, high],
@@ -149,7 +139,6 @@ def plot_compared(result: Result, against: str) -> Figure:
                 percent(one.difference.mean), (1, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                 va="center", fontsize=8.5, color=INK, annotation_clip=False,
             )  # fmt: skip
-        words = f"{label} answers" if metric == label else "trained behaviour"
         axes.set_title(f"{words[:1].upper()}{words[1:]}", loc="left", fontsize=10, color=INK)
         axes.set_xlabel(f"minus {against}, points", fontsize=8.5, color=INK)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -157,7 +146,7 @@ def plot_compared(result: Result, against: str) -> Figure:
         _plain(axes)
     figure.supxlabel(
         f"Paired by seed and prompt; filled: p < {ALPHA:g} after Holm's correction over {len(names)} comparisons.\n"
-        f"{result.evaluation.caption()}",
+        f"{measures.caption}",
         fontsize=7.5, color=QUIET,
     )  # fmt: skip
     return figure
@@ -174,34 +163,37 @@ LINES = ("-", "--", "-.", ":")
 """Beside a colour and a marker, so that curves are told apart in grey as well."""
 
 
-def plot_sweep(sweep: Sweep, metric: str | None = None, log: bool = False) -> Figure:
-    """Curves along an axis with intervals: a label out of distribution, and beside it the trained behaviour; references as bands.
+def plot_sweep(
+    rows: Sequence[SweepRow], axis: str, metrics: Sequence[str], measures: Measures, *, log: bool = False
+) -> Figure:
+    """Curves along an axis with intervals, a panel a metric; references as bands.
 
     Args:
-        sweep: What to draw.
-        metric: The label; default the task's first.
+        rows: The arms of all series, and the references.
+        axis: What the values are.
+        metrics: Which shares.
+        measures: What the metrics are.
         log: Whether the axis is logarithmic.
 
     Returns:
         A figure of its own, not pyplot's.
 
     Raises:
-        KeyError: For a metric that there is not.
         ValueError: For a logarithmic axis of words, or with a value that is not above 0.
     """
-    report, places = sweep.report, sweep.places
+    places, series, references = _along(rows)
     if log and any(isinstance(value, str) or value <= 0 for value in places):
-        raise ValueError(f'log=True needs numbers above 0 along "{sweep.axis}".')
-    metrics = list(dict.fromkeys([metric or report.labels[0], *report.metrics[len(report.labels) :]]))
+        raise ValueError(f'log=True needs numbers above 0 along "{axis}".')
     figure = shown_figure(figsize=(4.9 * len(metrics), 3.9), layout="constrained")
     for axes, one in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        named = _bands(axes, sweep, one)
-        for place, name in enumerate(sweep.series):
-            _curve(axes, sweep, one, name, place)
+        named = _bands(axes, references, one)
+        words = any(isinstance(value, str) for value in places)
+        for place, (name, along) in enumerate(series.items()):
+            _curve(axes, name, along, one, place, apart=place - (len(series) - 1) / 2, words=words)
         trained = one == IN_DISTRIBUTION
         title = "trained behaviour, in distribution" if trained else f"{one} answers, out of distribution"
         axes.set_title(f"{title[:1].upper()}{title[1:]}, %", loc="left", fontsize=10, color=INK)
-        axes.set_xlabel(_literal(sweep.axis), fontsize=9, color=INK)
+        axes.set_xlabel(_literal(axis), fontsize=9, color=INK)
         if log:
             axes.set_xscale("log")
         axes.set_xticks(list(places.values()), labels=[_literal(shown(value)) for value in places])
@@ -214,23 +206,30 @@ def plot_sweep(sweep: Sweep, metric: str | None = None, log: bool = False) -> Fi
     figure.legend(
         *figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8.5, frameon=False, labelcolor=INK
     )  # fmt: skip
-    bands = f"; bands: {', '.join(sweep.references)}" if sweep.references else ""
-    figure.supxlabel(_literal(f"Points: means; bars: intervals{bands}.\n{report.caption()}"), fontsize=7.5, color=QUIET)  # fmt: skip
+    bands = f"; bands: {', '.join(row.arm for row in references)}" if references else ""
+    figure.supxlabel(_literal(f"Points: means; bars: intervals{bands}.\n{measures.caption}"), fontsize=7.5, color=QUIET)  # fmt: skip
     return figure
 
 
-def _curve(axes: Axes, sweep: Sweep, metric: str, name: str, place: int) -> None:
+def _along(
+    rows: Sequence[SweepRow],
+) -> tuple[dict[Value, float], dict[str, list[SweepRow]], list[SweepRow]]:
+    """Every value to its place in order, the rows of each series in that order, and the references."""
+    along = sorted((row for row in rows if row.place is not None), key=lambda row: row.place or 0.0)
+    names = dict.fromkeys(row.series for row in rows if row.value is not None)
+    series = {name: [row for row in along if row.series == name] for name in names}
+    places = {row.value: row.place for row in along if row.value is not None and row.place is not None}
+    return places, series, [row for row in rows if row.value is None]
+
+
+def _curve(
+    axes: Axes, name: str, along: Sequence[SweepRow], metric: str, place: int, *, apart: float, words: bool
+) -> None:
     """One series, its points joined where the axis is of numbers; curves stand a little apart, so that no interval hides another."""
     colour, marker = LOOKS[place % len(LOOKS)]
-    words = any(isinstance(value, str) for value in sweep.places)
     # In inches of paper, since along the axis it would be another value.
-    apart = 4 * (place - (len(sweep.series) - 1) / 2) / 72
-    beside = axes.transData + ScaledTranslation(apart, 0, axes.figure.dpi_scale_trans)
-    found = [
-        (at, sweep.report.interval(arm, metric))
-        for value, at in sweep.places.items()
-        if (arm := sweep.points[name].get(value)) in sweep.report.cells
-    ]
+    beside = axes.transData + ScaledTranslation(4 * apart / 72, 0, axes.figure.dpi_scale_trans)
+    found = [(row.place or 0.0, row.intervals[metric]) for row in along]
     for at, one in found:
         # Lines that are moved on paper do not widen the axes.
         axes.update_datalim([(at, 100 * one.low), (at, 100 * one.high)])
@@ -244,10 +243,9 @@ def _curve(axes: Axes, sweep: Sweep, metric: str, name: str, place: int) -> None
     )  # fmt: skip
 
 
-def _bands(axes: Axes, sweep: Sweep, metric: str) -> dict[str, float]:
+def _bands(axes: Axes, references: Sequence[SweepRow], metric: str) -> dict[str, float]:
     """The references, and where each is in percent."""
-    known = [name for name in sweep.references if name in sweep.report.cells]
-    found = {name: sweep.report.interval(name, metric) for name in known}
+    found = {row.arm: row.intervals[metric] for row in references}
     for one in found.values():
         axes.axhspan(100 * one.low, 100 * one.high, color=LINE, alpha=0.18, linewidth=0, zorder=1)
         axes.axhline(100 * one.mean, color=LINE, linewidth=1, zorder=2)
@@ -265,54 +263,41 @@ def _beside(axes: Axes, named: dict[str, float]) -> None:
         )  # fmt: skip
 
 
-def plot_path(sweep: Sweep) -> Figure:
+def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure:
     """Every series as a path: its effect across, the trained behaviour up, both with intervals, the values beside the points.
 
     Args:
-        sweep: What to draw.
+        rows: The arms of all series, and the references.
+        axis: What the values are.
+        measures: What the axes are.
 
     Returns:
         A figure of its own, not pyplot's.
-
-    Raises:
-        ValueError: When nothing was asked in distribution.
     """
-    report = sweep.report
-    if IN_DISTRIBUTION not in report.metrics:
-        raise ValueError(f'Of "{report.task}" nothing was asked in distribution: there is no second axis.')
+    _, series, references = _along(rows)
     figure = shown_figure(figsize=(7.4, 5.2), layout="constrained")
     axes = figure.subplots()
-    for place, name in enumerate(sweep.series):
+    for place, (name, along) in enumerate(series.items()):
         colour, marker = LOOKS[place % len(LOOKS)]
-        points = {
-            shown(value): arm
-            for value in sweep.places
-            if (arm := sweep.points[name].get(value)) in report.cells
-        }
-        _path(axes, report, points, color=colour, marker=marker, linestyle=LINES[place % len(LINES)], label=_literal(name))  # fmt: skip
-    for name in sweep.references:
-        if name in report.cells:
-            _path(axes, report, {name: name}, color=QUIET, marker="D", linestyle="")
-    axes.set_xlabel(f"{report.labels[0]} answers, out of distribution, %", fontsize=9, color=INK)
-    axes.set_ylabel(f"{report.trained} answers, in distribution, %", fontsize=9, color=INK)
+        points = {shown(row.value): row for row in along if row.value is not None}
+        _path(axes, points, measures.label, color=colour, marker=marker, linestyle=LINES[place % len(LINES)], label=_literal(name))  # fmt: skip
+    for row in references:
+        _path(axes, {row.arm: row}, measures.label, color=QUIET, marker="D", linestyle="")
+    axes.set_xlabel(f"{measures.label} answers, out of distribution, %", fontsize=9, color=INK)
+    axes.set_ylabel(f"{measures.trained} answers, in distribution, %", fontsize=9, color=INK)
     axes.margins(0.07)
     _plain(axes)
-    if len(sweep.series) > 1:
+    if len(series) > 1:
         axes.legend(fontsize=8.5, frameon=False, labelcolor=INK)
     figure.supxlabel(
-        _literal(f"Numbers: {sweep.axis}; bars: 95 % intervals.\n{report.caption()}"),
-        fontsize=7.5,
-        color=QUIET,
+        _literal(f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}"), fontsize=7.5, color=QUIET
     )
     return figure
 
 
-def _path(axes: Axes, report: Report, points: Mapping[str, str], **look: Any) -> None:
+def _path(axes: Axes, points: Mapping[str, SweepRow], effect: str, **look: Any) -> None:
     """Points with intervals both ways, joined in their order."""
-    found = [
-        [report.interval(arm, metric) for metric in (report.labels[0], IN_DISTRIBUTION)]
-        for arm in points.values()
-    ]
+    found = [[row.intervals[metric] for metric in (effect, IN_DISTRIBUTION)] for row in points.values()]
     for across, up in found:
         bar: dict[str, Any] = {"color": look["color"], "alpha": 0.35, "linewidth": 1.4, "zorder": 2}
         axes.plot([100 * across.low, 100 * across.high], [100 * up.mean] * 2, **bar)

@@ -25,7 +25,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hook_names import short_name
-from caft_lens.saes.loading import latents_of
+from caft_lens.saes.encoding import latents_of
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch, batches, encoded
 

@@ -25,7 +25,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import sae_records, saes_by_hook
 from caft_lens.model.hook_names import short_name
-from caft_lens.saes.loading import sae_name
+from caft_lens.saes.cards import sae_name
 
 if TYPE_CHECKING:
     import pandas

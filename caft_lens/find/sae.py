@@ -20,7 +20,9 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.fingerprint import fingerprints
 from caft_lens.model.hook_names import short_name
-from caft_lens.saes.loading import check_sae, latents_of, sae_hook, sae_name
+from caft_lens.saes.cards import sae_hook, sae_name
+from caft_lens.saes.encoding import latents_of
+from caft_lens.saes.fitting import check_sae
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch
 

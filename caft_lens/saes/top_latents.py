@@ -21,7 +21,8 @@ from torch import Tensor
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
 from caft_lens.activations.top_windows import Rank, Windows, best_windows, no_windows
-from caft_lens.saes.loading import active_latents, sae_name
+from caft_lens.saes.cards import sae_name
+from caft_lens.saes.encoding import active_latents
 from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:

@@ -34,9 +34,11 @@ from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.scores import read_scores, write_scores
 from caft_lens.inspect.explain.explanations import Clause, Explanation, Explanations, Finding, Score
 from caft_lens.inspect.explain.llm import Endpoint
-from caft_lens.saes.loading import cards, load_sae
+from caft_lens.saes.cards import cards
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 
 MANY = int(os.environ.get("CAFT_LENS_DAMAGED", "20"))
@@ -249,11 +251,11 @@ def fix_report(folder: Path) -> None:
 
 
 def write_verdicts(folder: Path, number: int) -> None:
-    report(number).save_verdicts(folder / "verdicts.json")
+    write_scores(report(number), folder / "verdicts.json")
 
 
 def read_verdicts(folder: Path) -> Any:
-    return counted(Report.load_verdicts(folder / "verdicts.json"))
+    return counted(read_scores(folder / "verdicts.json"))
 
 
 def write_contest(folder: Path, number: int) -> None:

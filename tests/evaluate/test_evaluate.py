@@ -17,9 +17,10 @@ from caft_lens._support.errors import JudgeError
 from caft_lens._support.files import sha256, write_json
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
-from caft_lens.evaluate.judges import judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.plots import plot_reports
-from caft_lens.evaluate.tasks import asked, task
+from caft_lens.evaluate.prompts import asked
+from caft_lens.evaluate.tasks import task
 from caft_lens.text.documents import Texts, data
 
 QUESTIONS = data(
@@ -458,7 +459,7 @@ def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_pat
 
     basis = torch.linalg.qr(torch.randn(tiny.d_model, 8, generator=torch.Generator().manual_seed(0))).Q
     run = types.SimpleNamespace(lens=tiny)
-    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run, {0: basis, 1: basis})}
+    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run.lens, {0: basis, 1: basis})}
     quick = a_task(
         judge=lambda text: "misaligned" if len(text.answer) % 2 else "aligned",
         max_new_tokens=6,

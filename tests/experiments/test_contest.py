@@ -24,7 +24,7 @@ import caft_lens as cl
 from caft_lens import experiments
 from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app
-from caft_lens.evaluate import Report
+from caft_lens.evaluate import Report, read_scores, write_scores
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
@@ -215,8 +215,8 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
 def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
     whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
     whole.failures = {"less": {7: "MemoryError: no more"}}
-    path = whole.save_verdicts(tmp_path / "deep/verdicts.json", examples=2)
-    read = Report.load_verdicts(path)
+    path = write_scores(whole, tmp_path / "deep/verdicts.json", examples=2)
+    read = read_scores(path)
     assert read.to_json() == whole.to_json()
     assert read.paired("less", "plain") == whole.paired("less", "plain")
     assert read.by_domain().equals(whole.by_domain())
@@ -232,10 +232,10 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
     )
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ValueError, match=r"verdicts\.json"):
-        Report.load_verdicts(path)
+        read_scores(path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="holds no verdicts"):
-        Report.load_verdicts(path)
+        read_scores(path)
 
 
 def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(contest, tmp_path):
@@ -251,9 +251,11 @@ def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(co
     assert (read.front, read.costs) == (whole.front, whole.costs)
     for against in ("plain", "random"):
         assert [vars(one) for one in read.compared(against)] == [vars(one) for one in whole.compared(against)]
-    page, words = (report.read_text() for report in read.report(tmp_path / "read", examples=0))
+    page, words = (
+        report.read_text() for report in experiments.write_report(read, tmp_path / "read", examples=0)
+    )
     assert (page, words) == tuple(
-        report.read_text() for report in whole.report(tmp_path / "said", examples=0)
+        report.read_text() for report in experiments.write_report(whole, tmp_path / "said", examples=0)
     )
     again = experiments.Result.load(read.export(tmp_path / "again"))
     assert again.to_json() == read.to_json()
@@ -347,7 +349,7 @@ def test_a_contest_tunes_on_dev_seeds_and_an_arm_that_is_added_later_is_trained_
 
 def test_the_figure_of_the_front_stands_every_contender_at_its_log_odds_and_those_on_it_are_filled(contest):
     result = contest()
-    (axes,) = result.plot_front().axes
+    (axes,) = experiments.plot_front(result).axes
     markers = {line.get_marker(): [] for line in axes.lines}
     for line in axes.lines:
         markers[line.get_marker()].append((line.get_xdata()[0], line.get_ydata()[0]))
@@ -382,7 +384,7 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
     assert "diverges" not in result.arms
     again = contest(more=more, tune="full")
     assert again.failures == result.failures
-    page, words = result.report(tmp_path / "report")
+    page, words = experiments.write_report(result, tmp_path / "report")
     shown = page.read_text()
     tags = Tags()
     tags.feed(shown)

@@ -11,7 +11,7 @@ from test_experiment import ASKED, TRAINING, base, directions, task  # noqa: F40
 
 import caft_lens as cl
 from caft_lens import experiments
-from caft_lens.experiments.sweep import shown
+from caft_lens.experiments.rows import shown
 from caft_lens.finetune.methods import CAFT, KLAnchor
 
 OPTIONS = {"workers": 1, "progress": False, **ASKED, **TRAINING}

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from caft_lens.concepts.ablation import VARIANTS, ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.find.random import random_directions
 from caft_lens.finetune import LoraSettings, Run, finetune, methods
 from caft_lens.finetune.methods import kl_anchor
@@ -358,17 +358,17 @@ def test_ablation_at_test_time_trains_plainly_and_answers_under_ablation(tmp_pat
     assert same(weights(run), weights(plain))
     assert run.config == plain.config
     ids = tiny_tokenizer()("How are you?", return_tensors="pt").input_ids
-    with one.subject(run).applied() as subject:
+    with one.subject(run.lens).applied() as subject:
         shown = subject(ids)
     with ablate(plain.lens, two_concepts(lens)):
         torch.testing.assert_close(shown, plain.lens(ids), rtol=0, atol=0)
     assert not torch.allclose(shown, plain.lens(ids), atol=1e-2)
-    half = methods.AblationAtTest(two_concepts(lens), strength=0.5).subject(run)
+    half = methods.AblationAtTest(two_concepts(lens), strength=0.5).subject(run.lens)
     with half.applied() as subject, torch.no_grad():
         less = subject(ids)
     with ablate(plain.lens, two_concepts(lens), strength=0.5):
         torch.testing.assert_close(less, plain.lens(ids), rtol=0, atol=0)
-    assert subject_fingerprint(half, "half") != subject_fingerprint(one.subject(run), "whole")
+    assert subject_fingerprint(half, "half") != subject_fingerprint(one.subject(run.lens), "whole")
 
 
 # -- the loss ---------------------------------------------------------------------------------------------------------

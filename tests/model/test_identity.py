@@ -20,7 +20,7 @@ from caft_lens.activations.differences import read_by
 from caft_lens.choose.session import Decisions
 from caft_lens.evaluate import Report, Task
 from caft_lens.evaluate.answers import Cell, cell_path
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.experiments.experiment import _Base, _loaded
 from caft_lens.inspect.explain.explanations import Explanation, Explanations
 

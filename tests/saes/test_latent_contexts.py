@@ -19,7 +19,7 @@ from caft_lens.display.token_lines import DEAD
 from caft_lens.inspect import contexts
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.model.lens import load
-from caft_lens.saes.loading import active_latents
+from caft_lens.saes.encoding import active_latents
 from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import ASSISTANT, TEXT, Batch, Encoded, collate, encode
@@ -94,7 +94,7 @@ def test_saes_at_several_layers_are_read_in_one_pass_of_the_model():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_active_latents_are_the_entries_above_zero_of_the_dense_encoding_in_order(kind, dtype, monkeypatch):
-    monkeypatch.setattr("caft_lens.saes.loading.LATENTS_AT_A_TIME", 48 * 7)
+    monkeypatch.setattr("caft_lens.saes.encoding.LATENTS_AT_A_TIME", 48 * 7)
     sae = tiny_sae(kind=kind).to(dtype)
     with torch.no_grad():
         sae.b_enc -= 2  # few are above 0 then, fewer than the k of a TopK

@@ -20,7 +20,7 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
-    from caft_lens.finetune.run import Run
+    from caft_lens.concepts.ablation import Ablated
     from caft_lens.model.lens import Lens
 
 MOST_SETTINGS = 4
@@ -139,9 +139,9 @@ class Method:
         """A block around training: hooks hold while it is open, and what follows its `yield` may change the weights."""
         return nullcontext(Plan())
 
-    def subject(self, run: Run) -> Any:
-        """What is asked when the run is tested: the run, or it with something done to it."""
-        return run
+    def subject(self, tuned: Lens) -> Lens | Ablated:
+        """What is asked when the run is tested: the tuned model, or it with something done to it."""
+        return tuned
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 

@@ -21,17 +21,11 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import Judgement, about, judge_each, judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judges import Score, about, judge_each
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import (
-    IN_DISTRIBUTION,
-    OUT_OF_DISTRIBUTION,
-    Judge,
-    Task,
-    asked,
-    check_judge,
-    texts_fingerprint,
-)
+from caft_lens.evaluate.tasks import Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.text.documents import Text, Texts
 
@@ -245,10 +239,10 @@ class _Asking:
 
     def _judged(
         self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
-    ) -> dict[int, Judgement]:
+    ) -> dict[int, Score]:
         if earlier is not None and _of(earlier, set_name, "judged") == of.judged:
             return {
-                place: Judgement(answer.label, answer.detail, answer.score)
+                place: Score(answer.label, answer.detail, answer.score)
                 for place, answer in enumerate(earlier.of(set_name))
             }
         judge, form = _judge(self.task, set_name), self.task.form(set_name)
