@@ -29,9 +29,20 @@ FROM_OUTSIDE = (
     "CHANGELOG.md",
 )
 # The rooms in the order of their flow: a file imports only from its own and from those before it.
-ROOMS = (
-    ["display", "text", "model", "activations", "saes", "concepts", "find", "inspect", "choose", "finetune", "evaluate", "experiments"]
-)
+ROOMS = [
+    "display",
+    "text",
+    "model",
+    "activations",
+    "saes",
+    "concepts",
+    "find",
+    "inspect",
+    "choose",
+    "finetune",
+    "evaluate",
+    "experiments",
+]
 FOLDERS = {f"caft_lens.{room}": f"caft_lens/{room}" for room in ROOMS} | {
     "caft_widgets": "widgets",
     "caft_data.worlds": "data/worlds",
@@ -61,7 +72,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def on_the_site(link: re.Match[str]) -> str:
         target = _target(link[2], page, files)
-        return f"{link[1]}{posixpath.relpath(target.src_uri, here or '.')}{link[3] or ''}" if target else link[0]
+        return (
+            f"{link[1]}{posixpath.relpath(target.src_uri, here or '.')}{link[3] or ''}" if target else link[0]
+        )
 
     return LINK.sub(on_the_site, markdown)
 
@@ -71,7 +84,9 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     if not page.file.src_uri.endswith(".ipynb"):
         return content
     content = re.sub(r"<(script|style)\b.*?</\1>", "", content, flags=re.DOTALL)
-    content = re.sub(r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>', "", content, flags=re.DOTALL)
+    content = re.sub(
+        r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>', "", content, flags=re.DOTALL
+    )
     content = re.sub(r'<div id="cell-\d+" class="clipboard-copy-txt">.*?</div>', "", content, flags=re.DOTALL)
     content = content.replace("highlight-ipynb", "highlight")
 
@@ -93,15 +108,31 @@ def _target(link: str, page: Page, files: Files) -> File | None:
 
 def _room(name: str, folder: Path) -> str:
     """The page of a room: what it is for, its files, and everything public in them."""
-    docs = {path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in folder.rglob("*.py")}
-    modules = sorted(path for path in docs if not any(part.startswith("_") for part in path.relative_to(folder).parts))
-    lines = [f"# {name}", "", _paragraph(docs.get(folder / "__init__.py", "")), "", "| module | |", "| --- | --- |"]
+    docs = {
+        path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for path in folder.rglob("*.py")
+    }
+    modules = sorted(
+        path for path in docs if not any(part.startswith("_") for part in path.relative_to(folder).parts)
+    )
+    lines = [
+        f"# {name}",
+        "",
+        _paragraph(docs.get(folder / "__init__.py", "")),
+        "",
+        "| module | |",
+        "| --- | --- |",
+    ]
     for path in modules:
         inside = path.relative_to(folder).with_suffix("").as_posix().replace("/", ".")
         lines.append(f"| [`{inside}`][{name}.{inside}] | {_paragraph(docs[path]).replace('|', '&#124;')} |")
     for path in modules:
         inside = path.relative_to(folder).with_suffix("").as_posix().replace("/", ".")
-        lines += ["", f"::: {name}.{inside}", "    options: {show_root_heading: true, show_root_toc_entry: true, heading_level: 2}"]
+        lines += [
+            "",
+            f"::: {name}.{inside}",
+            "    options: {show_root_heading: true, show_root_toc_entry: true, heading_level: 2}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -119,12 +150,20 @@ def _errors() -> str:
             raised.setdefault(name, set()).add(room)
     lines = []
     for name, one in vars(errors).items():
-        if not (inspect.isclass(one) and issubclass(one, errors.CaftLensError) and one.__module__ == errors.__name__):
+        if not (
+            inspect.isclass(one)
+            and issubclass(one, errors.CaftLensError)
+            and one.__module__ == errors.__name__
+        ):
             continue
         also = [f"`{base.__name__}`" for base in one.__bases__ if base is not Exception]
         rooms = [room for room in ("_support", *ROOMS) if room in raised.get(name, ())]
         lines += [f"### {name}", "", inspect.cleandoc(one.__doc__ or ""), ""]
-        lines += [f"*Is also:* {', '.join(also)}." + (f" *Raised in:* {', '.join(rooms)}." if rooms else ""), ""] if also else []
+        lines += (
+            [f"*Is also:* {', '.join(also)}." + (f" *Raised in:* {', '.join(rooms)}." if rooms else ""), ""]
+            if also
+            else []
+        )
     return "\n".join(lines)
 
 
