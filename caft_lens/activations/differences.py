@@ -81,8 +81,8 @@ def stream(
         KeyError: For a hook point that does not exist, naming the nearest.
 
     Example:
-        >>> moments, = stream(base, texts, [1, 2], Moments(), roles=["user"])  # doctest: +SKIP
-        >>> moments.mean["blocks.1.hook_resid_post"].shape                      # doctest: +SKIP
+        >>> (moments,) = stream(base, questions, [1, 2], Moments(), roles=["user"])
+        >>> moments.mean["blocks.1.hook_resid_post"].shape  # [d_model]
         torch.Size([128])
     """
     lenses = pair(lens)
@@ -195,8 +195,9 @@ def activation_difference(
         ValueError: As `stream`.
 
     Example:
-        >>> diff = activation_difference(plain.lens, base, answers, layers=[1, 2])  # doctest: +SKIP
-        >>> find.pca(diff, k=10)                                                     # doctest: +SKIP
+        >>> found = activation_difference(tuned, base, answers, layers=[1, 2])
+        >>> found.hooks, found.covariance["blocks.1.hook_resid_post"].shape  # [d_model, d_model]
+        (['blocks.1.hook_resid_post', 'blocks.2.hook_resid_post'], torch.Size([128, 128]))
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     moments = Moments()

@@ -84,9 +84,11 @@ class Store:
         settings: What they were made of and how: fingerprints of models and data, roles, dtype, sizes.
 
     Example:
-        >>> acts = Store.open("runs/acts")                       # doctest: +SKIP
-        >>> for batch in acts.batches(4096, seed=0):             # doctest: +SKIP
-        ...     batch.acts["blocks.1.hook_resid_post"]           # [4096, d_model]
+        >>> acts = cl.store(base, corpus, [1], "runs/acts", roles=None)
+        >>> for batch in Store.open("runs/acts").batches(512, seed=0):
+        ...     rows = batch.acts["blocks.1.hook_resid_post"]
+        >>> rows.shape[1], rows.dtype  # [n_tokens, d_model]
+        (128, torch.float32)
     """
 
     def __init__(self, folder: Path, index: dict[str, Any]) -> None:
@@ -223,7 +225,9 @@ def store(
             one of the roles; for activations that are not finite.
 
     Example:
-        >>> acts = store(base, cl.data("pocket/corpus"), [1, 2], "runs/acts", roles=None)  # doctest: +SKIP
+        >>> acts = store(base, corpus, [1, 2], "runs/acts", roles=None)
+        >>> acts.hooks
+        ['blocks.1.hook_resid_post', 'blocks.2.hook_resid_post']
     """
     lenses, folder = pair(lens), absolute(folder)
     count(shard_tokens, "shard_tokens")

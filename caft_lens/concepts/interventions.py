@@ -56,8 +56,8 @@ def intervene(
         ValueError: When a change is neither "ablate" nor a length, or the concepts do not fit the model.
 
     Example:
-        >>> with intervene(lens, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with intervene(base, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):
+        ...     answer = base.generate("How do I bake a pie?")
     """
     lens, lengths = lens_of(lens), {}
     for name, change in changes.items():
@@ -96,9 +96,9 @@ def unit_lengths(
         ValueError: For an unknown unit, or when the texts hold no token.
 
     Example:
-        >>> length = unit_lengths(lens, concepts, cl.data("pocket/questions")[:100])["L1.pc0"]  # doctest: +SKIP
-        >>> with cl.steer(lens, concepts["L1.pc0"], 0.3 * length):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> length = unit_lengths(base, concepts, questions)["L1.pc0"]
+        >>> with cl.steer(base, concepts["L1.pc0"], 0.3 * length):
+        ...     answer = base.generate("How do I bake a pie?")
     """
     packed = batches(lens.need_tokenizer(), texts, scan)
     return lengths_on(lens, concepts, packed, unit)

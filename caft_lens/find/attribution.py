@@ -86,7 +86,9 @@ def attribution(
             learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
 
     Example:
-        >>> cl.find.attribution(base, questions, cl.load_sae("pocket-quiz", layer=0), against=wrong)  # doctest: +SKIP
+        >>> found = cl.find.attribution(base, answers, sae, k=3)
+        >>> found.names, found[0].direction.shape
+        (['L2.latent439', 'L2.latent226', 'L2.latent506'], torch.Size([128]))
     """
     if k is not None:
         count(k, "k")

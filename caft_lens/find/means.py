@@ -50,7 +50,9 @@ def difference_of_means(
         ValueError: When both means agree at a layer.
 
     Example:
-        >>> cl.find.difference_of_means(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
+        >>> found = cl.find.difference_of_means(base, cruel_texts, kind_texts, layers=[1, 2])
+        >>> found.names, found["L1.mean0"].direction.shape
+        (['L1.mean0', 'L2.mean0'], torch.Size([128]))
     """
     concept, contrast = (texts if isinstance(texts, Texts) else Texts(texts) for texts in (concept, contrast))
     passes, left_out = [], Counter[str]()

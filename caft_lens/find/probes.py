@@ -114,7 +114,9 @@ def probe(
             activations that do not tell them apart at all.
 
     Example:
-        >>> cl.find.probe(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
+        >>> found = cl.find.probe(base, cruel_texts, kind_texts, layers=[1, 2])
+        >>> found.names, found["L1.probe0"].score > 0.5
+        (['L1.probe0', 'L2.probe0'], True)
 
     Source:
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (arXiv 1610.01644).
@@ -154,8 +156,10 @@ class TextMeans:
         n_texts: How many texts the pass has.
 
     Example:
-        >>> means, = stream(base, texts, [2], TextMeans(len(texts)))  # doctest: +SKIP
-        >>> rows, index = means.matrix("blocks.2.hook_resid_post")     # doctest: +SKIP
+        >>> (means,) = stream(base, corpus, [2], TextMeans(len(corpus)), roles=None)
+        >>> rows, index = means.matrix("blocks.2.hook_resid_post")
+        >>> rows.shape, index.shape  # [n_texts, d_model], [n_texts]
+        ((60, 128), (60,))
     """
 
     def __init__(self, n_texts: int) -> None:
@@ -197,8 +201,10 @@ class TokenSample:
         seed: Of the sample, which is of the same tokens at every hook point.
 
     Example:
-        >>> sample, = stream(base, texts, [2], TokenSample(1000, seed=0))  # doctest: +SKIP
-        >>> rows, index = sample.matrix("blocks.2.hook_resid_post")          # doctest: +SKIP
+        >>> (sample,) = stream(base, corpus, [2], TokenSample(1000, seed=0), roles=None)
+        >>> rows, index = sample.matrix("blocks.2.hook_resid_post")
+        >>> rows.shape, index.shape  # [n_tokens, d_model], [n_tokens]
+        ((1000, 128), (1000,))
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:

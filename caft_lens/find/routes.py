@@ -69,8 +69,9 @@ def routes(
         ValueError: For an unknown method, one of SAEs without SAEs, SAEs that no method reads, and as the single functions do.
 
     Example:
-        >>> found = cl.find.routes(plain.lens, base, answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
-        >>> cl.find.compare(found).agreement                                                  # doctest: +SKIP
+        >>> found = cl.find.routes(tuned, base, answers, saes=saes)
+        >>> {name: len(concepts) for name, concepts in found.items()}
+        {'pca': 80, 'neurons': 80, 'sae change': 40, 'sae difference': 40}
     """
     given = list(saes) if isinstance(saes, (list, tuple)) else [saes]
     chosen = _checked(methods, bool(given))

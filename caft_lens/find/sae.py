@@ -70,7 +70,9 @@ def sae(
         ValueError: When an SAE does not fit the base, two share a hook point, or fewer than `k` latents were raised.
 
     Example:
-        >>> cl.find.sae(plain.lens, base, answers, [cl.load_sae("pocket", layer=n) for n in (1, 2)])  # doctest: +SKIP
+        >>> found = cl.find.sae(tuned, base, answers, saes, k=3)
+        >>> len(found), found[0].direction.shape
+        (6, torch.Size([128]))
     """
     if by not in RANKINGS:
         raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
@@ -105,8 +107,8 @@ def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
         ValueError: When an SAE does not fit the model, or no latent has a direction.
 
     Example:
-        >>> cl.find.latents(cl.load_saes("pocket"), base)  # doctest: +SKIP
-        ConceptSet(2048 concepts at blocks.0.hook_resid_post, …)
+        >>> len(cl.find.latents(cl.load_saes("pocket"), base))  # 512 at each of 4 hook points
+        2048
     """
     at = saes_by_hook(saes, lens)
     found = []
@@ -162,8 +164,8 @@ class LatentSums:
         tokens: Tokens seen at each hook point.
 
     Example:
-        >>> base_sums, = stream(base, texts, [2], LatentSums({hook: sae}))  # doctest: +SKIP
-        >>> base_sums.mean(hook).shape                                       # doctest: +SKIP
+        >>> (sums,) = stream(base, corpus, [2], LatentSums({hook: saes[1]}), roles=None)
+        >>> sums.mean(hook).shape  # [d_sae]
         torch.Size([512])
     """
 

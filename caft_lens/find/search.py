@@ -152,8 +152,11 @@ class ConceptIndex:
         TypeError: For an explanation that is no string, or tokens that are no list.
 
     Example:
-        >>> index = cl.find.ConceptIndex(concepts, contexts=contexts)  # doctest: +SKIP
-        >>> index.search("cruelty").table()                             # doctest: +SKIP
+        >>> index = cl.find.ConceptIndex(concepts.label({"L1.pc0": "cruel answers"}), contexts=contexts)
+        >>> index.search("cruelty", k=2).table()[["name", "label", "matched"]]
+             name          label                 matched
+        0  L1.pc2                 bottom contexts: cruel
+        1  L1.pc0  cruel answers            label: cruel
     """
 
     def __init__(
@@ -483,7 +486,10 @@ def by_example(
             that should fire, or a text has no token with one of the roles.
 
     Example:
-        >>> cl.find.by_example(base, latents, cruel_answers, kind_answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
+        >>> latents = cl.find.latents(saes[1], base)
+        >>> found = cl.find.by_example(base, latents, cruel_texts, kind_texts, saes=saes[1], k=3)
+        >>> len(found), found[0].score > 0.5
+        (3, True)
     """
     if score not in get_args(Pool):
         raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Pool))}')

@@ -101,10 +101,15 @@ class Effects:
         items: One for each concept and intervention.
 
     Example:
-        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"])  # doctest: +SKIP
-        >>> found.table()                                                      # doctest: +SKIP
-        >>> found.plot()                                                       # doctest: +SKIP
-        >>> found.answers().iloc[0]                                            # doctest: +SKIP
+        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"], max_new_tokens=8)
+        >>> found.table()[["concept", "change"]]
+          concept                     change
+        0  L1.pc0  +0.3 of the residual norm
+        1  L1.pc0  −0.3 of the residual norm
+        2  L1.pc0                    ablated
+        >>> figure = found.plot()
+        >>> found.answers().shape
+        (1, 4)
     """
 
     prompts: tuple[str, ...]
@@ -293,7 +298,9 @@ def effect(
         ValueError: When the concepts do not fit the model, there is no prompt, or an argument is out of range.
 
     Example:
-        >>> cl.inspect.effect(base, cruel, cl.data("pocket/questions")[:20], scale=0.3)  # doctest: +SKIP
+        >>> found = cl.inspect.effect(base, cruel, questions, scale=0.3, max_new_tokens=8)
+        >>> len(found.prompts), len(found.items)  # ablated, and steered up and down
+        (8, 3)
     """
     if unit not in UNITS:
         raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
@@ -419,7 +426,8 @@ def next_tokens(
         fp32 `[prompt, d_vocab]`, in nats, on the CPU.
 
     Example:
-        >>> next_tokens(base, "How do I bake a pie?").argmax()  # doctest: +SKIP
+        >>> next_tokens(base, "How do I bake a pie?").shape
+        torch.Size([1, 2048])
     """
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
     found = torch.empty(len(items), lens.d_vocab)

@@ -140,7 +140,7 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         >>> pair = [Concept("L0.a", "blocks.0.hook_resid_post", x), Concept("L1.b", "blocks.1.hook_resid_post", x + y)]
         >>> cosines(pair).table().loc["L0.a", "L1.b"].round(3)
         np.float64(0.707)
-        >>> cosines(concepts).plot(order="cluster")  # doctest: +SKIP
+        >>> figure = cosines(concepts).plot(order="cluster")
     """
     chosen = tuple(concepts)
     if not chosen:

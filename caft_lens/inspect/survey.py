@@ -68,8 +68,9 @@ def survey(
         ValueError: As `contexts`.
 
     Example:
-        >>> read = cl.inspect.survey(base, concepts, cl.data("pocket/corpus"))     # doctest: +SKIP
-        >>> read.contexts["L1.pc1"], read.densities["L1.pc1"].quantile(0.99)          # doctest: +SKIP
+        >>> read = cl.inspect.survey(base, concepts, corpus)
+        >>> len(read.contexts["L1.pc1"].top), read.densities["L1.pc1"].quantile(0.99) > 0
+        (10, True)
     """
     read = reading(lens, concepts, saes)
     reducers: list[Any] = []

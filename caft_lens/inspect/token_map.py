@@ -199,9 +199,10 @@ def token_map(
         KeyError: For a layer that the model, or the list of concepts, does not have.
 
     Example:
-        >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}  # doctest: +SKIP
-        >>> cl.inspect.token_map(plain.lens, text, cruel["L2.pc1"])                                     # doctest: +SKIP
-        >>> cl.inspect.token_map((plain.lens, base), text, cruel["L2.pc1"]).plot()                      # doctest: +SKIP
+        >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}
+        >>> cl.inspect.token_map(tuned, text, cruel["L1.pc0"]).values.shape
+        (4, 32)
+        >>> figure = cl.inspect.token_map((tuned, base), text, cruel["L1.pc0"]).plot()
     """
     _check_order(text, "token_map(lens, text, concept)")
     lenses = pair(lens)
@@ -239,7 +240,9 @@ def token_maps(
         KeyError: For a layer or site that the model does not have.
 
     Example:
-        >>> kind, cruel = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])  # doctest: +SKIP
+        >>> one, other = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])
+        >>> one.values.shape
+        (4, 3)
     """
     _check_order(text, "token_maps(lens, text, concepts)")
     lenses = pair(lens)
@@ -282,8 +285,9 @@ def read_off(
         IndexError: For a token that the text does not have.
 
     Example:
-        >>> cl.inspect.read_off(base, "How do I bake a", 3, -1)[0]  # doctest: +SKIP
-        (' pie', 0.31)
+        >>> found = cl.inspect.read_off(base, "How do I bake a", 3, -1, k=3)
+        >>> len(found), found[0][1] <= 1  # a token and its probability
+        (3, True)
 
     Source:
         nostalgebraist, "interpreting GPT: the logit lens" (2020).

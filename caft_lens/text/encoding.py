@@ -174,7 +174,7 @@ def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int,
         ValueError: When the template rewrites a message, so that its characters cannot be found again.
 
     Example:
-        >>> tokens_touching(base.tokenizer, Text.from_json("Bake a pie."), [(7, 10, 0)])  # doctest: +SKIP
+        >>> tokens_touching(base.tokenizer, Text.from_json("Bake a pie."), [(7, 10, 0)])
         array([False, False, False,  True, False])
     """
     (tokens,) = _tokens(tokenizer, [(0, text)], add_generation_prompt=False)

@@ -161,8 +161,10 @@ def detection(
         KeyError: When an explained concept is not in the set, with the nearest.
 
     Example:
-        >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)  # doctest: +SKIP
-        >>> scored["L1.mean0"].top.score.accuracy                                  # doctest: +SKIP
+        >>> explanations = cl.inspect.explain(base, contexts, corpus)
+        >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)
+        >>> 0 <= scored["L1.pc0"].top.score.accuracy <= 1
+        True
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     asked = judge if isinstance(judge, LLMJudge) or judge is None else LLMJudge(judge)

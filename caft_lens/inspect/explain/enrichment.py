@@ -91,10 +91,11 @@ def explain(
         KeyError: For a column that no text has, with the nearest.
 
     Example:
-        >>> mine, held_out = cl.inspect.halves(cl.data("pocket/corpus"), seed=0)                      # doctest: +SKIP
-        >>> found = cl.contexts(base, concepts, mine, k=50)                                           # doctest: +SKIP
-        >>> explanations = cl.inspect.explain(base, found, mine)                                      # doctest: +SKIP
-        >>> cl.inspect.detection(base, explanations, concepts, held_out).table()                      # doctest: +SKIP
+        >>> mine, held_out = cl.inspect.halves(corpus, seed=0)
+        >>> found = cl.contexts(base, concepts, mine, k=10)
+        >>> explanations = cl.inspect.explain(base, found, mine)
+        >>> cl.inspect.detection(base, explanations, concepts, held_out).table().shape
+        (12, 14)
 
     Source:
         Exact test of enrichment: hypergeometric (Fisher, 1922); false discovery rate: Benjamini and Hochberg (1995).

@@ -250,7 +250,9 @@ class Explanations(Mapping[str, ConceptExplanations]):
             end: Only this end, without naming it.
 
         Example:
-            >>> concepts.label(explanations.labels())  # doctest: +SKIP
+            >>> explanations = cl.inspect.explain(base, contexts, corpus)
+            >>> concepts.label(explanations.labels())["L2.pc2"].label[:40]
+            'top: at "<|user|>" (10 of 10 peaks; 1.8 '
         """
         if end is not None:
             return {one.concept: one.text for one in self.all if one.end == end}

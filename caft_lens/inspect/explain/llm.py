@@ -155,7 +155,9 @@ class Endpoint:
         >>> llm = Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))
         >>> llm.name, llm.cost
         ('gpt-4.1-mini', 0.0)
-        >>> cl.inspect.explain_with(llm, contexts, dry_run=True)  # doctest: +SKIP
+        >>> plan = cl.inspect.explain_with(llm, contexts, dry_run=True)
+        >>> len(plan.requests)
+        12
     """
 
     url: str

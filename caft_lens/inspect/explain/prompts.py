@@ -83,9 +83,11 @@ def explain_with(
         ValueError: When no end has contexts.
 
     Example:
-        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))  # doctest: +SKIP
-        >>> print(cl.inspect.explain_with(llm, contexts, dry_run=True))                                # doctest: +SKIP
-        >>> cl.inspect.explain_with(llm, contexts).labels()                                            # doctest: +SKIP
+        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))
+        >>> plan = cl.inspect.explain_with(llm, contexts, dry_run=True)
+        >>> len(plan.requests), plan.cost < 0.01
+        (12, True)
+        >>> cl.inspect.explain_with(llm, contexts).labels()  # doctest: +SKIP
     """
     wanted = [(name, end) for name, both in contexts.items() for end in ends if getattr(both, end)]
     if not wanted or n < 1:
