@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from caft_lens.saes.loading import load_saes as load_saes
     from caft_lens.saes.top_latents import Latents as Latents
     from caft_lens.saes.top_latents import TopLatents as TopLatents
+    from caft_lens.text.batching import Scan as Scan
     from caft_lens.text.documents import Message as Message
     from caft_lens.text.documents import Text as Text
     from caft_lens.text.documents import Texts as Texts
@@ -105,6 +106,7 @@ _NAMES = {
     "Lens": "caft_lens.model.lens",
     "load": "caft_lens.model.lens",
     "pilots": "caft_lens.experiments.pilots",
+    "Scan": "caft_lens.text.batching",
     "Message": "caft_lens.text.documents",
     "Text": "caft_lens.text.documents",
     "Texts": "caft_lens.text.documents",

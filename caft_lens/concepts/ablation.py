@@ -21,8 +21,7 @@ from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nea
 from caft_lens.model.attach import at
 from caft_lens.model.hook_names import of_heads
 from caft_lens.model.lens import Lens
-from caft_lens.text.encoding import ROLES
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import Concept, ConceptSet

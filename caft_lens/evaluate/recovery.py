@@ -32,8 +32,9 @@ from caft_lens.display import html
 from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca
-from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, labelled_activations
+from caft_lens.find.probes import STRENGTHS, ProbeFit, TextMeans, Units, held_out, labelled_activations
 from caft_lens.model.hook_names import full_name, short_name
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -247,9 +248,7 @@ def recovery(
     strengths: Sequence[float] = STRENGTHS,
     draws: int = 5,
     seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Recovery:
     """Whether models encode again what was ablated while they were trained.
 
@@ -271,9 +270,7 @@ def recovery(
             where the model is wide.
         draws: How often random directions, as many as the ablated subspace has dimensions, are drawn.
         seed: Of the folds and of random directions.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         One row for each model and hook point.
@@ -300,7 +297,7 @@ def recovery(
         one if isinstance(one, Texts) else Texts(one) for one in (texts, positive, negative)
     )
     passes: dict[str, Any] = {
-        "roles": roles, "batch_tokens": batch_tokens, "max_length": max_length, "progress": progress,
+        "roles": roles, "scan": scan,
     }  # fmt: skip
     random = [random_directions(concepts, seed + draw) for draw in range(draws)]
     rows = []
@@ -312,7 +309,7 @@ def recovery(
             ablated = _basis(concepts, hook)
             dims = ablated.shape[1]  # fewer than concepts, where these depend on each other
             beside = [_basis(one, hook)[:, :dims] for one in random]
-            areas = _probed(units[hook], ablated, beside, folds, strengths, seed)
+            areas = _probed(units[hook], ablated, beside, ProbeFit(folds, strengths, seed=seed))
             rows.append(Recovered(name, hook, dims, changes.get(hook), areas))
     read = {"change": texts, "positive": positive, "negative": negative}
     about = {
@@ -397,12 +394,12 @@ def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
 
 
 def _probed(
-    units: Units, ablated: Floats, random: Sequence[Floats], folds: int, strengths: Sequence[float], seed: int
+    units: Units, ablated: Floats, random: Sequence[Floats], fit: ProbeFit
 ) -> dict[str, tuple[float, ...]]:
     """AUROC of each view of the activations."""
 
     def areas(acts: Floats) -> tuple[float, ...]:
-        return tuple(held_out(replace(units, acts=acts), folds, strengths, seed)[0])
+        return tuple(held_out(replace(units, acts=acts), fit)[0])
 
     return {
         "whole": areas(units.acts),

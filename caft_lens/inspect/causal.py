@@ -25,8 +25,9 @@ from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.inspect.logits import concept_section, said
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
+from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, batches, pack, padding_id
+from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     import pandas
@@ -262,9 +263,8 @@ def effect(
     texts: Texts | Iterable[Text] | None = None,
     roles: Sequence[str] | None = None,
     chat: bool | None = None,
-    batch_tokens: int = 8192,
+    scan: Scan = Scan(),
     batch_size: int = 256,
-    progress: bool = True,
 ) -> Effects:
     """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled answers.
 
@@ -291,9 +291,8 @@ def effect(
         texts: Text on which the unit is measured; the prompts by default.
         roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
         chat: As for `Lens.generate`.
-        batch_tokens: Padded tokens in a batch of prompts.
+        scan: How prompts and texts are read: tokens a batch, where texts are cut.
         batch_size: How many answers are generated at once.
-        progress: Whether to show a bar.
 
     Raises:
         ValueError: When the concepts do not fit the model, there is no prompt, or an argument is out of range.
@@ -318,9 +317,9 @@ def effect(
         raise ValueError("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
     packed = (
-        pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens)
+        pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens)
         if texts is None
-        else batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+        else batches(lens.need_tokenizer(), texts, scan)
     )
     lengths = lengths_on(lens, concepts, packed, unit)
     changes = [
@@ -333,10 +332,10 @@ def effect(
         total=len(changes) * (2 if n else 1),
         desc="effects",
         unit="change",
-        show=progress and len(changes) > 1,
+        show=len(changes) > 1,
     )
     with bar:
-        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens))
+        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
         for batch in asked_in:
             plain = _next_tokens(lens, batch)
             tally.see_plain(plain)

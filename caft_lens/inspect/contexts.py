@@ -25,8 +25,9 @@ from caft_lens.display.token_lines import DEAD
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.model.hook_names import short_name
 from caft_lens.saes.top_latents import TopLatents
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, special_ids
+from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
     import pandas
@@ -433,9 +434,7 @@ def contexts(
     roles: Sequence[str] | None = None,
     window: tuple[int, int] = (12, 6),
     rank: Rank = "peak",
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Contexts:
     """The contexts in which each concept is most and least active, for all concepts in one pass.
 
@@ -455,9 +454,7 @@ def contexts(
         window: How many tokens to show before and after the peak.
         rank: `"peak"` takes the texts with the most extreme single token, as is usual for features of words; `"mean"` those
             with the most extreme mean over all tokens of the `roles`, which shows what a whole answer has: a stance, a tone.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
@@ -484,9 +481,7 @@ def contexts(
         list(dict.fromkeys(hook for one in at_their_hooks for hook in one.hooks)),
         at_their_hooks,
         roles=roles,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress=progress,
+        scan=scan,
     )
     found = collected(lens, texts, read, latents, directions)
     found.left_out = dict(passed.left_out)

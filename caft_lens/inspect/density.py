@@ -18,6 +18,7 @@ from caft_lens.display import html
 from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.inspect.contexts import AtItsHooks, Reading, reading
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
@@ -126,9 +127,7 @@ def density(
     *,
     saes: SAE | Sequence[SAE] | None = None,
     roles: Sequence[str] | None = None,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Densities:
     """How often and how strongly each concept is active, for all concepts in one pass.
 
@@ -141,9 +140,7 @@ def density(
         texts: The corpus; memory does not grow with it.
         saes: SAEs whose latents are among the concepts, as for `contexts`.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
@@ -167,9 +164,7 @@ def density(
         list(dict.fromkeys(hook for one in reducers for hook in one.hooks)),
         [AtItsHooks(one) for one in reducers],
         roles=roles,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress=progress,
+        scan=scan,
     )
     return Densities.of(*reducers, names=read)
 

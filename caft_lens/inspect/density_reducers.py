@@ -18,7 +18,7 @@ from torch import Tensor
 from caft_lens._support.errors import nearest
 from caft_lens.inspect.contexts import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
-from caft_lens.text.encoding import Batch
+from caft_lens.text.batching import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE

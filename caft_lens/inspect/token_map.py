@@ -22,8 +22,10 @@ from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
+from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import SPECIAL, Encoded, collate, encode, padding_id
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import SPECIAL
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +46,7 @@ class TokenMap:
         concepts: The direction of each row; one and the same in all of them, or each of its own layer.
         hooks: The hook point of each row, in the order of the layers.
         tokens: The tokens as strings, `[pos]`.
-        roles: Role of each token, `[pos]`, as in `caft_lens.text.encoding.ROLES`.
+        roles: Role of each token, `[pos]`, as in `caft_lens.text.roles.ROLES`.
         values: `[n_rows, pos]`, float64.
         quantity: What the values are, such as `"projection"` or `"cosine"`.
     """

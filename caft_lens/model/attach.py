@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.blocks import Block, block
-from caft_lens.text.encoding import ROLES
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

@@ -26,7 +26,7 @@ from caft_lens.model.hook_points import Cache, Site, Wire, at_heads, at_input, a
 from caft_lens.model.loading import refuse_virtual_tokens
 from caft_lens.model.tokens import roles_in_flight
 from caft_lens.model.turns import Held, Here, here, turn
-from caft_lens.text.encoding import padding_id
+from caft_lens.text.batching import padding_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -31,8 +31,9 @@ from caft_lens.model.passes import as_batch, call_of, run_until
 from caft_lens.model.sinks import Sinks, measured
 from caft_lens.model.tokens import next_token_loss
 from caft_lens.model.turns import Held, here, turn
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.template_arguments import template_arguments, with_template_arguments
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from caft_lens._support.errors import nearest
 from caft_lens.activations.top_windows import Rank, Windows, best_windows, no_windows
 from caft_lens.saes.cards import sae_name
 from caft_lens.saes.encoding import active_latents
-from caft_lens.text.encoding import Batch
+from caft_lens.text.batching import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE

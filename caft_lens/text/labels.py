@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from caft_lens._support.errors import nearest
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import SPECIAL, encode, tokens_touching
+from caft_lens.text.encoding import encode, tokens_touching
+from caft_lens.text.roles import SPECIAL
 
 
 def token_labels(

@@ -546,9 +546,12 @@ def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, poc
 def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_default(tmp_path, pocket):
     topics = ["cooking", "garden"]
     recipe = experiments.Recipe(
-        "pocket/emergent-misalignment",
-        {"texts": "pocket/insecure-code", "where": {"domain": topics}},
-        {"plain": {}, "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"}},
+        task="pocket/emergent-misalignment",
+        texts={"texts": "pocket/insecure-code", "where": {"domain": topics}},
+        arms={
+            "plain": {},
+            "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"},
+        },
         out=str(tmp_path / "out"),
         seeds=(1, 2),
         tuning={"seeds": [7], "tolerance": 0.05},
@@ -562,7 +565,7 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     }
     assert "&" not in text, "an alias is no reading"
     with pytest.raises(ValueError, match='Did you mean "plain"'):
-        experiments.Recipe("pocket/emergent-misalignment", "pocket/kind", {"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
+        experiments.Recipe(task="pocket/emergent-misalignment", texts="pocket/kind", arms={"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
     assert not (tmp_path / "none.yaml").exists()
 
 
@@ -571,15 +574,21 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     [
         ("tsk: x", r'has no key "tsk". Did you mean "task"'),
         ("tuning: {sedes: [1]}", r'tuning has no key "sedes". Did you mean "seeds"'),
-        ("seeds: three", r"seeds is a list of whole numbers, not 'three'"),
-        ("materials: {general: {txts: pocket/kind}}", r'materials.general has no key "txts". Did you mean "texts"'),
+        ("seeds: three", r"seeds is a list, not 'three'"),
+        ("materials: {general: {txts: pocket/kind}}", r'materials\.general has no key "txts"\. Did you mean "texts"'),
         ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
         ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No method "kl_ancor". Did you mean "kl_anchor"'),
         ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
         ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),
         ("arms: {caft: {concepts: chosen}}", r'arms.caft needs the material "chosen"'),
-        ("arms: [plain]", "arms is a mapping, not list"),
-        ("arms: {}", "does not say arms"),
+        ("arms: [plain]", r"arms is a mapping, not \['plain'\]"),
+        ("materials: {general: texts}", "materials.general is a mapping, not 'texts'"),
+        ("materials: {x: {means: {concept: a, layers: [1]}}}", "materials.x.means does not say contrast"),
+        ("texts: {texts: a, frist: 3}", r'texts has no key "frist"\. Did you mean "first"'),
+        ("training: 7", "training is a mapping, not 7"),
+        ("arms: {base: {method: none, search: []}}", 'arms.base is untuned: it has no key "search"'),
+        ("arms: {}", "at arms, dictionary should have at least 1 item"),
+        ("arms:", "arms is a mapping, not None"),
         ("task: pocket/emergent", r'has no task "emergent"'),
         ("task: [", "is not YAML"),
     ],

@@ -105,7 +105,7 @@ class Clause:
 
 
 @dataclass(frozen=True)
-class Score:
+class DetectionScore:
     """How well an explanation tells windows that it has not seen: active ones from inactive ones.
 
     Attributes:
@@ -156,7 +156,7 @@ class Explanation:
     rule: tuple[Clause, ...] = ()
     bias: float = -1.0
     by: str = ENRICHMENT
-    score: Score | None = None
+    score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
         """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no rule.
@@ -262,7 +262,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
         from caft_lens.display.frames import Frame
 
-        figures = [one.name for one in dataclasses.fields(Score)]
+        figures = [one.name for one in dataclasses.fields(DetectionScore)]
         return Frame(
             [
                 {
