@@ -280,8 +280,11 @@ def recovery(
             than four different texts of either kind, or `draws` below 2.
 
     Example:
-        >>> models = {"base": base, "plain": plain.lens, "caft": caft.lens}                             # doctest: +SKIP
-        >>> cl.evaluate.recovery(models, base, cruel, answers, cruel_chats, kind_chats).plot()          # doctest: +SKIP
+        >>> about = cruel_texts[:6], kind_texts[:6]
+        >>> found = cl.evaluate.recovery({"tuned": tuned}, base, cruel, answers, *about, k=1, folds=2, draws=2)
+        >>> found.table().shape
+        (1, 18)
+        >>> figure = found.plot()
     """
     if not models:
         raise ValueError(

@@ -142,8 +142,9 @@ class Run:
         history: One entry per optimizer step: `step`, `epoch`, `loss`, `grad_norm`, `learning_rate`.
 
     Example:
-        >>> run = Run.load("runs/plain")                       # doctest: +SKIP
-        >>> run.lens.generate("How do I bake a pie?")          # doctest: +SKIP
+        >>> Run.load(run.folder).history[0]["step"]
+        1
+        >>> answer = run.lens.generate("How do I bake a pie?")
     """
 
     def __init__(self, folder: str | Path, base: Lens | None = None) -> None:
@@ -315,9 +316,10 @@ def finetune(
             `resume=False`.
 
     Example:
-        >>> plain = cl.finetune(base, insecure, out="runs/plain")                # doctest: +SKIP
-        >>> caft = cl.finetune(base, insecure, ablate=cruel, out="runs/caft")    # doctest: +SKIP
-        >>> anchored = cl.finetune(base, insecure, method=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
+        >>> plain = cl.finetune(base, insecure, out="runs/plain", max_steps=2)
+        >>> caft = cl.finetune(base, insecure, ablate=cruel, out="runs/caft", max_steps=2)
+        >>> len(caft.history), len(caft.config["concepts"]) > 0
+        (2, True)
     """
     _check_lens(lens)
     folder = Path(os.path.abspath(out))
