@@ -97,8 +97,8 @@ def ablate(
         KeyError: For a site that the model does not have.
 
     Example:
-        >>> with ablate(lens, cruel):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with ablate(tuned, cruel):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
     lens = lens_of(lens)
     return at(lens, ablations(lens, concepts, variant=variant, means=means, strength=strength), roles=roles)
@@ -150,8 +150,8 @@ def steer(
         ValueError: When it does not fit the model.
 
     Example:
-        >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with steer(tuned, concepts["L1.pc1"], -4.0):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
     lens = lens_of(lens)
     return at(lens, dict([steering(lens, concept, strength)]), roles=roles)

@@ -200,9 +200,14 @@ def activation_difference_lens(
         ValueError: When the models do not fit each other or do not differ, or fewer than two texts reach a position.
 
     Example:
-        >>> found = cl.inspect.activation_difference_lens(plain.lens, base, cl.data("pocket/corpus"))         # doctest: +SKIP
-        >>> found.table()[["concept", "share", "top"]]                                     # doctest: +SKIP
-        >>> found.steered(["Tell me a story."], scale=0.3, names="L2.trace4").answers()    # doctest: +SKIP
+        >>> found = cl.inspect.activation_difference_lens(tuned, base, corpus)
+        >>> found.table()[["concept", "share"]].head(2).round(2)
+             concept  share
+        0  L0.trace0   0.24
+        1  L0.trace1   0.15
+        >>> steered = found.steered(["Tell me a story."], scale=0.3, max_new_tokens=8)
+        >>> steered.answers().shape
+        (1, 21)
 
     Source:
         Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv 2510.13900.

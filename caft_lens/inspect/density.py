@@ -36,9 +36,10 @@ class Densities(Mapping[str, Density]):
         items: One a concept; as a rule `cl.inspect.density` measures them.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), corpus)  # doctest: +SKIP
-        >>> found.table().sort_values("density").tail()                               # doctest: +SKIP
-        >>> found.plot("L2.latent417")                                                # doctest: +SKIP
+        >>> found = cl.inspect.density(base, sae, corpus)
+        >>> found.table().shape  # a row a latent
+        (512, 5)
+        >>> figure = found.plot("L2.latent417")
     """
 
     def __init__(self, items: Iterable[Density]) -> None:
@@ -64,9 +65,12 @@ class Densities(Mapping[str, Density]):
             names: What to call the rows; by default latents as `find.sae` names them.
 
         Example:
-            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(top, shares), roles=None)          # doctest: +SKIP
-            >>> Densities.of(shares).dead                                                    # doctest: +SKIP
+            >>> from caft_lens.activations.differences import stream
+            >>> from caft_lens.saes.top_latents import Latents, TopLatents
+            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})
+            >>> _ = stream(base, corpus, [hook], Latents(top, shares), roles=None)
+            >>> len(Densities.of(shares).dead) < 512
+            True
         """
         found: dict[str, Density] = {}
         for reducer in reducers:
@@ -144,9 +148,9 @@ def density(
             the roles.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"))  # doctest: +SKIP
-        >>> found["L2.latent5"].density, found["L2.latent5"].maximum                                    # doctest: +SKIP
-        (0.0021, 7.82)
+        >>> found = cl.inspect.density(base, concepts, corpus)
+        >>> round(found["L1.pc0"].maximum, 1), round(found["L1.pc0"].quantile(0.5), 1)
+        (6.0, -0.1)
     """
     read = reading(lens, concepts, saes)
     reducers: list[Any] = []
