@@ -8,7 +8,7 @@
     arms.py            `evaluate`: models, runs and ablations at test time, side by side on the same prompts
     report.py          Report: table, JSON, paired differences, the answers themselves
     verdicts.py        a report in one small file: every verdict, the texts of a few answers
-    plots.py           the figure of it
+    plots.py           the figures, of rows: shares of arms, ranked directions
     discovery.py       was the concept found? ranked directions against labels of held-out documents
     reconstruction.py  how much of a model a sparse autoencoder keeps
     recovery.py        is an ablated concept gone from a tuned model, or encoded elsewhere?
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from caft_lens.evaluate.reconstruction import Reconstruction as Reconstruction
     from caft_lens.evaluate.recovery import Recovery as Recovery
     from caft_lens.evaluate.report import Report as Report
+    from caft_lens.evaluate.report import plot_reports as plot_reports
     from caft_lens.evaluate.statistics import Interval as Interval
     from caft_lens.evaluate.statistics import bootstrap_interval as bootstrap_interval
     from caft_lens.evaluate.statistics import paired_interval as paired_interval
@@ -48,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "Recovery": "caft_lens.evaluate.recovery",
         "evaluate": "caft_lens.evaluate.arms",
         "Report": "caft_lens.evaluate.report",
+        "plot_reports": "caft_lens.evaluate.report",
         "Interval": "caft_lens.evaluate.statistics",
         "bootstrap_interval": "caft_lens.evaluate.statistics",
         "paired_interval": "caft_lens.evaluate.statistics",
