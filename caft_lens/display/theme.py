@@ -367,7 +367,7 @@ def html(drawn: Figure, first: bool) -> str:
 
     # Within a script nothing but its end is read as HTML.
     safe = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-    kept = re.sub("[<>&]", lambda sign: safe[sign[0]], json.dumps(drawn.small(), separators=(",", ":")))  # type: ignore[attr-defined]
+    kept = re.sub("[<>&]", lambda sign: safe[sign[0]], json.dumps(drawn.small(), separators=(",", ":")))
     meta = drawn.layout.meta or {}
     words = " ".join(meta[key] for key in ("title", "caption") if meta.get(key))
     script = _SCRIPT.replace("SHADES", json.dumps(DARK)).replace("CONFIG", json.dumps(CONFIG))
@@ -388,7 +388,7 @@ def png(drawn: Figure, scale: float = 1) -> bytes | None:
         drawn: As `figure` makes it.
         scale: Pixels of the picture to one of the figure.
     """
-    return pictures.picture(drawn.small(), "png", scale)  # type: ignore[attr-defined]
+    return pictures.picture(drawn.small(), "png", scale)
 
 
 class NoPicture(CaftLensError, RuntimeError):
@@ -421,7 +421,7 @@ def save(drawn: Figure, path: str | Path, scale: float = 1.5) -> Path:
         style = ":root{color-scheme:light dark}body{background:light-dark(#FFFFFF,#181818)}"
         kept = document((drawn.layout.meta or {}).get("title") or path.stem, style, Markup(html(drawn, first=True))).encode()
     else:
-        made = pictures.picture(drawn.small(), kind, scale if kind == "png" else 1)  # type: ignore[attr-defined]
+        made = pictures.picture(drawn.small(), kind, scale if kind == "png" else 1)
         if made is None:
             raise NoPicture(f"{path}: {pictures.MISSING} Keep the figure as .html, which needs none.")
         kept = made

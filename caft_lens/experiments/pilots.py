@@ -30,7 +30,7 @@ from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -150,7 +150,7 @@ class Pilots(Sequence[Pilot]):
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
         concept, contrast = (
