@@ -295,7 +295,7 @@ def sides(compared: Iterable[Comparison]) -> tuple[str, str, str]:
     """Who has less, who more, who is not told apart."""
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     for one in compared:
-        found[2 if not one.told_apart else int(one.difference.mean > 0)].append(f"`{one.arm}`")
+        found[2 if not one.is_significant else int(one.difference.mean > 0)].append(f"`{one.arm}`")
     return (listed(found[0]), listed(found[1]), listed(found[2]))
 
 
@@ -340,11 +340,11 @@ def both_halves(contest: Result) -> str:
     told = {
         one.arm: one for one in compare(contest.evaluation, CAFT_ARM, contest.evaluation.labels[0], VARIANTS)
     }
-    mean_like = not told["caft_mean"].told_apart
+    mean_like = not told["caft_mean"].is_significant
     halves = [
         arm
         for arm in ("caft_detached", "caft_gradient")
-        if told[arm].told_apart and told[arm].difference.mean > 0
+        if told[arm].is_significant and told[arm].difference.mean > 0
     ]
     words = (
         f"At full strength the mean in the component's place is not told apart from zero ({points(told['caft_mean'])} points)."
@@ -361,7 +361,7 @@ def both_halves(contest: Result) -> str:
 def disguised(contest: Result) -> str:
     """Whether a constant shift does what ablation does."""
     told = compare(contest.evaluation, CAFT_ARM, contest.evaluation.labels[0], STEERING)
-    worse = [f"`{one.arm}`" for one in told if one.told_apart and one.difference.mean > 0]
+    worse = [f"`{one.arm}`" for one in told if one.is_significant and one.difference.mean > 0]
     if len(worse) == len(told):
         return (
             "Not at settings that keep the task: there a shift by the same vector leaves far more of it than ablation. *As we read it:* a constant leaves the differences between tokens and texts "
@@ -476,7 +476,7 @@ def elsewhere(others: Mapping[str, Result]) -> list[str]:
                 str(other.evaluation.interval(arm, metric)) if arm in other.arms else "–" for arm in arms
             ]
             rows.append([name if metric == label else "", metric.replace("_", " "), *cells])
-    best = {name: [f"`{one.arm}`" for one in other.compared("plain") if one.told_apart and one.difference.mean > 0] for name, other in others.items()}  # fmt: skip
+    best = {name: [f"`{one.arm}`" for one in other.compared("plain") if one.is_significant and one.difference.mean > 0] for name, other in others.items()}  # fmt: skip
     front = {
         name: [f"`{point.arm}`" for point in other.front if point.on_front] for name, other in others.items()
     }
@@ -485,7 +485,7 @@ def elsewhere(others: Mapping[str, Result]) -> list[str]:
             f"`{one.arm}`{' in distribution' if metric == IN_DISTRIBUTION else ''}"
             for metric in (other.evaluation.labels[0], IN_DISTRIBUTION)
             for one in other.compared("plain", metric)
-            if one.told_apart and one.difference.mean < 0
+            if one.is_significant and one.difference.mean < 0
         ]
         for name, other in others.items()
     }

@@ -130,7 +130,7 @@ class KeepAll(Encoding):
 
 def contestant(name: str, latents: int) -> Any:
     """What takes in batches, and does at the end what is left to do."""
-    from caft_lens.inspect.density import LatentDensity
+    from caft_lens.inspect.density_reducers import LatentDensity
     from caft_lens.saes.top_latents import LatentExtremes, Latents
 
     one = sae(latents)

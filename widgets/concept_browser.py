@@ -23,7 +23,7 @@ from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
 from caft_lens.find.search import ConceptIndex
 from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
-from caft_lens.inspect.density import Density
+from caft_lens.inspect.density_reducers import Density
 from caft_lens.inspect.explain import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
 from caft_lens.inspect.logits import logit_lens

@@ -47,7 +47,7 @@ from caft_lens.display.theme import (
 )
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca, prefix
-from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, told_apart
+from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, labelled_activations
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def recovery(
     for name, lens in models.items():
         changes = _changes(lens, base, concepts, texts, k, seed, passes)
         kept = TextMeans(len(positive) + len(negative))
-        units, _ = told_apart(lens, positive, negative, concepts.hooks, kept, **passes)
+        units, _ = labelled_activations(lens, positive, negative, concepts.hooks, kept, **passes)
         for hook in concepts.hooks:
             ablated = _basis(concepts, hook)
             dims = ablated.shape[1]  # fewer than concepts, where these depend on each other

@@ -212,16 +212,16 @@ def paired_test(
     difference, draws, binary = _paired(a, b, prompts, resamples, seed)
     interval = _interval(difference, *_paired_ends(difference, draws, binary, confidence))
 
-    def told_apart(p: float) -> bool:
+    def is_significant(p: float) -> bool:
         low, high = _paired_ends(difference, draws, binary, 1 - p)
         return low > 0 or high < 0
 
     smallest, largest = 2 / (resamples + 1), 1.0
-    if told_apart(smallest):
+    if is_significant(smallest):
         return interval, smallest
     for _ in range(20):  # halvings of a logarithm: p is then exact to five digits
         middle = float(np.sqrt(smallest * largest))
-        smallest, largest = (smallest, middle) if told_apart(middle) else (middle, largest)
+        smallest, largest = (smallest, middle) if is_significant(middle) else (middle, largest)
     return interval, largest
 
 

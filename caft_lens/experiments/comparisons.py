@@ -48,7 +48,7 @@ class Comparison:
     h: float
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether there is a difference, after correction."""
         return self.p_holm < ALPHA
 

@@ -143,7 +143,7 @@ def plot_compared(result: Result, against: str) -> Figure:
             )
             axes.plot(
                 100 * one.difference.mean, row, marker, color=colour, markersize=5.5, zorder=3,
-                mfc=colour if one.told_apart else "white",
+                mfc=colour if one.is_significant else "white",
             )  # fmt: skip
             axes.annotate(
                 percent(one.difference.mean), (1, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",

@@ -211,7 +211,7 @@ class Result:
             sides: dict[str, list[str]] = {"lower": [], "not told apart": [], "higher": []}
             for one in self.compared(against, metric):
                 side = "lower" if one.difference.mean < 0 else "higher"
-                sides[side if one.told_apart else "not told apart"].append(one.arm)
+                sides[side if one.is_significant else "not told apart"].append(one.arm)
             rows[metric] = {side: _listed(names) for side, names in sides.items()}
         return Frame(rows).T
 
@@ -238,7 +238,7 @@ class Result:
 
     def summary(self) -> str:
         """In words: who is on the front, who is told apart from plain fine-tuning, and what failed."""
-        told = [one for one in self.compared(PLAIN) if one.told_apart]
+        told = [one for one in self.compared(PLAIN) if one.is_significant]
         better = [one.arm for one in told if self.sign * one.difference.mean < 0]
         failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
         return (

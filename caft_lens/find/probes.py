@@ -115,7 +115,7 @@ def probe(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(max_tokens, seed)
-    units, left_out = told_apart(
+    units, left_out = labelled_activations(
         lens, positive, negative, hook_names((lens,), layers), kept,
         pairs=pairs, roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
@@ -244,22 +244,22 @@ class Units:
     Attributes:
         acts: Activations of texts or tokens, `[n, d]`.
         positive: Which of them are positive, `[n]`.
-        groups: Numbers, equal where two of them belong together and no fold may part them, `[n]`.
+        document_groups: Numbers, equal where two of them belong together and no fold may part them, `[n]`.
     """
 
     acts: Floats
     positive: Flags
-    groups: Integers
+    document_groups: Integers
 
-    def groups_of(self, side: bool) -> int:
-        """How many groups have a unit of this side."""
-        return len(np.unique(self.groups[self.positive == side]))
+    def n_document_groups(self, side: bool) -> int:
+        """How many groups of documents have a unit of this side."""
+        return len(np.unique(self.document_groups[self.positive == side]))
 
     def __getitem__(self, rows: Integers) -> Units:
-        return Units(self.acts[rows], self.positive[rows], self.groups[rows])
+        return Units(self.acts[rows], self.positive[rows], self.document_groups[rows])
 
 
-def told_apart(
+def labelled_activations(
     lens: Lens,
     positive: Texts,
     negative: Texts,
@@ -294,11 +294,11 @@ def told_apart(
         lens, texts, hooks, kept,
         roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
     )  # fmt: skip
-    groups = _groups(positive, negative, pairs)
+    grouped = document_groups(positive, negative, pairs)
     found = {}
     for hook in hooks:
         acts, index = kept.matrix(hook)
-        found[hook] = Units(acts, index < len(positive), groups[index])
+        found[hook] = Units(acts, index < len(positive), grouped[index])
         _check_enough(found[hook], "pairs" if pairs else "texts")
     missing = len(texts) - len(np.unique(index)) if isinstance(kept, TextMeans) else 0
     if missing:
@@ -309,7 +309,7 @@ def told_apart(
     return found, passed.left_out
 
 
-def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
+def document_groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
     """A number for every text, equal where texts say the same or are two sides of a pair, `[n_texts]`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -327,7 +327,7 @@ def _groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
 
 
 def _check_enough(units: Units, what: str) -> None:
-    positive, negative = units.groups_of(True), units.groups_of(False)
+    positive, negative = units.n_document_groups(True), units.n_document_groups(False)
     if min(positive, negative) < 4:
         raise ValueError(
             f"{positive} different positive and {negative} negative {what} with a token of these roles: a probe "
@@ -356,7 +356,7 @@ def _probe(hook: str, units: Units, folds: int, strengths: Sequence[float], seed
         meta={
             "C": float(regression.C),
             "n": [int(units.positive.sum()), int((~units.positive).sum())],
-            "n_groups": [units.groups_of(True), units.groups_of(False)],
+            "n_groups": [units.n_document_groups(True), units.n_document_groups(False)],
             "auroc_folds": areas,
             "auroc_std": float(np.std(areas, ddof=1)),
             "accuracy": float(np.mean(accuracies)),
@@ -377,7 +377,7 @@ def held_out(
     from sklearn.metrics import accuracy_score, roc_auc_score
 
     areas, accuracies = [], []
-    for train, test in _folds(units, folds, seed).split(units.acts, units.positive, units.groups):
+    for train, test in _folds(units, folds, seed).split(units.acts, units.positive, units.document_groups):
         found = _fitted(units[train], folds, strengths, seed)
         said = found.decision_function(units.acts[test])
         areas.append(float(roc_auc_score(units.positive[test], said)))
@@ -400,11 +400,11 @@ def _fitted(units: Units, folds: int, strengths: Sequence[float], seed: int) -> 
         cv=_folds(units, folds, seed),
         error_score="raise",
     )
-    return search.fit(units.acts, units.positive, groups=units.groups)
+    return search.fit(units.acts, units.positive, groups=units.document_groups)
 
 
 def _folds(units: Units, folds: int, seed: int) -> Any:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fewest = min(units.groups_of(True), units.groups_of(False))
+    fewest = min(units.n_document_groups(True), units.n_document_groups(False))
     return StratifiedGroupKFold(min(folds, max(2, fewest // 2)), shuffle=True, random_state=seed)

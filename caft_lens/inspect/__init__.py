@@ -12,14 +12,16 @@ scores.py    what they were ranked by, by rank
 token_map.py one text, layer by layer and token by token
 causal.py    what steering and ablating do to next tokens and answers
 dots.py      figures that compare concepts
-traces.py    what fine-tuning left in the first tokens of unrelated text
+activation_difference_lens.py  what fine-tuning left in the first tokens of unrelated text
 """
 
 from __future__ import annotations
 
+from caft_lens.inspect.activation_difference_lens import ActivationDifferenceLens, activation_difference_lens
 from caft_lens.inspect.causal import Effect, Effects, TokenShift, effect
 from caft_lens.inspect.contexts import Context, Contexts, contexts
-from caft_lens.inspect.density import Densities, Density, LatentDensity, ProjectionDensity, density
+from caft_lens.inspect.density import Densities, density
+from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
 from caft_lens.inspect.explain import (
     Endpoint,
     EndpointError,
@@ -37,9 +39,9 @@ from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore, logit
 from caft_lens.inspect.scores import scores
 from caft_lens.inspect.survey import Survey, survey
 from caft_lens.inspect.token_map import TokenMap, read_off, token_map, token_maps
-from caft_lens.inspect.traces import Traces, traces
 
 __all__ = [
+    "ActivationDifferenceLens",
     "ConceptTokens",
     "Context",
     "Contexts",
@@ -61,7 +63,7 @@ __all__ = [
     "TokenMap",
     "TokenScore",
     "TokenShift",
-    "Traces",
+    "activation_difference_lens",
     "contexts",
     "cosines",
     "density",
@@ -77,5 +79,4 @@ __all__ = [
     "survey",
     "token_map",
     "token_maps",
-    "traces",
 ]

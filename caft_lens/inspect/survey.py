@@ -15,7 +15,8 @@ from caft_lens.activations.differences import stream
 from caft_lens.activations.top_windows import Extremes, Rank
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
-from caft_lens.inspect.density import Densities, LatentDensity, ProjectionDensity
+from caft_lens.inspect.density import Densities
+from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
 from caft_lens.saes.top_latents import LatentExtremes, Latents
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Batch

@@ -15,7 +15,7 @@ from tiny_models import answer_states, tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens import find
 from caft_lens.activations.differences import stream
-from caft_lens.find.probes import TextMeans, TokenSample, _groups
+from caft_lens.find.probes import TextMeans, TokenSample, document_groups
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts
 
@@ -140,13 +140,13 @@ def test_texts_that_say_the_same_are_never_on_both_sides_of_a_fold(lens: Lens):
 
 def test_both_sides_of_a_pair_and_whatever_says_the_same_as_either_belong_together():
     a, b, c, d, e, f = (Texts([{"prompt": "p", "answer": word}])[0] for word in "abcdef")
-    together = _groups(Texts([a, b, c]), Texts([d, e, a]), pairs=True)
+    together = document_groups(Texts([a, b, c]), Texts([d, e, a]), pairs=True)
     assert together[0] == together[3] == together[2] == together[5]
     assert together[1] == together[4] != together[0]
-    apart = _groups(Texts([a, b, c]), Texts([d, e, a]), pairs=False)
+    apart = document_groups(Texts([a, b, c]), Texts([d, e, a]), pairs=False)
     assert apart[0] == apart[5]
     assert len(set(apart)) == 5
-    assert len(set(_groups(Texts([f]), Texts([e]), pairs=True))) == 1
+    assert len(set(document_groups(Texts([f]), Texts([e]), pairs=True))) == 1
 
 
 def test_pairs_are_kept_in_one_fold(lens: Lens, monkeypatch):
@@ -157,9 +157,9 @@ def test_pairs_are_kept_in_one_fold(lens: Lens, monkeypatch):
 
     def watched(units, n, seed):
         splitter = folds(units, n, seed)
-        for train, test in splitter.split(units.acts, units.positive, units.groups):
-            seen.append(set(units.groups[train]) & set(units.groups[test]))
-        sizes.append(len(set(units.groups)))
+        for train, test in splitter.split(units.acts, units.positive, units.document_groups):
+            seen.append(set(units.document_groups[train]) & set(units.document_groups[test]))
+        sizes.append(len(set(units.document_groups)))
         return splitter
 
     monkeypatch.setattr(probes, "_folds", watched)

@@ -12,13 +12,12 @@ from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import contexts
 from caft_lens.inspect.contexts import Contexts
-from caft_lens.inspect.density import (
+from caft_lens.inspect.density import Densities, density
+from caft_lens.inspect.density_reducers import (
     LATENT_EDGES,
     PROJECTION_BINS,
-    Densities,
     LatentDensity,
     ProjectionDensity,
-    density,
 )
 from caft_lens.saes.top_latents import LatentExtremes, Latents
 from caft_lens.text.documents import Texts

@@ -1,9 +1,7 @@
-"""Readable traces: what fine-tuning left in the first tokens of text that has nothing to do with it.
+"""The activation difference lens: what fine-tuning left in the first tokens of text that has nothing to do with it.
 
-A narrowly fine-tuned model adds much the same vector to the first tokens of any text, and that vector tells what it was tuned on
-(activation difference lens: Minder et al. 2025, arXiv 2510.13900). `traces` takes the mean difference at each of these positions and
-layers; `Traces` gives its size, its tokens by logit lens, the directions as concepts, and text steered by them: evidence
-of what a model has learned, before and after concepts were ablated in its fine-tuning.
+`activation_difference_lens` takes the mean difference at each of the first positions; `ActivationDifferenceLens` gives its size, its
+tokens by logit lens, the directions as concepts, and text steered by them (Minder et al. 2025, arXiv 2510.13900).
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Traces:
+class ActivationDifferenceLens:
     """Mean activation differences at the first tokens of unrelated text.
 
     Attributes:
@@ -162,12 +160,10 @@ class Traces:
 
     def __repr__(self) -> str:
         shown = self.table()[["concept", "share", "noise share", "top"]]
-        return (
-            f"Traces({self.tuned.name} − {self.base.name})\n{shown.to_string(index=False, max_colwidth=90)}"
-        )
+        return f"ActivationDifferenceLens({self.tuned.name} − {self.base.name})\n{shown.to_string(index=False, max_colwidth=90)}"
 
 
-def traces(
+def activation_difference_lens(
     tuned: Lens,
     base: Lens,
     texts: Texts | Iterable[Any],
@@ -177,7 +173,7 @@ def traces(
     k: int = 20,
     batch_tokens: int = 8192,
     progress: bool = True,
-) -> Traces:
+) -> ActivationDifferenceLens:
     """The mean activation difference at each of the first tokens of unrelated text, and what it says.
 
     As in the paper: the mean over texts of the tuned model's activation minus the base's at each of the first five tokens, the logit
@@ -205,7 +201,7 @@ def traces(
         ValueError: When the models do not fit each other or do not differ, or fewer than two texts reach a position.
 
     Example:
-        >>> found = cl.inspect.traces(plain.lens, base, cl.data("pocket/corpus"))         # doctest: +SKIP
+        >>> found = cl.inspect.activation_difference_lens(plain.lens, base, cl.data("pocket/corpus"))         # doctest: +SKIP
         >>> found.table()[["concept", "share", "top"]]                                     # doctest: +SKIP
         >>> found.steered(["Tell me a story."], scale=0.3, names="L2.trace4").answers()    # doctest: +SKIP
 
@@ -220,7 +216,7 @@ def traces(
     reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
     if len(reached) < positions:
         raise ValueError(
-            f"traces(positions={positions}): only the first {len(reached)} are reached by two of the {len(texts)} texts, which a mean "
+            f"activation_difference_lens(positions={positions}): only the first {len(reached)} are reached by two of the {len(texts)} texts, which a mean "
             "needs. Give longer texts, more of them, or fewer positions."
         )
     found = [
@@ -240,7 +236,7 @@ def traces(
     }
     concepts = ConceptSet(found, about)
     # The pair was checked; a tuned model that was loaded by itself does not know what it was tuned from.
-    return Traces(concepts, logit_lens(tuned, concepts.for_model(tuned), k), tuned, base)
+    return ActivationDifferenceLens(concepts, logit_lens(tuned, concepts.for_model(tuned), k), tuned, base)
 
 
 class _Positions:
@@ -274,7 +270,7 @@ def _read(
     """Of the difference and of the tuned model's activations, from one pass."""
     tokenizer = lenses[0].need_tokenizer()
     differences, activations = _Positions(positions), _Positions(positions)
-    bar = progress_bar(total=len(texts), desc="traces", unit="text", show=progress)
+    bar = progress_bar(total=len(texts), desc="activation difference lens", unit="text", show=progress)
     with bar:
         # Cut on purpose: what comes later in a text does not reach back to its first tokens.
         items = encoded(tokenizer, _documents(texts), max_length=positions)
