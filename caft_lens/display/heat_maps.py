@@ -47,7 +47,7 @@ def heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
     *,
-    shades: Shades = Shades(),  # noqa: B008
+    shades: Shades = Shades(),
     title: str | None = None,
     caption: str = "",
     labels: tuple[str, str] = ("", ""),
@@ -132,7 +132,12 @@ def draw_map(
     )  # fmt: skip
     size = cell_size(values.shape)
     beside, under = ticks or (rows, columns)
-    common: dict[str, Any] = {"type": "category", "showgrid": False, "tickmode": "array", "tickfont": {"size": LETTERS}}
+    common: dict[str, Any] = {
+        "type": "category",
+        "showgrid": False,
+        "tickmode": "array",
+        "tickfont": {"size": LETTERS},
+    }
     y_ticks, x_ticks = _ticks(beside, size), _ticks(under, size)
     axes(
         drawn, panel, x={**common, **x_ticks, "tickangle": -90 if _turned(under) else 0},
@@ -153,7 +158,9 @@ def room_beside(names: Sequence[str], label: str = "") -> float:
 
 def room_under(names: Sequence[str], label: str = "") -> float:
     """Pixels for the names of columns, turned where they are long."""
-    longest = max((text_width(name, LETTERS) for name in names), default=0) if _turned(names) else LETTERS * 1.3
+    longest = (
+        max((text_width(name, LETTERS) for name in names), default=0) if _turned(names) else LETTERS * 1.3
+    )
     return longest + (34 if label else 14)
 
 

@@ -46,7 +46,8 @@ class _Browser:
     """A Chromium and the thread in which it is spoken to."""
 
     def __init__(self, process: int) -> None:
-        self._process, self._kaleido = process, None
+        self._process = process
+        self._kaleido: Any = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="pictures", daemon=True).start()
         atexit.register(self.close)

@@ -34,8 +34,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by colour-blind eyes: orange is positive, blue negative.
 VERMILION, BLUE, INK, QUIET, FAINT, LINE = "#D55E00", "#0072B2", "#222222", "#595959", "#E2E2E2", "#8A8A8A"
 PAPER = "#FFFFFF"
-DARK = {BLUE: "#56B4E9", INK: "#DDDDDD", QUIET: "#A8A8A8", FAINT: "#383838", PAPER: "#181818"}
-"""What stands for a colour in a dark page; the others are the same there."""
+DEPTH = ("#8CC3E8", "#4F9FD0", BLUE, "#004B78", "#00263D")
+"""From light to dark with depth, so that layers stay in order in grey as well."""
+DARK = {
+    **dict(zip(DEPTH, ("#1F5F8A", "#3A8BC0", "#56B4E9", "#9AD3F3", "#DDF1FC"), strict=True)), INK: "#DDDDDD", QUIET: "#A8A8A8",
+    FAINT: "#383838", PAPER: "#181818",
+}  # fmt: skip
+"""What stands for a colour in the dark; the others are the same there."""
 LOOKS = (
     (VERMILION, "circle"), (BLUE, "square"), (INK, "triangle-up"), ("#009E73", "diamond"), ("#A8598B", "cross"), (LINE, "star"),
 )  # fmt: skip
@@ -98,7 +103,9 @@ def lines(text: str, width: float, size: float = HEADING) -> list[str]:
                 found.append(line)
                 longer = word
             while text_width(longer, size) > width and len(longer) > 1:
-                fits = next(n for n in range(len(longer), 0, -1) if n == 1 or text_width(longer[:n], size) <= width)
+                fits = next(
+                    n for n in range(len(longer), 0, -1) if n == 1 or text_width(longer[:n], size) <= width
+                )
                 found.append(longer[:fits])
                 longer = longer[fits:]
             line = longer
@@ -240,7 +247,9 @@ def room_for_key(names: Iterable[str]) -> float:
     return max(map(text_width, names)) + 60
 
 
-def marker(place: int, size: float = 9, filled: bool = True, look: tuple[str, str] | None = None) -> dict[str, Any]:
+def marker(
+    place: int, size: float = 9, filled: bool = True, look: tuple[str, str] | None = None
+) -> dict[str, Any]:
     """The marker of a kind of points, by its place among `LOOKS`; an open one has the same outline."""
     colour, symbol = look or LOOKS[place % len(LOOKS)]
     edge = {"color": PAPER, "width": 1} if filled else {"color": colour, "width": 1.4}
@@ -311,15 +320,17 @@ def _kind() -> Any:
 
         def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
             drawn, picture = self.small(), png(self)
-            words = repr(self) if picture else f"{self!r}\n({pictures.MISSING} This figure is interactive only.)"
+            words = (
+                repr(self) if picture else f"{self!r}\n({pictures.MISSING} This figure is interactive only.)"
+            )
             found: dict[str, Any] = {MIME: {**drawn, "config": CONFIG}, "text/plain": words}
             if picture:
                 found["image/png"] = base64.b64encode(picture).decode()
             return found
 
-        def save(self, path: str | Path) -> Path:
+        def save(self, path: str | Path, scale: float = 1.5, *, dark: bool = False) -> Path:
             """Keep it as a file; see `save`."""
-            return save(self, path)
+            return save(self, path, scale, dark=dark)
 
         def __repr__(self) -> str:
             meta = self.layout.meta or {}
@@ -344,16 +355,26 @@ def _small(value: Any) -> Any:
 
 # -- elsewhere --------------------------------------------------------------------------------------------------------
 
-# The colours of a figure are strings of its JSON, each with the opacity that follows: in the dark others stand there.
+# The colours of a figure are strings of its JSON, each perhaps with an opacity after it: in the dark others stand there.
+_COLOUR = r'"(#[0-9A-F]{6})(?=[0-9A-F]{0,2}")'
 _SCRIPT = """
 (() => {
-  const dark = matchMedia("(prefers-color-scheme: dark)"), shades = SHADES, config = CONFIG, places = [];
-  const shaded = text => dark.matches ? text.replace(/"#[0-9A-F]{6}(?=[0-9A-F]{0,2}")/g, one => '"' + (shades[one.slice(1)] || one.slice(1))) : text;
-  const draw = place => { const {data, layout} = JSON.parse(shaded(place.nextElementSibling.textContent)); Plotly.react(place, data, layout, config); };
+  const dark = matchMedia("(prefers-color-scheme: dark)"), shades = SHADES, places = [];
+  const shaded = text => dark.matches ? text.replace(/COLOUR/g, (_, colour) => '"' + (shades[colour] || colour)) : text;
+  const draw = place => { const {data, layout} = JSON.parse(shaded(place.nextElementSibling.textContent)); Plotly.react(place, data, layout, CONFIG); };
   window.drawFigure = place => { places.push(place); draw(place); };
   dark.addEventListener("change", () => places.forEach(draw));
 })();
-"""
+""".replace("SHADES", json.dumps(DARK)).replace("CONFIG", json.dumps(CONFIG)).replace("COLOUR", _COLOUR)  # fmt: skip
+
+
+def _shaded(drawn: Figure, dark: bool) -> dict[str, Any]:
+    """A figure as JSON values, for light or dark."""
+    found: dict[str, Any] = drawn.small()
+    if dark:
+        text = re.sub(_COLOUR, lambda one: f'"{DARK.get(one[1], one[1])}', json.dumps(found))
+        found = json.loads(text)
+    return found
 
 
 def html(drawn: Figure, first: bool) -> str:
@@ -370,38 +391,44 @@ def html(drawn: Figure, first: bool) -> str:
     kept = re.sub("[<>&]", lambda sign: safe[sign[0]], json.dumps(drawn.small(), separators=(",", ":")))
     meta = drawn.layout.meta or {}
     words = " ".join(meta[key] for key in ("title", "caption") if meta.get(key))
-    script = _SCRIPT.replace("SHADES", json.dumps(DARK)).replace("CONFIG", json.dumps(CONFIG))
-    library = [element("script", Markup(get_plotlyjs())), element("script", Markup(script))] if first else []
+    library = [element("script", Markup(get_plotlyjs())), element("script", Markup(_SCRIPT))] if first else []
+    without = element("noscript", f"{words} (A figure, which needs scripts.)")
+    draw = Markup("drawFigure(document.currentScript.previousElementSibling.previousElementSibling)")
     return str(
         element(
-            "div", *library, element("div", role="img", aria_label=words), element("script", Markup(kept), type="application/json"),
-            element("script", Markup("drawFigure(document.currentScript.previousElementSibling.previousElementSibling)")),
+            "div",
+            *library,
+            element("div", without, role="img", **{"aria-label": words}),
+            element("script", Markup(kept), type="application/json"),
+            element("script", draw),
             style="overflow-x:auto",
         )
-    )  # fmt: skip
+    )
 
 
-def png(drawn: Figure, scale: float = 1) -> bytes | None:
+def png(drawn: Figure, scale: float = 1, *, dark: bool = False) -> bytes | None:
     """A picture of a figure, by the Chromium of this machine; `None` where there is none, or where it does not answer.
 
     Args:
         drawn: As `figure` makes it.
         scale: Pixels of the picture to one of the figure.
+        dark: Whether for a dark ground.
     """
-    return pictures.picture(drawn.small(), "png", scale)
+    return pictures.picture(_shaded(drawn, dark), "png", scale)
 
 
 class NoPicture(CaftLensError, RuntimeError):
     """A picture was asked for where there is no Chromium to draw it."""
 
 
-def save(drawn: Figure, path: str | Path, scale: float = 1.5) -> Path:
+def save(drawn: Figure, path: str | Path, scale: float = 1.5, *, dark: bool = False) -> Path:
     """Keep a figure as a file: `.html`, to be opened without a network, `.png` or `.svg`.
 
     Args:
         drawn: As `figure` makes it.
         path: Of the file.
         scale: Of a PNG, pixels to one of the figure.
+        dark: Whether a picture is for a dark ground; a page follows its reader.
 
     Returns:
         The path.
@@ -419,9 +446,11 @@ def save(drawn: Figure, path: str | Path, scale: float = 1.5) -> Path:
         raise ValueError(f"{path}: a figure is kept as .html, .png or .svg.")
     if kind == "html":
         style = ":root{color-scheme:light dark}body{background:light-dark(#FFFFFF,#181818)}"
-        kept = document((drawn.layout.meta or {}).get("title") or path.stem, style, Markup(html(drawn, first=True))).encode()
+        kept = document(
+            (drawn.layout.meta or {}).get("title") or path.stem, style, Markup(html(drawn, first=True))
+        ).encode()
     else:
-        made = pictures.picture(drawn.small(), kind, scale if kind == "png" else 1)
+        made = pictures.picture(_shaded(drawn, dark), kind, scale if kind == "png" else 1)
         if made is None:
             raise NoPicture(f"{path}: {pictures.MISSING} Keep the figure as .html, which needs none.")
         kept = made

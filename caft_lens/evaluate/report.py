@@ -442,7 +442,10 @@ class Report:
         """
         label, known = self.labels[0], settings or {}
         if label == SCORE:
-            heading, what = "Score, out of distribution", "score of answers to questions unlike the training data"
+            heading, what = (
+                "Score, out of distribution",
+                "score of answers to questions unlike the training data",
+            )
         else:
             heading = f"{label.capitalize()} answers, out of distribution"
             what = f"{label} answers to questions unlike the training data, %"
@@ -450,7 +453,9 @@ class Report:
         panels = [Panel(heading, what, self._rows(label, known), ends)]
         if IN_DISTRIBUTION in self.metrics:
             inside = f"{self.trained} answers to held-out prompts, %"
-            panels.append(Panel("Trained behaviour, in distribution", inside, self._rows(IN_DISTRIBUTION, known)))
+            panels.append(
+                Panel("Trained behaviour, in distribution", inside, self._rows(IN_DISTRIBUTION, known))
+            )
         return plot_shares(panels, title, self.caption())
 
     def _rows(self, metric: str, settings: Mapping[str, str]) -> list[Row]:
@@ -556,7 +561,10 @@ def plot_reports(
     every = [one for of in found.values() for one in of.values()]
     scored = any(not one.share for one in every)
     unit, what = (1, metric) if scored else (100, f"{metric.replace('_', ' ')} answers, %")
-    counts = [_range([getattr(one, of) for one in every], unit) for of, unit in (("n_seeds", "seed"), ("n_answers", "answer"))]
+    counts = [
+        _range([getattr(one, of) for one in every], unit)
+        for of, unit in (("n_seeds", "seed"), ("n_answers", "answer"))
+    ]
     return dot_rows(
         [
             Dots(

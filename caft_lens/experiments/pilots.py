@@ -49,12 +49,14 @@ class Pilot:
         concepts: What was ablated; `None` for nothing.
         concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
         contrast_cost: The same of those that teach the contrast.
+        n_seeds: How many seeds.
     """
 
     name: str
     concepts: ConceptSet | None
     concept_cost: float
     contrast_cost: float
+    n_seeds: int = 1
 
     @property
     def margin(self) -> float:
@@ -157,11 +159,17 @@ class Pilots(Sequence[Pilot]):
             {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
         )
         margins = {name: (contrast[name], concept[name]) for name in concept}
+        said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
+        seeds = self._items[0].n_seeds
         return dot_rows(
-            [Dots("texts with the concept", concept, margins), Dots("texts for contrast", contrast)],
+            [
+                Dots("texts with the concept", concept, margins, said),
+                Dots("texts for contrast", contrast, facts=said),
+            ],
             x_label="cost to learn, nats a token",
             title=title,
-            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
+            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest. {seeds} "
+            f"seed{'s' * (seeds != 1)}.",
             order=list(concept),
             bold=[names[self._largest.name]],
         )
@@ -245,7 +253,7 @@ def pilots(
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
                 lengths[kind] = fmean(of_seeds)
-            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"]))
+            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"], len(seeds)))
     return Pilots(items)
 
 

@@ -1,37 +1,36 @@
 """The report of a contest, as one self-contained HTML file and as Markdown.
 
 Both are written from the same parts (`_parts`): headings, paragraphs, tables, figures, answers. Everything that is not ours, from
-answers to the texts of errors, is escaped; nothing in the page runs, and it loads nothing.
+answers to the texts of errors, is escaped; the page loads nothing, and runs nothing but its figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caft_lens._support.files import atomic_path, file_name
-from caft_lens.display import html
+from caft_lens.display import html, theme
 from caft_lens.display.markdown import plain
 from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments.result import PLAIN
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.experiments.result import Result
 
 STYLE = """
-:root{color-scheme:light dark;--fg:light-dark(#222,#ddd);--soft:light-dark(#666,#999);--line:light-dark(#ddd,#444);--bg:light-dark(#fff,#181818)}
+:root{color-scheme:light dark;--fg:light-dark(#222,#ddd);--soft:light-dark(#666,#999);--line:light-dark(#ddd,#444);--bg:light-dark(#FFFFFF,#181818)}
 body{font:15px/1.55 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1080px;margin:2em auto;padding:0 1.2em}
 h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin:2em 0 .5em;border-bottom:1px solid var(--line);padding-bottom:.2em}
 p.soft,figcaption,small{color:var(--soft);font-size:.87em}
 table{border-collapse:collapse;font-size:.87em;width:100%}th,td{padding:.28em .6em;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.pre{white-space:pre-wrap;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}figure{margin:1em 0}figure img{max-width:100%;background:#fff;border-radius:4px}
+.scroll{overflow-x:auto}figure{margin:1em 0}
 details{margin:.4em 0}summary{cursor:pointer}code{font-size:.92em}
 """
 
@@ -73,6 +72,8 @@ class Picture:
 Part = Heading | Words | Table | Picture
 LINE = " ⏎ "
 """A line break, in Markdown."""
+SCALE = 1.5
+"""Pixels of a picture beside the Markdown to one of a figure."""
 
 
 def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> tuple[Path, Path]:
@@ -90,13 +91,16 @@ def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> t
     title = f"Arena: {result.record['task']}"
     parts = list(_parts(result, examples, notes))
     page, words = folder / "arena.html", folder / "arena.md"
-    for part in parts:
-        if isinstance(part, Picture):
+    figures = [part for part in parts if isinstance(part, Picture)]
+    for part in figures:
+        picture = theme.png(part.figure, SCALE)
+        if picture is not None:
             with atomic_path(folder / f"arena_{part.name}.png") as path:
-                path.write_bytes(_png(part.figure))
+                path.write_bytes(picture)
+    said = [_markdown(part, drawn=picture is not None) for part in parts]
     with atomic_path(words) as path:
-        path.write_text("\n\n".join([f"# {plain(title)}", *map(_markdown, parts)]) + "\n", encoding="utf-8")
-    body = [["\n", _html(part)] for part in parts]
+        path.write_text("\n\n".join([f"# {plain(title)}", *said]) + "\n", encoding="utf-8")
+    body = [["\n", _html(part, first=part is figures[0])] for part in parts]
     with atomic_path(page) as path:
         path.write_text(html.document(title, STYLE, html.element("h1", title), body), encoding="utf-8")
     return page, words
@@ -179,7 +183,7 @@ def overview(result: Result) -> str:
     rows = [
         [
             arm,
-            _settings(result.record["contenders"][arm]) or "–",
+            result.settings(arm) or "–",
             *(_interval(result.evaluation.interval(arm, metric)) for metric in metrics),
             on.get(arm, "–"),
             f"{result.costs[arm].seconds:.1f}" if result.costs[arm].seconds else "–",
@@ -199,7 +203,7 @@ def _shares(result: Result) -> Table:
         rows.append(
             [
                 arm,
-                _settings(result.record["contenders"][arm]),
+                result.settings(arm),
                 *(_interval(result.evaluation.interval(arm, metric)) for metric in metrics),
                 f"{cost.seconds:.1f}" if cost.seconds else "–",
                 f"{cost.peak_memory / 2**20:,.0f}" if cost.peak_memory else "–",
@@ -213,15 +217,6 @@ def _shares(result: Result) -> Table:
         "MiB",
     ]
     return Table(head, rows, numbers=2)
-
-
-def _settings(contender: dict[str, Any]) -> str:
-    """What was chosen for a contender, or that there was nothing to choose."""
-    if contender["arm"] is None:
-        return "untuned"
-    chosen = next((entry["label"] for entry in contender["tried"] if entry["chosen"]), "")
-    given = ", ".join(f"{key}={one['value']}" for key, one in contender["card"]["settings"].items())
-    return f"{chosen or given}{'' if contender['rated'] else ' (on other texts)'}".strip()
 
 
 def _against(result: Result, against: str) -> Iterator[Part]:
@@ -317,19 +312,13 @@ def _p(value: float) -> str:
 # -- how it is written ------------------------------------------------------------------------------------------------
 
 
-def _png(figure: Any) -> bytes:
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=130, bbox_inches="tight")
-    return png.getvalue()
-
-
-def _html(part: Part) -> html.Content:
+def _html(part: Part, first: bool) -> html.Content:
     if isinstance(part, Heading):
         return html.element("h2", part.text)
     if isinstance(part, Words):
         return html.element("p", part.text, class_="soft" if part.quiet else "")
     if isinstance(part, Picture):
-        return html.element("figure", html.picture(_png(part.figure), part.says))
+        return html.element("figure", html.made(theme.html(part.figure, first)))
     kind = ["n" if place >= part.numbers else "" for place in range(len(part.head))]
     pre = "pre" if part.folded else ""
     head = [html.element("th", cell, class_=k) for k, cell in zip(kind, part.head, strict=True)]
@@ -344,13 +333,17 @@ def _html(part: Part) -> html.Content:
     return html.element("details", html.element("summary", part.folded), table) if part.folded else table
 
 
-def _markdown(part: Part) -> str:
+def _markdown(part: Part, drawn: bool) -> str:
     if isinstance(part, Heading):
         return f"## {plain(part.text)}"
     if isinstance(part, Words):
         return plain(part.text, LINE)
     if isinstance(part, Picture):
-        return f"![{plain(part.says)}](arena_{part.name}.png)"
+        return (
+            f"![{plain(part.says)}](arena_{part.name}.png)"
+            if drawn
+            else f"{plain(part.says)} (In the HTML file: no Chromium drew a picture.)"
+        )
     lines = [
         [plain(cell, LINE) for cell in part.head],
         ["---:" if place >= part.numbers else "---" for place in range(len(part.head))],

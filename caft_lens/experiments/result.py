@@ -37,10 +37,11 @@ from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.evaluate.verdicts import ArmName
 from caft_lens.experiments.comparisons import Comparison, FrontPoint, compare, front
 from caft_lens.experiments.experiment import RUNS
+from caft_lens.experiments.figures import Standing, plot_compared, plot_front
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.arena/1"
 RECORD, TEST, VERDICTS = "arena.json", "test", "verdicts.json"
@@ -273,21 +274,43 @@ class Result:
             "costs": {arm: vars(cost) for arm, cost in self.costs.items()},
         }
 
+    def settings(self, arm: str) -> str:
+        """What was chosen for a contender, or that there was nothing to choose."""
+        contender = self.record["contenders"][arm]
+        if contender["arm"] is None:
+            return "untuned"
+        chosen = next((entry["label"] for entry in contender["tried"] if entry["chosen"]), "")
+        given = ", ".join(f"{key}={one['value']}" for key, one in contender["card"]["settings"].items())
+        return f"{chosen or given}{'' if contender['rated'] else ' (on other texts)'}".strip()
+
     def plot(self) -> Figure:
         """Shares of every contender, with intervals: unwanted answers beside the trained behaviour."""
-        return self.evaluation.plot()
+        return self.evaluation.plot(settings={arm: self.settings(arm) for arm in self.arms})
 
     def plot_front(self) -> Figure:
         """Effect against cost, the Pareto front drawn."""
-        from caft_lens.experiments.figures import plot_front
-
-        return plot_front(self)
+        report, label = self.evaluation, self.evaluation.labels[0]
+        standings = [
+            Standing(
+                point,
+                report.interval(point.arm, label),
+                report.interval(point.arm, IN_DISTRIBUTION),
+                [self.settings(point.arm), report.example(point.arm, label)],
+            )
+            for point in self.front
+        ]
+        labels = f"{label} answers, out of distribution", f"{report.trained} answers, in distribution"
+        return plot_front(standings, *labels, fewest=self.sign > 0, caption=report.caption())
 
     def plot_compared(self, against: str) -> Figure:
         """Paired differences of every contender to one, with intervals."""
-        from caft_lens.experiments.figures import plot_compared
-
-        return plot_compared(self, against)
+        label = self.evaluation.labels[0]
+        columns = {
+            f"{label.capitalize()} answers": self.compared(against),
+            "Trained behaviour": self.compared(against, IN_DISTRIBUTION),
+        }
+        settings = {arm: self.settings(arm) for arm in self.arms}
+        return plot_compared(columns, against, caption=self.evaluation.caption(), settings=settings)
 
     def report(
         self, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""

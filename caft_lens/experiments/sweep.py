@@ -20,13 +20,14 @@ from caft_lens._support.files import Json, Named, Record, absent, parsed, read_j
 from caft_lens._support.lazy import callable_module
 from caft_lens.display import html
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import Task
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.experiments.experiment import Arm, experiment
+from caft_lens.experiments.figures import Point, plot_path, plot_sweep
 from caft_lens.model.lens import Lens
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.sweep/1"
 RECORD, EVALUATION = "sweep.json", "evaluation"
@@ -151,16 +152,56 @@ class Sweep:
         Args:
             metric: Which label; default the task's first.
             log: Whether the axis is logarithmic.
-        """
-        from caft_lens.experiments.figures import plot_sweep
 
-        return plot_sweep(self, metric, log)
+        Returns:
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+
+        Raises:
+            KeyError: For a metric that there is not.
+            ValueError: For a logarithmic axis of words, or with a value that is not above 0.
+        """
+        if log and any(isinstance(value, str) or value <= 0 for value in self.places):
+            raise ValueError(f'log=True needs numbers above 0 along "{self.axis}".')
+        report = self.report
+        metrics = list(dict.fromkeys([metric or report.labels[0], *report.metrics[len(report.labels) :]]))
+        panels = {
+            one: "trained behaviour, in distribution" if one == IN_DISTRIBUTION else f"{one} answers, out of distribution"
+            for one in metrics
+        }  # fmt: skip
+        return plot_sweep(self._drawn(metrics), panels, self.axis, log=log, caption=report.caption())
 
     def plot_path(self) -> Figure:
-        """The curves as paths: effect across, trained behaviour up, the values beside the points."""
-        from caft_lens.experiments.figures import plot_path
+        """The curves as paths: effect across, trained behaviour up, the values beside the points.
 
-        return plot_path(self)
+        Raises:
+            ValueError: When nothing was asked in distribution.
+        """
+        report, label = self.report, self.report.labels[0]
+        if IN_DISTRIBUTION not in report.metrics:
+            raise ValueError(
+                f'Of "{report.task}" nothing was asked in distribution: there is no second axis.'
+            )
+        metrics = label, IN_DISTRIBUTION
+        labels = f"{label} answers, out of distribution", f"{report.trained} answers, in distribution"
+        return plot_path(self._drawn(metrics), metrics, labels, self.axis, caption=report.caption())
+
+    def _drawn(self, metrics: Sequence[str]) -> list[Point]:
+        """What a figure shows: all that answered, each series in the order of the axis, references last."""
+        rows = [
+            *((series, value, named[value]) for series, named in self.points.items() for value in self.places if value in named),
+            *((name, None, name) for name in self.references),
+        ]  # fmt: skip
+        return [
+            Point(
+                series,
+                "" if value is None else shown(value),
+                None if value is None else self.places[value],
+                {metric: self.report.interval(arm, metric) for metric in metrics},
+                [self.report.example(arm, metrics[0])],
+            )
+            for series, value, arm in rows
+            if arm in self.report.cells
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON values."""

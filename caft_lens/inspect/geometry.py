@@ -98,7 +98,10 @@ class Cosines:
         if len(names) > _LABELS:
             ticks = _one_a_group(groups) if order == "layer" else [""] * len(names)
         width = self.concepts[0].direction.numel()
-        ordered = {"layer": "ordered by layer; lines part hook points", "cluster": "ordered by clusters of 1 − |cosine|"}
+        ordered = {
+            "layer": "ordered by layer; lines part hook points",
+            "cluster": "ordered by clusters of 1 − |cosine|",
+        }
         return heat_map(
             self.values[np.ix_(places, places)], names, names, shades=Shades("Cosine", limit=1.0), title=title,
             caption=f"{len(chosen)} directions, {ordered[order]}.\nOf random directions of this width, 95 % lie within ±{1.96 / width**0.5:.2f}.",
