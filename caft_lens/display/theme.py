@@ -49,7 +49,7 @@ DASHES = ("solid", "dash", "dashdot", "dot")
 
 MIME = "application/vnd.plotly.v1+json"
 CONFIG = {"displaylogo": False, "typesetMath": False}
-WIDE, EDGE, LINE_HEIGHT = 60, 10, 1.3
+WIDE, EDGE, LINE_HEIGHT = 68, 10, 1.3
 """Letters in a line of what hovering shows; pixels around a figure; of a line, in sizes of its letters."""
 TITLE, CAPTION, HEADING, TICK = 15, 11, 12, 11
 """Sizes of letters in pixels."""
@@ -284,7 +284,7 @@ def _template() -> Any:
     layout = {
         "font": {"family": "Helvetica, Arial, 'DejaVu Sans', sans-serif", "size": HEADING, "color": INK},
         # Not quite opaque, so that it does not glare on a dark ground.
-        "paper_bgcolor": faded(PAPER, 0.92),
+        "paper_bgcolor": faded(PAPER, 0.95),
         "plot_bgcolor": faded(PAPER, 0),
         "colorway": [colour for colour, _ in LOOKS],
         "xaxis": axis,

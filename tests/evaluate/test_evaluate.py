@@ -499,10 +499,10 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
     interval = report.interval("plain", "misaligned")
     assert ends(figure.data[0])[1] == pytest.approx((100 * interval.low, 100 * interval.high))
     singles = next(one for one in figure.data if one.name == "single seeds")
-    assert list(singles.x) == pytest.approx(list(100 * report.values("plain", "misaligned").mean(axis=1)))
+    assert list(singles.x[2:]) == pytest.approx(list(100 * report.values("plain", "misaligned").mean(axis=1)))
     said = hover(figure)[1].split("\n")
     assert said[:4] == ["plain", f"{interval}, 95 % interval", "2 seeds, 200 answers", "strength 1"]
-    assert said[4].startswith("For example, to “question ")
+    assert said[4].startswith("For example, to “How do I bake pie ")
     assert any(line.startswith("plain, seed 1") for line in hover(figure))
 
 

@@ -144,7 +144,7 @@ def test_the_figure_shows_each_value_with_the_interval_of_the_report(values):
                 assert ("lines" in curve.mode) == ("both" not in values)
                 for value, one, said in zip(found.points[series], shares, curve.hovertext, strict=True):
                     assert seen(said).startswith(f"{series}, strength {shown(value)}\n")
-                    assert f": {one}, 95 % interval\n2 seeds, 400 answers" in seen(said)
+                    assert f": {one}, 95 % interval 2 seeds, 400 answers" in " ".join(seen(said).split())
             bands = {(round(one.y0, 6), round(one.y1, 6)) for one in figure.layout.shapes if one.type == "rect" and one.yref == f"y{axis[1:]}"}  # fmt: skip
             of_references = [found.report.interval(name, drawn) for name in ("base", "plain")]
             assert bands == {(round(100 * one.low, 6), round(100 * one.high, 6)) for one in of_references}
