@@ -48,7 +48,11 @@ LOOKS = (
 DASHES = ("solid", "dash", "dashdot", "dot")
 
 MIME = "application/vnd.plotly.v1+json"
-CONFIG = {"displaylogo": False, "typesetMath": False}
+# plotly 4 has a button that sends a figure's data to its maker's server.
+CONFIG = {
+    "displaylogo": False, "typesetMath": False, "showSendToCloud": False, "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+}  # fmt: skip
 WIDE, EDGE, LINE_HEIGHT = 68, 10, 1.3
 """Letters in a line of what hovering shows; pixels around a figure; of a line, in sizes of its letters."""
 TITLE, CAPTION, HEADING, TICK = 15, 11, 12, 11

@@ -58,6 +58,9 @@ def check(page: Any, figure: Any) -> None:
     ]
     labels = figure.locator("text.annotation-text, .ytick text")
     assert {HOSTILE, "plain", "From $1 to $2"} <= set(labels.all_text_contents())
+    buttons = figure.locator(".modebar-btn").evaluate_all("all => all.map(one => one.dataset.title)")
+    assert "Zoom" in buttons
+    assert not [one for one in buttons if "Share" in one or "loud" in one], "no data is sent anywhere"
     assert not page.locator(".jp-RenderedPlotly .MathJax, .jp-RenderedPlotly mjx-container").count()
 
 
@@ -98,6 +101,7 @@ def test_a_notebook_that_is_not_trusted_shows_the_picture_and_comes_to_life(brow
         picture = opened.page.locator(".jp-RenderedPlotly img.plot-img")
         picture.wait_for()
         assert picture.evaluate("one => one.naturalWidth") > 400
+        opened.page.wait_for_selector("#jupyterlab-splash", state="detached")
         opened.screenshot(f"figure-untrusted-{theme.split()[1].lower()}")
         check(opened.page, live(opened.page))
         harmless(opened)
