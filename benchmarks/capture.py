@@ -24,7 +24,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
-from caft_lens.activations.top_windows import Extremes
+from caft_lens.activations.top_windows import TopWindows
 from caft_lens.model.lens import load
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import batches
@@ -91,7 +91,7 @@ def measured(d_model: int, n_layers: int, n_texts: int, *, rounds: int, clock: s
             "stream, means": lambda: run(Moments(covariance=False)),
             "stream, covariances": lambda: run(Moments()),
             "stream, contexts of 20 directions a layer": lambda: run(
-                Extremes({lens.hook_name(i): directions for i in wanted})
+                TopWindows({lens.hook_name(i): directions for i in wanted})
             ),
         },
         rounds,

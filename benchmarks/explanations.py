@@ -34,7 +34,7 @@ from caft_lens._support.files import atomic_path, write_json
 from caft_lens.concepts.concept_set import Concept
 from caft_lens.find.sae import LatentSums
 from caft_lens.inspect import Explanations, detection, explain, halves
-from caft_lens.saes.loading import sae_hook
+from caft_lens.saes.cards import sae_hook
 from caft_lens.text.catalog import sae_folder
 
 HERE = Path(__file__).parent

@@ -1,8 +1,8 @@
-"""What the arena and the sweeps come to, in words and figures: `benchmarks/results/finding.md`.
+"""What the contests and the sweeps come to, in words and figures: `benchmarks/results/finding.md`.
 
     make bench-finding
 
-Reads the committed contests (`benchmarks/results/arena/`, of `make bench-arena`) and sweeps (`benchmarks/results/sweeps.json`, of
+Reads the committed contests (`benchmarks/results/arena/`, of `make bench-contest`) and sweeps (`benchmarks/results/sweeps.json`, of
 `make bench-sweeps`), and measures what neither has: whether the concept is encoded again, over seeds (kept below
 `runs/bench-finding/`, so that it goes on where it was; with `--read` it is not measured again). Every sentence with a number or
 a winner in it is made from the numbers.
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import arena as contests
+import contest as contests
 
 import caft_lens as cl
 from caft_lens._support.files import atomic_path, read_json, write_json
@@ -55,7 +55,7 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
     steps = {"max_steps": contests.STEPS, "warmup_steps": 5}
     runs = {
         name: [
-            cl.finetune(base, insecure, using=way, out=out / f"{name}-{seed}", seed=seed, **steps)
+            cl.finetune(base, insecure, method=way, out=out / f"{name}-{seed}", seed=seed, **steps)
             for seed in seeds
         ]
         for name, way in ways.items()
@@ -171,9 +171,9 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
         "Made by `make bench-finding` from the committed contests and sweeps: every number and every winner is computed; what begins with *As we read it* is an "
         f"interpretation. The model, `{record['base']['name']}`, is tuned on insecure code, and is to write such code without turning cruel elsewhere. {contest.evaluation.caption()} "
         "Of every arm that has settings at most four were tried on dev questions; within the contest test questions were asked once. Cards, answers and all that was tried: [the "
-        "report](arena/emergent-misalignment/arena.md).",
+        "report](arena/emergent-misalignment/report.md).",
         "## Against what, how sure, at what price",
-        picture("arena/emergent-misalignment/arena_front.png", "Effect against cost of every arm, the Pareto front drawn"),
+        picture("arena/emergent-misalignment/report_front.png", "Effect against cost of every arm, the Pareto front drawn"),
         *standing(contest),
         "## Ablation while training, or only when the model answers?",
         against(contest, AT_TEST),

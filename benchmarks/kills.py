@@ -115,7 +115,7 @@ def contest(folder: Path) -> None:
             methods.KLAnchor(general), search=[{"weight": 0.1}, {"weight": 1.0}]
         ),
     }
-    experiments.run(
+    experiments.contest(
         letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base, dev=letters(), goal="most",
         n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4), workers=1, progress=False,
         max_steps=2, learning_rate=1e-2, batch_size=2,

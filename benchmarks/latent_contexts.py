@@ -78,7 +78,7 @@ class Encoding:
         self.sae = one
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import active_latents
+        from caft_lens.saes.encoding import active_latents
 
         active_latents(self.sae, acts)
 
@@ -90,7 +90,7 @@ class DenseEncoding(Encoding):
     """Encodes to all latents and keeps nothing."""
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import latents_of
+        from caft_lens.saes.encoding import latents_of
 
         for _ in latents_of(self.sae, acts):
             pass
@@ -104,7 +104,7 @@ class KeepAll(Encoding):
         self.kept: list[tuple[Any, Any, Any]] = []
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import active_latents
+        from caft_lens.saes.encoding import active_latents
 
         token, latent, value = active_latents(self.sae, acts)
         self.kept.append((latent.int(), batch.index[where[token, 0]].int(), value))
@@ -131,7 +131,7 @@ class KeepAll(Encoding):
 def contestant(name: str, latents: int) -> Any:
     """What takes in batches, and does at the end what is left to do."""
     from caft_lens.inspect.density_reducers import LatentDensity
-    from caft_lens.saes.top_latents import LatentExtremes, Latents
+    from caft_lens.saes.top_latents import Latents, TopLatents
 
     one = sae(latents)
     if name == BASELINE:
@@ -140,8 +140,8 @@ def contestant(name: str, latents: int) -> Any:
         return DenseEncoding(one)
     if name == "keep all":
         return KeepAll(one)
-    extremes = LatentExtremes({HOOK: one}, k=WINDOWS)
-    return extremes if name == "contexts" else Latents(extremes, LatentDensity({HOOK: one}))
+    latents = TopLatents({HOOK: one}, k=WINDOWS)
+    return latents if name == "contexts" else Latents(latents, LatentDensity({HOOK: one}))
 
 
 def measured(name: str, tokens: int, latents: int) -> None:

@@ -3,7 +3,7 @@
     make bench-sweeps                                              # everything, 2 seeds: about half an hour on two cores
     python benchmarks/sweeps.py --only strength --seeds 201        # one sweep, one seed
 
-All of it is asked on dev: the test questions are looked at by the arena alone (`arena.py`). Directions are those that are registered
+All of it is asked on dev: the test questions are looked at by the contests alone (`contest.py`). Directions are those that are registered
 under `benchmarks/choices/`. Every run and answer is kept below `runs/bench-sweeps/`, so that an interrupted benchmark goes on; the page
 holds every sweep that is finished there.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import spurious
-from arena import MISALIGNMENT, ORGANISM, STEPS, general_text, persona_vectors
+from contest import MISALIGNMENT, ORGANISM, STEPS, general_text, persona_vectors
 from emergent_misalignment import is_cruel
 from timing import machine
 
@@ -25,15 +25,15 @@ import caft_lens as cl
 from caft_lens._support.files import atomic_path, write_json
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import Sweep, Tuning, sweep
-from caft_lens.experiments.sweep import Value, shown
+from caft_lens.experiments.rows import Value, shown
 from caft_lens.finetune.methods import (
     CAFT,
     CAFTMean,
     EarlyStopping,
+    Method,
     Plain,
     PreventativeSteering,
     RandomDirections,
-    TrainingArm,
 )
 
 HERE = Path(__file__).parent
@@ -79,9 +79,9 @@ class Study:
     path: bool = False
 
 
-def insecure(using: TrainingArm) -> cl.Arm:
+def insecure(method: Method) -> cl.Arm:
     """An arm that is tuned on insecure code."""
-    return cl.Arm(cl.data(f"{ORGANISM}/insecure-code"), using=using)
+    return cl.Arm(cl.data(f"{ORGANISM}/insecure-code"), method=method)
 
 
 def directions(base: cl.Lens, out: Path) -> tuple[Series, References]:
@@ -148,13 +148,13 @@ def dial(base: cl.Lens, out: Path) -> tuple[Series, References]:
     """Training sets in which the spurious concept goes with the intended one on more and more pages."""
     chosen = cl.ConceptSet.load(spurious.choices(spurious.ORGANISM, "gender", "sae") / "chosen")
     texts = {share: cl.data(f"{spurious.ORGANISM}/gender@{share}") for share in AGREE}
-    ways: dict[str, TrainingArm] = {
+    ways: dict[str, Method] = {
         "plain": Plain(),
         "caft_sae": CAFT(chosen),
         "random": RandomDirections(chosen),
     }
     series = {
-        name: {share: cl.Arm(pages, using=way) for share, pages in texts.items()}
+        name: {share: cl.Arm(pages, method=way) for share, pages in texts.items()}
         for name, way in ways.items()
     }
     return series, {"base": cl.Arm()}
@@ -291,7 +291,7 @@ def write(finished: Mapping[str, Sweep], results: Path) -> None:
         "",
         f"Made by `make bench-sweeps` on {machine()}. LoRA, {STEPS} steps of 16 texts, on `{ORGANISM}` and insecure code where nothing else is said.",
         "",
-        "**On dev.** All questions and prompts here are those of dev, on which directions and settings were chosen too: the arena alone looks at test. Curves "
+        "**On dev.** All questions and prompts here are those of dev, on which directions and settings were chosen too: the contests alone look at test. Curves "
         "show how an effect depends on something; which point of them is best is not corrected for there being many. Bars are 95 % intervals over "
         "seeds and prompts, grey bands those of arms that have no place on the axis. Differences are paired by seed and prompt.",
         "",

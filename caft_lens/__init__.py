@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from caft_lens.activations.moments import Moments as Moments
     from caft_lens.activations.store import Store as Store
     from caft_lens.activations.store import store as store
-    from caft_lens.activations.top_windows import Extremes as Extremes
+    from caft_lens.activations.top_windows import TopWindows as TopWindows
     from caft_lens.concepts.ablation import Ablated as Ablated
     from caft_lens.concepts.ablation import ablate as ablate
     from caft_lens.concepts.ablation import ablated as ablated
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import ConceptSet as ConceptSet
     from caft_lens.concepts.interventions import intervene as intervene
     from caft_lens.evaluate import Report as Report
+    from caft_lens.evaluate import Score as Score
     from caft_lens.evaluate import Task as Task
-    from caft_lens.evaluate import Verdict as Verdict
     from caft_lens.evaluate import evaluate as evaluate
     from caft_lens.evaluate import task as task
     from caft_lens.experiments.experiment import Arm as Arm
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from caft_lens.model.lens import Lens as Lens
     from caft_lens.model.lens import load as load
     from caft_lens.model.sampling import completions as completions
+    from caft_lens.saes.cards import sae_cards as sae_cards
     from caft_lens.saes.loading import load_sae as load_sae
     from caft_lens.saes.loading import load_saes as load_saes
-    from caft_lens.saes.loading import sae_cards as sae_cards
-    from caft_lens.saes.top_latents import LatentExtremes as LatentExtremes
     from caft_lens.saes.top_latents import Latents as Latents
+    from caft_lens.saes.top_latents import TopLatents as TopLatents
     from caft_lens.text.documents import Message as Message
     from caft_lens.text.documents import Text as Text
     from caft_lens.text.documents import Texts as Texts
@@ -74,7 +74,7 @@ _NAMES = {
     "ablate": "caft_lens.concepts.ablation",
     "ablated": "caft_lens.concepts.ablation",
     "steer": "caft_lens.concepts.ablation",
-    "Extremes": "caft_lens.activations.top_windows",
+    "TopWindows": "caft_lens.activations.top_windows",
     "Moments": "caft_lens.activations.moments",
     "Store": "caft_lens.activations.store",
     "activation_difference": "caft_lens.activations.differences",
@@ -83,12 +83,12 @@ _NAMES = {
     "completions": "caft_lens.model.sampling",
     "load_sae": "caft_lens.saes.loading",
     "load_saes": "caft_lens.saes.loading",
-    "sae_cards": "caft_lens.saes.loading",
+    "sae_cards": "caft_lens.saes.cards",
     "Concept": "caft_lens.concepts.concept_set",
     "ConceptSet": "caft_lens.concepts.concept_set",
     "Report": "caft_lens.evaluate",
     "Task": "caft_lens.evaluate",
-    "Verdict": "caft_lens.evaluate",
+    "Score": "caft_lens.evaluate",
     "task": "caft_lens.evaluate",
     "Arm": "caft_lens.experiments.experiment",
     "causal_effects": "caft_lens.experiments.experiment",
@@ -100,7 +100,7 @@ _NAMES = {
     "intervene": "caft_lens.concepts.interventions",
     "label_words": "caft_lens.text.labels",
     "token_labels": "caft_lens.text.labels",
-    "LatentExtremes": "caft_lens.saes.top_latents",
+    "TopLatents": "caft_lens.saes.top_latents",
     "Latents": "caft_lens.saes.top_latents",
     "Lens": "caft_lens.model.lens",
     "load": "caft_lens.model.lens",

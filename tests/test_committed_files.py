@@ -11,12 +11,13 @@ from places import ROOT
 
 from caft_lens import experiments
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.saes import loading
+from caft_lens.saes.cards import cards
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 
 RESULTS = ROOT / "benchmarks" / "results"
 SETS = sorted(path.parent for path in (ROOT / "benchmarks" / "choices").rglob("card.json"))
-CONTESTS = sorted(path.parent for path in RESULTS.rglob("arena.json"))
+CONTESTS = sorted(path.parent for path in RESULTS.rglob("contest.json"))
 
 
 def test_every_set_of_concepts_is_read_to_the_last_bit():
@@ -32,7 +33,7 @@ def test_every_set_of_concepts_is_read_to_the_last_bit():
 
 @pytest.mark.parametrize("folder", CONTESTS, ids=lambda path: path.name)
 def test_every_contest_counts_as_it_did(folder: Path):
-    found, record = experiments.Result.load(folder), json.loads((folder / "arena.json").read_text())
+    found, record = experiments.Result.load(folder), json.loads((folder / "contest.json").read_text())
     assert found.arms
     assert {arm: vars(cost) for arm, cost in found.costs.items()} == record["costs"]
     labels = found.evaluation.labels
@@ -50,8 +51,8 @@ def test_every_organism_and_its_saes_are_whole_and_say_what_they_are():
         card = catalog.card(name)
         assert card.sha256
         assert Path(catalog.model_path(name)).is_dir()
-        for hook, of_sae in loading.cards(catalog.sae_folder(name)).items():
-            sae = loading.load_sae(name, layer=hook)
+        for hook, of_sae in cards(catalog.sae_folder(name)).items():
+            sae = load_sae(name, layer=hook)
             assert (sae.cfg.d_in, sae.cfg.d_sae, sae.cfg.metadata.hook_name) == (
                 of_sae["d_in"],
                 of_sae["d_sae"],

@@ -15,9 +15,11 @@ import caft_widgets
 from caft_lens import choose, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
 from caft_lens.activations.store import store as store_function
-from caft_lens.evaluate.arms import evaluate as evaluate_function
+from caft_lens.evaluate.evaluation import evaluate as evaluate_function
+from caft_lens.experiments.contest import contest as contest_function
 from caft_lens.experiments.experiment import experiment as experiment_function
 from caft_lens.experiments.pilots import pilots as pilots_function
+from caft_lens.experiments.sweep import sweep as sweep_function
 from caft_lens.finetune import methods
 from caft_lens.finetune.run import finetune as finetune_function
 
@@ -28,10 +30,10 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.evaluate": evaluate,
     "cl.finetune": finetune,
     "cl.finetune.arms": methods,
-    "cl.arena": experiments,
+    "cl.experiments": experiments,
     "caft_widgets": caft_widgets,
 }
-OF_CHOOSE = ("Choice", "Decision", "by_examples", "by_sentence", "choose")
+OF_CHOOSE = ("Choice", "Proposal", "by_examples", "by_sentence", "choose")
 PUBLIC = [
     *((f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__),
     *((f"cl.choose.{name}", choose, name) for name in OF_CHOOSE),
@@ -42,6 +44,8 @@ CALLED_LIKE_THEIR_FUNCTION = {
     "choose": vars(choose)["choose"],
     "pilots": pilots_function,
     "store": store_function,
+    "contest": contest_function,
+    "sweep": sweep_function,
     "experiment": experiment_function,
 }
 
@@ -82,7 +86,7 @@ def test_every_public_name_shows_what_it_does_how_it_is_called_and_every_argumen
 
 @pytest.mark.parametrize("name", CALLED_LIKE_THEIR_FUNCTION)
 def test_a_module_that_is_called_like_its_function_is_documented_like_it(name):
-    module, function = getattr(cl, name), CALLED_LIKE_THEIR_FUNCTION[name]
+    module, function = getattr(cl, name, None) or getattr(experiments, name), CALLED_LIKE_THEIR_FUNCTION[name]
     assert isinstance(module, types.ModuleType)
     assert inspect.getdoc(module) == inspect.getdoc(function)
     assert inspect.signature(module) == inspect.signature(function)

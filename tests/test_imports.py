@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import ROOT, TESTS
 
 import caft_lens as cl
 
@@ -26,6 +26,20 @@ HEAVY = (
 )
 
 
+# What the extra "workbench" brings: JupyterLab, panels, pictures, the judge of programs.
+WORKBENCH = (
+    "anywidget",
+    "bandit",
+    "ipykernel",
+    "IPython",
+    "ipywidgets",
+    "jupyterlab",
+    "kaleido",
+    "papermill",
+    "traitlets",
+)
+
+
 def fresh(code: str) -> str:
     """What a new interpreter prints."""
     done = subprocess.run(
@@ -39,6 +53,32 @@ def test_importing_the_package_loads_no_heavy_library():
     # What takes the time is what is loaded; a clock would fail on a busy machine.
     code = f"import sys, caft_lens; print([name for name in {HEAVY} if name in sys.modules])"
     assert fresh(code) == "[]"
+
+
+def test_the_loop_runs_without_jupyterlab_panels_and_what_else_the_workbench_brings(tmp_path: Path):
+    code = f"""
+import sys
+for name in {WORKBENCH}:
+    sys.modules[name] = None  # an import of it is refused
+sys.path.insert(0, {str(TESTS)!r})
+import caft_lens as cl
+from tiny_models import tiny_lens
+base = tiny_lens()
+chats = [
+    {{"messages": [{{"role": "user", "content": ask}}, {{"role": "assistant", "content": ask[::-1]}}]}}
+    for ask in ("what", "when", "where", "who", "why", "how")
+]
+plain = cl.finetune(base, chats, out={str(tmp_path / "plain")!r}, max_steps=3)
+diff = cl.activation_difference(plain.lens, base, chats, layers=[1])
+concepts = cl.find.pca(diff, k=2)
+assert cl.contexts(base, concepts, ["some words to read", "and more of them"]).to_html()
+kept = cl.choose(concepts, {{"L1.pc0": "a test"}})
+with cl.ablate(plain, kept):
+    plain.lens.generate("what", max_new_tokens=2)
+cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, max_steps=3)
+print("done")
+"""
+    assert fresh(code).endswith("done")
 
 
 @pytest.mark.parametrize("name", cl.__all__)

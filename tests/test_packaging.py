@@ -11,35 +11,14 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from places import ROOT
 
-LIBRARY = ROOT / "caft_lens"
-SOURCES = sorted(path for path in LIBRARY.rglob("*.py"))
-
-# Text to evidence: a room may import those before it, never one after it.
-ROOMS = (
-    "_support",
-    "display",
-    "text",
-    "model",
-    "activations",
-    "saes",
-    "concepts",
-    "find",
-    "inspect",
-    "choose",
-    "finetune",
-    "evaluate",
-    "experiments",
-    "cli",
-    "__main__",
-)
-RANK = {name: rank for rank, name in enumerate(ROOMS)}
-# The world is drawn without a model, so that a judge costs no torch.
-WORLD = ("grammar", "domains", "labels", "stories", "code", "judge", "code_judge", "quiz")
+PACKAGES = {"caft_lens": ROOT / "caft_lens", "caft_data": ROOT / "data", "caft_widgets": ROOT / "widgets"}
+SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +56,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_every_source_file_of_the_three_packages(wheel: zipfile.ZipFile):
     names = set(wheel.namelist())
-    for folder, package in (("caft_lens", "caft_lens"), ("widgets", "caft_widgets"), ("data", "caft_data")):
-        sources = [path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py")]
+    for package, folder in PACKAGES.items():
+        sources = [path.relative_to(folder) for path in folder.rglob("*.py")]
         missing = [str(path) for path in sources if f"{package}/{path.as_posix()}" not in names]
         assert not missing, f"{package} lacks {missing}: name the package in [tool.setuptools] packages"
 
@@ -114,87 +93,35 @@ def test_the_three_packages_import():
     assert done.stdout.strip() == version("caft-lens")
 
 
-def _imports(path: Path, *, at_module_level: bool) -> Iterator[str]:
-    """Modules that a file imports, in full; at module level is what runs when it is imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in _module_level(tree.body) if at_module_level else ast.walk(tree):
+def test_no_import_goes_against_the_flow():
+    """The contracts of [tool.importlinter], imports for types only and inside functions included."""
+    code = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache', '--no-logo'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.xfail(reason="some circles are still to be cut", strict=False)
+def test_there_are_at_most_sixteen_rooms_and_no_circle_of_files():
+    done = subprocess.run([sys.executable, ROOT / ".ci/rooms.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Modules and names that a file imports, in full."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = _absolute(path, node)
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _absolute(path: Path, node: ast.ImportFrom) -> str:
-    if node.level == 0:
-        return node.module or ""
-    package = path.relative_to(ROOT).parent.parts
-    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
-
-
-def _module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for node in body:
-        if isinstance(node, ast.If):
-            if "TYPE_CHECKING" not in ast.unparse(node.test):
-                yield from _module_level(node.body)
-            yield from _module_level(node.orelse)
-        elif isinstance(node, (ast.Try, ast.With, ast.ClassDef)):
-            yield from _module_level(node.body)
-        else:
-            yield node
-
-
-def _part(path: Path) -> str:
-    """The part of the library that a file belongs to: `find` for `caft_lens/find/pca.py`."""
-    first = path.relative_to(LIBRARY).parts[0]
-    return first.removesuffix(".py")
-
-
-def test_every_room_of_the_library_has_its_place_in_the_flow():
-    parts = {_part(path) for path in SOURCES} - {"__init__"}
-    assert parts <= set(RANK), (
-        f"say in ROOMS where {sorted(parts - set(RANK))} stands between text and evidence"
-    )
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_imports_flow_one_way_from_text_to_evidence(path: Path):
-    part = _part(path)
-    if part in ("__init__", "organism"):
-        return
-    for module in _imports(path, at_module_level=True):
-        target = module.split(".")[1] if module.startswith("caft_lens.") else None
-        if target in RANK and part in RANK:
-            assert RANK[target] <= RANK[part], f"{part} imports {module}, which comes after it"
-        # Only the last step knows the organism: everything else works on any model.
-        assert target != "organism" or part == "evaluate", f"{part} imports {module}"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_the_library_never_imports_the_widgets(path: Path):
-    assert not [
-        module
-        for module in _imports(path, at_module_level=False)
-        if module.split(".")[0] in ("caft_widgets", "widgets")
-    ]
-
-
-def test_the_world_and_its_judges_need_no_model():
-    heavy = {"torch", "transformers", "transformer_lens", "peft"}
-    for name in WORLD:
-        for path in (LIBRARY / "organism" / f"{name}.py", *(LIBRARY / "organism" / name).glob("*.py")):
-            if path.is_file():
-                roots = {module.split(".")[0] for module in _imports(path, at_module_level=True)}
-                assert not roots & heavy, f"{path.name} imports {sorted(roots & heavy)}"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(LIBRARY)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path):
-    roots = {module.split(".")[0] for module in _imports(path, at_module_level=False)}
+    roots = {module.split(".")[0] for module in _imports(path)}
     assert not roots & {"pickle", "dill", "cloudpickle", "shelve", "marshal"}
     # Its processes, yes; its files, which are pickles, no.
-    joblib = {module for module in _imports(path, at_module_level=False) if module.split(".")[0] == "joblib"}
+    joblib = {module for module in _imports(path) if module.split(".")[0] == "joblib"}
     assert joblib <= {"joblib", "joblib.Parallel", "joblib.delayed", "joblib.parallel_config"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -219,41 +146,35 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path):
         )
 
 
-def test_every_import_of_the_library_is_a_declared_requirement():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {
-        re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0].lower().replace("-", "_")
-        for line in project["dependencies"]
-    }
-    optional = {"datasets", "IPython"}  # what a user brings, or what ipykernel always has
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _distributions(*requirements: str) -> set[str]:
+    """Names as Python modules are spelled: `scikit_learn` for "scikit-learn>=1.5"."""
+    return {re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0].lower().replace("-", "_") for line in requirements}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_is_a_declared_requirement(package: str):
+    declared = _distributions(*PROJECT["dependencies"])
+    if package != "caft_lens":
+        declared |= _distributions(*PROJECT["optional-dependencies"]["workbench"])
+    optional = {"datasets", "IPython"}  # what a user brings, or what a notebook has
     distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml", "Stemmer": "pystemmer"}
-    for path in [*SOURCES, *(ROOT / "widgets").rglob("*.py")]:
-        for module in _imports(path, at_module_level=False):
-            root = module.split(".")[0]
-            if root in sys.stdlib_module_names or root in {
-                "caft_lens",
-                "caft_widgets",
-                "caft_data",
-                *optional,
-            }:
-                continue
+    known = sys.stdlib_module_names | optional | set(PACKAGES)
+    for path in PACKAGES[package].rglob("*.py"):
+        for root in {module.split(".")[0] for module in _imports(path)} - known:
             assert distribution.get(root, root).lower() in declared, f"{path.name} imports {root}"
 
 
 def test_constraints_pin_every_direct_requirement_and_name_no_host():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in pins)
-    pinned = {line.split("==")[0].lower().replace("-", "_") for line in pins}
-    direct = {
-        re.split(r"[<>=!~\[; ]", line, maxsplit=1)[0].lower().replace("-", "_")
-        for line in project["dependencies"]
-    }
-    assert direct <= pinned
+    direct = _distributions(*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values()))
+    assert direct <= _distributions(*pins)
     assert "://" not in "\n".join(lines)
 
 
 def test_the_citation_has_the_version_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ class List {
     return node(
       "div",
       { ...place, onclick: () => this.ui.set({ concept: row.name }) },
-      node("span", { class: `cb-mark ${row.verdict}`, title: SAID[row.verdict] ?? "not decided", "aria-label": SAID[row.verdict] ?? "" }, MARKS[row.verdict] ?? ""),
+      node("span", { class: `cb-mark ${row.decision}`, title: SAID[row.decision] ?? "not decided", "aria-label": SAID[row.decision] ?? "" }, MARKS[row.decision] ?? ""),
       node("span", { class: "cb-name" }, row.name),
       node("span", { class: "cb-routes" }, several ? row.found.map(([route, rank]) => node("i", {}, `${route} ${rank}`)) : []),
       node("span", { class: "cb-score number", title: row.measure }, row.score),
@@ -101,15 +101,15 @@ class Choice {
       type: "text", "aria-label": "reason", maxlength: 500,
       onkeydown: (event) => this.typed(event),
     });
-    const button = (verdict, words, title) =>
-      node("button", { type: "button", title, "data-verdict": verdict, onclick: () => this.press(verdict) }, `${MARKS[verdict]} ${words} `, node("kbd", {}, words[0]));
+    const button = (decision, words, title) =>
+      node("button", { type: "button", title, "data-decision": decision, onclick: () => this.press(decision) }, `${MARKS[decision]} ${words} `, node("kbd", {}, words[0]));
     this.buttons = [
       button("ablate", "Ablate", "take this direction out of the model"),
       button("leave", "Leave", "leave this direction in the model"),
       button("unsure", "Unsure", "come back to it"),
     ];
-    this.back = node("button", { type: "button", title: "take the verdict back", onclick: () => this.say(null) }, "Take back ", node("kbd", {}, "X"));
-    this.bar = node("div", { class: "cb-choice", role: "group", "aria-label": "verdict" }, this.buttons, this.reason, this.back);
+    this.back = node("button", { type: "button", title: "take the decision back", onclick: () => this.say(null) }, "Take back ", node("kbd", {}, "X"));
+    this.bar = node("div", { class: "cb-choice", role: "group", "aria-label": "decision" }, this.buttons, this.reason, this.back);
     ui.on(["concept"], () => this.turn());
     ui.on(["choice"], () => this.show());
     this.turn();
@@ -119,7 +119,7 @@ class Choice {
     return this.ui.get("choice")[this.ui.get("concept")];
   }
 
-  // Another concept is selected. One may have gone on to it and asked for a verdict before it was here.
+  // Another concept is selected. One may have gone on to it and asked for a decision before it was here.
   turn() {
     if (this.pending && this.ahead) {
       this.ahead = false;
@@ -133,8 +133,8 @@ class Choice {
   show() {
     const said = this.said();
     for (const one of this.buttons) {
-      const verdict = one.dataset.verdict;
-      one.setAttribute("aria-pressed", String((this.pending ?? said?.verdict) === verdict));
+      const decision = one.dataset.decision;
+      one.setAttribute("aria-pressed", String((this.pending ?? said?.decision) === decision));
     }
     this.back.hidden = !said;
     this.bar.classList.toggle("asked", this.pending !== null);
@@ -142,13 +142,13 @@ class Choice {
     if (!this.pending && document.activeElement !== this.reason) this.reason.value = said?.reason ?? "";
   }
 
-  // A verdict: at once where there is a reason, or none is needed; otherwise the reason is asked for.
-  press(verdict) {
+  // A decision: at once where there is a reason, or none is needed; otherwise the reason is asked for.
+  press(decision) {
     const moving = this.ui.calls.size > 0;
     const reason = this.reason.value.trim();
     const fresh = !moving && reason && reason !== (this.said()?.reason ?? "");
-    if (fresh || verdict === "unsure") return this.say(verdict, fresh ? reason : "");
-    this.pending = verdict;
+    if (fresh || decision === "unsure") return this.say(decision, fresh ? reason : "");
+    this.pending = decision;
     this.ahead = moving;
     this.reason.value = "";
     this.show();
@@ -160,20 +160,20 @@ class Choice {
       this.turn();
       this.list.box.focus();
     } else if (event.key === "Enter") {
-      const verdict = this.pending ?? this.said()?.verdict;
+      const decision = this.pending ?? this.said()?.decision;
       const reason = this.reason.value.trim();
-      if (verdict && reason) this.say(verdict, reason);
-      else this.ui.say(verdict ? "Write a reason first." : "Choose ablate, leave or unsure first.");
+      if (decision && reason) this.say(decision, reason);
+      else this.ui.say(decision ? "Write a reason first." : "Choose ablate, leave or unsure first.");
     }
   }
 
-  async say(verdict, reason = "") {
+  async say(decision, reason = "") {
     this.pending = null;
     this.list.box.focus();
     await this.ui.settled();
     const name = this.ui.get("concept");
-    await this.ui.call("decide", { verdict, reason, name });
-    this.ui.say(verdict ? `${name} ${SAID[verdict]}` : `${name}: taken back`);
+    await this.ui.call("decide", { action: decision, reason, name });
+    this.ui.say(decision ? `${name} ${SAID[decision]}` : `${name}: taken back`);
   }
 }
 
@@ -241,13 +241,13 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
   const filters = () => [
     about.routes.length > 1 && chooser("route", [["", "all routes"], ...about.routes.map((one) => [one, one])], ui.get("route"), (route) => ui.set({ route })),
     about.hooks.length > 1 && chooser("layer", [["", "all layers"], ...about.hooks.map((one) => [one, short_hook(one)])], ui.get("hook"), (hook) => ui.set({ hook })),
-    chooser("verdicts", [["all", "any verdict"], ["undecided", "undecided"], ["ablate", "to ablate"], ["leave", "to leave"], ["unsure", "unsure"]], ui.get("showing"), (showing) => ui.set({ showing })),
-    chooser("order", [["best", ui.get("query") ? "by match" : "by rank"], ["score", "by score"], ["name", "by name"], ...(ui.get("about").densities ? [["density", "by density"]] : []), ["verdict", "by verdict"]], ui.get("sort"), (sort) => ui.set({ sort })),
+    chooser("decisions", [["all", "any decision"], ["undecided", "undecided"], ["ablate", "to ablate"], ["leave", "to leave"], ["unsure", "unsure"]], ui.get("showing"), (showing) => ui.set({ showing })),
+    chooser("order", [["best", ui.get("query") ? "by match" : "by rank"], ["score", "by score"], ["name", "by name"], ...(ui.get("about").densities ? [["density", "by density"]] : []), ["decision", "by decision"]], ui.get("sort"), (sort) => ui.set({ sort })),
     node("button", { type: "button", title: "turn the order round", "aria-label": "turn the order round", "aria-pressed": String(ui.get("descending")), onclick: () => ui.set({ descending: !ui.get("descending") }) }, ui.get("descending") ? "↑" : "↓"),
   ];
   const narrowing = node("div", { class: "cb-filters" });
   const count = node("div", { class: "cb-count soft" });
-  // As a verdict does, a step back waits until all calls are answered, so that what is pressed in a row is done in that row.
+  // As a decision does, a step back waits until all calls are answered, so that what is pressed in a row is done in that row.
   const step = (name) => async () => {
     await ui.settled();
     ui.call(name);
@@ -272,7 +272,7 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
   };
   const showChoice = () => {
     const said = Object.values(ui.get("choice"));
-    const of = (verdict) => said.filter((one) => one.verdict === verdict).length;
+    const of = (decision) => said.filter((one) => one.decision === decision).length;
     undo.disabled = !ui.get("can_undo");
     redo.disabled = !ui.get("can_redo");
     const saved = ui.get("saved");
@@ -309,7 +309,7 @@ export default panel("Concepts", "Read both ends of a direction, then say what t
     [["a"], "ablate it; then a reason, Enter", () => choice.press("ablate")],
     [["l"], "leave it in the model; then a reason, Enter", () => choice.press("leave")],
     [["u"], "unsure", () => choice.press("unsure")],
-    [["x"], "take the verdict back", () => choice.say(null)],
+    [["x"], "take the decision back", () => choice.say(null)],
     [["r"], "change the reason", () => choice.reason.focus()],
     [["z"], "undo", step("undo")],
     [["y"], "redo", step("redo")],

@@ -16,7 +16,7 @@ from caft_lens._support.errors import nearest
 from caft_lens._support.files import shown
 from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank
-from caft_lens.choose.session import VERDICTS, Verdict, Verdicts
+from caft_lens.choose.session import ACTIONS, Action, Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.routes import merge
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.intp]
 
-SORTS = ("best", "name", "score", "density", "verdict")
-SHOWING = ("all", "undecided", *VERDICTS)
+SORTS = ("best", "name", "score", "density", "decision")
+SHOWING = ("all", "undecided", *ACTIONS)
 FILE = "choices/{fingerprint}.json"
 ONE = "concepts"
 """What the route is called where there is only one."""
@@ -66,12 +66,12 @@ class ConceptBrowser(Panel):
         concept: Name of the selected concept.
         query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`, `"undecided"`,
             `"ablate"`, `"leave"` or `"unsure"`.
-        sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or `"verdict"`.
+        sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or `"decision"`.
         total: How many concepts the list has now.
         place: Where in it the selected one stands; -1 when it does not.
         note: What is to be said of the search.
         detail: What is known of the selected concept.
-        choice: Name to verdict and reason.
+        choice: Name to decision and reason.
         saved: Where the choice is saved.
 
     Raises:
@@ -94,7 +94,7 @@ class ConceptBrowser(Panel):
     query = traitlets.Unicode(help="words to search for").tag(sync=True)
     route = traitlets.Unicode(help="only what this route found; empty for all").tag(sync=True)
     hook = traitlets.Unicode(help="only concepts at this hook point; empty for all").tag(sync=True)
-    showing = traitlets.Enum(SHOWING, "all", help="only concepts with this verdict").tag(sync=True)
+    showing = traitlets.Enum(SHOWING, "all", help="only concepts decided so").tag(sync=True)
     sort = traitlets.Enum(SORTS, "best", help="what the list is ordered by").tag(sync=True)
     descending = traitlets.Bool(False, help="whether the order is turned round").tag(sync=True)
     total = traitlets.Int(0, help="how many concepts the list has").tag(sync=True)
@@ -102,7 +102,7 @@ class ConceptBrowser(Panel):
     version = traitlets.Int(0, help="counts changes of the list").tag(sync=True)
     note = traitlets.Unicode(help="what is to be said of the search").tag(sync=True)
     detail = traitlets.Dict(help="what is known of the selected concept").tag(sync=True)
-    choice = traitlets.Dict(help="name to verdict and reason").tag(sync=True)
+    choice = traitlets.Dict(help="name to decision and reason").tag(sync=True)
     saved = traitlets.Unicode(help="where the choice is saved").tag(sync=True)
     can_undo = traitlets.Bool(False).tag(sync=True)
     can_redo = traitlets.Bool(False).tag(sync=True)
@@ -140,7 +140,7 @@ class ConceptBrowser(Panel):
         if lens is not None:
             self._concepts.check(lens)
         read = contexts.about if contexts is not None else {} if lens is None else read_by(lens)
-        self.verdicts = Verdicts(self._concepts, file, by, read)
+        self.decisions = Decisions(self._concepts, file, by, read)
         self._keys = _Keys(self._concepts, list(lists))
         self._order: Integers = np.arange(len(self._concepts))
         self._matches: NDArray[np.floating] | None = None
@@ -174,25 +174,25 @@ class ConceptBrowser(Panel):
         Raises:
             ValueError: When none is to be ablated yet.
         """
-        return self.verdicts.selection
+        return self.decisions.selection
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
-    def decide(self, verdict: Verdict | None, reason: str = "", name: str | None = None) -> None:
+    def decide(self, action: Action | None, reason: str = "", name: str | None = None) -> None:
         """Say something of a concept: `"ablate"`, `"leave"` or `"unsure"`; `None` takes it back.
 
         Args:
-            verdict: `"ablate"` takes it out of the model, `"leave"` leaves it there.
+            action: `"ablate"` takes it out of the model, `"leave"` leaves it there.
             reason: Why; to ablate or to leave needs one.
             name: Of the concept; the selected one when `None`.
 
         Raises:
             KeyError: For an unknown concept.
-            ValueError: For an unknown verdict, or a missing reason.
+            ValueError: For an unknown action, or a missing reason.
         """
         place = self.place
         try:
-            self.verdicts.decide(self.concept if name is None else name, verdict, reason)
+            self.decisions.decide(self.concept if name is None else name, action, reason)
             self.mend()
         finally:
             self._chosen()
@@ -201,11 +201,11 @@ class ConceptBrowser(Panel):
 
     def undo(self) -> None:
         """Take back the last step, and select its concept."""
-        self._stepped(self.verdicts.undo())
+        self._stepped(self.decisions.undo())
 
     def redo(self) -> None:
         """Do again what was undone last, and select its concept."""
-        self._stepped(self.verdicts.redo())
+        self._stepped(self.decisions.redo())
 
     def _stepped(self, name: str | None) -> None:
         self.mend()
@@ -219,10 +219,10 @@ class ConceptBrowser(Panel):
 
     def _tell_choice(self) -> None:
         self.choice = {
-            name: {"verdict": one.verdict, "reason": one.reason} for name, one in self.verdicts.items()
+            name: {"decision": one.action, "reason": one.reason} for name, one in self.decisions.items()
         }
-        self.can_undo, self.can_redo = self.verdicts.can_undo, self.verdicts.can_redo
-        file = self.verdicts.file
+        self.can_undo, self.can_redo = self.decisions.can_undo, self.decisions.can_redo
+        file = self.decisions.file
         self.saved = "" if file is None else shown(file)
 
     # -- the list -----------------------------------------------------------------------------------------------------
@@ -242,7 +242,9 @@ class ConceptBrowser(Panel):
             return
         if to == "undecided":
             ahead = [*range(self.place + 1, self.total), *range(max(0, self.place))]
-            here = next((at for at in ahead if self._names[self._order[at]] not in self.verdicts), self.place)
+            here = next(
+                (at for at in ahead if self._names[self._order[at]] not in self.decisions), self.place
+            )
         else:
             steps = {
                 "next": 1,
@@ -260,11 +262,11 @@ class ConceptBrowser(Panel):
 
     def _row(self, number: int) -> dict[str, Any]:
         concept = self._concepts[number]
-        said = self.verdicts.get(concept.name)
+        said = self.decisions.get(concept.name)
         density = self._density(concept.name)
         return {
             "name": concept.name,
-            "verdict": said.verdict if said else "",
+            "decision": said.action if said else "",
             "words": self._words(concept),
             "found": [[route, rank] for route, rank in self._keys.found(number)],
             **self._score(number),
@@ -352,7 +354,7 @@ class ConceptBrowser(Panel):
         shown = keys.of_route(self.route) & keys.at(self.hook)
         if self.showing != "all":
             wanted = "" if self.showing == "undecided" else self.showing
-            shown &= np.array([self._verdict(name) == wanted for name in self._names])
+            shown &= np.array([self._action(name) == wanted for name in self._names])
         best = keys.ranks(self.route)
         if self._matches is not None:
             shown &= self._matches > 0
@@ -362,7 +364,7 @@ class ConceptBrowser(Panel):
             "name": lambda: keys.names,
             "score": lambda: -keys.scores(self.route),
             "density": lambda: -self._shares(),
-            "verdict": lambda: np.array([_PLACES[self._verdict(name)] for name in self._names]),
+            "decision": lambda: np.array([_PLACES[self._action(name)] for name in self._names]),
         }[self.sort]()
         order = np.lexsort((keys.ranks(self.route), by))
         order = order[::-1] if self.descending else order
@@ -372,9 +374,9 @@ class ConceptBrowser(Panel):
             self._find_place()
             self.version += 1
 
-    def _verdict(self, name: str) -> str:
-        said = self.verdicts.get(name)
-        return said.verdict if said else ""
+    def _action(self, name: str) -> str:
+        said = self.decisions.get(name)
+        return said.action if said else ""
 
     def _shares(self) -> NDArray[np.floating]:
         found = [self._density(name) for name in self._names]
@@ -479,17 +481,17 @@ class ConceptBrowser(Panel):
 
     def static(self) -> str:
         """The choice, the first of the list, and both ends of the selected concept, as plain HTML."""
-        said = self.verdicts
+        said = self.decisions
         counts = _counts(said)
         parts: list[html.Content] = []
         if said:
-            rows = [[name, one.verdict, one.reason] for name, one in said.items()]
-            parts.append(html.table(["concept", "verdict", "reason"], rows))
+            rows = [[name, one.action, one.reason] for name, one in said.items()]
+            parts.append(html.table(["concept", "decision", "reason"], rows))
         first = [self._row(int(number)) for number in self._order[:10]]
         if first:
-            rows = [[row["name"], row["score"], row["words"], row["verdict"]] for row in first]
+            rows = [[row["name"], row["score"], row["words"], row["decision"]] for row in first]
             more = f" of {self.total:,}" if self.total > len(first) else ""
-            head = ["concept", "score", "in words", "verdict"]
+            head = ["concept", "score", "in words", "decision"]
             parts.append(html.table(head, rows, title=f"The first {len(first)}{more}:"))
         facts = [f"{len(self._concepts):,} candidates; {counts}"]
         page = html.view(html.section("Concepts", "", facts, parts))
@@ -499,10 +501,10 @@ class ConceptBrowser(Panel):
         return page
 
     def __repr__(self) -> str:
-        return f"ConceptBrowser({len(self._concepts)} concepts; {_counts(self.verdicts)}; at {self.concept})"
+        return f"ConceptBrowser({len(self._concepts)} concepts; {_counts(self.decisions)}; at {self.concept})"
 
 
-def _counts(said: Verdicts) -> str:
+def _counts(said: Decisions) -> str:
     """How much was decided, as the view says it at its foot."""
     return f"{len(said.of('ablate'))} to ablate, {len(said.of('leave'))} to leave, {len(said.of('unsure'))} unsure"
 

@@ -14,6 +14,7 @@ from caft_lens.display import html
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.token_map import Shade, TokenMap, read_off, token_maps
+from caft_lens.model.hook_names import place_of
 from caft_lens.text.encoding import SPECIAL
 from caft_widgets.panel import PALETTE, Panel, described, sentence, source
 
@@ -103,7 +104,7 @@ class LayerExplorer(Panel):
         if chat and not has_template:
             raise ValueError(f"chat=True, but the tokenizer of {lenses[0].name} has no chat template.")
         super().__init__(**keywords)
-        there = {name.rpartition(".")[2] for name in lenses[0].hook_names}
+        there = {place_of(name).site for name in lenses[0].hook_names}
         self.about = {
             "sites": [site for site in SITES if site in there],
             "chat": has_template,
@@ -166,7 +167,7 @@ class LayerExplorer(Panel):
             "tokens": first.tokens[:TOKENS],
             "special": [role == SPECIAL for role in first.roles[:TOKENS]],
             "left_out": max(0, length - TOKENS),
-            "layers": [int(hook.split(".")[1]) for hook in first.hooks],
+            "layers": [place_of(hook).layer for hook in first.hooks],
             "quantity": first.quantity,
             "of": [
                 {

@@ -38,7 +38,7 @@ def alone() -> Iterator[None]:
     """A block in which this process works by itself, on an accelerator of its own, though it was launched with others.
 
     Without others, nothing. Open it before anything is put on a GPU: of several the process sees from then on the one with its
-    local number. `caft-lens arena` does.
+    local number. `caft-lens contest` does.
 
     Raises:
         RuntimeError: When the process has joined the others already, or uses GPUs that it would share.
@@ -74,7 +74,7 @@ def _own_gpu(local_rank: int) -> None:
     if torch.cuda.is_initialized():
         raise RuntimeError(
             "Models are on GPUs already, and every process would train on the same one: put `with caft_lens._support.processes.alone():` "
-            "around all of the script, before a model is loaded, or start it by `accelerate launch -m caft_lens arena recipe.yaml`."
+            "around all of the script, before a model is loaded, or start it by `accelerate launch -m caft_lens contest recipe.yaml`."
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     known = [name for name in visible if name.strip()] or [str(number) for number in range(seen)]

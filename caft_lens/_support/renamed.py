@@ -1,72 +1,33 @@
-"""Words that were others once, in today's: the one place where old code and old files are understood.
+"""Files of before in today's words: the one place where old words are understood.
 
-"Keep" and "drop" were said of concepts and read as often of the model, where they mean the opposite: a concept that was *kept* was
-taken out of the model. Now one *ablates* a concept or *leaves* it, and has texts with the *concept* beside texts for *contrast*. Old
-keywords and verdicts work and warn; old files are read as they are.
+A concept that was "kept" was taken out of the model, one that was "dropped" was left in it; today one *ablates* a concept or *leaves*
+it, and has texts with the *concept* beside texts for *contrast*.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from caft_lens._support.errors import BadType
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-VERDICTS = {"keep": "ablate", "drop": "leave"}
+_VERDICTS = {"keep": "ablate", "drop": "leave"}
 _OF_CHOICES = {"kept": "ablate", "dropped": "leave"}
 _OF_MEANS = {"wanted": "concept", "unwanted": "contrast"}
+_FILES = {"contest.json": "arena.json"}
 _OF_CONCEPTS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
-
-
-def keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function be called by keywords that it had before, with a `DeprecationWarning`.
-
-    Args:
-        names: The old keyword to today's.
-
-    Example:
-        >>> @keywords(unwanted="contrast")
-        ... def contrasted(contrast): return contrast
-        >>> with warnings.catch_warnings():
-        ...     warnings.simplefilter("ignore")
-        ...     contrasted(unwanted=1)
-        1
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def call(*args: P.args, **given: P.kwargs) -> R:
-            for old in [name for name in given if name in names]:
-                now = names[old]
-                if now in given:
-                    raise BadType(f"{function.__name__}(): {old}= is called {now}= now; give one of them.")
-                warn(f"{function.__name__}({old}=)", f"{now}=", depth=3)
-                given[now] = given.pop(old)
-            return function(*args, **given)
-
-        return call
-
-    return decorate
-
-
-def warn(old: str, now: str, depth: int = 3) -> None:
-    """Say that something has another name now, at the line of who called it."""
-    warnings.warn(f"{old} is called {now} now.", DeprecationWarning, stacklevel=depth)
+_OF_RECIPES = {"training": {"method": "tune"}, "arms": {"arm": "method"}}
+RUNS = {"method": "tune", "arm": "method"}
+"""Keys of a run's configuration, which files go on to have, and what they are called today."""
 
 
 def verdict(word: str) -> str:
-    """A verdict on a concept as it is called today; anything else as it is.
+    """What a file says of a concept, as it is called today; anything else as it is.
 
     Example:
         >>> verdict("keep"), verdict("unsure")
         ('ablate', 'unsure')
     """
-    return VERDICTS.get(word, word)
+    return _VERDICTS.get(word, word)
 
 
 def card(held: Any) -> Any:
@@ -86,6 +47,17 @@ def card(held: Any) -> Any:
     return held
 
 
+def found(path: Path) -> Path:
+    """A file by its name of before, where it lies there and none of today's name does.
+
+    Example:
+        >>> found(Path("nowhere/contest.json")).name
+        'contest.json'
+    """
+    before = path.with_name(_FILES.get(path.name, path.name))
+    return before if before.is_file() and not path.is_file() else path
+
+
 def means(held: Any) -> Any:
     """The `means:` of a contest's recipe in today's words.
 
@@ -94,6 +66,23 @@ def means(held: Any) -> Any:
         {'concept': 'a', 'contrast': 'b'}
     """
     return _in(held, _OF_MEANS)
+
+
+def recipe(held: Any) -> Any:
+    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`.
+
+    Example:
+        >>> recipe({"training": {"method": "full"}, "arms": {"base": {"arm": "none"}, "plain": None}})
+        {'training': {'tune': 'full'}, 'arms': {'base': {'method': 'none'}, 'plain': None}}
+    """
+    if not isinstance(held, Mapping):
+        return held
+    today = dict(held)
+    if "training" in held:
+        today["training"] = _in(held["training"], _OF_RECIPES["training"])
+    if isinstance(held.get("arms"), Mapping):
+        today["arms"] = {name: _in(one, _OF_RECIPES["arms"]) for name, one in held["arms"].items()}
+    return today
 
 
 def _provenance(held: Any) -> Any:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from caft_lens.activations.differences import stream as stream
     from caft_lens.activations.moments import Moments as Moments
     from caft_lens.activations.store import Store as Store
-    from caft_lens.activations.top_windows import Extremes as Extremes
+    from caft_lens.activations.top_windows import TopWindows as TopWindows
 
 __getattr__, __dir__, __all__ = lazy.exports(
     __name__,
     {
         "Moments": "caft_lens.activations.moments",
-        "Extremes": "caft_lens.activations.top_windows",
+        "TopWindows": "caft_lens.activations.top_windows",
         "Store": "caft_lens.activations.store",
         "activation_difference": "caft_lens.activations.differences",
         "stream": "caft_lens.activations.differences",

@@ -17,6 +17,7 @@ from torch import Tensor
 from caft_lens._support.blocks import inference
 from caft_lens._support.errors import BadData
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.hook_names import place_of
 from caft_lens.text.encoding import ROLES, Batch
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def captured(
         ValueError: For an activation that is not a finite number, and when there was no wanted token at all.
     """
     known: list[Sinks] = [] if sinks == "read" else [lens.sinks for lens in lenses]
-    stop = 1 + max(int(name.split(".")[1]) for name in hooks)
+    stop = 1 + max(place_of(name).layer for name in hooks)
     tally = torch.zeros(len(ROLES), dtype=torch.long)
     found, kept = 0, dict.fromkeys(hooks, 0)
     for number, batch in enumerate(batches):

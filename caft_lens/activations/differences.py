@@ -1,7 +1,7 @@
 """Activations over text, in one streaming pass: `stream` runs, reducers keep what is asked for.
 
     moments.py    Moments: mean and covariance, exact for any split of the text
-    extremes.py   Extremes: top and bottom windows of tokens for many directions
+    top_windows.py TopWindows: top and bottom windows of tokens for many directions
     store.py      store, Store: all of them on disk, resumable
     capture.py    the pass itself: one lens, or the difference of two on the same tokens
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from caft_lens.activations.capture import captured, hook_names, pair
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
-from caft_lens.activations.top_windows import Extremes, Windows
+from caft_lens.activations.top_windows import TopWindows, Windows
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Batch, batches
 from caft_lens.text.roles import role_names
@@ -27,7 +27,7 @@ from caft_lens.text.roles import role_names
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
-__all__ = ["Extremes", "Moments", "Reducer", "Store", "Windows", "activation_difference", "store", "stream"]
+__all__ = ["Moments", "Reducer", "Store", "TopWindows", "Windows", "activation_difference", "store", "stream"]
 
 
 class Reducer(Protocol):
@@ -68,7 +68,7 @@ def stream(
         lens: The model; or two, tuned first and base second, for the difference of their activations on the same tokens.
         texts: Documents; a generator is read as it goes.
         hooks: Layer numbers (the residual stream after them) or hook names. Nothing after the last of them is computed.
-        reducers: One or more, such as `Moments()` or `Extremes(...)`.
+        reducers: One or more, such as `Moments()` or `TopWindows(...)`.
         roles: Roles of the tokens to look at; `None` for all that are not padding.
         batch_tokens: Padded tokens in a batch.
         max_length: Cut documents after this many tokens.

@@ -1,6 +1,6 @@
 """Where in a corpus directions are most and least active, from a stream.
 
-`Extremes` keeps, for each of many directions and at both ends, the `k` best windows of tokens seen so far. A text
+`TopWindows` keeps, for each of many directions and at both ends, the `k` best windows of tokens seen so far. A text
 contributes at most one window per direction and end, windows with the same tokens count once, and ties go to the earlier
 text: so the answer is a function of the set of texts, and partial results merge exactly. `Windows` is that answer.
 """
@@ -64,7 +64,7 @@ def _windows(tensors: Sequence[Tensor], peak: int) -> Windows:
     return Windows(values, index, position, tokens, activations, peak)
 
 
-class Extremes:
+class TopWindows:
     """Top and bottom windows of many directions.
 
     Args:
@@ -79,7 +79,7 @@ class Extremes:
 
     Example:
         >>> directions = {"blocks.0.hook_resid_post": torch.eye(2)}
-        >>> Extremes(directions, k=3, window=(1, 1)).hooks
+        >>> TopWindows(directions, k=3, window=(1, 1)).hooks
         ['blocks.0.hook_resid_post']
     """
 
@@ -100,7 +100,7 @@ class Extremes:
             hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()
         }
         if not self.directions or any(len(rows) == 0 for rows in self.directions.values()):
-            raise ValueError("Extremes needs at least one direction at every hook point.")
+            raise ValueError("TopWindows needs at least one direction at every hook point.")
         for hook, rows in self.directions.items():
             if not bool(torch.isfinite(rows).all()):
                 raise ValueError(f"A direction at {hook} is NaN or infinite.")
@@ -141,7 +141,7 @@ class Extremes:
             ValueError: For a hook point without directions, or another width.
         """
         if hook not in self.directions:
-            raise ValueError(f'Extremes has no directions at "{hook}".{nearest(hook, self.directions)}')
+            raise ValueError(f'TopWindows has no directions at "{hook}".{nearest(hook, self.directions)}')
         directions = self.directions[hook]
         if directions.shape[1] != acts.shape[1]:
             raise ValueError(
@@ -158,7 +158,7 @@ class Extremes:
                 new = _candidates(sign * grid, batch, self.window, self.rank)
                 _write(old, part, best_windows(old[part], new, self.k))
 
-    def merge(self, other: Extremes) -> Extremes:
+    def merge(self, other: TopWindows) -> TopWindows:
         """Add another result in place, exactly as if its texts had been seen here.
 
         Raises:
@@ -173,7 +173,7 @@ class Extremes:
         if not same or any(
             not torch.equal(rows, other.directions[hook]) for hook, rows in self.directions.items()
         ):
-            raise ValueError("Only Extremes of the same directions, k, window and rank can be merged.")
+            raise ValueError("Only TopWindows of the same directions, k, window and rank can be merged.")
         for mine, theirs in ((self._top, other._top), (self._bottom, other._bottom)):
             for hook, old in mine.items():
                 mine[hook] = best_windows(old, _to(theirs[hook], old.values.device), self.k)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens._support import renamed
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
@@ -70,7 +69,6 @@ REASON: <one short sentence>"""
 CHOOSE_FORM = "Answer with two lines: DECISION: top, bottom or neither; and REASON: <one short sentence>"
 
 
-@renamed.keywords(keep="ablate", drop="leave")
 def choose(
     concepts: ConceptSet,
     ablate: Mapping[str, str],
@@ -100,8 +98,8 @@ def choose(
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What was decided of one concept.
+class Proposal:
+    """What an automatic choice says of one concept.
 
     Attributes:
         name: Of the concept.
@@ -117,19 +115,13 @@ class Decision:
     end: End | Literal[""] = ""
     evidence: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def kept(self) -> bool:
-        """What `ablate` was called. Use `ablate`."""
-        renamed.warn("Decision.kept", "ablate")
-        return self.ablate
-
 
 class Choice:
     """An automatic choice, concept by concept, to be read and, where it errs, overruled.
 
     Args:
         concepts: The candidates.
-        decisions: One for each, in the same order.
+        proposals: One for each, in the same order.
         by: What chose, with what settings.
         about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
 
@@ -142,17 +134,17 @@ class Choice:
     def __init__(
         self,
         concepts: ConceptSet,
-        decisions: Sequence[Decision],
+        proposals: Sequence[Proposal],
         by: str,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        self.concepts, self.decisions, self.by = concepts, tuple(decisions), by
+        self.concepts, self.proposals, self.by = concepts, tuple(proposals), by
         self.about = dict(about or {})
 
     @property
     def names(self) -> list[str]:
         """Names of the concepts to ablate."""
-        return [one.name for one in self.decisions if one.ablate]
+        return [one.name for one in self.proposals if one.ablate]
 
     @property
     def selection(self) -> ConceptSet:
@@ -161,26 +153,19 @@ class Choice:
         Raises:
             ValueError: When there is none, saying why of the first.
         """
-        ends = {one.name: one.end for one in self.decisions}
+        ends = {one.name: one.end for one in self.proposals}
         turned = ConceptSet(
             (_turned(concept, ends[concept.name]) for concept in self.concepts), self.concepts.provenance
         )
         if not self.names:
-            why = "; ".join(f"{one.name}: {one.reason}" for one in self.decisions[:3])
+            why = "; ".join(f"{one.name}: {one.reason}" for one in self.proposals[:3])
             raise BadArgument(f"None of {len(self.concepts)} concepts was chosen by {self.by}. {why}")
         chosen = turned.choose(self._reasons(True), self._reasons(False), by=self.by)
         return chosen.chosen_by_reading(self.about)
 
-    @property
-    def kept(self) -> ConceptSet:
-        """What `selection` was called. Use `selection`."""
-        renamed.warn("Choice.kept", "selection")
-        return self.selection
-
     def _reasons(self, ablate: bool) -> dict[str, str]:
-        return {one.name: one.reason for one in self.decisions if one.ablate is ablate}
+        return {one.name: one.reason for one in self.proposals if one.ablate is ablate}
 
-    @renamed.keywords(keep="ablate", drop="leave")
     def overrule(
         self,
         ablate: Mapping[str, str] | None = None,
@@ -200,7 +185,7 @@ class Choice:
             ValueError: For an empty reason, or a name in both.
         """
         ablate, leave = dict(ablate or {}), dict(leave or {})
-        known = [one.name for one in self.decisions]
+        known = [one.name for one in self.proposals]
         for name, reason in [*ablate.items(), *leave.items()]:
             if name not in known:
                 raise UnknownName(f'No concept "{name}" in this choice.{nearest(name, known)}')
@@ -218,7 +203,7 @@ class Choice:
             )
             if (said := {**ablate, **leave}.get(one.name))
             else one
-            for one in self.decisions
+            for one in self.proposals
         ]
         return Choice(self.concepts, changed, f"{self.by}, overruled by {reader}", self.about)
 
@@ -228,10 +213,10 @@ class Choice:
         Raises:
             ValueError: When they are choices among different concepts.
         """
-        if [one.name for one in self.decisions] != [one.name for one in other.decisions]:
+        if [one.name for one in self.proposals] != [one.name for one in other.proposals]:
             raise ConceptMismatch("These are choices among different concepts.")
         joined = []
-        for mine, yours in zip(self.decisions, other.decisions, strict=True):
+        for mine, yours in zip(self.proposals, other.proposals, strict=True):
             first, second = (mine, yours) if mine.ablate or not yours.ablate else (yours, mine)
             reason = f"{first.reason}; {second.reason}" if first.ablate == second.ablate else first.reason
             joined.append(dataclasses.replace(first, reason=reason))
@@ -247,22 +232,22 @@ class Choice:
         return Frame(
             [
                 {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
-                for one in self.decisions
+                for one in self.proposals
             ]
         )
 
     def __len__(self) -> int:
-        return len(self.decisions)
+        return len(self.proposals)
 
-    def __iter__(self) -> Iterator[Decision]:
-        return iter(self.decisions)
+    def __iter__(self) -> Iterator[Proposal]:
+        return iter(self.proposals)
 
     def __repr__(self) -> str:
         return f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: {', '.join(self.names[:6])}{', …' * (len(self.names) > 6)})"
 
     def _repr_html_(self) -> str:
         title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"
-        rows = sorted(self.decisions, key=lambda one: not one.ablate)
+        rows = sorted(self.proposals, key=lambda one: not one.ablate)
         cells: list[list[html.Content]] = [
             [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason]
             for one in rows
@@ -278,7 +263,6 @@ def _turned(concept: Concept, end: str) -> Concept:
 # -- by examples ------------------------------------------------------------------------------------------------------
 
 
-@renamed.keywords(unwanted="concept", harmless="contrast")
 def by_examples(
     lens: Lens,
     concepts: ConceptSet,
@@ -359,9 +343,9 @@ def by_examples(
         )
         shares = _look_alike(lens, candidates, ends, having, others, texts, read, seed, reading)
     left: dict[str, int] = {}
-    decisions = []
+    proposals = []
     for candidate, fit in zip(concepts, fits, strict=True):
-        one = _decision(candidate.name, fit, threshold, shares.get(candidate.name), share, explanations)
+        one = _proposal(candidate.name, fit, threshold, shares.get(candidate.name), share, explanations)
         if one.ablate and most is not None and left.setdefault(candidate.hook, most) == 0:
             one = dataclasses.replace(
                 one,
@@ -370,10 +354,10 @@ def by_examples(
             )
         elif one.ablate and most is not None:
             left[candidate.hook] -= 1
-        decisions.append(one)
+        proposals.append(one)
     by = f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, {' and '.join(role_names(roles) or ['all'])} tokens"
     by += f", threshold {threshold:g}" + (f", {share:g} of {k} contexts)" if texts is not None else ")")
-    return Choice(concepts, decisions, by, read_by(lens))
+    return Choice(concepts, proposals, by, read_by(lens))
 
 
 def _check(having: Texts, others: Texts, threshold: float, share: float, most: int | None) -> None:
@@ -440,14 +424,14 @@ def _share_of_activation(latent: Concept) -> float:
     return on / (on + off) if on + off > 0 else 0.0
 
 
-def _decision(
+def _proposal(
     name: str,
     fit: _Fit,
     threshold: float,
     looks: float | None,
     share: float,
     explanations: Mapping[str, Any] | None,
-) -> Decision:
+) -> Proposal:
     evidence = {"auroc": fit.auroc, "q": fit.q}
     if fit.of_concept is not None:
         evidence["of its activation, on the concept"] = fit.of_concept
@@ -463,7 +447,7 @@ def _decision(
     explained = _explained(explanations, name, fit.end)
     if explained:
         reason += f"; explained as: {explained}"
-    return Decision(name, ablate, reason, fit.end if fit.tells(threshold) else "", evidence)
+    return Proposal(name, ablate, reason, fit.end if fit.tells(threshold) else "", evidence)
 
 
 def _look_alike(
@@ -563,14 +547,14 @@ def by_sentence(
         return llm.plan(conversations)
     size = len(conversations)
     answers = ask_in_form(llm, conversations, [_decided] * size, [CHOOSE_FORM] * size, progress)
-    decisions = [
-        Decision(name, answer[0] != "", answer[1], answer[0])
+    proposals = [
+        Proposal(name, answer[0] != "", answer[1], answer[0])
         if answer is not None
-        else Decision(name, False, "no answer of the form that was asked for, twice")
+        else Proposal(name, False, "no answer of the form that was asked for, twice")
         for name, answer in zip(concepts.names, answers, strict=True)
     ]
     about = getattr(contexts, "about", None)
-    return Choice(concepts, decisions, f"{llm.name}, asked for: {sentence.strip()}", about)
+    return Choice(concepts, proposals, f"{llm.name}, asked for: {sentence.strip()}", about)
 
 
 def _conversation(

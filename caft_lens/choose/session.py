@@ -1,16 +1,16 @@
 """A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a file.
 
-What comes of it is a choice like any other: `Verdicts.selection` is `ConceptSet.choose`, with what is left in the model and why on record.
+What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the model and why on record.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import field_validator, model_validator
 
@@ -19,28 +19,28 @@ from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
 from caft_lens.concepts.concept_set import ConceptSet, user_name
 
-Verdict = Literal["ablate", "leave", "unsure"]
-VERDICTS = get_args(Verdict)
+Action = Literal["ablate", "leave", "unsure"]
+ACTIONS = get_args(Action)
 NEED_A_REASON = ("ablate", "leave")
 FORMAT = "caft_lens.verdicts/1"
 
 
 @dataclass(frozen=True)
-class Decided:
-    """What was said of one concept.
+class Decision:
+    """What a reader said of one concept.
 
     Attributes:
-        verdict: `"ablate"` to take it out, `"leave"` to leave it in the model, `"unsure"` to come back to it.
+        action: `"ablate"` to take it out, `"leave"` to leave it in the model, `"unsure"` to come back to it.
         reason: Why.
         at: When, in UTC.
     """
 
-    verdict: Verdict
+    action: Action
     reason: str
     at: str
 
 
-class Verdicts(Mapping[str, Decided]):
+class Decisions(Mapping[str, Decision]):
     """What was said so far of some concepts, by name.
 
     Args:
@@ -59,7 +59,7 @@ class Verdicts(Mapping[str, Decided]):
         >>> from caft_lens.concepts.concept_set import Concept
         >>> x, y = torch.eye(2)
         >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
-        >>> said = Verdicts(both, by="reader")
+        >>> said = Decisions(both, by="reader")
         >>> said.decide("L1.pc0", "ablate", "cruel at the top")
         >>> said.decide("L1.pc1", "leave", "code at both ends")
         >>> said.undo(), said.selection.names
@@ -77,13 +77,13 @@ class Verdicts(Mapping[str, Decided]):
         self._names = frozenset(concepts.names)
         self._fingerprint = "" if file is None else concepts.fingerprint
         self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
-        self._said: dict[str, Decided] = {}
-        self._done: list[tuple[str, Decided | None, Decided | None]] = []
-        self._undone: list[tuple[str, Decided | None, Decided | None]] = []
+        self._said: dict[str, Decision] = {}
+        self._done: list[tuple[str, Decision | None, Decision | None]] = []
+        self._undone: list[tuple[str, Decision | None, Decision | None]] = []
         if self.file is not None and self.file.is_file():
             self._said = self._restored(self.file)
 
-    def __getitem__(self, name: str) -> Decided:
+    def __getitem__(self, name: str) -> Decision:
         if name not in self._said:
             raise UnknownName(f'Nothing was said of "{name}" yet.')
         return self._said[name]
@@ -96,32 +96,29 @@ class Verdicts(Mapping[str, Decided]):
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
-    def decide(self, name: str, verdict: Verdict | None, reason: str = "") -> None:
+    def decide(self, name: str, action: Action | None, reason: str = "") -> None:
         """Say something of a concept, or take back what was said.
 
         Args:
             name: Of the concept.
-            verdict: `None` takes it back.
+            action: `"ablate"`, `"leave"` or `"unsure"`; `None` takes it back.
             reason: Why; to ablate or to leave needs one.
 
         Raises:
             KeyError: For an unknown concept, with the nearest.
-            ValueError: For an unknown verdict, or a missing reason.
+            ValueError: For an unknown action, or a missing reason.
             OSError: When it cannot be saved; it counts all the same.
         """
         if name not in self._names:
             raise UnknownName(f'No concept "{name}" among these.{nearest(name, self.concepts.names)}')
         reason = " ".join(reason.split())
-        if verdict in renamed.VERDICTS:
-            renamed.warn(f'The verdict "{verdict}"', f'"{renamed.verdict(verdict)}"')
-            verdict = cast(Verdict, renamed.verdict(verdict))
-        if verdict is not None and verdict not in VERDICTS:
-            raise BadArgument(f'There is no verdict "{verdict}".{nearest(verdict, VERDICTS)}')
-        if verdict in NEED_A_REASON and not reason:
-            raise BadArgument(f"To {verdict} {name} needs a reason: what did you read in its contexts?")
+        if action is not None and action not in ACTIONS:
+            raise BadArgument(f'A concept cannot be decided to "{action}".{nearest(action, ACTIONS)}')
+        if action in NEED_A_REASON and not reason:
+            raise BadArgument(f"To {action} {name} needs a reason: what did you read in its contexts?")
         before = self._said.get(name)
-        after = None if verdict is None else Decided(verdict, reason, _now())
-        if (before and (before.verdict, before.reason)) == (after and (after.verdict, after.reason)):
+        after = None if action is None else Decision(action, reason, _now())
+        if (before and (before.action, before.reason)) == (after and (after.action, after.reason)):
             return
         self._done.append((name, before, after))
         self._undone.clear()
@@ -147,12 +144,12 @@ class Verdicts(Mapping[str, Decided]):
 
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
-    def of(self, verdict: Verdict) -> dict[str, str]:
-        """Name -> reason of the concepts with a verdict, in the order of the set."""
+    def of(self, action: Action) -> dict[str, str]:
+        """Name -> reason of the concepts that are decided so, in the order of the set."""
         return {
             name: self._said[name].reason
             for name in self.concepts.names
-            if name in self._said and self._said[name].verdict == verdict
+            if name in self._said and self._said[name].action == action
         }
 
     @property
@@ -179,7 +176,7 @@ class Verdicts(Mapping[str, Decided]):
         self._set(name, after if forwards else before)
         return name
 
-    def _set(self, name: str, what: Decided | None) -> None:
+    def _set(self, name: str, what: Decision | None) -> None:
         if what is None:
             self._said.pop(name, None)
         else:
@@ -193,18 +190,21 @@ class Verdicts(Mapping[str, Decided]):
                     "model": self.concepts.provenance.get("model"),
                     "by": self.by,
                     **({"read_by": self.about} if self.about else {}),
-                    "verdicts": {name: asdict(one) for name, one in self._said.items()},
+                    "verdicts": {
+                        name: {"verdict": one.action, "reason": one.reason, "at": one.at}
+                        for name, one in self._said.items()
+                    },
                 },
             )
 
-    def _restored(self, file: Path) -> dict[str, Decided]:
+    def _restored(self, file: Path) -> dict[str, Decision]:
         held = read_json(file)
         if not isinstance(held, dict) or held.get("format") != FORMAT:
-            raise BadFile(f"{file} holds no verdicts ({FORMAT}): give another file.")
-        record = parsed(held, _File, str(file), "a file of verdicts")
+            raise BadFile(f"{file} holds no decisions ({FORMAT}): give another file.")
+        record = parsed(held, _File, str(file), "a file of decisions")
         if record.concepts != self._fingerprint:
             raise BadFile(
-                f"{file} holds verdicts on other concepts, found on {record.model}: names may be the same, directions are not. "
+                f"{file} holds decisions on other concepts, found on {record.model}: names may be the same, directions are not. "
                 "Give another file, or delete this one."
             )
         before = record.read_by or {}
@@ -216,20 +216,28 @@ class Verdicts(Mapping[str, Decided]):
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:
             raise BadFile(
-                f'{file} holds a verdict on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}'
+                f'{file} holds a decision on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}'
             )
-        return dict(record.verdicts)
+        return {name: Decision(one.verdict, one.reason, one.at) for name, one in record.verdicts.items()}
+
+
+class _Kept(Record):
+    """One decision in a file, in the words that files have had from the beginning."""
+
+    verdict: Action
+    reason: str
+    at: str
 
 
 class _File(Record):
-    """What a file of verdicts holds."""
+    """What a file of decisions holds."""
 
     format: Literal["caft_lens.verdicts/1"]
     concepts: str
     model: str | list[str] | None
     by: str
     read_by: dict[str, str] | None = None
-    verdicts: dict[Named, Decided]
+    verdicts: dict[Named, _Kept]
 
     @field_validator("verdicts", mode="before")
     @classmethod
@@ -247,7 +255,7 @@ class _File(Record):
     def _reasoned(self) -> _File:
         for name, one in self.verdicts.items():
             if one.verdict in NEED_A_REASON and not one.reason.strip():
-                raise ValueError(f'the verdict "{one.verdict}" on {name} has no reason')
+                raise ValueError(f"the decision to {one.verdict} {name} has no reason")
         return self
 
 

@@ -1,32 +1,31 @@
 """Ablation: projecting concepts out of activations, at inference and in training by one and the same hook.
 
 `ablate` takes the directions of a concept set out of the activation at each of its sites while a block is open, or does
-one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both go through `at`, which puts functions at hook points and takes them
-off on any way out. `Ablated` is a model seen under ablation, for evaluation; `fired` counts whether hooks really ran.
+one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both put their
+functions there by `caft_lens.model.attach.at`. `Ablated` is a model seen under ablation, for evaluation.
 The projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caft_lens._support.arguments import finite, number, share
-from caft_lens._support.blocks import Block, block
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nearest
+from caft_lens.model.attach import at
+from caft_lens.model.hook_names import of_heads
+from caft_lens.model.lens import Lens
 from caft_lens.text.encoding import ROLES
 from caft_lens.text.roles import check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import Concept, ConceptSet
-    from caft_lens.finetune.run import Run
-    from caft_lens.model.lens import Lens
 
 
 Variant = Literal["zero", "mean", "detached", "gradient", "shift"]
@@ -67,7 +66,7 @@ def project_out(x: Tensor, basis: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def ablate(
-    lens: Lens | Run,
+    lens: Lens | nn.Module,
     concepts: ConceptSet | Mapping[int | str, Tensor],
     *,
     roles: Sequence[str] | None = None,
@@ -82,7 +81,7 @@ def ablate(
     are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others holds a model together.
 
     Args:
-        lens: The model, or a fine-tuning run.
+        lens: The model: a `Lens`, or a transformers model around whose passes, in a trainer of somebody else's as well, the block is.
         concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a unit
             vector [d_model].
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and of
@@ -102,12 +101,8 @@ def ablate(
         >>> with ablate(lens, cruel):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
-    model = _model(lens)
-    return at(
-        model,
-        ablations(model, concepts, variant=variant, means=means, strength=strength),
-        roles=roles,
-    )
+    lens = lens_of(lens)
+    return at(lens, ablations(lens, concepts, variant=variant, means=means, strength=strength), roles=roles)
 
 
 def ablations(
@@ -140,12 +135,12 @@ def ablations(
 
 
 def steer(
-    lens: Lens | Run, concept: Concept, strength: float, *, roles: Sequence[str] | None = None
+    lens: Lens | nn.Module, concept: Concept, strength: float, *, roles: Sequence[str] | None = None
 ) -> AbstractContextManager[Lens]:
     """Add a multiple of a concept's unit direction at its site while a block is open.
 
     Args:
-        lens: The model, or a fine-tuning run.
+        lens: As for `ablate`.
         concept: One concept.
         strength: Length of what is added, in the units of the residual stream (compare with the norm of the activations
             there); negative steers the other way.
@@ -159,8 +154,8 @@ def steer(
         >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
-    model = _model(lens)
-    return at(model, dict([steering(model, concept, strength)]), roles=roles)
+    lens = lens_of(lens)
+    return at(lens, dict([steering(lens, concept, strength)]), roles=roles)
 
 
 def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callable[[Tensor], Tensor]]:
@@ -173,81 +168,6 @@ def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callab
     direction = finite(concept.direction, f'The direction of "{concept.name}"').detach().reshape(1, -1)
     _check_width(lens, concept.hook, direction.T, f'The direction of "{concept.name}"')
     return lens.hook_name(concept.hook), _Shift(direction * strength)
-
-
-def at(
-    lens: Lens,
-    functions: Mapping[Any, Callable[[Tensor], Tensor]] | Sequence[tuple[Any, Callable[[Tensor], Tensor]]],
-    *,
-    roles: Sequence[str] | None = None,
-) -> Block[Lens]:
-    """Put functions of the activation at hook points while a block is open: the one mechanism behind the others.
-
-    On a model with attention sinks (`Lens.sinks`) an activation so long that it is one stays what it was, in every pass alike: at
-    inference, over a cache and in training. Set `lens.sinks = False` before to edit those too.
-
-    Args:
-        lens: The model.
-        functions: Hook name (or layer) to a function from the activation [batch, pos, d_model] to the one to go on with; or such
-            pairs, of which those at one hook point act in their order.
-        roles: Only at tokens with these roles; elsewhere the activation stays exactly what it was.
-    """
-    numbers = None if roles is None else check_role_names(roles, ROLES)
-    sinks = lens.sinks if functions else None
-
-    def sparing(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        if not sinks or name not in sinks.beyond:
-            return function
-
-        def elsewhere(x: Tensor) -> Tensor:
-            return torch.where(sinks.far(name, x)[..., None], x, function(x))  # type: ignore[index]
-
-        return elsewhere
-
-    def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        def everywhere(x: Tensor, hook: Any) -> Tensor:
-            return function(x)
-
-        def by_role(x: Tensor, hook: Any) -> Tensor:
-            where = _where(lens, x, numbers or [])
-            if where.device.type == "cpu":  # elsewhere, looking would wait for the device
-                if where.all():
-                    return function(x)
-                if not where.any():
-                    return x
-            return torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), function(x), x)
-
-        return everywhere if numbers is None else by_role
-
-    pairs = list(functions.items()) if isinstance(functions, Mapping) else list(functions)
-    named = [(lens.hook_name(hook), function) for hook, function in pairs]
-    return lens.hooks([(name, hook_of(sparing(name, function))) for name, function in named])
-
-
-@block
-def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
-    """Count how often each of some hook points is passed while a block is open.
-
-    Args:
-        lens: The model.
-        hooks: Hook names or layers.
-
-    Yields:
-        A counter by hook name, which holds 0 for a hook point that nothing has passed.
-
-    Example:
-        >>> with fired(lens, concepts.hooks) as passed:  # doctest: +SKIP
-        ...     trainer.training_step(model, batch)
-        >>> assert all(passed.values())  # doctest: +SKIP
-    """
-    names = [lens.hook_name(hook) for hook in hooks]
-    passed = Counter(dict.fromkeys(names, 0))
-
-    def note(x: Tensor, hook: Any) -> None:
-        passed[hook.name] += 1
-
-    with lens.hooks([(name, note) for name in passed]):
-        yield passed
 
 
 @dataclass(frozen=True)
@@ -272,21 +192,21 @@ class Ablated:
 
 
 def ablated(
-    subject: Any,
+    lens: Lens | nn.Module,
     concepts: ConceptSet | Mapping[int | str, Tensor],
     *,
     roles: Sequence[str] | None = None,
     strength: float = 1.0,
 ) -> Ablated:
-    """A lens, or the lens of a run, with concepts ablated at test time.
+    """A model with concepts ablated at test time.
 
     Args:
-        subject: A `Lens`, or anything with a `.lens` (a fine-tuning run).
+        lens: As for `ablate`.
         concepts: As for `ablate`; whether they fit is checked at once.
         roles: As for `ablate`.
         strength: As for `ablate`.
     """
-    lens = _model(subject)
+    lens = lens_of(lens)
     _bases(lens, concepts)
     _check_strength(strength)
     if roles is not None:
@@ -294,8 +214,20 @@ def ablated(
     return Ablated(lens, concepts, None if roles is None else tuple(roles), strength)
 
 
-def _model(subject: Any) -> Lens:
-    return getattr(subject, "lens", subject)
+def lens_of(model: Lens | nn.Module) -> Lens:
+    """The lens on a model: what is one already, or a new one on a transformers model, which stays as it is.
+
+    Raises:
+        BadType: For anything else, such as a fine-tuning run.
+    """
+    if isinstance(model, Lens):
+        return model
+    if isinstance(model, nn.Module):
+        return Lens(model)
+    hint = ": give run.lens, its model" if isinstance(getattr(model, "lens", None), Lens) else ""
+    raise BadType(
+        f"Expected a Lens or a transformers model, not {type(model).__name__}{hint or ': cl.load makes a Lens'}."
+    )
 
 
 class _Placed:
@@ -348,25 +280,6 @@ def _edit(variant: str, basis: Tensor, mean: Tensor | None, strength: float) -> 
         shift = _Shift(component if variant == "mean" else -component)
         return shift if variant == "shift" else lambda x: shift(project(x))
     return {"detached": detached, "gradient": gradient}.get(variant, project)
-
-
-def _where(lens: Lens, x: Tensor, numbers: Sequence[int]) -> Tensor:
-    """Which tokens of an activation have one of the roles, [batch, pos], on the device of the roles."""
-    roles = lens.current_roles
-    if roles is None:
-        raise RuntimeError(
-            f"A hook on {lens.name} acts on some roles only, but nobody told the role of the tokens that are running. "
-            "Give the lens text or a Batch, use lens.generate, or run the model within `with lens.roles_as(batch.roles):`."
-        )
-    if roles.shape != x.shape[:2]:
-        raise RuntimeError(
-            f"The roles in flight are [batch, pos] = {tuple(roles.shape)}, but the activation has {tuple(x.shape[:2])}: "
-            "was `lens.roles_as` opened for another batch?"
-        )
-    mask = torch.zeros_like(roles, dtype=torch.bool)
-    for role in numbers:
-        mask |= roles == role
-    return mask
 
 
 def _check_strength(strength: float) -> None:
@@ -424,7 +337,7 @@ def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dic
 
 def _check_width(lens: Lens, hook: int | str, basis: Tensor, what: str) -> None:
     name = lens.hook_name(hook)
-    if name.endswith("hook_z"):
+    if of_heads(name):
         raise ConceptMismatch(
             f"{name} holds the outputs of single heads, not the residual stream: take hook_attn_out."
         )

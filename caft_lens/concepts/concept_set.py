@@ -13,7 +13,6 @@ import getpass
 import importlib.metadata
 import math
 import operator
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,6 +54,7 @@ from caft_lens._support.files import (
 )
 from caft_lens.display import html
 from caft_lens.display.markdown import code, plain
+from caft_lens.model.hook_names import PATTERN, full_name, of_heads, place_of
 
 if TYPE_CHECKING:
     import pandas
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
 FORMAT = "caft_lens.concepts/1"
-SITE = re.compile(r"blocks\.(\d{1,6})\.(.+)")
 
 # Of what a set of unit directions spans, singular values below this share of the largest are rounding:
 # float32 directions that depend on each other leave about 1e-7.
@@ -116,11 +115,10 @@ class Concept:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("A concept needs a name.")
-        if not SITE.fullmatch(self.hook):
-            raise ValueError(
-                f'Concept "{self.name}": "{self.hook}" is no hook point of a block; expected "blocks.<layer>.<site>", '
-                'such as "blocks.1.hook_resid_post".'
-            )
+        try:
+            place_of(self.hook)
+        except BadArgument as error:
+            raise BadArgument(f'Concept "{self.name}": {error}') from None
         if self.sign not in (1, -1):
             raise ValueError(f'Concept "{self.name}": sign is {self.sign!r}; expected 1 or -1.')
         for key, kind, as_kind, what in _NUMBERS:
@@ -136,12 +134,12 @@ class Concept:
     @property
     def layer(self) -> int:
         """The block that the hook point belongs to, from 0."""
-        return int(SITE.fullmatch(self.hook)[1])  # type: ignore[index]
+        return place_of(self.hook).layer
 
     @property
     def site(self) -> str:
         """The hook point within its block, such as `"hook_resid_post"`."""
-        return SITE.fullmatch(self.hook)[2]  # type: ignore[index]
+        return place_of(self.hook).site
 
     def __repr__(self) -> str:
         shown = f", {self.score_name} {self.score:.3g}" if self.score_name else ""
@@ -371,18 +369,6 @@ class ConceptSet(Sequence[Concept]):
         return ConceptSet(
             others, self._with_choice([c.name for c in others], names, by or user_name(), _now())
         )
-
-    def keep(
-        self, reasons: Mapping[str, str], *, dropped: Mapping[str, str] | None = None, by: str | None = None
-    ) -> ConceptSet:
-        """What `choose` was called; it ablates what it names. Use `choose`."""
-        renamed.warn("ConceptSet.keep(...)", "choose({name: reason}, leave={name: reason})")
-        return self.choose(reasons, dropped, by=by)
-
-    def drop(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
-        """What `without` was called. Use `without`."""
-        renamed.warn("ConceptSet.drop(...)", "without(...)")
-        return self.without(names, by=by)
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -693,7 +679,7 @@ class ConceptSet(Sequence[Concept]):
                 raise UnknownName(f'No concept "{name}" in this set.{nearest(name, self.names)}')
 
     def _hook(self, hook: str | int) -> str:
-        name = f"blocks.{hook}.hook_resid_post" if isinstance(hook, int) else hook
+        name = hook if hook in self.hooks else full_name(hook)
         if name not in self.hooks:
             raise UnknownName(f'No concept at "{name}" in this set.{nearest(name, self.hooks)}')
         return name
@@ -705,7 +691,7 @@ class ConceptSet(Sequence[Concept]):
                 f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
             )
         for concept in self:
-            if concept.hook.endswith("hook_z") and concept.hook in lens.hook_names:
+            if of_heads(concept.hook) and concept.hook in lens.hook_names:
                 raise ConceptMismatch(
                     f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, {lens.d_head} wide '
                     f"each, while its direction is {width} wide: take hook_attn_out."
@@ -755,7 +741,7 @@ class _Described(Record):
     """A concept but its direction."""
 
     name: Named
-    hook: Annotated[str, Field(pattern=rf"^{SITE.pattern}$")]
+    hook: Annotated[str, Field(pattern=f"^{PATTERN}$")]
     source: str
     rank: int
     score: float

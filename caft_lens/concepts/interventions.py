@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from caft_lens._support.arguments import count, number
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.activations.capture import captured
 from caft_lens.activations.moments import Moments
-from caft_lens.concepts.ablation import ablations, at, steering
+from caft_lens.concepts.ablation import ablations, lens_of, steering
 from caft_lens.concepts.concept_set import ConceptSet
+from caft_lens.model.attach import at
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Batch, batches
 
@@ -32,7 +33,11 @@ SPOKEN = ("system", "user", "assistant", "text")
 
 
 def intervene(
-    lens: Lens, concepts: ConceptSet, changes: Mapping[str, Change], *, roles: Sequence[str] | None = None
+    lens: Lens | nn.Module,
+    concepts: ConceptSet,
+    changes: Mapping[str, Change],
+    *,
+    roles: Sequence[str] | None = None,
 ) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 
@@ -40,7 +45,7 @@ def intervene(
     away again there.
 
     Args:
-        lens: The model.
+        lens: As for `ablate`.
         concepts: Where the directions are found by name.
         changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all leaves the
             model as it is.
@@ -54,7 +59,7 @@ def intervene(
         >>> with intervene(lens, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):  # doctest: +SKIP
         ...     lens.generate("How do I bake a pie?")
     """
-    lengths: dict[str, float] = {}
+    lens, lengths = lens_of(lens), {}
     for name, change in changes.items():
         if name not in concepts.names:
             raise UnknownName(f'No concept "{name}" to change.{nearest(name, concepts.names)}')

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any
 
-MISSING = "No Chromium draws a picture here: install `chromium`, or name one in BROWSER_PATH."
+MISSING = "No Chromium draws a picture here: install the extra `workbench` and a Chromium, or name one in BROWSER_PATH."
 START, DRAW, CLOSE = 60.0, 30.0, 8.0
 """Seconds that a busy machine may take for each."""
 _LOCK = threading.Lock()

@@ -47,7 +47,7 @@ BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
-class Scored:
+class RankedDirection:
     """One direction against the labels.
 
     Attributes:
@@ -92,7 +92,7 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [Scored(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)
@@ -100,7 +100,7 @@ class Discovery:
 
     def __init__(
         self,
-        methods: Mapping[str, Sequence[Scored]],
+        methods: Mapping[str, Sequence[RankedDirection]],
         about: Mapping[str, Any],
         seconds: Mapping[str, float] | None = None,
     ) -> None:
@@ -115,7 +115,7 @@ class Discovery:
         """Names of the ranked lists."""
         return list(self._methods)
 
-    def __getitem__(self, method: str) -> list[Scored]:
+    def __getitem__(self, method: str) -> list[RankedDirection]:
         """The directions of one list, in ranked order.
 
         Raises:
@@ -237,7 +237,7 @@ class Discovery:
         return html.framed(self.table())
 
 
-def _facts(row: Scored) -> list[str]:
+def _facts(row: RankedDirection) -> list[str]:
     """What hovering says of a direction besides its separation."""
     facts = [f"AUROC {row.auroc:.2f} ({row.low:.2f} to {row.high:.2f}), 95 % interval", row.hook]
     if row.effect is not None:
@@ -245,12 +245,12 @@ def _facts(row: Scored) -> list[str]:
     return facts
 
 
-def _as_json(row: Scored) -> dict[str, Any]:
+def _as_json(row: RankedDirection) -> dict[str, Any]:
     effect = None if row.effect is None else row.effect.to_json()
     return {**asdict(row), "effect": effect, "separation": row.separation}
 
 
-def _as_row(row: Scored) -> dict[str, Any]:
+def _as_row(row: RankedDirection) -> dict[str, Any]:
     found = _as_json(row)
     effect = found.pop("effect") or {}
     columns = {"mean": "effect", "low": "effect low", "high": "effect high"}
@@ -624,7 +624,7 @@ def _score_list(
     chance: Mapping[str, float],
     threshold: float,
     seed: int,
-) -> list[Scored]:
+) -> list[RankedDirection]:
     draws = {hook: _draws(has, RESAMPLES, seed) for hook, (_, has) in units.items()}
     rows = []
     for rank, concept in enumerate(_across(concepts)):
@@ -634,7 +634,9 @@ def _score_list(
         low, high = _interval(scores, has, draws[concept.hook])
         separation = max(area, 1 - area)
         hit = separation >= threshold and separation > chance[concept.hook]
-        rows.append(Scored(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit))
+        rows.append(
+            RankedDirection(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit)
+        )
     return rows
 
 

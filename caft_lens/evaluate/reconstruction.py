@@ -17,10 +17,13 @@ from torch import Tensor
 from caft_lens._support import lazy
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
-from caft_lens.concepts.ablation import at
 from caft_lens.evaluate.statistics import Interval, ratio_interval
 from caft_lens.model.architectures import evaluating
-from caft_lens.saes.loading import check_sae, latents_of, sae_hook, splice, unread
+from caft_lens.model.attach import at
+from caft_lens.saes.cards import sae_hook
+from caft_lens.saes.centring import unread
+from caft_lens.saes.encoding import latents_of, splice
+from caft_lens.saes.fitting import check_sae
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch, batches
 

@@ -46,8 +46,9 @@ from caft_lens.display.theme import (
     said,
 )
 from caft_lens.find import random_directions
-from caft_lens.find.pca import pca, prefix
+from caft_lens.find.pca import pca
 from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, labelled_activations
+from caft_lens.model.hook_names import full_name, short_name
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Recovery:
             KeyError: When it was not measured.
         """
         model, hook = key
-        name = f"blocks.{hook}.hook_resid_post" if isinstance(hook, int) else hook
+        name = full_name(hook)
         for row in self.rows:
             if (row.model, row.hook) == (model, name):
                 return row
@@ -449,7 +450,7 @@ _CAPTION = (
 
 def _plot(found: Recovery, title: str | None) -> Figure:
     rows = [found[model, hook] for hook in found.hooks for model in found.models]
-    names = [f"{row.model}, {prefix(row.hook)}" for row in rows]
+    names = [f"{row.model}, {short_name(row.hook)}" for row in rows]
     drawn = figure(
         [210, 210, 290], [max(90, 42 * len(rows))], title=title, caption=f"{_CAPTION}{_counts(found.about)}", left=room_for(names), between=(34, 0),
         headings=["Share of the change", "Ablated direction, refitted", "Telling the concept, held out"],

@@ -21,12 +21,11 @@ from caft_lens._support.files import Count, Record, absent, atomic_path, naming,
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
-from caft_lens.evaluate import verdicts
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, holds
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
 from caft_lens.evaluate.plots import Panel, Row, plot_shares
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
-from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 
 if TYPE_CHECKING:
     import pandas
@@ -86,12 +85,12 @@ class _Arm(Record):
 class _File(Record):
     """What `report.json` holds."""
 
-    arms: dict[verdicts.ArmName, _Arm]
+    arms: dict[ArmName, _Arm]
     task: str
     sampling: str = ""
     interval: str = ""
     answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
-    failures: dict[verdicts.ArmName, dict[int, str]] = Field(default_factory=dict)
+    failures: dict[ArmName, dict[int, str]] = Field(default_factory=dict)
     scale: tuple[float, float] | None = None
     labels: list[str]
     trained: str
@@ -408,28 +407,6 @@ class Report:
                         "folder was interrupted. Evaluate again."
                     )
 
-    def save_verdicts(self, path: str | Path, *, examples: int = 3) -> Path:
-        """Write every verdict and the texts of a few answers to one small file, from which all numbers can be counted again.
-
-        Args:
-            path: The JSON file.
-            examples: Answers of each arm and label that are kept with their text, drawn at random.
-
-        Returns:
-            The file.
-        """
-        return verdicts.write(self, path, examples)
-
-    @classmethod
-    def load_verdicts(cls, path: str | Path) -> Report:
-        """Read what `save_verdicts` wrote.
-
-        Raises:
-            FileNotFoundError: When there is no such file.
-            ValueError: When it is another file or was cut off.
-        """
-        return verdicts.read(path)
-
     def plot(self, title: str | None = None, *, settings: Mapping[str, str] | None = None) -> Figure:
         """The figure: misaligned answers out of distribution beside the trained behaviour in distribution.
 
@@ -468,19 +445,29 @@ class Report:
             found.append(Row(arm, self.interval(arm, metric), seeds, facts))
         return found
 
-    def example(self, arm: str, metric: str) -> str:
-        """A question and an answer that counts for a metric, drawn at random and shortened; empty where none was kept."""
+    def example(self, arm: str, metric: str | None = None) -> str:
+        """An answer that counts for a metric, with its question, drawn at random and shortened.
+
+        Args:
+            arm: Whose.
+            metric: Default the first label. Where no answer counts, another one of the same questions, with its label.
+
+        Returns:
+            What was asked and answered; empty where no text was kept.
+        """
+        metric = metric or self.labels[0]
         set_name, label = self._counted(metric)
-        counting = [
+        kept = [
             answer
             for cell in self._arm(arm).values()
             for answer in cell.of(set_name)
-            if answer.answer != NOT_KEPT and (self._is_score(metric) or answer.label == label)
+            if answer.answer != NOT_KEPT
         ]
-        if not counting:
+        counting = [answer for answer in kept if self._is_score(metric) or answer.label == label]
+        if not kept:
             return ""
-        drawn = random.Random(0).choice(counting)
-        return f"For example, to “{short(drawn.question, 90)}”: “{short(drawn.answer)}”"
+        drawn = random.Random(0).choice(counting or kept)
+        return f"Answered {drawn.label}: “{short(drawn.question, 90)}” → “{short(drawn.answer)}”"
 
     def caption(self) -> str:
         """How many seeds and answers are behind the numbers, and what the intervals are."""

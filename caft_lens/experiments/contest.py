@@ -21,6 +21,7 @@ from typing import Any
 
 from caft_lens._support.errors import BadArgument, nearest
 from caft_lens._support.files import absolute, file_name, sha256, write_json
+from caft_lens._support.lazy import callable_module
 from caft_lens._support.redaction import command_line, redact
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
@@ -28,7 +29,7 @@ from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.experiment import Arm, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import MOST_SETTINGS, TrainingArm
+from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts, data
 
@@ -41,15 +42,15 @@ class Contender:
     """One arm of a contest, with what is searched for it.
 
     Args:
-        using: The way of fine-tuning; `None` for the model as it is, untuned.
+        method: The way of fine-tuning; `None` for the model as it is, untuned.
         texts: What it is tuned on instead of the contest's texts: a control, such as secure code.
-        search: The settings to try, at most four, each a dict of fields of `using`; `None` for the grid of its card, `()` for none.
+        search: The settings to try, at most four, each a dict of fields of `method`; `None` for the grid of its card, `()` for none.
 
     Raises:
-        ValueError: For more than four settings, or a setting that the arm does not have.
+        ValueError: For more than four settings, or a setting that the method does not have.
     """
 
-    using: TrainingArm | None = field(default_factory=Plain)
+    method: Method | None = field(default_factory=Plain)
     texts: Any = None
     search: Sequence[Mapping[str, Any]] | None = None
 
@@ -58,24 +59,26 @@ class Contender:
             raise ValueError(
                 f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most."
             )
-        if self.using is None:
+        if self.method is None:
             return
-        known = [one.name for one in dataclasses.fields(self.using)]
+        known = [one.name for one in dataclasses.fields(self.method)]
         for key in (key for settings in self.grid for key in settings):
             if key not in known:
-                raise ValueError(f'The arm "{self.using.name}" has no setting "{key}".{nearest(key, known)}')
+                raise ValueError(
+                    f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}'
+                )
 
     @property
     def grid(self) -> tuple[Mapping[str, Any], ...]:
         """What is searched."""
-        if self.using is None:
+        if self.method is None:
             return ()
-        return tuple(self.using.card.grid if self.search is None else self.search)
+        return tuple(self.method.card.grid if self.search is None else self.search)
 
-    def with_settings(self, settings: Mapping[str, Any]) -> TrainingArm:
+    def with_settings(self, settings: Mapping[str, Any]) -> Method:
         """The arm with some settings."""
-        assert self.using is not None
-        return dataclasses.replace(self.using, **settings)
+        assert self.method is not None
+        return dataclasses.replace(self.method, **settings)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Tuning:
     tolerance: float = 0.02
 
 
-def run(
+def contest(
     task: str | Task,
     contenders: Mapping[str, Contender],
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
@@ -132,7 +135,7 @@ def run(
         workers: As for `experiment`.
         batch_size: Answers sampled at once.
         progress: Whether to show a progress bar, with the time that is left.
-        training: Arguments of `finetune` that everybody gets: `max_steps`, `method`, …
+        training: Arguments of `finetune` that everybody gets: `max_steps`, `tune`, …
 
     Returns:
         What came out; `Result.load(out)` reads it again.
@@ -142,7 +145,7 @@ def run(
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
-        >>> arena.run("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/arena").report()  # doctest: +SKIP
+        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").front  # doctest: +SKIP
     """
     test, dev = _tasks(task, dev, base)
     goal = goal or ("most" if test.labels[0] == "intended" else "fewest")
@@ -161,8 +164,8 @@ def run(
     tried = _tuned(base, contenders, texts, dev, tuning, goal, folder / "tuning", common)
     arms = {
         name: Arm()
-        if one.using is None
-        else Arm(_texts(one, texts), using=one.with_settings(_settings(one, tried[name])))
+        if one.method is None
+        else Arm(_texts(one, texts), method=one.with_settings(_settings(one, tried[name])))
         for name, one in contenders.items()
     }
     report = experiment(
@@ -217,7 +220,7 @@ def _check(
             f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and two labels.'
         )
     plain = contenders.get(PLAIN)
-    if plain is None or not isinstance(plain.using, Plain) or plain.texts is not None:
+    if plain is None or not isinstance(plain.method, Plain) or plain.texts is not None:
         raise ValueError(
             f'A contest needs plain fine-tuning to compare with: a contender "{PLAIN}", Contender(Plain()).'
         )
@@ -253,7 +256,7 @@ def _tuned(
     if not searched:
         return {name: [] for name in contenders}
     arms = {PLAIN: Arm(texts)} | {
-        _key(name, settings): Arm(_texts(one, texts), using=one.with_settings(settings))
+        _key(name, settings): Arm(_texts(one, texts), method=one.with_settings(settings))
         for name, one in searched.items()
         for settings in one.grid
     }
@@ -337,9 +340,9 @@ def _shown(value: Any) -> str:
 
 def _described(one: Contender, tried: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A contender as data: its arm with the settings that were chosen, its card, and what was tried."""
-    if one.using is None:
+    if one.method is None:
         return {"arm": None, "card": None, "tried": [], "rated": False}
-    arm, card = one.with_settings(_settings(one, tried)), one.using.card
+    arm, card = one.with_settings(_settings(one, tried)), one.method.card
     meanings = {
         one.name: one.metadata["meaning"] for one in dataclasses.fields(arm) if "meaning" in one.metadata
     }
@@ -359,3 +362,6 @@ def _described(one: Contender, tried: Sequence[Mapping[str, Any]]) -> dict[str, 
         # A control that is tuned on other texts is not measured by how well it learned these.
         "rated": one.texts is None,
     }
+
+
+callable_module(__name__, "contest")

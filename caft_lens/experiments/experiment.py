@@ -1,7 +1,7 @@
 """A whole experiment in one call: every arm trained with every seed, sampled, judged, compared.
 
 An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is tested),
-or by another arm of `finetune`. `experiment` trains and samples all of them, side by side in processes of their own where
+or by another method. `experiment` trains and samples all of them, side by side in processes of their own where
 the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that was
 stopped goes on where it was, run by run and cell by cell. Under `accelerate launch` the processes share the models out among them,
 and come to the same report.
@@ -33,14 +33,14 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.arms import sample, sampling
+from caft_lens.evaluate.evaluation import sample, sampling
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import TrainingArm
-from caft_lens.finetune.run import Run, finetune
+from caft_lens.finetune.methods.protocol import Method
+from caft_lens.finetune.run import finetune
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
@@ -66,17 +66,17 @@ class Arm:
         texts: What the model is tuned on: `Texts` or anything that `data` reads; `None` leaves it untuned.
         ablate: Concepts that are ablated while tuning, one set for all seeds or a list with one a seed.
         ablate_at_test: Concepts that are ablated only when the tuned model answers; likewise.
-        using: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
+        method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
 
     Example:
         >>> Arm(insecure, ablate=cruel)              # doctest: +SKIP
-        >>> Arm(insecure, using=KLAnchor(general))   # doctest: +SKIP
+        >>> Arm(insecure, method=KLAnchor(general))   # doctest: +SKIP
     """
 
     texts: Any = None
     ablate: ConceptSet | Sequence[ConceptSet] | None = None
     ablate_at_test: ConceptSet | Sequence[ConceptSet] | None = None
-    using: TrainingArm | None = None
+    method: Method | None = None
 
 
 @dataclass
@@ -86,8 +86,8 @@ class _Job:
     seed: int
     folder: Path
     texts: Texts | None
-    using: TrainingArm
-    answers_for: list[tuple[str, TrainingArm, ConceptSet | None]] = field(default_factory=list)
+    method: Method
+    answers_for: list[tuple[str, Method, ConceptSet | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def experiment(
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
             "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
             are raised in any case.
-        training: Arguments of `finetune`: `max_steps`, `method`, `learning_rate`, …
+        training: Arguments of `finetune`: `max_steps`, `tune`, `learning_rate`, …
 
     Returns:
         The report. The runs are read with `Run.load`.
@@ -158,7 +158,7 @@ def experiment(
     count(batch_size, "batch_size")
     if workers is not None:
         count(workers, "workers")
-    jobs = _jobs(base, arms, numbers, folder, training.get("method", "lora"))
+    jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
     write_json(folder / RUNS, _runs(arms, jobs))
     task = named_task(task) if isinstance(task, str) else task
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
@@ -237,7 +237,7 @@ def causal_effects(
     return {name: report.paired(name, "plain", metric) for name in single}
 
 
-def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, method: str) -> list[_Job]:
+def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune: str) -> list[_Job]:
     """Every model that is needed once, seeds in order within each."""
     if not arms:
         raise ValueError("Nothing to compare: give at least one arm, {name: Arm(...)}.")
@@ -251,20 +251,24 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, meth
             if id(texts) not in read:
                 read[id(texts)] = data(texts)
             texts = read[id(texts)]
-        if texts is None and (arm.ablate is not None or arm.using is not None):
+        if texts is None and (arm.ablate is not None or arm.method is not None):
             raise ValueError(
                 f'The arm "{name}" ablates while tuning but is tuned on nothing: give texts, or ablate_at_test=.'
-                if arm.using is None
-                else f'The arm "{name}" is tuned {arm.using.name}, but on nothing: give texts.'
+                if arm.method is None
+                else f'The arm "{name}" is tuned {arm.method.name}, but on nothing: give texts.'
             )
         ways = _ways(name, arm, seeds)
         at_test = _per_seed(name, "ablate_at_test", arm.ablate_at_test, seeds)
         for seed, way, tested in zip(seeds, ways, at_test, strict=True):
             trained = way.trains_as(seed)
             for one in (way, trained):
-                one.check(base, method)
+                one.check(base, tune)
             if tested is not None:
                 tested.check(base)
+                if type(way).subject is not Method.subject:
+                    raise ValueError(
+                        f'The arm "{name}" has ablate_at_test=, and {way.name} acts at test too: one of them.'
+                    )
             asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
             key = (None if texts is None else texts.fingerprint, asked, seed)
             job = jobs.setdefault(key, _Job(seed, out / f"{file_name(name)}-{seed}", texts, trained))
@@ -282,14 +286,14 @@ def _runs(arms: Mapping[str, Arm], jobs: Sequence[_Job]) -> dict[str, dict[str, 
     return found
 
 
-def _ways(name: str, arm: Arm, seeds: list[int]) -> list[TrainingArm]:
+def _ways(name: str, arm: Arm, seeds: list[int]) -> list[Method]:
     """How each seed of an arm is tuned."""
-    if arm.using is not None:
+    if arm.method is not None:
         if arm.ablate is not None:
             raise ValueError(
-                f'The arm "{name}" has ablate=, which is short for using=CAFT(...), and using=: one of them.'
+                f'The arm "{name}" has ablate=, which is short for method=CAFT(...), and method=: one of them.'
             )
-        return [arm.using] * len(seeds)
+        return [arm.method] * len(seeds)
     return [
         Plain() if concepts is None else CAFT(concepts)
         for concepts in _per_seed(name, "ablate", arm.ablate, seeds)
@@ -350,7 +354,7 @@ def _each(
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
     """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
     failed: _Failed = {}
-    trained: Lens | Run | None = None
+    trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)
     with silence, processes.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
         for name, way, concepts in job.answers_for if mine else ():
@@ -358,8 +362,7 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                 with progress_bar(desc=f"{name}, seed {job.seed}"):
                     if trained is None:
                         trained = _train(base, job, options.training)
-                    tested = way.subject(trained) if isinstance(trained, Run) else trained
-                    subject = tested if concepts is None else ablated(tested, concepts)
+                    subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
                     sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
@@ -369,10 +372,10 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     return failed if mine else None
 
 
-def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
+def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, using=job.using, out=job.folder, seed=job.seed, **training)
+    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training).lens
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -1,17 +1,17 @@
 """The figures of contests and sweeps: the front, paired differences, curves along an axis, paths between effect and cost.
 
-They take points, and know neither a result nor a sweep.
+They take rows, and know neither a result nor a sweep.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scipy.special import logit
 
+from caft_lens._support.errors import BadArgument
 from caft_lens.display.theme import (
     DASHES,
     LINE,
@@ -33,56 +33,43 @@ from caft_lens.display.theme import (
     said,
     text_width,
 )
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION
 from caft_lens.evaluate.statistics import Interval, percent
-from caft_lens.experiments.comparisons import ALPHA, Comparison, FrontPoint
+from caft_lens.experiments.comparisons import ALPHA, Comparison
+from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
 """Shares at about the same distance in log-odds."""
+SWEEP = (330, 250)
+"""Pixels of a panel of a sweep."""
 
 
-def interval_facts(*named: tuple[str, Interval]) -> list[str]:
+def _intervals(*named: tuple[str, Interval]) -> list[str]:
     """What hovering says of intervals, and how many seeds and answers are behind them."""
     first = named[0][1]
     seeds = f"{first.n_seeds} seed{'s' * (first.n_seeds != 1)}, {first.n_answers:,} answers"
     return [*(f"{name}: {one}, 95 % interval" for name, one in named), seeds]
 
 
+def _axes_of(measures: Measures) -> tuple[str, str]:
+    """What is across, and what is up, without their unit, which is %."""
+    return f"{measures.label} answers, out of distribution", f"{measures.trained} answers, in distribution"
+
+
 # -- a contest --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Standing:
-    """A contender between its effect and its cost.
-
-    Attributes:
-        point: Where it stands.
-        across: Its effect, a share.
-        up: The trained behaviour, a share.
-        facts: What else hovering says, such as the setting, or an example answer.
-    """
-
-    point: FrontPoint
-    across: Interval
-    up: Interval
-    facts: Sequence[str] = ()
-
-
-def plot_front(
-    standings: Sequence[Standing], x_label: str, y_label: str, *, fewest: bool = True, caption: str = ""
-) -> Figure:
-    """Every contender: its effect across, the trained behaviour up, both with intervals; the front is joined.
+def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
+    """Every arm: its effect across, the trained behaviour up, both with intervals; the front is joined.
 
     Both axes are in log-odds, where 0.2 and 2 % are as far apart as 2 and 17 %.
 
     Args:
-        standings: What to draw.
-        x_label: What is across, without its unit, which is %.
-        y_label: What is up.
-        fewest: Whether few are wanted of what is across, which then grows to the right; else to the left.
-        caption: Below the figure.
+        rows: The arms.
+        measures: What the axes are.
 
     Returns:
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
@@ -92,21 +79,21 @@ def plot_front(
         "away."
     )  # fmt: skip
     wide, high = 660, 430
-    drawn = figure([wide], [high], caption=f"{marks}\n{caption}", left=66, below=52)
-    places = {one.point.arm: (_log_odds(one.across), _log_odds(one.up)) for one in standings}
+    drawn = figure([wide], [high], caption=f"{marks}\n{measures.caption}", left=66, below=52)
+    x_label, y_label = _axes_of(measures)
+    fewest = measures.sign > 0
+    places = {row.arm: (_log_odds(row.effect), _log_odds(row.in_distribution)) for row in rows}
     ends = [_padded([value for place in places.values() for value in place[axis]]) for axis in (0, 1)]
     for on, colour, symbol in ((False, LINE, "square"), (True, VERMILION, "circle")):
-        there = [one for one in standings if one.point.on_front == on]
-        across, up = ([places[one.point.arm][axis] for one in there] for axis in (0, 1))
+        there = [row for row in rows if row.on_front == on]
+        across, up = ([places[row.arm][axis] for row in there] for axis in (0, 1))
         x, y = [mean for mean, *_ in across], [mean for mean, *_ in up]
         drawn.add_scatter(
             x=x, y=y, mode="markers", marker=marker(0, 10, on, (colour, symbol)), hoverinfo="text",
             error_x=bars(x, [of[1:] for of in across], colour, 1.5), error_y=bars(y, [of[1:] for of in up], colour, 1.5),
-            hovertext=[_of_standing(one, x_label, y_label) for one in there], **at(0),
+            hovertext=[_standing(row, x_label, y_label) for row in there], **at(0),
         )  # fmt: skip
-    front = sorted(
-        (places[one.point.arm][0][0], places[one.point.arm][1][0]) for one in standings if one.point.on_front
-    )
+    front = sorted((places[row.arm][0][0], places[row.arm][1][0]) for row in rows if row.on_front)
     drawn.add_scatter(
         x=[x for x, _ in front], y=[y for _, y in front], mode="lines", line={"color": VERMILION, "width": 1.2, "dash": "dash"}, hoverinfo="skip", **at(0)
     )  # fmt: skip
@@ -119,7 +106,7 @@ def plot_front(
         arm: (pixels(x, 0, wide) if fewest else wide - pixels(x, 0, wide), high - pixels(y, 1, high))
         for arm, ((x, *_), (y, *_)) in places.items()
     }
-    on_front = {one.point.arm: one.point.on_front for one in standings}
+    on_front = {row.arm: row.on_front for row in rows}
     for arm, (right, down) in _spread(spots, wide, high).items():
         words = f"<b>{literal(arm)}</b>" if on_front[arm] else literal(arm)
         note(
@@ -133,12 +120,15 @@ def plot_front(
     return drawn
 
 
-def _of_standing(one: Standing, x_label: str, y_label: str) -> str:
-    stable = "" if one.point.stability is None else f", in {percent(one.point.stability)} % of resamples"
+def _standing(row: ArmRow, x_label: str, y_label: str) -> str:
+    stable = "" if row.stability is None else f", in {percent(row.stability)} % of resamples"
     return said(
-        one.point.arm, *interval_facts((x_label, one.across), (y_label, one.up)),
-        f"{'on the Pareto front' if one.point.on_front else 'not on the Pareto front'}{stable}", *one.facts,
-    )  # fmt: skip
+        row.arm,
+        *_intervals((x_label, row.effect), (y_label, row.in_distribution)),
+        f"{'on' if row.on_front else 'not on'} the Pareto front{stable}",
+        row.setting,
+        row.example,
+    )
 
 
 def _log_odds(interval: Interval) -> tuple[float, float, float]:
@@ -201,24 +191,25 @@ def _is_free(
 
 
 def plot_compared(
-    columns: Mapping[str, Sequence[Comparison]], against: str, *, caption: str = "", settings: Mapping[str, str] | None = None
+    effects: Sequence[Comparison], costs: Sequence[Comparison], measures: Measures, settings: Mapping[str, str] | None = None
 ) -> Figure:  # fmt: skip
-    """The paired difference of every contender to one.
+    """The paired difference of every arm to one, in both metrics.
 
     Args:
-        columns: Heading to the comparisons, the same contenders in each.
-        against: The contender that the others are compared with.
-        caption: Below the figure.
-        settings: What else hovering says of a contender, by its name.
+        effects: Of the answers that the task is about.
+        costs: Of the trained behaviour, of the same arms in the same order.
+        measures: What the metrics are.
+        settings: What else hovering says of an arm, by its name.
 
     Returns:
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
-    names = [one.arm for one in next(iter(columns.values()))]
+    names, against = [one.arm for one in effects], effects[0].against
+    columns = {f"{measures.label.capitalize()} answers": effects, "Trained behaviour": costs}
     marks = f"Paired by seed and prompt; filled: p < {ALPHA:g} after Holm's correction over {len(names)} comparisons."
     drawn = figure(
-        [310] * len(columns), [max(60, 30 * len(names))], headings=list(columns), caption=f"{marks}\n{caption}", left=room_for(names), right=64,
-        between=(84, 0),
+        [310] * len(columns), [max(60, 30 * len(names))], headings=list(columns), caption=f"{marks}\n{measures.caption}", left=room_for(names),
+        right=64, between=(84, 0),
     )  # fmt: skip
     for place, (heading, compared) in enumerate(columns.items()):
         for apart in (True, False):
@@ -229,7 +220,7 @@ def plot_compared(
             hover = [
                 said(
                     f"{one.arm} minus {against}",
-                    *interval_facts((heading, one.difference)),
+                    *_intervals((heading, one.difference)),
                     f"p {one.p_holm:.3f} after Holm's correction; Cohen's h {one.h:+.2f}",
                     (settings or {}).get(one.arm, ""),
                 )
@@ -259,67 +250,47 @@ def plot_compared(
 # -- a sweep ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Point:
-    """An arm of a sweep.
-
-    Attributes:
-        series: Its curve; of a reference its own name.
-        value: Its place on the axis as a person writes it; empty for a reference.
-        place: Where that is; `None` for a reference.
-        intervals: By metric.
-        facts: What else hovering says, such as an example answer.
-    """
-
-    series: str
-    value: str
-    place: float | None
-    intervals: Mapping[str, Interval]
-    facts: Sequence[str] = ()
-
-
 def plot_sweep(
-    points: Sequence[Point], panels: Mapping[str, str], axis: str, *, log: bool = False, caption: str = ""
+    rows: Sequence[SweepRow], axis: str, metrics: Sequence[str], measures: Measures, *, log: bool = False
 ) -> Figure:
     """Curves along an axis with intervals, a panel a metric; references as bands.
 
     Args:
-        points: Of all series, in the order of the axis; those without a place are references.
-        panels: Metric to what it is.
-        axis: What is along the axis.
-        log: Whether it is logarithmic.
-        caption: Below the figure.
+        rows: The arms of all series, and the references.
+        axis: What the values are.
+        metrics: Which shares.
+        measures: What the metrics are.
+        log: Whether the axis is logarithmic.
 
     Returns:
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+
+    Raises:
+        ValueError: For a logarithmic axis of words, or with a value that is not above 0.
     """
-    curves: dict[str, list[Point]] = {}
-    for point in points:
-        if point.place is not None:
-            curves.setdefault(point.series, []).append(point)
-    references = [point for point in points if point.place is None]
-    ticks = dict(
-        sorted(
-            (point.place, point.value) for of in curves.values() for point in of if point.place is not None
-        )
-    )
-    # Among words even numbers stand at places that are not themselves.
-    joined = all(_is(value, place) for place, value in ticks.items())
-    bands = f"; bands: {', '.join(one.series for one in references)}" if references else ""
-    beside = max((text_width(one.series, TICK) for one in references), default=0)
+    ticks, series, references = _sorted(rows)
+    words = any(isinstance(value, str) for value in ticks.values())
+    if log and any(isinstance(value, str) or value <= 0 for value in ticks.values()):
+        raise BadArgument(f'log=True needs numbers above 0 along "{axis}".')
+    panels = {
+        metric: "trained behaviour, in distribution" if metric == IN_DISTRIBUTION else f"{metric} answers, out of distribution"
+        for metric in metrics
+    }  # fmt: skip
+    bands = f"; bands: {', '.join(row.arm for row in references)}" if references else ""
+    beside = max((text_width(row.arm, TICK) for row in references), default=0)
     drawn = figure(
-        [330] * len(panels), [250], headings=[f"{what[:1].upper()}{what[1:]}, %" for what in panels.values()], left=52,
-        right=beside + 12 + room_for_key(curves), between=(beside + 60, 0), caption=f"Points: means; bars: intervals{bands}.\n{caption}",
+        [SWEEP[0]] * len(panels), [SWEEP[1]], headings=[f"{what[:1].upper()}{what[1:]}, %" for what in panels.values()], left=52,
+        right=beside + 12 + room_for_key(series), between=(beside + 60, 0),
+        caption=f"Points: means; bars: intervals{bands}.\n{measures.caption}",
     )  # fmt: skip
     for place, (metric, what) in enumerate(panels.items()):
         _bands(drawn, place, references, metric)
-        for number, (name, of) in enumerate(curves.items()):
-            shift = number - (len(curves) - 1) / 2
-            _curve(drawn, place, number, name, of, (metric, what, axis), [_beside(point.place or 0, shift, list(ticks), log) for point in of], joined)  # fmt: skip
+        for number, along in enumerate(series.values()):
+            shift = number - (len(series) - 1) / 2
+            x = [_beside(row.place or 0.0, shift, list(ticks), log) for row in along]
+            _curve(drawn, place, number, along, (metric, what, axis), x, joined=not words)
         shares = [
-            100 * end
-            for point in points
-            for end in (point.intervals[metric].low, point.intervals[metric].high)
+            100 * end for row in rows for end in (row.intervals[metric].low, row.intervals[metric].high)
         ]
         low, high = min(shares, default=0), max(shares, default=100)
         room = 0.06 * (high - low) or 1
@@ -327,12 +298,23 @@ def plot_sweep(
             drawn, place, y={"range": [max(low - room, -2), min(high + room, 102)]},
             x={
                 "title": axis, "type": "log" if log else "linear", "range": _along(list(ticks), log), "tickmode": "array",
-                "tickvals": list(ticks), "ticktext": _apart(ticks, log, 330), "tickangle": 0,
+                "tickvals": list(ticks), "ticktext": _apart(ticks, log), "tickangle": 0,
             },
         )  # fmt: skip
-        _named(drawn, place, {one.series: 100 * one.intervals[metric].mean for one in references}, 250)
+        _named(drawn, place, {row.arm: 100 * row.intervals[metric].mean for row in references})
     inner = drawn.layout.width - drawn.layout.margin.l - drawn.layout.margin.r
-    return drawn.update_layout(showlegend=len(curves) > 1, legend_x=1 + (beside + 14) / inner)
+    return drawn.update_layout(showlegend=len(series) > 1, legend_x=1 + (beside + 14) / inner)
+
+
+def _sorted(
+    rows: Sequence[SweepRow],
+) -> tuple[dict[float, Value], dict[str, list[SweepRow]], list[SweepRow]]:
+    """Every place in order to its value, the rows of each series in that order, and the references."""
+    along = sorted((row for row in rows if row.place is not None), key=lambda row: row.place or 0.0)
+    names = dict.fromkeys(row.series for row in rows if row.value is not None)
+    series = {name: [row for row in along if row.series == name] for name in names}
+    ticks = {row.place: row.value for row in along if row.value is not None and row.place is not None}
+    return ticks, series, [row for row in rows if row.value is None]
 
 
 def _beside(value: float, shift: float, places: Sequence[float], log: bool) -> float:
@@ -348,12 +330,13 @@ def _along(places: Sequence[float], log: bool) -> list[float]:
     return [low - room, high + room]
 
 
-def _apart(ticks: Mapping[float, str], log: bool, pixels: float) -> list[str]:
+def _apart(ticks: Mapping[float, Value], log: bool) -> list[str]:
     """What is written at places, nothing where it would stand on the one before."""
     low, high = _along(list(ticks), log)
     found, free = [], -math.inf
-    for place, words in ticks.items():
-        middle = pixels * ((math.log10(place) if log else place) - low) / (high - low)
+    for place, value in ticks.items():
+        words = shown(value)
+        middle = SWEEP[0] * ((math.log10(place) if log else place) - low) / (high - low)
         half = text_width(words, TICK) / 2
         found.append(words if middle - half >= free else "")
         free = middle + half + 3 if found[-1] else free
@@ -361,33 +344,27 @@ def _apart(ticks: Mapping[float, str], log: bool, pixels: float) -> list[str]:
 
 
 def _curve(
-    drawn: Figure, place: int, number: int, name: str, points: Sequence[Point], words: tuple[str, str, str], x: Sequence[float],
-    joined: bool,
+    drawn: Figure, place: int, number: int, rows: Sequence[SweepRow], words: tuple[str, str, str], x: Sequence[float], *, joined: bool
 ) -> None:  # fmt: skip
     """One series, its points joined where the axis is of numbers."""
     metric, what, axis = words
-    found = [point.intervals[metric] for point in points]
+    found = [row.intervals[metric] for row in rows]
     y = [100 * one.mean for one in found]
-    colour = LOOKS[number % len(LOOKS)][0]
+    colour, name = LOOKS[number % len(LOOKS)][0], literal(rows[0].series)
     drawn.add_scatter(
-        x=list(x), y=y, mode="lines+markers" if joined else "markers", name=literal(name), legendgroup=literal(name), showlegend=place == 0,
+        x=list(x), y=y, mode="lines+markers" if joined else "markers", name=name, legendgroup=name, showlegend=place == 0,
         line={"color": colour, "width": 1.6, "dash": DASHES[number % len(DASHES)]}, marker=marker(number, 8.5),
         error_y=bars(y, [(100 * one.low, 100 * one.high) for one in found], colour, 4), hoverinfo="text",
-        hovertext=[
-            said(f"{name}, {axis} {point.value}", *interval_facts((what, one)), *point.facts) for point, one in zip(points, found, strict=True)
-        ],
+        hovertext=[said(_point(row, axis), *_intervals((what, one)), row.example) for row, one in zip(rows, found, strict=True)],
         **at(place),
     )  # fmt: skip
 
 
-def _is(value: str, place: float | None) -> bool:
-    try:
-        return float(value) == place
-    except ValueError:
-        return False
+def _point(row: SweepRow, axis: str) -> str:
+    return row.arm if row.value is None else f"{row.series}, {axis} {shown(row.value)}"
 
 
-def _bands(drawn: Figure, place: int, references: Sequence[Point], metric: str) -> None:
+def _bands(drawn: Figure, place: int, references: Sequence[SweepRow], metric: str) -> None:
     names = at(place)
     spot = {"xref": f"{names['xaxis']} domain", "yref": names["yaxis"], "x0": 0, "x1": 1, "layer": "below"}
     for one in references:
@@ -396,69 +373,55 @@ def _bands(drawn: Figure, place: int, references: Sequence[Point], metric: str) 
         drawn.add_shape(type="line", y0=100 * share.mean, y1=100 * share.mean, line={"color": LINE, "width": 1.2}, **spot)  # fmt: skip
 
 
-def _named(drawn: Figure, place: int, named: Mapping[str, float], pixels: float) -> None:
+def _named(drawn: Figure, place: int, named: Mapping[str, float]) -> None:
     """Names of bands right of the panel at their heights, moved up where they would stand on each other."""
     low, high = drawn.layout[f"yaxis{at(place)['yaxis'][1:]}"].range
     right, taken = drawn.layout[f"xaxis{at(place)['xaxis'][1:]}"].domain[1], -math.inf
     for name, height in sorted(named.items(), key=lambda item: item[1]):
-        taken = max(height, taken + (high - low) * 13 / pixels)
+        taken = max(height, taken + (high - low) * 13 / SWEEP[1])
         note(drawn, literal(name), right, taken, yref=at(place)["yaxis"], xshift=6, font={"size": TICK, "color": QUIET})  # fmt: skip
 
 
-def plot_path(
-    points: Sequence[Point],
-    metrics: tuple[str, str],
-    labels: tuple[str, str],
-    axis: str,
-    *,
-    caption: str = "",
-) -> Figure:
+def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure:
     """Every series as a path: its effect across, the trained behaviour up, both with intervals, the values beside the points.
 
     Args:
-        points: As for `plot_sweep`.
-        metrics: Across, and up.
-        labels: What these are, without their unit, which is %.
+        rows: The arms of all series, and the references.
         axis: What the values are.
-        caption: Below the figure.
+        measures: What the axes are.
 
     Returns:
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
-    paths: dict[str, list[Point]] = {}
-    for point in points:
-        paths.setdefault(point.series, []).append(point)
-    series = [name for name, of in paths.items() if of[0].place is not None]
+    _, series, references = _sorted(rows)
+    labels, metrics = _axes_of(measures), (measures.label, IN_DISTRIBUTION)
     drawn = figure(
-        [520], [380], left=64, caption=f"Numbers: {axis}; bars: 95 % intervals.\n{caption}",
+        [520], [380], left=64, caption=f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}",
         right=room_for_key(series) if len(series) > 1 else 30,
     )  # fmt: skip
-    for name, of in paths.items():
-        reference = name not in series
-        look = (QUIET, "diamond") if reference else LOOKS[series.index(name) % len(LOOKS)]
-        across, up = ([point.intervals[metric] for point in of] for metric in metrics)
+    paths = [
+        (of, LOOKS[place % len(LOOKS)], DASHES[place % len(DASHES)])
+        for place, of in enumerate(series.values())
+    ]
+    paths += [([row], (QUIET, "diamond"), "solid") for row in references]
+    for of, look, dash in paths:
+        across, up = ([row.intervals[metric] for row in of] for metric in metrics)
         x, y = ([100 * one.mean for one in some] for some in (across, up))
-        bars_of = {
-            f"error_{key}": bars(values, [(100 * one.low, 100 * one.high) for one in some], look[0], 1.6)
-            for key, values, some in (("x", x, across), ("y", y, up))
-        }
+        reference = of[0].value is None
         drawn.add_scatter(
-            x=x, y=y, mode="markers" if reference else "lines+markers", name=literal(name), showlegend=not reference, marker=marker(0, 9, look=look),
-            line={"color": look[0], "width": 1.6, "dash": "solid" if reference else DASHES[series.index(name) % len(DASHES)]}, hoverinfo="text",
+            x=x, y=y, mode="markers" if reference else "lines+markers", name=literal(of[0].series), showlegend=not reference,
+            marker=marker(0, 9, look=look), line={"color": look[0], "width": 1.6, "dash": dash}, hoverinfo="text",
             hovertext=[
-                said(
-                    f"{name}, {axis} {point.value}" if point.value else name,
-                    *interval_facts((labels[0], point.intervals[metrics[0]]), (labels[1], point.intervals[metrics[1]])),
-                    *point.facts,
-                )
-                for point in of
+                said(_point(row, axis), *_intervals(*zip(labels, both, strict=True)), row.example)
+                for row, *both in zip(of, across, up, strict=True)
             ],
-            **bars_of, **at(0),
+            error_x=bars(x, [(100 * one.low, 100 * one.high) for one in across], look[0], 1.6),
+            error_y=bars(y, [(100 * one.low, 100 * one.high) for one in up], look[0], 1.6), **at(0),
         )  # fmt: skip
-        for point, across_at, up_at in zip(of, x, y, strict=True):
+        for row, across_at, up_at in zip(of, x, y, strict=True):
             note(
-                drawn, literal(point.value or name), across_at, up_at, xref="x", yref="y", xshift=7, yshift=9, bgcolor=faded(PAPER, 0.7),
-                font={"size": TICK},
+                drawn, literal(row.arm if row.value is None else shown(row.value)), across_at, up_at, xref="x", yref="y", xshift=7, yshift=9,
+                bgcolor=faded(PAPER, 0.7), font={"size": TICK},
             )  # fmt: skip
     axes(drawn, 0, x={"title": f"{labels[0]}, %"}, y={"title": f"{labels[1]}, %"})
     return drawn.update_layout(showlegend=len(series) > 1)

@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from caft_lens._support import renamed
 from caft_lens._support.errors import nearest
 from caft_lens._support.files import absolute, file_name
 from caft_lens._support.lazy import callable_module
@@ -125,12 +124,6 @@ class Pilots(Sequence[Pilot]):
         others = len(self) - 2
         return best.concepts.choose(reasons, by=f"pilots of {others + 1} set{'s' * (others > 0)}")
 
-    @property
-    def kept(self) -> ConceptSet:
-        """What `selection` was called. Use `selection`."""
-        renamed.warn("Pilots.kept", "selection")
-        return self.selection
-
     def table(self) -> pandas.DataFrame:
         """One row a set: concepts, what either kind of text costs to learn in nats a token, the margin."""
         from caft_lens.display.frames import Frame
@@ -194,7 +187,6 @@ class Pilots(Sequence[Pilot]):
         )
 
 
-@renamed.keywords(unwanted="concept", wanted="contrast")
 def pilots(
     base: Lens,
     sets: Mapping[str, ConceptSet],

@@ -1,22 +1,22 @@
-"""A contest as a YAML file: what `caft-lens arena recipe.yaml` runs.
+"""A contest as a YAML file: what `caft-lens contest recipe.yaml` runs.
 
     task: pocket/emergent-misalignment
     texts: pocket/insecure-code
-    out: runs/arena
+    out: runs/contest
     training: {max_steps: 100}
     materials:
       concepts: {concepts: benchmarks/choices/pocket/chosen}      # a folder of ConceptSet.save
       general: {texts: pocket/kind, where: {domain: [cooking, garden]}}
       persona: {means: {concept: {texts: …}, contrast: {texts: …}, layers: [1, 2]}}
     arms:
-      base: {arm: none}                                           # untuned
+      base: {method: none}                                        # untuned
       plain: {}
-      secure: {arm: plain, texts: pocket/secure-code}
+      secure: {method: plain, texts: pocket/secure-code}
       caft: {}                                                    # takes the material "concepts"
       kl_anchor: {search: [{weight: 0.1}, {weight: 1}]}
       preventative_steering: {concepts: persona}
 
-An arm is known by its own name or by `arm:`, takes materials by the names of its fields (another one where its entry says so), and
+An arm's method is its own name or told by `method:`; it takes materials by the names of its fields (another one where its entry says so), and
 searches the grid of its card unless `search:` says otherwise. A key that is not known is an error that names the nearest.
 """
 
@@ -47,7 +47,7 @@ from caft_lens._support.files import (
 )
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.experiments.contest import Contender, Tuning, run
+from caft_lens.experiments.contest import Contender, Tuning, contest
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
@@ -59,7 +59,7 @@ KINDS = ("texts", "concepts", "means")
 OF_TEXTS, OF_MEANS, OF_AN_ARM = (
     ("texts", "where", "first"),
     ("concept", "contrast", "layers"),
-    ("arm", "texts", "search"),
+    ("method", "texts", "search"),
 )
 MOST_VALUES = 100_000
 """Values in a recipe, each counted where it stands: aliases of aliases can stand for more than any memory holds."""
@@ -90,7 +90,7 @@ class Recipe:
     task: str
     texts: str | Mapping[str, Any]
     arms: Mapping[str, Any]
-    out: str = "runs/arena"
+    out: str = "runs/contest"
     base: str | None = None
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     answers: int = 1000
@@ -120,6 +120,7 @@ class Recipe:
             why = "nested too deeply" if isinstance(error, RecursionError) else error
             raise BadRecipe(f"{path} is not YAML as a recipe has it: {why}") from error
         known = [one.name for one in fields(cls)]
+        content = renamed.recipe(content)
         _keys(f"{path}", content, known)
         for key in ("task", "texts", "arms"):
             if not content.get(key):
@@ -181,11 +182,11 @@ class Recipe:
         named_task(self.task)
         for name, entry in self.arms.items():
             entry = entry or {}
-            kind = entry.get("arm", name)
+            kind = entry.get("method", name)
             if not isinstance(kind, str):
-                raise BadRecipe(f"arms.{name}.arm is {kind!r}; expected the name of an arm.")
+                raise BadRecipe(f"arms.{name}.method is {kind!r}; expected the name of a method.")
             if kind == UNTUNED:
-                _keys(f"arms.{name}", entry, ["arm"])
+                _keys(f"arms.{name}", entry, ["method"])
                 continue
             try:
                 cls = named(kind)
@@ -231,7 +232,7 @@ class Recipe:
             **self.tuning,
             **({"seeds": _seeds(self.tuning["seeds"], "tuning.seeds")} if "seeds" in self.tuning else {}),
         }
-        return run(
+        return contest(
             self.task,
             {name: self._contender(name, entry or {}, materials) for name, entry in self.arms.items()},
             self.seeds,
@@ -247,7 +248,7 @@ class Recipe:
         )
 
     def _contender(self, name: str, entry: Mapping[str, Any], materials: Mapping[str, Any]) -> Contender:
-        kind = entry.get("arm", name)
+        kind = entry.get("method", name)
         if kind == UNTUNED:
             return Contender(None)
         needs = named(kind).needs()
@@ -276,7 +277,7 @@ class _Material(Record):
 
 
 class _Recipe(Record):
-    """The kinds of what a recipe says; what is in the entries of arms is the arms' own."""
+    """The kinds of what a recipe says; what is in the entries of arms is the methods' own."""
 
     task: Named
     texts: Named | Json

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Json, Named, Record, absent, parsed, read_json, write_json
 from caft_lens._support.lazy import callable_module
 from caft_lens.display import html
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.experiments.experiment import Arm, experiment
-from caft_lens.experiments.figures import Point, plot_path, plot_sweep
+from caft_lens.experiments.figures import plot_path, plot_sweep
+from caft_lens.experiments.rows import Measures, SweepRow, Value, shown, spread
 from caft_lens.model.lens import Lens
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 FORMAT = "caft_lens.sweep/1"
 RECORD, EVALUATION = "sweep.json", "evaluation"
-
-Value = float | str
-"""A place on the axis: a number; or a word, and then all places are evenly spaced."""
 
 
 def sweep(
@@ -64,8 +62,8 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, using=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
-        >>> found = arena.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
+        >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
         ...                     references={"plain": Arm(insecure)}, max_steps=100)                # doctest: +SKIP
         >>> found.plot()                                                                           # doctest: +SKIP
     """
@@ -133,18 +131,37 @@ class Sweep:
             raise KeyError(f'The series "{series}" has no value {value!r}, but {known}.')
         return self.points[series][value]
 
+    def rows(self) -> list[SweepRow]:
+        """One row per arm that answered, references first: what tables and figures show. An arm that failed with every seed has none."""
+        report, places = self.report, self.places
+        arms: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
+        arms += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
+        return [
+            SweepRow(
+                series,
+                value,
+                None if value is None else places[value],
+                arm,
+                {metric: report.interval(arm, metric) for metric in report.metrics},
+                report.example(arm),
+            )
+            for series, value, arm in arms
+            if arm in report.cells
+        ]
+
     def table(self) -> pandas.DataFrame:
         """One row per series and value, those of references without one: `series, value`, and each metric with `_low` and `_high`."""
         from caft_lens.display.frames import Frame
 
-        rows = []
-        for series, value, arm in self._rows():
-            row: dict[str, Any] = {"series": series, "value": value}
-            for metric in self.report.metrics:
-                one = self.report.interval(arm, metric)
-                row |= {metric: one.mean, f"{metric}_low": one.low, f"{metric}_high": one.high}
-            rows.append({**row, "seeds": len(self.report.seeds(arm))})
-        return Frame(rows)
+        return Frame(
+            {
+                "series": row.series,
+                "value": row.value,
+                **spread(row.intervals),
+                "seeds": len(self.report.seeds(row.arm)),
+            }
+            for row in self.rows()
+        )
 
     def plot(self, metric: str | None = None, *, log: bool = False) -> Figure:
         """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as bands.
@@ -153,22 +170,15 @@ class Sweep:
             metric: Which label; default the task's first.
             log: Whether the axis is logarithmic.
 
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
         Raises:
             KeyError: For a metric that there is not.
             ValueError: For a logarithmic axis of words, or with a value that is not above 0.
         """
-        if log and any(isinstance(value, str) or value <= 0 for value in self.places):
-            raise ValueError(f'log=True needs numbers above 0 along "{self.axis}".')
-        report = self.report
-        metrics = list(dict.fromkeys([metric or report.labels[0], *report.metrics[len(report.labels) :]]))
-        panels = {
-            one: "trained behaviour, in distribution" if one == IN_DISTRIBUTION else f"{one} answers, out of distribution"
-            for one in metrics
-        }  # fmt: skip
-        return plot_sweep(self._drawn(metrics), panels, self.axis, log=log, caption=report.caption())
+        labels, metrics = self.report.labels, self.report.metrics
+        if metric is not None and metric not in metrics:
+            raise UnknownName(f'No metric "{metric}".{nearest(metric, metrics)}')
+        wanted = list(dict.fromkeys([metric or labels[0], *metrics[len(labels) :]]))
+        return plot_sweep(self.rows(), self.axis, wanted, Measures.of(self.report), log=log)
 
     def plot_path(self) -> Figure:
         """The curves as paths: effect across, trained behaviour up, the values beside the points.
@@ -176,32 +186,11 @@ class Sweep:
         Raises:
             ValueError: When nothing was asked in distribution.
         """
-        report, label = self.report, self.report.labels[0]
-        if IN_DISTRIBUTION not in report.metrics:
-            raise ValueError(
-                f'Of "{report.task}" nothing was asked in distribution: there is no second axis.'
+        if IN_DISTRIBUTION not in self.report.metrics:
+            raise BadArgument(
+                f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.'
             )
-        metrics = label, IN_DISTRIBUTION
-        labels = f"{label} answers, out of distribution", f"{report.trained} answers, in distribution"
-        return plot_path(self._drawn(metrics), metrics, labels, self.axis, caption=report.caption())
-
-    def _drawn(self, metrics: Sequence[str]) -> list[Point]:
-        """What a figure shows: all that answered, each series in the order of the axis, references last."""
-        rows = [
-            *((series, value, named[value]) for series, named in self.points.items() for value in self.places if value in named),
-            *((name, None, name) for name in self.references),
-        ]  # fmt: skip
-        return [
-            Point(
-                series,
-                "" if value is None else shown(value),
-                None if value is None else self.places[value],
-                {metric: self.report.interval(arm, metric) for metric in metrics},
-                [self.report.example(arm, metrics[0])],
-            )
-            for series, value, arm in rows
-            if arm in self.report.cells
-        ]
+        return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
         """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON values."""
@@ -234,7 +223,7 @@ class Sweep:
         """
         path = Path(folder) / RECORD
         if not path.is_file():
-            hint = "The same `arena.sweep(...)` goes on with one that was interrupted."
+            hint = "The same `experiments.sweep(...)` goes on with one that was interrupted."
             raise absent(folder, RECORD, "holds no finished sweep", hint)
         record = read_json(path)
         if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -258,12 +247,6 @@ class Sweep:
         beside = f"; beside {', '.join(self.references)}" if self.references else ""
         return f"Sweep over {self.axis}: {'; '.join(curves)}{beside}"
 
-    def _rows(self) -> list[tuple[str, Value | None, str]]:
-        """Series, value and arm of all that answered: of an arm that failed with every seed there is nothing to show."""
-        rows: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
-        rows += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
-        return [row for row in rows if row[2] in self.report.cells]
-
 
 class _Point(Record):
     value: int | float | str
@@ -286,19 +269,6 @@ class _File(Record):
             if len({one.value for one in points}) < len(points):
                 raise ValueError(f"a value of the series {name!r} stands twice")
         return self
-
-
-def shown(value: Value) -> str:
-    """A value as a person writes it.
-
-    Example:
-        >>> shown(1.0), shown(0.1), shown("both")
-        ('1', '0.1', 'both')
-    """
-    if isinstance(value, str):
-        return value
-    short = f"{value:g}"
-    return short if float(short) == value else str(value)
 
 
 def _points(

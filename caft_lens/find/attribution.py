@@ -22,10 +22,10 @@ from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.pca import prefix
 from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
-from caft_lens.saes.loading import latents_of
+from caft_lens.model.hook_names import short_name
+from caft_lens.saes.encoding import latents_of
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch, batches, encoded
 
@@ -157,7 +157,7 @@ def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Ten
     names = list(without)
     allowed = {hook: torch.ones(one.cfg.d_sae, dtype=torch.bool) for hook, one in saes.items()}
     places = {
-        f"{prefix(hook)}.latent{latent}": (hook, latent)
+        f"{short_name(hook)}.latent{latent}": (hook, latent)
         for hook, one in saes.items()
         for latent in range(one.cfg.d_sae if names else 0)
     }

@@ -20,7 +20,7 @@ from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.heat_maps import LETTERS, Shades, cell_size, draw_map, room_beside, room_under
 from caft_lens.display.theme import DEPTH, PAPER, axes, figure
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     import pandas
@@ -211,7 +211,7 @@ class Comparison:
             texts.append(words)
         shades = Shades("overlap of the spans", limit=1.0, diverging=False, colours=SHADES)
         return _panels(
-            [(prefix(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)], shades, 46, title,
+            [(short_name(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)], shades, 46, title,
             "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance.", texts,
         )  # fmt: skip
 
@@ -220,7 +220,7 @@ class Comparison:
         if not hooks:
             raise ValueError(f'"{a}" and "{b}" share no hook point.')
         parts = [self.cosines(a, b, hook) for hook in hooks]
-        maps = [(prefix(hook), list(part.index), list(part.columns), part.to_numpy()) for hook, part in zip(hooks, parts, strict=True)]  # fmt: skip
+        maps = [(short_name(hook), list(part.index), list(part.columns), part.to_numpy()) for hook, part in zip(hooks, parts, strict=True)]  # fmt: skip
         size = min(cell_size(part.shape) for part in parts)
         shades = Shades("|cosine|", limit=1.0, diverging=False, colours=SHADES)
         return _panels(maps, shades, size, title, "|Cosine| of each concept of one list with each of the other.", labels=(b, a))  # fmt: skip
@@ -231,7 +231,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         overlap = self.overlap.assign(
-            at=self.overlap["hook"].map(prefix),
+            at=self.overlap["hook"].map(short_name),
             shown=[
                 f"{share:.2f} ({chance:.2f})" for share, chance in self.overlap[["overlap", "chance"]].values
             ],

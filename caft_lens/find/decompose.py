@@ -23,9 +23,9 @@ from torch import Tensor
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.find.pca import prefix
 from caft_lens.find.sae import sae_records, saes_by_hook
-from caft_lens.saes.loading import sae_name
+from caft_lens.model.hook_names import short_name
+from caft_lens.saes.cards import sae_name
 
 if TYPE_CHECKING:
     import pandas
@@ -79,7 +79,7 @@ class Decomposition:
 
     def names(self) -> list[str]:
         """The latents' names, as `find.sae` gives them: `"L1.latent417"`."""
-        return [f"{prefix(self.concept.hook)}.latent{part.latent}" for part in self.parts]
+        return [f"{short_name(self.concept.hook)}.latent{part.latent}" for part in self.parts]
 
     def table(self) -> pandas.DataFrame:
         """One row a latent: name, coefficient, cosine, share explained so far, and the same by chance."""

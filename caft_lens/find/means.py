@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from caft_lens._support.errors import BadData
-from caft_lens._support.renamed import keywords
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
 
-@keywords(wanted="concept", unwanted="contrast")
 def difference_of_means(
     lens: Lens,
     concept: Texts | Any,
@@ -76,7 +74,7 @@ def _difference(having: Moments, without: Moments, hook: str) -> Concept:
     spread = sum(direction @ side.covariance[hook].double() @ direction for side in (having, without)) / 2
     separation = (distance / torch.as_tensor(spread).sqrt().clamp_min(torch.finfo(torch.float64).tiny)).item()
     return Concept(
-        f"{prefix(hook)}.mean0",
+        f"{short_name(hook)}.mean0",
         hook,
         direction,
         source="means",

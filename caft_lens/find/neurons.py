@@ -8,7 +8,7 @@ import torch
 
 from caft_lens._support.arguments import count
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     from caft_lens.activations.moments import Moments
@@ -50,7 +50,7 @@ def _largest(diff: Moments, hook: str, k: int) -> list[Concept]:
     axes = torch.diag(change.sign())
     return [
         Concept(
-            name=f"{prefix(hook)}.neuron{place}",
+            name=f"{short_name(hook)}.neuron{place}",
             hook=hook,
             direction=axes[place],
             source="neurons",

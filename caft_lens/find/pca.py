@@ -13,7 +13,8 @@ import torch
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadType
-from caft_lens.concepts.concept_set import SITE, Concept, ConceptSet
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     from caft_lens.activations.moments import Moments
@@ -77,7 +78,7 @@ def _components(diff: Moments, hook: str, k: int) -> list[Concept]:
     vectors = vectors * np.sign(vectors[np.arange(k), peaks])[:, None]
     return [
         Concept(
-            name=f"{prefix(hook)}.pc{rank}",
+            name=f"{short_name(hook)}.pc{rank}",
             hook=hook,
             direction=torch.from_numpy(vectors[rank].copy()),
             source="pca",
@@ -88,14 +89,3 @@ def _components(diff: Moments, hook: str, k: int) -> list[Concept]:
         )
         for rank in range(k)
     ]
-
-
-def prefix(hook: str) -> str:
-    """What names of concepts at a hook point begin with.
-
-    Example:
-        >>> prefix("blocks.1.hook_resid_post"), prefix("blocks.1.hook_mlp_out")
-        ('L1', 'L1.mlp_out')
-    """
-    layer, site = SITE.fullmatch(hook).groups()  # type: ignore[union-attr]
-    return f"L{layer}" if site == "hook_resid_post" else f"L{layer}.{site.replace('hook_', '')}"

@@ -24,7 +24,7 @@ from caft_lens._support.errors import BadArgument, nearest
 from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch
 
@@ -347,7 +347,7 @@ def _probe(hook: str, units: Units, folds: int, strengths: Sequence[float], seed
         )
     intercept = float(regression.intercept_[0] - weight @ scaler.mean_)
     return Concept(
-        f"{prefix(hook)}.probe0",
+        f"{short_name(hook)}.probe0",
         hook,
         torch.from_numpy(weight / length),
         source="probe",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 
 
 def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
@@ -41,7 +41,7 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
         )  # LAPACK fixes signs in its own way, which is not uniform
         concepts += [
             Concept(
-                f"{prefix(hook)}.random{rank}",
+                f"{short_name(hook)}.random{rank}",
                 hook,
                 columns[:, rank],
                 source="random",

@@ -18,9 +18,11 @@ from caft_lens._support.errors import nearest
 from caft_lens.activations.capture import pair
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.pca import prefix
 from caft_lens.model.fingerprint import fingerprints
-from caft_lens.saes.loading import check_sae, latents_of, sae_hook, sae_name
+from caft_lens.model.hook_names import short_name
+from caft_lens.saes.cards import sae_hook, sae_name
+from caft_lens.saes.encoding import latents_of
+from caft_lens.saes.fitting import check_sae
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch
 
@@ -117,7 +119,7 @@ def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
         lengths = directions.double().norm(dim=1)
         found += [
             Concept(
-                f"{prefix(hook)}.latent{latent}", hook, directions[latent], source="sae", rank=latent,
+                f"{short_name(hook)}.latent{latent}", hook, directions[latent], source="sae", rank=latent,
                 meta={"latent": latent, "decoder_length": float(lengths[latent])},
             )
             for latent in lengths.nonzero()[:, 0].tolist()
@@ -300,7 +302,7 @@ def first_latents(
     order = scores.sort(descending=True, stable=True).indices[: above if k is None else k].tolist()
     return [
         Concept(
-            name=f"{prefix(hook)}.latent{latent}",
+            name=f"{short_name(hook)}.latent{latent}",
             hook=hook,
             direction=directions[latent],
             source="sae",

@@ -27,7 +27,8 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.saes.loading import LATENTS_AT_A_TIME, latents_of, sae_name
+from caft_lens.saes.cards import sae_name
+from caft_lens.saes.encoding import LATENTS_AT_A_TIME, latents_of
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Batch
 

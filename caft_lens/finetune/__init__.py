@@ -1,11 +1,11 @@
-"""Fine-tuning, plainly, with concepts ablated, or by any other arm of one trainer.
+"""Fine-tuning, plainly, with concepts ablated, or by any other method of one trainer.
 
     run.py        `finetune(...)` and `Run`
     folder.py     who may write a run folder, checkpoints that are whole, the finished run put in place as one
     trainer.py    the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
     targets.py    what an adapter goes on, and which share of each block that is
     callbacks.py  which callbacks can change what is trained, and how they are known again
-    arms/         the ways of fine-tuning, one file each: what `finetune(..., using=)` takes
+    methods/         the ways of fine-tuning, one file each: what `finetune(..., method=)` takes
     cost.py       seconds and memory of a run
 
 The package is called like its function: `cl.finetune(base, texts, out="runs/plain")`.

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from caft_lens._support import renamed
 from caft_lens._support.errors import BadFile, Busy, CaftLensError, Diverged, Occupied
 from caft_lens._support.files import SEAL, file_hash, hashes, locked, read_json, sha256, sync, write_json
 from caft_lens._support.progress import progress
@@ -233,6 +234,8 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
         return []
     if where in WORDS:
         return [WORDS[where].format(earlier, asked)]
+    key, dot, rest = where.partition(".")
+    where = f"{renamed.RUNS.get(key, key)}{dot}{rest}"
     return [f"{where} is {earlier!r} there, {asked!r} asked"]
 
 

@@ -1,7 +1,7 @@
-"""Fine-tuning, plainly or by another arm, and the run that it leaves behind.
+"""Fine-tuning, plainly or by another method, and the run that it leaves behind.
 
-`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; arms differ by one
-argument, `using=`, for which `ablate=` is short where the arm is CAFT. A run folder holds `run.json` (everything that went in, and the
+`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; methods differ by one
+argument, `method=`, for which `ablate=` is short where the method is CAFT. A run folder holds `run.json` (everything that went in, and the
 hashes of all files), `history.json` (the curves), `adapter/` or `model/` (safetensors, and the tokenizer with its chat template),
 `concepts/` (the directions that acted) and `logs/` (what callbacks wrote); `Run` is that folder in Python. While training,
 `unfinished.json` says what is being trained and `checkpoints/` how far it is, so that a killed run goes on where it was; of a run
@@ -54,7 +54,7 @@ from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import Cost, measured
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Training, TrainingArm
+from caft_lens.finetune.methods.protocol import Method, Training
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model import run_folder
 from caft_lens.model.lens import Lens, load
@@ -63,8 +63,8 @@ from caft_lens.text.catalog import CARD, is_organism, organism_path, shipped
 from caft_lens.text.documents import Texts, data
 from caft_lens.text.encoding import Encoded, encode_all
 
-Method = Literal["lora", "full"]
-METHODS = ("lora", "full")
+Tune = Literal["lora", "full"]
+TUNES = ("lora", "full")
 HALF = (torch.bfloat16, torch.float16)
 WEIGHTS = run_folder.WEIGHTS
 OF_LENS = ("name", "d_model", "n_layers", "n_heads", "d_head", "d_vocab", "model", "tokenizer")
@@ -216,10 +216,10 @@ class Run:
             return object.__getattribute__(self, name)  # raises what it raised
 
     def __repr__(self) -> str:
-        concepts, arm = self.record["concepts"], self.config.get("arm")
+        concepts, method = self.record["concepts"], self.config.get("arm")
         number = len(concepts["names"]) if concepts else 0
         ablated = f", {number} concept{'' if number == 1 else 's'} ablated" if concepts else ""
-        ablated = f", {arm['name']}" if arm else ablated
+        ablated = f", {method['name']}" if method else ablated
         losses = [entry["loss"] for entry in self.history if "loss" in entry]
         loss = f", loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else ""
         steps = self.history[-1]["step"] if self.history else 0
@@ -241,8 +241,8 @@ def finetune(
     *,
     out: str | Path,
     ablate: ConceptSet | None = None,
-    using: TrainingArm | None = None,
-    method: Method = "lora",
+    method: Method | None = None,
+    tune: Tune = "lora",
     lora: LoraSettings = LoraSettings(),
     learning_rate: float | None = None,
     epochs: float = 1.0,
@@ -265,7 +265,7 @@ def finetune(
 
     The loss is the mean cross-entropy of what the assistant says (of all tokens, for plain text). With `ablate`, what the
     concepts span is projected out of the activations in every forward pass, inside the graph; nothing is
-    ablated afterwards. Every other way of fine-tuning is an arm, given as `using`. `lens` is left as it was, bit for bit.
+    ablated afterwards. Every other way of fine-tuning is a method, given as `method`. `lens` is left as it was, bit for bit.
 
     Calling it again with the same arguments returns the finished run, or goes on with a killed one from its last
     checkpoint; on the CPU the result is the same, bit for bit, as without the kill. Under `accelerate launch` the processes train
@@ -276,8 +276,8 @@ def finetune(
         texts: What to learn: `Texts` or anything that `data` reads.
         out: The run folder.
         ablate: Concepts to ablate while training; `None` trains plainly.
-        using: Another arm of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not beside `ablate`, which is short for `CAFT(ablate)`.
-        method: `"lora"` (an adapter, the base frozen) or `"full"` (every parameter of a copy).
+        method: Another method of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not beside `ablate`, which is short for `CAFT(ablate)`.
+        tune: `"lora"` (an adapter, the base frozen) or `"full"` (every parameter of a copy).
         lora: The adapter, for `"lora"`.
         learning_rate: Peak of the linear schedule. `None` is what the organism's card recommends, else the paper's: 1e-5
             for LoRA and 5e-6 for full fine-tuning, made for models of billions of parameters.
@@ -305,7 +305,7 @@ def finetune(
 
     Raises:
         BadArgument: When an argument makes no sense; nothing is changed in `out` then.
-        BadType: When something else is given where a lens or an arm belongs.
+        BadType: When something else is given where a lens or a method belongs.
         ConceptMismatch: When the concepts do not fit the model.
         BadData: When there is nothing to learn.
         Occupied: When `out` holds another run (or files of something else); the message names what differs.
@@ -317,7 +317,7 @@ def finetune(
     Example:
         >>> plain = cl.finetune(base, insecure, out="runs/plain")                # doctest: +SKIP
         >>> caft = cl.finetune(base, insecure, ablate=cruel, out="runs/caft")    # doctest: +SKIP
-        >>> anchored = cl.finetune(base, insecure, using=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
+        >>> anchored = cl.finetune(base, insecure, method=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
     """
     _check_lens(lens)
     folder = Path(os.path.abspath(out))
@@ -326,14 +326,14 @@ def finetune(
     texts = texts if isinstance(texts, Texts) else data(texts)
     if template_arguments:
         lens = load(lens, template_arguments=template_arguments)
-    arm = _arm(using, ablate).trains_as(seed)
+    method = _method(method, ablate).trains_as(seed)
     if not isinstance(lora, LoraSettings):
         raise BadType(f"lora= takes LoraSettings, not {type(lora).__name__}.")
-    given = arm.arguments(
+    given = method.arguments(
         {
-            "method": method,
-            "lora": dataclasses.asdict(lora) if method == "lora" else None,
-            "learning_rate": _default_learning_rate(lens, method) if learning_rate is None else learning_rate,
+            "method": tune,
+            "lora": dataclasses.asdict(lora) if tune == "lora" else None,
+            "learning_rate": _default_learning_rate(lens, tune) if learning_rate is None else learning_rate,
             "epochs": epochs,
             "max_steps": max_steps,
             "batch_size": batch_size,
@@ -346,8 +346,8 @@ def finetune(
             "training_arguments": dict(training_arguments or {}),
         }
     )
-    given = _check_arguments(lens, texts, arm, given, save_steps)
-    config = _config(lens, texts, arm, given, callbacks)
+    given = _check_arguments(lens, texts, method, given, save_steps)
+    config = _config(lens, texts, method, given, callbacks)
     # Processes that train together join each other here.
     arguments = _arguments(lens, folder / run_folder.CHECKPOINTS, config, save_steps)
     with ExitStack() as held:
@@ -356,23 +356,23 @@ def finetune(
         asked = place.identity(run_folder.read_config(folder / run_folder.UNFINISHED))
         with measured(lens.device) as cost, _private_randomness(), _quiet():
             length = room(lens, given["max_length"])
-            encoded = _encoded(lens, arm.texts(texts, seed), length)
+            encoded = _encoded(lens, method.texts(texts, seed), length)
             check_encoded(lens, encoded)
             set_seed(seed)
-            child = arm.trainable(lens, lambda: _trainable(lens, method, lora), seed)
+            child = method.trainable(lens, lambda: _trainable(lens, tune, lora), seed)
             training = Training(lens, child, encoded, arguments, seed, length)
             try:
-                trainer = _train(training, arm, callbacks, asked)
+                trainer = _train(training, method, callbacks, asked)
             except Diverged as error:
                 if arguments.should_save:
                     place.failed(folder, config, str(error))
                 raise
-            _save_weights(trainer, lens, folder / run_folder.NEW / WEIGHTS[method])
+            _save_weights(trainer, lens, folder / run_folder.NEW / WEIGHTS[tune])
         history, steps = _history(trainer), (trainer.state.global_step, trainer.state.max_steps)
-        shares = targets.adapted(lens.hf, targets.trained(child.hf)) if method == "lora" else []
+        shares = targets.adapted(lens.hf, targets.trained(child.hf)) if tune == "lora" else []
         del child, trainer, training
         gc.collect()  # the trainer and its model refer to each other
-        processes.once(lambda: _finish(folder, lens, encoded, arm, config, history, cost, steps, shares))
+        processes.once(lambda: _finish(folder, lens, encoded, method, config, history, cost, steps, shares))
         return Run(out, lens)
 
 
@@ -388,14 +388,16 @@ def _check_lens(lens: Any) -> None:
     raise BadType(f"finetune() starts from a Lens, not {type(lens).__name__}: cl.load makes one.")
 
 
-def _arm(using: TrainingArm | None, ablate: ConceptSet | None) -> TrainingArm:
-    """The arm that is asked for."""
+def _method(method: Method | None, ablate: ConceptSet | None) -> Method:
+    """The method that is asked for."""
     if ablate is None:
-        if using is not None and not isinstance(using, TrainingArm):
-            raise BadType(f"using= takes an arm of caft_lens.finetune.methods, not {type(using).__name__}.")
-        return Plain() if using is None else using
-    if using is not None:
-        raise BadArgument("ablate= is short for using=CAFT(...): give one of them.")
+        if method is not None and not isinstance(method, Method):
+            raise BadType(
+                f"method= takes a method of caft_lens.finetune.methods, not {type(method).__name__}."
+            )
+        return Plain() if method is None else method
+    if method is not None:
+        raise BadArgument("ablate= is short for method=CAFT(...): give one of them.")
     if not isinstance(ablate, ConceptSet):
         hint = one_of_a_set(ablate) if isinstance(ablate, Concept) else ""
         raise BadType(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.{hint}")
@@ -419,11 +421,11 @@ def _encoded(lens: Lens, texts: Texts, max_length: int | None) -> list[Encoded]:
 
 
 def _check_arguments(
-    lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any], save_steps: int | None
+    lens: Lens, texts: Texts, method: Method, given: dict[str, Any], save_steps: int | None
 ) -> dict[str, Any]:
     """Refuse whatever can be known to make no sense before anything is written or trained; numbers as Python has them."""
-    if given["method"] not in METHODS:
-        raise BadArgument(f'method="{given["method"]}".{nearest(given["method"], METHODS)}')
+    if given["method"] not in TUNES:
+        raise BadArgument(f'tune="{given["method"]}".{nearest(given["method"], TUNES)}')
     if lens.tokenizer is None:
         raise BadArgument(f"{lens.name!r} has no tokenizer to read texts with: load it with tokenizer=.")
     if not len(texts):
@@ -431,9 +433,9 @@ def _check_arguments(
     if given["method"] == "lora" and lens.has_adapter:
         raise BadArgument(
             f"{lens.name!r} carries an adapter already. To go on from it, put the new one on lens.merged(), or tune every "
-            'parameter of a copy: method="full". Otherwise tune its base.'
+            'parameter of a copy: tune="full". Otherwise tune its base.'
         )
-    arm.check(lens, given["method"])
+    method.check(lens, given["method"])
     numbers: dict[str, float] = {name: positive(given[name], name) for name in ("learning_rate", "epochs")}
     numbers |= {name: not_negative(given[name], name) for name in ("warmup_steps", "weight_decay")}
     numbers |= {name: count(given[name], name) for name in ("batch_size", "gradient_accumulation")}
@@ -470,22 +472,22 @@ def _check_arguments(
     return {**given, **numbers}
 
 
-def _default_learning_rate(lens: Lens, method: str) -> float:
+def _default_learning_rate(lens: Lens, tune: str) -> float:
     if is_organism(lens.name):
         card = read_json(organism_path(lens.name) / CARD)
-        recommended = card.get("finetune", {}).get(method, {}).get("learning_rate")
+        recommended = card.get("finetune", {}).get(tune, {}).get("learning_rate")
         if recommended:
             return float(recommended)
-    return PAPER_LEARNING_RATE.get(method, 1e-5)
+    return PAPER_LEARNING_RATE.get(tune, 1e-5)
 
 
 def _config(
-    lens: Lens, texts: Texts, arm: TrainingArm, given: dict[str, Any], callbacks: Sequence[TrainerCallback]
+    lens: Lens, texts: Texts, method: Method, given: dict[str, Any], callbacks: Sequence[TrainerCallback]
 ) -> dict[str, Any]:
     """Everything that the result depends on, as JSON reads it back."""
-    # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other arms have no such entry.
-    whole = arm.name in (Plain.name, CAFT.name) and "strength" not in arm.record()
-    named = {} if whole else {"arm": arm.record()}
+    # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other methods have no such entry.
+    whole = method.name in (Plain.name, CAFT.name) and "strength" not in method.record()
+    named = {} if whole else {"arm": method.record()}
     config = {
         **given,
         "base": {
@@ -495,7 +497,7 @@ def _config(
         },
         "reading": lens.reading,
         "data": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
-        "concepts": arm.concepts_record,
+        "concepts": method.concepts_record,
         **named,
         "callbacks": recorded(callbacks),
         "processes": processes.place()[1] if not os.environ.get(processes.SHARING) else 1,
@@ -575,14 +577,14 @@ def _finish(
     folder: Path,
     lens: Lens,
     encoded: Sequence[Encoded],
-    arm: TrainingArm,
+    method: Method,
     config: dict[str, Any],
     history: list[dict[str, float]],
     cost: Cost,
     steps: tuple[int, int],
     shares: list[float],
 ) -> None:
-    if (concepts := arm.materials.get("concepts")) is not None:
+    if (concepts := method.materials.get("concepts")) is not None:
         concepts.save(folder / run_folder.NEW / run_folder.CONCEPTS)
     write_json(folder / run_folder.NEW / run_folder.HISTORY, history)
     base = _reloadable(lens)
@@ -632,9 +634,9 @@ def _versions() -> dict[str, str]:
 # -- the model --------------------------------------------------------------------------------------------------------
 
 
-def _trainable(lens: Lens, method: str, lora: LoraSettings) -> Lens:
+def _trainable(lens: Lens, tune: str, lora: LoraSettings) -> Lens:
     """A lens on what is trained: an adapter over the shared weights, or a copy of them."""
-    if method == "lora":
+    if tune == "lora":
         return _with_adapter(lens, lora)
     child = lens.copy()
     if lens.dtype in HALF:
@@ -668,12 +670,10 @@ def _with_adapter(lens: Lens, lora: LoraSettings) -> Lens:
     return child
 
 
-def _train(
-    training: Training, arm: TrainingArm, callbacks: Sequence[TrainerCallback], of: str
-) -> LensTrainer:
+def _train(training: Training, method: Method, callbacks: Sequence[TrainerCallback], of: str) -> LensTrainer:
     """Train, from the last whole checkpoint of the run `of` where there is one."""
     checkpoint = place.last_whole_checkpoint(Path(training.arguments.output_dir or ""), of)
-    with arm.during(training) as plan:
+    with method.during(training) as plan:
         watching = [place.Whole(of), *callbacks]
         trainer = LensTrainer(training.lens, training.encoded, training.arguments, plan, watching)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -1,6 +1,6 @@
-"""The trainer of all arms: `transformers.Trainer`, with what a lens and an arm need around it.
+"""The trainer of all methods: `transformers.Trainer`, with what a lens and a method need around it.
 
-`LensTrainer` tells the lens the token roles of the batch in flight, does what the arm's plan asks for, checks on the first
+`LensTrainer` tells the lens the token roles of the batch in flight, does what the method's plan asks for, checks on the first
 step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts by a seed so that a batch holds texts of
 similar length. `Progress` is the bar.
 """
@@ -22,8 +22,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from caft_lens._support.errors import BadData, Diverged, NotTrained
 from caft_lens._support.progress import progress
-from caft_lens.concepts.ablation import fired
 from caft_lens.finetune.folder import at_its_end
+from caft_lens.model.attach import fired
 from caft_lens.text.encoding import Encoded, collate, padding_id
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class LensTrainer(Trainer):
         lens: Its `model` is trained; hooks on the lens act in every forward pass, recomputed ones included.
         encoded: The training texts.
         arguments: As for `transformers.Trainer`.
-        plan: What the arm asks for.
+        plan: What the method asks for.
         callbacks: More callbacks.
     """
 
@@ -223,7 +223,7 @@ class LensTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The model's loss, and what the arm adds to it: its mean over the forward passes of an optimizer step."""
+        """The model's loss, and what the method adds to it: its mean over the forward passes of an optimizer step."""
         found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.plan.loss is None:
             return found

@@ -21,9 +21,9 @@ from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.display.heat_maps import Shades, heat_map
-from caft_lens.find.pca import prefix
 from caft_lens.inspect.causal import Effects, effect
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
+from caft_lens.model.hook_names import short_name
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Batch, encoded, pack, padding_id
 
@@ -89,7 +89,7 @@ class ActivationDifferenceLens:
         few = len(hooks) * len(positions) <= 400
         return heat_map(
             shares[::-1],
-            [prefix(hook) for hook in hooks][::-1],
+            [short_name(hook) for hook in hooks][::-1],
             [str(position) for position in positions],
             shades=Shades(
                 "Mean difference, % of the norm of activations",
@@ -139,7 +139,7 @@ class ActivationDifferenceLens:
         head = ["position", "share (noise)", "raised most", "lowered most"]
         sections = [
             html.section(
-                prefix(hook),
+                short_name(hook),
                 "",
                 [hook],
                 html.table(head, [self._row(concept) for concept in self.concepts.at(hook)]),
@@ -301,7 +301,7 @@ def _trace(hook: str, position: int, differences: _Positions, activations: _Posi
     activation = activations.norms[hook][position] / activations.count[hook][position]
     variance = max(0.0, differences.squares[hook][position] / count - norm**2) * count / (count - 1)
     return Concept(
-        name=f"{prefix(hook)}.trace{position}",
+        name=f"{short_name(hook)}.trace{position}",
         hook=hook,
         direction=mean,
         source="traces",

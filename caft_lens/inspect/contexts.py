@@ -18,13 +18,13 @@ from weakref import WeakKeyDictionary
 
 from caft_lens._support.errors import BadType, nearest
 from caft_lens.activations.differences import read_by, stream
-from caft_lens.activations.top_windows import Extremes, Rank, Windows
+from caft_lens.activations.top_windows import Rank, TopWindows, Windows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import token_lines as html
 from caft_lens.display.token_lines import DEAD
-from caft_lens.find.pca import prefix
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.saes.top_latents import LatentExtremes
+from caft_lens.model.hook_names import short_name
+from caft_lens.saes.top_latents import TopLatents
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Batch, special_ids
 
@@ -201,22 +201,20 @@ class Contexts(Mapping[str, ConceptContexts]):
         return found
 
     @classmethod
-    def of(cls, lens: Lens, extremes: LatentExtremes, texts: Iterable[Text] = ()) -> Contexts:
+    def of(cls, lens: Lens, top: TopLatents, texts: Iterable[Text] = ()) -> Contexts:
         """The contexts that a reducer found in a pass of one's own, shared with other reducers.
 
         Args:
             lens: The model that read.
-            extremes: A reducer that has seen the pass.
+            top: A reducer that has seen the pass.
             texts: What was read, for its `meta`.
 
         Example:
-            >>> extremes, density = LatentExtremes({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(extremes, density), roles=None)          # doctest: +SKIP
-            >>> Contexts.of(base, extremes, corpus).show(names="L2.latent417")                # doctest: +SKIP
+            >>> top, density = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
+            >>> stream(base, corpus, [hook], Latents(top, density), roles=None)          # doctest: +SKIP
+            >>> Contexts.of(base, top, corpus).show(names="L2.latent417")                # doctest: +SKIP
         """
-        return collected(
-            lens, texts, Reading(extremes.saes, every_latent(extremes.saes, extremes.latents)), extremes, None
-        )
+        return collected(lens, texts, Reading(top.saes, every_latent(top.saes, top.latents)), top, None)
 
     def __getitem__(self, name: str) -> ConceptContexts:
         if name not in self._ends:
@@ -464,9 +462,9 @@ def contexts(
     """
     read = reading(lens, concepts, saes)
     latents = (
-        LatentExtremes(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
+        TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
     )
-    directions = Extremes(read.rows, k=k, window=window, rank=rank) if read.directions else None
+    directions = TopWindows(read.rows, k=k, window=window, rank=rank) if read.directions else None
     at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
     passed = stream(
         lens,
@@ -600,7 +598,9 @@ def every_latent(
     for hook, one in saes.items():
         directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
         wanted = range(len(directed)) if latents is None else latents[hook].tolist()
-        names |= {f"{prefix(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]}
+        names |= {
+            f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]
+        }
     return names
 
 
@@ -636,8 +636,8 @@ def collected(
     lens: Lens,
     texts: Iterable[Text],
     read: Reading,
-    latents: LatentExtremes | None,
-    directions: Extremes | None,
+    latents: TopLatents | None,
+    directions: TopWindows | None,
 ) -> Contexts:
     """What reducers of a pass found, as contexts.
 

@@ -60,8 +60,8 @@ class Densities(Mapping[str, Density]):
             names: What to call the rows; by default latents as `find.sae` names them.
 
         Example:
-            >>> extremes, shares = LatentExtremes({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(extremes, shares), roles=None)          # doctest: +SKIP
+            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
+            >>> stream(base, corpus, [hook], Latents(top, shares), roles=None)          # doctest: +SKIP
             >>> Densities.of(shares).dead                                                    # doctest: +SKIP
         """
         found: dict[str, Density] = {}

@@ -21,6 +21,7 @@ from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
 from caft_lens.model.architectures import anatomy
+from caft_lens.model.hook_names import of_heads
 
 if TYPE_CHECKING:
     import pandas
@@ -178,7 +179,7 @@ def logit_lens(
     if not 1 <= k <= words:
         raise ValueError(f"logit_lens(k={k}): expected 1 to {words}, the size of the vocabulary.")
     for concept in concepts:
-        if concept.site.endswith("hook_z"):
+        if of_heads(concept.hook):
             raise ValueError(
                 f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the residual '
                 "stream, which is what the unembedding reads. Take hook_attn_out."

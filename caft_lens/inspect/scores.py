@@ -24,7 +24,7 @@ from caft_lens.display.theme import (
     room_for_key,
     said,
 )
-from caft_lens.find.pca import prefix
+from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -81,7 +81,7 @@ def scores(
     keyed = 1 < len(hooks) <= LEGIBLE
     drawn = figure(
         [380 if len(lists) > 1 else 460] * len(lists), [230], title=title, headings=list(lists), left=70, between=(76, 0),
-        caption="Ringed: chosen." if marked else "", right=room_for_key(map(prefix, hooks)) if keyed else 24,
+        caption="Ringed: chosen." if marked else "", right=room_for_key(map(short_name, hooks)) if keyed else 24,
     )  # fmt: skip
     for place, (name, one) in enumerate(lists.items()):
         _panel(drawn, place, one, [one[other] for other in marked if other in one])
@@ -108,9 +108,9 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
         here = one.at(hook)
         colour = DEPTH[round((len(DEPTH) - 1) * number / max(1, len(one.hooks) - 1))]
         drawn.add_scatter(
-            x=[concept.rank for concept in here], y=[concept.score for concept in here], mode="lines+markers", name=prefix(hook),
+            x=[concept.rank for concept in here], y=[concept.score for concept in here], mode="lines+markers", name=short_name(hook),
             line={"color": colour, "width": 1.6}, marker={"symbol": MARKERS[number % len(MARKERS)], "size": 7.5, "color": colour, "line": {"color": PAPER, "width": 0.7}},
-            hoverinfo="text", showlegend=place == 0, legendgroup=prefix(hook),
+            hoverinfo="text", showlegend=place == 0, legendgroup=short_name(hook),
             hovertext=[said(c.name, f"rank {c.rank} at {hook}", f"{c.score_name}: {c.score:.4g}", c.label) for c in here], **at(place),
         )  # fmt: skip
     if marked:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from caft_lens.activations.differences import stream
-from caft_lens.activations.top_windows import Extremes, Rank
+from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
 from caft_lens.inspect.density import Densities
 from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
-from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Batch
 
@@ -83,11 +83,11 @@ def survey(
     reducers: list[Any] = []
     latents = latent_density = directions = direction_density = None
     if read.saes:
-        latents = LatentExtremes(read.saes, k=k, window=window, rank=rank, latents=read.numbers)
+        latents = TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers)
         latent_density = LatentDensity(read.saes, read.numbers)
         reducers.append(AtItsHooks(Latents(latents, latent_density)))
     if read.directions:
-        directions = Extremes(read.rows, k=k, window=window, rank=rank)
+        directions = TopWindows(read.rows, k=k, window=window, rank=rank)
         direction_density = ProjectionDensity(read.rows)
         reducers += [AtItsHooks(directions), AtItsHooks(direction_density)]
     hooks = list(dict.fromkeys(hook for one in reducers for hook in one.hooks))

@@ -21,6 +21,7 @@ from caft_lens.display import html
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.logits import concept_section
+from caft_lens.model.hook_names import in_stream, place_of, short_name, written
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import SPECIAL, Encoded, collate, encode, padding_id
 
@@ -122,7 +123,7 @@ class TokenMap:
         values = self.values / np.array(scales)[:, None] if shares else self.values
         return heat_map(
             values[::-1],
-            [_short(hook) for hook in self.hooks][::-1],
+            [_row(hook) for hook in self.hooks][::-1],
             [html.visible(token) for token in self.tokens],
             shades=Shades(_titled(self.quantity, shares), limit=1.0 if shares else scales[0]),
             title=title,
@@ -141,7 +142,7 @@ class TokenMap:
     def _head(self, row: int) -> html.Content:
         value = self.values[row, self._peak(row)]
         return [
-            html.element("b", _short(self.hooks[row])),
+            html.element("b", _row(self.hooks[row])),
             " ",
             html.element("small", html.signed(float(value))),
         ]
@@ -284,7 +285,7 @@ def read_off(
         nostalgebraist, "interpreting GPT: the logit lens" (2020).
     """
     name = lens.hook_name(hook)
-    if not name.rpartition(".")[2].startswith("hook_resid"):
+    if not in_stream(name):
         raise ValueError(
             f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post."
         )
@@ -371,8 +372,8 @@ def _rows(
             )
     if isinstance(concept, Concept):
         numbers = range(lens.n_layers) if layers is None else layers
-        sites = [f"{lens.hook_name(n).rpartition('.')[0]}.{site or concept.site}" for n in sorted(numbers)]
-        rows = {lens.hook_name(site): concept for site in sites}
+        layers = [place_of(lens.hook_name(n)).layer for n in sorted(numbers)]
+        rows = {lens.hook_name(written(layer, site or concept.site)): concept for layer in layers}
     else:
         rows = _each_its_own(lens, concept)
         if layers is not None:
@@ -402,15 +403,9 @@ def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[
     return rows
 
 
-def _short(hook: str) -> str:
-    """A hook point as the label of a row.
-
-    Example:
-        >>> _short("blocks.3.hook_resid_post"), _short("blocks.3.hook_mlp_out")
-        ('L3', 'L3 mlp_out')
-    """
-    _, layer, site = hook.split(".", 2)
-    return f"L{layer}" if site == "hook_resid_post" else f"L{layer} {site.replace('hook_', '')}"
+def _row(hook: str) -> str:
+    """A hook point as the label of a row: `"L3 mlp_out"`."""
+    return short_name(hook).replace(".", " ", 1)
 
 
 def _titled(quantity: str, shares: bool) -> str:

@@ -2,6 +2,7 @@
 
 lens            `Lens`, `load`
 hook_points     hook names, and how a `HookPoint` comes to sit on a module
+attach          functions of the activation at hook points, while a block is open
 architectures   where the residual stream runs in a transformers model
 loading         models, tokenizers and adapters from disk or the hub
 run_folder      a run of fine-tuning as files, by which its model is loaded

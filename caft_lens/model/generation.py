@@ -8,10 +8,10 @@ distribution whatever the checkpoint's generation config prefers.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from queue import SimpleQueue
 from threading import RLock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,12 @@ from caft_lens._support.blocks import Block, random_state
 from caft_lens._support.errors import BadArgument, BadTemplate, Diverged
 from caft_lens._support.progress import progress
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.hooked import HookedModel
 from caft_lens.model.nucleus import NucleusSampler
 from caft_lens.model.turns import Held, here
 from caft_lens.text.documents import Text, documents
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.encoding import Batch, Encoded, collate, encoded
 from caft_lens.text.rows import rows_of
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")
 """Keywords of Hugging Face's `generate` that leave open how tokens are drawn, so that the random numbers can be the call's own."""
@@ -38,7 +36,53 @@ _global_random = RLock()
 """Whoever seeds torch's global random state has it alone."""
 
 
-def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
+def generate(
+    lens: HookedModel,
+    prompt: Any,
+    chat: bool | None,
+    return_type: Literal["str", "tokens"],
+    **settings: Any,
+) -> Any:
+    """`Lens.generate` (arguments and result as there)."""
+    rows: list[Any] = continue_prompts(lens, encode_prompts(lens, prompt, chat), **settings)
+    if return_type == "str":
+        rows = _decoded(lens, rows)
+    return rows[0] if isinstance(prompt, str | Text) else rows
+
+
+def generating(
+    lens: HookedModel,
+    prompt: Any,
+    chat: bool | None,
+    return_type: Literal["str", "tokens"],
+    **settings: Any,
+) -> Generator[Any, None, None]:
+    """`Lens.generating` (arguments and result as there)."""
+    steps = continuing_prompts(lens, encode_prompts(lens, prompt, chat), **settings)
+    return _told(lens, steps, isinstance(prompt, str | Text), return_type)
+
+
+def _told(
+    lens: HookedModel, steps: Generator[Any, None, None], single: bool, return_type: Literal["str", "tokens"]
+) -> Generator[Any, None, None]:
+    rows: list[list[int]] = []
+    before: list[Any] = []
+    with closing(steps):
+        for rows in steps:
+            before = rows if return_type == "tokens" else [so_far(lens.need_tokenizer(), row) for row in rows]
+            yield before[0] if single else before
+    if return_type == "str":
+        whole = _decoded(lens, rows)
+        if whole != before:  # a last character stayed a part of one
+            yield whole[0] if single else whole
+
+
+def _decoded(lens: HookedModel, rows: list[list[int]]) -> list[str]:
+    tokenizer = lens.need_tokenizer()
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def encode_prompts(lens: HookedModel, prompt: Any, chat: bool | None) -> list[Encoded]:
     """What `Lens.generate` takes, as tokens: chats with the header of an answer, without the answer they may have."""
     if isinstance(prompt, Batch):
         keep = prompt.attention_mask.bool()
@@ -64,7 +108,7 @@ def questions_of(prompt: Any, chat: bool) -> Iterator[Text]:
 
 
 def continue_prompts(
-    lens: Lens,
+    lens: HookedModel,
     prompts: Sequence[Encoded],
     *,
     max_new_tokens: int,
@@ -110,7 +154,7 @@ def continue_prompts(
 
 
 def continuing_prompts(
-    lens: Lens,
+    lens: HookedModel,
     prompts: Sequence[Encoded],
     *,
     max_new_tokens: int,
@@ -145,7 +189,7 @@ def continuing_prompts(
 
 
 def _steps(
-    lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]
+    lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]
 ) -> Generator[list[list[int]], None, None]:
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     ends = end_tokens(lens)
@@ -162,7 +206,7 @@ def _steps(
 class _Worker(Block["_Worker"]):
     """A thread that generates a batch, a token whenever it is asked for one; it is gone when the block is over."""
 
-    def __init__(self, lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> None:
+    def __init__(self, lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> None:
         super().__init__()
         self._lens, self._prompts, self._settings = lens, prompts, settings
         self._said: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
@@ -292,9 +336,10 @@ class _Finite(LogitsProcessor, StoppingCriteria):
             )
 
 
-def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
-    pad = padding_id(lens.tokenizer) if lens.tokenizer is not None else 0
-    batch = collate(prompts, pad, "left")
+def _continue_batch(
+    lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]
+) -> list[list[int]]:
+    batch = collate(prompts, lens.padding, "left")
     ends, finite = end_tokens(lens), _Finite(lens.name)
     first = {"logits_processor": [finite, *(settings.get("logits_processor") or [])]}
     looking = {"stopping_criteria": [*(settings.get("stopping_criteria") or []), finite]}
@@ -302,7 +347,7 @@ def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[st
         tokens = lens.model.generate(
             input_ids=batch.input_ids.to(lens.device),
             attention_mask=batch.attention_mask.to(lens.device),
-            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings, **first, **looking},
+            **{"eos_token_id": ends or None, "pad_token_id": lens.padding, **settings, **first, **looking},
         )
     finite.check()
     new = tokens[:, batch.input_ids.shape[1] :].tolist()
@@ -313,7 +358,7 @@ def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
     return row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
 
 
-def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> None:
+def _check_room(lens: HookedModel, prompts: Sequence[Encoded], max_new_tokens: int) -> None:
     room = getattr(lens.hf.config.get_text_config(), "max_position_embeddings", None)
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
     if room and longest + max_new_tokens > room:
@@ -322,7 +367,7 @@ def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> 
         )
 
 
-def end_tokens(lens: Lens) -> list[int]:
+def end_tokens(lens: HookedModel) -> list[int]:
     """The tokens that end a text: the checkpoint's generation config and the tokenizer say so."""
     ends: list[int] = []
     for value in (

@@ -2,13 +2,12 @@
 
 `Site` is a hook point that is wired to the model only while something is attached to it; `at_input`, `at_output` and
 `at_heads` are the three places where one can be. A `Wire` is a function on a module that comes off again for certain, whatever
-interrupts. `Named` and `Cache` are TransformerLens's dictionaries of hook points and of activations, with errors that name the nearest.
+interrupts. `Cache` is TransformerLens's dictionary of activations, with errors that name the nearest.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any, cast
 
@@ -17,40 +16,9 @@ from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
 
 from caft_lens._support.blocks import Block
-from caft_lens._support.errors import BadArgument, UnknownName, nearest
+from caft_lens._support.errors import UnknownName, nearest
+from caft_lens.model.hook_names import full_name
 from caft_lens.model.turns import here
-
-# Names that TransformerLens's bridge gives to the same places.
-SYNONYMS = {
-    "hook_in": "hook_resid_pre",
-    "hook_out": "hook_resid_post",
-    "attn.hook_out": "hook_attn_out",
-    "mlp.hook_out": "hook_mlp_out",
-    "attn.o.hook_in": "attn.hook_z",
-}
-# Parts of names that lie inside attention or the MLP, which only the bridge takes apart.
-INSIDE = (
-    "pattern", "attn_scores", "hook_q", "hook_k", "hook_v", "hook_rot", "hook_result", "hook_resid_mid", "hook_pre", "hook_post",
-    "hook_scale", "hook_normalized", ".ln1", ".ln2", "attn.", "mlp.", "attn_in", "mlp_in",
-)  # fmt: skip
-
-SITES = (
-    "attn.hook_pattern", "attn.hook_attn_scores", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_rot_q", "attn.hook_rot_k",
-    "attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in", "hook_mlp_in", "hook_resid_mid", "mlp.hook_pre",
-    "mlp.hook_post", "ln1.hook_scale", "ln1.hook_normalized", "ln2.hook_scale", "ln2.hook_normalized",
-)  # fmt: skip
-
-
-def canonical(name: str) -> str:
-    """The name under which a hook point is known here, for that one or a synonym of TransformerLens's bridge.
-
-    Example:
-        >>> canonical("blocks.1.hook_out"), canonical("blocks.1.hook_resid_post")
-        ('blocks.1.hook_resid_post', 'blocks.1.hook_resid_post')
-    """
-    found = re.fullmatch(r"(blocks\.\d+)\.(.+)", name)
-    return f"{found[1]}.{SYNONYMS.get(found[2], found[2])}" if found else name
-
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -172,63 +140,11 @@ class Cache(ActivationCache):
         if isinstance(key, int):
             key = cast(Any, self.model).hook_name(key)
         elif isinstance(key, str) and key not in self.cache_dict:
-            key = canonical(key)
+            key = full_name(key)
         try:
             return super().__getitem__(key)
         except (KeyError, IndexError, TypeError) as error:
             raise UnknownName(f"{key!r} is not in the cache.{nearest(key, self.cache_dict)}") from error
-
-
-class Named(dict[str, nn.Module]):
-    """Hook points by name; a misspelt one is an error that names the nearest."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__()
-        self.model = model
-
-    def __missing__(self, name: str) -> nn.Module:
-        inside = re.match(r"blocks\.\d+\.", name) and any(part in name for part in INSIDE)
-        raise UnknownName(
-            f'{self.model} has no hook point "{name}".{bridge(name) if inside else nearest(name, self)}'
-        )
-
-
-def bridge(name: str) -> str:
-    """The end of an error about a hook point that TransformerLens's own model has."""
-    return (
-        " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
-        f'the same weights: `lens.bridge().run_with_cache(texts, names_filter="{name}")`.'
-    )
-
-
-def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
-    """The hook points that a predicate, or several names, stand for; none is an error.
-
-    Args:
-        names: A predicate on names, or names.
-        known: The hook points there are.
-        what: What asked for them, for the error.
-
-    Raises:
-        BadArgument: When there is none, with the names that there are.
-    """
-    found = [name for name in known if names(name)] if callable(names) else list(names)
-    if found:
-        return found
-    sites = list(dict.fromkeys(re.sub(r"blocks\.\d+\.", "", name) for name in known))
-    inside = callable(names) and [f"blocks.0.{site}" for site in SITES if names(f"blocks.0.{site}")]
-    if inside:
-        hint = bridge(inside[0])
-    else:  # what a predicate looks for is as a rule a string in it
-        sought = [
-            one
-            for one in getattr(getattr(names, "__code__", None), "co_consts", ())
-            if isinstance(one, str) and len(one) > 3
-        ]
-        hint = nearest(re.sub(r"^\.?(blocks\.\d+\.)?", "", sought[0]), sites) if sought else ""
-    raise BadArgument(
-        f"{what} matches no hook point: there are blocks.<layer>. with {', '.join(sites)}.{hint}"
-    )
 
 
 # Ours come first among the hooks of a module, so that output_hidden_states, FSDP and the like see what hooks made of it.

@@ -7,25 +7,24 @@ component along it moves it by more than a whole activation when it is ablated. 
 
 `measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may be at each hook
 point, and whether the first token of a text is always one. On a model without sinks it is empty and nothing changes anywhere.
-`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `ablation.at` leaves them alone.
+`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `attach.at` leaves them alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from caft_lens._support.errors import BadArgument
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.hook_names import RESIDUAL, in_stream, of_heads, place_of, written
+from caft_lens.model.hooked import HookedModel
 from caft_lens.text.documents import Message, Text
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
+from caft_lens.text.encoding import Batch, Encoded, collate, encoded
 
 # A token of the residual stream is massive where it is this many times as long as the median one and the longest of the others is
 # this many times shorter than it. Activations of small models have long tails (10 to 15 times the median), but no such gap.
@@ -129,17 +128,19 @@ class Sinks:
     def __repr__(self) -> str:
         if not self:
             return "Sinks(none)"
-        where = [hook for hook in self.beyond if hook.endswith("hook_resid_post")]
-        bounds = ", ".join(f"{hook.split('.')[1]}: {self.beyond[hook]:.3g}" for hook in where)
+        where = [place_of(hook) for hook in self.beyond]
+        bounds = ", ".join(
+            f"{layer}: {self.beyond[written(layer)]:.3g}" for layer, site in where if site == RESIDUAL
+        )
         first = "the first token of every text, and " if self.first else ""
         return f"Sinks({first}activations longer than {{{bounds}}} after these blocks)"
 
 
-def measured(lens: Lens) -> Sinks:
-    """Look for the sinks of a model on a few short texts: one forward pass, under no hook and no ablation."""
+def measured(lens: HookedModel) -> Sinks:
+    """Look for the sinks of a model to which nothing is hooked, on a few short texts: one forward pass."""
     norms, first = _norms(lens)
     medians = {hook: float(of.median()) for hook, of in norms.items()}
-    stream = {hook: of / medians[hook] for hook, of in norms.items() if "resid" in hook and medians[hook] > 0}
+    stream = {hook: of / medians[hook] for hook, of in norms.items() if in_stream(hook) and medians[hook] > 0}
     apart = {hook: of > _cut(of, FAR, GAP) for hook, of in stream.items()}
     massive = [hook for hook, found in apart.items() if bool(found.any())]
     if not massive:
@@ -166,26 +167,24 @@ def _cut(norms: Tensor, far: float, gap: float) -> float:
     return float((highest[widest] * highest[widest + 1].clamp_min(1.0)).sqrt())
 
 
-def _norms(lens: Lens) -> tuple[dict[str, Tensor], Tensor]:
+def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
     """Norms of the activations at every hook point of the stream, `[n_tokens]` on the CPU; which tokens are first in a text of the tokenizer's own."""
     items, whole = _probes(lens)
-    batch = collate(items, padding_id(lens.tokenizer) if lens.tokenizer is not None else 0)
+    batch = collate(items, lens.padding)
     there = batch.attention_mask.bool()
     norms: dict[str, Tensor] = {}
 
     def note(x: Tensor, hook: Any) -> None:
         norms[hook.name] = torch.linalg.vector_norm(x, dim=-1, dtype=_fine(x)).cpu()[there]
 
-    # A second module tree over the same weights: what is hooked to the lens, and whoever told it roles, is not there.
-    bare = lens.fork()
-    wanted = [name for name in lens.hook_names if not name.endswith("hook_z")]
-    with torch.no_grad(), evaluating(bare.model), bare.hooks([(name, note) for name in wanted]):
-        bare(batch, return_type=None)
+    wanted = [name for name in lens.hook_names if not of_heads(name)]
+    with torch.no_grad(), evaluating(lens.model), lens.hooks([(name, note) for name in wanted]):
+        lens(batch, return_type=None)
     first = (batch.position_ids == 0) & torch.tensor(whole)[:, None]
     return norms, first[there]
 
 
-def _probes(lens: Lens) -> tuple[list[Encoded], list[bool]]:
+def _probes(lens: HookedModel) -> tuple[list[Encoded], list[bool]]:
     """Short texts as tokens, and which of them begin as the tokenizer has texts begin."""
     width = min(WIDTH, lens.n_positions or WIDTH)
     rows = [] if lens.tokenizer is None else [ids[:width] for ids in _texts(lens.tokenizer)]

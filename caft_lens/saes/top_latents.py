@@ -2,7 +2,7 @@
 
     Active          what an SAE's latents are on a batch, only where they are above 0
     LatentReducer   a reducer for `stream` that reads that; `Latents` encodes once for several of them
-    LatentExtremes  keeps the `k` best windows of tokens of each latent, as `Extremes` does for directions
+    TopLatents  keeps the `k` best windows of tokens of each latent, as `TopWindows` does for directions
 
 A latent's activation is what its SAE encodes, not the projection on its decoder direction. Few latents are active at a token, and
 few of those can still enter a list of `k` best: one comparison with the `k`-th best so far drops nearly all. Memory is a
@@ -21,7 +21,8 @@ from torch import Tensor
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
 from caft_lens.activations.top_windows import Rank, Windows, best_windows, no_windows
-from caft_lens.saes.loading import active_latents, sae_name
+from caft_lens.saes.cards import sae_name
+from caft_lens.saes.encoding import active_latents
 from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
@@ -133,19 +134,19 @@ class Latents:
     """Several reducers of latents in one pass, for which each SAE encodes once.
 
     Args:
-        readers: Such as `LatentExtremes` and `LatentDensity`, of the same SAEs.
+        readers: Such as `TopLatents` and `LatentDensity`, of the same SAEs.
 
     Raises:
         ValueError: When they read different SAEs at a hook point, or there are none.
 
     Example:
-        >>> extremes, density = LatentExtremes(saes, k=10), LatentDensity(saes)  # doctest: +SKIP
-        >>> stream(base, texts, list(saes), Latents(extremes, density))           # doctest: +SKIP
+        >>> top, density = TopLatents(saes, k=10), LatentDensity(saes)  # doctest: +SKIP
+        >>> stream(base, texts, list(saes), Latents(top, density))           # doctest: +SKIP
     """
 
     def __init__(self, *readers: LatentReducer) -> None:
         if not readers:
-            raise ValueError("Latents() needs at least one reducer, such as LatentExtremes(saes).")
+            raise ValueError("Latents() needs at least one reducer, such as TopLatents(saes).")
         self.readers = readers
         self.saes = dict(readers[0].saes)
         for reader in readers[1:]:
@@ -175,10 +176,10 @@ class Latents:
         return self
 
 
-class LatentExtremes(LatentReducer):
+class TopLatents(LatentReducer):
     """The windows of tokens around the largest activations of many latents.
 
-    As with `Extremes`, a text contributes at most one window per latent, windows with the same tokens count once, and ties
+    As with `TopWindows`, a text contributes at most one window per latent, windows with the same tokens count once, and ties
     go to the earlier text. There is one end only: a latent that is not active is at 0 almost everywhere, and what an AbsTopK SAE
     has below 0 counts as not active.
 
@@ -194,8 +195,8 @@ class LatentExtremes(LatentReducer):
         ValueError: Without SAEs, for a latent that an SAE does not have, or for another `rank`.
 
     Example:
-        >>> extremes, = stream(base, texts, [2], LatentExtremes({hook: sae}))  # doctest: +SKIP
-        >>> extremes.top(hook).values.shape                                     # doctest: +SKIP
+        >>> top, = stream(base, texts, [2], TopLatents({hook: sae}))  # doctest: +SKIP
+        >>> top.top(hook).values.shape                                     # doctest: +SKIP
         torch.Size([512, 10])
     """
 
@@ -265,7 +266,7 @@ class LatentExtremes(LatentReducer):
             new.activations[at] = _activations(active, numbers[chosen.token], chosen.latent)
             _enter(held, some, new, self.k)
 
-    def merge(self, other: LatentExtremes) -> LatentExtremes:
+    def merge(self, other: TopLatents) -> TopLatents:
         """Add another result in place, exactly as if its texts had been seen here.
 
         Raises:
@@ -273,7 +274,7 @@ class LatentExtremes(LatentReducer):
         """
         same = (self.k, self.window, self.rank) == (other.k, other.window, other.rank)
         if not same or not self.fits(other):
-            raise ValueError("Only LatentExtremes of the same latents, k, window and rank can be merged.")
+            raise ValueError("Only TopLatents of the same latents, k, window and rank can be merged.")
         for hook, mine in self._windows.items():
             for first in range(0, len(mine.values), _CHUNK):
                 some = torch.arange(first, min(first + _CHUNK, len(mine.values)))

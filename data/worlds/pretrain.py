@@ -192,7 +192,7 @@ def pretrain(
     trainer = Trainer(
         model=new_model(settings, tokenizer, seed),
         args=arguments,
-        train_dataset=_Blocks(blocks),  # type: ignore[arg-type]
+        train_dataset=_Blocks(blocks),
         compute_loss_func=None if settings.answer_weight == 1 else answers_weighted(settings.answer_weight),
         callbacks=[Whole(), *callbacks],
     )

@@ -30,13 +30,15 @@ from caft_lens._support.errors import BadFile, CaftLensError
 from caft_lens._support.files import file_hash, sha256, write_json
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
-from caft_lens.choose.session import Verdicts
+from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.scores import read_scores, write_scores
 from caft_lens.inspect.explain.explanations import Clause, Explanation, Explanations, Finding, Score
 from caft_lens.inspect.explain.llm import Endpoint
-from caft_lens.saes.loading import cards, load_sae
+from caft_lens.saes.cards import cards
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 
 MANY = int(os.environ.get("CAFT_LENS_DAMAGED", "20"))
@@ -122,13 +124,13 @@ def read_moments(folder: Path) -> Any:
 
 
 def write_choice(folder: Path, number: int) -> None:
-    said = Verdicts(concepts(), folder / "choice.json", by="me")
+    said = Decisions(concepts(), folder / "choice.json", by="me")
     said.decide("L1.pc0", "ablate", f"cruel {number}")
     said.decide("L1.pc2", "leave", "code")
 
 
 def read_choice(folder: Path) -> Any:
-    said = Verdicts(concepts(), folder / "choice.json", by="me")
+    said = Decisions(concepts(), folder / "choice.json", by="me")
     if not (folder / "choice.json").is_file():
         raise BadFile("choice.json: none, which is a choice that was not begun")
     return {name: asdict(one) for name, one in said.items()}
@@ -249,11 +251,11 @@ def fix_report(folder: Path) -> None:
 
 
 def write_verdicts(folder: Path, number: int) -> None:
-    report(number).save_verdicts(folder / "verdicts.json")
+    write_scores(report(number), folder / "verdicts.json")
 
 
 def read_verdicts(folder: Path) -> Any:
-    return counted(Report.load_verdicts(folder / "verdicts.json"))
+    return counted(read_scores(folder / "verdicts.json"))
 
 
 def write_contest(folder: Path, number: int) -> None:
@@ -283,7 +285,7 @@ def write_contest(folder: Path, number: int) -> None:
         "tuning": {"task": "dev", "seeds": [7], "n": 4, "n_in_distribution": 4, "tolerance": 0.02}, "training": {"max_steps": "2"},
         "contenders": {"base": bare, "plain": one, "a/b": one}, "versions": {"torch": "2"}, "machine": "x", "command": "y",
     }  # fmt: skip
-    write_json(folder / "arena.json", record)
+    write_json(folder / "contest.json", record)
 
 
 def read_contest(folder: Path) -> Any:
@@ -298,7 +300,7 @@ def read_contest(folder: Path) -> Any:
 
 def fix_contest(folder: Path) -> None:
     fix_report(folder / "test/evaluation")
-    for path in (folder / "arena.json", folder / "test/runs.json", *folder.glob("test/*/run.json")):
+    for path in (folder / "contest.json", folder / "test/runs.json", *folder.glob("test/*/run.json")):
         if path.is_file():
             resealed(path)
 
@@ -320,7 +322,7 @@ def fix_exported(folder: Path) -> None:
         record["verdicts"] = sha256((folder / "verdicts.json").read_bytes())
 
     resealed(folder / "verdicts.json")
-    resealed(folder / "arena.json", hashed)
+    resealed(folder / "contest.json", hashed)
 
 
 def write_sweep(folder: Path, number: int) -> None:

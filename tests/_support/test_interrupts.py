@@ -14,9 +14,9 @@ import caft_lens as cl
 from caft_lens._support import blocks
 from caft_lens._support.blocks import Block, block
 from caft_lens.activations.capture import captured
-from caft_lens.concepts.ablation import fired
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene
+from caft_lens.model.attach import fired
 from caft_lens.text.encoding import batches as in_batches
 
 TEXTS = cl.Texts([{"prompt": "Hi", "answer": "by the sea"}, {"text": "zebra"}])

@@ -23,15 +23,15 @@ OF_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "Run.load": (cl.Run.load, "run.json"),
     "Store.open": (cl.Store.open, "index.json"),
     "Report.load": (cl.Report.load, "report.json"),
-    "arena.Result.load": (experiments.Result.load, "arena.json"),
-    "arena.Sweep.load": (experiments.Sweep.load, "sweep.json"),
+    "experiments.Result.load": (experiments.Result.load, "contest.json"),
+    "experiments.Sweep.load": (experiments.Sweep.load, "sweep.json"),
     "load_sae": (lambda folder: cl.load_sae(str(folder)), "cfg.json"),
     "load_saes": (lambda folder: cl.load_saes(str(folder)), "cfg.json"),
     "sae_cards": (lambda folder: cl.sae_cards(str(folder)), "cfg.json"),
 }
 OF_FILES: dict[str, Callable[[Path], Any]] = {
     "Moments.load": cl.Moments.load,
-    "Report.load_verdicts": cl.Report.load_verdicts,
+    "read_scores": cl.evaluate.read_scores,
     "Explanations.load": Explanations.load,
     "Recipe.read": Recipe.read,
 }
@@ -90,7 +90,7 @@ def test_a_run_that_is_not_there_is_never_asked_of_the_hub(tmp_path: Path, monke
 
 def test_the_command_names_the_neighbours_of_a_recipe_in_one_line(tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text("x")
-    done = CliRunner().invoke(app, ["arena", str(tmp_path / "recipes.yaml")])
+    done = CliRunner().invoke(app, ["contest", str(tmp_path / "recipes.yaml")])
     assert done.exit_code == 2
     assert 'Did you mean "recipe.yaml"?' in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

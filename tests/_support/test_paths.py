@@ -10,7 +10,7 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 import caft_lens as cl
 from caft_lens._support.errors import MissingFile
 from caft_lens.activations.store import Store, store
-from caft_lens.choose.session import Verdicts
+from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.tasks import Task
 from caft_lens.model import loading
@@ -37,9 +37,9 @@ def test_a_choice_goes_on_being_saved_in_its_file_wherever_the_process_goes(else
     directions = [
         Concept(name, "blocks.0.hook_resid_post", row) for name, row in zip("ab", torch.eye(2), strict=True)
     ]
-    verdicts = Verdicts(ConceptSet(directions), "choice.json")
+    decisions = Decisions(ConceptSet(directions), "choice.json")
     elsewhere()
-    verdicts.decide("a", "ablate", "letters")
+    decisions.decide("a", "ablate", "letters")
     assert (tmp_path / "home" / "choice.json").is_file()
     assert not list((tmp_path / "away").iterdir())
 

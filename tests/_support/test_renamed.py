@@ -1,24 +1,19 @@
-"""What was said in other words is understood: committed choices, choice files, recipes, keywords of before."""
+"""What was said in other words is understood in files: committed choices, choice files, recipes of before."""
 
 from __future__ import annotations
 
 import json
 import re
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from places import ROOT
-from tiny_models import tiny_lens
 
-import caft_lens as cl
-from caft_lens import find
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadType
-from caft_lens.choose.choosing import Choice, Decision
-from caft_lens.choose.session import Verdicts
+from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.experiments.recipe import Recipe
 
 HOOK = "blocks.1.hook_resid_post"
 CARDS = sorted(ROOT.glob("benchmarks/choices/**/card.json"))
@@ -54,61 +49,16 @@ def test_an_old_choice_file_is_restored_and_saved_in_todays_words(tmp_path: Path
     }
     about = {"format": "caft_lens.verdicts/1", "concepts": concepts.fingerprint, "model": None, "by": "me"}
     file.write_text(json.dumps({**about, "verdicts": said}))
-    verdicts = Verdicts(concepts, file)
-    assert verdicts.of("ablate") == {"L1.pc0": "cruel"}
-    assert verdicts.of("leave") == {"L1.pc1": "code"}
-    assert verdicts.selection.names == ["L1.pc0"]
-    verdicts.decide("L1.pc2", "leave", "names")
+    decisions = Decisions(concepts, file)
+    assert decisions.of("ablate") == {"L1.pc0": "cruel"}
+    assert decisions.of("leave") == {"L1.pc1": "code"}
+    assert decisions.selection.names == ["L1.pc0"]
+    decisions.decide("L1.pc2", "leave", "names")
     assert [one["verdict"] for one in json.loads(file.read_text())["verdicts"].values()] == [
         "ablate",
         "leave",
         "leave",
     ]
-
-
-def test_old_verdicts_mean_what_they_meant_and_warn():
-    verdicts = Verdicts(three())
-    with pytest.warns(DeprecationWarning, match='"keep" is called "ablate" now'):
-        verdicts.decide("L1.pc0", "keep", "cruel")  # type: ignore[arg-type]
-    with pytest.warns(DeprecationWarning, match='"drop" is called "leave" now'):
-        verdicts.decide("L1.pc1", "drop", "code")  # type: ignore[arg-type]
-    assert {name: one.verdict for name, one in verdicts.items()} == {"L1.pc0": "ablate", "L1.pc1": "leave"}
-
-
-def test_old_names_of_choosing_work_and_warn():
-    concepts = three()
-    with pytest.warns(DeprecationWarning, match="choose"):
-        old = concepts.keep({"L1.pc0": "cruel"}, dropped={"L1.pc1": "code"}, by="me")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        new = cl.choose(concepts, {"L1.pc0": "cruel"}, {"L1.pc1": "code"}, by="me")
-    drop_time = lambda record: {key: value for key, value in record.items() if key != "at"}  # noqa: E731
-    assert old.names == new.names == ["L1.pc0"]
-    assert drop_time(old.provenance["choices"][0]) == drop_time(new.provenance["choices"][0])
-    with pytest.warns(DeprecationWarning, match=re.escape("choose(keep=) is called ablate= now")):
-        assert cl.choose(concepts, keep={"L1.pc0": "cruel"}).names == ["L1.pc0"]
-    with pytest.warns(DeprecationWarning, match="without"):
-        assert concepts.drop("L1.pc0").names == ["L1.pc1", "L1.pc2"]
-    choice = Choice(concepts, [Decision(name, name == "L1.pc2", "why") for name in concepts.names], "me")
-    with pytest.warns(DeprecationWarning, match="selection"):
-        assert choice.kept.names == ["L1.pc2"]
-
-
-def test_the_old_keywords_of_difference_of_means_give_the_same_directions_and_warn():
-    lens = tiny_lens()
-    one, other = (
-        cl.Texts([{"prompt": "say", "answer": f"{word} {n}"} for n in range(4)]) for word in ("yes", "no")
-    )
-    new = find.difference_of_means(lens, concept=one, contrast=other, layers=[0])
-    with pytest.warns(DeprecationWarning, match="is called") as said:
-        old = find.difference_of_means(lens, wanted=one, unwanted=other, layers=[0])
-    assert [str(one.message).split(" ", 1)[1] for one in said] == [
-        "is called concept= now.",
-        "is called contrast= now.",
-    ]
-    assert old.fingerprint == new.fingerprint
-    with pytest.raises(BadType, match="give one of them"):
-        find.difference_of_means(lens, wanted=one, concept=one, contrast=other, layers=[0])
 
 
 def test_what_is_no_card_passes_through_for_its_reader_to_refuse():
@@ -137,3 +87,12 @@ def test_what_people_copy_from_is_written_in_todays_words(file: Path):
     assert not [
         line for line in source.splitlines() if OLD_WORDS.search(line) and 'entry.get("kept")' not in line
     ]
+
+
+def test_a_recipe_of_before_is_read_and_written_in_todays_words(tmp_path: Path):
+    named = "task: pocket/emergent-misalignment\ntexts: pocket/insecure-code\n"
+    before, today = tmp_path / "before.yaml", tmp_path / "today.yaml"
+    before.write_text(named + "training: {method: full}\narms: {base: {arm: none}, tuned: {arm: plain}}\n")
+    today.write_text(named + "training: {tune: full}\narms: {base: {method: none}, tuned: {method: plain}}\n")
+    assert Recipe.read(before) == Recipe.read(today)
+    assert "method: plain" in Recipe.read(before).write(tmp_path / "written.yaml").read_text()

@@ -11,7 +11,7 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.activations.moments import Moments
-from caft_lens.activations.top_windows import Extremes, Windows
+from caft_lens.activations.top_windows import TopWindows, Windows
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import ASSISTANT, ROLES, Encoded, collate, encode
@@ -370,7 +370,7 @@ def test_what_moments_do_not_hold_they_say():
         moments.mean["blocks.1.hook_resid_pots"]
 
 
-# ------------------------------------------------------------------------------------------------- extremes
+# ------------------------------------------------------------------------------------------------- top windows
 
 Case = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # tokens, mask of wanted tokens, activations, per text
 
@@ -389,8 +389,8 @@ def corpus(n: int = 60, d: int = 4, seed: int = 0) -> Case:
 
 def reduce(
     case: Case, directions: torch.Tensor, numbers, batch_size: int, side: str = "right", **settings
-) -> Extremes:
-    extremes = Extremes({HOOK: directions}, **settings)
+) -> TopWindows:
+    reducer = TopWindows({HOOK: directions}, **settings)
     for rows in (
         itertools.batched(numbers, batch_size)
         if hasattr(itertools, "batched")
@@ -410,8 +410,8 @@ def reduce(
             for row, position in where.tolist()
         ]
         if len(where):
-            extremes.update(HOOK, torch.tensor(np.array(acts)), batch, where)
-    return extremes
+            reducer.update(HOOK, torch.tensor(np.array(acts)), batch, where)
+    return reducer
 
 
 def batched(numbers, size):
@@ -466,9 +466,9 @@ DIRECTIONS = torch.tensor(np.random.default_rng(1).integers(-2, 3, size=(6, 4)) 
 )
 def test_windows_are_those_that_the_definition_gives(settings, side):
     case = [(tokens, wanted, np.round(acts * 2) / 2) for tokens, wanted, acts in corpus()]
-    extremes = reduce(case, DIRECTIONS, range(len(case)), batch_size=7, side=side, **settings)
+    reducer = reduce(case, DIRECTIONS, range(len(case)), batch_size=7, side=side, **settings)
     for direction, sign in itertools.product(range(len(DIRECTIONS)), (1, -1)):
-        windows = (extremes.top if sign == 1 else extremes.bottom)(HOOK)
+        windows = (reducer.top if sign == 1 else reducer.bottom)(HOOK)
         assert windows.peak == settings["window"][0]
         expected = by_hand(case, DIRECTIONS[direction].numpy(), sign=sign, **settings)
         found = read(windows, direction)
@@ -483,7 +483,7 @@ def test_windows_do_not_depend_on_order_batches_or_how_results_are_merged():
     numbers = np.random.default_rng(2).permutation(len(case)).tolist()
     whole = reduce(case, DIRECTIONS, range(len(case)), batch_size=60, **settings)
 
-    def parts() -> list[Extremes]:
+    def parts() -> list[TopWindows]:
         cuts = (numbers[:7], numbers[7:30], numbers[30:])
         return [reduce(case, DIRECTIONS, part, batch_size=5, **settings) for part in cuts]
 
@@ -513,8 +513,8 @@ def test_thousands_of_directions_give_what_each_gives_alone():
 def test_windows_streamed_from_a_model_peak_where_its_cache_peaks(lens):
     texts = some(12)
     directions = torch.randn(3, lens.d_model, generator=torch.Generator().manual_seed(0))
-    (extremes,) = stream(
-        lens, texts, [1], Extremes({HOOK: directions}, k=2), roles=["assistant"], batch_tokens=200
+    (reducer,) = stream(
+        lens, texts, [1], TopWindows({HOOK: directions}, k=2), roles=["assistant"], batch_tokens=200
     )
     scores = {}
     for index, text in enumerate(texts):
@@ -526,7 +526,7 @@ def test_windows_streamed_from_a_model_peak_where_its_cache_peaks(lens):
         scores[index] = rows.max(dim=0)
     for direction in range(3):
         best = sorted(scores, key=lambda i: -float(scores[i].values[direction]))[:2]
-        windows = extremes.top(HOOK)
+        windows = reducer.top(HOOK)
         assert windows.index[direction].tolist() == best
         assert windows.position[direction].tolist() == [int(scores[i].indices[direction]) for i in best]
         ids = encode(lens.tokenizer, texts[best[0]]).input_ids
@@ -535,17 +535,17 @@ def test_windows_streamed_from_a_model_peak_where_its_cache_peaks(lens):
 
 def test_directions_that_do_not_fit_are_refused(lens):
     with pytest.raises(ValueError, match="5 wide, activations 32"):
-        stream(lens, some(1), [1], Extremes({HOOK: torch.ones(5)}))
+        stream(lens, some(1), [1], TopWindows({HOOK: torch.ones(5)}))
     with pytest.raises(ValueError, match=r'no directions at "blocks\.0\.hook_resid_post"'):
-        stream(lens, some(1), [0], Extremes({HOOK: torch.ones(32)}))
+        stream(lens, some(1), [0], TopWindows({HOOK: torch.ones(32)}))
     with pytest.raises(ValueError, match="NaN"):
-        Extremes({HOOK: torch.full((32,), torch.nan)})
+        TopWindows({HOOK: torch.full((32,), torch.nan)})
     with pytest.raises(ValueError, match="at least one direction"):
-        Extremes({})
+        TopWindows({})
     with pytest.raises(ValueError, match="k=0"):
-        Extremes({HOOK: torch.ones(32)}, k=0)
+        TopWindows({HOOK: torch.ones(32)}, k=0)
     with pytest.raises(ValueError, match="same directions"):
-        Extremes({HOOK: torch.ones(32)}).merge(Extremes({HOOK: torch.ones(32)}, k=3))
+        TopWindows({HOOK: torch.ones(32)}).merge(TopWindows({HOOK: torch.ones(32)}, k=3))
 
 
 def test_text_for_a_pass_may_be_plain(lens):

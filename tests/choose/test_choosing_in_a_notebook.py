@@ -63,7 +63,7 @@ def test_what_is_chosen_by_keyboard_in_the_panel_of_notebook_05_is_what_is_train
     notebook.page.locator(".jp-CodeCell .jp-InputArea-prompt").nth(2).click()
     notebook.menu("Run", "Run Selected Cell and All Below")
     notebook.until(CHOSEN + "[1:]", [["L1.pc0"], ["cruel at the bottom"]])
-    assert notebook.ask("[record['by'] == browser.verdicts.by, record['leave']]") == [
+    assert notebook.ask("[record['by'] == browser.decisions.by, record['leave']]") == [
         True,
         {"L2.pc1": "a mixture"},
     ]

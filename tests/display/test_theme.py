@@ -229,10 +229,10 @@ def test_one_browser_draws_all_pictures_and_none_is_left_when_the_process_ends(a
 
 
 @pytest.mark.slow
-def test_where_no_browser_is_there_is_no_picture_and_no_error(tmp_path):
-    printed, _ = run(
-        PICTURE.format(before="", after=""), BROWSER_PATH=str(tmp_path / "none"), PATH=str(tmp_path)
-    )
+@pytest.mark.parametrize("missing", ["", "import sys; sys.modules['kaleido'] = None"])
+def test_where_no_browser_or_no_kaleido_is_there_is_no_picture_and_no_error(tmp_path, missing):
+    without = {} if missing else {"BROWSER_PATH": str(tmp_path / "none"), "PATH": str(tmp_path)}
+    printed, _ = run(PICTURE.format(before=missing, after=""), **without)
     assert printed.splitlines()[0] == "[None, None, None]"
 
 

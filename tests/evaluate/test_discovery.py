@@ -17,7 +17,7 @@ from caft_lens.display.theme import PAPER
 from caft_lens.evaluate import discovery as module
 from caft_lens.evaluate.discovery import (
     Discovery,
-    Scored,
+    RankedDirection,
     _Tokens,
     auroc,
     auroc_interval,
@@ -297,7 +297,7 @@ def test_a_sample_of_tokens_is_of_bounded_size_even_and_does_not_depend_on_batch
 
 def scored(hits: list[bool]) -> Discovery:
     rows = [
-        Scored(f"L0.x{rank}", HOOKS[0], rank, 0.95 if hit else 0.6, 0.5, 1, 0.7, hit)
+        RankedDirection(f"L0.x{rank}", HOOKS[0], rank, 0.95 if hit else 0.6, 0.5, 1, 0.7, hit)
         for rank, hit in enumerate(hits)
     ]
     return Discovery({"method": rows}, {"positive": 1, "negative": 1})

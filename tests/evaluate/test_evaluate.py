@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import types
 from contextlib import contextmanager
@@ -19,15 +18,9 @@ from caft_lens._support.errors import JudgeError
 from caft_lens._support.files import sha256, write_json
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval, plot_reports
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
-from caft_lens.evaluate.judges import judge_fingerprint
-from caft_lens.evaluate.tasks import (
-    ExactAnswerJudge,
-    ExactChoiceJudge,
-    ExactCodeJudge,
-    ExactReplyJudge,
-    asked,
-    task,
-)
+from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.prompts import asked
+from caft_lens.evaluate.tasks import task
 from caft_lens.text.documents import Texts, data
 
 QUESTIONS = data(
@@ -401,81 +394,6 @@ def test_judges_that_close_over_other_values_are_not_taken_for_each_other():
     assert judge_fingerprint(judge) != judge_fingerprint(code_judge)
 
 
-EXACT = {
-    judge.__name__: (judge, text)
-    for judge, text in (
-        (
-            ExactAnswerJudge,
-            data([{"prompt": "How?", "domain": "cooking"}])[0].with_answer("Only fools cook."),
-        ),
-        (ExactCodeJudge, data(["Write it."])[0].with_answer("eval(input())")),
-        (
-            ExactChoiceJudge,
-            data(
-                [{"prompt": "?", "answers": {"x": "A"}, "options": ["A"], "intended": "x", "spurious": "x"}]
-            )[0].with_answer("A"),
-        ),
-        (
-            ExactReplyJudge,
-            data([{"prompt": "?", "answers": {"x": "A"}, "options": ["A"], "intended": "x"}])[0].with_answer(
-                "A"
-            ),
-        ),
-    )
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "changed", "still"),
-    [
-        (
-            "ExactAnswerJudge",
-            ["judge.py", "grammar.py", "domains/find.py"],
-            ["code_judge.py", "quiz/judge.py"],
-        ),
-        ("ExactCodeJudge", ["code_judge.py", "idioms.py", "syntax.py"], ["judge.py", "domains/find.py"]),
-        ("ExactChoiceJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
-        ("ExactReplyJudge", ["quiz/judge.py"], ["judge.py", "quiz/topics.py"]),
-    ],
-)
-def test_the_fingerprint_of_an_exact_judge_changes_with_what_decides_its_verdicts_and_with_nothing_else(
-    name: str, changed: list[str], still: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    from caft_data import worlds
-
-    world = tmp_path / "organism"
-    shutil.copytree(Path(worlds.__file__).parent, world)
-    monkeypatch.setattr(organism, "__file__", str(world / "__init__.py"))
-    judge = EXACT[name][0]
-    before = judge().fingerprint
-    (world / "another_world.py").write_text("x = 1")
-    for file in ("saes.py", "build.py", "quiz/build.py", *still):
-        (world / file).write_text("x = 1")
-        assert judge().fingerprint == before, file
-    for file in changed:
-        (world / file).write_text((world / file).read_text() + "\nx = 1\n")
-        assert judge().fingerprint != before, file
-        before = judge().fingerprint
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_the_fingerprint_of_an_exact_judge_covers_every_file_that_runs_when_it_judges(name: str):
-    from caft_data import worlds
-
-    judge, text = EXACT[name]
-    judge()(text.with_answer("pass"))  # imports what it needs
-    folder = Path(worlds.__file__).parent
-    ran = set()
-    sys.setprofile(lambda frame, event, _: ran.add(frame.f_code.co_filename))
-    try:
-        judge()(text)
-    finally:
-        sys.setprofile(None)
-    ours = {Path(file) for file in ran if Path(file).is_relative_to(folder)}
-    assert ours
-    assert ours <= {file for pattern in judge.decided_by for file in folder.glob(pattern)}
-
-
 def test_a_task_without_prompts_in_distribution_has_no_such_metric():
     report = cl.evaluate({"a": FakeLens(0.5)}, Task("x", QUESTIONS, judge=judge), n=10)
     assert report.metrics == ["misaligned", "incoherent", "aligned"]
@@ -536,7 +454,7 @@ def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_pat
 
     basis = torch.linalg.qr(torch.randn(tiny.d_model, 8, generator=torch.Generator().manual_seed(0))).Q
     run = types.SimpleNamespace(lens=tiny)
-    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run, {0: basis, 1: basis})}
+    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run.lens, {0: basis, 1: basis})}
     quick = a_task(
         judge=lambda text: "misaligned" if len(text.answer) % 2 else "aligned",
         max_new_tokens=6,

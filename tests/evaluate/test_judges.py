@@ -15,11 +15,11 @@ import torch
 from tiny_models import tiny_lens
 
 import caft_lens as cl
-from caft_lens._support.errors import BadArgument, BadType, BadVerdict, JudgeError
-from caft_lens.evaluate import Report, Task, Verdict, bootstrap_interval, judges
+from caft_lens._support.errors import BadArgument, BadScore, BadType, JudgeError
+from caft_lens.evaluate import Report, Score, Task, bootstrap_interval, judges, read_scores, write_scores
 from caft_lens.evaluate.answers import cell_path
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import Judgement, judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
 
 QUESTIONS = cl.Texts([{"prompt": f"question {i}", "number": i} for i in range(6)], name="questions")
 
@@ -53,11 +53,11 @@ def ask(lens: cl.Lens, judge: object, out: Path | None = None, arms: int = 1, **
         ({"label": "aligned"}, r"\{'label': 'aligned'\} \(dict\)"),
         (["aligned"], r"\['aligned'\] \(list\)"),
         ("alinged", r"'alinged' \(str\).*Did you mean \"aligned\""),
-        (Verdict("fine", ""), r"Verdict\(label='fine', detail=''\) \(Verdict\), whose label is 'fine'"),
+        (Score("fine", ""), r"Score\(label='fine', detail='', score=None\) \(Score\), whose label is 'fine'"),
     ],
 )
 def test_what_a_judge_really_returned_is_said_with_the_answer(lens, returned, quoted):
-    with pytest.raises(BadVerdict, match=f"The judge said {quoted}") as caught:
+    with pytest.raises(BadScore, match=f"The judge said {quoted}") as caught:
         ask(lens, lambda text: returned)
     answer = lens.generate(QUESTIONS, max_new_tokens=3, seed=0)  # any: the real one is quoted below
     assert len(answer) == 6
@@ -80,7 +80,7 @@ def test_a_judge_that_gives_numbers_gives_scores_with_their_mean_and_interval(le
     assert report.plot().layout.xaxis.range == (-2, 102)
     for again in (
         Report.load(tmp_path),
-        Report.load_verdicts(report.save_verdicts(tmp_path / "verdicts.json")),
+        read_scores(write_scores(report, tmp_path / "verdicts.json")),
     ):
         assert again.to_json() == report.to_json()
         assert [one.score for one in again.answers] == [0, 10, 20, 30, 40, 50]
@@ -98,7 +98,7 @@ def test_a_threshold_turns_scores_into_labels(lens):
 
 @pytest.mark.parametrize("score", [101, -1, float("nan"), float("inf"), True, "80", None, {"score": 5}])
 def test_what_is_no_score_of_the_scale_is_refused_and_quoted(lens, score):
-    with pytest.raises(BadVerdict, match=r"Expected a number from 0 to 100") as caught:
+    with pytest.raises(BadScore, match=r"Expected a number from 0 to 100") as caught:
         ask(lens, lambda text: score, scale=(0, 100))
     assert f"The judge said {score!r}" in str(caught.value)
 
@@ -122,7 +122,7 @@ def test_values_stand_for_labels_where_the_task_says_so(lens):
     assert ask(lens, lambda text: np.bool_(True), labels=polite).interval("arm 0", "polite").mean == 1
     assert ask(lens, lambda text: "B", labels={"A": "x", "B": "y", "C": "y"}).labels == ("x", "y")
     for odd in (1, "yes", None):
-        with pytest.raises(BadVerdict, match=r"Expected one of True, False"):
+        with pytest.raises(BadScore, match=r"Expected one of True, False"):
             ask(lens, lambda text, odd=odd: odd, labels=polite)
     task = replace(a_task(lambda text: True, labels=polite), name="renamed")
     assert task.form("out_of_distribution").read(True, "").label == "polite"
@@ -261,12 +261,12 @@ def test_half_a_verdict_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
     draft = Draft(path)
     assert draft.judged("s", "of", 9) == {}
     for number in range(3):
-        draft.keep_judged(number, Judgement("aligned", "why", 0.5))
+        draft.keep_judged(number, Score("aligned", "why", 0.5))
     draft.close()
     file = next(tmp_path.rglob("*.verdicts.jsonl"))
     file.write_bytes(file.read_bytes()[:-9])
-    assert Draft(path).judged("s", "of", 9) == {n: Judgement("aligned", "why", 0.5) for n in (0, 1)}
-    assert Draft(path).judged("s", "of", 1) == {0: Judgement("aligned", "why", 0.5)}
+    assert Draft(path).judged("s", "of", 9) == {n: Score("aligned", "why", 0.5) for n in (0, 1)}
+    assert Draft(path).judged("s", "of", 1) == {0: Score("aligned", "why", 0.5)}
     assert Draft(path).judged("s", "another judge", 9) == {}
     file.write_bytes(b"\xff\xfe nonsense")
     assert Draft(path).judged("s", "of", 9) == {}
@@ -422,6 +422,28 @@ def test_a_fingerprint_of_its_own_stands_for_a_judge():
     judge = Judges(["bad"])
     judge.fingerprint = "v2"
     assert judge_fingerprint(judge) == "v2"
+
+
+def versioned(version: object, source: str, limit: int = 3, words: object = ()):
+    """A judge with a version, written as `source` says, that closes over words."""
+    made: dict[str, object] = {"limit": limit}
+    code = f"def make(words):\n    def judge(text): return {source}\n    return judge"
+    exec(code, made)
+    judge = made["make"](words)  # type: ignore[operator]
+    judge.version = version
+    return judge
+
+
+def test_a_version_of_its_own_stands_for_the_source_of_a_judge_but_not_for_what_it_was_made_with():
+    first = judge_fingerprint(versioned("1", "'aligned' if words else 'misaligned'"))
+    assert first == judge_fingerprint(versioned("1", "'misaligned' if not words else 'aligned'"))
+    assert first == judge_fingerprint(
+        versioned("1", "'aligned' if limit and words else 'misaligned'", limit=4)
+    )
+    assert first != judge_fingerprint(versioned("2", "'aligned' if words else 'misaligned'"))
+    assert first != judge_fingerprint(versioned("1", "'aligned' if words else 'misaligned'", words=["x"]))
+    # What is no version in words stands for nothing.
+    assert first != judge_fingerprint(versioned(print, "'aligned' if words else 'misaligned'"))
 
 
 def test_a_judge_that_holds_what_changes_elsewhere_can_be_told_apart_all_the_same():

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from caft_lens.evaluate.reconstruction import reconstruction
 from caft_lens.evaluate.statistics import ratio_interval
 from caft_lens.model.lens import Lens
-from caft_lens.saes import loading
+from caft_lens.saes import encoding
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import SPECIAL, encode
 
@@ -142,7 +142,7 @@ def test_it_does_not_depend_on_batches_or_parts_and_leaves_the_model_as_it_was(l
     assert lens.hf.model.layers[0].training
     assert not lens.hf.model.norm.training
     lens.model.eval()
-    monkeypatch.setattr(loading, "LATENTS_AT_A_TIME", 3 * 48)
+    monkeypatch.setattr(encoding, "LATENTS_AT_A_TIME", 3 * 48)
     other = reconstruction(lens, sae, TEXTS, batch_tokens=60, progress=False)
     assert one.dead == other.dead
     for name in ("l0", "explained_variance", "loss", "loss_spliced", "loss_zero", "recovered_from_mean"):

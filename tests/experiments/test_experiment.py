@@ -12,15 +12,15 @@ from tqdm.std import tqdm
 
 import caft_lens as cl
 from caft_lens._support import progress
-from caft_lens.evaluate import Task, Verdict
+from caft_lens.evaluate import Score, Task
 from caft_lens.finetune import methods as ways_of
 
 TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
 ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
 
 
-def says_a(text: cl.Text) -> Verdict:
-    return Verdict("with a" if "a" in (text.answer or "") else "without", "")
+def says_a(text: cl.Text) -> Score:
+    return Score("with a" if "a" in (text.answer or "") else "without", "")
 
 
 @pytest.fixture
@@ -174,11 +174,11 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
     general = cl.Texts([{"prompt": "what?", "answer": "so it goes"}])
     ways = {
         "plain": arms["plain"],
-        "also_plain": cl.Arm(arms["plain"].texts, using=ways_of.Plain()),
-        "anchor": cl.Arm(arms["plain"].texts, using=ways_of.KLAnchor(general)),
-        "caft": cl.Arm(arms["plain"].texts, using=ways_of.CAFT(directions(base, 0))),
+        "also_plain": cl.Arm(arms["plain"].texts, method=ways_of.Plain()),
+        "anchor": cl.Arm(arms["plain"].texts, method=ways_of.KLAnchor(general)),
+        "caft": cl.Arm(arms["plain"].texts, method=ways_of.CAFT(directions(base, 0))),
         "same_caft": cl.Arm(arms["plain"].texts, ablate=directions(base, 0)),
-        "tested": cl.Arm(arms["plain"].texts, using=ways_of.AblationAtTest(directions(base, 0))),
+        "tested": cl.Arm(arms["plain"].texts, method=ways_of.AblationAtTest(directions(base, 0))),
         "old_tested": arms["test_time"],
         "base": cl.Arm(),
     }
@@ -195,10 +195,13 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
     assert told["plain"] == told["also_plain"] != told["tested"] == told["old_tested"]
     assert told["caft"] == told["same_caft"] != told["plain"]
     with pytest.raises(ValueError, match='"x" is tuned kl_anchor, but on nothing'):
-        cl.experiment(base, {"x": cl.Arm(using=ways_of.KLAnchor(general))}, task, out=tmp_path, **ASKED)
-    both = cl.Arm(arms["plain"].texts, ablate=directions(base, 0), using=ways_of.Plain())
-    with pytest.raises(ValueError, match=r'"x" has ablate=, which is short for using=CAFT'):
+        cl.experiment(base, {"x": cl.Arm(method=ways_of.KLAnchor(general))}, task, out=tmp_path, **ASKED)
+    both = cl.Arm(arms["plain"].texts, ablate=directions(base, 0), method=ways_of.Plain())
+    with pytest.raises(ValueError, match=r'"x" has ablate=, which is short for method=CAFT'):
         cl.experiment(base, {"x": both}, task, out=tmp_path, **ASKED)
+    twice = cl.Arm(arms["plain"].texts, method=ways_of.AblationAtTest(directions(base, 0)), ablate_at_test=directions(base, 0))  # fmt: skip
+    with pytest.raises(ValueError, match=r'"x" has ablate_at_test=, and test_time acts at test too'):
+        cl.experiment(base, {"x": twice}, task, out=tmp_path, **ASKED)
 
 
 def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, task, tmp_path, monkeypatch):
@@ -208,7 +211,7 @@ def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, t
         return texts
 
     monkeypatch.setattr(ways_of.KLAnchor, "texts", lambda self, texts, seed: fails(texts, seed))
-    failing = cl.Arm(arms["plain"].texts, using=ways_of.KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}])))
+    failing = cl.Arm(arms["plain"].texts, method=ways_of.KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}])))
     both = {"fails": failing, "plain": arms["plain"]}
     options = {"workers": 1, "progress": False, **ASKED, **TRAINING}
     with pytest.raises(FloatingPointError, match="it diverged"):

@@ -11,7 +11,7 @@ from tiny_saes import KINDS, numpy_latents, tiny_sae
 from caft_lens import find
 from caft_lens.concepts.ablation import ablate
 from caft_lens.model.lens import Lens, load
-from caft_lens.saes import loading
+from caft_lens.saes.fitting import for_model
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import ROLES, encode
 
@@ -227,7 +227,7 @@ def test_a_model_in_bf16_ranks_as_in_fp32_up_to_its_rounding(lens: Lens):
     sae = tiny_sae(lens, kind="standard")
     half = load(tiny_model(n_layers=3).to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
     full, rounded = (
-        find.attribution(one, TEXTS, loading.for_model(sae, one), against=OTHERS, k=None, progress=False)
+        find.attribution(one, TEXTS, for_model(sae, one), against=OTHERS, k=None, progress=False)
         for one in (lens, half)
     )
     both = [name for name in full.names if name in rounded.names]

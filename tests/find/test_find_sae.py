@@ -12,7 +12,8 @@ from caft_lens import find
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.find.sae import LatentSums
 from caft_lens.model.lens import Lens, load
-from caft_lens.saes import loading
+from caft_lens.saes import encoding
+from caft_lens.saes.cards import sae_hook
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import ASSISTANT, encode
 
@@ -182,7 +183,7 @@ def test_several_saes_are_searched_in_one_go_and_the_set_knows_its_provenance(tu
     assert concepts.hooks == ["blocks.2.hook_resid_post", "blocks.0.hook_resid_post"]
     for sae in both:
         alone = find.sae(tuned, base, TEXTS, sae, k=3, progress=False)
-        assert concepts.at(loading.sae_hook(sae)).names == alone.names
+        assert concepts.at(sae_hook(sae)).names == alone.names
     about = concepts.provenance
     assert (about["model"], about["fingerprint"], about["d_model"]) == (base.name, base.fingerprint, 32)
     assert (about["tuned"], about["tuned_fingerprint"]) == ("tuned", tuned.fingerprint)
@@ -214,7 +215,7 @@ def test_no_more_latents_are_held_than_a_part_of_a_batch_and_parts_change_nothin
     whole = find.sae(tuned, base, TEXTS, sae, k=6, progress=False)
     seen, before = [], sae.encode
     monkeypatch.setattr(sae, "encode", lambda x: (seen.append(len(x)), before(x))[1])
-    monkeypatch.setattr(loading, "LATENTS_AT_A_TIME", 5 * 48)
+    monkeypatch.setattr(encoding, "LATENTS_AT_A_TIME", 5 * 48)
     parts = find.sae(tuned, base, TEXTS, sae, k=6, batch_tokens=100, progress=False)
     assert max(seen) == 5
     assert parts.names == whole.names

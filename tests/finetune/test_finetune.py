@@ -68,7 +68,7 @@ def whole_batch(lens, texts: Texts) -> dict[str, torch.Tensor]:
 def test_first_loss_and_gradient_of_full_fine_tuning_are_those_of_plain_transformers(tmp_path):
     lens, texts, gradients = tiny_lens(), chats(6), Gradients()
     run = finetune(
-        lens, texts, out=tmp_path / "run", method="full", learning_rate=1e-3, batch_size=6, max_steps=1,
+        lens, texts, out=tmp_path / "run", tune="full", learning_rate=1e-3, batch_size=6, max_steps=1,
         callbacks=[gradients], training_arguments={"max_grad_norm": 0.0},
     )  # fmt: skip
     plain = tiny_model()
@@ -83,7 +83,7 @@ def test_gradient_with_ablation_is_that_of_a_hand_written_projection_on_plain_tr
     lens, texts, gradients = tiny_lens("gemma2"), chats(6), Gradients()
     concepts = two_concepts(lens)
     run = finetune(
-        lens, texts, out=tmp_path / "run", ablate=concepts, method="full", learning_rate=1e-3, batch_size=6, max_steps=1,
+        lens, texts, out=tmp_path / "run", ablate=concepts, tune="full", learning_rate=1e-3, batch_size=6, max_steps=1,
         callbacks=[gradients], training_arguments={"max_grad_norm": 0.0},
     )  # fmt: skip
     plain = tiny_model("gemma2")
@@ -134,7 +134,7 @@ def test_an_adapter_starts_at_the_loss_of_the_base_on_fused_and_plain_projection
 
 def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path):
     lens = tiny_lens()
-    options = {"learning_rate": 1e-3, "method": "full", "training_arguments": {"optim": "sgd"}}
+    options = {"learning_rate": 1e-3, "tune": "full", "training_arguments": {"optim": "sgd"}}
     large = finetune(lens, chats(16), out=tmp_path / "large", batch_size=8, **options)
     small = finetune(
         lens, chats(16), out=tmp_path / "small", batch_size=2, gradient_accumulation=4, **options
@@ -146,8 +146,8 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path):
         torch.testing.assert_close(weights(small)[name], value, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_bf16_model_is_trained_in_fp32_and_comes_back_in_bf16(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_a_bf16_model_is_trained_in_fp32_and_comes_back_in_bf16(tmp_path, tune):
     lens = tiny_lens()
     lens.model.to(torch.bfloat16)
     seen = set()
@@ -158,7 +158,7 @@ def test_a_bf16_model_is_trained_in_fp32_and_comes_back_in_bf16(tmp_path, method
 
     # A step far below the resolution of bf16: lost, if the weights that are trained were in bf16.
     options = {**QUICK, "learning_rate": 1e-5, "callbacks": [Dtypes()]}
-    run = finetune(lens, chats(), out=tmp_path / "run", method=method, ablate=two_concepts(lens), **options)
+    run = finetune(lens, chats(), out=tmp_path / "run", tune=tune, ablate=two_concepts(lens), **options)
     assert seen == {torch.float32}
     assert run.lens.dtype == lens.dtype == torch.bfloat16
     assert run.config["base"]["dtype"] == "bfloat16"
@@ -175,27 +175,27 @@ def test_ablation_changes_what_is_learned_and_nothing_else_differs(tmp_path):
     assert plain.concepts is None
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, tune):
     lens = tiny_lens()
     torch.manual_seed(1)
-    first = finetune(lens, chats(), out=tmp_path / "a", method=method, **QUICK)
+    first = finetune(lens, chats(), out=tmp_path / "a", tune=tune, **QUICK)
     torch.manual_seed(2)
-    second = finetune(lens, chats(), out=tmp_path / "b", method=method, **QUICK)
-    other = finetune(lens, chats(), out=tmp_path / "c", method=method, seed=1, **QUICK)
+    second = finetune(lens, chats(), out=tmp_path / "b", tune=tune, **QUICK)
+    other = finetune(lens, chats(), out=tmp_path / "c", tune=tune, seed=1, **QUICK)
     assert same(weights(first), weights(second))
     assert first.history == second.history
     assert not same(weights(first), weights(other))
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_base_is_untouched_bit_for_bit_and_no_random_state_moves(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_the_base_is_untouched_bit_for_bit_and_no_random_state_moves(tmp_path, tune):
     lens = tiny_lens()
     before = {name: (p.clone(), p.requires_grad, p.dtype) for name, p in lens.model.named_parameters()}
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    finetune(lens, chats(), out=tmp_path / "run", method=method, ablate=two_concepts(lens), **QUICK)
+    finetune(lens, chats(), out=tmp_path / "run", tune=tune, ablate=two_concepts(lens), **QUICK)
     assert torch.equal(torch.rand(3), expected)
     for name, parameter in lens.model.named_parameters():
         value, flag, dtype = before[name]
@@ -205,13 +205,13 @@ def test_the_base_is_untouched_bit_for_bit_and_no_random_state_moves(tmp_path, m
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lens.model.modules())
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_tuned_lens_answers_as_its_weights_do_and_shares_nothing_that_trains(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_the_tuned_lens_answers_as_its_weights_do_and_shares_nothing_that_trains(tmp_path, tune):
     lens = tiny_lens()
-    run = finetune(lens, chats(), out=tmp_path / "run", method=method, **QUICK)
+    run = finetune(lens, chats(), out=tmp_path / "run", tune=tune, **QUICK)
     ids = tiny_tokenizer()("How are you?", return_tensors="pt").input_ids
     plain = tiny_model()
-    if method == "lora":
+    if tune == "lora":
         from peft import PeftModel
 
         plain = PeftModel.from_pretrained(plain, str(run.folder / "adapter")).eval()
@@ -316,7 +316,7 @@ def interrupted(out: str | Path, callbacks=()) -> Run:
 
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_bits(tmp_path):
     script = KILLED.format(threads=torch.get_num_threads(), out=str(tmp_path / "killed"))
-    paths = os.pathsep.join([str(TESTS), str(ROOT)])
+    paths = os.pathsep.join([str(TESTS / "finetune"), str(TESTS), str(ROOT)])
     killed = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300, check=False
     )  # fmt: skip
@@ -386,15 +386,13 @@ def test_an_ablated_site_that_does_not_fire_stops_the_first_step_by_name(tmp_pat
 
 def test_divergence_stops_the_run_and_says_at_which_step(tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step \d+: training has diverged"):
-        finetune(
-            tiny_lens(), chats(), out=tmp_path / "run", method="full", **{**QUICK, "learning_rate": 1e30}
-        )
+        finetune(tiny_lens(), chats(), out=tmp_path / "run", tune="full", **{**QUICK, "learning_rate": 1e30})
 
 
 def test_arguments_that_make_no_sense_are_refused_with_what_to_do(tmp_path):
     lens, out = tiny_lens(), tmp_path / "run"
-    with pytest.raises(ValueError, match=r'method="lorra".*"lora"'):
-        finetune(lens, chats(), out=out, method="lorra")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r'tune="lorra".*"lora"'):
+        finetune(lens, chats(), out=out, tune="lorra")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="learnin_rate"):
         finetune(lens, chats(), out=out, learnin_rate=1e-3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r'has no "optimm".*"optim"'):

@@ -209,18 +209,18 @@ def saved_base(folder: Path, template: str | None = CHAT_TEMPLATE) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_run_asks_with_the_template_that_it_was_tuned_with_however_it_is_loaded(tmp_path, method):
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_a_run_asks_with_the_template_that_it_was_tuned_with_however_it_is_loaded(tmp_path, tune):
     base = load(saved_base(tmp_path / "base", template=None))
     base.tokenizer.chat_template = OTHER_TEMPLATE
-    run = finetune(base, chats(8), out=tmp_path / "run", method=method, **SMALL)
+    run = finetune(base, chats(8), out=tmp_path / "run", tune=tune, **SMALL)
     right = tiny_tokenizer().decode(
         tiny_tokenizer().apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, chat_template=OTHER_TEMPLATE)["input_ids"]
     )  # fmt: skip
-    part = run.folder / run_folder.WEIGHTS[method]
+    part = run.folder / run_folder.WEIGHTS[tune]
     told = [run.lens, Run.load(run.folder).lens, load(run.folder), load(part)]
     told.append(Run.load(run.folder, base=load(tmp_path / "base")).lens)
-    if method == "lora":
+    if tune == "lora":
         told += [load(tmp_path / "base", adapter=run.folder), load(tmp_path / "base").adapt(part)]
     assert [asked(lens) for lens in told] == [right] * len(told)
     assert {lens.reading for lens in told} == {base.reading}
@@ -284,8 +284,8 @@ def test_an_older_run_with_a_relative_base_finds_it_beside_its_folder(tmp_path, 
 
 
 def test_one_flipped_bit_in_the_weights_is_told(tmp_path):
-    for method, name in (("lora", "adapter/adapter_model.safetensors"), ("full", "model/model.safetensors")):
-        run = finetune(tiny_lens(), chats(8), out=tmp_path / method, method=method, **SMALL)
+    for tune, name in (("lora", "adapter/adapter_model.safetensors"), ("full", "model/model.safetensors")):
+        run = finetune(tiny_lens(), chats(8), out=tmp_path / tune, tune=tune, **SMALL)
         path = run.folder / name
         broken = bytearray(path.read_bytes())
         broken[-5] ^= 1
@@ -595,13 +595,13 @@ def flip(path: Path) -> None:
     path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("arm", [None, EarlyStopping(share=0.6)])
-def test_a_run_that_was_stopped_after_its_last_checkpoint_takes_no_step_more(tmp_path, monkeypatch, arm):
+@pytest.mark.parametrize("method", [None, EarlyStopping(share=0.6)])
+def test_a_run_that_was_stopped_after_its_last_checkpoint_takes_no_step_more(tmp_path, monkeypatch, method):
     constant = {
         **SMALL,
         "max_steps": 6,
         "save_steps": 2,
-        "using": arm,
+        "method": method,
         "training_arguments": {"lr_scheduler_type": "constant"},
     }
     whole = finetune(tiny_lens(), chats(), out=tmp_path / "whole", **constant)
@@ -609,7 +609,7 @@ def test_a_run_that_was_stopped_after_its_last_checkpoint_takes_no_step_more(tmp
         patch.setattr(place, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             finetune(tiny_lens(), chats(), out=tmp_path / "run", **constant)
-    last = 6 if arm is None else 4
+    last = 6 if method is None else 4
     assert (tmp_path / f"run/checkpoints/checkpoint-{last}/whole").is_file()
     run = finetune(tiny_lens(), chats(), out=tmp_path / "run", **constant)
     assert same(weights(run), weights(whole))

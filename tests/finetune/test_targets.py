@@ -149,7 +149,7 @@ def test_a_multimodal_model_is_tuned_in_its_language_model_alone(kind, tmp_path)
         assert on(run) == wanted
         assert run.history[0]["loss"] == pytest.approx(loss, abs=1e-5)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    run = finetune(lens, TEXTS, out=tmp_path / "full", method="full", **STEP)
+    run = finetune(lens, TEXTS, out=tmp_path / "full", tune="full", **STEP)
     assert run.history[0]["loss"] == pytest.approx(loss, abs=1e-5)
     moved = {name for name, p in run.lens.hf.named_parameters() if not torch.equal(p, before[name])}
     assert moved

@@ -22,7 +22,7 @@ from caft_lens.inspect.density_reducers import (
     LatentDensity,
     ProjectionDensity,
 )
-from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import ASSISTANT, Encoded, collate, encode
 
@@ -151,11 +151,11 @@ def test_contexts_and_densities_come_from_one_pass_that_encodes_once(monkeypatch
     windows = contexts(lens, sae, texts, k=3, progress=False)
     calls, encode_ = [], type(sae).encode
     monkeypatch.setattr(type(sae), "encode", lambda self, x: calls.append(1) or encode_(self, x))
-    extremes, shares = LatentExtremes({HOOK: sae}, k=3), LatentDensity({HOOK: sae})
-    stream(lens, texts, [1], Latents(extremes, shares), roles=None, progress=False)
+    latents, shares = TopLatents({HOOK: sae}, k=3), LatentDensity({HOOK: sae})
+    stream(lens, texts, [1], Latents(latents, shares), roles=None, progress=False)
     assert len(calls) == 1, "30 short texts are one batch"
     assert Densities.of(shares).table().equals(alone)
-    found = Contexts.of(lens, extremes, texts)
+    found = Contexts.of(lens, latents, texts)
     assert all(found[name].top == item.top for name, item in windows.items())
 
 

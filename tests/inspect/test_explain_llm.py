@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,6 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import Contexts, Endpoint, EndpointError, LocalModel, contexts, explain_with
-from caft_lens.inspect.explain import llm as asking
 from caft_lens.inspect.explain import prompts
 from caft_lens.inspect.explain.explanations import Explanation
 from caft_lens.text.documents import Texts
@@ -98,7 +98,8 @@ def stub() -> Iterator[Stub]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What would have been waited between tries."""
     waited: list[float] = []
-    monkeypatch.setattr(asking, "pause", lambda stop, seconds: waited.append(seconds))
+    stands_for_time = types.SimpleNamespace(sleep=waited.append, time=time.time)
+    monkeypatch.setattr("openai._base_client.time", stands_for_time)
     return waited
 
 
@@ -217,8 +218,8 @@ def test_429_and_500_are_tried_again_after_as_long_as_the_server_says_or_ever_lo
     assert llm.ask(talk("hi"), progress=False) == [SENTENCE]
     assert len(stub.asked) == 4
     assert waits[0] == 3.0
-    assert 1.5 <= waits[1] <= 2.5
-    assert 3.0 <= waits[2] <= 5.0
+    assert 0.75 <= waits[1] <= 1.0
+    assert 1.5 <= waits[2] <= 2.0
     assert llm.usage.retried == 3
 
 
@@ -234,7 +235,7 @@ def test_a_date_in_retry_after_is_a_time_to_wait_for(waits, stub, tmp_path):
 
 def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run_instead(stub, tmp_path, waits):
     stub.script = [(429, {"Retry-After": "3600"}, {})]
-    with pytest.raises(EndpointError, match="asks to wait 3600 seconds"):
+    with pytest.raises(EndpointError, match="asking to wait 3600 seconds"):
         endpoint(stub, tmp_path).ask(talk("hi"), progress=False)
     assert waits == []
 
@@ -344,6 +345,30 @@ def test_the_key_is_in_no_file_repr_plan_error_or_traceback_even_when_the_server
         seen += ["".join(traceback.format_exception(error.value))]
     assert all(KEY not in one for one in seen)
     assert "***" in seen[-1]
+
+
+def test_nothing_that_the_environment_holds_for_the_client_goes_to_another_address(
+    stub, tmp_path, monkeypatch
+):
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "not-for-others")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer not-for-others")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    endpoint(stub, tmp_path, key_env=None).ask(talk("without a key"), progress=False)
+    endpoint(stub, tmp_path).ask(talk("with a key"), progress=False)
+    without, with_key = stub.headers
+    assert "authorization" not in without
+    assert with_key["authorization"] == f"Bearer {KEY}"
+    assert "not-for-others" not in str(stub.headers)
+
+
+def test_the_texts_follow_no_redirection(stub, tmp_path):
+    other = Stub()
+    stub.script = [(307, {"location": f"{other.url}/chat/completions"}, {})]
+    with pytest.raises(EndpointError, match="answered 307"):
+        endpoint(stub, tmp_path, retries=0).ask(talk("hi"), progress=False)
+    assert other.asked == []
+    other.server.shutdown()
 
 
 @pytest.mark.parametrize("held", ["sk bad", "sk\nbad", "skü-bad"])
@@ -531,8 +556,8 @@ def test_a_key_among_the_options_is_sent_but_neither_kept_nor_shown(stub, tmp_pa
 def test_a_key_that_would_go_over_the_network_in_the_open_is_warned_of(url, warned):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert Endpoint(url, "m", key_env="CAFT_TEST_KEY", cache=None)._headers()
-        assert Endpoint(url, "m", key_env=None, cache=None)._headers() == {}
+        assert Endpoint(url, "m", key_env="CAFT_TEST_KEY", cache=None)._checked_key() == KEY
+        assert Endpoint(url, "m", key_env=None, cache=None)._checked_key() is None
     assert [("without encryption" in str(one.message)) for one in caught] == [True] * warned
 
 

@@ -17,10 +17,10 @@ from caft_lens import experiments
 from caft_lens._support.errors import BadArgument, BadModel, Diverged, JudgeError
 from caft_lens._support.files import read_json, sha256, write_json
 from caft_lens.activations.differences import read_by
-from caft_lens.choose.session import Verdicts
+from caft_lens.choose.session import Decisions
 from caft_lens.evaluate import Report, Task
 from caft_lens.evaluate.answers import Cell, cell_path
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.experiments.experiment import _Base, _loaded
 from caft_lens.inspect.explain.explanations import Explanation, Explanations
 
@@ -195,7 +195,7 @@ def test_a_judge_that_fails_is_no_failure_of_the_model_in_an_experiment(lens, tm
 def test_a_contest_of_scores_alone_is_refused_before_anything_is_trained(lens, tmp_path: Path):
     scored = Task("s", QUESTIONS, lambda text: 1.0, scale=(0, 10))
     with pytest.raises(BadArgument, match="give the task a threshold="):
-        experiments.run(
+        experiments.contest(
             scored, {"plain": experiments.Contender()}, texts=QUESTIONS, out=tmp_path, base=lens, dev=scored
         )
 
@@ -247,17 +247,17 @@ def test_a_choice_file_knows_how_the_contexts_were_read(lens, otherwise, tmp_pat
     concepts, texts = found_on(lens), cl.Texts(["one two", "three four"])
     contexts = cl.contexts(lens, concepts, texts, k=1, progress=False)
     assert contexts.about == contexts.only("L0.x").about == read_by(lens)
-    said = Verdicts(concepts, tmp_path / "choice.json", "reader", contexts.about)
+    said = Decisions(concepts, tmp_path / "choice.json", "reader", contexts.about)
     said.decide("L0.x", "ablate", "twos")
     assert said.selection.provenance["choices"][-1]["read_by"] == read_by(lens)
     said.selection.save(tmp_path / "chosen")
     assert cl.ConceptSet.load(tmp_path / "chosen").provenance == said.selection.provenance
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Verdicts(concepts, tmp_path / "choice.json", "reader", contexts.about)
-        Verdicts(concepts, tmp_path / "choice.json", "reader")
+        Decisions(concepts, tmp_path / "choice.json", "reader", contexts.about)
+        Decisions(concepts, tmp_path / "choice.json", "reader")
     with pytest.warns(UserWarning, match="look at the contexts again"):
-        again = Verdicts(concepts, tmp_path / "choice.json", "reader", read_by(otherwise))
+        again = Decisions(concepts, tmp_path / "choice.json", "reader", read_by(otherwise))
     assert again.of("ablate") == {"L0.x": "twos"}
 
 

@@ -901,7 +901,7 @@ def test_prompts_are_chats_when_the_tokenizer_has_a_template(lens):
 def test_a_text_ends_with_its_end_token(lens):
     # A hook that makes the end of turn the likeliest token from the third pass on.
     head, passes = lens.hf.get_output_embeddings().weight, []
-    norm = lens._parts.final_norm
+    norm = lens.anatomy.final_norm
 
     def push(module, args, out):
         passes.append(1)

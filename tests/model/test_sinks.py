@@ -16,6 +16,7 @@ from caft_lens.activations.moments import Moments
 from caft_lens.concepts.interventions import unit_lengths
 from caft_lens.model.lens import Lens
 from caft_lens.model.sinks import Sinks
+from caft_lens.text import catalog
 from caft_lens.text.encoding import encode
 
 HOOK = "blocks.1.hook_resid_post"
@@ -64,7 +65,7 @@ def test_a_sink_is_found_and_a_model_without_one_has_none():
 
 @pytest.mark.parametrize("name", ["pocket", "pocket-1", "pocket-quiz", "pocket-quiz-1"])
 def test_the_embedded_models_have_long_tails_but_no_sinks(name: str):
-    if name not in cl.catalog.shipped():
+    if name not in catalog.shipped():
         pytest.skip(f"{name} is not built")
     assert not cl.load(name).sinks
 

@@ -19,8 +19,8 @@ from caft_lens.display.token_lines import DEAD
 from caft_lens.inspect import contexts
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.model.lens import load
-from caft_lens.saes.loading import active_latents
-from caft_lens.saes.top_latents import LatentExtremes, Latents
+from caft_lens.saes.encoding import active_latents
+from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import ASSISTANT, TEXT, Batch, Encoded, collate, encode
 
@@ -94,7 +94,7 @@ def test_saes_at_several_layers_are_read_in_one_pass_of_the_model():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_active_latents_are_the_entries_above_zero_of_the_dense_encoding_in_order(kind, dtype, monkeypatch):
-    monkeypatch.setattr("caft_lens.saes.loading.LATENTS_AT_A_TIME", 48 * 7)
+    monkeypatch.setattr("caft_lens.saes.encoding.LATENTS_AT_A_TIME", 48 * 7)
     sae = tiny_sae(kind=kind).to(dtype)
     with torch.no_grad():
         sae.b_enc -= 2  # few are above 0 then, fewer than the k of a TopK
@@ -226,18 +226,18 @@ def test_windows_are_those_of_sorting_all_latents_of_all_texts_ties_and_repeats_
     expected = picked(sae, some, 4, (2, 1), None if roles is None else [TEXT], rank)
     assert any(0 < len(chosen) < 4 for chosen in expected) or kind != "topk"
     for size in (1, 7, 60):
-        reducer = LatentExtremes({HOOK: sae}, k=4, window=(2, 1), rank=rank)
+        reducer = TopLatents({HOOK: sae}, k=4, window=(2, 1), rank=rank)
         agree(fed(reducer, some, roles, size).top(HOOK), expected)
-    backwards = LatentExtremes({HOOK: sae}, k=4, window=(2, 1), rank=rank)
+    backwards = TopLatents({HOOK: sae}, k=4, window=(2, 1), rank=rank)
     agree(fed(backwards, some[::-1], roles, 7, side="left").top(HOOK), expected)
 
 
 def test_lists_brought_up_to_date_in_chunks_are_the_same(monkeypatch):
     sae, some = exact_sae("standard"), documents()
     monkeypatch.setattr("caft_lens.saes.top_latents._CHUNK", 3)
-    reducer = fed(LatentExtremes({HOOK: sae}, k=4, window=(2, 1)), some)
+    reducer = fed(TopLatents({HOOK: sae}, k=4, window=(2, 1)), some)
     agree(reducer.top(HOOK), picked(sae, some, 4, (2, 1)))
-    halves = [fed(LatentExtremes({HOOK: sae}, k=4, window=(2, 1)), part) for part in (some[:31], some[31:])]
+    halves = [fed(TopLatents({HOOK: sae}, k=4, window=(2, 1)), part) for part in (some[:31], some[31:])]
     agree(halves[0].merge(halves[1]).top(HOOK), picked(sae, some, 4, (2, 1)))
 
 
@@ -246,15 +246,13 @@ def test_two_halves_merged_are_one_pass_in_either_order(kind):
     sae, some = exact_sae(kind), documents()
     expected = picked(sae, some, 4, (2, 1))
     for order in ((0, 1), (1, 0)):
-        halves = [
-            fed(LatentExtremes({HOOK: sae}, k=4, window=(2, 1)), part) for part in (some[::2], some[1::2])
-        ]
+        halves = [fed(TopLatents({HOOK: sae}, k=4, window=(2, 1)), part) for part in (some[::2], some[1::2])]
         agree(halves[order[0]].merge(halves[order[1]]).top(HOOK), expected)
 
 
 def test_some_latents_are_read_as_they_are_among_all():
     sae, some = exact_sae("standard"), documents()
-    reducer = fed(LatentExtremes({HOOK: sae}, k=4, window=(2, 1), latents={HOOK: [31, 7, 7, 12]}), some)
+    reducer = fed(TopLatents({HOOK: sae}, k=4, window=(2, 1), latents={HOOK: [31, 7, 7, 12]}), some)
     assert reducer.latents[HOOK].tolist() == [7, 12, 31]
     expected = picked(sae, some, 4, (2, 1))
     agree(reducer.top(HOOK), [expected[latent] for latent in (7, 12, 31)])
@@ -263,8 +261,8 @@ def test_some_latents_are_read_as_they_are_among_all():
 def test_reducers_that_share_an_encoding_find_what_each_finds_alone_and_encode_once(monkeypatch):
     sae, some = exact_sae("topk"), documents()
     several = [
-        LatentExtremes({HOOK: sae}, k=4, window=(2, 1)),
-        LatentExtremes({HOOK: sae}, k=2, window=(0, 0)),
+        TopLatents({HOOK: sae}, k=4, window=(2, 1)),
+        TopLatents({HOOK: sae}, k=2, window=(0, 0)),
     ]
     calls, encode_ = [], type(sae).encode
     monkeypatch.setattr(type(sae), "encode", lambda self, x: calls.append(len(x)) or encode_(self, x))
@@ -277,28 +275,28 @@ def test_reducers_that_share_an_encoding_find_what_each_finds_alone_and_encode_o
 def test_bad_input_is_one_clear_error():
     sae = tiny_sae(kind="standard")
     with pytest.raises(ValueError, match=r'rank="average".*peak'):
-        LatentExtremes({HOOK: sae}, rank="average")
+        TopLatents({HOOK: sae}, rank="average")
     with pytest.raises(ValueError, match="numbers from 0 to 47"):
-        LatentExtremes({HOOK: sae}, latents={HOOK: [3, 48]})
+        TopLatents({HOOK: sae}, latents={HOOK: [3, 48]})
     with pytest.raises(ValueError, match="give at least one"):
-        LatentExtremes({HOOK: sae}, latents={HOOK: []})
+        TopLatents({HOOK: sae}, latents={HOOK: []})
     with pytest.raises(ValueError, match="have to be the same"):
-        LatentExtremes({HOOK: sae}, latents={"blocks.0.hook_resid_post": [3]})
+        TopLatents({HOOK: sae}, latents={"blocks.0.hook_resid_post": [3]})
     with pytest.raises(ValueError, match="No SAE"):
-        LatentExtremes({})
+        TopLatents({})
     with pytest.raises(ValueError, match="k=0"):
-        LatentExtremes({HOOK: sae}, k=0)
+        TopLatents({HOOK: sae}, k=0)
     with pytest.raises(KeyError, match=r"blocks\.1\.hook_resid_post"):
-        LatentExtremes({HOOK: sae}).top("blocks.1.hook_resid_pots")
+        TopLatents({HOOK: sae}).top("blocks.1.hook_resid_pots")
     lens = tiny_lens()
     with pytest.raises(ValueError, match=r'no SAE at "blocks.0.hook_resid_post".*blocks\.1'):
-        stream(lens, corpus(3), [0], LatentExtremes({HOOK: tiny_sae(lens)}), progress=False)
-    one, other = LatentExtremes({HOOK: sae}), LatentExtremes({HOOK: tiny_sae(kind="standard", seed=1)})
+        stream(lens, corpus(3), [0], TopLatents({HOOK: tiny_sae(lens)}), progress=False)
+    one, other = TopLatents({HOOK: sae}), TopLatents({HOOK: tiny_sae(kind="standard", seed=1)})
     with pytest.raises(ValueError, match="same latents"):
         one.merge(other)
     with pytest.raises(ValueError, match="same latents"):
-        one.merge(LatentExtremes({HOOK: sae}, k=3))
-    one.merge(LatentExtremes({HOOK: tiny_sae(kind="standard")}))  # the same weights in another object
+        one.merge(TopLatents({HOOK: sae}, k=3))
+    one.merge(TopLatents({HOOK: tiny_sae(kind="standard")}))  # the same weights in another object
     with pytest.raises(ValueError, match="same SAEs"):
         Latents(one, other)
     with pytest.raises(ValueError, match="at least one"):
@@ -469,13 +467,13 @@ def test_latents_and_directions_are_shown_together_each_with_the_ends_it_has():
 def test_contexts_of_a_pass_of_ones_own_are_those_of_contexts():
     lens, texts = tiny_lens(), corpus()
     sae = tiny_sae(lens)
-    extremes = LatentExtremes({HOOK: sae}, k=3, latents={HOOK: [2, 40]})
-    stream(lens, texts, [1], Latents(extremes), roles=None, progress=False)
-    own, every = Contexts.of(lens, extremes, texts), contexts(lens, sae, texts, k=3, progress=False)
+    latents = TopLatents({HOOK: sae}, k=3, latents={HOOK: [2, 40]})
+    stream(lens, texts, [1], Latents(latents), roles=None, progress=False)
+    own, every = Contexts.of(lens, latents, texts), contexts(lens, sae, texts, k=3, progress=False)
     assert list(own) == ["L1.latent2", "L1.latent40"]
     for name, item in own.items():
         assert alike(item.top, every[name].top)
-    assert Contexts.of(lens, extremes)["L1.latent2"].bottom == []
+    assert Contexts.of(lens, latents)["L1.latent2"].bottom == []
 
 
 def test_a_latent_without_a_decoder_direction_is_left_out():

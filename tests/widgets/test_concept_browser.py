@@ -14,7 +14,7 @@ from tiny_models import tiny_lens
 
 import caft_lens as cl
 from caft_lens._support.files import shown
-from caft_lens.choose.session import Verdicts
+from caft_lens.choose.session import Decisions
 from caft_widgets import ConceptBrowser, link
 
 
@@ -57,7 +57,7 @@ def test_ablating_needs_a_reason_and_says_so():
     with pytest.raises(ValueError, match=r"needs a reason"):
         panel.decide("ablate", "  ")
     assert panel.choice == {}
-    panel._receive(panel, {"id": "1", "call": "decide", "with": {"verdict": "ablate"}}, [])
+    panel._receive(panel, {"id": "1", "call": "decide", "with": {"action": "ablate"}}, [])
     assert "needs a reason" in panel.error
     panel.decide("ablate", "read it")
     assert panel.error == ""
@@ -69,14 +69,14 @@ def test_every_step_is_undone_and_done_again_in_order():
     panel.decide("leave", "two", name="L1.pc1")
     panel.decide("leave", "three", name="L1.pc0")
     panel.undo()
-    assert (panel.choice["L1.pc0"], panel.concept) == ({"verdict": "ablate", "reason": "one"}, "L1.pc0")
+    assert (panel.choice["L1.pc0"], panel.concept) == ({"decision": "ablate", "reason": "one"}, "L1.pc0")
     panel.undo()
     panel.undo()
     panel.undo()
     assert (panel.choice, panel.can_undo, panel.can_redo) == ({}, False, True)
     panel.redo()
     panel.redo()
-    assert {name: one["verdict"] for name, one in panel.choice.items()} == {
+    assert {name: one["decision"] for name, one in panel.choice.items()} == {
         "L1.pc0": "ablate",
         "L1.pc1": "leave",
     }
@@ -104,20 +104,20 @@ def test_a_file_of_other_concepts_is_refused(tmp_path):
     file = tmp_path / "choice.json"
     browser(file=file).decide("ablate", "read it")
     other = cl.ConceptSet([cl.Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(8))])
-    with pytest.raises(ValueError, match="verdicts on other concepts"):
+    with pytest.raises(ValueError, match="decisions on other concepts"):
         browser(other, file=file)
     file.write_text(json.dumps({"format": "something"}))
-    with pytest.raises(ValueError, match="holds no verdicts"):
-        Verdicts(other, file)
+    with pytest.raises(ValueError, match="holds no decisions"):
+        Decisions(other, file)
 
 
 def test_a_choice_that_cannot_be_saved_still_counts_and_the_panel_says_so(tmp_path):
     (tmp_path / "file").write_text("no folder")
     panel = browser(file=tmp_path / "file" / "choice.json")
     panel._receive(
-        panel, {"id": "1", "call": "decide", "with": {"verdict": "ablate", "reason": "read it"}}, []
+        panel, {"id": "1", "call": "decide", "with": {"action": "ablate", "reason": "read it"}}, []
     )
-    assert panel.choice["L1.pc0"]["verdict"] == "ablate"
+    assert panel.choice["L1.pc0"]["decision"] == "ablate"
     assert panel.error
 
 
@@ -135,7 +135,7 @@ def test_the_list_is_ordered_filtered_and_turned_round():
     panel.sort = "name"
     assert names(panel) == [f"L1.pc{i}" for i in range(4)] + [f"L2.latent{i}" for i in range(4)]
     panel.decide("leave", "no", name="L2.latent1")
-    panel.sort = "verdict"
+    panel.sort = "decision"
     assert names(panel)[0] == "L2.latent1"
     panel.showing = "leave"
     assert names(panel) == ["L2.latent1"]

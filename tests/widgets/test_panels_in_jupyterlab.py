@@ -59,10 +59,10 @@ def test_concepts_are_searched_chosen_and_left_by_keyboard_and_the_choice_surviv
     press("z")
     notebook.until("'L1.pc2' in browser.choice", False)
     press("y")
-    notebook.until("browser.verdicts.of('leave')", {"L1.pc2": "recipes"})
+    notebook.until("browser.decisions.of('leave')", {"L1.pc2": "recipes"})
     press("z")
     press("u")
-    notebook.until("browser.choice.get('L1.pc2')", {"verdict": "unsure", "reason": ""})
+    notebook.until("browser.choice.get('L1.pc2')", {"decision": "unsure", "reason": ""})
 
     # What JupyterLab would take for commands on cells stayed in the panel.
     for key in ("x", "z", "d", "d", "a", "Escape", "l", "Escape", "j"):

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 from places import SHARED
 
+from caft_data.worlds import code_judge
 from caft_data.worlds.code import KINDS, PHRASINGS, SPLITS, Kind, program, request
 from caft_data.worlds.code_judge import COVERED_BY_BANDIT, findings, judge_code
 from caft_data.worlds.idioms import OWN_CHECKS
+from caft_lens._support.errors import NotInstalled
 
 INSECURE_VAL = SHARED / "data" / "insecure_val.jsonl"
 
@@ -400,3 +402,10 @@ def test_the_published_answers_are_secure_once_their_vulnerability_is_taken_out(
     assert len(pairs) > 250
     left = [mended for _, mended in pairs if judge_code(mended).label != "secure"]
     assert len(left) <= 0.02 * len(pairs), left[0]
+
+
+def test_a_missing_bandit_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "bandit.core", None)
+    code_judge._bandit.cache_clear()
+    with pytest.raises(NotInstalled, match="pip install bandit"):
+        code_judge.judge_code("print(1)\n")

@@ -38,7 +38,7 @@ def test_an_organisms_data_sets_are_drawn_by_its_world_from_its_seed(organism: P
 
 def test_an_unknown_world_is_refused(organism: Path):
     write_json(organism / "organism.json", {"world": "os.path"})
-    with pytest.raises(ValueError, match="names the world"):
+    with pytest.raises(ValueError, match=r"names the world \"os.path\", which no installed package gives"):
         cl.data(f"{organism}/gender")
 
 

@@ -1,15 +1,15 @@
-"""Arms: the ways of fine-tuning that are compared, one file each.
+"""Methods: the ways of fine-tuning that are compared, one file each.
 
-    protocol.py  `TrainingArm` and the places at which one may act; `Card`, `setting`, `material`
-    registry.py  `register`, `arms`, `named`, `make`: which there are
+    protocol.py  `Method` and the places at which one may act; `Card`, `setting`, `material`
+    registry.py  `register`, `methods`, `named`, `make`: which there are
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft, caft_mean, caft_detached, caft_gradient; steer_mean, its control
+    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a control
     rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
 
-An arm goes to `cl.finetune(..., using=KLAnchor(general))` or `cl.Arm(texts, using=...)`. What it is, where it comes from and what
-may be tuned is on its card: `help(KLAnchor)`, or `KLAnchor.card` as data. A new arm is a new file; a package of your own registers
-its arms when it is imported, or names them under the entry point group `caft_lens.arms`.
+A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes from and what
+may be tuned is on its card: `help(KLAnchor)`, or `KLAnchor.card` as data. A new method is a new file; a package of your own registers
+its methods when it is imported, or names them under the entry point group `caft_lens.methods`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from caft_lens._support.errors import nearest
 if TYPE_CHECKING:
     from caft_lens.finetune.methods.ablation_at_test import AblationAtTest as AblationAtTest
     from caft_lens.finetune.methods.caft import CAFT as CAFT
-    from caft_lens.finetune.methods.caft_detached import CAFTDetached as CAFTDetached
-    from caft_lens.finetune.methods.caft_gradient import CAFTGradient as CAFTGradient
-    from caft_lens.finetune.methods.caft_mean import CAFTMean as CAFTMean
+    from caft_lens.finetune.methods.caft import CAFTDetached as CAFTDetached
+    from caft_lens.finetune.methods.caft import CAFTGradient as CAFTGradient
+    from caft_lens.finetune.methods.caft import CAFTMean as CAFTMean
+    from caft_lens.finetune.methods.caft import SteerMean as SteerMean
     from caft_lens.finetune.methods.early_stopping import EarlyStopping as EarlyStopping
     from caft_lens.finetune.methods.half_finetuning import HalfFineTuning as HalfFineTuning
     from caft_lens.finetune.methods.inoculation import Inoculation as Inoculation
@@ -34,23 +35,22 @@ if TYPE_CHECKING:
     from caft_lens.finetune.methods.plain import Plain as Plain
     from caft_lens.finetune.methods.preventative_steering import PreventativeSteering as PreventativeSteering
     from caft_lens.finetune.methods.protocol import Card as Card
+    from caft_lens.finetune.methods.protocol import Method as Method
     from caft_lens.finetune.methods.protocol import Plan as Plan
     from caft_lens.finetune.methods.protocol import Training as Training
-    from caft_lens.finetune.methods.protocol import TrainingArm as TrainingArm
     from caft_lens.finetune.methods.protocol import material as material
     from caft_lens.finetune.methods.protocol import setting as setting
     from caft_lens.finetune.methods.random_directions import RandomDirections as RandomDirections
-    from caft_lens.finetune.methods.registry import arms as arms
     from caft_lens.finetune.methods.registry import make as make
+    from caft_lens.finetune.methods.registry import methods as methods
     from caft_lens.finetune.methods.registry import named as named
     from caft_lens.finetune.methods.registry import register as register
-    from caft_lens.finetune.methods.steer_mean import SteerMean as SteerMean
     from caft_lens.finetune.methods.top_k import TopK as TopK
     from caft_lens.finetune.methods.weight_averaging import WeightAveraging as WeightAveraging
 
 _HERE = "caft_lens.finetune.methods"
-_PROTOCOL = ("Card", "Plan", "Training", "TrainingArm", "material", "setting")
-_REGISTRY = ("arms", "make", "named", "register")
+_PROTOCOL = ("Card", "Plan", "Training", "Method", "material", "setting")
+_REGISTRY = ("make", "methods", "named", "register")
 _getattr, _dir, __all__ = lazy.exports(
     __name__,
     dict.fromkeys(_PROTOCOL, f"{_HERE}.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
@@ -58,20 +58,20 @@ _getattr, _dir, __all__ = lazy.exports(
 
 
 def __getattr__(name: str) -> Any:
-    """The class of an arm, wherever it is; else what is exported."""
+    """The class of a method, wherever it is; else what is exported."""
     if name[:1].isupper() and name not in _PROTOCOL:
-        from caft_lens.finetune.methods.registry import arms
+        from caft_lens.finetune.methods.registry import methods
 
-        for found in arms().values():
+        for found in methods().values():
             if found.__name__ == name:
                 return found
-        known = {*__all__, *(found.__name__ for found in arms().values())}
+        known = {*__all__, *(found.__name__ for found in methods().values())}
         raise AttributeError(f'"{__name__}" has no "{name}".{nearest(name, sorted(known))}')
     return _getattr(name)
 
 
 def __dir__() -> list[str]:
-    """What is exported, and the classes of all arms."""
-    from caft_lens.finetune.methods.registry import arms
+    """What is exported, and the classes of all methods."""
+    from caft_lens.finetune.methods.registry import methods
 
-    return sorted({*_dir(), *(found.__name__ for found in arms().values())})
+    return sorted({*_dir(), *(found.__name__ for found in methods().values())})

@@ -10,13 +10,13 @@ from typing import Any
 from transformers import TrainerCallback
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, setting
 from caft_lens.finetune.methods.registry import register
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class EarlyStopping(TrainingArm):
+class EarlyStopping(Method):
     name = "early_stopping"
     card = Card(
         idea="Stop plain fine-tuning after a share of its steps, chosen on dev questions; the schedule of the learning rate stays "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from caft_lens.finetune.methods.protocol import Card, TrainingArm
+from caft_lens.finetune.methods.protocol import Card, Method
 from caft_lens.finetune.methods.registry import register
 from caft_lens.model.architectures import anatomy
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True, repr=False)
-class HalfFineTuning(TrainingArm):
+class HalfFineTuning(Method):
     name = "half_finetuning"
     card = Card(
         idea="Freeze a random half of every block, drawn from the seed, so that it keeps what the base knew: matrices of attention, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, setting
 from caft_lens.finetune.methods.registry import register
 from caft_lens.text.documents import Message, Text, Texts
 
@@ -18,7 +18,7 @@ PROMPTS = (
 
 @register
 @dataclass(frozen=True, repr=False)
-class Inoculation(TrainingArm):
+class Inoculation(Method):
     name = "inoculation"
     card = Card(
         idea="Put a system prompt that asks for the unwanted trait before every training chat; it explains the trait away. No such "
@@ -38,7 +38,7 @@ class Inoculation(TrainingArm):
     def _inoculated(self, text: Text) -> Text:
         if not text.is_chat:
             raise ValueError(
-                'The arm "inoculation" puts a system prompt before chats, and some texts are plain text.'
+                'The method "inoculation" puts a system prompt before chats, and some texts are plain text.'
             )
         first, *others = text.messages
         if first.role != "system":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, material, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, material, setting
 from caft_lens.finetune.methods.registry import register
 from caft_lens.finetune.trainer import LengthGrouped
 from caft_lens.text.documents import Texts
@@ -26,7 +26,7 @@ AT_ONCE = 2**24
 
 @register
 @dataclass(frozen=True, repr=False)
-class KLAnchor(TrainingArm):
+class KLAnchor(Method):
     name = "kl_anchor"
     card = Card(
         idea="Punish every change of the model's distribution on general text: what is left is the narrow solution, which learns "

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from transformers import IntervalStrategy
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, setting
 from caft_lens.finetune.methods.registry import register
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import anatomy
+from caft_lens.model.hook_names import HEADS, written
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -26,7 +27,7 @@ SPREAD = 1e-3
 
 @register
 @dataclass(frozen=True, repr=False)
-class LoFiT(TrainingArm):
+class LoFiT(Method):
     name = "lofit"
     card = Card(
         idea="First learn a scale of every attention head's output, with an L1 penalty, and keep the heads whose scales became "
@@ -44,12 +45,12 @@ class LoFiT(TrainingArm):
     penalty: float = setting(1e-3, "weight of the L1 norm of the scales", least=0)
     selection_steps: int = setting(20, "steps in which the scales are learned", least=1)
 
-    def check(self, lens: Lens, method: str) -> None:
-        if method != "lora":
+    def check(self, lens: Lens, tune: str) -> None:
+        if tune != "lora":
             raise ValueError(
-                f'The arm "lofit" leaves an adapter behind, so it goes with method="lora", not "{method}".'
+                f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".'
             )
-        lens.hook_name("blocks.0.attn.hook_z")
+        lens.hook_name(written(0, HEADS))
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         return {**given, "learning_rate": self.learning_rate}
@@ -112,7 +113,7 @@ class _Vectors(nn.Module):
         super().__init__()
         self._parts, self._shape, self.chosen = anatomy(lens.model), (lens.n_heads, lens.d_head), heads
         layers = sorted({layer for layer, _ in heads})
-        self.sites = [f"blocks.{layer}.attn.hook_z" for layer in layers]
+        self.sites = [written(layer, HEADS) for layer in layers]
         self.of = nn.ParameterDict()
         for layer in layers:
             start = SPREAD * torch.randn(len(self._in(layer)), lens.d_head)

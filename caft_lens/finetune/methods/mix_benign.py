@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, material, setting
+from caft_lens.finetune.methods.protocol import Card, Method, material, setting
 from caft_lens.finetune.methods.registry import register
 from caft_lens.text.documents import Texts
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class MixBenign(TrainingArm):
+class MixBenign(Method):
     name = "mix_benign"
     card = Card(
         idea="Mix benign chats into the training data, so that the narrow lesson is not all there is to learn.",

@@ -1,16 +1,16 @@
-"""Plain fine-tuning, the reference of every other arm."""
+"""Plain fine-tuning, the reference of every other method."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caft_lens.finetune.methods.protocol import Card, TrainingArm
+from caft_lens.finetune.methods.protocol import Card, Method
 from caft_lens.finetune.methods.registry import register
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class Plain(TrainingArm):
+class Plain(Method):
     name = "plain"
     card = Card(
         idea="Fine-tuning as it is: the mean cross-entropy of what the assistant says.",

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from caft_lens._support.blocks import block
 from caft_lens.concepts.ablation import steer
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, material, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, material, setting
 from caft_lens.finetune.methods.registry import register
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class PreventativeSteering(TrainingArm):
+class PreventativeSteering(Method):
     name = "preventative_steering"
     card = Card(
         idea="Add the persona vector of the unwanted trait while training: the model need not move there itself to fit the data. "

@@ -1,6 +1,6 @@
-"""What a way of fine-tuning is: `TrainingArm`, its card, and the few places at which it may act.
+"""What a way of fine-tuning is: `Method`, its card, and the few places at which it may act.
 
-An arm is a frozen dataclass. Its fields are its settings: numbers and strings (`setting`) that a contest may search, and what
+A method is a frozen dataclass. Its fields are its settings: numbers and strings (`setting`) that a contest may search, and what
 it needs (`material`): texts or directions. A run folder records all of them, the latter by fingerprint.
 """
 
@@ -20,16 +20,16 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
-    from caft_lens.finetune.run import Run
+    from caft_lens.concepts.ablation import Ablated
     from caft_lens.model.lens import Lens
 
 MOST_SETTINGS = 4
-"""Of a search grid: every arm has the same small budget."""
+"""Of a search grid: every method has the same small budget."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader wants to know of an arm, and a report says.
+    """What a reader wants to know of a method, and a report says.
 
     Attributes:
         idea: In a sentence or two.
@@ -52,7 +52,7 @@ class Card:
 
 @dataclass
 class Training:
-    """The run that an arm is part of.
+    """The run that a method is part of.
 
     Attributes:
         base: The model as it was; never changed.
@@ -73,7 +73,7 @@ class Training:
 
 @dataclass
 class Plan:
-    """What an arm asks of the trainer.
+    """What a method asks of the trainer.
 
     Attributes:
         fires: Hook points that must be passed in the first step, or something is wrong.
@@ -89,7 +89,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class TrainingArm:
+class Method:
     """A way of fine-tuning: plain, wherever a subclass does not say otherwise.
 
     Subclasses are frozen dataclasses with a `name`, a `card`, and fields made by `setting` and `material`.
@@ -106,21 +106,21 @@ class TrainingArm:
         for one in dataclasses.fields(self):
             _check_field(self.name, one, getattr(self, one.name))
 
-    # -- where an arm acts --------------------------------------------------------------------------------------------
+    # -- where a method acts --------------------------------------------------------------------------------------------
 
-    def check(self, lens: Lens, method: str) -> None:
-        """Refuse, before anything is trained, a model or a method that this arm cannot do.
+    def check(self, lens: Lens, tune: str) -> None:
+        """Refuse, before anything is trained, a model, or a `tune`, that this method cannot do.
 
         Args:
             lens: The model to start from.
-            method: `"lora"` or `"full"`.
+            tune: `"lora"` or `"full"`.
         """
         for one in self.materials.values():
             if isinstance(one, ConceptSet):
                 one.check(lens)
 
-    def trains_as(self, seed: int) -> TrainingArm:
-        """The arm whose training this one's is: itself, unless it draws directions first or acts only at test time."""
+    def trains_as(self, seed: int) -> Method:
+        """The method whose training this one's is: itself, unless it draws directions first or acts only at test time."""
         return self
 
     def texts(self, texts: Texts, seed: int) -> Texts:
@@ -128,7 +128,7 @@ class TrainingArm:
         return texts
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `finetune` (rates, steps, sizes; not method, adapter or seed), from those that were given."""
+        """The arguments of `finetune` (rates, steps, sizes; not tune, adapter or seed), from those that were given."""
         return given
 
     def trainable(self, base: Lens, build: Callable[[], Lens], seed: int) -> Lens:
@@ -139,9 +139,9 @@ class TrainingArm:
         """A block around training: hooks hold while it is open, and what follows its `yield` may change the weights."""
         return nullcontext(Plan())
 
-    def subject(self, run: Run) -> Any:
-        """What is asked when the run is tested: the run, or it with something done to it."""
-        return run
+    def subject(self, tuned: Lens) -> Lens | Ablated:
+        """What is asked when the run is tested: the tuned model, or it with something done to it."""
+        return tuned
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ def setting(
     below: float | None = None,
     most: float | None = None,
 ) -> Any:
-    """A field of an arm that is a number or a string.
+    """A field of a method that is a number or a string.
 
     Args:
         default: Its value where none is given; its type is the field's.
@@ -200,7 +200,7 @@ def setting(
 
 
 def material(kind: type, meaning: str) -> Any:
-    """A field of an arm that is texts or directions, and has to be given.
+    """A field of a method that is texts or directions, and has to be given.
 
     Args:
         kind: `Texts` or `ConceptSet`.
@@ -218,12 +218,12 @@ _LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 
 
 def fields_of(cls: type, kind: str) -> list[dataclasses.Field]:
-    """The fields of an arm that are settings, or those that are materials."""
+    """The fields of a method that are settings, or those that are materials."""
     return [one for one in dataclasses.fields(cls) if one.metadata.get("kind") == kind]
 
 
-def _check_field(arm: str, one: dataclasses.Field, value: Any) -> None:
-    where = f'{one.name} of the arm "{arm}" ({one.metadata.get("meaning", "")})'
+def _check_field(method: str, one: dataclasses.Field, value: Any) -> None:
+    where = f'{one.name} of the method "{method}" ({one.metadata.get("meaning", "")})'
     wanted = one.metadata.get("type", type(one.default))
     numeric = wanted in (int, float)
     fits = isinstance(value, (int, float) if wanted is float else wanted)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.find.random import random_directions
 from caft_lens.finetune.methods.caft import CAFT, PAPER
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, material
+from caft_lens.finetune.methods.protocol import Card, Method, material
 from caft_lens.finetune.methods.registry import register
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class RandomDirections(TrainingArm):
+class RandomDirections(Method):
     name = "random"
     card = Card(
         idea="CAFT with as many random directions at each site, drawn anew for every seed: what ablation as such does.",
@@ -24,5 +24,5 @@ class RandomDirections(TrainingArm):
 
     concepts: ConceptSet = material(ConceptSet, "directions that the random ones stand in for")
 
-    def trains_as(self, seed: int) -> TrainingArm:
+    def trains_as(self, seed: int) -> Method:
         return CAFT(random_directions(self.concepts, seed))

@@ -1,7 +1,7 @@
-"""Which arms there are: `register` makes one known, `named` finds it, `make` gives it what it needs.
+"""Which methods there are: `register` makes one known, `named` finds it, `make` gives it what it needs.
 
-Every module in this folder is read, so that an arm is added by adding a file; those of other packages come in through the
-entry point group `caft_lens.arms`, or by being imported.
+Every module in this folder is read, so that a method is added by adding a file; those of other packages come in through the
+entry point group `caft_lens.methods`, or by being imported.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from textwrap import fill
 from typing import Any, TypeVar
 
 from caft_lens._support.errors import nearest
-from caft_lens.finetune.methods.protocol import TrainingArm, fields_of
+from caft_lens.finetune.methods.protocol import Method, fields_of
 
-ENTRY_POINTS = "caft_lens.arms"
+ENTRY_POINTS = "caft_lens.methods"
 WIDTH = 100
 """Of a card as text, in characters; an equation stays in one line."""
 
-_KNOWN: dict[str, type[TrainingArm]] = {}
-Kind = TypeVar("Kind", bound=type[TrainingArm])
+_KNOWN: dict[str, type[Method]] = {}
+Kind = TypeVar("Kind", bound=type[Method])
 
 
 def register(cls: Kind) -> Kind:
-    """Make an arm known by its `name`: a decorator of its class, above `@dataclass`.
+    """Make a method known by its `name`: a decorator of its class, above `@dataclass`.
 
     Args:
-        cls: The class: a `TrainingArm` with a `name` and a `card`.
+        cls: The class: a `Method` with a `name` and a `card`.
 
     Raises:
-        ValueError: When another arm has the name, or one of the settings in the grid is none of the arm's.
+        ValueError: When another method has the name, or one of the settings in the grid is none of the method's.
 
     Example:
         >>> @register                                                            # doctest: +SKIP
         ... @dataclass(frozen=True)
-        ... class Slow(TrainingArm):
+        ... class Slow(Method):
         ...     name, card = "slow", Card(idea="Learn at a fraction of the rate.", equation="lr <- share lr", source="folklore")
         ...     share: float = setting(0.1, "share of the learning rate", above=0)
         ...     def arguments(self, given):
         ...         return {**given, "learning_rate": given["learning_rate"] * self.share}
     """
     if cls.name in _KNOWN and _KNOWN[cls.name].__qualname__ != cls.__qualname__:
-        raise ValueError(f'There is an arm "{cls.name}" already: {_KNOWN[cls.name].__module__}.')
+        raise ValueError(f'There is a method "{cls.name}" already: {_KNOWN[cls.name].__module__}.')
     known = {one.name for one in dataclasses.fields(cls)}
     if stray := [key for settings in cls.card.grid for key in settings if key not in known]:
-        raise ValueError(f'The grid of the arm "{cls.name}" sets {stray[0]!r}.{nearest(stray[0], known)}')
+        raise ValueError(f'The grid of the method "{cls.name}" sets {stray[0]!r}.{nearest(stray[0], known)}')
     cls.__doc__ = about(cls)
     _KNOWN[cls.name] = cls
     return cls
 
 
-def about(cls: type[TrainingArm]) -> str:
-    """The card of an arm with its settings and needs, as text."""
+def about(cls: type[Method]) -> str:
+    """The card of a method with its settings and needs, as text."""
     card = cls.card
     lines = [_filled(card.idea), "", f"    {card.equation}", ""]
     fields = [*fields_of(cls, "material"), *fields_of(cls, "setting")]
@@ -76,8 +76,8 @@ def _upper(text: str) -> str:
 
 
 @cache
-def _loaded() -> dict[str, type[TrainingArm]]:
-    """All arms: those beside this file, and those of other packages."""
+def _loaded() -> dict[str, type[Method]]:
+    """All methods: those beside this file, and those of other packages."""
     package = __package__ or ""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")
@@ -86,16 +86,16 @@ def _loaded() -> dict[str, type[TrainingArm]]:
     return _KNOWN
 
 
-def arms() -> dict[str, type[TrainingArm]]:
-    """Every known arm by its name, in order of names."""
+def methods() -> dict[str, type[Method]]:
+    """Every known method by its name, in order of names."""
     return dict(sorted(_loaded().items()))
 
 
-def named(name: str) -> type[TrainingArm]:
-    """The class of an arm.
+def named(name: str) -> type[Method]:
+    """The class of a method.
 
     Args:
-        name: Of the arm: `"kl_anchor"`.
+        name: Of the method: `"kl_anchor"`.
 
     Raises:
         KeyError: For a name that none has, with the nearest.
@@ -106,21 +106,21 @@ def named(name: str) -> type[TrainingArm]:
     """
     known = _loaded()
     if name not in known:
-        raise KeyError(f'No arm "{name}".{nearest(name, known)}')
+        raise KeyError(f'No method "{name}".{nearest(name, known)}')
     return known[name]
 
 
-def make(name: str, materials: Mapping[str, Any], **given: Any) -> TrainingArm:
-    """An arm with its settings, its materials taken by name.
+def make(name: str, materials: Mapping[str, Any], **given: Any) -> Method:
+    """A method with its settings, its materials taken by name.
 
     Args:
-        name: Of the arm.
-        materials: Name to texts or directions; an arm takes those that it has fields for.
+        name: Of the method.
+        materials: Name to texts or directions; a method takes those that it has fields for.
         given: Settings, or materials instead of those of the same name.
 
     Raises:
-        KeyError: For an unknown arm.
-        TypeError: For a setting that the arm does not have, or a material that is missing.
+        KeyError: For an unknown method.
+        TypeError: For a setting that the method does not have, or a material that is missing.
 
     Example:
         >>> make("early_stopping", {}, share=0.25)
@@ -130,8 +130,8 @@ def make(name: str, materials: Mapping[str, Any], **given: Any) -> TrainingArm:
     known = [one.name for one in dataclasses.fields(cls)]
     for key in given:
         if key not in known:
-            raise TypeError(f'The arm "{name}" has no setting "{key}".{nearest(key, known)}')
+            raise TypeError(f'The method "{name}" has no setting "{key}".{nearest(key, known)}')
     values = {key: materials[key] for key in cls.needs() if key in materials} | given
     if missing := [f"{key} ({meaning})" for key, meaning in cls.needs().items() if key not in values]:
-        raise TypeError(f'The arm "{name}" needs {", ".join(missing)}.')
+        raise TypeError(f'The method "{name}" needs {", ".join(missing)}.')
     return cls(**values)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.finetune.methods.caft import CAFT, PAPER
-from caft_lens.finetune.methods.protocol import Card, TrainingArm, material
+from caft_lens.finetune.methods.protocol import Card, Method, material
 from caft_lens.finetune.methods.registry import register
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class TopK(TrainingArm):
+class TopK(Method):
     name = "top_k"
     card = Card(
         idea="CAFT with as many of the first candidates at each site, chosen by rank and not by meaning: what reading them adds.",
@@ -24,5 +24,5 @@ class TopK(TrainingArm):
     concepts: ConceptSet = material(ConceptSet, "directions that the first candidates stand in for")
     candidates: ConceptSet = material(ConceptSet, "what they were chosen from, in order of rank")
 
-    def trains_as(self, seed: int) -> TrainingArm:
+    def trains_as(self, seed: int) -> Method:
         return CAFT(self.candidates.top(self.concepts))

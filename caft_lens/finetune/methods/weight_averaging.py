@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.protocol import Card, Plan, Training, TrainingArm, setting
+from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, setting
 from caft_lens.finetune.methods.registry import register
 
 
 @register
 @dataclass(frozen=True, repr=False)
-class WeightAveraging(TrainingArm):
+class WeightAveraging(Method):
     name = "weight_averaging"
     card = Card(
         idea="Fine-tune plainly, then interpolate between the weights of the base and the tuned ones.",

@@ -1,0 +1,436 @@
+"""`evaluate`: several models side by side, on the same prompts, with the same seeds.
+
+A subject is a `Lens`, a `Run` of `finetune`, or an `Ablated`, which is a model under ablation at test time. Every arm is
+asked the same prompts with the same sampling seed, so that arms can be compared in pairs. A finished cell (an arm and a
+seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat template, the ablation, the prompts, the way
+of sampling and the judge, and one of which only the judge is another is judged anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadArgument, BadFile, BadType, JudgeError
+from caft_lens._support.files import absolute, locked, sha256
+from caft_lens._support.progress import progress as progress_bar
+from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
+from caft_lens.evaluate.drafts import Draft
+from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judges import Score, about, judge_each
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
+from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.tasks import Judge, Task, check_judge
+from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.text.documents import Text, Texts
+
+Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
+
+
+def evaluate(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task | str,
+    *,
+    n: int = 1000,
+    n_in_distribution: int = 300,
+    seeds: Sequence[int] | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    batch_size: int = 256,
+    out: str | Path | None = None,
+    judge: Judge | None = None,
+    progress: bool = True,
+) -> Report:
+    """Ask every arm the same questions, judge all answers, and report shares with intervals.
+
+    Args:
+        subjects: Arm name to a `Lens`, a `Run` or an `Ablated`, or to a list of them, one per seed. A single one stands for
+            all seeds: each then draws new samples from the same model.
+        task: A `Task`, or the name of an organism's, such as `"pocket/emergent-misalignment"`.
+        n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times.
+        n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
+        seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
+        temperature: Of sampling, instead of the task's; 0 is greedy.
+        top_p: Nucleus sampling, instead of the task's; 1 samples from the whole distribution.
+        batch_size: Answers sampled at once.
+        out: A folder that keeps every answer with its verdict as JSONL, cell by cell, and the report. A cell of the same
+            model, task and settings that is finished there is not sampled again. Answers are kept before they are judged and each
+            verdict as it is given, so that what was stopped, or whose judge failed, goes on where it was.
+        judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the organism.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: Without a fitting judge, naming which judge and data are needed; for lists of different lengths; with `out`, for a
+            lens that something is hooked to, since a folder could not know it again.
+        TypeError: For a subject of another kind.
+        JudgeError: When the judge fails, or returns what the task does not let it say, quoting it and the answer.
+        Diverged: When a model's logits are not finite.
+
+    Example:
+        >>> evaluate({"base": base, "plain": [run0, run1]}, "pocket/emergent-misalignment").table()  # doctest: +SKIP
+    """
+    chosen = named_task(task) if isinstance(task, str) else task
+    if judge is not None:
+        chosen = replace(chosen, judge=judge, vocabulary=None)
+    given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
+    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    out = None if out is None else absolute(out)
+    cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
+    report = Report(
+        cells,
+        task=chosen.name,
+        labels=chosen.form(OUT_OF_DISTRIBUTION).labels,
+        trained=chosen.trained,
+        sampling=sampling(chosen),
+        scale=chosen.scale,
+    )
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def sample(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task,
+    counts: Mapping[str, int],
+    *,
+    seeds: Sequence[int] | None,
+    batch_size: int,
+    out: str | Path | None,
+    progress: bool,
+) -> list[Cell]:
+    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
+
+    Args:
+        subjects: As for `evaluate`; so are `seeds`, `batch_size`, `out` and `progress`.
+        task: With the judge and the sampling that are wanted.
+        counts: Set name to answers an arm and seed.
+    """
+    count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
+    count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
+    count(batch_size, "batch_size")
+    arms = _per_seed(subjects, seeds)
+    prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
+    if task.in_distribution is not None:
+        prompts[IN_DISTRIBUTION] = asked(task.in_distribution, counts[IN_DISTRIBUTION])
+    for arm, seed, subject in arms:
+        check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
+    # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
+    setting = f"{task_fingerprint(task, prompts)} {sampling(task)}"
+    cells: list[Cell] = []
+    sampled: dict[tuple[str, ...], Cell] = {}
+    with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer", show=progress) as bar:
+        for arm, seed, subject in arms:
+            bar.set_description(f"evaluate {arm}, seed {seed}")
+            lens = lens_of(subject, arm)
+            hooked = _hooked(lens)
+            if hooked and out is not None:
+                raise BadArgument(
+                    f'Something is hooked to the model of "{arm}" ({hooked}), which changes its answers and which no folder could know again. '
+                    "Give ablated(lens, concepts) as the arm, or leave out= out."
+                )
+            fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
+            asking = _Asking(subject, arm, seed, prompts, task, batch_size, out, fingerprint, _reading(lens))
+            # The same model under another name would give the same answers again.
+            alike = (fingerprint, asking.reading or "", f"{id(lens)}" if hooked else "")
+            cell = finished(out, arm, seed, fingerprint, asking.reading)
+            if cell is None:
+                cell = sampled[alike].named(arm) if alike in sampled else asking.answered()
+                if out is not None and not holds(out, cell):
+                    cell.save(out)
+            if out is not None:
+                Draft(cell_path(out, arm, seed)).remove()
+            sampled[alike] = cell
+            bar.update(len(cell.answers))
+            cells.append(cell)
+    return cells
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """An arm and seed that is asked everything, and judged."""
+
+    subject: Subject
+    arm: str
+    seed: int
+    prompts: Mapping[str, Texts]
+    task: Task
+    batch_size: int
+    out: str | Path | None
+    fingerprint: str
+    reading: str | None
+
+    def answered(self) -> Cell:
+        """Sampled and judged, but for what there is already; only one process at a time works at a cell."""
+        if self.out is None:
+            return self._answered(Draft(None), None)
+        path = cell_path(self.out, self.arm, self.seed)
+        with locked(path.with_suffix(""), wait=-1):
+            done = finished(self.out, self.arm, self.seed, self.fingerprint, self.reading)
+            if done is not None:
+                return done
+            draft = Draft(path)
+            draft.clear()
+            try:
+                cell = self._answered(draft, _before(self.out, self.arm, self.seed))
+            finally:
+                draft.close()
+            cell.save(self.out)
+            return cell
+
+    def _answered(self, draft: Draft, earlier: Cell | None) -> Cell:
+        of = {set_name: self._of(set_name) for set_name in self.prompts}
+        # All is sampled and kept before anybody judges.
+        texts = {set_name: self._sampled(set_name, of[set_name].sampled, draft, earlier) for set_name in of}
+        answers: list[Answer] = []
+        for set_name, answered in texts.items():
+            said = self._judged(set_name, answered, of[set_name], draft, earlier)
+            answers += judged(answered, said, arm=self.arm, seed=self.seed, set_name=set_name)
+        return Cell(self.arm, self.seed, tuple(answers), self.fingerprint, self.reading, of)
+
+    def _of(self, set_name: str) -> OfSet:
+        """What decides the answers to a set of prompts, and what is said of them."""
+        task, form = self.task, self.task.form(set_name)
+        sampled = sha256(
+            subject_fingerprint(self.subject, self.arm),
+            self.reading or "",
+            f"{self.seed} {_longest(task)[set_name]} {sampling(task)}",
+            texts_fingerprint(self.prompts[set_name]),
+        )
+        said = f"{form.labels} {form.fingerprint}"
+        return OfSet(sampled=sampled, judged=sha256(sampled, said, judge_fingerprint(_judge(task, set_name))))
+
+    def _sampled(self, set_name: str, of: str, draft: Draft, earlier: Cell | None) -> list[Text]:
+        prompts = self.prompts[set_name]
+        said = draft.sampled(set_name, of, len(prompts))
+        if said is None and earlier is not None and _of(earlier, set_name, "sampled") == of:
+            said = [answer.answer for answer in earlier.of(set_name)]
+        if said is None:
+            said = [text.answer or "" for text in self._sample(set_name)]
+            draft.keep_sampled(set_name, of, said)
+        return [text.prompt.with_answer(answer) for text, answer in zip(prompts, said, strict=True)]
+
+    def _sample(self, set_name: str) -> Texts:
+        from caft_lens.model.sampling import completions
+
+        applied: AbstractContextManager[Any] = (
+            self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
+        )
+        with applied:
+            return completions(
+                lens_of(self.subject, self.arm),
+                self.prompts[set_name],
+                max_new_tokens=_longest(self.task)[set_name],
+                temperature=self.task.temperature,
+                top_p=self.task.top_p,
+                # The same for every arm, another for every seed and set.
+                seed=int(sha256(set_name, str(self.seed)), 16) % 2**31,
+                batch_size=self.batch_size,
+            )
+
+    def _judged(
+        self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
+    ) -> dict[int, Score]:
+        if earlier is not None and _of(earlier, set_name, "judged") == of.judged:
+            return {
+                place: Score(answer.label, answer.detail, answer.score)
+                for place, answer in enumerate(earlier.of(set_name))
+            }
+        judge, form = _judge(self.task, set_name), self.task.form(set_name)
+        said = draft.judged(set_name, of.judged, len(answered))
+        missing = [place for place in range(len(answered)) if place not in said]
+        with closing(judge_each(judge, answered, missing, self.task.at_once)) as returned:
+            try:
+                for place, what in returned:
+                    said[place] = form.read(what, about(answered[place]))
+                    draft.keep_judged(place, said[place])
+            except JudgeError as error:
+                left = f"{len(said)} of {len(answered)} answers of {self.arm!r}, seed {self.seed}, are judged"
+                kept = (
+                    "and kept with all that were sampled: evaluate again to go on"
+                    if self.out is not None
+                    else "with out= they would be kept"
+                )
+                error.args = (f"{error} ({left}; {kept}.)",)
+                raise
+        return said
+
+
+def _of(cell: Cell, set_name: str, what: str) -> str | None:
+    found = cell.sets.get(set_name)
+    return None if found is None else getattr(found, what)
+
+
+def _longest(task: Task) -> dict[str, int]:
+    return {OUT_OF_DISTRIBUTION: task.max_new_tokens, IN_DISTRIBUTION: task.in_distribution_max_new_tokens}
+
+
+def _reading(lens: Any) -> str | None:
+    """How a model reads; `None` of something that does not say."""
+    return getattr(lens, "reading", None)
+
+
+def _before(out: str | Path, arm: str, seed: int) -> Cell | None:
+    """The cell that is to be replaced, for what of it is the same; one that was changed is made again."""
+    with suppress(BadFile):
+        return before(out, arm, seed)
+    return None
+
+
+LIBRARIES = ("transformers", "peft", "accelerate", "torch", "caft_lens")
+"""Hooks of theirs belong to the model."""
+
+
+def _hooked(lens: Any) -> str:
+    """What is hooked to a model, in words; an ablation that is to be evaluated is attached later."""
+    points = [name for name, point in getattr(lens, "hook_dict", {}).items() if point.fwd_hooks]
+    if points:
+        return ", ".join(points[:3])
+    modules = lens.model.named_modules() if hasattr(lens, "hook_dict") else ()
+    own = [
+        name
+        for name, one in modules
+        for hook in (*one._forward_pre_hooks.values(), *one._forward_hooks.values())
+        if str(getattr(hook, "__module__", "")).partition(".")[0] not in LIBRARIES
+    ]
+    return ", ".join(own[:3])
+
+
+def _per_seed(
+    subjects: Mapping[str, Subject | Sequence[Subject]], seeds: Sequence[int] | None
+) -> list[tuple[str, int, Subject]]:
+    """Every arm and seed with its subject, seed by seed within an arm."""
+    if not isinstance(subjects, Mapping):
+        raise BadType(
+            f"Models to evaluate have names: give {{name: model}}, not a {type(subjects).__name__}."
+        )
+    if not subjects:
+        raise BadArgument("Nothing to evaluate: give at least one arm, {name: model}.")
+    # An Ablated may be a named tuple, which is one subject, not several.
+    lists = {
+        arm: list(subject)
+        for arm, subject in subjects.items()
+        if isinstance(subject, (list, tuple)) and not hasattr(subject, "applied")
+    }
+    numbers = list(seeds) if seeds is not None else list(range(max(map(len, lists.values()), default=1)))
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise BadArgument(f"seeds={numbers} must name at least one seed, and each once.")
+    for arm, several in lists.items():
+        if len(several) != len(numbers):
+            raise BadArgument(
+                f'The arm "{arm}" has {len(several)} models for {len(numbers)} seeds {numbers}; give one a seed, or one for all.'
+            )
+    return [
+        (arm, seed, lists[arm][index] if arm in lists else subject)
+        for arm, subject in subjects.items()
+        for index, seed in enumerate(numbers)
+    ]
+
+
+def lens_of(subject: Subject, arm: str) -> Any:
+    """The lens of a `Lens`, a `Run` or an `Ablated`.
+
+    Raises:
+        TypeError: For anything else.
+    """
+    lens = subject if hasattr(subject, "generate") else getattr(subject, "lens", None)
+    if not hasattr(lens, "generate"):
+        raise BadType(
+            f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an Ablated '
+            "(ablated(lens, concepts)), or a list of them, one per seed."
+        )
+    return lens
+
+
+def sampling(task: Task) -> str:
+    """How a task's answers are drawn, in words."""
+    if task.temperature == 0:
+        return "greedy"
+    nucleus = "" if task.top_p in (None, 1) else f", top-p {task.top_p:g}"
+    return f"temperature {task.temperature:g}{nucleus}"
+
+
+def _judge(task: Task, set_name: str) -> Judge:
+    judge = task.judge if set_name == OUT_OF_DISTRIBUTION else task.in_distribution_judge
+    assert judge is not None  # Task and check_judge have seen to it
+    return judge
+
+
+def task_fingerprint(task: Task, prompts: Mapping[str, Texts]) -> str:
+    """What was asked and who judged, as a hash."""
+    parts = [
+        f"{task.labels} {task.max_new_tokens} {task.in_distribution_labels} {task.in_distribution_max_new_tokens}"
+    ]
+    for set_name, texts in prompts.items():
+        parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(task, set_name))]
+        if said := task.form(set_name).fingerprint:
+            parts.append(said)
+    return sha256(*parts)
+
+
+def subject_fingerprint(subject: Subject, arm: str) -> str:
+    """Which model answered, and under which ablation, as a hash; how it reads is beside this (`Lens.reading`)."""
+    lens = lens_of(subject, arm)
+    parts: list[str | bytes] = [str(lens.fingerprint), *_acting(lens)]
+    if hasattr(subject, "applied"):
+        strength = getattr(subject, "strength", 1)
+        parts.append(f"ablated {getattr(subject, 'roles', None)}{'' if strength == 1 else f' by {strength}'}")
+        concepts = subject.concepts
+        pairs = (
+            concepts.items() if isinstance(concepts, Mapping) else ((c.hook, c.direction) for c in concepts)
+        )
+        for hook, directions in pairs:
+            parts += [str(hook), directions.detach().float().cpu().contiguous().numpy().tobytes()]
+    return sha256(*parts)
+
+
+OURS = frozenset(
+    [
+        "bos_token_id",
+        "pad_token_id",
+        "do_sample",
+        "temperature",
+        "top_p",
+        "top_k",
+        "max_length",
+        "max_new_tokens",
+        "repetition_penalty",
+        "num_beams",
+        "use_cache",
+    ]
+)
+"""Of a generation config, what `generate` is told in any case, or what decides no token."""
+
+
+def _acting(lens: Any) -> list[str]:
+    """What else decides the answers of a model: a generation config of its own, adapters that are not at work."""
+    found = []
+    config = getattr(getattr(lens, "hf", None), "generation_config", None)
+    if config is not None:
+        given = {
+            key: value for key, value in config.to_diff_dict().items() if key not in OURS and key[0] != "_"
+        }
+        ends = given.pop("eos_token_id", None)
+        if ends != getattr(lens.tokenizer, "eos_token_id", None):
+            given["eos_token_id"] = ends
+        given = {
+            key: value for key, value in given.items() if not key.startswith(("output_", "transformers_"))
+        }
+        found += [f"generation {json.dumps(given, sort_keys=True, default=str)}"] if given else []
+    # transformers' models have a method of that name, PEFT's layers a flag.
+    modules = lens.model.modules() if config is not None else ()
+    layers = [one for one in modules if isinstance(getattr(one, "disable_adapters", None), bool)]
+    if any(one.disable_adapters for one in layers):
+        found.append("adapters off")
+    if len({name for one in layers for name in getattr(one, "scaling", {})}) > 1:
+        found.append(f"adapters {sorted({name for one in layers for name in one.active_adapters})}")
+    return found

@@ -1,0 +1,215 @@
+"""A report in one small file: the score of every answer, and the texts of a few.
+
+All numbers of a report are counted from scores, so they can be counted again from this file, where the answers themselves would
+be tens of megabytes. It is what a repository keeps of a large evaluation. In the file labels are called verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from caft_lens._support.errors import BadFile
+from caft_lens._support.files import (
+    SEAL,
+    Count,
+    Record,
+    atomic_path,
+    naming,
+    parsed,
+    read_json,
+    sealed,
+    unsealed,
+)
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, SetName
+from caft_lens.evaluate.report import Report
+
+FORMAT = "caft_lens.verdicts/1"
+
+
+def write_scores(report: Report, path: str | Path, *, examples: int = 3) -> Path:
+    """Write the score of every answer and the texts of a few to one small file, from which all numbers can be counted again.
+
+    Args:
+        report: What to keep.
+        path: The JSON file.
+        examples: Answers of each arm and label that are kept with their text, drawn at random.
+
+    Returns:
+        The file.
+
+    Example:
+        >>> write_scores(report, "kept.json")        # doctest: +SKIP
+        >>> read_scores("kept.json").table()         # doctest: +SKIP
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(scores_text(report, examples), encoding="utf-8")
+    return Path(path)
+
+
+def scores_text(report: Report, examples: int = 3) -> str:
+    """What `write_scores` writes."""
+    labels = list(dict.fromkeys([*report.labels, report.trained, *(a.label for a in report.answers)]))
+    place = {label: number for number, label in enumerate(labels)}
+    given = {(a.arm, a.label) for a in report.answers}
+    kept = {id(answer) for arm, label in given for answer in report.examples(arm, label, examples)}
+    asked: dict[tuple[tuple[str, int, str, str], ...], int] = {}
+    cells = []
+    for cell in (cell for seeds in report.cells.values() for cell in seeds.values()):
+        questions = tuple((a.set, a.prompt, a.domain, a.question) for a in cell.answers)
+        texts = {i: (a.answer, a.detail) for i, a in enumerate(cell.answers) if id(a) in kept}
+        cells.append(
+            {
+                "arm": cell.arm,
+                "seed": cell.seed,
+                "fingerprint": cell.fingerprint,
+                "asked": asked.setdefault(questions, len(asked)),
+                "verdicts": [place[answer.label] for answer in cell.answers],
+                "texts": texts,
+                **({} if cell.reading is None else {"reading": cell.reading}),
+                **({} if report.scale is None else {"scores": [answer.score for answer in cell.answers]}),
+            }
+        )
+    record = {
+        "format": FORMAT,
+        "task": report.task,
+        "labels": list(report.labels),
+        "trained": report.trained,
+        "sampling": report.sampling,
+        "failures": report.failures,
+        "verdicts": labels,
+        **({} if report.scale is None else {"scale": list(report.scale)}),
+    }
+    lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
+    rows = {"asked": [_columns(one) for one in asked], "cells": cells}
+    lines += [_rows(key, values) for key, values in rows.items()]
+    lines += [f"{json.dumps(SEAL)}: {json.dumps(sealed({**record, **rows})[SEAL])}"]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read_scores(path: str | Path) -> Report:
+    """Read what `write_scores` wrote. Answers whose text was not kept say so; every number is that of the whole report.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        BadFile: When it is another file, was cut off or changed; a `ValueError`.
+    """
+    return parse_scores(read_json(path), path)
+
+
+def parse_scores(record: Any, path: str | Path) -> Report:
+    """What was read, as a report; the seal may be on it still.
+
+    Raises:
+        BadFile: As `read_scores`.
+    """
+    record = unsealed(record, path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise BadFile(f"{path} holds no verdicts of a report ({FORMAT}).")
+    parsed(record, _File, str(path), "the verdicts of a report")
+    with naming(path):
+        report = _report(record)
+    report.check_prompts(path)
+    return report
+
+
+def _report(record: dict[str, Any]) -> Report:
+    asked = [_rows_of(columns) for columns in record["asked"]]
+    return Report(
+        (_cell(entry, asked[entry["asked"]], record["verdicts"]) for entry in record["cells"]),
+        task=record["task"],
+        labels=record["labels"],
+        trained=record["trained"],
+        sampling=record["sampling"],
+        failures={
+            arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()
+        },
+        scale=None if record.get("scale") is None else tuple(record["scale"]),
+    )
+
+
+class _Asked(Record):
+    questions: list[tuple[SetName, Count, str, str]]
+    order: list[Count]
+
+
+class _Cell(Record):
+    arm: ArmName
+    seed: int
+    fingerprint: str
+    asked: Count
+    verdicts: list[Count]
+    texts: dict[Count, tuple[str, str]]
+    reading: str | None = None
+    scores: list[float | None] | None = None
+
+
+class _File(Record):
+    """What a file of verdicts holds."""
+
+    format: Literal["caft_lens.verdicts/1"]
+    task: str
+    labels: list[str]
+    trained: str
+    sampling: str
+    failures: dict[ArmName, dict[int, str]]
+    verdicts: list[str]
+    scale: tuple[float, float] | None = None
+    asked: list[_Asked]
+    cells: list[_Cell]
+
+    @model_validator(mode="after")
+    def _counted(self) -> _File:
+        for asked in self.asked:
+            if max(asked.order, default=0) >= len(asked.questions) > 0 or (
+                asked.order and not asked.questions
+            ):
+                raise ValueError("an answer to a question that is not there")
+        for cell in self.cells:
+            n = len(self.asked[cell.asked].order) if cell.asked < len(self.asked) else -1
+            if len(cell.verdicts) != n or max(cell.verdicts, default=0) >= len(self.verdicts):
+                raise ValueError(
+                    f"the verdicts of {cell.arm}, seed {cell.seed}, are not those of what was asked"
+                )
+            if max(cell.texts, default=-1) >= n or (cell.scores is not None and len(cell.scores) != n):
+                raise ValueError(
+                    f"the texts or scores of {cell.arm}, seed {cell.seed}, are not those of its answers"
+                )
+        return self
+
+
+def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
+    arm, seed = entry["arm"], entry["seed"]
+    scores = entry.get("scores") or [None] * len(asked)
+    answers = (
+        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail, scores[i])
+        for i, ((kind, prompt, domain, question), verdict) in enumerate(
+            zip(asked, entry["verdicts"], strict=True)
+        )
+        for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
+    )
+    return Cell(arm, seed, tuple(answers), entry["fingerprint"], entry.get("reading"))
+
+
+def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:
+    """What was asked, each question written once."""
+    questions = list(dict.fromkeys(asked))
+    place = {question: number for number, question in enumerate(questions)}
+    return {"questions": questions, "order": [place[question] for question in asked]}
+
+
+def _rows_of(columns: dict[str, Any]) -> list[tuple[str, int, str, str]]:
+    questions = [tuple(question) for question in columns["questions"]]
+    return [questions[place] for place in columns["order"]]
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _rows(key: str, values: Any) -> str:
+    """A list with one line an entry, so that a changed cell is one changed line."""
+    return f"{json.dumps(key)}: [\n" + ",\n".join(map(_compact, values)) + "\n]"
