@@ -19,7 +19,8 @@ HEAVY = (
     "peft",
     "pandas",
     "numpy",
-    "matplotlib",
+    "plotly",
+    "kaleido",
     "sklearn",
     "sae_lens",
 )

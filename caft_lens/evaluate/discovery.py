@@ -27,6 +27,7 @@ from caft_lens.activations.differences import activation_difference, provenance,
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.evaluate.plots import Stem, plot_ranked
 from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.find.probes import lots
@@ -35,7 +36,7 @@ from caft_lens.text.documents import Text, Texts
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -201,11 +202,14 @@ class Discovery:
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
-        from caft_lens.evaluate.plots import plot_discovery
-
-        return plot_discovery(self, title)
+        lists = {
+            name: [Stem(row.name, row.separation, row.random, row.hit, _facts(row)) for row in rows]
+            for name, rows in self._methods.items()
+        }
+        counted = f"{self.about['positive']:,} {self.about.get('unit', 'text')}s with the concept, {self.about['negative']:,} without."
+        return plot_ranked(lists, title, counted)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -231,6 +235,14 @@ class Discovery:
 
     def _repr_html_(self) -> str:
         return html.framed(self.table())
+
+
+def _facts(row: RankedDirection) -> list[str]:
+    """What hovering says of a direction besides its separation."""
+    facts = [f"AUROC {row.auroc:.2f} ({row.low:.2f} to {row.high:.2f}), 95 % interval", row.hook]
+    if row.effect is not None:
+        facts.append(f"ablated alone in fine-tuning it changes the result by {row.effect}")
+    return facts
 
 
 def _as_json(row: RankedDirection) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -48,12 +48,14 @@ class Pilot:
         concepts: What was ablated; `None` for nothing.
         concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
         contrast_cost: The same of those that teach the contrast.
+        n_seeds: How many seeds.
     """
 
     name: str
     concepts: ConceptSet | None
     concept_cost: float
     contrast_cost: float
+    n_seeds: int = 1
 
     @property
     def margin(self) -> float:
@@ -143,18 +145,24 @@ class Pilots(Sequence[Pilot]):
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
         concept, contrast = (
             {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
         )
         margins = {name: (contrast[name], concept[name]) for name in concept}
+        said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
+        seeds = self._items[0].n_seeds
         return dot_rows(
-            [Dots("texts with the concept", concept, margins), Dots("texts for contrast", contrast)],
+            [
+                Dots("texts with the concept", concept, margins, said),
+                Dots("texts for contrast", contrast, facts=said),
+            ],
             x_label="cost to learn, nats a token",
             title=title,
-            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
+            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest. {seeds} "
+            f"seed{'s' * (seeds != 1)}.",
             order=list(concept),
             bold=[names[self._largest.name]],
         )
@@ -237,7 +245,7 @@ def pilots(
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
                 lengths[kind] = fmean(of_seeds)
-            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"]))
+            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"], len(seeds)))
     return Pilots(items)
 
 

@@ -22,12 +22,13 @@ from caft_lens.display import html
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.experiments.experiment import Arm, experiment
-from caft_lens.experiments.rows import Measures, SweepRow, Value, example_of, shown, spread
+from caft_lens.experiments.figures import plot_path, plot_sweep
+from caft_lens.experiments.rows import Measures, SweepRow, Value, shown, spread
 from caft_lens.model.lens import Lens
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.sweep/1"
 RECORD, EVALUATION = "sweep.json", "evaluation"
@@ -142,7 +143,7 @@ class Sweep:
                 None if value is None else places[value],
                 arm,
                 {metric: report.interval(arm, metric) for metric in report.metrics},
-                example_of(report, arm),
+                report.example(arm),
             )
             for series, value, arm in arms
             if arm in report.cells
@@ -173,8 +174,6 @@ class Sweep:
             KeyError: For a metric that there is not.
             ValueError: For a logarithmic axis of words, or with a value that is not above 0.
         """
-        from caft_lens.experiments.figures import plot_sweep
-
         labels, metrics = self.report.labels, self.report.metrics
         if metric is not None and metric not in metrics:
             raise UnknownName(f'No metric "{metric}".{nearest(metric, metrics)}')
@@ -187,8 +186,6 @@ class Sweep:
         Raises:
             ValueError: When nothing was asked in distribution.
         """
-        from caft_lens.experiments.figures import plot_path
-
         if IN_DISTRIBUTION not in self.report.metrics:
             raise BadArgument(
                 f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.'

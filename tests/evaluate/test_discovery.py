@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import hover, words
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny_models import answer_states, tiny_lens, tiny_tokenizer
@@ -12,6 +13,7 @@ from tiny_models import answer_states, tiny_lens, tiny_tokenizer
 from caft_lens import find
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.theme import PAPER
 from caft_lens.evaluate import discovery as module
 from caft_lens.evaluate.discovery import (
     Discovery,
@@ -328,15 +330,19 @@ def test_the_tables_and_the_json_hold_what_was_scored():
 def test_the_figure_shows_every_direction_at_its_place_with_hits_filled_and_chance_behind():
     rows = scored([False, True, True])["method"]
     found = Discovery({"mine": rows, "other": rows[:1]}, {"positive": 1, "negative": 1})
-    first, second = found.plot(title="Two lists").axes
-    missed, hit = (list(zip(*line.get_data(), strict=True)) for line in first.lines)
-    assert (missed, hit) == ([(0, 0.6)], [(1, 0.95), (2, 0.95)])
-    assert [line.get_markerfacecolor() == "white" for line in first.lines] == [True, False]
-    assert [bar.get_y() + bar.get_height() for bar in first.patches] == pytest.approx([0.7] * 3)
-    assert (first.get_title(), first.get_title(loc="right")) == ("", "first hit: L0.x1")
-    assert second.get_title(loc="left") == "other"
-    assert second.get_title(loc="right") == "no hit"
-    assert found.plot()._repr_png_().startswith(b"\x89PNG")
+    figure = found.plot(title="Two lists")
+    chance, missed, hit = (one for one in figure.data if (one.xaxis or "x") == "x")
+    assert [list(zip(one.x, one.y, strict=True)) for one in (missed, hit)] == [
+        [(0, 0.6)],
+        [(1, 0.95), (2, 0.95)],
+    ]
+    assert [one.marker.color == PAPER for one in (missed, hit)] == [True, False]
+    assert [chance.base + y for y in chance.y] == pytest.approx([0.7] * 3)
+    assert {"mine", "other", "first hit: L0.x1", "no hit", "Two lists"} <= set(words(figure).split("\n"))
+    assert hover(figure)[1].split("\n")[:3] == [
+        "L0.x1", 'place 1 of "mine"', "separation 0.95, of the best random direction 0.70",
+    ]  # fmt: skip
+    assert "95 % interval" in hover(figure)[1]
 
 
 def test_the_area_for_the_intended_concept_is_the_one_that_its_own_labels_give(lens: Lens):

@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 
+import drawn
 import numpy as np
 import pytest
 import torch
+from drawn import hover, ticks, words
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import numpy_latents, tiny_sae
 
@@ -306,13 +308,15 @@ def test_the_figure_shows_scores_with_their_intervals_and_the_best_explained_fir
     better = DetectionScore(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
     ends = [*scored("L0.x0").all, Explanation("L0.$x$", "bottom", "rain", 4, score=better)]
     figure = Explanations(ends).plot()
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [r"L0.\$x\$", "L0.x0"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["top end", "bottom end"]
-    drawn = [list(map(float, line.get_xdata())) for line in axes.lines]
-    assert drawn == [[0.8, 0.95], [0.9], [0.9, 1.0], [0.95], [0.5, 0.5]]
-    assert "each explanation's own rule" in figure._supxlabel.get_text()
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert ticks(figure) == ["L0.$x$", "L0.x0"]
+    assert [(one.name, list(one.x), drawn.ends(one)) for one in figure.data] == [
+        ("top end", [0.9], [(0.8, pytest.approx(0.95))]),
+        ("bottom end", [0.95], [(pytest.approx(0.9), 1.0)]),
+    ]
+    assert [shape.x0 for shape in figure.layout.shapes] == [0.5], "chance"
+    assert "each explanation's own rule" in words(figure)
+    assert "L0.$x$\nbottom end: 0.95 (0.9 to 1)" in hover(figure)[1]
+    assert "rain" in hover(figure)[1]
     with pytest.raises(ValueError, match="None of these explanations is scored"):
         Explanations([Explanation("L0.x0", "top", "pies", 4)]).plot()
 
