@@ -31,6 +31,7 @@ from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Texts, data
 
 GOALS = {"fewest": 1.0, "most": -1.0}
@@ -113,7 +114,7 @@ def contest(
     tuning: Tuning = Tuning(),
     against: Sequence[str] = (PLAIN, "random"),
     workers: int | None = None,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     progress: bool = True,
     **training: Any,
 ) -> Result:
@@ -133,7 +134,7 @@ def contest(
         tuning: Budget and rule of tuning.
         against: The contenders that the others are compared with; the first is plain fine-tuning.
         workers: As for `experiment`.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         progress: Whether to show a progress bar, with the time that is left.
         training: Arguments of `finetune` that everybody gets: `max_steps`, `tune`, …
 
@@ -156,7 +157,7 @@ def contest(
     texts = texts if isinstance(texts, Texts) else data(texts)
     common: dict[str, Any] = {
         "workers": workers,
-        "batch_size": batch_size,
+        "sampling": sampling,
         "progress": progress,
         "failures": "keep",
         **training,

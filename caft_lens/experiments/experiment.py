@@ -33,7 +33,7 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import sample, sampling
+from caft_lens.evaluate.evaluation import sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -42,6 +42,7 @@ from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.methods.protocol import Method
 from caft_lens.finetune.run import finetune
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
@@ -110,7 +111,7 @@ def experiment(
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     workers: int | None = None,
     progress: bool = True,
     failures: Literal["raise", "keep"] = "raise",
@@ -129,7 +130,7 @@ def experiment(
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
             a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
@@ -155,14 +156,13 @@ def experiment(
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    count(batch_size, "batch_size")
     if workers is not None:
         count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = named_task(task) if isinstance(task, str) else task
+    task = (named_task(task) if isinstance(task, str) else task).drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-    answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
+    answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     rank, ranks = processes.place()
     show = progress and rank == 0 and not silenced()
@@ -192,7 +192,7 @@ def experiment(
         task=task.name,
         labels=task.form(OUT_OF_DISTRIBUTION).labels,
         trained=task.trained,
-        sampling=sampling(task),
+        sampling=task.drawing,
         scale=task.scale,
         failures=failed,
     )
@@ -363,7 +363,7 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                     if trained is None:
                         trained = _train(base, job, options.training)
                     subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
-                    sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
+                    sample({name: subject}, **options.answers, seeds=[job.seed])
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
                 if not options.keep or isinstance(error, (JudgeError, Busy)):

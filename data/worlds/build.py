@@ -236,7 +236,7 @@ class Build:
         task = cl.task(f"{organism}/emergent-misalignment", split=FIGURES_SPLIT)
         asked = {"n": settings["answers"], "n_in_distribution": settings["in_distribution_answers"]}
         reports = {
-            name: cl.evaluate(arms, task, **asked, top_p=top_p, seeds=[seed])
+            name: cl.evaluate(arms, task, **asked, sampling=cl.Sampling(top_p=top_p), seeds=[seed])
             for name, top_p in (("figures", None), ("figures_whole_distribution", 1.0))
         }
         return {name: report.to_json()["arms"] for name, report in reports.items()}
