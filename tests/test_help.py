@@ -21,7 +21,7 @@ from caft_lens.experiments.experiment import experiment as experiment_function
 from caft_lens.experiments.pilots import pilots as pilots_function
 from caft_lens.experiments.sweep import sweep as sweep_function
 from caft_lens.finetune import methods
-from caft_lens.finetune.run import finetune as finetune_function
+from caft_lens.finetune.finetuning import finetune as finetune_function
 
 PACKAGES: dict[str, types.ModuleType] = {
     "cl": cl,

@@ -33,7 +33,7 @@ import yaml
 from pydantic import Field
 
 from caft_lens._support import processes, renamed
-from caft_lens._support.errors import BadFile, BadRecipe, MissingFile, nearest
+from caft_lens._support.errors import BadFile, BadRecipe, CaftLensError, MissingFile, nearest
 from caft_lens._support.files import (
     DEPTH,
     Count,
@@ -51,6 +51,7 @@ from caft_lens.experiments.contest import Contender, Tuning, contest
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts, data
 
@@ -80,7 +81,7 @@ class Recipe:
         in_distribution: Answers to prompts of the trained kind.
         workers: Processes.
         tuning: `seeds`, `n`, `n_in_distribution`, `tolerance`.
-        training: Arguments of `finetune`.
+        training: What `TrainSettings` takes.
         materials: Name to texts, concepts or means.
 
     Raises:
@@ -179,6 +180,10 @@ class Recipe:
             if sum(kind in entry for kind in KINDS) != 1:
                 raise BadRecipe(f"materials.{name} is one of {', '.join(KINDS)}: {{{KINDS[0]}: …}}.")
         self._check_kinds()
+        try:
+            TrainSettings(**self.training)
+        except CaftLensError as error:
+            raise BadRecipe(f"training: {error}") from None
         named_task(self.task)
         for name, entry in self.arms.items():
             entry = entry or {}
@@ -244,7 +249,7 @@ class Recipe:
             tuning=Tuning(**tuning),
             workers=self.workers,
             progress=progress,
-            **self.training,
+            settings=TrainSettings(**self.training),
         )
 
     def _contender(self, name: str, entry: Mapping[str, Any], materials: Mapping[str, Any]) -> Contender:
