@@ -372,13 +372,16 @@ _SCRIPT = """
 """.replace("SHADES", json.dumps(DARK)).replace("CONFIG", json.dumps(CONFIG)).replace("COLOUR", _COLOUR)  # fmt: skip
 
 
-def _shaded(drawn: Figure, dark: bool) -> dict[str, Any]:
-    """A figure as JSON values, for light or dark."""
-    found: dict[str, Any] = drawn.small()
-    if dark:
-        text = re.sub(_COLOUR, lambda one: f'"{DARK.get(one[1], one[1])}', json.dumps(found))
-        found = json.loads(text)
+def in_the_dark(values: dict[str, Any]) -> dict[str, Any]:
+    """A figure as JSON values, in the colours of the dark."""
+    text = re.sub(_COLOUR, lambda one: f'"{DARK.get(one[1], one[1])}', json.dumps(values))
+    found: dict[str, Any] = json.loads(text)
     return found
+
+
+def _shaded(drawn: Figure, dark: bool) -> dict[str, Any]:
+    small: dict[str, Any] = drawn.small()
+    return in_the_dark(small) if dark else small
 
 
 def html(drawn: Figure, first: bool) -> str:
