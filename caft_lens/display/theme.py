@@ -99,7 +99,8 @@ def text_width(text: str, size: float = HEADING) -> float:
 def lines(text: str, width: float, size: float = HEADING) -> list[str]:
     """Text in lines that fit a width in pixels; words that do not are cut."""
     found = []
-    for given in text.splitlines():
+    # A unit stays with its number.
+    for given in text.replace(" %", "\u00a0%").splitlines():
         line = ""
         for word in given.split(" "):
             longer = f"{line} {word}" if line else word
