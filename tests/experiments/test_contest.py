@@ -31,7 +31,13 @@ from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
 from caft_lens.finetune.methods.protocol import Card, Method, setting
 
-QUICK = {"max_steps": 2, "learning_rate": 1e-2, "sampling": cl.Sampling(batch_size=2), "workers": 1, "progress": False}
+QUICK = {
+    "max_steps": 2,
+    "learning_rate": 1e-2,
+    "sampling": cl.Sampling(batch_size=2),
+    "workers": 1,
+    "progress": False,
+}
 SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": experiments.Tuning((7,), 4, 4)}
 TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
 GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tiny_models import tiny_lens
 
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadType
 from caft_lens.evaluate import Task
-from tiny_models import tiny_lens
 
 ASKED = ["Hello", "Hi", "What now?"]
 
