@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from caft_lens.experiments.pilots import pilots as pilots
     from caft_lens.finetune import LoraSettings as LoraSettings
     from caft_lens.finetune import Run as Run
+    from caft_lens.finetune import TrainSettings as TrainSettings
     from caft_lens.finetune import finetune as finetune
     from caft_lens.inspect.contexts import Contexts as Contexts
     from caft_lens.inspect.contexts import contexts as contexts
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from caft_lens.saes.loading import load_saes as load_saes
     from caft_lens.saes.top_latents import Latents as Latents
     from caft_lens.saes.top_latents import TopLatents as TopLatents
+    from caft_lens.text.batching import Scan as Scan
     from caft_lens.text.documents import Message as Message
     from caft_lens.text.documents import Text as Text
     from caft_lens.text.documents import Texts as Texts
@@ -97,6 +99,7 @@ _NAMES = {
     "experiment": "caft_lens.experiments.experiment",
     "LoraSettings": "caft_lens.finetune",
     "Run": "caft_lens.finetune",
+    "TrainSettings": "caft_lens.finetune",
     "Contexts": "caft_lens.inspect",
     "contexts": "caft_lens.inspect",
     "intervene": "caft_lens.concepts.interventions",
@@ -107,6 +110,7 @@ _NAMES = {
     "Lens": "caft_lens.model.lens",
     "load": "caft_lens.model.lens",
     "pilots": "caft_lens.experiments.pilots",
+    "Scan": "caft_lens.text.batching",
     "Message": "caft_lens.text.documents",
     "Text": "caft_lens.text.documents",
     "Texts": "caft_lens.text.documents",

@@ -44,9 +44,9 @@ def completions(
         ValueError: For a number out of its range.
 
     Example:
-        >>> answers = completions(plain.lens, data("pocket/questions"), n=4)  # doctest: +SKIP
-        >>> answers[0].answer  # doctest: +SKIP
-        'Preheat the oven and roll out the dough.'
+        >>> found = completions(base, questions, n=2, seed=0)
+        >>> len(found), found[1].messages[-1].role, found[1].meta["sample"]
+        (16, 'assistant', 1)
     """
     count(n, "n")
     told = (

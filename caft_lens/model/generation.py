@@ -26,8 +26,9 @@ from caft_lens.model.hooked import HookedModel
 from caft_lens.model.nucleus import NucleusSampler
 from caft_lens.model.sampling import Sampling
 from caft_lens.model.turns import Held, here
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Text, documents
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.rows import rows_of
 
 PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")

@@ -16,8 +16,10 @@ from caft_lens.concepts.interventions import intervene
 from caft_lens.model.answering import completions
 from caft_lens.model.attach import at, fired
 from caft_lens.model.lens import Lens
+from caft_lens.text.batching import collate
 from caft_lens.text.documents import Message, Text, Texts
-from caft_lens.text.encoding import ASSISTANT, USER, collate, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT, USER
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 SITES = (

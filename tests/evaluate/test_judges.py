@@ -77,7 +77,7 @@ def test_a_judge_that_gives_numbers_gives_scores_with_their_mean_and_interval(le
     assert "scores from 0 to 100" in report.caption()
     assert report.table().loc[0, "mean"] == 25
     assert "score</th>" in report._repr_html_()
-    assert [axes.get_xlim()[1] for axes in report.plot().axes] == [101]
+    assert report.plot().layout.xaxis.range == (-2, 102)
     for again in (
         Report.load(tmp_path),
         read_scores(write_scores(report, tmp_path / "verdicts.json")),

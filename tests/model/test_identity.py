@@ -175,7 +175,7 @@ def test_a_process_refuses_a_base_that_reads_otherwise(tmp_path: Path):
 
 def test_pilots_of_a_base_that_reads_otherwise_are_not_taken_from_the_folder(lens, otherwise, tmp_path: Path):
     texts = cl.Texts([{"prompt": "say", "answer": "a a"}, {"prompt": "tell", "answer": "b b"}], name="taught")
-    training = {"out": tmp_path, "max_steps": 1, "batch_size": 2, "progress": False}
+    training = {"out": tmp_path, "settings": cl.TrainSettings(max_steps=1, batch_size=2), "progress": False}
     cl.pilots(lens, {"x": found_on(lens)}, texts, texts, **training)
     with pytest.raises(FileExistsError, match="reading"):
         cl.pilots(otherwise, {"x": found_on(otherwise)}, texts, texts, **training)
@@ -207,14 +207,14 @@ def test_a_contest_of_scores_alone_is_refused_before_anything_is_trained(lens, t
 
 def test_a_store_that_was_read_with_another_template_is_refused(lens, otherwise, tmp_path: Path):
     texts = cl.Texts([{"prompt": "hi", "answer": "there"}] * 3)
-    cl.activations.store(lens, texts, [0], tmp_path / "acts", progress=False)
-    cl.activations.store(lens, texts, [0], tmp_path / "acts", progress=False)
+    cl.activations.store(lens, texts, [0], tmp_path / "acts")
+    cl.activations.store(lens, texts, [0], tmp_path / "acts")
     with pytest.raises(ValueError, match="reading"):
-        cl.activations.store(otherwise, texts, [0], tmp_path / "acts", progress=False)
+        cl.activations.store(otherwise, texts, [0], tmp_path / "acts")
     index = read_json(tmp_path / "acts" / "index.json")
     del index["settings"]["reading"]
     write_json(tmp_path / "acts" / "index.json", index)
-    cl.activations.store(otherwise, texts, [0], tmp_path / "acts", progress=False)  # nothing is known of it
+    cl.activations.store(otherwise, texts, [0], tmp_path / "acts")  # nothing is known of it
 
 
 def found_on(lens: cl.Lens, **more: object) -> cl.ConceptSet:
@@ -237,17 +237,17 @@ def test_concepts_that_were_found_with_another_template_fit_with_a_warning(lens,
 
 def test_the_provenance_of_a_difference_says_who_read_the_texts(lens, otherwise):
     texts = cl.Texts([{"prompt": "hi", "answer": "there"}] * 3)
-    diff = cl.activation_difference(otherwise, lens, texts, layers=[0], progress=False)
+    diff = cl.activation_difference(otherwise, lens, texts, layers=[0])
     assert diff.provenance["fingerprint"] == lens.fingerprint
     assert diff.provenance["reading"] == otherwise.reading  # the tuned model's tokenizer reads for both
-    again = cl.activation_difference(lens, lens, texts, layers=[0], progress=False)
+    again = cl.activation_difference(lens, lens, texts, layers=[0])
     with pytest.raises(ValueError, match="reading is"):
         diff.merge(again)
 
 
 def test_a_choice_file_knows_how_the_contexts_were_read(lens, otherwise, tmp_path: Path):
     concepts, texts = found_on(lens), cl.Texts(["one two", "three four"])
-    contexts = cl.contexts(lens, concepts, texts, k=1, progress=False)
+    contexts = cl.contexts(lens, concepts, texts, k=1)
     assert contexts.about == contexts.only("L0.x").about == read_by(lens)
     said = Decisions(concepts, tmp_path / "choice.json", "reader", contexts.about)
     said.decide("L0.x", "ablate", "twos")
@@ -275,9 +275,11 @@ def test_detection_warns_of_explanations_of_contexts_that_were_read_otherwise(le
         [f"the {word} pie of number {i}" for i in range(12) for word in ("good", "bad", "odd", "red", "blue")]
     )
     concepts = found_on(lens)
-    contexts = cl.contexts(lens, concepts, texts[:20], k=6, progress=False)
-    explained = cl.inspect.explain(lens, contexts, texts[:20], progress=False)
+    contexts = cl.contexts(lens, concepts, texts[:20], k=6)
+    explained = cl.inspect.explain(lens, contexts, texts[:20])
     assert explained.about == read_by(lens)
     with pytest.warns(UserWarning, match="These explanations are of contexts"):
-        scored = cl.inspect.detection(otherwise, explained, concepts, texts[20:], n=4, progress=False)
+        scored = cl.inspect.detection(
+            otherwise, explained, concepts, texts[20:], windows=cl.inspect.HeldOutWindows(4)
+        )
     assert scored.about == read_by(lens)

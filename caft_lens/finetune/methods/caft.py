@@ -91,7 +91,7 @@ class _WithMean(CAFT):
 
     def means(self, base: Lens) -> dict[str, Tensor]:
         reducer = Moments(covariance=False)
-        (moments,) = stream(base, self.general, self.concepts.hooks, reducer, roles=None, progress=False)
+        (moments,) = stream(base, self.general, self.concepts.hooks, reducer, roles=None)
         return moments.mean
 
 
