@@ -88,7 +88,12 @@ def register_latents(organism: str, out: Path) -> None:
     reasons: dict[str, str] = {}
     for role in READINGS:
         scored = cl.evaluate.discovery(
-            base, candidates, cl.data(f"{organism}/corpus"), is_cruel, roles=[role], n_random=1
+            base,
+            candidates,
+            cl.data(f"{organism}/corpus"),
+            is_cruel,
+            roles=[role],
+            rule=cl.evaluate.HitRule(n_random=1),
         )
         for row in scored["concepts"]:
             if row.separation >= SEPARATION:
