@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from caft_lens.experiments.pilots import pilots as pilots
     from caft_lens.finetune import LoraSettings as LoraSettings
     from caft_lens.finetune import Run as Run
+    from caft_lens.finetune import TrainSettings as TrainSettings
     from caft_lens.finetune import finetune as finetune
     from caft_lens.inspect.contexts import Contexts as Contexts
     from caft_lens.inspect.contexts import contexts as contexts
@@ -98,6 +99,7 @@ _NAMES = {
     "experiment": "caft_lens.experiments.experiment",
     "LoraSettings": "caft_lens.finetune",
     "Run": "caft_lens.finetune",
+    "TrainSettings": "caft_lens.finetune",
     "Contexts": "caft_lens.inspect",
     "contexts": "caft_lens.inspect",
     "intervene": "caft_lens.concepts.interventions",

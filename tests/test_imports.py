@@ -95,7 +95,7 @@ def test_every_name_promised_to_type_checkers_is_exported_and_the_reverse():
     assert promised == set(cl.__all__) - {"__version__"}
 
 
-MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.run, caft_lens.evaluate, caft_lens.model.answering, caft_lens.inspect.contexts"
+MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.finetuning, caft_lens.evaluate, caft_lens.model.answering, caft_lens.inspect.contexts"
 NAMES = "cl.finetune, cl.evaluate, cl.completions, cl.contexts, cl.LoraSettings"
 
 

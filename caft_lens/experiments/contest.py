@@ -29,7 +29,8 @@ from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.experiment import Arm, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Texts, data
@@ -99,10 +100,12 @@ class Tuning:
     tolerance: float = 0.02
 
 
+@takes_settings
 def contest(
     task: str | Task,
     contenders: Mapping[str, Contender],
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    settings: TrainSettings = TrainSettings(),
     *,
     texts: Any,
     out: str | Path,
@@ -116,7 +119,6 @@ def contest(
     workers: int | None = None,
     sampling: Sampling = Sampling(),
     progress: bool = True,
-    **training: Any,
 ) -> Result:
     """Run a contest.
 
@@ -124,6 +126,7 @@ def contest(
         task: An organism's, by name; or a `Task`, with `dev` beside it.
         contenders: Name to `Contender`; one is called "plain" and is plain fine-tuning.
         seeds: Of the contest.
+        settings: How everybody is tuned, as for `finetune`.
         texts: What everybody is tuned on: `Texts` or anything that `data` reads.
         out: Where runs, answers and what came out go.
         base: The model that everybody starts from; the organism of the task by default.
@@ -136,7 +139,6 @@ def contest(
         workers: As for `experiment`.
         sampling: How answers are drawn, instead of what the task says.
         progress: Whether to show a progress bar, with the time that is left.
-        training: Arguments of `finetune` that everybody gets: `max_steps`, `tune`, …
 
     Returns:
         What came out; `Result.load(out)` reads it again.
@@ -160,7 +162,7 @@ def contest(
         "sampling": sampling,
         "progress": progress,
         "failures": "keep",
-        **training,
+        "settings": settings,
     }
     tried = _tuned(base, contenders, texts, dev, tuning, goal, folder / "tuning", common)
     arms = {
@@ -181,7 +183,7 @@ def contest(
         "against": list(against),
         "seeds": list(seeds),
         "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
-        "training": redact({key: repr(value) for key, value in training.items()}),
+        "training": redact({key: repr(value) for key, value in settings.said.items()}),
         "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         "versions": {

@@ -37,10 +37,11 @@ from caft_lens.evaluate.evaluation import sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method
-from caft_lens.finetune.run import finetune
+from caft_lens.finetune.protocol import Method
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
@@ -102,10 +103,12 @@ class _Base:
     dtype: torch.dtype
 
 
+@takes_settings
 def experiment(
     base: Lens,
     arms: Mapping[str, Arm],
     task: Task | str,
+    settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
@@ -115,7 +118,6 @@ def experiment(
     workers: int | None = None,
     progress: bool = True,
     failures: Literal["raise", "keep"] = "raise",
-    **training: Any,
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
@@ -126,6 +128,7 @@ def experiment(
         base: The model that every arm starts from.
         arms: Arm name to `Arm`.
         task: As for `evaluate`.
+        settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
         out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
@@ -139,7 +142,6 @@ def experiment(
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
             "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
             are raised in any case.
-        training: Arguments of `finetune`: `max_steps`, `tune`, `learning_rate`, …
 
     Returns:
         The report. The runs are read with `Run.load`.
@@ -158,7 +160,7 @@ def experiment(
     count(n_in_distribution, "n_in_distribution")
     if workers is not None:
         count(workers, "workers")
-    jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
+    jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
     task = (named_task(task) if isinstance(task, str) else task).drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
@@ -169,7 +171,7 @@ def experiment(
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            dict(training), answers, folder / LOCKS, failures == "keep", Path(told) if show else None
+            settings, answers, folder / LOCKS, failures == "keep", Path(told) if show else None
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -208,7 +210,7 @@ def causal_effects(
     *,
     out: str | Path,
     metric: str | None = None,
-    **settings: Any,
+    **of_experiment: Any,
 ) -> dict[str, Interval]:
     """What each direction alone does: the change of a share when it is ablated in fine-tuning, and nothing else is.
 
@@ -219,7 +221,7 @@ def causal_effects(
         task: As for `evaluate`.
         out: Runs and answers go there, one arm a direction.
         metric: Which share; default the first label of the task.
-        settings: Arguments of `experiment`: `seeds`, `n`, `max_steps`, …
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, …
 
     Returns:
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
@@ -233,7 +235,7 @@ def causal_effects(
     }
     if "plain" in single:
         raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
-    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **settings)
+    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
     return {name: report.paired(name, "plain", metric) for name in single}
 
 
@@ -320,7 +322,7 @@ _Failed = dict[tuple[str, int], str]
 class _Options:
     """What all models of an experiment have in common."""
 
-    training: dict[str, Any]
+    training: TrainSettings
     answers: dict[str, Any]
     locks: Path
     keep: bool
@@ -372,10 +374,10 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     return failed if mine else None
 
 
-def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens:
+def _train(base: Lens, job: _Job, settings: TrainSettings) -> Lens:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training).lens
+    return finetune(base, job.texts, settings, method=job.method, out=job.folder, seed=job.seed).lens
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def sweep(
     axis: str,
     out: str | Path,
     references: Mapping[str, Arm] | None = None,
-    **settings: Any,
+    **of_experiment: Any,
 ) -> Sweep:
     """Train and ask arms along an axis, and report their shares with intervals.
 
@@ -53,7 +53,7 @@ def sweep(
         axis: What the values are, with their unit.
         out: Where runs, answers and what came out go; the same call goes on with what lies there.
         references: Arms that have no place on the axis, such as plain fine-tuning: drawn as bands.
-        settings: Arguments of `experiment`: `seeds`, `n`, `workers`, `max_steps`, …
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, `workers`, …
 
     Returns:
         What came out; `Sweep.load(out)` reads it again.
@@ -64,14 +64,16 @@ def sweep(
     Example:
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
         >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
-        ...                     references={"plain": Arm(insecure)}, max_steps=100)                # doctest: +SKIP
+        ...                     references={"plain": Arm(insecure)}, settings=cl.TrainSettings(max_steps=100))                # doctest: +SKIP
         >>> found.plot()                                                                           # doctest: +SKIP
     """
     beside = dict(references or {})
     points = _points(series, beside)
     along = [arm for arms in series.values() for arm in arms.values()]
     names = [name for named in points.values() for name in named.values()]
-    report = experiment(base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **settings)
+    report = experiment(
+        base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **of_experiment
+    )
     found = Sweep(report, axis, points, list(beside))
     found.save(out)
     return found

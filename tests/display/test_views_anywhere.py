@@ -22,7 +22,8 @@ from caft_lens.display import html
 from caft_lens.display.frames import Frame
 from caft_lens.display.markdown import code, plain
 from caft_lens.inspect import Labelled
-from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
+from caft_lens.inspect.context_windows import ConceptContexts, Context
+from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore
 from caft_lens.inspect.token_map import TokenMap
 from caft_lens.text.roles import SPECIAL
