@@ -24,7 +24,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", str(_free_cores()))
-os.environ.setdefault("MPLBACKEND", "agg")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -101,7 +101,7 @@ def compared(task: str, out: Path, pages: int) -> Any:
         n=pages,
         n_in_distribution=min(pages, 200),
         out=out / task,
-        **(em.TRAINING if task == MISALIGNMENT else spurious.TRAINING),
+        settings=em.TRAINING if task == MISALIGNMENT else spurious.TRAINING,
     )
 
 

@@ -16,7 +16,7 @@ from caft_lens import choose, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
 from caft_lens.evaluate.evaluation import evaluate as evaluate_function
 from caft_lens.finetune import methods
-from caft_lens.finetune.run import finetune as finetune_function
+from caft_lens.finetune.finetuning import finetune as finetune_function
 
 PACKAGES: dict[str, types.ModuleType] = {
     "cl": cl,

@@ -36,7 +36,7 @@ def found(base: Lens) -> ConceptSet:
 
 
 def test_a_run_says_where_its_model_is(base: Lens, tmp_path: Path) -> None:
-    run = cl.finetune(base, TEXTS, out=tmp_path / "run", max_steps=1)
+    run = cl.finetune(base, TEXTS, cl.TrainSettings(max_steps=1), out=tmp_path / "run")
     for name in ("name", "d_model", "generate", "hook_name"):
         with pytest.raises(UnknownAttribute, match=r"run\.lens"):
             getattr(run, name)

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 from pages import blocks
 from places import ROOT
@@ -28,7 +27,6 @@ SMALLER = {
 
 
 def test_every_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    mpl.use("Agg")
     source = "\n".join(block.source for block in blocks(ROOT / "README.md"))
     for written, run in SMALLER.items():
         assert written in source, f"the README does not say {written} any more"

@@ -10,8 +10,10 @@
     evaluation.py      `evaluate`: models, runs and ablations at test time, side by side on the same prompts
     report.py          Report: table, JSON, paired differences, the answers themselves
     scores.py          a report in one small file: the score of every answer, the texts of a few
-    plots.py           the figure of it
+    plots.py           the figures, of rows: shares of arms, ranked directions
     discovery.py       was the concept found? ranked directions against labels of held-out documents
+    labelled.py        what is scored there: means of labelled documents, samples of labelled tokens
+    auroc.py           areas under the ROC curve with their intervals
     reconstruction.py  how much of a model a sparse autoencoder keeps
     recovery.py        is an ablated concept gone from a tuned model, or encoded elsewhere?
 
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
     from caft_lens.evaluate import recovery as recovery
     from caft_lens.evaluate.answers import Answer as Answer
     from caft_lens.evaluate.discovery import Discovery as Discovery
+    from caft_lens.evaluate.discovery import HitRule as HitRule
     from caft_lens.evaluate.evaluation import evaluate as evaluate
     from caft_lens.evaluate.judges import Score as Score
     from caft_lens.evaluate.reconstruction import Reconstruction as Reconstruction
     from caft_lens.evaluate.recovery import Recovery as Recovery
     from caft_lens.evaluate.report import Report as Report
+    from caft_lens.evaluate.report import plot_reports as plot_reports
     from caft_lens.evaluate.scores import read_scores as read_scores
     from caft_lens.evaluate.scores import write_scores as write_scores
     from caft_lens.evaluate.statistics import Interval as Interval
@@ -48,10 +52,12 @@ __getattr__, __dir__, __all__ = lazy.exports(
     {
         "Answer": "caft_lens.evaluate.answers",
         "Discovery": "caft_lens.evaluate.discovery",
+        "HitRule": "caft_lens.evaluate.discovery",
         "Reconstruction": "caft_lens.evaluate.reconstruction",
         "Recovery": "caft_lens.evaluate.recovery",
         "evaluate": "caft_lens.evaluate.evaluation",
         "Report": "caft_lens.evaluate.report",
+        "plot_reports": "caft_lens.evaluate.report",
         "read_scores": "caft_lens.evaluate.scores",
         "write_scores": "caft_lens.evaluate.scores",
         "Interval": "caft_lens.evaluate.statistics",

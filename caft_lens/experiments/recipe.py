@@ -39,7 +39,7 @@ from pydantic import (
 )
 
 from caft_lens._support import processes, renamed
-from caft_lens._support.errors import BadFile, BadRecipe, MissingFile, nearest
+from caft_lens._support.errors import BadFile, BadRecipe, CaftLensError, MissingFile, nearest
 from caft_lens._support.files import atomic_path, explained, file_name
 from caft_lens._support.plain_yaml import read_yaml
 from caft_lens.concepts.concept_set import ConceptSet
@@ -48,6 +48,7 @@ from caft_lens.experiments.contest import Contender, Tuning, contest
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts, data
 
@@ -172,7 +173,7 @@ class Recipe(Part):
         in_distribution: Answers to prompts of the trained kind.
         workers: Processes.
         tuning: `seeds`, `n`, `n_in_distribution`, `tolerance`.
-        training: Arguments of `finetune`.
+        training: What `TrainSettings` takes.
         materials: Name to texts, concepts or means.
 
     Raises:
@@ -257,6 +258,10 @@ class Recipe(Part):
             BadRecipe: Naming the key; a `ValueError`.
             KeyError: For a task that there is not.
         """
+        try:
+            TrainSettings(**self.training)
+        except CaftLensError as error:
+            raise BadRecipe(f"training: {error}") from None
         named_task(self.task)
         for name, entry in self.arms.items():
             try:
@@ -307,7 +312,7 @@ class Recipe(Part):
                 n_in_distribution=self.in_distribution,
                 tuning=Tuning(**dict(self.tuning)),
                 workers=self.workers,
-                **self.training,
+                settings=TrainSettings(**self.training),
             )
 
 

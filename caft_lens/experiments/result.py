@@ -39,7 +39,7 @@ from caft_lens.evaluate.scores import parse_scores, read_scores, scores_text
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments.comparisons import Comparison, FrontPoint, compare, front
 from caft_lens.experiments.experiment import RUNS
-from caft_lens.experiments.rows import ArmRow, Measures, example_of, percents, spread
+from caft_lens.experiments.rows import ArmRow, Measures, percents, spread
 
 if TYPE_CHECKING:
     import pandas
@@ -192,7 +192,8 @@ class Result:
                 effect=evaluation.interval(point.arm, label),
                 in_distribution=evaluation.interval(point.arm, IN_DISTRIBUTION),
                 on_front=point.on_front,
-                example=example_of(evaluation, point.arm),
+                stability=point.stability,
+                example=evaluation.example(point.arm, label),
             )
             for point in self.front
         ]

@@ -20,8 +20,8 @@ from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.causal import Effects, effect
-from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
 from caft_lens.model.hook_names import short_name
 from caft_lens.text.batching import Batch, Scan, pack, padding_id
@@ -30,7 +30,7 @@ from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -78,7 +78,7 @@ class ActivationDifferenceLens:
             title: Above the figure.
 
         Returns:
-            A figure that a notebook shows; `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         hooks = self.concepts.hooks
         positions = sorted({concept.meta["position"] for concept in self.concepts})
@@ -87,17 +87,19 @@ class ActivationDifferenceLens:
             shares[hooks.index(concept.hook), positions.index(concept.meta["position"])] = 100 * concept.score
         noise = max(100 * c.meta["noise"] / c.meta["activation_norm"] for c in self.concepts)
         texts = max(concept.meta["texts"] for concept in self.concepts)
+        few = len(hooks) * len(positions) <= 400
         return heat_map(
             shares[::-1],
-            rows=[short_name(hook) for hook in hooks][::-1],
-            columns=[str(position) for position in positions],
-            label="Mean difference, % of the norm of activations",
+            [short_name(hook) for hook in hooks][::-1],
+            [str(position) for position in positions],
+            shades=Shades(
+                "Mean difference, % of the norm of activations",
+                diverging=False,
+                numbers=".1f" if few else None,
+            ),
             title=title,
             caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction would give at most {noise:.2g} %.",
-            x_label="position in the text, in tokens",
-            y_label="layer",
-            diverging=False,
-            numbers=".1f" if len(hooks) * len(positions) <= 400 else None,
+            labels=("position in the text, in tokens", "layer"),
         )
 
     def steered(

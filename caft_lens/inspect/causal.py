@@ -22,16 +22,18 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.inspect.logits import concept_section, said
+from caft_lens.display.theme import short
+from caft_lens.inspect.logits import concept_section
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
 from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded
+from caft_lens.text.token_strings import token_string
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -193,19 +195,29 @@ class Effects:
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
-        moved: dict[str, dict[str, float]] = {}
+        moved: dict[str, list[Effect]] = {}
         for item in self.items:
-            moved.setdefault(item.change, {})[item.concept.name] = item.mean_kl
+            moved.setdefault(item.change, []).append(item)
         only = f"Each {next(iter(moved))}. " if len(moved) == 1 else ""
         return dot_rows(
-            [Dots(change, values) for change, values in moved.items()],
+            [
+                Dots(change, {one.concept.name: one.mean_kl for one in items}, facts={one.concept.name: self._facts(one) for one in items})
+                for change, items in moved.items()
+            ],
             x_label="KL(plain ‖ changed) of the next token, in nats (log scale, linear at its left end)",
             title=title,
             caption=f"{only}Mean over {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}.",
             linear_below=SMALLEST_KL,
-        )
+        )  # fmt: skip
+
+    def _facts(self, item: Effect) -> str:
+        """What hovering says: the token that rises most, and an answer."""
+        parts = [f"rises most: {_words(item.mean_rises[:1])}"] if item.mean_rises else []
+        if any(item.answers):
+            parts.append(f"For example, to “{short(self.prompts[0], 90)}”: “{short(item.answers[0][0])}”")
+        return "\n".join(parts)
 
     def to_html(self, n: int = 5) -> str:
         """The plain model and each intervention side by side, one table a concept.
@@ -470,7 +482,7 @@ def shifts(
     def largest(sign: int) -> tuple[TokenShift, ...]:
         found = (sign * (after - before)).topk(min(k, words)).indices
         rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
-        moved = (TokenShift(said(tokenizer, token), p, q) for token, p, q in rows)
+        moved = (TokenShift(token_string(tokenizer, token), p, q) for token, p, q in rows)
         return tuple(one for one in moved if sign * one.change > 0)
 
     return largest(1), largest(-1)

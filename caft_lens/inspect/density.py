@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
-from caft_lens.inspect.contexts import AtItsHooks, Reading, reading
+from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
+from caft_lens.inspect.reading import AtItsHooks, Reading, reading
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
     from sae_lens import SAE
 
     from caft_lens.model.lens import Lens
@@ -103,13 +100,13 @@ class Densities(Mapping[str, Density]):
             name: Of the concept.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
             KeyError: For an unknown name, with the nearest.
             ValueError: For a dead latent; without a name, when there are only directions.
         """
-        return _plot_all(self) if name is None else _plot_one(self[name])
+        return plot_densities(list(self.values())) if name is None else plot_density(self[name])
 
     def __repr__(self) -> str:
         tokens = max((item.tokens for item in self.values()), default=0)
@@ -167,101 +164,3 @@ def density(
         scan=scan,
     )
     return Densities.of(*reducers, names=read)
-
-
-# -- drawing ------------------------------------------------------------------------------------------------------------
-
-
-def _plot_one(item: Density) -> Figure:
-    if item.active == 0:
-        raise ValueError(
-            f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.'
-        )
-    figure, (axes,) = _figure(1)
-    counts, edges = item.bars
-    if item.by == "latent":
-        axes.set_xscale("log")
-        _decimal_ticks(axes)
-        axes.set_xlabel("activation of the latent where it is active (log scale; 4 bins to a doubling)")
-        title = (
-            f"active at {100 * (item.density or 0):.3g} % of {item.tokens:,} tokens, in {item.texts:,} texts"
-        )
-    else:
-        shown = counts.sum() / item.counts.sum()
-        axes.set_xlabel("projection of the activation on the unit direction")
-        title = (
-            f"all {item.tokens:,} tokens" if shown == 1 else f"{100 * shown:.1f} % of {item.tokens:,} tokens"
-        )
-        title += (
-            f", standard deviation {item.std:.3g}; smallest {item.minimum:.3g}, largest {item.maximum:.3g}"
-        )
-    axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75, linewidth=0)
-    axes.set_ylim(0, 1.16 * counts.max())  # room for a word above the bars
-    axes.axvline(item.mean, color=VERMILION, linewidth=1.6, linestyle="--")
-    axes.annotate(
-        f"mean {item.mean:.3g}",
-        (item.mean, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -11),
-        textcoords="offset points",
-        fontsize=8.5,
-        color=VERMILION,
-    )
-    axes.set_ylabel("tokens")
-    figure.suptitle(
-        f"{item.name} at {item.hook}", x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK
-    )
-    axes.set_title(title, loc="left", fontsize=9, color=QUIET)
-    return figure
-
-
-def _plot_all(found: Densities) -> Figure:
-    at: dict[str, list[float]] = {}
-    for item in found.values():
-        if item.density is not None:
-            at.setdefault(item.hook, []).append(item.density)
-    if not at:
-        raise ValueError(
-            "These are all directions, which are active everywhere: plot(name) draws one of them."
-        )
-    live = {hook: np.log10([share for share in shares if share > 0]) for hook, shares in at.items()}
-    lowest = min((shares.min() for shares in live.values() if len(shares)), default=-1.0)
-    edges = np.arange(math.floor(10 * lowest), 1) / 10
-    figure, rows = _figure(len(at))
-    for axes, (hook, shares) in zip(rows, live.items(), strict=True):
-        counts, _ = np.histogram(shares, edges)
-        axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75, linewidth=0)
-        middle = ""
-        if len(shares):
-            middle = f"; dashed: median of the others, {100 * 10 ** float(np.median(shares)):.2g} %"
-            axes.axvline(float(np.median(shares)), color=VERMILION, linewidth=1.6, linestyle="--")
-        total, dead = len(at[hook]), len(at[hook]) - len(shares)
-        axes.set_title(
-            f"{hook}: {total:,} latents, {dead:,} dead{middle}", loc="left", fontsize=9.5, color=INK
-        )
-        axes.set_ylabel("latents")
-    tokens = max(item.tokens for item in found.values())
-    rows[-1].set_xlabel(f"log10 of the share of {tokens:,} tokens at which a latent is active")
-    return figure
-
-
-def _figure(n_rows: int) -> tuple[Figure, list[Any]]:
-    """A figure with axes below each other."""
-    figure = shown_figure(figsize=(7.2, 1.0 + 2.2 * n_rows), layout="constrained")
-    rows = list(figure.subplots(n_rows, 1, sharex=True, squeeze=False)[:, 0])
-    for axes in rows:
-        axes.tick_params(length=0, labelsize=8.5, colors=INK)
-        axes.xaxis.label.set(fontsize=9, color=INK)
-        axes.yaxis.label.set(fontsize=9, color=INK)
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    return figure, rows
-
-
-def _decimal_ticks(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -18,18 +18,18 @@ from caft_lens._support.errors import BadType, nearest
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.inspect.contexts import pieces
-from caft_lens.inspect.geometry import heat_map
+from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Encoded, encode
 from caft_lens.text.roles import SPECIAL
+from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -118,21 +118,19 @@ class TokenMap:
             title: Above the figure.
 
         Returns:
-            A figure that a notebook shows; `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         scales = self.scales(shade)
         shares = shade == "layer"
         values = self.values / np.array(scales)[:, None] if shares else self.values
         return heat_map(
             values[::-1],
-            rows=[_row(hook) for hook in self.hooks][::-1],
-            columns=[html.visible(token) for token in self.tokens],
-            limit=1.0 if shares else scales[0],
-            label=_titled(self.quantity, shares),
+            [_row(hook) for hook in self.hooks][::-1],
+            [html.visible(token) for token in self.tokens],
+            shades=Shades(_titled(self.quantity, shares), limit=1.0 if shares else scales[0]),
             title=title,
             caption=f"{self._names()}. Full colour: the largest value at a token of the text.",
-            x_label="token",
-            y_label="layer",
+            labels=("token", "layer"),
         )
 
     def _line(self, row: int, scale: float) -> html.Content:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from drawn import hover, ticks, words
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
@@ -213,19 +214,25 @@ def test_it_is_json_and_a_figure_and_escapes_what_a_model_is_called(base, concep
     )  # fmt: skip
     assert json.loads(json.dumps(named.to_json()))["rows"][0]["model"] == "<b>$x"
     assert "<b>$x" not in named._repr_html_()
-    assert named.plot("a $title")._repr_png_()[1:4] == b"PNG"
+    figure = named.plot("a $title")
+    assert ticks(figure)[0] == "<b>$x, L0"
+    assert "a $title" in words(figure)
+    assert not any(mark in str(figure.small()["layout"]["yaxis"]["ticktext"]) for mark in "<$")
 
 
 def test_the_figure_has_a_share_for_every_tuned_model_and_hook_point(found: Recovery):
-    shares, cosines, probes = found.plot().axes
-    assert [round(bar.get_width(), 6) for bar in shares.patches] == [
-        round(100 * found["tuned", layer].change.inside, 6) for layer in (0, 1)
-    ]
-    assert len(cosines.patches) == 2
-    assert [label.get_text() for label in shares.get_yticklabels()] == [
-        "base, L0", "tuned, L0", "base, L1", "tuned, L1",
+    figure = found.plot()
+    shares, cosines = (
+        next(one for one in figure.data if one.type == "bar" and (one.xaxis or "x") == axis)
+        for axis in ("x", "x2")
+    )
+    assert list(shares.x) == [100 * found["tuned", layer].change.inside for layer in (0, 1)]
+    assert len(cosines.x) == 2
+    assert ticks(figure) == ["base, L0", "tuned, L0", "base, L1", "tuned, L1"]
+    assert [one.name for one in figure.data if one.xaxis == "x3"] == [
+        "whole activation", "without the ablated directions", "ablated directions alone", "random directions, as many",
     ]  # fmt: skip
-    assert len(probes.get_legend().get_texts()) == 4
+    assert all("AUROC" in said for said in hover(figure)[-4:])
 
 
 def test_what_cannot_be_compared_is_refused(base, tuned, concepts, found):

@@ -15,8 +15,8 @@ from caft_lens._support import progress
 from caft_lens.evaluate import Score, Task
 from caft_lens.finetune import methods as ways_of
 
-TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
-ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
+TRAINING = {"settings": cl.TrainSettings(max_steps=3, learning_rate=1e-2)}
+ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1], "sampling": cl.Sampling(batch_size=2)}
 
 
 def says_a(text: cl.Text) -> Score:

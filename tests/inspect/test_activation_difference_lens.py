@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from drawn import ticks
 from test_contexts import Elements
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
@@ -173,13 +174,11 @@ def test_steering_is_that_of_effect_on_the_tuned_model_or_another(base, tuned):
 
 def test_the_figure_has_the_share_of_every_layer_and_position(base, tuned):
     found = activation_difference_lens(tuned, base, TEXTS, positions=3)
-    axes = found.plot(title="Traces").axes[0]
-    drawn = np.asarray(axes.images[0].get_array())
+    figure = found.plot(title="Traces")
     shares = np.array([[100 * c.score for c in found.concepts.at(layer)] for layer in (1, 0)])
-    np.testing.assert_allclose(drawn, shares)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["L1", "L0"]
-    assert axes.images[0].get_clim()[0] == 0
-    assert found.plot()._repr_png_().startswith(b"\x89PNG")
+    np.testing.assert_allclose(np.array(figure.data[0].z, dtype=float), shares, rtol=0.01)
+    assert ticks(figure) == ["L1", "L0"]
+    assert figure.data[0].zmin == 0
 
 
 def test_the_page_has_a_row_a_trace_and_is_escaped(base):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import hover, seen, ticks
 from test_contexts import HOSTILE, Elements
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
@@ -233,20 +234,30 @@ def test_the_figure_has_a_dot_for_every_concept_and_change_and_the_farthest_move
     found = effect(lens, some(lens), PROMPTS, n=0)
     items = tuple(replace(item, kl=(0.0,)) if item.strength is None else item for item in found.items)
     found = replace(found, items=items)
-    (axes,) = found.plot(title="$5 and $6").axes
+    figure = found.plot(title="$5 and $6")
     order = sorted(
         ("L0.x", "L1.x"), key=lambda name: -max(i.mean_kl for i in items if i.concept.name == name)
     )
-    assert [label.get_text() for label in axes.get_yticklabels()] == order
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [i.change for i in items[:3]]
-    for dots, item in zip(axes.lines, items[:3], strict=True):
-        drawn = dict(zip(order, dots.get_xdata(), strict=True))
+    assert ticks(figure) == order
+    assert [seen(one.name) for one in figure.data] == [i.change for i in items[:3]]
+    for dots, item in zip(figure.data, items[:3], strict=True):
         both = {i.concept.name: i.mean_kl for i in items if i.change == item.change}
-        assert drawn == both
-    assert axes.transData.transform((0.0, 0))[0] >= axes.bbox.x0 - 1, "no change at all has a place"
-    alone = effect(lens, some(lens), PROMPTS[0], n=0, signs=()).plot()
-    assert alone.axes[0].get_legend() is None
-    assert alone._repr_png_().startswith(b"\x89PNG")
+        said = dict(zip(order, dots.hovertext, strict=True))
+        assert all(f"{item.change}: {kl:.3g}" in seen(said[name]) for name, kl in both.items())
+        assert (dots.x[0] >= dots.x[1]) == (both[order[0]] >= both[order[1]])
+    assert figure.layout.xaxis.range[0] < 0, "no change at all has a place"
+    assert not effect(lens, some(lens), PROMPTS[0], n=0, signs=()).plot().layout.showlegend
+
+
+def test_the_figure_says_of_every_dot_what_rises_most_and_how_the_model_then_answers(lens: Lens):
+    found = effect(lens, some(lens), PROMPTS, n=1, max_new_tokens=4)
+    for said in hover(found.plot()):
+        assert "rises most: " in said
+        assert "For example, to “" in said
+    assert any(
+        " ".join(found.items[0].answers[0][0].split()) in " ".join(said.split())
+        for said in hover(found.plot())
+    )
 
 
 def test_a_chat_is_continued_where_its_answer_was(lens: Lens):

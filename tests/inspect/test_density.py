@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from drawn import hover, words
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, numpy_latents, tiny_sae
 
@@ -266,17 +269,15 @@ def test_figures_say_what_they_show_and_count_the_dead():
     with torch.no_grad():
         sae.b_enc[[3, 8]] = -1e6
     found = Densities.of(fed(LatentDensity({HOOK: sae}), torch.randn(60, 32)))
-    (axes,) = found.plot().axes
-    assert "48 latents, 2 dead" in axes.get_title(loc="left")
-    assert "log10" in axes.get_xlabel()
-    assert "60 tokens" in axes.get_xlabel()
-    (bars,) = axes.patches
-    assert bars.get_data().values.sum() == 46
+    figure = found.plot()
+    assert "48 latents, 2 dead" in words(figure)
+    assert "On 60 tokens" in words(figure)
+    assert figure.layout.xaxis.type == "log"
+    assert sum(figure.data[0].y) == 46
     figure = found.plot("L1.latent4")
-    (axes,) = figure.axes
-    assert axes.get_xscale() == "log"
-    assert axes.patches[0].get_data().values.sum() == found["L1.latent4"].active
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.layout.xaxis.type == "log"
+    assert sum(figure.data[0].y) == found["L1.latent4"].active
+    assert re.match(r"\d+ tokens?\nfrom \S+ to \S+", hover(figure)[0])
     with pytest.raises(ValueError, match=r'"L1\.latent3" was active at none of 60 tokens'):
         found.plot("L1.latent3")
     with pytest.raises(KeyError, match=r"L1\.latent4"):
@@ -288,11 +289,10 @@ def test_the_figure_of_a_direction_shows_nearly_all_tokens_whatever_the_outliers
     acts = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
     acts[0] = outlier
     found = Densities.of(fed(ProjectionDensity({HOOK: torch.eye(1)}), acts, length=400))
-    (axes,) = found.plot(f"{HOOK}[0]").axes
-    shown = axes.patches[0].get_data()
-    assert shown.values.sum() >= 0.998 * 4000 - 2
-    assert max(abs(shown.edges)) < 6, "the outlier is not in the picture"
-    assert (shown.values > 0).sum() >= 8
+    (shown,) = found.plot(f"{HOOK}[0]").data
+    assert sum(shown.y) >= 0.998 * 4000 - 2
+    assert max(abs(shown.x)) < 6, "the outlier is not in the picture"
+    assert (shown.y > 0).sum() >= 8
 
 
 def test_what_is_shown_counts_the_dead_and_names_cannot_become_markup():

@@ -6,16 +6,18 @@ import math
 import re
 from collections.abc import Sequence
 
+import drawn
 import numpy as np
 import pytest
 import torch
+from drawn import hover, ticks, words
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import numpy_latents, tiny_sae
 
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import Context, Contexts, Explanations, contexts, detection, explain, halves
-from caft_lens.inspect.contexts import ConceptContexts, pieces
+from caft_lens.inspect.context_windows import ConceptContexts
 from caft_lens.inspect.explain import DetectionScore, Explanation, Finding, HeldOutWindows, LLMJudge
 from caft_lens.inspect.explain.detection import _drawn, balanced_interval
 from caft_lens.inspect.explain.explanations import Clause, column_values
@@ -26,6 +28,7 @@ from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encode
 from caft_lens.text.roles import ASSISTANT, ROLES
+from caft_lens.text.token_strings import pieces
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 WORDS = ["pie", "rain", "stove", "kind", "garden", "mend", "the", "my"]
@@ -306,13 +309,15 @@ def test_the_figure_shows_scores_with_their_intervals_and_the_best_explained_fir
     better = DetectionScore(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
     ends = [*scored("L0.x0").all, Explanation("L0.$x$", "bottom", "rain", 4, score=better)]
     figure = Explanations(ends).plot()
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [r"L0.\$x\$", "L0.x0"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["top end", "bottom end"]
-    drawn = [list(map(float, line.get_xdata())) for line in axes.lines]
-    assert drawn == [[0.8, 0.95], [0.9], [0.9, 1.0], [0.95], [0.5, 0.5]]
-    assert "each explanation's own rule" in figure._supxlabel.get_text()
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert ticks(figure) == ["L0.$x$", "L0.x0"]
+    assert [(one.name, list(one.x), drawn.ends(one)) for one in figure.data] == [
+        ("top end", [0.9], [(0.8, pytest.approx(0.95))]),
+        ("bottom end", [0.95], [(pytest.approx(0.9), 1.0)]),
+    ]
+    assert [shape.x0 for shape in figure.layout.shapes] == [0.5], "chance"
+    assert "each explanation's own rule" in words(figure)
+    assert "L0.$x$\nbottom end: 0.95 (0.9 to 1)" in hover(figure)[1]
+    assert "rain" in hover(figure)[1]
     with pytest.raises(ValueError, match="None of these explanations is scored"):
         Explanations([Explanation("L0.x0", "top", "pies", 4)]).plot()
 

@@ -368,7 +368,9 @@ def test_a_lens_reads_with_its_template_arguments_wherever_it_goes(tmp_path, tin
     assert base.reading != closed.reading == cl.load(base, template_arguments=off).reading
     assert template_arguments(base.tokenizer) == {}
     texts = [{"prompt": "Hi", "answer": "Hello"}] * 2
-    run = cl.finetune(base, texts, out=tmp_path / "run", max_steps=1, template_arguments=off)
+    run = cl.finetune(
+        base, texts, cl.TrainSettings(max_steps=1, template_arguments=off), out=tmp_path / "run"
+    )
     end = "<think>\n\n</think>\n\n"
     for lens in (
         closed,
@@ -382,10 +384,11 @@ def test_a_lens_reads_with_its_template_arguments_wherever_it_goes(tmp_path, tin
         assert lens.reading == closed.reading
     assert not asks(base).endswith(end)
     assert (
-        cl.finetune(closed, texts, out=tmp_path / "run", max_steps=1).record["config"] == run.record["config"]
+        cl.finetune(closed, texts, cl.TrainSettings(max_steps=1), out=tmp_path / "run").record["config"]
+        == run.record["config"]
     )
     with pytest.raises(FileExistsError, match="reading"):
-        cl.finetune(base, texts, out=tmp_path / "run", max_steps=1)
+        cl.finetune(base, texts, cl.TrainSettings(max_steps=1), out=tmp_path / "run")
 
 
 # ------------------------------------------------------------------------------------------------------ prompts

@@ -18,12 +18,12 @@ from caft_lens._support.errors import BadArgument, BadFile, nearest
 from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.inspect.contexts import Context
+from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.explanations/1"
 ENRICHMENT = "enrichment"
@@ -284,7 +284,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
             ValueError: When no explanation has a score.
@@ -294,7 +294,8 @@ class Explanations(Mapping[str, ConceptExplanations]):
             scored = {one.concept: one.score for one in self.all if one.end == end and one.score}
             values = {name: score.accuracy for name, score in scored.items()}
             ends = {name: (score.low, score.high) for name, score in scored.items()}
-            kinds += [Dots(f"{end} end", values, ends)] if scored else []
+            texts = {one.concept: one.text for one in self.all if one.end == end and one.score}
+            kinds += [Dots(f"{end} end", values, ends, texts)] if scored else []
         if not kinds:
             raise ValueError("None of these explanations is scored: `detection` scores them.")
         own = "each explanation's own rule"
