@@ -543,7 +543,7 @@ def plot_reports(
         KeyError: For an arm or a metric that a report lacks.
 
     Example:
-        >>> plot_reports({"asked plainly": report, "after a program": other}, "misaligned")  # doctest: +SKIP
+        >>> figure = plot_reports({"asked plainly": report, "asked again": report}, "misaligned")
     """
     if not reports:
         raise ValueError("There is no report to draw.")
