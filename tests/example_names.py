@@ -41,7 +41,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "saes": lambda: cl.load_saes("pocket", [1, 2]),
     "sae": lambda: cl.load_sae("pocket", layer=2),
     # What came of it.
-    "run": lambda: cl.finetune(made("base"), made("insecure"), out=_folder() / "plain", max_steps=2),
+    "run": lambda: cl.finetune(
+        made("base"), made("insecure"), out=_folder() / "plain", settings=cl.TrainSettings(max_steps=2)
+    ),
     "report": lambda: cl.evaluate(
         {"base": made("base"), "tuned": made("tuned")},
         "pocket/emergent-misalignment",
@@ -54,7 +56,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
         made("cruel_texts"),
         made("kind_texts"),
         out=_folder() / "tried",
-        max_steps=1,
+        settings=cl.TrainSettings(max_steps=1),
     ),
     "result": lambda: Result.load(ROOT / "benchmarks/results/arena/gender"),
 }

@@ -151,7 +151,7 @@ def experiment(
 
     Example:
         >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "max_steps": 2}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
         >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
         >>> found.arms
         ['base', 'plain', 'caft']
@@ -230,7 +230,7 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "max_steps": 2}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
         >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
         >>> list(effects)
         ['L1.pc0']

@@ -218,7 +218,7 @@ def pilots(
         ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
 
     Example:
-        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", max_steps=2)
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
         >>> [one.name for one in tried], tried.selection.names == concepts.names
         (['nothing', 'all'], True)
     """

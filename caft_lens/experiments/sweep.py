@@ -65,9 +65,10 @@ def sweep(
         >>> from caft_lens import experiments
         >>> from caft_lens.finetune.methods import CAFT
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "max_steps": 2}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
         >>> found = experiments.sweep(base, {"caft": strengths}, task, axis="strength", out="runs/strength", seeds=[0], **few)
         >>> found.table().shape
+        (2, 15)
         >>> figure = found.plot()
     """
     beside = dict(references or {})
@@ -93,11 +94,12 @@ class Sweep:
 
     Example:
         >>> from caft_lens import experiments
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "max_steps": 2}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
         >>> caft = {1.0: Arm(insecure, ablate=cruel)}
         >>> _ = experiments.sweep(base, {"caft": caft}, task, axis="strength", out="runs/s", seeds=[0], **few)
         >>> found = Sweep.load("runs/s")
         >>> found.report.arms, found.arm("caft", 1.0)
+        (['caft at 1'], 'caft at 1')
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def register(cls: Kind) -> Kind:
 
     Example:
         >>> from dataclasses import dataclass
-        >>> from caft_lens.finetune.methods.protocol import Card, setting
+        >>> from caft_lens.finetune.protocol import Card, setting
         >>> @register
         ... @dataclass(frozen=True)
         ... class Slow(Method):
