@@ -182,8 +182,7 @@ def contest(task: str, options: argparse.Namespace) -> experiments.Result:
         n_in_distribution=min(400, options.answers),
         tuning=experiments.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
         against=AGAINST,
-        max_steps=options.steps,
-        warmup_steps=5,
+        settings=cl.TrainSettings(max_steps=options.steps, warmup_steps=5),
     )
 
 
@@ -267,7 +266,7 @@ def main() -> None:
         started, folder = time.monotonic(), options.results / task
         result = contest(task, options)
         folder.mkdir(parents=True, exist_ok=True)
-        page, words = result.report(folder, notes=NOTES if task == MISALIGNMENT else "")
+        page, words = experiments.write_report(result, folder, notes=NOTES if task == MISALIGNMENT else "")
         result.export(folder)
         print(
             f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True

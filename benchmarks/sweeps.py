@@ -25,7 +25,7 @@ import caft_lens as cl
 from caft_lens._support.files import atomic_path, write_json
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import Sweep, Tuning, sweep
-from caft_lens.experiments.sweep import Value, shown
+from caft_lens.experiments.rows import Value, shown
 from caft_lens.finetune.methods import (
     CAFT,
     CAFTMean,
@@ -341,8 +341,7 @@ def main() -> None:
             seeds=options.seeds,
             n=options.answers,
             n_in_distribution=options.inside,
-            max_steps=STEPS,
-            warmup_steps=5,
+            settings=cl.TrainSettings(max_steps=STEPS, warmup_steps=5),
         )
         draw(name, study, found, options.results)
         finished = {

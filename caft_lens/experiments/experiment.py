@@ -33,15 +33,17 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.arms import sample, sampling
+from caft_lens.evaluate.evaluation import sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method
-from caft_lens.finetune.run import Run, finetune
+from caft_lens.finetune.protocol import Method
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
@@ -101,20 +103,21 @@ class _Base:
     dtype: torch.dtype
 
 
+@takes_settings
 def experiment(
     base: Lens,
     arms: Mapping[str, Arm],
     task: Task | str,
+    settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     workers: int | None = None,
     progress: bool = True,
     failures: Literal["raise", "keep"] = "raise",
-    **training: Any,
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
@@ -125,11 +128,12 @@ def experiment(
         base: The model that every arm starts from.
         arms: Arm name to `Arm`.
         task: As for `evaluate`.
+        settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
         out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
             a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
@@ -138,7 +142,6 @@ def experiment(
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
             "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
             are raised in any case.
-        training: Arguments of `finetune`: `max_steps`, `tune`, `learning_rate`, …
 
     Returns:
         The report. The runs are read with `Run.load`.
@@ -155,21 +158,20 @@ def experiment(
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    count(batch_size, "batch_size")
     if workers is not None:
         count(workers, "workers")
-    jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
+    jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = named_task(task) if isinstance(task, str) else task
+    task = (named_task(task) if isinstance(task, str) else task).drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-    answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
+    answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     rank, ranks = processes.place()
     show = progress and rank == 0 and not silenced()
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            dict(training), answers, folder / LOCKS, failures == "keep", Path(told) if show else None
+            settings, answers, folder / LOCKS, failures == "keep", Path(told) if show else None
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -192,7 +194,7 @@ def experiment(
         task=task.name,
         labels=task.form(OUT_OF_DISTRIBUTION).labels,
         trained=task.trained,
-        sampling=sampling(task),
+        sampling=task.drawing,
         scale=task.scale,
         failures=failed,
     )
@@ -208,7 +210,7 @@ def causal_effects(
     *,
     out: str | Path,
     metric: str | None = None,
-    **settings: Any,
+    **of_experiment: Any,
 ) -> dict[str, Interval]:
     """What each direction alone does: the change of a share when it is ablated in fine-tuning, and nothing else is.
 
@@ -219,7 +221,7 @@ def causal_effects(
         task: As for `evaluate`.
         out: Runs and answers go there, one arm a direction.
         metric: Which share; default the first label of the task.
-        settings: Arguments of `experiment`: `seeds`, `n`, `max_steps`, …
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, …
 
     Returns:
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
@@ -233,7 +235,7 @@ def causal_effects(
     }
     if "plain" in single:
         raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
-    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **settings)
+    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
     return {name: report.paired(name, "plain", metric) for name in single}
 
 
@@ -265,6 +267,10 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
                 one.check(base, tune)
             if tested is not None:
                 tested.check(base)
+                if type(way).subject is not Method.subject:
+                    raise ValueError(
+                        f'The arm "{name}" has ablate_at_test=, and {way.name} acts at test too: one of them.'
+                    )
             asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
             key = (None if texts is None else texts.fingerprint, asked, seed)
             job = jobs.setdefault(key, _Job(seed, out / f"{file_name(name)}-{seed}", texts, trained))
@@ -316,7 +322,7 @@ _Failed = dict[tuple[str, int], str]
 class _Options:
     """What all models of an experiment have in common."""
 
-    training: dict[str, Any]
+    training: TrainSettings
     answers: dict[str, Any]
     locks: Path
     keep: bool
@@ -350,7 +356,7 @@ def _each(
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
     """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
     failed: _Failed = {}
-    trained: Lens | Run | None = None
+    trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)
     with silence, processes.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
         for name, way, concepts in job.answers_for if mine else ():
@@ -358,9 +364,8 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                 with progress_bar(desc=f"{name}, seed {job.seed}"):
                     if trained is None:
                         trained = _train(base, job, options.training)
-                    tested = way.subject(trained) if isinstance(trained, Run) else trained
-                    subject = tested if concepts is None else ablated(tested, concepts)
-                    sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
+                    subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
+                    sample({name: subject}, **options.answers, seeds=[job.seed])
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
                 if not options.keep or isinstance(error, (JudgeError, Busy)):
@@ -369,10 +374,10 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     return failed if mine else None
 
 
-def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
+def _train(base: Lens, job: _Job, settings: TrainSettings) -> Lens:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training)
+    return finetune(base, job.texts, settings, method=job.method, out=job.folder, seed=job.seed).lens
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

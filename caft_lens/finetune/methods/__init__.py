@@ -1,10 +1,10 @@
 """Methods: the ways of fine-tuning that are compared, one file each.
 
-    protocol.py  `Method` and the places at which one may act; `Card`, `setting`, `material`
+    ../protocol.py  `Method` and the places at which one may act; `Card`, `setting`, `material`
     registry.py  `register`, `methods`, `named`, `make`: which there are
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft, caft_mean, caft_detached, caft_gradient; steer_mean, its control
+    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a control
     rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
 
 A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes from and what
@@ -22,9 +22,10 @@ from caft_lens._support.errors import nearest
 if TYPE_CHECKING:
     from caft_lens.finetune.methods.ablation_at_test import AblationAtTest as AblationAtTest
     from caft_lens.finetune.methods.caft import CAFT as CAFT
-    from caft_lens.finetune.methods.caft_detached import CAFTDetached as CAFTDetached
-    from caft_lens.finetune.methods.caft_gradient import CAFTGradient as CAFTGradient
-    from caft_lens.finetune.methods.caft_mean import CAFTMean as CAFTMean
+    from caft_lens.finetune.methods.caft import CAFTDetached as CAFTDetached
+    from caft_lens.finetune.methods.caft import CAFTGradient as CAFTGradient
+    from caft_lens.finetune.methods.caft import CAFTMean as CAFTMean
+    from caft_lens.finetune.methods.caft import SteerMean as SteerMean
     from caft_lens.finetune.methods.early_stopping import EarlyStopping as EarlyStopping
     from caft_lens.finetune.methods.half_finetuning import HalfFineTuning as HalfFineTuning
     from caft_lens.finetune.methods.inoculation import Inoculation as Inoculation
@@ -33,27 +34,26 @@ if TYPE_CHECKING:
     from caft_lens.finetune.methods.mix_benign import MixBenign as MixBenign
     from caft_lens.finetune.methods.plain import Plain as Plain
     from caft_lens.finetune.methods.preventative_steering import PreventativeSteering as PreventativeSteering
-    from caft_lens.finetune.methods.protocol import Card as Card
-    from caft_lens.finetune.methods.protocol import Method as Method
-    from caft_lens.finetune.methods.protocol import Plan as Plan
-    from caft_lens.finetune.methods.protocol import Training as Training
-    from caft_lens.finetune.methods.protocol import material as material
-    from caft_lens.finetune.methods.protocol import setting as setting
     from caft_lens.finetune.methods.random_directions import RandomDirections as RandomDirections
     from caft_lens.finetune.methods.registry import make as make
     from caft_lens.finetune.methods.registry import methods as methods
     from caft_lens.finetune.methods.registry import named as named
     from caft_lens.finetune.methods.registry import register as register
-    from caft_lens.finetune.methods.steer_mean import SteerMean as SteerMean
     from caft_lens.finetune.methods.top_k import TopK as TopK
     from caft_lens.finetune.methods.weight_averaging import WeightAveraging as WeightAveraging
+    from caft_lens.finetune.protocol import Card as Card
+    from caft_lens.finetune.protocol import Method as Method
+    from caft_lens.finetune.protocol import Plan as Plan
+    from caft_lens.finetune.protocol import Training as Training
+    from caft_lens.finetune.protocol import material as material
+    from caft_lens.finetune.protocol import setting as setting
 
 _HERE = "caft_lens.finetune.methods"
 _PROTOCOL = ("Card", "Plan", "Training", "Method", "material", "setting")
 _REGISTRY = ("make", "methods", "named", "register")
 _getattr, _dir, __all__ = lazy.exports(
     __name__,
-    dict.fromkeys(_PROTOCOL, f"{_HERE}.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
+    dict.fromkeys(_PROTOCOL, "caft_lens.finetune.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
 )
 
 
