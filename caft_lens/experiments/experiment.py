@@ -40,7 +40,7 @@ from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method
+from caft_lens.finetune.protocol import Method
 from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling

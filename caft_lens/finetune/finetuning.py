@@ -31,7 +31,7 @@ from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import measured
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method, Training
+from caft_lens.finetune.protocol import Method, Training
 from caft_lens.finetune.record import configuration, finish, history_of, outcome
 from caft_lens.finetune.run import Run, quiet
 from caft_lens.finetune.settings import TrainSettings, takes_settings

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.errors import nearest
-from caft_lens.inspect.contexts import every_latent
+from caft_lens.inspect.reading import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
 from caft_lens.text.batching import Batch
 

@@ -22,6 +22,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import of_heads
+from caft_lens.text.token_strings import token_string
 
 if TYPE_CHECKING:
     import pandas
@@ -346,23 +347,12 @@ def _extremes(pieces: Iterable[tuple[int, Tensor]], k: int) -> tuple[list[Best],
 
 def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tuple[TokenScore, ...]:
     return tuple(
-        TokenScore(said(tokenizer, number), number, value) for value, number in zip(values, ids, strict=True)
+        TokenScore(token_string(tokenizer, number), number, value)
+        for value, number in zip(values, ids, strict=True)
     )
 
 
 # -- shown ------------------------------------------------------------------------------------------------------------
-
-
-def said(tokenizer: Any, number: int) -> str:
-    """What one token says; a token that is but a part of a character is its name in the vocabulary.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        number: The token's id.
-    """
-    text = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    broken = not text or "\N{REPLACEMENT CHARACTER}" in text
-    return str(tokenizer.convert_ids_to_tokens(number)) if broken else text
 
 
 def concept_section(concept: Concept, *content: Content) -> Content:

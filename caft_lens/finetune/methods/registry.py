@@ -16,7 +16,7 @@ from textwrap import fill
 from typing import Any, TypeVar
 
 from caft_lens._support.errors import nearest
-from caft_lens.finetune.methods.protocol import Method, fields_of
+from caft_lens.finetune.protocol import Method, fields_of
 
 ENTRY_POINTS = "caft_lens.methods"
 WIDTH = 100
