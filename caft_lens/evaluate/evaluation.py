@@ -9,7 +9,7 @@ of sampling and the judge, and one of which only the judge is another is judged 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,14 +85,31 @@ def evaluate(
     chosen = chosen.drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     out = None if out is None else absolute(out)
-    cells = sample(subjects, chosen, counts, seeds=seeds, out=out)
+    return reported(chosen, sample(subjects, chosen, counts, seeds=seeds, out=out), out)
+
+
+def reported(
+    task: Task,
+    cells: Iterable[Cell],
+    out: str | Path | None,
+    failures: Mapping[str, Mapping[int, str]] | None = None,
+) -> Report:
+    """The report on the answers to a task, kept in `out`.
+
+    Args:
+        task: What was asked, drawn as it was.
+        cells: One per arm and seed.
+        out: The folder that the answers are in; `None` keeps nothing.
+        failures: Arm to seed to the error, of cells that there are not.
+    """
     report = Report(
         cells,
-        task=chosen.name,
-        labels=chosen.form(OUT_OF_DISTRIBUTION).labels,
-        trained=chosen.trained,
-        sampling=chosen.drawing,
-        scale=chosen.scale,
+        task=task.name,
+        labels=task.form(OUT_OF_DISTRIBUTION).labels,
+        trained=task.trained,
+        sampling=task.drawing,
+        scale=task.scale,
+        failures=failures,
     )
     if out is not None:
         report.save(out)

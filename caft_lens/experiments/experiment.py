@@ -33,7 +33,7 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import sample
+from caft_lens.evaluate.evaluation import reported, sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -192,17 +192,7 @@ def experiment(
         for seed in numbers
         if seed not in failed.get(arm, {})
     ]
-    report = Report(
-        cells,
-        task=task.name,
-        labels=task.form(OUT_OF_DISTRIBUTION).labels,
-        trained=task.trained,
-        sampling=task.drawing,
-        scale=task.scale,
-        failures=failed,
-    )
-    report.save(folder / "evaluation")
-    return report
+    return reported(task, cells, folder / "evaluation", failed)
 
 
 def causal_effects(
