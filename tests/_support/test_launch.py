@@ -25,7 +25,8 @@ ALONE = {key: value for key, value in os.environ.items() if key not in processes
 def launched(tmp_path: Path, script: str, processes: int = 2) -> str:
     """What a script prints under `accelerate launch`."""
     path = tmp_path / "script.py"
-    path.write_text(f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n{script}")
+    folders = [str(TESTS), str(TESTS / "experiments"), str(Path(__file__).parent)]
+    path.write_text(f"import sys\nsys.path[:0] = {folders!r}\n{script}")
     port = 20_000 + os.getpid() % 20_000
     command = [
         sys.executable,

@@ -506,9 +506,9 @@ def test_what_trains_another_run_is_not_waited_for(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_a_mistake_in_an_argument_costs_no_run(tmp_path_factory, words, wrong, kept):
     folder, lens, fingerprint = kept
+    seed = {name: value for name, value in wrong.items() if name == "seed"}
+    others = {name: value for name, value in wrong.items() if name != "seed"}
     with pytest.raises((BadArgument, BadType), match=words):
-        seed = {name: value for name, value in wrong.items() if name == "seed"}
-        others = {name: value for name, value in wrong.items() if name != "seed"}
         finetune(lens, chats(8), SMALL.but(overwrite=True, **others), out=folder, **seed)
     assert Run.load(folder, base=lens).lens.fingerprint == fingerprint
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "history.json", "run.json"]
