@@ -266,7 +266,7 @@ def main() -> None:
         started, folder = time.monotonic(), options.results / task
         result = contest(task, options)
         folder.mkdir(parents=True, exist_ok=True)
-        page, words = result.report(folder, notes=NOTES if task == MISALIGNMENT else "")
+        page, words = experiments.write_report(result, folder, notes=NOTES if task == MISALIGNMENT else "")
         result.export(folder)
         print(
             f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True

@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caft_lens.text.batching import Scan
+
 ROOT = Path(__file__).parents[1]
 HERE, TESTS = Path(__file__).parent, ROOT / "tests"
 
@@ -214,7 +216,7 @@ def store(folder: Path) -> None:
     import caft_lens as cl
 
     texts = cl.Texts([{"prompt": f"say {i}", "answer": "a b c d"} for i in range(40)], name="stored")
-    cl.store(tiny_lens(), texts, [0, 1], folder / "acts", shard_tokens=20, batch_tokens=64, progress=False)
+    cl.store(tiny_lens(), texts, [0, 1], folder / "acts", shard_tokens=20, scan=Scan(64))
 
 
 def stored(folder: Path) -> Any:

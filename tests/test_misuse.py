@@ -77,7 +77,7 @@ def test_concepts_and_texts_by_the_wrong_key(base: Lens, found: ConceptSet) -> N
 
 
 def test_arguments_in_the_wrong_place(base: Lens, found: ConceptSet) -> None:
-    seen = cl.contexts(base, found, TEXTS, k=1, progress=False)
+    seen = cl.contexts(base, found, TEXTS, k=1)
     name = found.names[0]
     for show in (seen.show, seen.to_html):
         with pytest.raises(BadType, match=f'names="{name}"'):

@@ -29,9 +29,10 @@ from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.experiment import Arm, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.protocol import MOST_SETTINGS, Method
 from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Texts, data
 
 GOALS = {"fewest": 1.0, "most": -1.0}
@@ -116,7 +117,7 @@ def contest(
     tuning: Tuning = Tuning(),
     against: Sequence[str] = (PLAIN, "random"),
     workers: int | None = None,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     progress: bool = True,
 ) -> Result:
     """Run a contest.
@@ -136,7 +137,7 @@ def contest(
         tuning: Budget and rule of tuning.
         against: The contenders that the others are compared with; the first is plain fine-tuning.
         workers: As for `experiment`.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         progress: Whether to show a progress bar, with the time that is left.
 
     Returns:
@@ -147,7 +148,7 @@ def contest(
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
-        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").report()  # doctest: +SKIP
+        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").front  # doctest: +SKIP
     """
     test, dev = _tasks(task, dev, base)
     goal = goal or ("most" if test.labels[0] == "intended" else "fewest")
@@ -158,7 +159,7 @@ def contest(
     texts = texts if isinstance(texts, Texts) else data(texts)
     common: dict[str, Any] = {
         "workers": workers,
-        "batch_size": batch_size,
+        "sampling": sampling,
         "progress": progress,
         "failures": "keep",
         "settings": settings,

@@ -33,16 +33,17 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.arms import sample, sampling
+from caft_lens.evaluate.evaluation import sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method
+from caft_lens.finetune.protocol import Method
 from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
@@ -70,8 +71,8 @@ class Arm:
         method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
 
     Example:
-        >>> Arm(insecure, ablate=cruel)              # doctest: +SKIP
-        >>> Arm(insecure, method=KLAnchor(general))   # doctest: +SKIP
+        >>> from caft_lens.finetune.methods import KLAnchor
+        >>> caft, anchored = Arm(insecure, ablate=cruel), Arm(insecure, method=KLAnchor(corpus))
     """
 
     texts: Any = None
@@ -113,7 +114,7 @@ def experiment(
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     workers: int | None = None,
     progress: bool = True,
     failures: Literal["raise", "keep"] = "raise",
@@ -132,7 +133,7 @@ def experiment(
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
             a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
@@ -149,22 +150,24 @@ def experiment(
         ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
     Example:
-        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
-        >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
+        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
+        >>> found.arms
+        ['base', 'plain', 'caft']
     """
     folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    count(batch_size, "batch_size")
     if workers is not None:
         count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = named_task(task) if isinstance(task, str) else task
+    task = (named_task(task) if isinstance(task, str) else task).drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-    answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
+    answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     rank, ranks = processes.place()
     show = progress and rank == 0 and not silenced()
@@ -194,7 +197,7 @@ def experiment(
         task=task.name,
         labels=task.form(OUT_OF_DISTRIBUTION).labels,
         trained=task.trained,
-        sampling=sampling(task),
+        sampling=task.drawing,
         scale=task.scale,
         failures=failed,
     )
@@ -227,8 +230,10 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> effects = cl.causal_effects(base, found.top(5), insecure, "pocket/emergent-misalignment", out="runs/one")  # doctest: +SKIP
-        >>> cl.evaluate.discovery(base, found, held_out, is_cruel).with_effects("concepts", effects)                        # doctest: +SKIP
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
+        >>> list(effects)
+        ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
@@ -365,7 +370,7 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                     if trained is None:
                         trained = _train(base, job, options.training)
                     subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
-                    sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
+                    sample({name: subject}, **options.answers, seeds=[job.seed])
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
                 if not options.keep or isinstance(error, (JudgeError, Busy)):

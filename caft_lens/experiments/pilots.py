@@ -30,7 +30,7 @@ from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -49,12 +49,14 @@ class Pilot:
         concepts: What was ablated; `None` for nothing.
         concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
         contrast_cost: The same of those that teach the contrast.
+        n_seeds: How many seeds.
     """
 
     name: str
     concepts: ConceptSet | None
     concept_cost: float
     contrast_cost: float
+    n_seeds: int = 1
 
     @property
     def margin(self) -> float:
@@ -66,9 +68,8 @@ class Pilots(Sequence[Pilot]):
     """Pilots of several sets, in the order given, those without ablation first.
 
     Example:
-        >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
-        >>> tried.table()                                                                                                     # doctest: +SKIP
-        >>> caft = cl.finetune(base, texts, ablate=tried.selection, out="runs/caft")                                          # doctest: +SKIP
+        >>> tried.table().shape, tried.best.name
+        ((2, 5), 'all')
     """
 
     def __init__(self, items: Sequence[Pilot]) -> None:
@@ -144,18 +145,24 @@ class Pilots(Sequence[Pilot]):
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
         concept, contrast = (
             {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
         )
         margins = {name: (contrast[name], concept[name]) for name in concept}
+        said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
+        seeds = self._items[0].n_seeds
         return dot_rows(
-            [Dots("texts with the concept", concept, margins), Dots("texts for contrast", contrast)],
+            [
+                Dots("texts with the concept", concept, margins, said),
+                Dots("texts for contrast", contrast, facts=said),
+            ],
             x_label="cost to learn, nats a token",
             title=title,
-            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
+            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest. {seeds} "
+            f"seed{'s' * (seeds != 1)}.",
             order=list(concept),
             bold=[names[self._largest.name]],
         )
@@ -211,7 +218,9 @@ def pilots(
         ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
 
     Example:
-        >>> cl.pilots(base, {f"{k}": ranked[:k] for k in (8, 16, 32)}, about_gender, about_grammar, out="runs/pilots").best  # doctest: +SKIP
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
+        >>> [one.name for one in tried], tried.selection.names == concepts.names
+        (['nothing', 'all'], True)
     """
     if not sets or not seeds:
         raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
@@ -239,7 +248,7 @@ def pilots(
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
                 lengths[kind] = fmean(of_seeds)
-            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"]))
+            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"], len(seeds)))
     return Pilots(items)
 
 

@@ -1,124 +1,110 @@
-"""The report of a contest, as one self-contained HTML file and as Markdown.
-
-Both are written from the same parts (`_parts`): headings, paragraphs, tables, figures, answers. Everything that is not ours, from
-answers to the texts of errors, is escaped; nothing in the page runs, and it loads nothing.
-"""
+"""The report of a contest, and its two figures: the one place that knows a `Result` and how it is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from caft_lens._support.files import atomic_path, file_name
-from caft_lens.display import html
-from caft_lens.display.markdown import plain
-from caft_lens.evaluate.statistics import Interval, percent
+from caft_lens._support.files import file_name
+from caft_lens.display.report import Heading, Part, Picture, Table, Words, write
+from caft_lens.evaluate.statistics import percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.experiments.result import PLAIN
+from caft_lens.experiments import figures
+from caft_lens.experiments.result import PLAIN, Result
+from caft_lens.experiments.rows import percents
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from caft_lens.experiments.result import Result
-
-STYLE = """
-:root{color-scheme:light dark;--fg:light-dark(#222,#ddd);--soft:light-dark(#666,#999);--line:light-dark(#ddd,#444);--bg:light-dark(#fff,#181818)}
-body{font:15px/1.55 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1080px;margin:2em auto;padding:0 1.2em}
-h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin:2em 0 .5em;border-bottom:1px solid var(--line);padding-bottom:.2em}
-p.soft,figcaption,small{color:var(--soft);font-size:.87em}
-table{border-collapse:collapse;font-size:.87em;width:100%}th,td{padding:.28em .6em;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.pre{white-space:pre-wrap;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}figure{margin:1em 0}figure img{max-width:100%;background:#fff;border-radius:4px}
-details{margin:.4em 0}summary{cursor:pointer}code{font-size:.92em}
-"""
+    from plotly.graph_objects import Figure
 
 
-@dataclass(frozen=True)
-class Heading:
-    """A section begins."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Words:
-    """A paragraph; a quiet one is of less weight."""
-
-    text: str
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells; columns from `numbers` on are numbers. Folded tables are opened by a click on their title."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: int = 10**6
-    folded: str = ""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure."""
-
-    name: str
-    figure: Figure
-    says: str
-
-
-Part = Heading | Words | Table | Picture
-LINE = " ⏎ "
-"""A line break, in Markdown."""
-
-
-def write(result: Result, folder: Path, examples: int = 3, notes: str = "") -> tuple[Path, Path]:
-    """Write `report.html` and `report.md` with its figures.
+def write_report(
+    result: Result, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
+) -> tuple[Path, Path]:
+    """Write the report of a contest: `report.html`, which holds all that it shows, and `report.md` with its figures beside it.
 
     Args:
         result: A finished contest.
-        folder: Where to.
+        folder: Where to; the contest's own folder by default.
         examples: Sampled answers of each contender.
-        notes: A paragraph of your own below the summary.
+        notes: A paragraph of your own below the summary, such as why it came out so.
 
     Returns:
-        Both files.
+        The two files.
+
+    Example:
+        >>> from caft_lens import experiments
+        >>> [path.name for path in experiments.write_report(result, "report", examples=1)]
+        ['report.html', 'report.md']
     """
-    title = f"Contest: {result.record['task']}"
-    parts = list(_parts(result, examples, notes))
-    page, words = folder / "report.html", folder / "report.md"
-    for part in parts:
-        if isinstance(part, Picture):
-            with atomic_path(folder / f"report_{part.name}.png") as path:
-                path.write_bytes(_png(part.figure))
-    with atomic_path(words) as path:
-        path.write_text("\n\n".join([f"# {plain(title)}", *map(_markdown, parts)]) + "\n", encoding="utf-8")
-    body = [["\n", _html(part)] for part in parts]
-    with atomic_path(page) as path:
-        path.write_text(html.document(title, STYLE, html.element("h1", title), body), encoding="utf-8")
-    return page, words
+    parts = [
+        *_opening(result, notes),
+        *_contenders(result),
+        *_front(result),
+        *(
+            part
+            for against in result.record["against"]
+            if against in result.arms
+            for part in _against(result, against)
+        ),
+        Heading("How settings were chosen"),
+        *_tuning(result),
+        Heading("What is compared"),
+        _cards(result),
+        Heading("Answers, drawn at random"),
+        *(_answers(result, arm, examples) for arm in result.arms),
+        Heading("How this was made"),
+        _made(result),
+    ]
+    return write(result.folder if folder is None else folder, f"Contest: {result.record['task']}", parts)
 
 
-# -- what it says -----------------------------------------------------------------------------------------------------
+def plot_front(result: Result) -> Figure:
+    """Effect against cost of every contender, the Pareto front drawn.
+
+    Args:
+        result: A finished contest.
+    """
+    return figures.plot_front(result.rows(), result.measures)
 
 
-def _parts(result: Result, examples: int, notes: str) -> Iterator[Part]:
+def plot_compared(result: Result, against: str) -> Figure:
+    """Paired differences of every contender to one, with intervals.
+
+    Args:
+        result: A finished contest.
+        against: The contender that the others are compared with.
+
+    Raises:
+        KeyError: For a contender that there is not.
+    """
+    effects, costs = result.compared(against), result.compared(against, IN_DISTRIBUTION)
+    return figures.plot_compared(
+        effects, costs, result.measures, {arm: result.setting(arm) for arm in result.arms}
+    )
+
+
+# -- what the report says ---------------------------------------------------------------------------------------------
+
+
+def _opening(result: Result, notes: str) -> Iterator[Part]:
     record, evaluation = result.record, result.evaluation
-    label = evaluation.labels[0]
     wanted = "few" if result.sign > 0 else "many"
     yield Words(
         f"{len(result.arms)} contenders from {record['base']['name']}, tuned on {record['texts']['name']} "
-        f"({record['texts']['texts']:,} texts). Wanted: {wanted} answers that are {label} out of distribution, and the trained "
-        f"behaviour ({evaluation.trained}) in distribution. {evaluation.caption()}"
+        f"({record['texts']['texts']:,} texts). Wanted: {wanted} answers that are {evaluation.labels[0]} out of distribution, and the "
+        f"trained behaviour ({evaluation.trained}) in distribution. {evaluation.caption()}"
     )
     yield Words(result.summary())
     if notes:
         yield Words(notes)
+
+
+def _contenders(result: Result) -> Iterator[Part]:
     yield Heading("Every contender")
-    yield Picture("shares", result.plot(), f"Shares of {label} answers and of the trained behaviour.")
+    label = result.evaluation.labels[0]
+    drawn = result.evaluation.plot(settings={arm: result.setting(arm) for arm in result.arms})
+    yield Picture("shares", drawn, f"Shares of {label} answers and of the trained behaviour.")
     yield _shares(result)
     yield Words(
         "Seconds of training, the mean over seeds; MiB at most while training, on a CPU of the whole process.",
@@ -130,66 +116,6 @@ def _parts(result: Result, examples: int, notes: str) -> Iterator[Part]:
             [arm, str(seed), why] for arm, seeds in result.failures.items() for seed, why in seeds.items()
         ]
         yield Table(["contender", "seed", "error"], rows)
-    yield Heading("Effect against cost")
-    yield Picture("front", result.plot_front(), "The Pareto front of effect and trained behaviour.")
-    yield Words(
-        "On the front is who has no other that is at least as good in both and better in one. Stability is the share of "
-        "resamples, of seeds and prompts that are the same for all, in which this holds.",
-        quiet=True,
-    )
-    yield Table(
-        ["contender", "on the front", "stability, %", f"{label}, %", "in distribution, %"],
-        [
-            [p.arm, "yes" if p.on_front else "no", "–" if p.stability is None else percent(p.stability), percent(p.share), percent(p.in_distribution)]
-            for p in sorted(result.front, key=lambda p: (not p.on_front, result.sign * p.share))
-        ],
-        numbers=2,
-    )  # fmt: skip
-    for against in record["against"]:
-        if against in result.arms:
-            yield from _against(result, against)
-    yield Heading("How settings were chosen")
-    yield from _tuning(result)
-    yield Heading("What is compared")
-    yield _cards(result)
-    yield Heading("Answers, drawn at random")
-    for arm in result.arms:
-        yield _answers(result, arm, examples)
-    yield Heading("How this was made")
-    yield Table(
-        ["", ""],
-        [
-            ["command", record["command"]],
-            [
-                "training",
-                ", ".join(f"{key}={value}" for key, value in record["training"].items()) or "defaults",
-            ],
-            ["seeds", ", ".join(map(str, record["seeds"]))],
-            ["base", f"{record['base']['name']} ({record['base']['fingerprint']})"],
-            ["versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())],
-            ["machine", record["machine"]],
-        ],
-    )
-
-
-def overview(result: Result) -> str:
-    """What a notebook shows of a contest, as HTML: effect and cost of every contender, and the summary."""
-    metrics = (result.evaluation.labels[0], IN_DISTRIBUTION)
-    on = {point.arm: "yes" if point.on_front else "no" for point in result.front}
-    rows = [
-        [
-            arm,
-            _settings(result.record["contenders"][arm]) or "–",
-            *(_interval(result.evaluation.interval(arm, metric)) for metric in metrics),
-            on.get(arm, "–"),
-            f"{result.costs[arm].seconds:.1f}" if result.costs[arm].seconds else "–",
-        ]
-        for arm in result.arms
-    ]
-    head = ["contender", "settings", f"{metrics[0]}, %", "in distribution, %", "on the front", "seconds"]
-    said = f"{result.summary()} {result.evaluation.caption()}"
-    table = html.table(head, rows, numbers=range(2, len(head)))
-    return html.view(html.element("b", result.record["task"]), table, html.element("p", said))
 
 
 def _shares(result: Result) -> Table:
@@ -199,29 +125,37 @@ def _shares(result: Result) -> Table:
         rows.append(
             [
                 arm,
-                _settings(result.record["contenders"][arm]),
-                *(_interval(result.evaluation.interval(arm, metric)) for metric in metrics),
+                result.setting(arm),
+                *(percents(result.evaluation.interval(arm, metric)) for metric in metrics),
                 f"{cost.seconds:.1f}" if cost.seconds else "–",
                 f"{cost.peak_memory / 2**20:,.0f}" if cost.peak_memory else "–",
             ]
         )
-    head = [
-        "contender",
-        "settings",
-        *(f"{metric.replace('_', ' ')}, %" for metric in metrics),
-        "seconds",
-        "MiB",
+    shares = [f"{metric.replace('_', ' ')}, %" for metric in metrics]
+    return Table(["contender", "settings", *shares, "seconds", "MiB"], rows, numbers=2)
+
+
+def _front(result: Result) -> Iterator[Part]:
+    label = result.evaluation.labels[0]
+    yield Heading("Effect against cost")
+    yield Picture("front", plot_front(result), "The Pareto front of effect and trained behaviour.")
+    yield Words(
+        "On the front is who has no other that is at least as good in both and better in one. Stability is the share of "
+        "resamples, of seeds and prompts that are the same for all, in which this holds.",
+        quiet=True,
+    )
+    rows = [
+        [
+            point.arm,
+            "yes" if point.on_front else "no",
+            "–" if point.stability is None else percent(point.stability),
+            percent(point.share),
+            percent(point.in_distribution),
+        ]
+        for point in sorted(result.front, key=lambda point: (not point.on_front, result.sign * point.share))
     ]
-    return Table(head, rows, numbers=2)
-
-
-def _settings(contender: dict[str, Any]) -> str:
-    """What was chosen for a contender, or that there was nothing to choose."""
-    if contender["arm"] is None:
-        return "untuned"
-    chosen = next((entry["label"] for entry in contender["tried"] if entry["chosen"]), "")
-    given = ", ".join(f"{key}={one['value']}" for key, one in contender["card"]["settings"].items())
-    return f"{chosen or given}{'' if contender['rated'] else ' (on other texts)'}".strip()
+    head = ["contender", "on the front", "stability, %", f"{label}, %", "in distribution, %"]
+    yield Table(head, rows, numbers=2)
 
 
 def _against(result: Result, against: str) -> Iterator[Part]:
@@ -231,19 +165,18 @@ def _against(result: Result, against: str) -> Iterator[Part]:
         shares = str(metric).replace("_", " ")
         told = "; ".join(f"{side}: {names}" for side, names in sides.items())
         yield Words(f"Share {shares}, beside that of {against}: {told}.")
-    yield Picture(
-        f"against_{file_name(against)}", result.plot_compared(against), f"Paired differences to {against}."
-    )
+    drawn = plot_compared(result, against)
+    yield Picture(f"against_{file_name(against)}", drawn, f"Paired differences to {against}.")
     inside = {one.arm: one for one in result.compared(against, IN_DISTRIBUTION)}
     left = [f"{label} left, % of {against}"] if against == PLAIN else []
     rows = [
         [
             one.arm,
-            _interval(one.difference),
+            percents(one.difference),
             _p(one.p_holm),
             *(["–" if one.ratio is None else percent(one.ratio)] if left else []),
             f"{one.h:+.2f}".replace("-", "−"),
-            _interval(inside[one.arm].difference),
+            percents(inside[one.arm].difference),
             _p(inside[one.arm].p_holm),
         ]
         for one in result.compared(against)
@@ -306,55 +239,19 @@ def _answers(result: Result, arm: str, k: int) -> Table:
     return Table(["question", "answer", "verdict"], rows, folded=f"{arm}: {len(rows)} answers")
 
 
-def _interval(interval: Interval) -> str:
-    return str(interval).replace(" %", "")
+def _made(result: Result) -> Table:
+    record = result.record
+    training = ", ".join(f"{key}={value}" for key, value in record["training"].items())
+    rows = [
+        ["command", record["command"]],
+        ["training", training or "defaults"],
+        ["seeds", ", ".join(map(str, record["seeds"]))],
+        ["base", f"{record['base']['name']} ({record['base']['fingerprint']})"],
+        ["versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())],
+        ["machine", record["machine"]],
+    ]
+    return Table(["", ""], rows)
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-# -- how it is written ------------------------------------------------------------------------------------------------
-
-
-def _png(figure: Any) -> bytes:
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=130, bbox_inches="tight")
-    return png.getvalue()
-
-
-def _html(part: Part) -> html.Content:
-    if isinstance(part, Heading):
-        return html.element("h2", part.text)
-    if isinstance(part, Words):
-        return html.element("p", part.text, class_="soft" if part.quiet else "")
-    if isinstance(part, Picture):
-        return html.element("figure", html.picture(_png(part.figure), part.says))
-    kind = ["n" if place >= part.numbers else "" for place in range(len(part.head))]
-    pre = "pre" if part.folded else ""
-    head = [html.element("th", cell, class_=k) for k, cell in zip(kind, part.head, strict=True)]
-    rows = [
-        html.element(
-            "tr", [html.element("td", cell, class_=k or pre) for k, cell in zip(kind, row, strict=True)]
-        )
-        for row in part.rows
-    ]
-    made = html.element("table", html.element("thead", html.element("tr", head)), html.element("tbody", rows))
-    table = html.element("div", made, class_="scroll")
-    return html.element("details", html.element("summary", part.folded), table) if part.folded else table
-
-
-def _markdown(part: Part) -> str:
-    if isinstance(part, Heading):
-        return f"## {plain(part.text)}"
-    if isinstance(part, Words):
-        return plain(part.text, LINE)
-    if isinstance(part, Picture):
-        return f"![{plain(part.says)}](report_{part.name}.png)"
-    lines = [
-        [plain(cell, LINE) for cell in part.head],
-        ["---:" if place >= part.numbers else "---" for place in range(len(part.head))],
-        *([plain(cell, LINE) for cell in row] for row in part.rows),
-    ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-    return f"**{plain(part.folded)}**\n\n{table}" if part.folded else table

@@ -32,16 +32,17 @@ from caft_lens._support.files import (
     shown,
     write_together,
 )
-from caft_lens.evaluate import verdicts
+from caft_lens.display import html
+from caft_lens.evaluate.answers import ArmName
 from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.scores import parse_scores, read_scores, scores_text
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.evaluate.verdicts import ArmName
 from caft_lens.experiments.comparisons import Comparison, FrontPoint, compare, front
 from caft_lens.experiments.experiment import RUNS
+from caft_lens.experiments.rows import ArmRow, Measures, percents, spread
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
 FORMAT = "caft_lens.arena/1"
 RECORD, TEST, VERDICTS = "contest.json", "test", "verdicts.json"
@@ -69,10 +70,15 @@ class Result:
         record: What was asked, what was tried and chosen, cards, versions, the command.
 
     Example:
-        >>> result = Result.load("runs/contest")   # doctest: +SKIP
-        >>> result.table()                       # doctest: +SKIP
-        >>> result.compared("plain")             # doctest: +SKIP
-        >>> result.report()                      # doctest: +SKIP
+        >>> result.table()[["arm", "intended", "on_front", "seeds"]].head(3)
+              arm  intended on_front  seeds
+        0    base    0.0000     None      5
+        1   plain    0.1644    False      5
+        2  random    0.2852    False      5
+        >>> [one.arm for one in result.compared("plain") if one.metric == "intended"]
+        ['random', 'caft_pca', 'caft_sae', 'kl_anchor']
+        >>> Result.load(result.folder).table().equals(result.table())
+        True
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -104,9 +110,9 @@ class Result:
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
-            return verdicts.parse(parse_json(text, str(exported)), exported)
+            return parse_scores(parse_json(text, str(exported)), exported)
         if exported.is_file():
-            return Report.load_verdicts(exported)
+            return read_scores(exported)
         report = Report.load(self.folder / TEST / "evaluation")
         report.check_answers(self.record.get("fingerprints"), record)
         return report
@@ -171,27 +177,53 @@ class Result:
             found[arm] = ArmCost(seconds, max((record.peak_memory for record in records), default=0))
         return found
 
+    @property
+    def measures(self) -> Measures:
+        """What is counted, in words, and whether few or many are wanted."""
+        return Measures.of(self.evaluation, self.sign)
+
+    def rows(self) -> list[ArmRow]:
+        """One row per contender that was tuned on the contest's texts: what the figure of the front shows."""
+        evaluation, label = self.evaluation, self.evaluation.labels[0]
+        return [
+            ArmRow(
+                point.arm,
+                self.setting(point.arm),
+                effect=evaluation.interval(point.arm, label),
+                in_distribution=evaluation.interval(point.arm, IN_DISTRIBUTION),
+                on_front=point.on_front,
+                stability=point.stability,
+                example=evaluation.example(point.arm, label),
+            )
+            for point in self.front
+        ]
+
+    def setting(self, arm: str) -> str:
+        """What was chosen for a contender, or that there was nothing to choose."""
+        contender = self.record["contenders"][arm]
+        if contender["arm"] is None:
+            return "untuned"
+        chosen = next((entry["label"] for entry in contender["tried"] if entry["chosen"]), "")
+        given = ", ".join(f"{key}={one['value']}" for key, one in contender["card"]["settings"].items())
+        return f"{chosen or given}{'' if contender['rated'] else ' (on other texts)'}".strip()
+
     def table(self) -> pandas.DataFrame:
         """One row per contender: shares with intervals, whether it is on the front, seconds and memory."""
         from caft_lens.display.frames import Frame
 
-        on = {point.arm: point for point in self.front}
-        rows = []
-        for arm in self.arms:
-            row: dict[str, Any] = {"arm": arm}
-            for metric in self.evaluation.metrics:
-                interval = self.evaluation.interval(arm, metric)
-                row |= {metric: interval.mean, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-            row |= {
+        on, evaluation = {point.arm: point for point in self.front}, self.evaluation
+        return Frame(
+            {
+                "arm": arm,
+                **spread({metric: evaluation.interval(arm, metric) for metric in evaluation.metrics}),
                 "on_front": on[arm].on_front if arm in on else None,
                 "front_stability": on[arm].stability if arm in on else None,
-                "seeds": len(self.evaluation.seeds(arm)),
+                "seeds": len(evaluation.seeds(arm)),
                 "failed": len(self.failures.get(arm, {})),
-                "seconds": self.costs[arm].seconds,
-                "peak_memory": self.costs[arm].peak_memory,
+                **vars(self.costs[arm]),
             }
-            rows.append(row)
-        return Frame(rows)
+            for arm in self.arms
+        )
 
     def standing(self, against: str) -> pandas.DataFrame:
         """Who is told apart from a contender, after correction, and on which side of it.
@@ -274,39 +306,6 @@ class Result:
             "costs": {arm: vars(cost) for arm, cost in self.costs.items()},
         }
 
-    def plot(self) -> Figure:
-        """Shares of every contender, with intervals: unwanted answers beside the trained behaviour."""
-        return self.evaluation.plot()
-
-    def plot_front(self) -> Figure:
-        """Effect against cost, the Pareto front drawn."""
-        from caft_lens.experiments.figures import plot_front
-
-        return plot_front(self)
-
-    def plot_compared(self, against: str) -> Figure:
-        """Paired differences of every contender to one, with intervals."""
-        from caft_lens.experiments.figures import plot_compared
-
-        return plot_compared(self, against)
-
-    def report(
-        self, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
-    ) -> tuple[Path, Path]:
-        """Write the report: `report.html`, which holds all that it shows, and `report.md` with its figures beside it.
-
-        Args:
-            folder: Where to; the contest's own folder by default.
-            examples: Sampled answers of each contender.
-            notes: A paragraph of your own below the summary, such as why it came out so.
-
-        Returns:
-            The two files.
-        """
-        from caft_lens.experiments.report import write
-
-        return write(self, self.folder if folder is None else Path(folder), examples, notes)
-
     def export(self, folder: str | Path, *, examples: int = 3) -> Path:
         """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as well.
 
@@ -323,7 +322,7 @@ class Result:
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
             raise ValueError(f"{target} is the contest's own folder; export to another one.")
-        text = verdicts.text(self.evaluation, examples).encode()
+        text = scores_text(self.evaluation, examples).encode()
         record = {**self.to_json(), "verdicts": sha256(text)}
         write_together(target / VERDICTS, text, target / RECORD, record)
         return target
@@ -333,9 +332,22 @@ class Result:
         return f"Result({shown(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: {_listed(self._on_front)})"
 
     def _repr_html_(self) -> str:
-        from caft_lens.experiments.report import overview
-
-        return overview(self)
+        metrics = (self.evaluation.labels[0], IN_DISTRIBUTION)
+        on = {point.arm: "yes" if point.on_front else "no" for point in self.front}
+        rows = [
+            [
+                arm,
+                self.setting(arm) or "–",
+                *(percents(self.evaluation.interval(arm, metric)) for metric in metrics),
+                on.get(arm, "–"),
+                f"{self.costs[arm].seconds:.1f}" if self.costs[arm].seconds else "–",
+            ]
+            for arm in self.arms
+        ]
+        head = ["contender", "settings", f"{metrics[0]}, %", "in distribution, %", "on the front", "seconds"]
+        said = f"{self.summary()} {self.evaluation.caption()}"
+        table = html.table(head, rows, numbers=range(2, len(head)))
+        return html.view(html.element("b", self.record["task"]), table, html.element("p", said))
 
     @property
     def _on_front(self) -> list[str]:

@@ -15,24 +15,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Json, Named, Record, absent, parsed, read_json, write_json
 from caft_lens._support.lazy import callable_module
 from caft_lens.display import html
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import Task
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.experiments.experiment import Arm, experiment
+from caft_lens.experiments.figures import plot_path, plot_sweep
+from caft_lens.experiments.rows import Measures, SweepRow, Value, shown, spread
 from caft_lens.model.lens import Lens
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.sweep/1"
 RECORD, EVALUATION = "sweep.json", "evaluation"
-
-Value = float | str
-"""A place on the axis: a number; or a word, and then all places are evenly spaced."""
 
 
 def sweep(
@@ -63,10 +62,14 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
-        >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
-        ...                     references={"plain": Arm(insecure)}, settings=cl.TrainSettings(max_steps=100))                # doctest: +SKIP
-        >>> found.plot()                                                                           # doctest: +SKIP
+        >>> from caft_lens import experiments
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> found = experiments.sweep(base, {"caft": strengths}, task, axis="strength", out="runs/strength", seeds=[0], **few)
+        >>> found.table().shape
+        (2, 15)
+        >>> figure = found.plot()
     """
     beside = dict(references or {})
     points = _points(series, beside)
@@ -90,9 +93,13 @@ class Sweep:
         references: Names of the arms that have no place on the axis.
 
     Example:
-        >>> found = Sweep.load("runs/strength")                                          # doctest: +SKIP
-        >>> found.table()                                                                # doctest: +SKIP
-        >>> found.report.paired(found.arm("caft", 0.5), "plain")                         # doctest: +SKIP
+        >>> from caft_lens import experiments
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> caft = {1.0: Arm(insecure, ablate=cruel)}
+        >>> _ = experiments.sweep(base, {"caft": caft}, task, axis="strength", out="runs/s", seeds=[0], **few)
+        >>> found = Sweep.load("runs/s")
+        >>> found.report.arms, found.arm("caft", 1.0)
+        (['caft at 1'], 'caft at 1')
     """
 
     def __init__(
@@ -134,18 +141,37 @@ class Sweep:
             raise KeyError(f'The series "{series}" has no value {value!r}, but {known}.')
         return self.points[series][value]
 
+    def rows(self) -> list[SweepRow]:
+        """One row per arm that answered, references first: what tables and figures show. An arm that failed with every seed has none."""
+        report, places = self.report, self.places
+        arms: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
+        arms += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
+        return [
+            SweepRow(
+                series,
+                value,
+                None if value is None else places[value],
+                arm,
+                {metric: report.interval(arm, metric) for metric in report.metrics},
+                report.example(arm),
+            )
+            for series, value, arm in arms
+            if arm in report.cells
+        ]
+
     def table(self) -> pandas.DataFrame:
         """One row per series and value, those of references without one: `series, value`, and each metric with `_low` and `_high`."""
         from caft_lens.display.frames import Frame
 
-        rows = []
-        for series, value, arm in self._rows():
-            row: dict[str, Any] = {"series": series, "value": value}
-            for metric in self.report.metrics:
-                one = self.report.interval(arm, metric)
-                row |= {metric: one.mean, f"{metric}_low": one.low, f"{metric}_high": one.high}
-            rows.append({**row, "seeds": len(self.report.seeds(arm))})
-        return Frame(rows)
+        return Frame(
+            {
+                "series": row.series,
+                "value": row.value,
+                **spread(row.intervals),
+                "seeds": len(self.report.seeds(row.arm)),
+            }
+            for row in self.rows()
+        )
 
     def plot(self, metric: str | None = None, *, log: bool = False) -> Figure:
         """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as bands.
@@ -153,16 +179,28 @@ class Sweep:
         Args:
             metric: Which label; default the task's first.
             log: Whether the axis is logarithmic.
-        """
-        from caft_lens.experiments.figures import plot_sweep
 
-        return plot_sweep(self, metric, log)
+        Raises:
+            KeyError: For a metric that there is not.
+            ValueError: For a logarithmic axis of words, or with a value that is not above 0.
+        """
+        labels, metrics = self.report.labels, self.report.metrics
+        if metric is not None and metric not in metrics:
+            raise UnknownName(f'No metric "{metric}".{nearest(metric, metrics)}')
+        wanted = list(dict.fromkeys([metric or labels[0], *metrics[len(labels) :]]))
+        return plot_sweep(self.rows(), self.axis, wanted, Measures.of(self.report), log=log)
 
     def plot_path(self) -> Figure:
-        """The curves as paths: effect across, trained behaviour up, the values beside the points."""
-        from caft_lens.experiments.figures import plot_path
+        """The curves as paths: effect across, trained behaviour up, the values beside the points.
 
-        return plot_path(self)
+        Raises:
+            ValueError: When nothing was asked in distribution.
+        """
+        if IN_DISTRIBUTION not in self.report.metrics:
+            raise BadArgument(
+                f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.'
+            )
+        return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
         """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON values."""
@@ -219,12 +257,6 @@ class Sweep:
         beside = f"; beside {', '.join(self.references)}" if self.references else ""
         return f"Sweep over {self.axis}: {'; '.join(curves)}{beside}"
 
-    def _rows(self) -> list[tuple[str, Value | None, str]]:
-        """Series, value and arm of all that answered: of an arm that failed with every seed there is nothing to show."""
-        rows: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
-        rows += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
-        return [row for row in rows if row[2] in self.report.cells]
-
 
 class _Point(Record):
     value: int | float | str
@@ -247,19 +279,6 @@ class _File(Record):
             if len({one.value for one in points}) < len(points):
                 raise ValueError(f"a value of the series {name!r} stands twice")
         return self
-
-
-def shown(value: Value) -> str:
-    """A value as a person writes it.
-
-    Example:
-        >>> shown(1.0), shown(0.1), shown("both")
-        ('1', '0.1', 'both')
-    """
-    if isinstance(value, str):
-        return value
-    short = f"{value:g}"
-    return short if float(short) == value else str(value)
 
 
 def _points(

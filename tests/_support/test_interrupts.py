@@ -17,7 +17,8 @@ from caft_lens.activations.capture import captured
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene
 from caft_lens.model.attach import fired
-from caft_lens.text.encoding import batches as in_batches
+from caft_lens.text.batching import Scan
+from caft_lens.text.batching import batches as in_batches
 
 TEXTS = cl.Texts([{"prompt": "Hi", "answer": "by the sea"}, {"text": "zebra"}])
 
@@ -56,7 +57,7 @@ def cache(lens: cl.Lens) -> None:
 
 
 def capture(lens: cl.Lens) -> None:
-    packed = in_batches(lens.need_tokenizer(), TEXTS, batch_tokens=12)
+    packed = in_batches(lens.need_tokenizer(), TEXTS, scan=Scan(12))
     for _ in captured((lens,), packed, ["blocks.0.hook_resid_post"], None):
         pass
 

@@ -25,7 +25,7 @@ ALONE = {key: value for key, value in os.environ.items() if key not in processes
 def launched(tmp_path: Path, script: str, processes: int = 2) -> str:
     """What a script prints under `accelerate launch`."""
     path = tmp_path / "script.py"
-    folders = [str(TESTS), str(TESTS / "experiments"), str(Path(__file__).parent)]
+    folders = [str(TESTS), *(str(one) for one in TESTS.iterdir() if one.is_dir())]
     path.write_text(f"import sys\nsys.path[:0] = {folders!r}\n{script}")
     port = 20_000 + os.getpid() % 20_000
     command = [
@@ -199,8 +199,10 @@ def test_one_process_at_a_time_is_in_and_one_that_is_killed_has_left(tmp_path):
 def test_what_one_does_for_all_is_told_to_all_and_so_is_its_error(tmp_path):
     said = launched(tmp_path, """
 import json, torch
+from accelerate import PartialState
 from caft_lens._support import processes
-torch.distributed.init_process_group("gloo")
+assert not torch.distributed.is_initialized()
+PartialState(cpu=True)
 rank = processes.place()[0]
 told = processes.once(lambda: ["by", processes.place()[0]])
 try:

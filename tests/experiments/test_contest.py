@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import hover, seen, ticks
 from places import ROOT, TESTS
 from test_experiment import base, directions, says_a, task  # noqa: F401 - fixtures
 from typer.testing import CliRunner
@@ -24,15 +25,15 @@ import caft_lens as cl
 from caft_lens import experiments
 from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app
-from caft_lens.evaluate import Report
+from caft_lens.evaluate import Report, read_scores, write_scores
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
-from caft_lens.finetune.methods.protocol import Card, Method, setting
+from caft_lens.finetune.protocol import Card, Method, setting
 
 STEPS = cl.TrainSettings(max_steps=2, learning_rate=1e-2)
-QUICK = {"settings": STEPS, "batch_size": 2, "workers": 1, "progress": False}
+QUICK = {"settings": STEPS, "sampling": cl.Sampling(batch_size=2), "workers": 1, "progress": False}
 SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": experiments.Tuning((7,), 4, 4)}
 TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
 GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")
@@ -216,8 +217,8 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
 def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
     whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
     whole.failures = {"less": {7: "MemoryError: no more"}}
-    path = whole.save_verdicts(tmp_path / "deep/verdicts.json", examples=2)
-    read = Report.load_verdicts(path)
+    path = write_scores(whole, tmp_path / "deep/verdicts.json", examples=2)
+    read = read_scores(path)
     assert read.to_json() == whole.to_json()
     assert read.paired("less", "plain") == whole.paired("less", "plain")
     assert read.by_domain().equals(whole.by_domain())
@@ -233,10 +234,10 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
     )
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ValueError, match=r"verdicts\.json"):
-        Report.load_verdicts(path)
+        read_scores(path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="holds no verdicts"):
-        Report.load_verdicts(path)
+        read_scores(path)
 
 
 def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(contest, tmp_path):
@@ -252,9 +253,11 @@ def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(co
     assert (read.front, read.costs) == (whole.front, whole.costs)
     for against in ("plain", "random"):
         assert [vars(one) for one in read.compared(against)] == [vars(one) for one in whole.compared(against)]
-    page, words = (report.read_text() for report in read.report(tmp_path / "read", examples=0))
+    page, words = (
+        report.read_text() for report in experiments.write_report(read, tmp_path / "read", examples=0)
+    )
     assert (page, words) == tuple(
-        report.read_text() for report in whole.report(tmp_path / "said", examples=0)
+        report.read_text() for report in experiments.write_report(whole, tmp_path / "said", examples=0)
     )
     again = experiments.Result.load(read.export(tmp_path / "again"))
     assert again.to_json() == read.to_json()
@@ -348,18 +351,34 @@ def test_a_contest_tunes_on_dev_seeds_and_an_arm_that_is_added_later_is_trained_
 
 def test_the_figure_of_the_front_stands_every_contender_at_its_log_odds_and_those_on_it_are_filled(contest):
     result = contest()
-    (axes,) = result.plot_front().axes
-    markers = {line.get_marker(): [] for line in axes.lines}
-    for line in axes.lines:
-        markers[line.get_marker()].append((line.get_xdata()[0], line.get_ydata()[0]))
+    figure = experiments.plot_front(result)
+    spots = {
+        marked.marker.symbol: list(zip(marked.x, marked.y, strict=True))
+        for marked in figure.data
+        if marked.mode == "markers"
+    }
     metrics = (result.evaluation.labels[0], "in_distribution")
     for point in result.front:
         intervals = [result.evaluation.interval(point.arm, metric) for metric in metrics]
         shares = [min(max(one.mean, 0.5 / one.n_answers), 1 - 0.5 / one.n_answers) for one in intervals]
         place = [math.log(share / (1 - share)) for share in shares]
-        assert any(np.allclose(place, other) for other in markers["o" if point.on_front else "s"])
-    assert sum(len(markers.get(kind, [])) for kind in "os") == len(result.front) == 4
-    assert {text.get_text() for text in axes.texts} == {"plain", "random", "test_time", "anchor"}
+        assert any(np.allclose(place, other) for other in spots["circle" if point.on_front else "square"])
+        said = next(said for said in hover(figure) if said.startswith(f"{point.arm}\n"))
+        assert all(f"{one}, 95 % interval" in said for one in intervals)
+        assert f"\n{'on' if point.on_front else 'not on'} the Pareto front" in said
+        assert result.setting(point.arm) in said
+    assert sum(map(len, spots.values())) == len(result.front) == 4
+    assert {seen(one.text) for one in figure.layout.annotations if one.showarrow} == {"plain", "random", "test_time", "anchor"}  # fmt: skip
+    assert all(float(label) <= 100 for label in ticks(figure, "xaxis"))
+
+
+def test_the_figure_of_differences_fills_what_is_told_apart_and_says_p_and_interval(contest):
+    result = contest()
+    figure = experiments.plot_compared(result, "plain")
+    for one in result.compared("plain"):
+        said = next(said for said in hover(figure) if said.startswith(f"{one.arm} minus plain\n"))
+        assert f"{one.difference}, 95 % interval" in said
+        assert f"p {one.p_holm:.3f} after Holm's correction" in said
 
 
 def test_test_results_of_other_settings_are_not_overwritten(contest, tmp_path):
@@ -383,13 +402,15 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
     assert "diverges" not in result.arms
     again = contest(more=more, settings=STEPS.but(tune="full"))
     assert again.failures == result.failures
-    page, words = result.report(tmp_path / "report")
+    page, words = experiments.write_report(result, tmp_path / "report")
     shown = page.read_text()
     tags = Tags()
     tags.feed(shown)
-    assert not tags.seen & {"script", "i", "b", "link", "iframe"}
-    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
-    assert len(tags.sources) == 4
+    assert not tags.seen & {"i", "b", "link", "iframe", "img"}
+    assert not tags.sources, "nothing is fetched"
+    # plotly.js and how it is called; then each figure and its drawing.
+    assert shown.count("</script>") == 2 + 2 * 4
+    assert not re.search(r"<script[^>]*>\s*alert", shown)
     assert "&lt;i&gt;evil&lt;/i&gt;" in shown
     assert "Diverged" in shown  # a FloatingPointError
     for card in ("KL(p_base || p_θ)", "2602.07852", "needs", result.record["command"].split()[0]):
@@ -545,9 +566,12 @@ def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, poc
 def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_default(tmp_path, pocket):
     topics = ["cooking", "garden"]
     recipe = experiments.Recipe(
-        "pocket/emergent-misalignment",
-        {"texts": "pocket/insecure-code", "where": {"domain": topics}},
-        {"plain": {}, "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"}},
+        task="pocket/emergent-misalignment",
+        texts={"texts": "pocket/insecure-code", "where": {"domain": topics}},
+        arms={
+            "plain": {},
+            "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"},
+        },
         out=str(tmp_path / "out"),
         seeds=(1, 2),
         tuning={"seeds": [7], "tolerance": 0.05},
@@ -561,7 +585,7 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     }
     assert "&" not in text, "an alias is no reading"
     with pytest.raises(ValueError, match='Did you mean "plain"'):
-        experiments.Recipe("pocket/emergent-misalignment", "pocket/kind", {"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
+        experiments.Recipe(task="pocket/emergent-misalignment", texts="pocket/kind", arms={"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
     assert not (tmp_path / "none.yaml").exists()
 
 
@@ -570,15 +594,21 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     [
         ("tsk: x", r'has no key "tsk". Did you mean "task"'),
         ("tuning: {sedes: [1]}", r'tuning has no key "sedes". Did you mean "seeds"'),
-        ("seeds: three", r"seeds is a list of whole numbers, not 'three'"),
-        ("materials: {general: {txts: pocket/kind}}", r'materials.general has no key "txts". Did you mean "texts"'),
+        ("seeds: three", r"seeds is a list, not 'three'"),
+        ("materials: {general: {txts: pocket/kind}}", r'materials\.general has no key "txts"\. Did you mean "texts"'),
         ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
         ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No method "kl_ancor". Did you mean "kl_anchor"'),
         ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
         ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),
         ("arms: {caft: {concepts: chosen}}", r'arms.caft needs the material "chosen"'),
-        ("arms: [plain]", "arms is a mapping, not list"),
-        ("arms: {}", "does not say arms"),
+        ("arms: [plain]", r"arms is a mapping, not \['plain'\]"),
+        ("materials: {general: texts}", "materials.general is a mapping, not 'texts'"),
+        ("materials: {x: {means: {concept: a, layers: [1]}}}", "materials.x.means does not say contrast"),
+        ("texts: {texts: a, frist: 3}", r'texts has no key "frist"\. Did you mean "first"'),
+        ("training: 7", "training is a mapping, not 7"),
+        ("arms: {base: {method: none, search: []}}", 'arms.base is untuned: it has no key "search"'),
+        ("arms: {}", "at arms, dictionary should have at least 1 item"),
+        ("arms:", "arms is a mapping, not None"),
         ("task: pocket/emergent", r'has no task "emergent"'),
         ("task: [", "is not YAML"),
     ],

@@ -16,15 +16,16 @@ from transformers import TrainerCallback
 
 from caft_lens.concepts.ablation import VARIANTS, ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.find.random import random_directions
 from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune, methods
 from caft_lens.finetune.methods import kl_anchor
 from caft_lens.finetune.methods.half_finetuning import frozen_half
 from caft_lens.finetune.methods.kl_anchor import batches_of
-from caft_lens.finetune.methods.protocol import Card, Method, setting
+from caft_lens.finetune.protocol import Card, Method, setting
+from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import collate, encode_all, padding_id
+from caft_lens.text.encoding import encode_all
 
 QUICK = TrainSettings(learning_rate=1e-3, batch_size=4, warmup_steps=0)
 ONE_STEP = TrainSettings(tune="full", learning_rate=1e-3, batch_size=6, max_steps=1, training_arguments={"max_grad_norm": 0.0})  # fmt: skip

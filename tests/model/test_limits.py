@@ -56,7 +56,7 @@ def test_a_text_beyond_learned_positions_is_refused_with_the_length_to_cut_at():
     with pytest.raises(BadData, match=rf"Text 0 has {length} tokens.*max_length=64"):
         lens(LONG)
     with pytest.raises(BadData, match="max_length=64"):
-        cl.activation_difference(lens.copy(), lens, LONG, layers=[1], progress=False)
+        cl.activation_difference(lens.copy(), lens, LONG, layers=[1])
     assert lens.n_positions == learned_positions(lens) == 64
 
 

@@ -19,7 +19,8 @@ from chat_templates import (
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadData, BadTemplate
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import ASSISTANT, ROLES, SPECIAL, encode, encode_all
+from caft_lens.text.encoding import encode, encode_all
+from caft_lens.text.roles import ASSISTANT, ROLES, SPECIAL
 from caft_lens.text.template_arguments import template_arguments, with_template_arguments
 
 CALL = {"type": "function", "id": "abcdefghi", "function": {"name": "look", "arguments": '{"at": "sky"}'}}

@@ -1,24 +1,22 @@
 """Who is asked for explanations and judgements: any OpenAI-compatible endpoint, or a model that is here.
 
-`Endpoint` sends chat completions, a few at a time, each kept in a file by the hash of what was asked, so that an interrupted run goes
-on where it was and the same question is paid for once. The key stays in the environment: it is read when a request leaves and
-written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is what either would be asked, with an estimate of what that costs.
+`Endpoint` sends chat completions by OpenAI's client, a few at a time, each kept in a file by the hash of what was asked, so that an
+interrupted run goes on where it was and the same question is paid for once. The key stays in the environment: it is read when a request
+leaves and written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is what either would be asked, with an estimate of what that costs.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import os
-import random
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -31,26 +29,15 @@ from caft_lens._support.redaction import HIDDEN, is_secret, redact
 from caft_lens.text.documents import Message, Text, Texts, shorten
 
 if TYPE_CHECKING:
-    import httpx
+    import openai
 
     from caft_lens.model.lens import Lens
 
 Conversation = Sequence[Mapping[str, str]]
 """Messages, `{"role": "user" or "assistant", "content": ...}`, the last of which waits for an answer."""
 
-TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""Statuses after which it is worth trying again."""
-LONGEST_WAIT = 60.0
-"""Seconds between two tries at most, unless the server asks for more."""
-LONGEST_ASKED = 300.0
-"""Seconds that a server may ask to wait; beyond them the run stops, to be taken up again later."""
 CHARACTERS_A_TOKEN = 4
 """Of English, about: for the estimate of what a request costs."""
-
-
-def pause(stop: Event, seconds: float) -> None:
-    """Wait between two tries, unless the run is over."""
-    stop.wait(seconds)
 
 
 class _Used(Record):
@@ -129,7 +116,7 @@ class LLM(Protocol):
     def name(self) -> str:
         """What to call it in tables."""
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """The answers, in order; `""` where there is none."""
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
@@ -152,8 +139,8 @@ class Endpoint:
         options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason want
             `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
         timeout: Seconds to wait for an answer.
-        retries: How often to try again after a time-out, a lost connection, or a status that passes (429, 500, 502, 503, 504, …),
-            waiting 1, 2, 4, … seconds, or as long as the server says.
+        retries: How often to try again after a time-out, a lost connection, or a status that passes (408, 409, 429, 500 and above),
+            waiting 0.5, 1, 2, … 8 seconds, or as long as the server says; one that asks for more than two minutes ends the run.
         concurrency: How many requests are under way at once.
         cache: A folder with one JSON file per request and answer; `None` keeps none.
         prices: For a million tokens read and a million written, in any currency.
@@ -168,7 +155,9 @@ class Endpoint:
         >>> llm = Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))
         >>> llm.name, llm.cost
         ('gpt-4.1-mini', 0.0)
-        >>> cl.inspect.explain_with(llm, contexts, dry_run=True)  # doctest: +SKIP
+        >>> plan = cl.inspect.explain_with(llm, contexts, dry_run=True)
+        >>> len(plan.requests)
+        12
     """
 
     url: str
@@ -247,103 +236,99 @@ class Endpoint:
             self._price(read, wrote),
         )
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask, a few at a time; answers in order, `""` where the model said nothing.
 
         Raises:
             EndpointError: When the key is missing, or a request was refused or failed more often than `retries`, saying what to
                 do. Answers that came before are in the cache.
         """
-        import httpx
-
         bodies = [self.request(one) for one in conversations]
         unique = {_hash(self.address, self._public(body)): body for body in bodies}
-        answers: dict[str, str] = {}
-        for number, body in unique.items():
-            kept = self._kept(body)
-            if kept is not None:
-                answers[number] = kept
+        kept = {number: self._kept(body) for number, body in unique.items()}
+        answers = {number: answer for number, answer in kept.items() if answer is not None}
         self.usage.add(cached=len(answers))
         missing = {number: body for number, body in unique.items() if number not in answers}
         if missing:
-            headers, stop = self._headers(), Event()
-            with (
-                httpx.Client(headers=headers, timeout=self.timeout) as client,
-                ThreadPoolExecutor(self.concurrency) as pool,
-            ):
-                waiting = {
-                    pool.submit(self._one, client, body, stop): number for number, body in missing.items()
-                }
-                try:
-                    for done in progress_bar(
-                        as_completed(waiting),
-                        total=len(waiting),
-                        desc=f"asking {self.model}",
-                        unit="request",
-                        show=progress,
-                    ):
-                        answers[waiting[done]] = done.result()
-                except BaseException:
-                    stop.set()  # what waits for another try gives up
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+            answers |= self._asked(missing)
         return [answers[_hash(self.address, self._public(body))] for body in bodies]
 
-    def _one(self, client: httpx.Client, body: Mapping[str, Any], stop: Event) -> str:
-        """The answer to one request, with patience, unless the run is over."""
-        for number in range(self.retries + 1):
-            reply, why, wait = self._try(client, body)
-            if reply is not None:
-                self._keep(body, reply)
-                counted = reply["usage"]
-                self.usage.add(
-                    requests=1,
-                    prompt_tokens=counted["prompt_tokens"],
-                    completion_tokens=counted["completion_tokens"],
-                )
-                return reply["content"]
-            if stop.is_set():
-                break
-            if number < self.retries:
-                if wait is not None and wait > LONGEST_ASKED:
-                    raise self._error(f"{why}, and asks to wait {wait:.0f} seconds")
-                self.usage.add(retried=1)
-                pause(
-                    stop,
-                    wait if wait is not None else min(LONGEST_WAIT, 2.0**number) * random.uniform(0.75, 1.25),
-                )
-        raise self._error(f"{why}, after {self.retries + 1} {'try' if self.retries == 0 else 'tries'}")
+    def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Ask, a few at a time; at the first error what has not left is not sent, and what waits for another try gives up."""
+        import openai
 
-    def _try(
-        self, client: httpx.Client, body: Mapping[str, Any]
-    ) -> tuple[dict[str, Any] | None, str, float | None]:
-        """The reply to one try; or why there is none though there may be one later, and how long the server asks to wait.
+        answers, headers = {}, self._headers()
+        client = openai.OpenAI(
+            api_key="in the headers of each request",
+            base_url=self.address.removesuffix("/chat/completions"),
+            timeout=self.timeout,
+            max_retries=self.retries,
+            # A redirection would take the texts to an address that nobody named.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
+        with client:
+            pool = ThreadPoolExecutor(self.concurrency)
+            waiting = {
+                pool.submit(self._one, client, headers, body): number for number, body in bodies.items()
+            }
+            came = as_completed(waiting)
+            try:
+                for done in progress_bar(
+                    came, total=len(waiting), desc=f"asking {self.model}", unit="request"
+                ):
+                    answers[waiting[done]] = done.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return answers
+
+    def _one(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+        """The answer to one request, which is kept."""
+        for _ in range(self.retries + 1):
+            response = self._sent(client, headers, body)
+            reply = _reply(response)
+            if reply is None:
+                self.usage.add(retried=1)
+                continue
+            reply["content"] = self._without_values(reply["content"])
+            self._keep(body, reply)
+            self.usage.add(requests=1, **reply["usage"])
+            return str(reply["content"])
+        raise self._error(f"answered something that is no chat completion{self._quoted(response)}")
+
+    def _sent(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+        """What was answered to one request.
 
         Raises:
-            EndpointError: When trying again would not help.
+            EndpointError: When it was refused, or failed more often than `retries`.
         """
-        import httpx
+        import openai
 
+        further = {name: value for name, value in body.items() if name not in ("model", "messages")}
         try:
-            response = client.post(self.address, json=body)
-        except httpx.TimeoutException:
-            return None, f"did not answer within {self.timeout:g} seconds", None
-        except httpx.TransportError as error:
-            # Its message may quote what was sent, and a chained exception shows it: only its kind is told.
-            return None, f"could not be reached ({type(error).__name__})", None
-        said = self._without_key(f"answered {response.status_code} {response.reason_phrase}")
-        if response.status_code in TRANSIENT:
-            return (
-                None,
-                f"{said}{self._quoted(response.text)}",
-                _asked_to_wait(response.headers.get("retry-after")),
+            response = client.chat.completions.with_raw_response.create(
+                model=body["model"], messages=body["messages"], extra_body=further, extra_headers=headers
             )
-        if response.status_code != 200:
-            raise self._error(f"{said}{self._quoted(response.text)}", response.status_code)
-        reply = _reply(response)
-        if reply is None:
-            return None, f"answered something that is no chat completion{self._quoted(response.text)}", None
-        return {**reply, "content": self._without_values(reply["content"])}, "", None
+        # What they quote may hold what was sent, and a chained exception would show it: only their kind is told.
+        except openai.APITimeoutError as error:
+            raise self._failed(error, f"did not answer within {self.timeout:g} seconds") from None
+        except openai.APIStatusError as error:
+            said = error.response
+            wait = said.headers.get("retry-after")
+            what = f"answered {said.status_code} {said.reason_phrase}{f', asking to wait {wait} seconds' if wait else ''}"
+            raise self._failed(error, what, said.text, said.status_code) from None
+        except openai.APIConnectionError as error:
+            raise self._failed(error, f"could not be reached ({type(error.__cause__).__name__})") from None
+        self.usage.add(retried=response.retries_taken)
+        return response.text
+
+    def _failed(
+        self, error: openai.APIError, what: str, said: str = "", status: int | None = None
+    ) -> EndpointError:
+        """Who was asked, what happened, after how many tries, and what to do about it."""
+        retries = int(error.request.headers.get("x-stainless-retry-count", 0))
+        self.usage.add(retried=retries)
+        tries = f", after {retries + 1} tries" if retries else ""
+        return self._error(f"{what}{tries}{self._quoted(said)}", status)
 
     def _error(self, what: str, status: int | None = None) -> EndpointError:
         advice = {
@@ -365,9 +350,21 @@ class Endpoint:
     def _key(self) -> str | None:
         return os.environ.get(self.key_env, "").strip() or None if self.key_env else None
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self) -> dict[str, str | openai.Omit]:
+        """What a request carries of the environment: the key, and nothing that OpenAI's client would take from it by itself."""
+        import openai
+
+        key, nothing = self._checked_key(), openai.Omit()
+        return {
+            "Authorization": nothing if key is None else f"Bearer {key}",
+            "OpenAI-Organization": nothing,
+            "OpenAI-Project": nothing,
+        }
+
+    def _checked_key(self) -> str | None:
+        """The key, of which a warning says where it would be read on the way."""
         if self.key_env is None:
-            return {}
+            return None
         key = self._key()
         if key is None:
             raise EndpointError(
@@ -383,9 +380,9 @@ class Endpoint:
             warnings.warn(
                 f"The key in {self.key_env} is sent to {host} without encryption: everyone on the way can read it. Use https://, or "
                 "key_env=None where no key is needed.",
-                stacklevel=3,
+                stacklevel=5,
             )
-        return {"Authorization": f"Bearer {key}"}
+        return key
 
     def _values(self) -> list[str]:
         """The secrets that go along with a request."""
@@ -448,8 +445,6 @@ def _is_here(host: str) -> bool:
 
 
 def _hash(address: str, body: Mapping[str, Any]) -> str:
-    import json
-
     return sha256(address, json.dumps(body, sort_keys=True))
 
 
@@ -457,26 +452,10 @@ def _characters(messages: Iterable[Mapping[str, str]]) -> int:
     return sum(len(message["content"]) for message in messages)
 
 
-def _asked_to_wait(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number of them, or a date."""
-    if not value:
-        return None
+def _reply(text: str) -> dict[str, Any] | None:
+    """What was said and what it cost; `None` when the text is no chat completion."""
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
-
-
-def _reply(response: httpx.Response) -> dict[str, Any] | None:
-    """What was said and what it cost; `None` when the body is no chat completion."""
-    try:
-        body = response.json()
+        body = json.loads(text)
         content = body["choices"][0]["message"].get("content")
         used = body.get("usage") or {}
         usage = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
@@ -543,7 +522,7 @@ class LocalModel:
         requests = tuple({"messages": [dict(message) for message in one]} for one in conversations)
         return Plan(self.name, requests, 0, read, self.max_tokens * len(requests))
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask; answers in order.
 
         Raises:
