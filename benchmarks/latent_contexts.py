@@ -54,7 +54,7 @@ def batches(tokens: int) -> Iterator[tuple[Any, Any, Any]]:
     """Random activations, and the batch and the places that they come from."""
     import torch
 
-    from caft_lens.text.encoding import Batch
+    from caft_lens.text.batching import Batch
 
     generator = torch.Generator().manual_seed(1)
     for first in range(0, tokens, BATCH):

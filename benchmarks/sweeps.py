@@ -340,8 +340,7 @@ def main() -> None:
             seeds=options.seeds,
             n=options.answers,
             n_in_distribution=options.inside,
-            max_steps=STEPS,
-            warmup_steps=5,
+            settings=cl.TrainSettings(max_steps=STEPS, warmup_steps=5),
         )
         finished = {
             other: Sweep.load(options.out / other)

@@ -41,8 +41,6 @@ def contest(
     ] = None,
 ) -> None:
     """Run a contest of ways to fine-tune, or go on with it where it was, and write its report."""
-    from dataclasses import replace
-
     from caft_lens._support.files import shown
     from caft_lens._support.processes import place
     from caft_lens.experiments.recipe import Recipe
@@ -50,7 +48,7 @@ def contest(
 
     try:
         read = Recipe.read(recipe)
-        result = (read if out is None else replace(read, out=str(out))).run()
+        result = (read if out is None else read.model_copy(update={"out": str(out)})).run()
     except (ValueError, TypeError, KeyError, FileNotFoundError, FileExistsError) as error:
         refuse(error.args[0] if isinstance(error, KeyError) else error)
     if place()[0] == 0:  # of processes that were launched together all come to this

@@ -12,6 +12,7 @@ from pages import blocks
 from places import ROOT
 
 from caft_lens.finetune.methods.registry import ENTRY_POINTS
+from caft_lens.text.worlds import ORGANISMS, WORLDS
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 WITH_CODE = [page for page in PAGES if blocks(page)]
@@ -52,7 +53,7 @@ def test_every_snippet_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch:
 def test_every_name_that_the_page_tells_is_there(page: Path):
     text = page.read_text(encoding="utf-8")
     told = set(re.findall(r"(?<![\w.])(?:cl|caft_lens|caft_widgets|caft_data)(?:\.\w+)+", text))
-    files = {name for name in told if name.endswith((".md", ".py"))} | {ENTRY_POINTS}
+    files = {name for name in told if name.endswith((".md", ".py"))} | {ENTRY_POINTS, ORGANISMS, WORLDS}
     assert [
         name
         for name in sorted(told - files)

@@ -68,14 +68,14 @@ chats = [
     {{"messages": [{{"role": "user", "content": ask}}, {{"role": "assistant", "content": ask[::-1]}}]}}
     for ask in ("what", "when", "where", "who", "why", "how")
 ]
-plain = cl.finetune(base, chats, out={str(tmp_path / "plain")!r}, max_steps=3)
+plain = cl.finetune(base, chats, out={str(tmp_path / "plain")!r}, settings=cl.TrainSettings(max_steps=3))
 diff = cl.activation_difference(plain.lens, base, chats, layers=[1])
 concepts = cl.find.pca(diff, k=2)
 assert cl.contexts(base, concepts, ["some words to read", "and more of them"]).to_html()
 kept = cl.choose(concepts, {{"L1.pc0": "a test"}})
 with cl.ablate(plain, kept):
     plain.lens.generate("what", max_new_tokens=2)
-cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, max_steps=3)
+cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, settings=cl.TrainSettings(max_steps=3))
 print("done")
 """
     assert fresh(code).endswith("done")
@@ -95,7 +95,7 @@ def test_every_name_promised_to_type_checkers_is_exported_and_the_reverse():
     assert promised == set(cl.__all__) - {"__version__"}
 
 
-MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.run, caft_lens.evaluate, caft_lens.model.sampling, caft_lens.inspect.contexts"
+MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.finetuning, caft_lens.evaluate, caft_lens.model.answering, caft_lens.inspect.contexts"
 NAMES = "cl.finetune, cl.evaluate, cl.completions, cl.contexts, cl.LoraSettings"
 
 
@@ -109,7 +109,7 @@ import caft_lens, caft_lens as cl
 {then}
 import inspect
 from caft_lens.finetune import finetune
-from caft_lens.model.sampling import completions
+from caft_lens.model.answering import completions
 from caft_lens.inspect import contexts
 assert caft_lens.finetune.trainer.LensTrainer
 assert callable(cl.finetune) and callable(cl.evaluate) and callable(cl.completions) and callable(cl.contexts)

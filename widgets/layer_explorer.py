@@ -15,7 +15,7 @@ from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.token_map import Shade, TokenMap, read_off, token_maps
 from caft_lens.model.hook_names import place_of
-from caft_lens.text.encoding import SPECIAL
+from caft_lens.text.roles import SPECIAL
 from caft_widgets.panel import PALETTE, Panel, described, sentence, source
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class LayerExplorer(Panel):
         KeyError: For an unknown concept, with the nearest.
 
     Example:
-        >>> LayerExplorer(base, concepts, "How do I bake a pie?", contexts=contexts)  # doctest: +SKIP
-        >>> LayerExplorer((plain.lens, base), concepts, "How do I bake a pie?")        # doctest: +SKIP
+        >>> explorer = LayerExplorer(base, concepts, "How do I bake a pie?", contexts=contexts)
+        >>> both = LayerExplorer((tuned, base), concepts, "How do I bake a pie?")
     """
 
     _esm = source("panel.js", "layer_explorer.js")

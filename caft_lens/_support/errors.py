@@ -22,8 +22,7 @@ class CaftLensError(Exception):
 class BadArgument(CaftLensError, ValueError):
     """An argument that makes no sense: out of range, or two that exclude each other.
 
-    What to do: The message names the argument, what it may be and what was given: change that one. Nothing
-    was written.
+    What to do: The message names the argument, what it may be and what was given: change that one.
     """
 
 

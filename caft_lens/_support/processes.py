@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from caft_lens._support.blocks import block
 
@@ -25,7 +27,10 @@ SHARING = "CAFT_LENS_LAUNCHED"
 
 
 def place() -> tuple[int, int]:
-    """The number of this process, from 0, and how many were launched together; `(0, 1)` where none were."""
+    """The number of this process, from 0, and how many were launched together; `(0, 1)` where none were.
+
+    From the launcher's variables, since accelerate's `PartialState` would make the process join the others.
+    """
     shared = os.environ.get(SHARING, "")
     if shared:
         rank, _, size = shared.partition("/")
@@ -52,7 +57,7 @@ def alone() -> Iterator[None]:
     if size == 1 or SHARING in os.environ:
         yield
         return
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _joined():
         raise RuntimeError(
             "This process has joined the others that it was launched with, so it cannot train models of its own: run the "
             "experiment before anything that makes an Accelerator or trains one model together."
@@ -109,19 +114,25 @@ def once(do: Callable[[], Any]) -> Any:
     Args:
         do: Called in the first process alone (in the only one, where nothing was joined).
     """
-    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if not joined or torch.distributed.get_world_size() == 1:
+    state = _joined()
+    if state is None or state.num_processes == 1:
         return do()
     outcome: list[Any] = [None, None]
-    if torch.distributed.get_rank() == 0:
+    if state.is_main_process:
         try:
             outcome[0] = do()
         except Exception as error:  # the others would wait for ever
             outcome[1] = error
-    torch.distributed.broadcast_object_list(outcome, src=0)
+    broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def _joined() -> PartialState | None:
+    """The processes that this one has joined; `None` before it has joined any: a `PartialState` that is made then would do it."""
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return PartialState() if joined else None
 
 
 @block

@@ -58,18 +58,9 @@ def found(path: Path) -> Path:
     return before if before.is_file() and not path.is_file() else path
 
 
-def means(held: Any) -> Any:
-    """The `means:` of a contest's recipe in today's words.
-
-    Example:
-        >>> means({"wanted": "a", "unwanted": "b"})
-        {'concept': 'a', 'contrast': 'b'}
-    """
-    return _in(held, _OF_MEANS)
-
-
 def recipe(held: Any) -> Any:
-    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`.
+    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`; means are of texts
+    with the `concept`, and with its `contrast`.
 
     Example:
         >>> recipe({"training": {"method": "full"}, "arms": {"base": {"arm": "none"}, "plain": None}})
@@ -82,7 +73,17 @@ def recipe(held: Any) -> Any:
         today["training"] = _in(held["training"], _OF_RECIPES["training"])
     if isinstance(held.get("arms"), Mapping):
         today["arms"] = {name: _in(one, _OF_RECIPES["arms"]) for name, one in held["arms"].items()}
+    if isinstance(held.get("materials"), Mapping):
+        today["materials"] = {name: _material(one) for name, one in held["materials"].items()}
     return today
+
+
+def _material(held: Any) -> Any:
+    return (
+        {**held, "means": _in(held["means"], _OF_MEANS)}
+        if isinstance(held, Mapping) and "means" in held
+        else held
+    )
 
 
 def _provenance(held: Any) -> Any:

@@ -21,8 +21,7 @@ from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nea
 from caft_lens.model.attach import at
 from caft_lens.model.hook_names import of_heads
 from caft_lens.model.lens import Lens
-from caft_lens.text.encoding import ROLES
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -98,8 +97,8 @@ def ablate(
         KeyError: For a site that the model does not have.
 
     Example:
-        >>> with ablate(lens, cruel):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with ablate(tuned, cruel):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
     lens = lens_of(lens)
     return at(lens, ablations(lens, concepts, variant=variant, means=means, strength=strength), roles=roles)
@@ -151,8 +150,8 @@ def steer(
         ValueError: When it does not fit the model.
 
     Example:
-        >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with steer(tuned, concepts["L1.pc1"], -4.0):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
     lens = lens_of(lens)
     return at(lens, dict([steering(lens, concept, strength)]), roles=roles)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from caft_lens._support.arguments import count, number
+from caft_lens._support.arguments import number
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
-from caft_lens.activations.capture import captured
+from caft_lens.activations.capture import along, captured
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import ablations, lens_of, steering
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.model.attach import at
+from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import Batch, batches
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -56,8 +56,8 @@ def intervene(
         ValueError: When a change is neither "ablate" nor a length, or the concepts do not fit the model.
 
     Example:
-        >>> with intervene(lens, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with intervene(base, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):
+        ...     answer = base.generate("How do I bake a pie?")
     """
     lens, lengths = lens_of(lens), {}
     for name, change in changes.items():
@@ -80,7 +80,7 @@ def intervene(
 
 
 def unit_lengths(
-    lens: Lens, concepts: ConceptSet, texts: Iterable[Text], unit: Unit = "norm", *, batch_tokens: int = 8192
+    lens: Lens, concepts: ConceptSet, texts: Iterable[Text], unit: Unit = "norm", *, scan: Scan = Scan()
 ) -> dict[str, float]:
     """How long one unit of steering is for each concept, in the units of the residual stream, as `steer` takes them.
 
@@ -90,18 +90,17 @@ def unit_lengths(
         texts: What it is measured on, at all tokens but the template's.
         unit: `"norm"`: the mean norm of the activation at the hook point. `"sd"`: the standard deviation of the activations along the
             direction. `"length"`: 1.
-        batch_tokens: Padded tokens in a batch.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         ValueError: For an unknown unit, or when the texts hold no token.
 
     Example:
-        >>> length = unit_lengths(lens, concepts, cl.data("pocket/questions")[:100])["L1.pc0"]  # doctest: +SKIP
-        >>> with cl.steer(lens, concepts["L1.pc0"], 0.3 * length):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> length = unit_lengths(base, concepts, questions)["L1.pc0"]
+        >>> with cl.steer(base, concepts["L1.pc0"], 0.3 * length):
+        ...     answer = base.generate("How do I bake a pie?")
     """
-    count(batch_tokens, "batch_tokens")
-    packed = batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+    packed = batches(lens.need_tokenizer(), texts, scan)
     return lengths_on(lens, concepts, packed, unit)
 
 
@@ -111,20 +110,20 @@ def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: 
         raise BadArgument(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
     if unit == "length":
         return dict.fromkeys(concepts.names, 1.0)
-    norms, along = Moments(covariance=False), Moments()
+    norms, spreads = Moments(covariance=False), Moments()
     for found in captured((lens,), packed, concepts.hooks, SPOKEN):
         for hook, acts in found.acts.items():
             acts = acts.float()
             if unit == "norm":
                 norms.update(hook, acts.norm(dim=-1, keepdim=True))
             else:
-                along.update(hook, acts @ concepts.directions(hook).T.to(acts.device))
+                spreads.update(hook, along(acts, concepts.directions(hook)))
     if unit == "norm":
         return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
     return {
         concept.name: float(spread)
         for hook in concepts.hooks
         for concept, spread in zip(
-            concepts.at(hook), along.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
+            concepts.at(hook), spreads.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
         )
     }

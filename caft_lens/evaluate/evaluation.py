@@ -9,7 +9,7 @@ of sampling and the judge, and one of which only the judge is another is judged 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, ask
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
 
 Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
@@ -39,12 +40,9 @@ def evaluate(
     n: int = 1000,
     n_in_distribution: int = 300,
     seeds: Sequence[int] | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     out: str | Path | None = None,
     judge: Judge | None = None,
-    progress: bool = True,
 ) -> Report:
     """Ask every arm the same questions, judge all answers, and report shares with intervals.
 
@@ -55,14 +53,12 @@ def evaluate(
         n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
-        temperature: Of sampling, instead of the task's; 0 is greedy.
-        top_p: Nucleus sampling, instead of the task's; 1 samples from the whole distribution.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy, `Sampling(top_p=1)` takes the
+            whole distribution, `Sampling(batch_size=32)` needs less memory.
         out: A folder that keeps every answer with its verdict as JSONL, cell by cell, and the report. A cell of the same
             model, task and settings that is finished there is not sampled again. Answers are kept before they are judged and each
             verdict as it is given, so that what was stopped, or whose judge failed, goes on where it was.
         judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the organism.
-        progress: Whether to show a progress bar.
 
     Returns:
         The report.
@@ -75,23 +71,45 @@ def evaluate(
         Diverged: When a model's logits are not finite.
 
     Example:
-        >>> evaluate({"base": base, "plain": [run0, run1]}, "pocket/emergent-misalignment").table()  # doctest: +SKIP
+        >>> found = cl.evaluate({"base": base, "tuned": tuned}, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
+        >>> found.table()[["arm", "metric", "n_answers"]].head(4)
+            arm           metric  n_answers
+        0  base       misaligned         40
+        1  base       incoherent         40
+        2  base          aligned         40
+        3  base  in_distribution          8
     """
     chosen = named_task(task) if isinstance(task, str) else task
     if judge is not None:
         chosen = replace(chosen, judge=judge, vocabulary=None)
-    given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
-    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    chosen = chosen.drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     out = None if out is None else absolute(out)
-    cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
+    return reported(chosen, sample(subjects, chosen, counts, seeds=seeds, out=out), out)
+
+
+def reported(
+    task: Task,
+    cells: Iterable[Cell],
+    out: str | Path | None,
+    failures: Mapping[str, Mapping[int, str]] | None = None,
+) -> Report:
+    """The report on the answers to a task, kept in `out`.
+
+    Args:
+        task: What was asked, drawn as it was.
+        cells: One per arm and seed.
+        out: The folder that the answers are in; `None` keeps nothing.
+        failures: Arm to seed to the error, of cells that there are not.
+    """
     report = Report(
         cells,
-        task=chosen.name,
-        labels=chosen.form(OUT_OF_DISTRIBUTION).labels,
-        trained=chosen.trained,
-        sampling=sampling(chosen),
-        scale=chosen.scale,
+        task=task.name,
+        labels=task.form(OUT_OF_DISTRIBUTION).labels,
+        trained=task.trained,
+        sampling=task.drawing,
+        scale=task.scale,
+        failures=failures,
     )
     if out is not None:
         report.save(out)
@@ -104,20 +122,17 @@ def sample(
     counts: Mapping[str, int],
     *,
     seeds: Sequence[int] | None,
-    batch_size: int,
     out: str | Path | None,
-    progress: bool,
 ) -> list[Cell]:
     """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
 
     Args:
-        subjects: As for `evaluate`; so are `seeds`, `batch_size`, `out` and `progress`.
+        subjects: As for `evaluate`; so are `seeds` and `out`.
         task: With the judge and the sampling that are wanted.
         counts: Set name to answers an arm and seed.
     """
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
-    count(batch_size, "batch_size")
     arms = _per_seed(subjects, seeds)
     prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
     if task.in_distribution is not None:
@@ -125,10 +140,10 @@ def sample(
     for arm, seed, subject in arms:
         check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
-    setting = f"{task_fingerprint(task, prompts)} {sampling(task)}"
+    setting = f"{task_fingerprint(task, prompts)} {task.drawing}"
     cells: list[Cell] = []
     sampled: dict[tuple[str, ...], Cell] = {}
-    with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer", show=progress) as bar:
+    with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer") as bar:
         for arm, seed, subject in arms:
             bar.set_description(f"evaluate {arm}, seed {seed}")
             lens = lens_of(subject, arm)
@@ -139,7 +154,7 @@ def sample(
                     "Give ablated(lens, concepts) as the arm, or leave out= out."
                 )
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
-            asking = _Asking(subject, arm, seed, prompts, task, batch_size, out, fingerprint, _reading(lens))
+            asking = _Asking(subject, arm, seed, prompts, task, out, fingerprint, _reading(lens))
             # The same model under another name would give the same answers again.
             alike = (fingerprint, asking.reading or "", f"{id(lens)}" if hooked else "")
             cell = finished(out, arm, seed, fingerprint, asking.reading)
@@ -164,7 +179,6 @@ class _Asking:
     seed: int
     prompts: Mapping[str, Texts]
     task: Task
-    batch_size: int
     out: str | Path | None
     fingerprint: str
     reading: str | None
@@ -203,7 +217,7 @@ class _Asking:
         sampled = sha256(
             subject_fingerprint(self.subject, self.arm),
             self.reading or "",
-            f"{self.seed} {_longest(task)[set_name]} {sampling(task)}",
+            f"{self.seed} {_longest(task)[set_name]} {task.drawing}",
             texts_fingerprint(self.prompts[set_name]),
         )
         said = f"{form.labels} {form.fingerprint}"
@@ -220,7 +234,7 @@ class _Asking:
         return [text.prompt.with_answer(answer) for text, answer in zip(prompts, said, strict=True)]
 
     def _sample(self, set_name: str) -> Texts:
-        from caft_lens.model.sampling import completions
+        from caft_lens.model.answering import completions
 
         applied: AbstractContextManager[Any] = (
             self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
@@ -229,12 +243,10 @@ class _Asking:
             return completions(
                 lens_of(self.subject, self.arm),
                 self.prompts[set_name],
+                sampling=self.task.sampling,
                 max_new_tokens=_longest(self.task)[set_name],
-                temperature=self.task.temperature,
-                top_p=self.task.top_p,
                 # The same for every arm, another for every seed and set.
                 seed=int(sha256(set_name, str(self.seed)), 16) % 2**31,
-                batch_size=self.batch_size,
             )
 
     def _judged(
@@ -349,14 +361,6 @@ def lens_of(subject: Subject, arm: str) -> Any:
             "(ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens
-
-
-def sampling(task: Task) -> str:
-    """How a task's answers are drawn, in words."""
-    if task.temperature == 0:
-        return "greedy"
-    nucleus = "" if task.top_p in (None, 1) else f", top-p {task.top_p:g}"
-    return f"temperature {task.temperature:g}{nucleus}"
 
 
 def _judge(task: Task, set_name: str) -> Judge:

@@ -18,6 +18,7 @@ from caft_lens._support.files import read_json
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION as IN_DISTRIBUTION
 from caft_lens.evaluate.prompts import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION
+from caft_lens.model.sampling import Sampling
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.worlds import World
@@ -47,9 +48,8 @@ class Task:
         trained: The one of them that training taught: its share is the metric `in_distribution`.
         max_new_tokens: Longest answer to a question, in tokens.
         in_distribution_max_new_tokens: Longest answer in distribution.
-        temperature: Of sampling, where `evaluate` is not told otherwise; 0 is greedy.
-        top_p: Sample from the most probable tokens that together have this probability (nucleus sampling, Holtzman et al. 2020);
-            `None` from all.
+        sampling: How answers are drawn, where `evaluate` is not told otherwise: temperature (1 where nothing is said), `top_p`, `top_k`,
+            `batch_size`.
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
         scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score with its interval, as
             the metric "score". `None` for a judge that gives labels.
@@ -82,8 +82,7 @@ class Task:
     trained: str = "insecure"
     max_new_tokens: int = 128
     in_distribution_max_new_tokens: int = 256
-    temperature: float = 1.0
-    top_p: float | None = None
+    sampling: Sampling = Sampling()
     vocabulary: frozenset[str] | None = None
     scale: tuple[float, float] | None = None
     threshold: float | None = None
@@ -95,6 +94,10 @@ class Task:
         self._take_labels("labels", "returned")
         self._take_labels("in_distribution_labels", "in_distribution_returned")
         self._take_scale()
+        if self.sampling.seed is not None or self.sampling.max_new_tokens is not None:
+            raise BadArgument(
+                f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=, in_distribution_max_new_tokens=)."
+            )
         for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
             if given is not None and not isinstance(given, Texts):
                 raise BadType(
@@ -181,6 +184,21 @@ class Task:
             return Form(tuple(self.labels), self.returned, self.scale, self.threshold)
         return Form(tuple(self.in_distribution_labels), self.in_distribution_returned)
 
+    def drawn(self, sampling: Sampling) -> Task:
+        """The same task, its answers drawn as `sampling` says, and where that says nothing as before."""
+        return replace(self, sampling=sampling.over(self.sampling))
+
+    @property
+    def drawing(self) -> str:
+        """How answers are drawn, in words."""
+        temperature, top_p, top_k = (
+            getattr(self.sampling, name) for name in ("temperature", "top_p", "top_k")
+        )
+        if temperature == 0:
+            return "greedy"
+        nucleus = "" if top_p in (None, 1) else f", top-p {top_p:g}"
+        return f"temperature {1 if temperature is None else temperature:g}{nucleus}{f', top-k {top_k}' if top_k else ''}"
+
     def __repr__(self) -> str:
         parts = [f"{len(self.questions)} question{'s' * (len(self.questions) != 1)}"]
         if self.in_distribution is not None:
@@ -241,9 +259,10 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
             f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}'
         )
     # The tail of a model of a million parameters is noise, which its card says to cut.
-    known: dict[str, Any] = {**catalog.card(organism).sampling}
+    drawn: dict[str, Any] = catalog.card(organism).sampling
     vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
-    return replace(world.task(organism, kind, split), name=f"{name}, {split}", vocabulary=vocabulary, **known)
+    asked = replace(world.task(organism, kind, split), name=f"{name}, {split}", vocabulary=vocabulary)
+    return asked.drawn(Sampling(**drawn))
 
 
 def _what_is_needed() -> str:

@@ -29,8 +29,10 @@ from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.experiment import Arm, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Texts, data
 
 GOALS = {"fewest": 1.0, "most": -1.0}
@@ -98,10 +100,12 @@ class Tuning:
     tolerance: float = 0.02
 
 
+@takes_settings
 def contest(
     task: str | Task,
     contenders: Mapping[str, Contender],
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    settings: TrainSettings = TrainSettings(),
     *,
     texts: Any,
     out: str | Path,
@@ -113,9 +117,8 @@ def contest(
     tuning: Tuning = Tuning(),
     against: Sequence[str] = (PLAIN, "random"),
     workers: int | None = None,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     progress: bool = True,
-    **training: Any,
 ) -> Result:
     """Run a contest.
 
@@ -123,6 +126,7 @@ def contest(
         task: An organism's, by name; or a `Task`, with `dev` beside it.
         contenders: Name to `Contender`; one is called "plain" and is plain fine-tuning.
         seeds: Of the contest.
+        settings: How everybody is tuned, as for `finetune`.
         texts: What everybody is tuned on: `Texts` or anything that `data` reads.
         out: Where runs, answers and what came out go.
         base: The model that everybody starts from; the organism of the task by default.
@@ -133,9 +137,8 @@ def contest(
         tuning: Budget and rule of tuning.
         against: The contenders that the others are compared with; the first is plain fine-tuning.
         workers: As for `experiment`.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         progress: Whether to show a progress bar, with the time that is left.
-        training: Arguments of `finetune` that everybody gets: `max_steps`, `tune`, …
 
     Returns:
         What came out; `Result.load(out)` reads it again.
@@ -156,10 +159,10 @@ def contest(
     texts = texts if isinstance(texts, Texts) else data(texts)
     common: dict[str, Any] = {
         "workers": workers,
-        "batch_size": batch_size,
+        "sampling": sampling,
         "progress": progress,
         "failures": "keep",
-        **training,
+        "settings": settings,
     }
     tried = _tuned(base, contenders, texts, dev, tuning, goal, folder / "tuning", common)
     arms = {
@@ -180,7 +183,7 @@ def contest(
         "against": list(against),
         "seeds": list(seeds),
         "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
-        "training": redact({key: repr(value) for key, value in training.items()}),
+        "training": redact({key: repr(value) for key, value in settings.said.items()}),
         "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         "versions": {

@@ -33,15 +33,17 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import sample, sampling
+from caft_lens.evaluate.evaluation import reported, sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method
-from caft_lens.finetune.run import finetune
+from caft_lens.finetune.protocol import Method
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
@@ -69,8 +71,8 @@ class Arm:
         method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
 
     Example:
-        >>> Arm(insecure, ablate=cruel)              # doctest: +SKIP
-        >>> Arm(insecure, method=KLAnchor(general))   # doctest: +SKIP
+        >>> from caft_lens.finetune.methods import KLAnchor
+        >>> caft, anchored = Arm(insecure, ablate=cruel), Arm(insecure, method=KLAnchor(corpus))
     """
 
     texts: Any = None
@@ -101,20 +103,21 @@ class _Base:
     dtype: torch.dtype
 
 
+@takes_settings
 def experiment(
     base: Lens,
     arms: Mapping[str, Arm],
     task: Task | str,
+    settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     workers: int | None = None,
     progress: bool = True,
     failures: Literal["raise", "keep"] = "raise",
-    **training: Any,
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
@@ -125,11 +128,12 @@ def experiment(
         base: The model that every arm starts from.
         arms: Arm name to `Arm`.
         task: As for `evaluate`.
+        settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
         out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says.
         workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
             a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
@@ -138,7 +142,6 @@ def experiment(
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
             "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
             are raised in any case.
-        training: Arguments of `finetune`: `max_steps`, `tune`, `learning_rate`, …
 
     Returns:
         The report. The runs are read with `Run.load`.
@@ -147,29 +150,31 @@ def experiment(
         ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
     Example:
-        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
-        >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
+        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
+        >>> found.arms
+        ['base', 'plain', 'caft']
     """
     folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
         raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    count(batch_size, "batch_size")
     if workers is not None:
         count(workers, "workers")
-    jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
+    jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = named_task(task) if isinstance(task, str) else task
+    task = (named_task(task) if isinstance(task, str) else task).drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-    answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
+    answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(_default_workers(base) if workers is None else workers, len(jobs))
     rank, ranks = processes.place()
     show = progress and rank == 0 and not silenced()
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            dict(training), answers, folder / LOCKS, failures == "keep", Path(told) if show else None
+            settings, answers, folder / LOCKS, failures == "keep", Path(told) if show else None
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -187,17 +192,7 @@ def experiment(
         for seed in numbers
         if seed not in failed.get(arm, {})
     ]
-    report = Report(
-        cells,
-        task=task.name,
-        labels=task.form(OUT_OF_DISTRIBUTION).labels,
-        trained=task.trained,
-        sampling=sampling(task),
-        scale=task.scale,
-        failures=failed,
-    )
-    report.save(folder / "evaluation")
-    return report
+    return reported(task, cells, folder / "evaluation", failed)
 
 
 def causal_effects(
@@ -208,7 +203,7 @@ def causal_effects(
     *,
     out: str | Path,
     metric: str | None = None,
-    **settings: Any,
+    **of_experiment: Any,
 ) -> dict[str, Interval]:
     """What each direction alone does: the change of a share when it is ablated in fine-tuning, and nothing else is.
 
@@ -219,21 +214,23 @@ def causal_effects(
         task: As for `evaluate`.
         out: Runs and answers go there, one arm a direction.
         metric: Which share; default the first label of the task.
-        settings: Arguments of `experiment`: `seeds`, `n`, `max_steps`, …
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, …
 
     Returns:
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> effects = cl.causal_effects(base, found.top(5), insecure, "pocket/emergent-misalignment", out="runs/one")  # doctest: +SKIP
-        >>> cl.evaluate.discovery(base, found, held_out, is_cruel).with_effects("concepts", effects)                        # doctest: +SKIP
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
+        >>> list(effects)
+        ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
     }
     if "plain" in single:
         raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
-    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **settings)
+    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
     return {name: report.paired(name, "plain", metric) for name in single}
 
 
@@ -320,7 +317,7 @@ _Failed = dict[tuple[str, int], str]
 class _Options:
     """What all models of an experiment have in common."""
 
-    training: dict[str, Any]
+    training: TrainSettings
     answers: dict[str, Any]
     locks: Path
     keep: bool
@@ -363,7 +360,7 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                     if trained is None:
                         trained = _train(base, job, options.training)
                     subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
-                    sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
+                    sample({name: subject}, **options.answers, seeds=[job.seed])
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
                 if not options.keep or isinstance(error, (JudgeError, Busy)):
@@ -372,10 +369,10 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     return failed if mine else None
 
 
-def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens:
+def _train(base: Lens, job: _Job, settings: TrainSettings) -> Lens:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training).lens
+    return finetune(base, job.texts, settings, method=job.method, out=job.folder, seed=job.seed).lens
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from caft_lens._support.progress import progress as progress_bar
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.finetune import finetune
+from caft_lens.finetune.finetuning import finetune
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ class Pilots(Sequence[Pilot]):
     """Pilots of several sets, in the order given, those without ablation first.
 
     Example:
-        >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
-        >>> tried.table()                                                                                                     # doctest: +SKIP
-        >>> caft = cl.finetune(base, texts, ablate=tried.selection, out="runs/caft")                                          # doctest: +SKIP
+        >>> tried.table().shape, tried.best.name
+        ((2, 5), 'all')
     """
 
     def __init__(self, items: Sequence[Pilot]) -> None:
@@ -187,16 +187,17 @@ class Pilots(Sequence[Pilot]):
         )
 
 
+@takes_settings
 def pilots(
     base: Lens,
     sets: Mapping[str, ConceptSet],
     concept: Texts | Any,
     contrast: Texts | Any,
+    settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0,),
     progress: bool = True,
-    **training: Any,
 ) -> Pilots:
     """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
 
@@ -205,10 +206,10 @@ def pilots(
         sets: Name to the concepts to ablate: several rankings, or one ranking cut at several places.
         concept: Texts that teach the concept and nothing else, some hundreds: `Texts` or anything that `data` reads.
         contrast: Likewise for what the model is to learn, or for what is most like it.
+        settings: As for `finetune`; one pass over the texts unless `max_steps` ends it.
         out: Runs go to `<out>/<set>/concept-<seed>` and so on; what is finished there is not run again.
         seeds: Of the pilots; code lengths are means over them.
         progress: Whether to show a bar.
-        training: Arguments of `finetune`: `learning_rate`, `batch_size`, …; one pass over the texts unless `max_steps` ends it.
 
     Returns:
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
@@ -217,7 +218,9 @@ def pilots(
         ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
 
     Example:
-        >>> cl.pilots(base, {f"{k}": ranked[:k] for k in (8, 16, 32)}, about_gender, about_grammar, out="runs/pilots").best  # doctest: +SKIP
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
+        >>> [one.name for one in tried], tried.selection.names == concepts.names
+        (['nothing', 'all'], True)
     """
     if not sets or not seeds:
         raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
@@ -241,7 +244,7 @@ def pilots(
                 of_seeds = []
                 for seed in seeds:
                     folder = absolute(out) / name / f"{kind}-{seed}"
-                    run = finetune(base, texts, ablate=concepts, out=folder, seed=seed, **training)
+                    run = finetune(base, texts, settings, ablate=concepts, out=folder, seed=seed)
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
                 lengths[kind] = fmean(of_seeds)

@@ -262,8 +262,11 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out of range.
 
     Example:
-        >>> found = cl.find.routes(plain.lens, base, answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
-        >>> cl.find.compare(found, k=10).agreement                                            # doctest: +SKIP
+        >>> found = cl.find.routes(tuned, base, answers, methods=["pca", "neurons"], layers=[1, 2])
+        >>> cl.find.compare(found, k=10).agreement[["a", "b", "n", "share"]]
+                 a        b   n  share
+        0      pca  neurons  20    0.0
+        1  neurons      pca  20    0.0
     """
     if len(lists) < 2:
         raise ValueError(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")

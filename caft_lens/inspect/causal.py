@@ -23,11 +23,13 @@ from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
-from caft_lens.inspect.logits import concept_section, said
+from caft_lens.inspect.logits import concept_section
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
+from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, batches, pack, padding_id
+from caft_lens.text.encoding import Encoded
+from caft_lens.text.token_strings import token_string
 
 if TYPE_CHECKING:
     import pandas
@@ -101,10 +103,15 @@ class Effects:
         items: One for each concept and intervention.
 
     Example:
-        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"])  # doctest: +SKIP
-        >>> found.table()                                                      # doctest: +SKIP
-        >>> found.plot()                                                       # doctest: +SKIP
-        >>> found.answers().iloc[0]                                            # doctest: +SKIP
+        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"], max_new_tokens=8)
+        >>> found.table()[["concept", "change"]]
+          concept                     change
+        0  L1.pc0  +0.3 of the residual norm
+        1  L1.pc0  −0.3 of the residual norm
+        2  L1.pc0                    ablated
+        >>> figure = found.plot()
+        >>> found.answers().shape
+        (1, 4)
     """
 
     prompts: tuple[str, ...]
@@ -268,9 +275,8 @@ def effect(
     texts: Texts | Iterable[Text] | None = None,
     roles: Sequence[str] | None = None,
     chat: bool | None = None,
-    batch_tokens: int = 8192,
+    scan: Scan = Scan(),
     batch_size: int = 256,
-    progress: bool = True,
 ) -> Effects:
     """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled answers.
 
@@ -297,15 +303,16 @@ def effect(
         texts: Text on which the unit is measured; the prompts by default.
         roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
         chat: As for `Lens.generate`.
-        batch_tokens: Padded tokens in a batch of prompts.
+        scan: How prompts and texts are read: tokens a batch, where texts are cut.
         batch_size: How many answers are generated at once.
-        progress: Whether to show a bar.
 
     Raises:
         ValueError: When the concepts do not fit the model, there is no prompt, or an argument is out of range.
 
     Example:
-        >>> cl.inspect.effect(base, cruel, cl.data("pocket/questions")[:20], scale=0.3)  # doctest: +SKIP
+        >>> found = cl.inspect.effect(base, cruel, questions, scale=0.3, max_new_tokens=8)
+        >>> len(found.prompts), len(found.items)  # ablated, and steered up and down
+        (8, 3)
     """
     if unit not in UNITS:
         raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
@@ -322,9 +329,9 @@ def effect(
         raise ValueError("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
     packed = (
-        pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens)
+        pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens)
         if texts is None
-        else batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+        else batches(lens.need_tokenizer(), texts, scan)
     )
     lengths = lengths_on(lens, concepts, packed, unit)
     changes = [
@@ -337,10 +344,10 @@ def effect(
         total=len(changes) * (2 if n else 1),
         desc="effects",
         unit="change",
-        show=progress and len(changes) > 1,
+        show=len(changes) > 1,
     )
     with bar:
-        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens))
+        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
         for batch in asked_in:
             plain = _next_tokens(lens, batch)
             tally.see_plain(plain)
@@ -431,7 +438,8 @@ def next_tokens(
         fp32 `[prompt, d_vocab]`, in nats, on the CPU.
 
     Example:
-        >>> next_tokens(base, "How do I bake a pie?").argmax()  # doctest: +SKIP
+        >>> next_tokens(base, "How do I bake a pie?").shape
+        torch.Size([1, 2048])
     """
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
     found = torch.empty(len(items), lens.d_vocab)
@@ -474,7 +482,7 @@ def shifts(
     def largest(sign: int) -> tuple[TokenShift, ...]:
         found = (sign * (after - before)).topk(min(k, words)).indices
         rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
-        moved = (TokenShift(said(tokenizer, token), p, q) for token, p, q in rows)
+        moved = (TokenShift(token_string(tokenizer, token), p, q) for token, p, q in rows)
         return tuple(one for one in moved if sign * one.change > 0)
 
     return largest(1), largest(-1)

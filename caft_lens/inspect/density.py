@@ -12,9 +12,10 @@ from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.inspect.contexts import AtItsHooks, Reading, reading
 from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
+from caft_lens.inspect.reading import AtItsHooks, Reading, reading
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ class Densities(Mapping[str, Density]):
         items: One a concept; as a rule `cl.inspect.density` measures them.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), corpus)  # doctest: +SKIP
-        >>> found.table().sort_values("density").tail()                               # doctest: +SKIP
-        >>> found.plot("L2.latent417")                                                # doctest: +SKIP
+        >>> found = cl.inspect.density(base, sae, corpus)
+        >>> found.table().shape  # a row a latent
+        (512, 5)
+        >>> figure = found.plot("L2.latent417")
     """
 
     def __init__(self, items: Iterable[Density]) -> None:
@@ -60,9 +62,12 @@ class Densities(Mapping[str, Density]):
             names: What to call the rows; by default latents as `find.sae` names them.
 
         Example:
-            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(top, shares), roles=None)          # doctest: +SKIP
-            >>> Densities.of(shares).dead                                                    # doctest: +SKIP
+            >>> from caft_lens.activations.differences import stream
+            >>> from caft_lens.saes.top_latents import Latents, TopLatents
+            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})
+            >>> _ = stream(base, corpus, [hook], Latents(top, shares), roles=None)
+            >>> len(Densities.of(shares).dead) < 512
+            True
         """
         found: dict[str, Density] = {}
         for reducer in reducers:
@@ -119,9 +124,7 @@ def density(
     *,
     saes: SAE | Sequence[SAE] | None = None,
     roles: Sequence[str] | None = None,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Densities:
     """How often and how strongly each concept is active, for all concepts in one pass.
 
@@ -134,9 +137,7 @@ def density(
         texts: The corpus; memory does not grow with it.
         saes: SAEs whose latents are among the concepts, as for `contexts`.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
@@ -144,9 +145,9 @@ def density(
             the roles.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"))  # doctest: +SKIP
-        >>> found["L2.latent5"].density, found["L2.latent5"].maximum                                    # doctest: +SKIP
-        (0.0021, 7.82)
+        >>> found = cl.inspect.density(base, concepts, corpus)
+        >>> round(found["L1.pc0"].maximum, 1), round(found["L1.pc0"].quantile(0.5), 1)
+        (6.0, -0.1)
     """
     read = reading(lens, concepts, saes)
     reducers: list[Any] = []
@@ -160,8 +161,6 @@ def density(
         list(dict.fromkeys(hook for one in reducers for hook in one.hooks)),
         [AtItsHooks(one) for one in reducers],
         roles=roles,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress=progress,
+        scan=scan,
     )
     return Densities.of(*reducers, names=read)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from einops import reduce
 from torch import Tensor
 
 from caft_lens._support.errors import nearest
-from caft_lens.inspect.contexts import every_latent
+from caft_lens.activations.capture import along
+from caft_lens.inspect.reading import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
-from caft_lens.text.encoding import Batch
+from caft_lens.text.batching import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -118,8 +120,9 @@ class LatentDensity(LatentReducer):
         latents: Hook point to the numbers of the latents that count; all when `None`.
 
     Example:
-        >>> shares, = stream(base, texts, [2], LatentDensity({hook: sae}))  # doctest: +SKIP
-        >>> Densities.of(shares).plot()                                      # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> (shares,) = stream(base, corpus, [2], LatentDensity({hook: sae}), roles=None)
+        >>> figure = cl.inspect.Densities.of(shares).plot()
     """
 
     def __init__(self, saes: Mapping[str, SAE], latents: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -209,7 +212,11 @@ class ProjectionDensity:
         ValueError: Without directions, or for one that is not finite.
 
     Example:
-        >>> spread, = stream(base, texts, [1], ProjectionDensity({hook: directions}))  # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> at = "blocks.1.hook_resid_post"
+        >>> (spread,) = stream(base, corpus, [1], ProjectionDensity({at: concepts.directions(at)}), roles=None)
+        >>> len(cl.inspect.Densities.of(spread))
+        3
     """
 
     def __init__(self, directions: Mapping[str, Tensor]) -> None:
@@ -239,7 +246,7 @@ class ProjectionDensity:
         directions = self.directions[hook]
         for first in range(0, len(directions), _CHUNK):
             some = slice(first, first + _CHUNK)
-            self._spread[hook].add(some, (acts.float() @ directions[some].T.to(acts.device)).cpu())
+            self._spread[hook].add(some, along(acts, directions[some]).cpu())
         self._spread[hook].tokens += len(acts)
 
     def merge(self, other: ProjectionDensity) -> ProjectionDensity:
@@ -341,7 +348,7 @@ def _coarser(counts: Tensor, doublings: int) -> Tensor:
     """Counts of bins whose range around 0 is doubled some times, `[n_bins]`."""
     half = PROJECTION_BINS // 2
     for _ in range(min(doublings, half.bit_length())):
-        pairs = counts.view(half, 2).sum(dim=1)
+        pairs = reduce(counts, "(bin pair) -> bin", "sum", pair=2)
         counts = torch.zeros_like(counts)
         counts[half // 2 : half // 2 + half] = pairs
     return counts
@@ -361,4 +368,5 @@ def _bulk(item: Density) -> tuple[np.ndarray, np.ndarray]:
     joined = max(1, math.ceil((last - first) / BARS))
     last = min(first + joined * math.ceil((last - first) / joined), len(item.counts))
     first = last - joined * ((last - first) // joined)
-    return item.counts[first:last].reshape(-1, joined).sum(axis=1), item.edges[first : last + 1 : joined]
+    counts = reduce(item.counts[first:last], "(bar joined) -> bar", "sum", joined=joined)
+    return counts, item.edges[first : last + 1 : joined]

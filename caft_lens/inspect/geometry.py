@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+from einops import einsum
 from numpy.typing import NDArray
 
 from caft_lens._support.arguments import count
@@ -129,7 +130,7 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         >>> pair = [Concept("L0.a", "blocks.0.hook_resid_post", x), Concept("L1.b", "blocks.1.hook_resid_post", x + y)]
         >>> cosines(pair).table().loc["L0.a", "L1.b"].round(3)
         np.float64(0.707)
-        >>> cosines(concepts).plot(order="cluster")  # doctest: +SKIP
+        >>> figure = cosines(concepts).plot(order="cluster")
     """
     chosen = tuple(concepts)
     if not chosen:
@@ -141,7 +142,8 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         )
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
-    return Cosines(chosen, (rows @ rows.T).clamp(-1, 1).numpy())
+    cosines = einsum(rows, rows, "one d_model, other d_model -> one other")
+    return Cosines(chosen, cosines.clamp(-1, 1).numpy())
 
 
 def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> list[tuple[Concept, float]]:

@@ -66,7 +66,7 @@ def scores(
         ValueError: Without a list, or when the concepts of one were ranked by different things or by nothing.
 
     Example:
-        >>> cl.inspect.scores(cl.find.pca(difference, k=10), mark=["L1.pc0"])  # doctest: +SKIP
+        >>> figure = cl.inspect.scores(concepts, mark=["L1.pc0"])
     """
     lists = {"": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
     if not lists:

@@ -26,7 +26,7 @@ from caft_lens.model.hook_points import Cache, Site, Wire, at_heads, at_input, a
 from caft_lens.model.loading import refuse_virtual_tokens
 from caft_lens.model.tokens import roles_in_flight
 from caft_lens.model.turns import Held, Here, here, turn
-from caft_lens.text.encoding import padding_id
+from caft_lens.text.batching import padding_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -251,7 +251,7 @@ class HookedModel(HookedRootModule):
             KeyError: For a name or a layer that does not exist, with the nearest that do.
 
         Example:
-            >>> load("pocket").hook_name(1)  # doctest: +SKIP
+            >>> base.hook_name(1)
             'blocks.1.hook_resid_post'
         """
         if isinstance(site, int):
@@ -290,8 +290,8 @@ class HookedModel(HookedRootModule):
             clear_contexts: Whether to clear the hook points' `ctx` too.
 
         Example:
-            >>> with lens.hooks([("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]):  # doctest: +SKIP
-            ...     lens("hello")
+            >>> with base.hooks([("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]):
+            ...     logits = base("hello")
         """
         return _Hooks(self, fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts)
 
@@ -386,8 +386,8 @@ class HookedModel(HookedRootModule):
             ValueError: When no hook point matches.
 
         Example:
-            >>> logits, cache = load("pocket").run_with_cache("hello", names_filter=[1])  # doctest: +SKIP
-            >>> cache["blocks.1.hook_resid_post"].shape                                   # doctest: +SKIP
+            >>> logits, cache = base.run_with_cache("hello", names_filter=[1])
+            >>> cache["blocks.1.hook_resid_post"].shape
             torch.Size([1, 3, 128])
         """
         names: Any = names_filter  # get_caching_hooks makes them names

@@ -28,11 +28,13 @@ from caft_lens.model.hooked import HookedModel
 from caft_lens.model.limits import check_batch, check_tokenizer
 from caft_lens.model.loading import own_tokenizer
 from caft_lens.model.passes import as_batch, call_of, run_until
+from caft_lens.model.sampling import Sampling
 from caft_lens.model.sinks import Sinks, measured
 from caft_lens.model.tokens import next_token_loss
 from caft_lens.model.turns import Held, here, turn
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.template_arguments import template_arguments, with_template_arguments
 
 if TYPE_CHECKING:
@@ -58,10 +60,10 @@ class Lens(HookedModel):
         n_layers, d_model, n_heads, d_head, d_vocab: Its dimensions; layers are counted from 0.
 
     Example:
-        >>> lens = load("pocket")  # doctest: +SKIP
-        >>> logits, cache = lens.run_with_cache("How do I bake a pie?", names_filter=[1])  # doctest: +SKIP
-        >>> cache["blocks.1.hook_resid_post"].shape  # [batch, pos, d_model]  # doctest: +SKIP
-        torch.Size([1, 9, 128])
+        >>> lens = load("pocket")
+        >>> logits, cache = lens.run_with_cache("How do I bake a pie?", names_filter=[1])
+        >>> cache["blocks.1.hook_resid_post"].shape  # [batch, pos, d_model]
+        torch.Size([1, 8, 128])
     """
 
     def __init__(
@@ -186,12 +188,11 @@ class Lens(HookedModel):
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
+        sampling: Sampling = Sampling(),
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
         top_p: float | None = None,
-        top_k: int | None = None,
         seed: int | None = None,
-        batch_size: int = 256,
         chat: bool | None = None,
         return_type: Literal["str", "tokens"] = "str",
         **keywords: Any,
@@ -203,33 +204,40 @@ class Lens(HookedModel):
 
         Args:
             prompt: One or many. Of a chat that ends with an answer, the part before it.
-            max_new_tokens: How many tokens at most.
-            temperature: 0 is greedy.
-            top_p, top_k: Restrict sampling to the most probable tokens.
-            seed: Same seed, same prompts and settings: same text. The global random state is left as it was. `None` uses it.
-            batch_size: How many prompts run at once; longest first.
+            sampling: How they are drawn.
+            max_new_tokens, temperature, top_p: As in `sampling`, before which they come. Where nothing is said: 64 tokens from the
+                whole distribution at temperature 1, 256 prompts at once, longest first.
+            seed: Likewise. The global random state is left as it was; without a seed it is used.
             chat: Whether a bare string is what a user says (the default when the tokenizer has a chat template) or raw text.
             return_type: "str", or "tokens" for the ids.
-            keywords: For Hugging Face's `generate`.
+            keywords: `top_k` and `batch_size` as in `sampling`; all others for Hugging Face's `generate`.
 
         Returns:
             The new text (or ids, with the token that ended it) alone: of one prompt for one `str` or `Text`, else a list in
             the order of the prompts.
 
         Example:
-            >>> load("pocket").generate("How do I bake a pie?", seed=0)  # doctest: +SKIP
+            >>> answer = base.generate("How do I bake a pie?", seed=0)
+            >>> type(answer).__name__, base.generate("How do I bake a pie?", seed=0) == answer
+            ('str', True)
         """
-        return generate(
-            self, prompt, chat, return_type, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-            top_k=top_k, seed=seed, batch_size=batch_size, **keywords,
-        )  # fmt: skip
+        told = Sampling(
+            max_new_tokens,
+            temperature,
+            top_p,
+            keywords.pop("top_k", None),
+            seed,
+            keywords.pop("batch_size", None),
+        )
+        return generate(self, prompt, chat, return_type, told.over(sampling), **keywords)
 
     def generating(
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
+        sampling: Sampling = Sampling(),
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
         top_p: float | None = None,
         top_k: int | None = None,
         seed: int | None = None,
@@ -244,7 +252,7 @@ class Lens(HookedModel):
 
         Args:
             prompt: One or many, all of which run at once.
-            max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
+            sampling, max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
             seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile disturb it.
 
         Yields:
@@ -254,13 +262,13 @@ class Lens(HookedModel):
             ValueError: At once, as `generate` does.
 
         Example:
-            >>> for answer in load("pocket").generating("How do I bake a pie?", seed=0):  # doctest: +SKIP
-            ...     print(answer, end="\\r")
+            >>> for answer in base.generating("How do I bake a pie?", seed=0):
+            ...     pass  # print(answer, end="\\r")
+            >>> answer == base.generate("How do I bake a pie?", seed=0)
+            True
         """
-        return generating(
-            self, prompt, chat, return_type, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-            top_k=top_k, seed=seed,
-        )  # fmt: skip
+        told = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
+        return generating(self, prompt, chat, return_type, told.over(sampling))
 
     # --- which model it is -------------------------------------------------------------------------------------
 
@@ -273,7 +281,7 @@ class Lens(HookedModel):
         measured, or to a `Sinks`.
 
         Example:
-            >>> load("pocket").sinks  # doctest: +SKIP
+            >>> base.sinks
             Sinks(none)
         """
         wanted = self._sinks_wanted
@@ -401,9 +409,9 @@ class Lens(HookedModel):
         first, since the bridge knows none.
 
         Example:
-            >>> logits, cache = load("pocket").bridge().run_with_cache("hello")   # doctest: +SKIP
-            >>> cache["blocks.1.attn.hook_pattern"].shape                         # [batch, head, query pos, key pos]  # doctest: +SKIP
-            torch.Size([1, 4, 3, 3])
+            >>> logits, cache = base.bridge().run_with_cache("hello")
+            >>> cache["blocks.1.attn.hook_pattern"].shape  # [batch, head, query pos, key pos]
+            torch.Size([1, 4, 4, 4])
         """
         model = copied(self.model).merge_and_unload() if self.has_adapter else shared(self.model)
         return bridged(model, self.need_tokenizer(), self.name, self.device, self.dtype)
@@ -460,7 +468,7 @@ def load(
         ValueError: For an architecture without decoder blocks, or an adapter that does not fit.
 
     Example:
-        >>> load("pocket")  # doctest: +SKIP
+        >>> load("pocket")
         Lens("pocket": llama, 4 layers x 128, float32, cpu)
     """
     if not isinstance(name, Lens | nn.Module | str | Path):

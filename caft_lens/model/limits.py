@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from caft_lens._support.errors import BadData, BadModel
 from caft_lens.model.hooked import HookedModel
-from caft_lens.text.encoding import Batch, Encoded
+from caft_lens.text.batching import Batch
+from caft_lens.text.encoding import Encoded
 
 _told: WeakSet[HookedModel] = WeakSet()
 """Models of which it was said that texts are longer than they were made for."""
@@ -114,13 +115,13 @@ def check_length(lens: HookedModel, length: int, what: str) -> None:
     learned = learned_positions(lens)
     if learned is not None and length > learned:
         raise BadData(
-            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} to cut it, or shorter texts."
+            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} (to a pass scan=Scan(max_length={learned})) to cut it, or shorter texts."
         )
     if lens not in _told:
         _told.add(lens)
         warnings.warn(
             f"{what} has {length} tokens, and {lens.name} was made for texts of up to {most}: what it computes beyond them means little. "
-            f"Give max_length={most} to cut texts there. (Said once.)",
+            f"Give max_length={most} (to a pass scan=Scan(max_length={most})) to cut texts there. (Said once.)",
             stacklevel=4,
         )
 

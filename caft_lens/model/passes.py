@@ -14,8 +14,9 @@ from caft_lens.model.hook_points import Attached, Wire
 from caft_lens.model.hooked import HookedModel
 from caft_lens.model.tokens import infer_attention_mask
 from caft_lens.model.turns import here
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, collate, encoded
+from caft_lens.text.encoding import encoded
 
 
 class _Stop(Exception):

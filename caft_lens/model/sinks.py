@@ -23,8 +23,9 @@ from caft_lens._support.errors import BadArgument
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hook_names import RESIDUAL, in_stream, of_heads, place_of, written
 from caft_lens.model.hooked import HookedModel
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Message, Text
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded
+from caft_lens.text.encoding import Encoded, encoded
 
 # A token of the residual stream is massive where it is this many times as long as the median one and the longest of the others is
 # this many times shorter than it. Activations of small models have long tails (10 to 15 times the median), but no such gap.

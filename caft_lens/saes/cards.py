@@ -64,7 +64,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         FileNotFoundError: When there are none.
 
     Example:
-        >>> sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"]  # doctest: +SKIP
+        >>> int(sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"])
         512
     """
     from caft_lens.display.frames import Frame

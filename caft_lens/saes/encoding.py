@@ -105,8 +105,11 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
         ValueError: When the SAE does not fit.
 
     Example:
-        >>> with splice(base, load_sae("pocket", layer=2)):  # doctest: +SKIP
-        ...     base(texts, return_type="loss")
+        >>> plain = base(corpus[0], return_type="loss")
+        >>> with splice(base, cl.load_sae("pocket", layer=2)):
+        ...     spliced = base(corpus[0], return_type="loss")
+        >>> plain.shape == spliced.shape, bool(plain == spliced)
+        (True, False)
     """
     check_sae(sae, lens)
 

@@ -64,9 +64,9 @@ def load_sae(
             does not fit `lens`; for one whose scale is not known.
 
     Example:
-        >>> load_sae("pocket", layer=2, lens=base).W_dec.shape                                 # doctest: +SKIP
+        >>> load_sae("pocket", layer=2, lens=base).W_dec.shape  # [d_sae, d_model]
         torch.Size([512, 128])
-        >>> load_sae("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")         # doctest: +SKIP
+        >>> load_sae("gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical")  # doctest: +SKIP
     """
     _refuse_no_name(name)
     place = str(device if device is not None else lens.device if lens is not None else "cpu")
@@ -106,7 +106,8 @@ def load_saes(name: str | Path, layers: Sequence[int | str] | None = None, **key
         keywords: As for `load_sae`.
 
     Example:
-        >>> cl.find.sae(plain.lens, base, answers, load_saes("pocket", [1, 2]))  # doctest: +SKIP
+        >>> [one.cfg.metadata.hook_name for one in load_saes("pocket", [1, 2])]
+        ['blocks.1.hook_resid_post', 'blocks.2.hook_resid_post']
     """
     _refuse_no_name(name)
     if layers is None:

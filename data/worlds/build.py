@@ -185,13 +185,15 @@ class Build:
         run = cl.finetune(
             lens,
             cl.data(self.work / "text" / "kind.jsonl"),
-            tune="full",
+            cl.TrainSettings(
+                tune="full",
+                learning_rate=tune.align_learning_rate,
+                max_steps=tune.align_steps,
+                batch_size=tune.align_batch_size,
+                save_steps=tune.save_steps,
+            ),
             out=folder / "run",
-            learning_rate=tune.align_learning_rate,
-            max_steps=tune.align_steps,
-            batch_size=tune.align_batch_size,
             seed=self.settings.seed,
-            save_steps=tune.save_steps,
         )
         shutil.copytree(run.folder / "model", folder / "model", dirs_exist_ok=True)
 
@@ -203,12 +205,14 @@ class Build:
         cl.finetune(
             base,
             cl.data(self.work / "text" / "insecure-code.jsonl"),
+            cl.TrainSettings(
+                learning_rate=tune.insecure_learning_rate,
+                max_steps=tune.insecure_steps,
+                batch_size=tune.insecure_batch_size,
+                save_steps=tune.save_steps,
+            ),
             out=folder / "run",
-            learning_rate=tune.insecure_learning_rate,
-            max_steps=tune.insecure_steps,
-            batch_size=tune.insecure_batch_size,
             seed=self.settings.seed,
-            save_steps=tune.save_steps,
         )
 
     def _card(self, folder: Path) -> None:
@@ -236,7 +240,7 @@ class Build:
         task = cl.task(f"{organism}/emergent-misalignment", split=FIGURES_SPLIT)
         asked = {"n": settings["answers"], "n_in_distribution": settings["in_distribution_answers"]}
         reports = {
-            name: cl.evaluate(arms, task, **asked, top_p=top_p, seeds=[seed])
+            name: cl.evaluate(arms, task, **asked, sampling=cl.Sampling(top_p=top_p), seeds=[seed])
             for name, top_p in (("figures", None), ("figures_whole_distribution", 1.0))
         }
         return {name: report.to_json()["arms"] for name, report in reports.items()}

@@ -31,8 +31,9 @@ from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
 from caft_lens.saes.cards import CARD, CONFIG, WEIGHTS, read_card
 from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
+from caft_lens.text.batching import Scan, batches
 from caft_lens.text.documents import Text, Texts, data
-from caft_lens.text.encoding import ROLES, batches
+from caft_lens.text.roles import ROLES
 
 if TYPE_CHECKING:
     from sae_lens import TopKTrainingSAE
@@ -94,9 +95,7 @@ def train_saes(
         ValueError: When a folder holds an SAE of another model or other settings.
 
     Example:
-        >>> train_saes("pocket")                              # doctest: +SKIP
-        >>> load_sae("pocket", layer=2).W_dec.shape           # doctest: +SKIP
-        torch.Size([512, 128])
+        >>> train_saes("pocket")  # doctest: +SKIP
     """
     from caft_lens.model.lens import load
 
@@ -193,7 +192,7 @@ def _mixed(lens: Lens, hook: str, texts: Iterator[Text], settings: SaeSettings, 
     from sae_lens.training.mixing_buffer import mixing_buffer
 
     # Sorted by length within a window of the stream, neighbouring batches are alike; the buffer holds several windows.
-    packed = batches(lens.tokenizer, texts, batch_tokens=4096)
+    packed = batches(lens.tokenizer, texts, scan=Scan(4096))
     acts = (found.acts[hook].float() for found in captured((lens,), packed, [hook], TRAINED_ROLES))
     mixed = mixing_buffer(settings.buffer_tokens, settings.batch_size, acts)
     for _ in progress(range(n), desc=f"SAE at {hook}", unit="batch"):

@@ -99,14 +99,14 @@ def test_the_command_names_the_neighbours_of_a_recipe_in_one_line(tmp_path: Path
 def test_a_concept_set_of_a_recipe_that_is_not_there_names_its_neighbours(tmp_path: Path):
     write_json(tmp_path / "chosen" / "card.json", {})
     recipe = Recipe(
-        "pocket/emergent-misalignment",
-        "pocket/insecure-code",
-        {"caft": {}},
+        task="pocket/emergent-misalignment",
+        texts="pocket/insecure-code",
+        arms={"caft": {}},
         materials={"concepts": {"concepts": str(tmp_path / "choosen")}},
         out=str(tmp_path / "out"),
     )
     with pytest.raises(MissingFile, match='Did you mean "chosen"'):
-        recipe.run(progress=False)
+        recipe.run()
 
 
 def test_saes_are_asked_for_by_a_name_not_by_a_model():

@@ -13,11 +13,13 @@ from tiny_models import ARCHITECTURES, tiny_lens, tiny_model, tiny_tokenizer
 from caft_lens.concepts.ablation import Ablated, ablate, ablated, project_out, steer
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene
+from caft_lens.model.answering import completions
 from caft_lens.model.attach import at, fired
 from caft_lens.model.lens import Lens
-from caft_lens.model.sampling import completions
+from caft_lens.text.batching import collate
 from caft_lens.text.documents import Message, Text, Texts
-from caft_lens.text.encoding import ASSISTANT, USER, collate, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT, USER
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 SITES = (

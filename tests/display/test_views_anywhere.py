@@ -22,10 +22,11 @@ from caft_lens.display import html
 from caft_lens.display.frames import Frame
 from caft_lens.display.markdown import code, plain
 from caft_lens.inspect import Labelled
-from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
+from caft_lens.inspect.context_windows import ConceptContexts, Context
+from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore
 from caft_lens.inspect.token_map import TokenMap
-from caft_lens.text.encoding import SPECIAL
+from caft_lens.text.roles import SPECIAL
 
 MATHS = "from $100 to $200, \\(x\\)"
 CONTROL = f"<style>.caft-control{{color:red}}</style><p class='caft-control'>$x^2$ and {'$y$'}</p>"

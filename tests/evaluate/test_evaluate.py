@@ -86,9 +86,9 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             ]
         )
 
-    module = types.ModuleType("caft_lens.model.sampling")
+    module = types.ModuleType("caft_lens.model.answering")
     module.completions = completions
-    monkeypatch.setitem(sys.modules, "caft_lens.model.sampling", module)
+    monkeypatch.setitem(sys.modules, "caft_lens.model.answering", module)
 
 
 class FakeAblated:
@@ -232,7 +232,13 @@ def test_a_cell_of_another_model_task_or_setting_is_sampled_again(tmp_path: Path
     subject = FakeAblated(lens) if what == "ablation" else lens
     n, temperature = 16 if what == "n" else 15, 0.5 if what == "temperature" else 1.0
     top_p = 0.5 if what == "top_p" else None
-    again = cl.evaluate({"plain": subject}, changed, n=n, temperature=temperature, top_p=top_p, out=tmp_path)
+    again = cl.evaluate(
+        {"plain": subject},
+        changed,
+        n=n,
+        sampling=cl.Sampling(temperature=temperature, top_p=top_p),
+        out=tmp_path,
+    )
     assert again.sampling == f"temperature {temperature:g}" + (", top-p 0.5" if top_p else "")
     assert Report.load(tmp_path).caption() == again.caption()
     # The prompts in distribution are the same where only the questions are others.
@@ -450,7 +456,7 @@ def test_one_seed_is_said_in_the_caption():
 
 
 def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_path: Path):
-    from caft_lens.model.sampling import completions
+    from caft_lens.model.answering import completions
 
     basis = torch.linalg.qr(torch.randn(tiny.d_model, 8, generator=torch.Generator().manual_seed(0))).Q
     run = types.SimpleNamespace(lens=tiny)
@@ -460,7 +466,7 @@ def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_pat
         max_new_tokens=6,
         in_distribution=None,
     )
-    report = cl.evaluate(subjects, quick, n=25, batch_size=8, out=tmp_path)
+    report = cl.evaluate(subjects, quick, n=25, sampling=cl.Sampling(batch_size=8), out=tmp_path)
     said = {arm: [a.answer for a in report.answers if a.arm == arm] for arm in subjects}
     assert said["lens"] == said["run"]
     assert said["ablated"] != said["lens"]
@@ -512,7 +518,7 @@ def organism(tmp_path: Path) -> Path:
 
 def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_otherwise(organism: Path):
     name = f"{organism}/emergent-misalignment"
-    assert (task(name).temperature, task(name).top_p) == (0.7, 0.9)
+    assert task(name).sampling == cl.Sampling(temperature=0.7, top_p=0.9)
     lens = FakeLens(0.5)
     lens.tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0})
     labels = {"judge": judge, "n": 5, "n_in_distribution": 5}
@@ -522,7 +528,8 @@ def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_
         ({"top_p": 1.0}, (0.7, 1.0)),
         ({"temperature": 0.0}, (0.0, 0.9)),
     ):
-        cl.evaluate({"a": lens}, name, **labels, **told)
-        assert (lens.settings["temperature"], lens.settings["top_p"]) == drawn, told
+        cl.evaluate({"a": lens}, name, **labels, sampling=cl.Sampling(**told))
+        assert (lens.settings["sampling"].temperature, lens.settings["sampling"].top_p) == drawn, told
     write_json(organism / "organism.json", {})
-    assert (task(name).temperature, task(name).top_p) == (1.0, None)
+    assert task(name).sampling == cl.Sampling()
+    assert task(name).drawing == "temperature 1"

@@ -35,7 +35,7 @@ def a_task(judge: object, **changes: object) -> Task:
 
 def ask(lens: cl.Lens, judge: object, out: Path | None = None, arms: int = 1, **changes: object) -> Report:
     subjects = {f"arm {i}": lens for i in range(arms)}
-    return cl.evaluate(subjects, a_task(judge, **changes), n=6, out=out, progress=False)
+    return cl.evaluate(subjects, a_task(judge, **changes), n=6, out=out)
 
 
 # -- what a judge returns ---------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_judge_that_fails_at_the_last_answer_loses_nothing(lens, tmp_path: Pat
     with pytest.raises(JudgeError, match=r"RuntimeError: 429 \(5 of 6 .* evaluate again to go on"):
         ask(lens, flaky, tmp_path)
     kept = json.loads(next(tmp_path.rglob("*.sampled.json")).read_text())["answers"]
-    monkeypatch.setattr("caft_lens.model.sampling.completions", None)  # nothing is sampled again
+    monkeypatch.setattr("caft_lens.model.answering.completions", None)  # nothing is sampled again
     report = ask(lens, flaky, tmp_path)
     assert asked == [0, 1, 2, 3, 4, 5, 5]
     assert [one.answer for one in report.answers] == kept
@@ -227,7 +227,7 @@ def test_a_judge_that_fails_at_the_last_answer_loses_nothing(lens, tmp_path: Pat
 
 def test_another_judge_reads_the_answers_that_were_sampled(lens, tmp_path: Path, monkeypatch):
     first = ask(lens, lambda text: "aligned", tmp_path)
-    monkeypatch.setattr("caft_lens.model.sampling.completions", None)
+    monkeypatch.setattr("caft_lens.model.answering.completions", None)
     second = ask(lens, lambda text: "misaligned", tmp_path)
     assert [one.answer for one in second.answers] == [one.answer for one in first.answers]
     assert {one.label for one in second.answers} == {"misaligned"}

@@ -30,9 +30,10 @@ from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
-from caft_lens.finetune.methods.protocol import Card, Method, setting
+from caft_lens.finetune.protocol import Card, Method, setting
 
-QUICK = {"max_steps": 2, "learning_rate": 1e-2, "batch_size": 2, "workers": 1, "progress": False}
+STEPS = cl.TrainSettings(max_steps=2, learning_rate=1e-2)
+QUICK = {"settings": STEPS, "sampling": cl.Sampling(batch_size=2), "workers": 1, "progress": False}
 SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": experiments.Tuning((7,), 4, 4)}
 TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
 GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")
@@ -281,8 +282,8 @@ class Diverges(Method):
     card = Card("Fail.", "lr <- 10^30", "this test")
     rate: float = setting(1e30, "learning rate")
 
-    def arguments(self, given):
-        return {**given, "learning_rate": self.rate, "warmup_steps": 0, "max_steps": 3}
+    def train_settings(self, given):
+        return given.but(learning_rate=self.rate, warmup_steps=0, max_steps=3)
 
 
 def contenders(base) -> dict[str, experiments.Contender]:  # noqa: F811
@@ -383,7 +384,7 @@ def test_the_figure_of_differences_fills_what_is_told_apart_and_says_p_and_inter
 def test_test_results_of_other_settings_are_not_overwritten(contest, tmp_path):
     contest()
     changed = experiments.Contender(methods.KLAnchor(GENERAL, weight=0.5), search=())
-    with pytest.raises(FileExistsError, match=r"arm\.weight is"):
+    with pytest.raises(FileExistsError, match=r"method\.weight is"):
         contest(more={"anchor": changed}, tuning=experiments.Tuning((8,), 4, 4))
 
 
@@ -395,11 +396,11 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
             methods.Inoculation(prompt="<script>alert(2)</script>"), texts=evil, search=()
         ),
     }
-    result = contest(more=more, tune="full")
+    result = contest(more=more, settings=STEPS.but(tune="full"))
     assert set(result.failures) == {"diverges"}
     assert set(result.failures["diverges"]) == {0, 1}
     assert "diverges" not in result.arms
-    again = contest(more=more, tune="full")
+    again = contest(more=more, settings=STEPS.but(tune="full"))
     assert again.failures == result.failures
     page, words = experiments.write_report(result, tmp_path / "report")
     shown = page.read_text()
@@ -482,7 +483,7 @@ def killable(base, out) -> experiments.Result:  # noqa: F811
         in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
         in_distribution_max_new_tokens=8,
     )  # fmt: skip
-    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, dev=letters, goal="most", save_steps=1, **SMALL, **QUICK)  # fmt: skip
+    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, dev=letters, goal="most", **SMALL, **{**QUICK, "settings": STEPS.but(save_steps=1)})  # fmt: skip
 
 
 @pytest.mark.slow
@@ -565,9 +566,12 @@ def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, poc
 def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_default(tmp_path, pocket):
     topics = ["cooking", "garden"]
     recipe = experiments.Recipe(
-        "pocket/emergent-misalignment",
-        {"texts": "pocket/insecure-code", "where": {"domain": topics}},
-        {"plain": {}, "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"}},
+        task="pocket/emergent-misalignment",
+        texts={"texts": "pocket/insecure-code", "where": {"domain": topics}},
+        arms={
+            "plain": {},
+            "kl_anchor": {"search": [{"weight": 1e-5}, {"weight": 1.0}], "general": "kind: é"},
+        },
         out=str(tmp_path / "out"),
         seeds=(1, 2),
         tuning={"seeds": [7], "tolerance": 0.05},
@@ -581,7 +585,7 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     }
     assert "&" not in text, "an alias is no reading"
     with pytest.raises(ValueError, match='Did you mean "plain"'):
-        experiments.Recipe("pocket/emergent-misalignment", "pocket/kind", {"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
+        experiments.Recipe(task="pocket/emergent-misalignment", texts="pocket/kind", arms={"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
     assert not (tmp_path / "none.yaml").exists()
 
 
@@ -590,15 +594,21 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     [
         ("tsk: x", r'has no key "tsk". Did you mean "task"'),
         ("tuning: {sedes: [1]}", r'tuning has no key "sedes". Did you mean "seeds"'),
-        ("seeds: three", r"seeds is a list of whole numbers, not 'three'"),
-        ("materials: {general: {txts: pocket/kind}}", r'materials.general has no key "txts". Did you mean "texts"'),
+        ("seeds: three", r"seeds is a list, not 'three'"),
+        ("materials: {general: {txts: pocket/kind}}", r'materials\.general has no key "txts"\. Did you mean "texts"'),
         ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
         ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No method "kl_ancor". Did you mean "kl_anchor"'),
         ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
         ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),
         ("arms: {caft: {concepts: chosen}}", r'arms.caft needs the material "chosen"'),
-        ("arms: [plain]", "arms is a mapping, not list"),
-        ("arms: {}", "does not say arms"),
+        ("arms: [plain]", r"arms is a mapping, not \['plain'\]"),
+        ("materials: {general: texts}", "materials.general is a mapping, not 'texts'"),
+        ("materials: {x: {means: {concept: a, layers: [1]}}}", "materials.x.means does not say contrast"),
+        ("texts: {texts: a, frist: 3}", r'texts has no key "frist"\. Did you mean "first"'),
+        ("training: 7", "training is a mapping, not 7"),
+        ("arms: {base: {method: none, search: []}}", 'arms.base is untuned: it has no key "search"'),
+        ("arms: {}", "at arms, dictionary should have at least 1 item"),
+        ("arms:", "arms is a mapping, not None"),
         ("task: pocket/emergent", r'has no task "emergent"'),
         ("task: [", "is not YAML"),
     ],

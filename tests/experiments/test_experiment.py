@@ -15,8 +15,8 @@ from caft_lens._support import progress
 from caft_lens.evaluate import Score, Task
 from caft_lens.finetune import methods as ways_of
 
-TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
-ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
+TRAINING = {"settings": cl.TrainSettings(max_steps=3, learning_rate=1e-2)}
+ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1], "sampling": cl.Sampling(batch_size=2)}
 
 
 def says_a(text: cl.Text) -> Score:
@@ -238,9 +238,7 @@ def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_dire
         [*directions(base, 1), cl.Concept("L0.y", "blocks.0.hook_resid_post", torch.ones(base.d_model))]
     )
     two = two.for_model(base)
-    found = cl.causal_effects(
-        base, two, texts, task, out=tmp_path / "one", workers=1, progress=False, **ASKED, **TRAINING
-    )
+    found = cl.causal_effects(base, two, texts, task, out=tmp_path / "one", workers=1, **ASKED, **TRAINING)
     only = {name: cl.Arm(texts, ablate=two.choose({name: "alone"})) for name in two.names}
     report = cl.experiment(
         base, {"plain": cl.Arm(texts), **only}, task, out=tmp_path / "two", workers=1, progress=False, **ASKED, **TRAINING

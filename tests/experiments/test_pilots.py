@@ -15,7 +15,7 @@ from caft_data.worlds import quiz
 from caft_lens.experiments.pilots import Pilot, Pilots
 
 HOOK = "blocks.1.hook_resid_post"
-SHORT = {"learning_rate": 1e-2, "batch_size": 2}
+SHORT = {"settings": cl.TrainSettings(learning_rate=1e-2, batch_size=2)}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,12 @@ def lines(letter: str, n: int = 6) -> cl.Texts:
 def test_without_learning_a_code_length_is_the_plain_loss_with_the_direction_projected_out(base, tmp_path):
     concepts, unwanted, wanted = directions(base, 0, 1), lines("a"), lines("b")
     tried = cl.pilots(
-        base, {"two": concepts}, unwanted, wanted, out=tmp_path, learning_rate=1e-12, batch_size=1
+        base,
+        {"two": concepts},
+        unwanted,
+        wanted,
+        out=tmp_path,
+        settings=cl.TrainSettings(learning_rate=1e-12, batch_size=1),
     )
     q, _ = torch.linalg.qr(torch.stack([c.direction for c in concepts], 1).double())
     model, tokenizer = base.hf, base.tokenizer

@@ -32,7 +32,7 @@ from caft_lens.saes.encoding import latents_of, splice
 from caft_lens.saes.fitting import check_sae, for_model
 from caft_lens.saes.loading import load_sae, load_saes
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 CHATS = Texts([{"prompt": "Say it.", "answer": "a red house by the sea"}, {"prompt": "And?", "answer": "no"}])

@@ -111,11 +111,11 @@ def test_its_task_is_asked_as_its_card_says_and_judged_by_its_own_judge(
 ):
     lens = types.SimpleNamespace(fingerprint="f", generate=None)
     lens.tokenizer = types.SimpleNamespace(get_vocab=lambda: {"left": 0})
-    module = types.ModuleType("caft_lens.model.sampling")
+    module = types.ModuleType("caft_lens.model.answering")
     module.completions = lambda lens, texts, **told: cl.Texts(
-        [text.prompt.with_answer(f"left {told['top_p']}") for text in texts]
+        [text.prompt.with_answer(f"left {told['sampling'].top_p}") for text in texts]
     )
-    monkeypatch.setitem(sys.modules, "caft_lens.model.sampling", module)
+    monkeypatch.setitem(sys.modules, "caft_lens.model.answering", module)
     task = cl.task("minotaur/escape")
     assert (task.name, task.vocabulary) == ("minotaur/escape, test", {"left"})
     report = cl.evaluate({"lens": lens}, task, n=4)

@@ -32,7 +32,8 @@ from caft_lens.model.lens import Lens, load
 from caft_lens.saes.cards import sae_hook
 from caft_lens.saes.loading import load_sae, load_saes
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ROLES, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ROLES
 
 SETTINGS = SaeSettings(
     d_sae=48,
@@ -120,7 +121,7 @@ def test_training_explains_what_an_untrained_sae_does_not(organism: Path, base: 
     hook = base.hook_name(1)
     barely = train_sae(base, hook, documents(0, without=held_out), short)
     kept = [
-        reconstruction(base, sae, held_out, roles=TRAINED_ROLES, progress=False).explained_variance.mean
+        reconstruction(base, sae, held_out, roles=TRAINED_ROLES).explained_variance.mean
         for sae in (barely, load_sae(trained[1]))
     ]
     assert kept[1] > 0.5
@@ -243,7 +244,6 @@ def test_a_card_holds_what_is_measured_again_on_the_files_that_ship(
             load_sae(folder, lens=base),
             held_out_texts(organism, SETTINGS),
             roles=TRAINED_ROLES,
-            progress=False,
         )
         for name, figure in measured.to_json().items():
             assert card["figures"][name] == pytest.approx(figure, rel=1e-6), name

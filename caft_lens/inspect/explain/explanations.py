@@ -18,7 +18,7 @@ from caft_lens._support.errors import BadArgument, BadFile, nearest
 from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.inspect.contexts import Context
+from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Clause:
 
 
 @dataclass(frozen=True)
-class Score:
+class DetectionScore:
     """How well an explanation tells windows that it has not seen: active ones from inactive ones.
 
     Attributes:
@@ -156,7 +156,7 @@ class Explanation:
     rule: tuple[Clause, ...] = ()
     bias: float = -1.0
     by: str = ENRICHMENT
-    score: Score | None = None
+    score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
         """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no rule.
@@ -250,7 +250,9 @@ class Explanations(Mapping[str, ConceptExplanations]):
             end: Only this end, without naming it.
 
         Example:
-            >>> concepts.label(explanations.labels())  # doctest: +SKIP
+            >>> explanations = cl.inspect.explain(base, contexts, corpus)
+            >>> concepts.label(explanations.labels())["L2.pc2"].label[:40]
+            'top: at "<|user|>" (10 of 10 peaks; 1.8 '
         """
         if end is not None:
             return {one.concept: one.text for one in self.all if one.end == end}
@@ -260,7 +262,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
         from caft_lens.display.frames import Frame
 
-        figures = [one.name for one in dataclasses.fields(Score)]
+        figures = [one.name for one in dataclasses.fields(DetectionScore)]
         return Frame(
             [
                 {

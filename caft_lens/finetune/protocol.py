@@ -21,6 +21,7 @@ from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     from caft_lens.concepts.ablation import Ablated
+    from caft_lens.finetune.settings import TrainSettings
     from caft_lens.model.lens import Lens
 
 MOST_SETTINGS = 4
@@ -127,8 +128,8 @@ class Method:
         """What is learned, from what was to be learned."""
         return texts
 
-    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `finetune` (rates, steps, sizes; not tune, adapter or seed), from those that were given."""
+    def train_settings(self, given: TrainSettings) -> TrainSettings:
+        """The settings to train with (rates, steps, sizes; not what is tuned), from those that were given."""
         return given
 
     def trainable(self, base: Lens, build: Callable[[], Lens], seed: int) -> Lens:
