@@ -115,7 +115,7 @@ def lines(text: str, width: float, size: float = HEADING) -> list[str]:
                 longer = longer[fits:]
             line = longer
         found.append(line)
-    return found
+    return [line.replace("\u00a0", " ") for line in found]
 
 
 def said(name: str, *facts: str) -> str:

@@ -459,19 +459,15 @@ class Report:
         Returns:
             What was asked and answered; empty where no text was kept.
         """
-        metric = metric or self.labels[0]
-        set_name, label = self._counted(metric)
-        kept = [
-            answer
-            for cell in self._arm(arm).values()
-            for answer in cell.of(set_name)
-            if answer.answer != NOT_KEPT
-        ]
-        counting = [answer for answer in kept if self._is_score(metric) or answer.label == label]
-        if not kept:
-            return ""
-        drawn = random.Random(0).choice(counting or kept)
-        return f"Answered {drawn.label}: “{short(drawn.question, 90)}” → “{short(drawn.answer)}”"
+        set_name, label = self._counted(metric or self.labels[0])
+        for one in dict.fromkeys((label, *self.labels)):
+            # Of those alone that an export keeps, so that the report of one says the same.
+            if one in (*self.labels, self.trained) and (
+                kept := [answer for answer in self.examples(arm, one, 3) if answer.set == set_name]
+            ):
+                drawn = min(kept, key=lambda answer: (answer.seed, answer.prompt, answer.answer))
+                return f"Answered {one}: “{short(drawn.question, 90)}” → “{short(drawn.answer)}”"
+        return ""
 
     def caption(self) -> str:
         """How many seeds and answers are behind the numbers, and what the intervals are."""
