@@ -116,8 +116,8 @@ def contest(folder: Path) -> None:
         ),
     }
     experiments.contest(
-        letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base, dev=letters(), goal="most",
-        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4), workers=1, progress=False,
+        letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base,
+        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4, task=letters(), goal="most"), execution=experiments.Execution(workers=1),
         max_steps=2, learning_rate=1e-2, batch_size=2,
     )  # fmt: skip
 

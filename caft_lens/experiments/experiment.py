@@ -25,7 +25,7 @@ import torch
 
 from caft_lens._support import processes
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import BadModel, Busy, JudgeError
+from caft_lens._support.errors import BadArgument, BadModel, Busy, JudgeError
 from caft_lens._support.files import absolute, file_name, write_json
 from caft_lens._support.lazy import callable_module
 from caft_lens._support.progress import progress as progress_bar
@@ -79,6 +79,50 @@ class Arm:
     method: Method | None = None
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How an experiment is carried out; nothing of it changes what is trained or asked.
+
+    Args:
+        workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
+            at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
+            a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
+            started by hand with the same `out`, share the models out among them, beside this.
+        batch_size: Answers sampled at once.
+        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
+            "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
+            are raised in any case.
+
+    Raises:
+        BadArgument: For a number below 1, or another word.
+
+    Example:
+        >>> Execution(failures="drop")
+        Traceback (most recent call last):
+        ...
+        caft_lens._support.errors.BadArgument: failures="drop": expected "raise" or "keep".
+    """
+
+    workers: int | None = None
+    batch_size: int = 256
+    failures: Literal["raise", "keep"] = "raise"
+
+    def __post_init__(self) -> None:
+        if self.failures not in ("raise", "keep"):
+            raise BadArgument(f'failures="{self.failures}": expected "raise" or "keep".')
+        count(self.batch_size, "batch_size")
+        if self.workers is not None:
+            count(self.workers, "workers")
+
+    def workers_for(self, base: Lens) -> int:
+        """How many, where the number is left open."""
+        if self.workers is not None:
+            return self.workers
+        from_folder = is_organism(base.name) or Path(base.name).is_dir()
+        small = sum(weight.numel() for weight in base.model.parameters()) <= SMALL
+        return torch.get_num_threads() if from_folder and small and base.device.type == "cpu" else 1
+
+
 @dataclass
 class _Job:
     """One model to train (or the base, where `texts` is `None`), and the arms that it answers for."""
@@ -110,10 +154,7 @@ def experiment(
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
-    batch_size: int = 256,
-    workers: int | None = None,
-    progress: bool = True,
-    failures: Literal["raise", "keep"] = "raise",
+    execution: Execution = Execution(),
     **training: Any,
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
@@ -129,15 +170,7 @@ def experiment(
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        batch_size: Answers sampled at once.
-        workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
-            at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
-            a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
-            started by hand with the same `out`, share the models out among them, beside this.
-        progress: Whether to show a progress bar.
-        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
-            "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
-            are raised in any case.
+        execution: In how many processes, and what becomes of a model that fails.
         training: Arguments of `finetune`: `max_steps`, `tune`, `learning_rate`, …
 
     Returns:
@@ -151,25 +184,29 @@ def experiment(
         >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
     """
     folder, numbers = absolute(out), list(seeds)
-    if failures not in ("raise", "keep"):
-        raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    count(batch_size, "batch_size")
-    if workers is not None:
-        count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
     write_json(folder / RUNS, _runs(arms, jobs))
     task = named_task(task) if isinstance(task, str) else task
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-    answers = {"task": task, "counts": counts, "batch_size": batch_size, "out": folder / "evaluation"}
-    workers = min(_default_workers(base) if workers is None else workers, len(jobs))
+    answers = {
+        "task": task,
+        "counts": counts,
+        "batch_size": execution.batch_size,
+        "out": folder / "evaluation",
+    }
+    workers = min(execution.workers_for(base), len(jobs))
     rank, ranks = processes.place()
-    show = progress and rank == 0 and not silenced()
+    show = rank == 0 and not silenced()
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            dict(training), answers, folder / LOCKS, failures == "keep", Path(told) if show else None
+            dict(training),
+            answers,
+            folder / LOCKS,
+            execution.failures == "keep",
+            Path(told) if show else None,
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -378,12 +415,6 @@ def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
-def _default_workers(base: Lens) -> int:
-    from_folder = is_organism(base.name) or Path(base.name).is_dir()
-    small = sum(weight.numel() for weight in base.model.parameters()) <= SMALL
-    return torch.get_num_threads() if from_folder and small and base.device.type == "cpu" else 1
-
-
 def _in_processes(
     base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool, workers: int
 ) -> Iterator[tuple[_Job, _Failed | None]]:
@@ -449,7 +480,7 @@ def _told(folder: Path, bar: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _loaded(known: _Base) -> Lens:
-    hint = "Several processes load the model by its name: save it and load the folder, or give workers=1 to stay in this one."
+    hint = "Several processes load the model by its name: save it and load the folder, or give execution=Execution(workers=1) to stay in this one."
     try:
         base = load(known.name, device=known.device, dtype=known.dtype)
     except Exception as error:

@@ -45,6 +45,7 @@ from caft_lens._support.plain_yaml import read_yaml
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.contest import Contender, Tuning, contest
+from caft_lens.experiments.experiment import Execution
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
@@ -306,7 +307,7 @@ class Recipe(Part):
                 n=self.answers,
                 n_in_distribution=self.in_distribution,
                 tuning=Tuning(**dict(self.tuning)),
-                workers=self.workers,
+                execution=Execution(workers=self.workers),
                 **self.training,
             )
 
