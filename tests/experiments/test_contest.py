@@ -371,7 +371,7 @@ def test_the_figure_of_the_front_stands_every_contender_at_its_log_odds_and_thos
 def test_test_results_of_other_settings_are_not_overwritten(contest, task, tmp_path):  # noqa: F811
     contest()
     changed = experiments.Contender(methods.KLAnchor(GENERAL, weight=0.5), search=())
-    with pytest.raises(FileExistsError, match=r"arm\.weight is"):
+    with pytest.raises(FileExistsError, match=r"method\.weight is"):
         contest(more={"anchor": changed}, tuning=experiments.Tuning((8,), 4, 4, task=task, goal="most"))
 
 

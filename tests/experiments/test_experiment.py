@@ -16,7 +16,7 @@ from caft_lens.evaluate import Task, Verdict
 from caft_lens.experiments import Execution
 from caft_lens.finetune import methods as ways_of
 
-TRAINING = {"max_steps": 3, "learning_rate": 1e-2, "batch_size": 2}
+TRAINING = {"max_steps": 3, "learning_rate": 1e-2}
 ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
 
 
@@ -93,7 +93,13 @@ def test_one_line_says_which_arm_and_seed_is_at_which_step_or_answer(base, arms,
     )
     few = {name: arms[name] for name in ("base", "caft")}
     cl.experiment(
-        base, few, task, out=tmp_path / "shown", execution=Execution(workers=1), **ASKED, **TRAINING
+        base,
+        few,
+        task,
+        out=tmp_path / "shown",
+        execution=Execution(workers=1, batch_size=2),
+        **ASKED,
+        **TRAINING,
     )
     steps = [line for line in said if "fine-tuning" in line]
     for seed, done in ((0, 2), (1, 3)):  # the base with both seeds was first
