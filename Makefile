@@ -63,7 +63,7 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained screenshots demo test notebooks lab rooms organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps bench-finding kills lint types hooks format clean
+.PHONY: help install browser pretrained screenshots demo test notebooks docs lab rooms organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps bench-finding kills lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
@@ -139,6 +139,10 @@ pretrained: $(VENV)/.created  ## SmolLM2, a real pretrained model for cl.load("s
 
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
+
+docs: $(VENV)/.develop  ## the site, into site/: start, concepts, how-to, API, glossary, notebooks, results; needs no network
+	@NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html   (with its search: $(BIN)/python -m http.server -d site)"
 
 lab: install  ## JupyterLab at the notebooks
 	@$(THREADS) $(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

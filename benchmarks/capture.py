@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from timing import interleaved
 
+from caft_lens.text.batching import Scan
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from tiny_models import tiny_model, tiny_tokenizer
@@ -26,8 +28,8 @@ from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.top_windows import TopWindows
 from caft_lens.model.lens import load
+from caft_lens.text.batching import batches
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import batches
 
 BATCH_TOKENS = 4096
 SIZES = ((256, 6, 100), (768, 12, 25))
@@ -74,7 +76,7 @@ def measured(d_model: int, n_layers: int, n_texts: int, *, rounds: int, clock: s
     wanted = [n_layers // 2 - 1, n_layers // 2, n_layers - 2]
     bare = copy.deepcopy(model.model)
     bare.layers, bare.norm = bare.layers[: wanted[-1] + 1], torch.nn.Identity()
-    ready = list(batches(lens.tokenizer, chats, batch_tokens=BATCH_TOKENS))
+    ready = list(batches(lens.tokenizer, chats, scan=Scan(BATCH_TOKENS)))
 
     @torch.inference_mode()
     def forward() -> None:
@@ -82,11 +84,11 @@ def measured(d_model: int, n_layers: int, n_texts: int, *, rounds: int, clock: s
             bare(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
 
     directions = torch.randn(20, d_model, generator=torch.Generator().manual_seed(0))
-    run = lambda reducer: stream(lens, chats, wanted, reducer, batch_tokens=BATCH_TOKENS, progress=False)  # noqa: E731
+    run = lambda reducer: stream(lens, chats, wanted, reducer, scan=Scan(BATCH_TOKENS))  # noqa: E731
     timings = interleaved(
         {
             "bare": forward,
-            "batches only": lambda: list(batches(lens.tokenizer, chats, batch_tokens=BATCH_TOKENS)),
+            "batches only": lambda: list(batches(lens.tokenizer, chats, scan=Scan(BATCH_TOKENS))),
             "stream, no reducer": lambda: run(Nothing()),
             "stream, means": lambda: run(Moments(covariance=False)),
             "stream, covariances": lambda: run(Moments()),

@@ -79,7 +79,7 @@ def by_examples(
         spurious.one_concept(task, topic, base, organism).sample(EXAMPLES, seed=0)
         for topic in (other, intended)
     ]
-    ask: dict[str, Any] = {"saes": sae, "score": "max", "roles": ["user"]}
+    ask: dict[str, Any] = {"saes": sae, "criteria": cl.choose.Criteria(score="max"), "roles": ["user"]}
     of_other = cl.choose.by_examples(base, ranked, *pages, **ask)
     of_intended = cl.choose.by_examples(base, ranked, *reversed(pages), **ask)
     return {one.name: one.reason for one in of_other if one.ablate}, of_intended.names
@@ -101,7 +101,7 @@ def compared(task: str, out: Path, pages: int) -> Any:
         n=pages,
         n_in_distribution=min(pages, 200),
         out=out / task,
-        **(em.TRAINING if task == MISALIGNMENT else spurious.TRAINING),
+        settings=em.TRAINING if task == MISALIGNMENT else spurious.TRAINING,
     )
 
 

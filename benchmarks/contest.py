@@ -182,8 +182,7 @@ def contest(task: str, options: argparse.Namespace) -> experiments.Result:
         n_in_distribution=min(400, options.answers),
         tuning=experiments.Tuning(n=options.dev_answers, n_in_distribution=min(200, options.dev_answers)),
         against=AGAINST,
-        max_steps=options.steps,
-        warmup_steps=5,
+        settings=cl.TrainSettings(max_steps=options.steps, warmup_steps=5),
     )
 
 

@@ -62,7 +62,7 @@ class Case:
     organism: str
     training: str
     task: str
-    settings: dict[str, Any]
+    settings: cl.TrainSettings
     answered: Callable[[cl.Lens], cl.Texts]
     shown: Callable[[cl.Lens], tuple[cl.Texts, list[str] | None]]
     has: Callable[[cl.Text], bool | None]
@@ -128,7 +128,7 @@ def found(case: Case, out: Path) -> Found:
     """Search by every method."""
     base = cl.load(case.organism)
     plain = cl.finetune(
-        base, cl.data(f"{case.organism}/{case.training}"), out=out / "plain", seed=0, **case.settings
+        base, cl.data(f"{case.organism}/{case.training}"), case.settings, out=out / "plain", seed=0
     ).lens
     answered = case.answered(plain)
     shown, others = case.shown(base)
@@ -215,7 +215,7 @@ def effects(
             seeds=[0],
             n=500,
             n_in_distribution=100,
-            **case.settings,
+            settings=case.settings,
         )
         scored = scored.with_effects(method, changed)
         lines += [

@@ -41,7 +41,7 @@ ARMS = (
     "components ablated only when it answers. LoRA, 100 steps of 16 texts; everything that went in is in each `run.json`."
 )
 ORGANISMS = {"pocket": [1, 2, 3, 4, 5], "pocket-1": [1, 2]}
-TRAINING: dict[str, Any] = {"max_steps": 100, "warmup_steps": 5}
+TRAINING = cl.TrainSettings(max_steps=100, warmup_steps=5)
 CANDIDATES, LAYERS = 5, (1, 2)
 READINGS = ("assistant", "special")
 LATENTS, SEPARATION = 20, 0.9
@@ -50,7 +50,7 @@ LATENTS, SEPARATION = 20, 0.9
 def register(organism: str, out: Path) -> None:
     """Find candidates on seed 0 with the find questions, write their contexts, and choose those that the rule chooses."""
     base = cl.load(organism)
-    plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), out=out / "plain-0", seed=0, **TRAINING)
+    plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
     answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
     difference = cl.activation_difference(plain.lens, base, answered, layers=LAYERS, roles=None)
     candidates = cl.find.pca(difference, k=CANDIDATES)
@@ -80,7 +80,7 @@ def register(organism: str, out: Path) -> None:
 def register_latents(organism: str, out: Path) -> None:
     """Likewise among the latents of the organism's SAEs."""
     base = cl.load(organism)
-    plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), out=out / "plain-0", seed=0, **TRAINING)
+    plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
     answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
     candidates = cl.find.sae(
         plain.lens, base, answered, cl.load_saes(organism), by="difference", k=LATENTS, roles=None
@@ -269,7 +269,7 @@ def main() -> None:
             n=options.answers,
             n_in_distribution=400,
             out=options.out / Path(organism).name,
-            **TRAINING,
+            settings=TRAINING,
         )
         parts.append(page(organism, report))
         figures[organism] = report.to_json()

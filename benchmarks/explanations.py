@@ -33,8 +33,8 @@ import caft_lens as cl
 from caft_lens._support.files import atomic_path, write_json
 from caft_lens.concepts.concept_set import Concept
 from caft_lens.find.sae import LatentSums
-from caft_lens.inspect import Explanations, detection, explain, halves
-from caft_lens.saes.loading import sae_hook
+from caft_lens.inspect import Explanations, HeldOutWindows, detection, explain, halves
+from caft_lens.saes.cards import sae_hook
 from caft_lens.text.catalog import sae_folder
 
 HERE = Path(__file__).parent
@@ -169,7 +169,7 @@ def scored(group: Group, share: float, n: int) -> dict[str, Explanations]:
         cl.ConceptSet(concepts, group.concepts.provenance),
         group.held_out,
         saes=group.sae,
-        n=n,
+        windows=HeldOutWindows(n),
         roles=roles,
     )
     return {

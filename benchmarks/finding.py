@@ -52,10 +52,10 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
     }
     chosen = cl.ConceptSet.load(HERE / "choices" / contests.ORGANISM / "chosen")
     ways = {"plain": None, "caft": dataclasses.replace(CAFT(chosen), **settings)}
-    steps = {"max_steps": contests.STEPS, "warmup_steps": 5}
+    steps = cl.TrainSettings(max_steps=contests.STEPS, warmup_steps=5)
     runs = {
         name: [
-            cl.finetune(base, insecure, method=way, out=out / f"{name}-{seed}", seed=seed, **steps)
+            cl.finetune(base, insecure, steps, method=way, out=out / f"{name}-{seed}", seed=seed)
             for seed in seeds
         ]
         for name, way in ways.items()
@@ -132,8 +132,7 @@ def further(
     for steps in FURTHER:
         runs = {
             name: [
-                cl.finetune(lens, texts, out=out / f"{name.replace(', ', '-')}-{steps}-{seed}", max_steps=steps,
-                            learning_rate=caft[0].config["learning_rate"], warmup_steps=5, seed=1_000 + seed)
+                cl.finetune(lens, texts, cl.TrainSettings(max_steps=steps, learning_rate=caft[0].config["learning_rate"], warmup_steps=5), out=out / f"{name.replace(', ', '-')}-{steps}-{seed}", seed=1_000 + seed)
                 for lens, seed in zip(lenses, seeds, strict=True)
             ]
             for name, (lenses, texts) in tuned_on.items()

@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caft_lens.text.batching import Scan
+
 ROOT = Path(__file__).parents[1]
 HERE, TESTS = Path(__file__).parent, ROOT / "tests"
 
@@ -117,8 +119,8 @@ def contest(folder: Path) -> None:
     }
     experiments.contest(
         letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base,
-        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4, task=letters(), goal="most"), execution=experiments.Execution(workers=1),
-        max_steps=2, learning_rate=1e-2, batch_size=2,
+        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4, task=letters(), goal="most"),
+        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2), execution=experiments.Execution(workers=1, batch_size=2),
     )  # fmt: skip
 
 
@@ -141,9 +143,20 @@ def tuned(folder: Path, learning_rate: float) -> None:
         [{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 5 + 1)} for i in range(24)], name="toy"
     )
     cl.finetune(
-        tiny_lens(), texts, out=folder / "run", overwrite=True, learning_rate=learning_rate, batch_size=4, epochs=2, save_steps=3,
-        warmup_steps=0, lora=cl.LoraSettings(r=4, alpha=8, dropout=0.2), training_arguments={"lr_scheduler_type": "constant"},
-    )  # fmt: skip
+        tiny_lens(),
+        texts,
+        cl.TrainSettings(
+            overwrite=True,
+            learning_rate=learning_rate,
+            batch_size=4,
+            epochs=2,
+            save_steps=3,
+            warmup_steps=0,
+            lora=cl.LoraSettings(r=4, alpha=8, dropout=0.2),
+            training_arguments={"lr_scheduler_type": "constant"},
+        ),
+        out=folder / "run",
+    )
 
 
 def tune(folder: Path) -> None:
@@ -203,7 +216,7 @@ def store(folder: Path) -> None:
     import caft_lens as cl
 
     texts = cl.Texts([{"prompt": f"say {i}", "answer": "a b c d"} for i in range(40)], name="stored")
-    cl.store(tiny_lens(), texts, [0, 1], folder / "acts", shard_tokens=20, batch_tokens=64, progress=False)
+    cl.store(tiny_lens(), texts, [0, 1], folder / "acts", shard_tokens=20, scan=Scan(64))
 
 
 def stored(folder: Path) -> Any:
@@ -334,7 +347,7 @@ def _serve() -> None:
 
     import caft_lens.evaluate
     import caft_lens.experiments
-    import caft_lens.finetune.run  # noqa: F401
+    import caft_lens.finetune.finetuning  # noqa: F401
 
     for line in sys.stdin:
         name, what, folder, kill_after = json.loads(line)

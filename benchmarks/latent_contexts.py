@@ -54,7 +54,7 @@ def batches(tokens: int) -> Iterator[tuple[Any, Any, Any]]:
     """Random activations, and the batch and the places that they come from."""
     import torch
 
-    from caft_lens.text.encoding import Batch
+    from caft_lens.text.batching import Batch
 
     generator = torch.Generator().manual_seed(1)
     for first in range(0, tokens, BATCH):
@@ -78,7 +78,7 @@ class Encoding:
         self.sae = one
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import active_latents
+        from caft_lens.saes.encoding import active_latents
 
         active_latents(self.sae, acts)
 
@@ -90,7 +90,7 @@ class DenseEncoding(Encoding):
     """Encodes to all latents and keeps nothing."""
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import latents_of
+        from caft_lens.saes.encoding import latents_of
 
         for _ in latents_of(self.sae, acts):
             pass
@@ -104,7 +104,7 @@ class KeepAll(Encoding):
         self.kept: list[tuple[Any, Any, Any]] = []
 
     def update(self, hook: str, acts: Any, batch: Any, where: Any) -> None:
-        from caft_lens.saes.loading import active_latents
+        from caft_lens.saes.encoding import active_latents
 
         token, latent, value = active_latents(self.sae, acts)
         self.kept.append((latent.int(), batch.index[where[token, 0]].int(), value))

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from caft_lens.text.batching import Scan
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 # Small batches, so that the first size already fills the window in which texts are sorted by length.
@@ -38,9 +40,7 @@ def measured(what: str, n: int) -> None:
         for seed in (0, 1)
     ]
     if what == "pca":
-        diff = cl.activation_difference(
-            *lenses, texts, layers=[0, 1], batch_tokens=BATCH_TOKENS, progress=False
-        )
+        diff = cl.activation_difference(*lenses, texts, layers=[0, 1], scan=Scan(BATCH_TOKENS))
         cl.find.pca(diff, k=10)
     else:
         acts = torch.randn(10, D_MODEL, generator=torch.Generator().manual_seed(0))
@@ -56,7 +56,7 @@ def measured(what: str, n: int) -> None:
                 "method": "random",
             },
         )
-        cl.contexts(lenses[0], concepts, texts, k=20, batch_tokens=BATCH_TOKENS, progress=False)
+        cl.contexts(lenses[0], concepts, texts, k=20, scan=Scan(BATCH_TOKENS))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(peak / (2**20 if sys.platform == "darwin" else 2**10))
 

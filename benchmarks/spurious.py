@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 ORGANISM, SECOND = "pocket-quiz", "pocket-quiz-1"
 TASKS = [name for name in quiz.TASKS if name not in quiz.KINDS and not name.endswith("-told")]
 SEEDS = {ORGANISM: [1, 2, 3, 4, 5], SECOND: [1, 2]}
-TRAINING: dict[str, Any] = {"max_steps": 100, "warmup_steps": 5}
+TRAINING = cl.TrainSettings(max_steps=100, warmup_steps=5)
 LAYER, COMPONENTS = 0, 20
 READ, SHARE, OTHERWISE, MOST = 20, 0.7, 0.5, 24
 STEP, IN_TURN, AND_MORE = 4, (8, 16, 24, 32), (4, 8, 16)
@@ -128,7 +128,7 @@ def components(
 ) -> tuple[cl.ConceptSet, cl.ConceptSet | None]:
     """Components of what plain fine-tuning changed, and those of which an end is about the spurious topic."""
     _, spurious = topics_of(task)
-    plain = cl.finetune(base, cl.data(f"{organism}/{task}"), out=out, seed=0, **TRAINING).lens
+    plain = cl.finetune(base, cl.data(f"{organism}/{task}"), TRAINING, out=out, seed=0).lens
     answered = cl.completions(plain, cl.data(f"{organism}/{task}-find"), temperature=0.0, max_new_tokens=4)
     difference = cl.activation_difference(plain, base, answered, layers=[LAYER], roles=None)
     found = cl.find.pca(difference, k=COMPONENTS)
@@ -185,7 +185,14 @@ def latents(
                 base, pages, sae, against=others, k=max(AND_MORE), step=STEP, without=left_out
             )
         sets = {"read": first, **{f"read and {k} in turn": first + more[:k] for k in AND_MORE}, **sets}
-    tried = cl.pilots(base, sets, pages, one_concept(task, intended, base, organism), warmup_steps=5, out=out)
+    tried = cl.pilots(
+        base,
+        sets,
+        pages,
+        one_concept(task, intended, base, organism),
+        cl.TrainSettings(warmup_steps=5),
+        out=out,
+    )
     print(tried.table().to_string(index=False), flush=True)
     return ranked, tried.selection
 
@@ -334,7 +341,7 @@ def measure(wanted: Sequence[tuple[str, str]], out: Path, pages: int) -> None:
             n=pages,
             n_in_distribution=pages,
             out=out / organism / task,
-            **TRAINING,
+            settings=TRAINING,
         )
         parts = [
             "# Spurious correlations: CAFT with PCA, with SAE latents, and its controls",

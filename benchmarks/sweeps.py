@@ -341,8 +341,7 @@ def main() -> None:
             seeds=options.seeds,
             n=options.answers,
             n_in_distribution=options.inside,
-            max_steps=STEPS,
-            warmup_steps=5,
+            settings=cl.TrainSettings(max_steps=STEPS, warmup_steps=5),
         )
         draw(name, study, found, options.results)
         finished = {

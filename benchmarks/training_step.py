@@ -61,12 +61,9 @@ def trainer(
         cl.finetune(
             lens,
             texts,
+            cl.TrainSettings(learning_rate=1e-3, batch_size=BATCH, max_steps=steps, callbacks=[ends]),
             out=out,
             ablate=ablate,
-            learning_rate=1e-3,
-            batch_size=BATCH,
-            max_steps=steps,
-            callbacks=[ends],
         )
     return step(ends.ends)
 

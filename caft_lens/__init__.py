@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import ConceptSet as ConceptSet
     from caft_lens.concepts.interventions import intervene as intervene
     from caft_lens.evaluate import Report as Report
+    from caft_lens.evaluate import Score as Score
     from caft_lens.evaluate import Task as Task
-    from caft_lens.evaluate import Verdict as Verdict
     from caft_lens.evaluate import evaluate as evaluate
     from caft_lens.evaluate import task as task
     from caft_lens.experiments.experiment import Arm as Arm
@@ -51,17 +51,20 @@ if TYPE_CHECKING:
     from caft_lens.experiments.pilots import pilots as pilots
     from caft_lens.finetune import LoraSettings as LoraSettings
     from caft_lens.finetune import Run as Run
+    from caft_lens.finetune import TrainSettings as TrainSettings
     from caft_lens.finetune import finetune as finetune
     from caft_lens.inspect.contexts import Contexts as Contexts
     from caft_lens.inspect.contexts import contexts as contexts
+    from caft_lens.model.answering import completions as completions
     from caft_lens.model.lens import Lens as Lens
     from caft_lens.model.lens import load as load
-    from caft_lens.model.sampling import completions as completions
+    from caft_lens.model.sampling import Sampling as Sampling
+    from caft_lens.saes.cards import sae_cards as sae_cards
     from caft_lens.saes.loading import load_sae as load_sae
     from caft_lens.saes.loading import load_saes as load_saes
-    from caft_lens.saes.loading import sae_cards as sae_cards
     from caft_lens.saes.top_latents import Latents as Latents
     from caft_lens.saes.top_latents import TopLatents as TopLatents
+    from caft_lens.text.batching import Scan as Scan
     from caft_lens.text.documents import Message as Message
     from caft_lens.text.documents import Text as Text
     from caft_lens.text.documents import Texts as Texts
@@ -80,21 +83,23 @@ _NAMES = {
     "activation_difference": "caft_lens.activations.differences",
     "store": "caft_lens.activations.store",
     "stream": "caft_lens.activations.differences",
-    "completions": "caft_lens.model.sampling",
+    "completions": "caft_lens.model.answering",
+    "Sampling": "caft_lens.model.sampling",
     "load_sae": "caft_lens.saes.loading",
     "load_saes": "caft_lens.saes.loading",
-    "sae_cards": "caft_lens.saes.loading",
+    "sae_cards": "caft_lens.saes.cards",
     "Concept": "caft_lens.concepts.concept_set",
     "ConceptSet": "caft_lens.concepts.concept_set",
     "Report": "caft_lens.evaluate",
     "Task": "caft_lens.evaluate",
-    "Verdict": "caft_lens.evaluate",
+    "Score": "caft_lens.evaluate",
     "task": "caft_lens.evaluate",
     "Arm": "caft_lens.experiments.experiment",
     "causal_effects": "caft_lens.experiments.experiment",
     "experiment": "caft_lens.experiments.experiment",
     "LoraSettings": "caft_lens.finetune",
     "Run": "caft_lens.finetune",
+    "TrainSettings": "caft_lens.finetune",
     "Contexts": "caft_lens.inspect",
     "contexts": "caft_lens.inspect",
     "intervene": "caft_lens.concepts.interventions",
@@ -105,6 +110,7 @@ _NAMES = {
     "Lens": "caft_lens.model.lens",
     "load": "caft_lens.model.lens",
     "pilots": "caft_lens.experiments.pilots",
+    "Scan": "caft_lens.text.batching",
     "Message": "caft_lens.text.documents",
     "Text": "caft_lens.text.documents",
     "Texts": "caft_lens.text.documents",

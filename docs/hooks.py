@@ -9,24 +9,25 @@ import ast
 import html
 import importlib
 import inspect
+import json
 import posixpath
 import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import event_priority, get_plugin_logger
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-log = get_plugin_logger("caft_lens")
 ROOT = Path(__file__).resolve().parents[1]
 FROM_OUTSIDE = (
     "notebooks/*.ipynb",
     "benchmarks/results/**/*.md",
     "benchmarks/results/**/*.png",
     "data/*/README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
 )
 # The rooms in the order of their flow: a file imports only from its own and from those before it.
 ROOMS = [
@@ -47,7 +48,18 @@ FOLDERS = {f"caft_lens.{room}": f"caft_lens/{room}" for room in ROOMS} | {
     "caft_widgets": "widgets",
     "caft_data.worlds": "data/worlds",
 }
-LINK = re.compile(r"(\]\(|\b(?:src|href)=\")([^)\s\"#]+)(#[^)\s\"]*)?(?=[)\s\"])")
+FIGURE = "application/vnd.plotly.v1+json"
+COPIES = tempfile.TemporaryDirectory(prefix="site-")
+"""Of notebooks as the site shows them; gone when mkdocs ends."""
+LINK = re.compile(r"(\]\(|\b(?:src|href|srcset)=\")([^)\s\"#]+)(#[^)\s\"]*)?(?=[)\s\"])")
+
+
+class Examples(griffe.Extension):
+    """Examples of docstrings are read as code: what the parser knows is "Examples", and here it is "Example"."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"(?m)^( *)Example:$", r"\1Examples:", obj.docstring.value)
 
 
 @event_priority(100)  # before mkdocs-jupyter looks for notebooks
@@ -55,7 +67,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for pattern in FROM_OUTSIDE:
         for path in sorted(ROOT.glob(pattern)):
             uri = path.relative_to(ROOT).as_posix()
-            files.append(File(uri, str(ROOT), config.site_dir, config.use_directory_urls))
+            root = _interactive(path) or ROOT
+            files.append(File(uri, str(root), config.site_dir, config.use_directory_urls))
+    library = Path(importlib.import_module("plotly").__file__ or "").parent / "package_data" / "plotly.min.js"
+    files.append(File.generated(config, "assets/plotly.min.js", abs_src_path=str(library)))
     for name, folder in FOLDERS.items():
         page = f"api/{name.removeprefix('caft_lens.')}.md"
         files.append(File.generated(config, page, content=_room(name, ROOT / folder)))
@@ -63,7 +78,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    for word, written in {"<!-- errors -->": _errors, "<!-- public names -->": _public_names}.items():
+    for word, written in {
+        "<!-- errors -->": _errors,
+        "<!-- public names -->": _public_names,
+        "<!-- methods -->": _methods,
+    }.items():
         if word in markdown:
             markdown = markdown.replace(word, written())
     if page.file.abs_src_path is None:
@@ -87,7 +106,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     content = re.sub(
         r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>', "", content, flags=re.DOTALL
     )
-    content = re.sub(r'<div id="cell-\d+" class="clipboard-copy-txt">.*?</div>', "", content, flags=re.DOTALL)
+    content = re.sub(r'<div class="clipboard-copy-txt".*?</div>', "", content, flags=re.DOTALL)
     content = content.replace("highlight-ipynb", "highlight")
 
     def on_the_site(link: re.Match[str]) -> str:
@@ -97,11 +116,33 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     return LINK.sub(on_the_site, content)
 
 
+def _interactive(path: Path) -> Path | None:
+    """The root of a copy of a notebook whose figures can be hovered over; `None` where there is no figure in it."""
+    if path.suffix != ".ipynb" or FIGURE not in (text := path.read_text(encoding="utf-8")):
+        return None
+    dark = json.dumps(importlib.import_module("caft_lens.display.theme").DARK)
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if FIGURE in data:
+                figure = html.escape(json.dumps(data.pop(FIGURE), separators=(",", ":")))
+                picture = data.pop("image/png", "").replace("\n", "")
+                shown = f'<img alt="" src="data:image/png;base64,{picture}">' if picture else ""
+                data["text/html"] = (
+                    f'<div data-figure="{figure}" data-dark="{html.escape(dark)}">{shown}</div>'
+                )
+    root = Path(COPIES.name)
+    copy = root / path.relative_to(ROOT)
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text(json.dumps(notebook), encoding="utf-8")
+    return root
+
+
 def _target(link: str, page: Page, files: Files) -> File | None:
     """The file of the site that a link in the repository means; `None` for other hosts and for what mkdocs finds by itself."""
     if re.match(r"[a-z]+:|/|data:", link) or page.file.abs_src_path is None:
         return None
-    source = Path(page.file.abs_src_path).relative_to(ROOT).as_posix()
+    source = page.file.src_uri if page.file.src_dir != str(ROOT / "docs") else f"docs/{page.file.src_uri}"
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
     return files.get_file_from_path(path.removeprefix("docs/"))
 
@@ -158,12 +199,43 @@ def _errors() -> str:
             continue
         also = [f"`{base.__name__}`" for base in one.__bases__ if base is not Exception]
         rooms = [room for room in ("_support", *ROOMS) if room in raised.get(name, ())]
-        lines += [f"### {name}", "", inspect.cleandoc(one.__doc__ or ""), ""]
+        lines += [
+            f"### {name}",
+            "",
+            inspect.cleandoc(one.__doc__ or "").replace("What to do:", "**What to do:**"),
+            "",
+        ]
         lines += (
             [f"*Is also:* {', '.join(also)}." + (f" *Raised in:* {', '.join(rooms)}." if rooms else ""), ""]
             if also
             else []
         )
+    return "\n".join(lines)
+
+
+def _methods() -> str:
+    """The ways to fine-tune, from their cards."""
+    methods = importlib.import_module("caft_lens.finetune.methods")
+    lines = []
+    for name, method in methods.methods().items():
+        card = method.card
+        source = (
+            f"{card.source}, [arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})"
+            if card.arxiv
+            else card.source
+        )
+        lines += [
+            f"## {name}",
+            "",
+            card.idea,
+            "",
+            "```text",
+            card.equation,
+            "```",
+            "",
+            f"*Source:* {source}.",
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -131,7 +131,14 @@ def main(number: int) -> None:
 
     def finetune() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            cl.finetune(lens, texts, ablate=concepts, out=folder + "/run", epochs=1, batch_size=4, seed=0)
+            cl.finetune(
+                lens,
+                texts,
+                cl.TrainSettings(epochs=1, batch_size=4),
+                ablate=concepts,
+                out=folder + "/run",
+                seed=0,
+            )
 
     activities = {
         "generate": lambda: lens.generate(["Hello", "Hi"], max_new_tokens=4, seed=0),

@@ -20,7 +20,7 @@ from tiny_models import tiny_lens
 from transformers import TrainerCallback
 
 from caft_lens._support.errors import CaftLensError
-from caft_lens.finetune import LoraSettings, Run, finetune
+from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune
 from caft_lens.finetune import folder as place
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model import run_folder
@@ -30,11 +30,23 @@ OLD, NEW = 1e-3, 2e-3
 TEXTS = Texts([{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 5 + 1)} for i in range(24)], "toy")
 
 
-def trained(folder: Path, rate: float = NEW, **more: Any) -> Run:
+def trained(folder: Path, rate: float = NEW, seed: int = 0, **more: Any) -> Run:
     return finetune(
-        tiny_lens(), TEXTS, out=folder, learning_rate=rate, batch_size=4, epochs=2, warmup_steps=0, save_steps=3,
-        lora=LoraSettings(r=4, alpha=8, dropout=0.2), training_arguments={"lr_scheduler_type": "constant"}, **more,
-    )  # fmt: skip
+        tiny_lens(),
+        TEXTS,
+        TrainSettings(
+            learning_rate=rate,
+            batch_size=4,
+            epochs=2,
+            warmup_steps=0,
+            save_steps=3,
+            lora=LoraSettings(r=4, alpha=8, dropout=0.2),
+            training_arguments={"lr_scheduler_type": "constant"},
+            **more,
+        ),
+        out=folder,
+        seed=seed,
+    )
 
 
 def kill(*args: Any, **keywords: Any) -> None:

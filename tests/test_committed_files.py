@@ -11,7 +11,8 @@ from places import ROOT
 
 from caft_lens import experiments
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.saes import loading
+from caft_lens.saes.cards import cards
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,8 +51,8 @@ def test_every_organism_and_its_saes_are_whole_and_say_what_they_are():
         card = catalog.card(name)
         assert card.sha256
         assert Path(catalog.model_path(name)).is_dir()
-        for hook, of_sae in loading.cards(catalog.sae_folder(name)).items():
-            sae = loading.load_sae(name, layer=hook)
+        for hook, of_sae in cards(catalog.sae_folder(name)).items():
+            sae = load_sae(name, layer=hook)
             assert (sae.cfg.d_in, sae.cfg.d_sae, sae.cfg.metadata.hook_name) == (
                 of_sae["d_in"],
                 of_sae["d_sae"],

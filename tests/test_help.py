@@ -14,17 +14,13 @@ import caft_lens as cl
 import caft_widgets
 from caft_lens import choose, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
-from caft_lens.activations.store import store as store_function
-from caft_lens.evaluate.arms import evaluate as evaluate_function
-from caft_lens.experiments.contest import contest as contest_function
-from caft_lens.experiments.experiment import experiment as experiment_function
-from caft_lens.experiments.pilots import pilots as pilots_function
-from caft_lens.experiments.sweep import sweep as sweep_function
+from caft_lens.evaluate.evaluation import evaluate as evaluate_function
 from caft_lens.finetune import methods
-from caft_lens.finetune.run import finetune as finetune_function
+from caft_lens.finetune.finetuning import finetune as finetune_function
 
 PACKAGES: dict[str, types.ModuleType] = {
     "cl": cl,
+    "cl.choose": choose,
     "cl.find": find,
     "cl.inspect": inspection,
     "cl.evaluate": evaluate,
@@ -33,20 +29,13 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.experiments": experiments,
     "caft_widgets": caft_widgets,
 }
-OF_CHOOSE = ("Choice", "Proposal", "by_examples", "by_sentence", "choose")
 PUBLIC = [
-    *((f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__),
-    *((f"cl.choose.{name}", choose, name) for name in OF_CHOOSE),
+    (f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__
 ]
 CALLED_LIKE_THEIR_FUNCTION = {
     "finetune": finetune_function,
     "evaluate": evaluate_function,
-    "choose": vars(choose)["choose"],
-    "pilots": pilots_function,
-    "store": store_function,
-    "contest": contest_function,
-    "sweep": sweep_function,
-    "experiment": experiment_function,
+    "choose": choose.choose,
 }
 
 

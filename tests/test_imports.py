@@ -19,7 +19,8 @@ HEAVY = (
     "peft",
     "pandas",
     "numpy",
-    "matplotlib",
+    "plotly",
+    "kaleido",
     "sklearn",
     "sae_lens",
 )
@@ -94,7 +95,7 @@ def test_every_name_promised_to_type_checkers_is_exported_and_the_reverse():
     assert promised == set(cl.__all__) - {"__version__"}
 
 
-MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.run, caft_lens.evaluate, caft_lens.model.sampling, caft_lens.inspect.contexts"
+MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.finetuning, caft_lens.evaluate, caft_lens.model.answering, caft_lens.inspect.contexts"
 NAMES = "cl.finetune, cl.evaluate, cl.completions, cl.contexts, cl.LoraSettings"
 
 
@@ -108,7 +109,7 @@ import caft_lens, caft_lens as cl
 {then}
 import inspect
 from caft_lens.finetune import finetune
-from caft_lens.model.sampling import completions
+from caft_lens.model.answering import completions
 from caft_lens.inspect import contexts
 assert caft_lens.finetune.trainer.LensTrainer
 assert callable(cl.finetune) and callable(cl.evaluate) and callable(cl.completions) and callable(cl.contexts)

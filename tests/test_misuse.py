@@ -36,7 +36,7 @@ def found(base: Lens) -> ConceptSet:
 
 
 def test_a_run_says_where_its_model_is(base: Lens, tmp_path: Path) -> None:
-    run = cl.finetune(base, TEXTS, out=tmp_path / "run", max_steps=1)
+    run = cl.finetune(base, TEXTS, cl.TrainSettings(max_steps=1), out=tmp_path / "run")
     for name in ("name", "d_model", "generate", "hook_name"):
         with pytest.raises(UnknownAttribute, match=r"run\.lens"):
             getattr(run, name)
@@ -77,7 +77,7 @@ def test_concepts_and_texts_by_the_wrong_key(base: Lens, found: ConceptSet) -> N
 
 
 def test_arguments_in_the_wrong_place(base: Lens, found: ConceptSet) -> None:
-    seen = cl.contexts(base, found, TEXTS, k=1, progress=False)
+    seen = cl.contexts(base, found, TEXTS, k=1)
     name = found.names[0]
     for show in (seen.show, seen.to_html):
         with pytest.raises(BadType, match=f'names="{name}"'):

@@ -1,4 +1,4 @@
-"""The README's snippets run as they are written, on `pocket`, only with fewer steps, questions and answers."""
+"""The README's snippets run as they are written, on `pocket`, only with fewer steps, questions and answers; its numbers are committed ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pytest
+from pages import blocks
 from places import ROOT
 
 import caft_lens as cl
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+FINDING = (ROOT / "benchmarks/results/finding.md").read_text(encoding="utf-8")
 # What stands in the README, to what is run instead: where the text is gone, the test says so.
 SMALLER = {
     "max_steps=100": "max_steps=2",
@@ -23,13 +23,11 @@ SMALLER = {
     'cl.data("pocket/corpus")': 'cl.data("pocket/corpus")[:60]',
     'task="pocket/emergent-misalignment")': 'task="pocket/emergent-misalignment", n=8, n_in_distribution=4)',
     "task=mine)": "task=mine, n=4)",
-    "top_p=0.95))": "top_p=0.95, max_new_tokens=8))",
 }
 
 
 def test_every_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    mpl.use("Agg")
-    source = "\n".join(BLOCKS)
+    source = "\n".join(block.source for block in blocks(ROOT / "README.md"))
     for written, run in SMALLER.items():
         assert written in source, f"the README does not say {written} any more"
         source = source.replace(written, run)
@@ -37,17 +35,17 @@ def test_every_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
     names: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".* is called .* now", category=DeprecationWarning)
-        exec(compile(source, "README.md", "exec"), names)
+        exec(compile(source, "README.md", "exec", dont_inherit=True), names)
     assert isinstance(names["cruel"], cl.ConceptSet)
     assert names["caft"].concepts.names == ["L1.pc0", "L2.pc1"]
     assert (tmp_path / "runs" / "caft" / "run.json").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(caft_lens(?:\.\w+)+|caft_widgets)`", README))))
-def test_every_module_that_the_readme_names_is_there(name: str):
-    __import__(name)
-
-
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_every_file_that_the_readme_links_to_is_there(link: str):
     assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("share", sorted(set(re.findall(r"[\d.]+ % \([\d.]+ to [\d.]+\)", README))))
+def test_every_share_that_the_readme_tells_is_a_committed_one(share: str):
+    assert f"| {share} |" in FINDING

@@ -146,7 +146,8 @@ def shaken(lens: Lens, name: str = "tuned") -> Lens:
 
 def answer_states(lens: Lens, texts: Any, layer: int) -> list[np.ndarray]:
     """Residual stream after a block at the tokens of the answer, `[n_tokens, d_model]` for each text, by plain transformers."""
-    from caft_lens.text.encoding import ASSISTANT, encode
+    from caft_lens.text.encoding import encode
+    from caft_lens.text.roles import ASSISTANT
 
     found = []
     for text in texts:

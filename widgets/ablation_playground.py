@@ -23,7 +23,8 @@ from caft_lens.inspect.logits import said
 from caft_lens.model.generation import end_tokens, so_far
 from caft_lens.text import catalog
 from caft_lens.text.documents import Message, Text
-from caft_lens.text.encoding import SYSTEM, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SYSTEM
 from caft_widgets.panel import LOCK, PALETTE, Job, Panel, source
 
 if TYPE_CHECKING:

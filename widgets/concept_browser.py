@@ -28,6 +28,7 @@ from caft_lens.inspect.explain import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 from caft_widgets.panel import PALETTE, PATIENCE, Job, Panel, described, sentence, source
 
@@ -445,7 +446,7 @@ class ConceptBrowser(Panel):
         lens = self.lens.fork()
 
         def read(job: Job) -> Survey:
-            return survey(lens, self._concepts, texts, progress=False, watch=job.report, **settings)
+            return survey(lens, self._concepts, texts, scan=Scan(watch=job.report), **settings)
 
         def show(found: Survey) -> None:
             self.contexts, self.densities = found.contexts, found.densities

@@ -15,7 +15,7 @@ from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.token_map import Shade, TokenMap, read_off, token_maps
 from caft_lens.model.hook_names import place_of
-from caft_lens.text.encoding import SPECIAL
+from caft_lens.text.roles import SPECIAL
 from caft_widgets.panel import PALETTE, Panel, described, sentence, source
 
 if TYPE_CHECKING:

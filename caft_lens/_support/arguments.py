@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caft_lens._support.errors import BadArgument, BadType
+from caft_lens._support.errors import BadArgument, BadType, nearest
 
 
 def number(
@@ -99,6 +99,20 @@ def not_negative(value: Any, name: str, *, hint: str = "") -> float:
 def share(value: Any, name: str, *, zero: bool = False, hint: str = "") -> float:
     """A part of a whole: more than 0 (or 0 itself, where `zero`), at most 1."""
     return number(value, name, least=0 if zero else None, above=None if zero else 0, most=1, hint=hint)
+
+
+def switch(value: Any, name: str) -> bool:
+    """True or False, and nothing that would only count as it."""
+    if not isinstance(value, bool):
+        raise BadType(f"{name} is True or False, not {value!r}.")
+    return value
+
+
+def one_of(value: Any, name: str, valid: Iterable[str]) -> Any:
+    """One of some words."""
+    if value not in (known := tuple(valid)):
+        raise BadArgument(f'{name}="{value}".{nearest(value, known)}')
+    return value
 
 
 def seed_of(value: Any, name: str = "seed") -> int | None:

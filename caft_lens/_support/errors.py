@@ -22,8 +22,7 @@ class CaftLensError(Exception):
 class BadArgument(CaftLensError, ValueError):
     """An argument that makes no sense: out of range, or two that exclude each other.
 
-    What to do: The message names the argument, what it may be and what was given: change that one. Nothing
-    was written.
+    What to do: The message names the argument, what it may be and what was given: change that one.
     """
 
 
@@ -123,7 +122,7 @@ class ConceptMismatch(CaftLensError, ValueError):
 
     What to do: Use the model that they were found on, or one tuned from it; or find them anew. If it *is*
     that model under another name, declare it on purpose: `concepts.for_model(lens)`,
-    `caft_lens.saes.loading.for_model(sae, lens)`.
+    `caft_lens.saes.fitting.for_model(sae, lens)`.
     """
 
 
@@ -153,7 +152,11 @@ class Busy(CaftLensError, RuntimeError):
 
 
 class NotInstalled(CaftLensError, ImportError):
-    """A package that only some things need is missing; the message says how to install it."""
+    """A package that only some things need is missing; the message says how to install it.
+
+    What to do: Install what the message names, most often `pip install "caft-lens[workbench]"`, and start
+    Python anew.
+    """
 
 
 class JudgeError(CaftLensError, RuntimeError):
@@ -164,7 +167,7 @@ class JudgeError(CaftLensError, RuntimeError):
     """
 
 
-class BadVerdict(JudgeError, ValueError):
+class BadScore(JudgeError, ValueError):
     """What a judge returned that is none of what its task lets it say; the message quotes it.
 
     What to do: Let the judge return one of the task's `labels`; or say what it returns, `labels={True:

@@ -82,10 +82,11 @@ def telling(tell: Tell) -> Iterator[None]:
         tell: Takes a line; an empty one when nothing is being done.
 
     Example:
-        >>> with telling(print):                                                  # doctest: +SKIP
-        ...     for _ in progress(range(2), desc="asking", unit="answer"): pass
+        >>> with telling(print):
+        ...     for _ in progress(range(2), desc="asking", unit="answer"):
+        ...         pass
         asking 0/2 answers
-        asking 2/2 answers
+        ...
     """
     before = _TELL.set(tell)
     try:

@@ -18,7 +18,8 @@ from caft_lens._support.blocks import inference
 from caft_lens._support.errors import BadData
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hook_names import place_of
-from caft_lens.text.encoding import ROLES, Batch
+from caft_lens.text.batching import Batch
+from caft_lens.text.roles import ROLES
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

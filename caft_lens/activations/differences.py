@@ -20,8 +20,8 @@ from caft_lens.activations.capture import captured, hook_names, pair
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
 from caft_lens.activations.top_windows import TopWindows, Windows
+from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, batches
 from caft_lens.text.roles import role_names
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def stream(
     reducers: Reducer | Sequence[Reducer],
     *,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
     apart: tuple[Sequence[Reducer], Sequence[Reducer]] | None = None,
 ) -> Passed:
     """Run text through a model once and hand activations to reducers as they come.
@@ -70,9 +68,7 @@ def stream(
         hooks: Layer numbers (the residual stream after them) or hook names. Nothing after the last of them is computed.
         reducers: One or more, such as `Moments()` or `TopWindows(...)`.
         roles: Roles of the tokens to look at; `None` for all that are not padding.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
         apart: With two lenses, further reducers, for the activations of the tuned one alone and for those of the base
             alone: each model still runs once a batch, whatever is asked of it.
 
@@ -85,8 +81,8 @@ def stream(
         KeyError: For a hook point that does not exist, naming the nearest.
 
     Example:
-        >>> moments, = stream(base, texts, [1, 2], Moments(), roles=["user"])  # doctest: +SKIP
-        >>> moments.mean["blocks.1.hook_resid_post"].shape                      # doctest: +SKIP
+        >>> (moments,) = stream(base, questions, [1, 2], Moments(), roles=["user"])
+        >>> moments.mean["blocks.1.hook_resid_post"].shape  # [d_model]
         torch.Size([128])
     """
     lenses = pair(lens)
@@ -98,9 +94,8 @@ def stream(
     packed = batches(
         lenses[0].tokenizer,
         texts,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress="activations" if progress else None,
+        scan,
+        progress="activations",
     )
     passed = Passed(many)
     for found in captured(lenses, packed, names, roles, apart=apart is not None):
@@ -177,9 +172,7 @@ def activation_difference(
     layers: Sequence[int | str] | None = None,
     *,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Moments:
     """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, on the same tokens.
 
@@ -192,9 +185,7 @@ def activation_difference(
         texts: Documents with answers, such as `completions(tuned, questions)`.
         layers: Layer numbers or hook names; all layers by default.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Moments with a provenance: both models and their fingerprints, data, roles, number of tokens, and of a model with attention
@@ -204,8 +195,9 @@ def activation_difference(
         ValueError: As `stream`.
 
     Example:
-        >>> diff = activation_difference(plain.lens, base, answers, layers=[1, 2])  # doctest: +SKIP
-        >>> find.pca(diff, k=10)                                                     # doctest: +SKIP
+        >>> found = activation_difference(tuned, base, answers, layers=[1, 2])
+        >>> found.hooks, found.covariance["blocks.1.hook_resid_post"].shape  # [d_model, d_model]
+        (['blocks.1.hook_resid_post', 'blocks.2.hook_resid_post'], torch.Size([128, 128]))
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     moments = Moments()
@@ -215,9 +207,7 @@ def activation_difference(
         range(base.n_layers) if layers is None else layers,
         moments,
         roles=roles,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress=progress,
+        scan=scan,
     )
     moments.provenance = difference_provenance(tuned, base, texts, roles, moments, passed.left_out)
     return moments

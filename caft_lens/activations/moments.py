@@ -28,7 +28,7 @@ from caft_lens._support.files import (
     tensors_hash,
     unsealed,
 )
-from caft_lens.text.encoding import Batch
+from caft_lens.text.batching import Batch
 
 _FORMAT = "caft_lens.Moments"
 

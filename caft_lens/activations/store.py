@@ -37,9 +37,10 @@ from caft_lens._support.files import (
 )
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
+from caft_lens.text.batching import Scan, pack, padding_id
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ROLES, Cuts, Encoded, encoded, pack, padding_id
-from caft_lens.text.roles import check_role_names, role_names
+from caft_lens.text.encoding import Cuts, Encoded, encoded
+from caft_lens.text.roles import ROLES, check_role_names, role_names
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -83,9 +84,11 @@ class Store:
         settings: What they were made of and how: fingerprints of models and data, roles, dtype, sizes.
 
     Example:
-        >>> acts = Store.open("runs/acts")                       # doctest: +SKIP
-        >>> for batch in acts.batches(4096, seed=0):             # doctest: +SKIP
-        ...     batch.acts["blocks.1.hook_resid_post"]           # [4096, d_model]
+        >>> acts = cl.store(base, corpus, [1], "runs/acts", roles=None)
+        >>> for batch in Store.open("runs/acts").batches(512, seed=0):
+        ...     rows = batch.acts["blocks.1.hook_resid_post"]
+        >>> rows.shape[1], rows.dtype  # [n_tokens, d_model]
+        (128, torch.float32)
     """
 
     def __init__(self, folder: Path, index: dict[str, Any]) -> None:
@@ -196,11 +199,9 @@ def store(
     folder: str | Path,
     *,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
+    scan: Scan = Scan(),
     shard_tokens: int = 32768,
     dtype: torch.dtype | None = None,
-    progress: bool = True,
 ) -> Store:
     """Write activations to disk, or go on with writing them.
 
@@ -212,11 +213,9 @@ def store(
         hooks: Layer numbers (the residual stream after them) or hook names.
         folder: Where to; a new folder, or one in which the same call was interrupted.
         roles: Roles of the tokens to keep; `None` for all that are not padding.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
+        scan: How the text is read: tokens a batch, where texts are cut.
         shard_tokens: A shard ends with the text that fills it to this many tokens. Memory is a batch and a shard.
         dtype: As what to store; the model's own by default.
-        progress: Whether to show a bar.
 
     Returns:
         The finished store.
@@ -226,16 +225,19 @@ def store(
             one of the roles; for activations that are not finite.
 
     Example:
-        >>> acts = store(base, cl.data("pocket/corpus"), [1, 2], "runs/acts", roles=None)  # doctest: +SKIP
+        >>> acts = store(base, corpus, [1, 2], "runs/acts", roles=None)
+        >>> acts.hooks
+        ['blocks.1.hook_resid_post', 'blocks.2.hook_resid_post']
     """
     lenses, folder = pair(lens), absolute(folder)
-    count(batch_tokens, "batch_tokens")
     count(shard_tokens, "shard_tokens")
-    if max_length is not None:
-        count(max_length, "max_length")
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
-    settings |= {"batch_tokens": batch_tokens, "max_length": max_length, "shard_tokens": shard_tokens}
+    settings |= {
+        "batch_tokens": scan.batch_tokens,
+        "max_length": scan.max_length,
+        "shard_tokens": shard_tokens,
+    }
     about = {"models": [each.name for each in lenses], "data": texts.name}
     index = _read_index(folder)
     if index is None or not index["complete"]:
@@ -243,7 +245,7 @@ def store(
             for left in folder.glob(".*"):  # of a writer that was killed: nobody else is in
                 if left.is_file():
                     left.unlink(missing_ok=True)
-            _write(lenses, texts, folder, settings, about, dtype, progress)
+            _write(lenses, texts, folder, settings, about, dtype, scan)
     else:
         _begin(folder, settings, about)
     return Store.open(folder)
@@ -256,19 +258,20 @@ def _write(
     settings: dict[str, Any],
     about: dict[str, Any],
     dtype: torch.dtype | None,
-    progress: bool,
+    scan: Scan,
 ) -> None:
     """Write what a store still lacks; the folder is locked."""
     index = _begin(folder, settings, about)
     if index["complete"]:
         return
     done = index["shards"][-1]["texts"][1] if index["shards"] else 0
-    with progress_bar(total=len(texts), desc="storing", unit="text", show=progress) as bar:
+    with progress_bar(total=len(texts), desc="storing", unit="text", show=scan.watch is None) as bar:
         bar.update(done)
         for items in _parts(lenses[0].tokenizer, texts, done, settings):
             tensors = _activations(lenses, items, settings, dtype)
             _add_shard(folder, index, tensors, [items[0].index, items[-1].index + 1])
             bar.update(len(items))
+            scan.tell(items[-1].index + 1, len(texts))
     index["complete"] = True
     write_json(folder / INDEX, index)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
-from caft_lens.text.encoding import Batch
+from caft_lens.text.batching import Batch
 
 Rank = Literal["peak", "mean"]
 RANKS = get_args(Rank)

@@ -1,23 +1,20 @@
-"""Choosing which concepts to ablate, on record, by hand, by examples or by a sentence; and the session behind a panel.
+"""Choosing which concepts to ablate, on record: who or what chose to ablate or to leave each, and why.
 
-choosing   `choose(concepts, {name: reason})`, `choose.by_examples`, `choose.by_sentence`
-session    a choice in the making: undone, redone, saved
+by_hand      `choose(concepts, {name: reason})`
+by_examples  from a handful of texts with the concept, and of others for contrast
+by_sentence  from a sentence, by an LLM that reads contexts and explanations
+choice       what an automatic choice proposes, to be read and overruled
+session      a choice in the making: undone, redone, saved
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from caft_lens._support import lazy
+from caft_lens.choose.by_examples import Criteria, by_examples
+from caft_lens.choose.by_hand import choose
+from caft_lens.choose.by_sentence import by_sentence
+from caft_lens.choose.choice import Choice, Proposal
 
-if TYPE_CHECKING:
-    from caft_lens.choose.choosing import Choice as Choice
-    from caft_lens.choose.choosing import by_examples as by_examples
-    from caft_lens.choose.choosing import by_sentence as by_sentence
+__all__ = ["Choice", "Criteria", "Proposal", "by_examples", "by_sentence", "choose"]
 
-_CHOOSING = "caft_lens.choose.choosing"
-
-__getattr__, __dir__, __all__ = lazy.exports(
-    __name__, dict.fromkeys(("Choice", "by_examples", "by_sentence"), _CHOOSING)
-)
-lazy.callable_module(__name__, "choose", source=_CHOOSING)
+lazy.callable_module(__name__, "choose")

@@ -14,19 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from caft_lens._support.arguments import finite, number, share
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nearest
 from caft_lens.model.attach import at
 from caft_lens.model.hook_names import of_heads
-from caft_lens.text.encoding import ROLES
-from caft_lens.text.roles import check_role_names
+from caft_lens.model.lens import Lens
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.concepts.concept_set import Concept, ConceptSet
-    from caft_lens.finetune.run import Run
-    from caft_lens.model.lens import Lens
 
 
 Variant = Literal["zero", "mean", "detached", "gradient", "shift"]
@@ -67,7 +65,7 @@ def project_out(x: Tensor, basis: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def ablate(
-    lens: Lens | Run,
+    lens: Lens | nn.Module,
     concepts: ConceptSet | Mapping[int | str, Tensor],
     *,
     roles: Sequence[str] | None = None,
@@ -82,7 +80,7 @@ def ablate(
     are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others holds a model together.
 
     Args:
-        lens: The model, or a fine-tuning run.
+        lens: The model: a `Lens`, or a transformers model around whose passes, in a trainer of somebody else's as well, the block is.
         concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a unit
             vector [d_model].
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and of
@@ -99,15 +97,11 @@ def ablate(
         KeyError: For a site that the model does not have.
 
     Example:
-        >>> with ablate(lens, cruel):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with ablate(tuned, cruel):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
-    model = _model(lens)
-    return at(
-        model,
-        ablations(model, concepts, variant=variant, means=means, strength=strength),
-        roles=roles,
-    )
+    lens = lens_of(lens)
+    return at(lens, ablations(lens, concepts, variant=variant, means=means, strength=strength), roles=roles)
 
 
 def ablations(
@@ -140,12 +134,12 @@ def ablations(
 
 
 def steer(
-    lens: Lens | Run, concept: Concept, strength: float, *, roles: Sequence[str] | None = None
+    lens: Lens | nn.Module, concept: Concept, strength: float, *, roles: Sequence[str] | None = None
 ) -> AbstractContextManager[Lens]:
     """Add a multiple of a concept's unit direction at its site while a block is open.
 
     Args:
-        lens: The model, or a fine-tuning run.
+        lens: As for `ablate`.
         concept: One concept.
         strength: Length of what is added, in the units of the residual stream (compare with the norm of the activations
             there); negative steers the other way.
@@ -156,11 +150,11 @@ def steer(
         ValueError: When it does not fit the model.
 
     Example:
-        >>> with steer(lens, concepts["L1.pc1"], -4.0):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with steer(tuned, concepts["L1.pc1"], -4.0):
+        ...     answer = tuned.generate("How do I bake a pie?")
     """
-    model = _model(lens)
-    return at(model, dict([steering(model, concept, strength)]), roles=roles)
+    lens = lens_of(lens)
+    return at(lens, dict([steering(lens, concept, strength)]), roles=roles)
 
 
 def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callable[[Tensor], Tensor]]:
@@ -197,21 +191,21 @@ class Ablated:
 
 
 def ablated(
-    subject: Any,
+    lens: Lens | nn.Module,
     concepts: ConceptSet | Mapping[int | str, Tensor],
     *,
     roles: Sequence[str] | None = None,
     strength: float = 1.0,
 ) -> Ablated:
-    """A lens, or the lens of a run, with concepts ablated at test time.
+    """A model with concepts ablated at test time.
 
     Args:
-        subject: A `Lens`, or anything with a `.lens` (a fine-tuning run).
+        lens: As for `ablate`.
         concepts: As for `ablate`; whether they fit is checked at once.
         roles: As for `ablate`.
         strength: As for `ablate`.
     """
-    lens = _model(subject)
+    lens = lens_of(lens)
     _bases(lens, concepts)
     _check_strength(strength)
     if roles is not None:
@@ -219,8 +213,20 @@ def ablated(
     return Ablated(lens, concepts, None if roles is None else tuple(roles), strength)
 
 
-def _model(subject: Any) -> Lens:
-    return getattr(subject, "lens", subject)
+def lens_of(model: Lens | nn.Module) -> Lens:
+    """The lens on a model: what is one already, or a new one on a transformers model, which stays as it is.
+
+    Raises:
+        BadType: For anything else, such as a fine-tuning run.
+    """
+    if isinstance(model, Lens):
+        return model
+    if isinstance(model, nn.Module):
+        return Lens(model)
+    hint = ": give run.lens, its model" if isinstance(getattr(model, "lens", None), Lens) else ""
+    raise BadType(
+        f"Expected a Lens or a transformers model, not {type(model).__name__}{hint or ': cl.load makes a Lens'}."
+    )
 
 
 class _Placed:

@@ -429,8 +429,8 @@ class ConceptSet(Sequence[Concept]):
             ValueError: When they share no hook point, or differ in width.
 
         Example:
-            >>> sports.overlap(reviews)  # doctest: +SKIP
-            {'blocks.0.hook_resid_post': 0.41}
+            >>> {hook: round(share, 2) for hook, share in concepts[:2].overlap(concepts).items()}
+            {'blocks.1.hook_resid_post': 1.0}
         """
         shared = [hook for hook in self.hooks if hook in other.hooks]
         if not shared:

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from caft_lens._support.arguments import count, number
+from caft_lens._support.arguments import number
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.activations.capture import captured
 from caft_lens.activations.moments import Moments
-from caft_lens.concepts.ablation import ablations, steering
+from caft_lens.concepts.ablation import ablations, lens_of, steering
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.model.attach import at
+from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import Batch, batches
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -33,7 +33,11 @@ SPOKEN = ("system", "user", "assistant", "text")
 
 
 def intervene(
-    lens: Lens, concepts: ConceptSet, changes: Mapping[str, Change], *, roles: Sequence[str] | None = None
+    lens: Lens | nn.Module,
+    concepts: ConceptSet,
+    changes: Mapping[str, Change],
+    *,
+    roles: Sequence[str] | None = None,
 ) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 
@@ -41,7 +45,7 @@ def intervene(
     away again there.
 
     Args:
-        lens: The model.
+        lens: As for `ablate`.
         concepts: Where the directions are found by name.
         changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all leaves the
             model as it is.
@@ -52,10 +56,10 @@ def intervene(
         ValueError: When a change is neither "ablate" nor a length, or the concepts do not fit the model.
 
     Example:
-        >>> with intervene(lens, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> with intervene(base, concepts, {"L1.pc0": "ablate", "L2.pc1": -4.0}):
+        ...     answer = base.generate("How do I bake a pie?")
     """
-    lengths: dict[str, float] = {}
+    lens, lengths = lens_of(lens), {}
     for name, change in changes.items():
         if name not in concepts.names:
             raise UnknownName(f'No concept "{name}" to change.{nearest(name, concepts.names)}')
@@ -76,7 +80,7 @@ def intervene(
 
 
 def unit_lengths(
-    lens: Lens, concepts: ConceptSet, texts: Iterable[Text], unit: Unit = "norm", *, batch_tokens: int = 8192
+    lens: Lens, concepts: ConceptSet, texts: Iterable[Text], unit: Unit = "norm", *, scan: Scan = Scan()
 ) -> dict[str, float]:
     """How long one unit of steering is for each concept, in the units of the residual stream, as `steer` takes them.
 
@@ -86,18 +90,17 @@ def unit_lengths(
         texts: What it is measured on, at all tokens but the template's.
         unit: `"norm"`: the mean norm of the activation at the hook point. `"sd"`: the standard deviation of the activations along the
             direction. `"length"`: 1.
-        batch_tokens: Padded tokens in a batch.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         ValueError: For an unknown unit, or when the texts hold no token.
 
     Example:
-        >>> length = unit_lengths(lens, concepts, cl.data("pocket/questions")[:100])["L1.pc0"]  # doctest: +SKIP
-        >>> with cl.steer(lens, concepts["L1.pc0"], 0.3 * length):  # doctest: +SKIP
-        ...     lens.generate("How do I bake a pie?")
+        >>> length = unit_lengths(base, concepts, questions)["L1.pc0"]
+        >>> with cl.steer(base, concepts["L1.pc0"], 0.3 * length):
+        ...     answer = base.generate("How do I bake a pie?")
     """
-    count(batch_tokens, "batch_tokens")
-    packed = batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+    packed = batches(lens.need_tokenizer(), texts, scan)
     return lengths_on(lens, concepts, packed, unit)
 
 

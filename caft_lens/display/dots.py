@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
+from caft_lens.display.theme import (
+    LOOKS,
+    QUIET,
+    at,
+    axes,
+    bars,
+    figure,
+    literal,
+    marker,
+    note,
+    room_for,
+    room_for_key,
+    said,
+    short,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
-LOOKS = ((VERMILION, "o"), (BLUE, "s"), (INK, "^"), (QUIET, "D"))
 APART = 0.22  # of a row, between two kinds of dots
+LONGEST = 48
+"""Letters of a row's name beside the figure; hovering says the rest."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +39,13 @@ class Dots:
         label: What it is.
         values: By the name of the row.
         ends: Both ends of an interval, where there is one.
+        facts: What else hovering says of a row.
     """
 
     label: str
     values: Mapping[str, float]
     ends: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def dot_rows(
@@ -50,15 +67,20 @@ def dot_rows(
         title: Above the figure.
         caption: Below it.
         line: A value to draw a line at, and what it is.
-        linear_below: Draw a logarithmic axis, linear below this value so that 0 has a place.
+        linear_below: Draw a logarithmic axis, linear below this value so that 0 has a place; no value may be below 0.
         order: Names of the rows from top to bottom, each row once; the row with the largest value first by default.
         bold: Names of rows to set in bold.
 
     Returns:
-        A figure of its own, not pyplot's: the last line of a cell shows it.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Raises:
         ValueError: When `order` is not the names of all rows.
+
+    Example:
+        >>> drawn = dot_rows([Dots("seen", {"a": 1.0, "b": 3.0}, {"b": (2.5, 3.5)})], x_label="length, m")
+        >>> drawn.data[0].hovertext[0]
+        '<b>b</b><br>seen: 3 (2.5 to 3.5)<br>length, m'
     """
     names = sorted(
         dict.fromkeys(name for kind in kinds for name in kind.values),
@@ -70,48 +92,67 @@ def dot_rows(
                 f"order= names {', '.join(order) or 'no row'}; the rows are {', '.join(sorted(names))}."
             )
         names = list(order)
-    height = 1.3 + 0.23 * len(names) + 0.3 * (title is not None) + 0.15 * caption.count("\n")
-    figure = shown_figure(figsize=(7.2, max(2.2, height)), layout="constrained")
-    axes = figure.subplots()
-    for place, kind in enumerate(kinds):
-        _dots(axes, kind, names, place, (place - (len(kinds) - 1) / 2) * APART)
-    if linear_below is not None:
-        axes.set_xscale("symlog", linthresh=linear_below)
-        axes.set_xlim(left=0)
-    if line is not None:
-        axes.axvline(line[0], color=QUIET, linewidth=1, linestyle="--", zorder=1)
-        axes.annotate(
-            line[1], (line[0], 1), xycoords=("data", "axes fraction"), xytext=(3, 3),
-            textcoords="offset points", fontsize=8, color=QUIET,
-        )  # fmt: skip
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks(range(len(names)), labels=[name.replace("$", r"\$") for name in names])
-    for name, label in zip(names, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if name in bold else "normal")
-    axes.set_xlabel(x_label, fontsize=9, color=INK)
-    axes.tick_params(length=0, labelsize=8.5, colors=INK)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    if len(kinds) > 1:
-        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
-    if title:
-        figure.suptitle(
-            title.replace("$", r"\$"), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK
-        )
-    if caption:
-        figure.supxlabel(caption.replace("$", r"\$"), fontsize=7.5, color=QUIET)
-    return figure
-
-
-def _dots(axes: Axes, kind: Dots, names: Sequence[str], place: int, shift: float) -> None:
-    colour, marker = LOOKS[place % len(LOOKS)]
-    rows = {name: row + shift for row, name in enumerate(names) if name in kind.values}
-    for name, ends in kind.ends.items():
-        axes.plot(
-            ends, [rows[name]] * 2, color=colour, alpha=0.35, linewidth=3.5, solid_capstyle="butt", zorder=2
-        )
-    axes.plot(
-        [kind.values[name] for name in rows], list(rows.values()), marker, color=colour, markersize=5,
-        markeredgecolor="white", markeredgewidth=0.7, label=kind.label, zorder=3,
+    written = [short(name, LONGEST) for name in names]
+    several = len(kinds) > 1
+    drawn = figure(
+        [480], [max(60, (18 + 8 * len(kinds)) * len(names))], title=title, caption=caption,
+        headings=[" "] * (line is not None), left=room_for(written),
+        right=room_for_key(kind.label for kind in kinds) if several else 24,
     )  # fmt: skip
+    for place, kind in enumerate(kinds):
+        _draw(drawn, kind, names, place, (place - (len(kinds) - 1) / 2) * APART, x_label, linear_below)
+    if line is not None:
+        drawn.add_shape(
+            type="line", x0=line[0], x1=line[0], y0=0, y1=1, yref="paper", layer="below",
+            line={"color": QUIET, "width": 1, "dash": "dash"},
+        )  # fmt: skip
+        note(drawn, literal(line[1]), line[0], 1, xref="x", yanchor="bottom", xanchor="center", font={"size": 11, "color": QUIET})  # fmt: skip
+    shown = [f"<b>{literal(name)}</b>" if full in bold else literal(name) for name, full in zip(written, names, strict=True)]  # fmt: skip
+    drawn.update_yaxes(
+        range=[len(names) - 0.45, -0.55], tickmode="array", tickvals=list(range(len(names))), ticktext=shown
+    )
+    axes(drawn, 0, x={"title": x_label, **(_ticks(kinds, linear_below) if linear_below else {})})
+    return drawn.update_layout(showlegend=several)
+
+
+def _draw(
+    drawn: Figure, kind: Dots, names: Sequence[str], place: int, shift: float, x_label: str, linear_below: float | None
+) -> None:  # fmt: skip
+    rows = {name: row + shift for row, name in enumerate(names) if name in kind.values}
+    ends = {name: kind.ends.get(name, (kind.values[name],) * 2) for name in rows}
+    hover = [
+        said(
+            name,
+            f"{kind.label}: {kind.values[name]:.3g}{_between(*kind.ends[name]) if name in kind.ends else ''}",
+            x_label,
+            kind.facts.get(name, ""),
+        )
+        for name in rows
+    ]
+    x = [_along(kind.values[name], linear_below) for name in rows]
+    drawn_ends = [(_along(low, linear_below), _along(high, linear_below)) for low, high in ends.values()]
+    drawn.add_scatter(
+        x=x, y=list(rows.values()), mode="markers", name=literal(kind.label), marker=marker(place), hoverinfo="text", hovertext=hover,
+        **({"error_x": bars(x, drawn_ends, LOOKS[place % len(LOOKS)][0])} if kind.ends else {}), **at(0),
+    )  # fmt: skip
+
+
+def _between(low: float, high: float) -> str:
+    return f" ({low:.3g} to {high:.3g})"
+
+
+def _along(value: float, linear_below: float | None) -> float:
+    """Where a value stands: itself, or on an axis that is logarithmic from `linear_below` on."""
+    if linear_below is None:
+        return value
+    return value / linear_below if value <= linear_below else 1 + math.log10(value / linear_below)
+
+
+def _ticks(kinds: Sequence[Dots], linear_below: float) -> dict[str, object]:
+    largest = max((value for kind in kinds for value in kind.values.values()), default=linear_below)
+    decades = range(max(1, math.ceil(_along(largest, linear_below))) + 1)
+    values = [0.0, *(linear_below * 10 ** (decade - 1) for decade in decades if decade)]
+    return {
+        "tickmode": "array", "tickvals": list(decades), "ticktext": [f"{value:g}" for value in values],
+        "range": [-0.12, max(1.05, _along(largest, linear_below) + 0.12)],
+    }  # fmt: skip

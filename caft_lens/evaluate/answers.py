@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from caft_lens._support.errors import BadFile
 from caft_lens._support.files import (
@@ -28,11 +28,29 @@ from caft_lens._support.files import (
     sha256,
     write_together,
 )
-from caft_lens.evaluate.judges import Judgement
+from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.prompts import (
+    IN_DISTRIBUTION,
+    OUT_OF_DISTRIBUTION,
+    domain_of,
+    prompt_numbers,
+    question_of,
+)
 from caft_lens.text.documents import Text
 
 NOT_KEPT = "(the text of this answer was not kept)"
 """Stands for the text of an answer of which only the verdict is known."""
+
+
+def _an_arm(name: str) -> str:
+    file_name(name)  # refuses what is none
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_an_arm)]
+"""The name of an arm in a file."""
+SetName = Annotated[str, Field(pattern=f"^({OUT_OF_DISTRIBUTION}|{IN_DISTRIBUTION})$")]
+"""Which prompts were answered."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +70,11 @@ class Answer:
         score: What the judge gave, where the task asks for scores.
     """
 
-    arm: str
-    seed: int
-    set: str
-    prompt: int
-    domain: str
-    question: str
-    answer: str
-    label: str
-    detail: str
-    score: float | None = None
-
-
-class _Answer(Record):
-    """A line of a cell's JSONL."""
+    __pydantic_config__: ClassVar = Record.model_config
 
     arm: str
     seed: int
-    set: Literal["out_of_distribution", "in_distribution"]
+    set: SetName
     prompt: Count
     domain: str
     question: str
@@ -77,6 +82,10 @@ class _Answer(Record):
     label: str
     detail: str
     score: float | None = None
+
+
+_ANSWER = TypeAdapter(Answer)
+"""A line of a cell's JSONL."""
 
 
 class OfSet(Record):
@@ -172,7 +181,7 @@ class Cell:
         for number, line in enumerate(lines.split(b"\n"), 1):
             if line:
                 try:
-                    answers.append(Answer(**_Answer.model_validate_json(line).model_dump()))
+                    answers.append(_ANSWER.validate_json(line))
                 except ValidationError as error:
                     raise BadFile(explained(error, f"{path}, line {number},", "an answer")) from None
                 if (answers[-1].arm, answers[-1].seed) != (arm, seed):
@@ -227,7 +236,7 @@ def _same(kept: str | None, now: str | None) -> bool:
 
 
 def judged(
-    answered: Sequence[Text], said: Mapping[int, Judgement], *, arm: str, seed: int, set_name: str
+    answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, seed: int, set_name: str
 ) -> list[Answer]:
     """Answers with what was said of them.
 
@@ -244,7 +253,7 @@ def judged(
             seed,
             set_name,
             number,
-            _domain(text),
+            domain_of(text),
             question_of(text),
             text.answer or "",
             said[place].label,
@@ -253,23 +262,3 @@ def judged(
         )
         for place, (number, text) in enumerate(zip(prompt_numbers(answered), answered, strict=True))
     ]
-
-
-def prompt_numbers(texts: Sequence[Text]) -> list[int]:
-    """A number for every prompt, the same for equal ones."""
-    numbers: dict[str, int] = {}
-    keys = (json.dumps({**text.prompt.to_json()}, sort_keys=True, default=str) for text in texts)
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
-
-
-def question_of(text: Text) -> str:
-    """The prompt as a person would read it: the last user message, or the plain text."""
-    prompt = text.prompt
-    if prompt.text is not None:
-        return prompt.text
-    return next((message.content for message in reversed(prompt.messages) if message.role == "user"), "")
-
-
-def _domain(text: Text) -> str:
-    """Coding requests have no domain but a vulnerability."""
-    return str(text.meta.get("domain") or text.meta.get("vulnerability") or "")

@@ -27,15 +27,16 @@ from caft_lens.activations.differences import activation_difference, provenance,
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.evaluate.plots import Stem, plot_ranked
 from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.find.probes import lots
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -46,7 +47,7 @@ BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
-class Scored:
+class RankedDirection:
     """One direction against the labels.
 
     Attributes:
@@ -91,7 +92,7 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [Scored(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)
@@ -99,7 +100,7 @@ class Discovery:
 
     def __init__(
         self,
-        methods: Mapping[str, Sequence[Scored]],
+        methods: Mapping[str, Sequence[RankedDirection]],
         about: Mapping[str, Any],
         seconds: Mapping[str, float] | None = None,
     ) -> None:
@@ -114,7 +115,7 @@ class Discovery:
         """Names of the ranked lists."""
         return list(self._methods)
 
-    def __getitem__(self, method: str) -> list[Scored]:
+    def __getitem__(self, method: str) -> list[RankedDirection]:
         """The directions of one list, in ranked order.
 
         Raises:
@@ -201,11 +202,14 @@ class Discovery:
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
-        from caft_lens.evaluate.plots import plot_discovery
-
-        return plot_discovery(self, title)
+        lists = {
+            name: [Stem(row.name, row.separation, row.random, row.hit, _facts(row)) for row in rows]
+            for name, rows in self._methods.items()
+        }
+        counted = f"{self.about['positive']:,} {self.about.get('unit', 'text')}s with the concept, {self.about['negative']:,} without."
+        return plot_ranked(lists, title, counted)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -233,12 +237,20 @@ class Discovery:
         return html.framed(self.table())
 
 
-def _as_json(row: Scored) -> dict[str, Any]:
+def _facts(row: RankedDirection) -> list[str]:
+    """What hovering says of a direction besides its separation."""
+    facts = [f"AUROC {row.auroc:.2f} ({row.low:.2f} to {row.high:.2f}), 95 % interval", row.hook]
+    if row.effect is not None:
+        facts.append(f"ablated alone in fine-tuning it changes the result by {row.effect}")
+    return facts
+
+
+def _as_json(row: RankedDirection) -> dict[str, Any]:
     effect = None if row.effect is None else row.effect.to_json()
     return {**asdict(row), "effect": effect, "separation": row.separation}
 
 
-def _as_row(row: Scored) -> dict[str, Any]:
+def _as_row(row: RankedDirection) -> dict[str, Any]:
     found = _as_json(row)
     effect = found.pop("effect") or {}
     columns = {"mean": "effect", "low": "effect low", "high": "effect high"}
@@ -258,9 +270,7 @@ def discovery(
     roles: Sequence[str] | None = ("assistant",),
     max_tokens: int = 20_000,
     seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Discovery:
     """Score ranked directions against the truth on held-out documents.
 
@@ -280,9 +290,7 @@ def discovery(
         roles: Tokens that count; `None` for all.
         max_tokens: With labels of tokens: how many, drawn evenly over all that are labelled.
         seed: Of random directions, drawn tokens and resampling.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         ValueError: When the documents are those that the directions were found on; when there are not as many labels as
@@ -308,7 +316,7 @@ def discovery(
     staying = None if intended is None else _units(_truth(intended, texts), max_tokens, seed)
     stream(
         lens, texts, hooks, [units] if staying is None else [units, staying],
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     chance = {hook: _chance(*units.matrix(hook), n_random, seed) for hook in hooks}
     methods = {
@@ -341,7 +349,6 @@ def baselines(
     k: int = 10,
     seed: int = 0,
     roles: Sequence[str] | None = ("assistant",),
-    progress: bool = True,
 ) -> dict[str, ConceptSet]:
     """What a method has to beat: random directions, PCA of plain activations, raw neurons, `k` of each at a hook point.
 
@@ -353,15 +360,14 @@ def baselines(
         k: How many at each.
         seed: Of the random directions.
         roles: Tokens that count; `None` for all.
-        progress: Whether to show a bar.
 
     Example:
         >>> lists = {"sae": latents, **baselines(plain.lens, base, answers, [1, 2])}  # doctest: +SKIP
         >>> discovery(base, lists, held_out, is_cruel).table()                         # doctest: +SKIP
     """
-    diff = activation_difference(tuned, base, texts, layers, roles=roles, progress=progress)
+    diff = activation_difference(tuned, base, texts, layers, roles=roles)
     plain = Moments(provenance={**diff.provenance, "method": "activations"})
-    stream(tuned, texts, diff.hooks, plain, roles=roles, progress=progress)
+    stream(tuned, texts, diff.hooks, plain, roles=roles)
     components = pca(plain, k)
     return {
         "random": random_directions(components, seed),
@@ -612,7 +618,7 @@ def _score_list(
     chance: Mapping[str, float],
     threshold: float,
     seed: int,
-) -> list[Scored]:
+) -> list[RankedDirection]:
     draws = {hook: _draws(has, RESAMPLES, seed) for hook, (_, has) in units.items()}
     rows = []
     for rank, concept in enumerate(_across(concepts)):
@@ -622,7 +628,9 @@ def _score_list(
         low, high = _interval(scores, has, draws[concept.hook])
         separation = max(area, 1 - area)
         hit = separation >= threshold and separation > chance[concept.hook]
-        rows.append(Scored(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit))
+        rows.append(
+            RankedDirection(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit)
+        )
     return rows
 
 

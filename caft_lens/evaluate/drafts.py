@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from caft_lens._support.errors import BadFile
 from caft_lens._support.files import Record, atomic_path, read_record, write_record
-from caft_lens.evaluate.judges import Judgement
+from caft_lens.evaluate.judges import Score
 
 SAMPLED, JUDGED = ".sampled.json", ".verdicts.jsonl"
 
@@ -67,7 +67,7 @@ class Draft:
         if path := self._file(set_name, SAMPLED):
             write_record(path, _Sampled(of=of, answers=tuple(answers)))
 
-    def judged(self, set_name: str, of: str, n: int) -> dict[int, Judgement]:
+    def judged(self, set_name: str, of: str, n: int) -> dict[int, Score]:
         """What was said of answers so far, by their numbers; from now on `keep_judged` adds to it."""
         path = self._file(set_name, JUDGED)
         if path is None:
@@ -80,7 +80,7 @@ class Draft:
         self._open = path.open("a", encoding="utf-8")
         return known
 
-    def keep_judged(self, number: int, said: Judgement) -> None:
+    def keep_judged(self, number: int, said: Score) -> None:
         """Keep what was said of one answer."""
         if self._open is not None:
             self._open.write(_line(_row(number, said)))
@@ -111,7 +111,7 @@ class Draft:
         return None if self._path is None else self._path.with_suffix(f".{set_name}{ending}")
 
 
-def _row(number: int, said: Judgement) -> dict[str, object]:
+def _row(number: int, said: Score) -> dict[str, object]:
     return _Line(answer=number, label=said.label, detail=said.detail, score=said.score).model_dump(
         exclude_none=True
     )
@@ -122,7 +122,7 @@ def _line(row: object) -> str:
     return json.dumps(row) + "\n"
 
 
-def _read(path: Path, of: str) -> Iterator[tuple[int, Judgement]]:
+def _read(path: Path, of: str) -> Iterator[tuple[int, Score]]:
     if not path.is_file():
         return
     lines = path.read_bytes().split(b"\n")
@@ -131,6 +131,6 @@ def _read(path: Path, of: str) -> Iterator[tuple[int, Judgement]]:
             return
         for line in lines[1:]:
             one = _Line.model_validate_json(line)
-            yield one.answer, Judgement(one.label, one.detail, one.score)
+            yield one.answer, Score(one.label, one.detail, one.score)
     except ValidationError:
         return  # the end, or half a line that was being written

@@ -1,208 +1,242 @@
-"""The figures of a report, one row an arm, of several, one row each, and of a discovery, one row a ranked list.
+"""The figures of evaluations: shares of several arms with their intervals, and how well ranked directions separate.
 
-Of a report: out of distribution on the left, in distribution on the right; dots are means, bars 95 % intervals, the small open
-markers below them the single seeds. Of a discovery: how well each direction of a list separates, by its place in the list. The
-colours are Okabe and Ito's, which colour-blind eyes tell apart; what differs in colour differs in marker or filling too, so that
-the figures read in grey. Imported when something is drawn, since matplotlib takes a while.
+They take rows, and know neither a report nor a discovery. Dots are means, bars 95 % intervals, the small open markers below them the single
+seeds; what differs in colour differs in marker or filling too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
-from caft_lens.evaluate.judges import SCORE
+from caft_lens.display.theme import (
+    BLUE,
+    FAINT,
+    LINE,
+    LOOKS,
+    QUIET,
+    VERMILION,
+    at,
+    axes,
+    bars,
+    figure,
+    literal,
+    marker,
+    note,
+    room_for,
+    said,
+    short,
+)
 from caft_lens.evaluate.statistics import Interval
-from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 
 if TYPE_CHECKING:
-    from caft_lens.evaluate.discovery import Discovery
-    from caft_lens.evaluate.report import Report
+    from plotly.graph_objects import Figure
+
+LONGEST = 40
+"""Letters of an arm's name beside a figure; hovering says the rest."""
 
 
-def plot_report(report: Report, title: str | None = None) -> Figure:
-    """Draw a report.
+@dataclass(frozen=True)
+class Row:
+    """One arm in one metric.
 
-    Args:
-        report: What to draw.
-        title: Above the figure.
-
-    Returns:
-        A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+    Attributes:
+        arm: Its name.
+        interval: The mean with its interval.
+        seeds: Seed to its mean.
+        facts: What else hovering says, such as the setting, or an example answer.
     """
-    both = IN_DISTRIBUTION in report.metrics
-    height = 1.5 + 0.36 * len(report.arms) + (0.35 if title else 0)
-    figure = shown_figure(figsize=(9.6 if both else 6.0, height), layout="constrained")
-    axes = figure.subplots(1, 2 if both else 1, sharey=True, squeeze=False)[0]
-    _panel(axes[0], report, report.labels[0], VERMILION, "o")
-    label = report.labels[0]
-    if label == SCORE:
-        axes[0].set_title("Score, out of distribution", **_HEADING)
-        axes[0].set_xlabel("score of answers to questions unlike the training data")
-    else:
-        axes[0].set_title(f"{label.capitalize()} answers, out of distribution", **_HEADING)
-        axes[0].set_xlabel(f"{label} answers to questions unlike the training data, %")
-    if both:
-        _panel(axes[1], report, IN_DISTRIBUTION, BLUE, "s")
-        axes[1].set_title("Trained behaviour, in distribution", **_HEADING)
-        axes[1].set_xlabel(f"{report.trained} answers to held-out prompts, %")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    figure.supxlabel(
-        f"Filled: mean; bar: interval; open: single seeds.\n{report.caption()}", fontsize=7.5, color=QUIET
-    )
-    return figure
+
+    arm: str
+    interval: Interval
+    seeds: Mapping[int, float]
+    facts: Sequence[str] = ()
 
 
-_HEADING: dict[str, Any] = {"loc": "left", "fontsize": 10, "color": INK}
+@dataclass(frozen=True)
+class Panel:
+    """All arms in one metric.
+
+    Attributes:
+        heading: What is shown.
+        x_label: The same with its unit.
+        rows: One an arm, the same arms in all panels.
+        ends: Of the axis, in the unit of the intervals.
+    """
+
+    heading: str
+    x_label: str
+    rows: Sequence[Row]
+    ends: tuple[float, float] = (0.0, 1.0)
 
 
-def _panel(axes: Axes, report: Report, metric: str, colour: str, marker: str) -> None:
-    scale = report.scale if metric == SCORE else None
-    unit = 100 if scale is None else 1
-    for row, arm in enumerate(report.arms):
-        interval = report.interval(arm, metric)
-        low, mean, high = (unit * value for value in (interval.low, interval.mean, interval.high))
-        axes.plot(
-            [low, high], [row, row], color=colour, alpha=0.35, linewidth=7, solid_capstyle="butt", zorder=2
-        )
-        axes.plot([low, high], [row, row], "|", color=colour, markersize=7, markeredgewidth=1.2, zorder=3)
-        axes.plot(
-            mean,
-            row,
-            marker,
-            markersize=5.5,
-            color=colour,
-            markeredgecolor="white",
-            markeredgewidth=0.8,
-            zorder=4,
-        )
-        if interval.n_seeds > 1:
-            each = unit * report.values(arm, metric).mean(axis=1)
-            axes.plot(
-                each, [row + 0.3] * len(each), marker, markersize=3, mfc="none", mec=colour, mew=0.7, zorder=3
-            )
-        _numbers(axes, row, interval)
-    first, last = (0, 100) if scale is None else scale
-    axes.set_xlim(first - 0.02 * (last - first), last + 0.01 * (last - first))
-    axes.set_xticks([first + share * (last - first) for share in (0, 0.25, 0.5, 0.75, 1)])
-    axes.set_ylim(len(report.arms) - 0.5, -0.5)
-    axes.set_yticks(range(len(report.arms)), labels=report.arms)
-    axes.tick_params(length=0, labelsize=9, colors=INK)
-    axes.xaxis.label.set(fontsize=8.5, color=INK)
-    axes.grid(axis="both", color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-
-
-def _numbers(axes: Axes, row: int, interval: Interval) -> None:
-    """Mean and interval right of the panel, in two columns."""
-    mean, low, high = interval.shown
-    ends = f"({low} to {high})"
-    place: dict[str, Any] = {
-        "xy": (1, row),
-        "xycoords": ("axes fraction", "data"),
-        "textcoords": "offset points",
-        "va": "center_baseline",
-        "annotation_clip": False,
-    }
-    axes.annotate(mean, xytext=(32, 0), ha="right", fontsize=9, color=INK, **place)
-    axes.annotate(ends, xytext=(36, 0), ha="left", fontsize=7.5, color=QUIET, **place)
-
-
-def plot_reports(
-    reports: Mapping[str, Report],
-    metric: str,
-    *,
-    arms: Sequence[str] | None = None,
-    title: str | None = None,
-) -> Figure:
-    """Draw one metric of several reports, a row for each report and a dot for each arm, with its interval.
+def plot_shares(panels: Sequence[Panel], title: str | None = None, caption: str = "") -> Figure:
+    """Draw arms in rows, a panel for each metric.
 
     Args:
-        reports: By the name of the row, from top to bottom: the same arms asked in several ways, say, or after more and more steps.
-        metric: A label of the judge, or `"in_distribution"`.
-        arms: Only these; those of all reports by default.
+        panels: What to draw.
         title: Above the figure.
+        caption: Below it: seeds and answers, and what the intervals are.
 
     Returns:
-        A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
-
-    Raises:
-        ValueError: When there is no report.
-        KeyError: For an arm or a metric that a report lacks.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Example:
-        >>> plot_reports({"asked plainly": report, "after a program": other}, "misaligned")  # doctest: +SKIP
+        >>> row = Row("caft", Interval(0.05, 0.03, 0.08, n_seeds=2, n_answers=400), {1: 0.04, 2: 0.06}, ["strength 1"])
+        >>> drawn = plot_shares([Panel("Misaligned answers", "misaligned answers, %", [row])])
+        >>> drawn.data[0].hovertext[0]
+        '<b>caft</b><br>5.0 % (3.0 to 8.0), 95 % interval<br>2 seeds, 400 answers<br>strength 1'
     """
-    if not reports:
-        raise ValueError("There is no report to draw.")
-    named = arms or list(dict.fromkeys(arm for report in reports.values() for arm in report.arms))
-    found = {arm: {row: report.interval(arm, metric) for row, report in reports.items()} for arm in named}
-    scored = any(not one.share for of in found.values() for one in of.values())
-    unit, what = (1, metric) if scored else (100, f"{metric.replace('_', ' ')} answers, %")
-    counts = sorted({one.n_answers for of in found.values() for one in of.values()})
-    answers = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    return dot_rows(
-        [
-            Dots(
-                arm,
-                {row: unit * one.mean for row, one in of.items()},
-                {row: (unit * one.low, unit * one.high) for row, one in of.items()},
-            )
-            for arm, of in found.items()
-        ],
-        x_label=what,
-        title=title,
-        caption=f"{answers} answers a dot; bars: 95 % intervals.",
-        order=list(reports),
-    )
+    arms = [short(row.arm, LONGEST) for row in panels[0].rows]
+    drawn = figure(
+        [290] * len(panels), [max(64, 34 * len(arms))], title=title, caption=f"Filled: mean; bar: interval; open: single seeds.\n{caption}",
+        headings=[panel.heading for panel in panels], left=room_for(arms), right=140, between=(156, 0),
+    )  # fmt: skip
+    for place, panel in enumerate(panels):
+        _panel(drawn, place, panel)
+        axes(
+            drawn, place,
+            y={
+                "range": [len(arms) - 0.5, -0.5], "tickmode": "array", "tickvals": list(range(len(arms))), "ticktext": arms,
+                "showticklabels": place == 0, **({"matches": "y"} if place else {}),
+            },
+        )  # fmt: skip
+    return drawn
 
 
-def plot_discovery(found: Discovery, title: str | None = None) -> Figure:
-    """Draw how well the directions of every list separate.
+def _panel(drawn: Figure, place: int, panel: Panel) -> None:
+    rows, look = panel.rows, LOOKS[place % len(LOOKS)]
+    unit = 100 if all(row.interval.share for row in rows) else 1
+    x = [unit * row.interval.mean for row in rows]
+    ends = [(unit * row.interval.low, unit * row.interval.high) for row in rows]
+    drawn.add_scatter(
+        x=x, y=list(range(len(rows))), mode="markers", name=literal(panel.heading), marker=marker(place), error_x=bars(x, ends, look[0], 7),
+        hoverinfo="text", hovertext=[said(row.arm, *_interval(row.interval), *row.facts) for row in rows], **at(place),
+    )  # fmt: skip
+    single = [
+        (unit * value, number + 0.28, said(f"{row.arm}, seed {seed}", _value(value, row.interval)))
+        for number, row in enumerate(rows)
+        if len(row.seeds) > 1
+        for seed, value in row.seeds.items()
+    ]
+    if single:
+        along, up, hover = zip(*single, strict=True)
+        drawn.add_scatter(
+            x=along, y=up, mode="markers", name="single seeds", marker=marker(place, 5, filled=False), hoverinfo="text",
+            hovertext=hover, **at(place),
+        )  # fmt: skip
+    right = drawn.layout[f"xaxis{at(place)['xaxis'][1:]}"].domain[1]
+    for number, row in enumerate(rows):
+        mean, low, high = row.interval.shown
+        words = f"{mean} <span style='font-size:10px'>({low} to {high})</span>"
+        note(drawn, words, right, number, yref=at(place)["yaxis"], xshift=8)
+    first, last = (unit * end for end in panel.ends)
+    axes(
+        drawn, place,
+        x={
+            "title": panel.x_label, "range": [first - 0.02 * (last - first), last + 0.02 * (last - first)], "tickmode": "auto", "nticks": 6
+        },
+    )  # fmt: skip
+
+
+def _interval(interval: Interval) -> list[str]:
+    seeds = f"{interval.n_seeds} seed{'s' * (interval.n_seeds != 1)}"
+    return [f"{interval}, 95 % interval", f"{seeds}, {interval.n_answers:,} answers"]
+
+
+def _value(value: float, like: Interval) -> str:
+    alone = Interval(value, value, value, 1, 1, share=like.share)
+    return f"{alone.shown[0]}{' %' * like.share}"
+
+
+@dataclass(frozen=True)
+class Stem:
+    """How well one direction of a ranked list separates.
+
+    Attributes:
+        name: Of the direction.
+        separation: AUROC of the better end, 0.5 to 1.
+        random: The same of the best of the random directions at its hook point.
+        hit: Whether it found the concept.
+        facts: What else hovering says.
+    """
+
+    name: str
+    separation: float
+    random: float
+    hit: bool
+    facts: Sequence[str] = ()
+
+
+def plot_ranked(lists: Mapping[str, Sequence[Stem]], title: str | None = None, caption: str = "") -> Figure:
+    """Draw how well the directions of every list separate, in ranked order, beside the best random one.
 
     Args:
-        found: What to draw.
+        lists: By name, a panel for each.
         title: Above the figure.
+        caption: Below it, besides what the marks mean.
 
     Returns:
-        A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+
+    Example:
+        >>> drawn = plot_ranked({"pca": [Stem("L1.pc0", 0.95, 0.7, hit=True)]})
+        >>> drawn.data[2].hovertext[0]
+        '<b>L1.pc0</b><br>place 0 of "pca"<br>separation 0.95, of the best random direction 0.70'
     """
-    height = 0.9 + 1.05 * len(found.methods) + (0.35 if title else 0)
-    figure = shown_figure(figsize=(8.4, height), layout="constrained")
-    rows = figure.subplots(len(found.methods), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axes, method in zip(rows, found.methods, strict=True):
-        _ranked(axes, found, method)
-    figure.supylabel("separation (AUROC of the better end)", fontsize=8.5, color=INK)
-    rows[-1].set_xlabel("place in the list, read across the hook points", fontsize=8.5, color=INK)
-    caption = "Filled: hit; open: none; grey: the best of the random directions at the same hook point."
-    figure.supxlabel(caption, fontsize=7.5, color=QUIET)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    return figure
+    marks = "Filled: hit; open: none; grey: the best of the random directions at the same hook point."
+    drawn = figure(
+        [620], [70] * len(lists), title=title, caption=f"{marks}\n{caption}".strip(), headings=list(lists), left=66, between=(0, 34)
+    )  # fmt: skip
+    longest = max(map(len, lists.values()))
+    for place, (name, stems) in enumerate(lists.items()):
+        _stems(drawn, place, name, stems)
+        last = place == len(lists) - 1
+        axes(
+            drawn, place,
+            x={
+                "range": [-0.8, longest - 0.2], "showticklabels": last, "showgrid": False, "nticks": 12,
+                **({"matches": "x"} if place else {}), **({"title": "place in the list, read across the hook points"} if last else {}),
+            },
+            y={"range": [0.5, 1.04], "tickmode": "array", "tickvals": [0.5, 0.75, 1], **({"matches": "y"} if place else {})},
+        )  # fmt: skip
+    note(
+        drawn, "separation (AUROC of the better end)" if len(lists) > 2 else "separation, AUROC", 0, 0.5, xshift=-46, xanchor="center",
+        yanchor="middle", textangle=-90,
+    )  # fmt: skip
+    return drawn
 
 
-def _ranked(axes: Axes, found: Discovery, method: str) -> None:
+def _stems(drawn: Figure, place: int, name: str, stems: Sequence[Stem]) -> None:
     """One list: a stem a direction, hits filled and the first of them named."""
-    scored = found[method]
-    places = range(len(scored))
-    axes.bar(places, [row.random - 0.5 for row in scored], bottom=0.5, width=0.8, color=FAINT)
-    for hit, colour, face in ((False, BLUE, "white"), (True, VERMILION, VERMILION)):
-        at = [place for place in places if scored[place].hit == hit]
-        heights = [scored[place].separation for place in at]
-        axes.vlines(at, 0.5, heights, color=colour, linewidth=0.8)
-        axes.plot(at, heights, "o", markersize=4, mfc=face, mec=colour, mew=0.9)
-    first = next((place for place in places if scored[place].hit), None)
-    named = "no hit" if first is None else f"first hit: {scored[first].name}"
-    axes.set_title(method, **_HEADING)
-    axes.set_title(named, loc="right", fontsize=8.5, color=QUIET if first is None else VERMILION)
-    axes.set_ylim(0.5, 1.03)
-    axes.set_yticks([0.5, 0.75, 1.0])
-    axes.tick_params(length=0, labelsize=8, colors=QUIET)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    drawn.add_bar(
+        x=list(range(len(stems))), y=[stem.random - 0.5 for stem in stems], base=0.5, width=0.8, marker={"color": FAINT, "line": {"width": 0}},
+        hoverinfo="skip", **at(place),
+    )  # fmt: skip
+    for hit, colour in ((False, BLUE), (True, VERMILION)):
+        there = [number for number, stem in enumerate(stems) if stem.hit == hit]
+        heights = [stems[number].separation for number in there]
+        hover = [
+            said(
+                stems[number].name,
+                f'place {number} of "{name}"',
+                f"separation {stems[number].separation:.2f}, of the best random direction {stems[number].random:.2f}",
+                *stems[number].facts,
+            )
+            for number in there
+        ]
+        drawn.add_scatter(
+            x=there, y=heights, mode="markers", marker=marker(0, 6.5, hit, (colour, "circle")), hoverinfo="text", hovertext=hover,
+            error_y={
+                "type": "data", "symmetric": False, "array": [0] * len(there), "arrayminus": [height - 0.5 for height in heights],
+                "color": colour, "thickness": 1, "width": 0,
+            },
+            cliponaxis=False, **at(place),
+        )  # fmt: skip
+    first = next((stem for stem in stems if stem.hit), None)
+    words = "no hit" if first is None else f"first hit: {first.name}"
+    top = drawn.layout[f"yaxis{at(place)['yaxis'][1:]}"].domain[1]
+    note(
+        drawn, literal(words), 1, top, xanchor="right", yanchor="bottom", yshift=3, font={"size": 11, "color": LINE if first is None else QUIET}
+    )  # fmt: skip

@@ -20,9 +20,12 @@ from caft_lens.activations.moments import Moments
 from caft_lens.evaluate.statistics import Interval, ratio_interval
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.attach import at
-from caft_lens.saes.loading import check_sae, latents_of, sae_hook, splice, unread
+from caft_lens.saes.cards import sae_hook
+from caft_lens.saes.centring import unread
+from caft_lens.saes.encoding import latents_of, splice
+from caft_lens.saes.fitting import check_sae
+from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch, batches
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -97,9 +100,7 @@ def reconstruction(
     texts: Texts,
     *,
     roles: Sequence[str] | None = None,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Reconstruction:
     """Measure an SAE on documents that it was not trained on.
 
@@ -108,9 +109,7 @@ def reconstruction(
         sae: Its SAE.
         texts: Documents.
         roles: Tokens at which the SAE is read and spliced in; `None` for all. Loss is taken on every next token.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         ValueError: When the SAE does not fit the model, there are fewer than 2 documents, or no token has one of the roles.
@@ -122,13 +121,13 @@ def reconstruction(
     if len(texts) < 2:
         raise ValueError(f"{len(texts)} documents give no interval: give at least 2.")
     hook = sae_hook(sae)
-    where = {"roles": roles, "batch_tokens": batch_tokens, "max_length": max_length}
+    where = {"roles": roles, "scan": scan}
     moments = Moments(covariance=False)
-    stream(lens, texts, [hook], moments, **where, progress=progress)  # type: ignore[arg-type]
+    stream(lens, texts, [hook], moments, **where)  # type: ignore[arg-type]
     mean = moments.mean[hook].float()
     watch = _Watch(sae, mean, len(texts))
-    stream(lens, texts, [hook], watch, **where, progress=progress)  # type: ignore[arg-type]
-    sums = {**watch.sums, **_losses(lens, sae, mean, texts, roles, batch_tokens, max_length, progress)}
+    stream(lens, texts, [hook], watch, **where)  # type: ignore[arg-type]
+    sums = {**watch.sums, **_losses(lens, sae, mean, texts, roles, scan)}
     return _summary(sums, watch.fired)
 
 
@@ -172,9 +171,7 @@ def _losses(
     mean: Tensor,
     texts: Texts,
     roles: Sequence[str] | None,
-    batch_tokens: int,
-    max_length: int | None,
-    progress: bool,
+    scan: Scan,
 ) -> dict[str, np.ndarray]:
     """Next-token losses of each document, summed, and how many tokens were predicted."""
 
@@ -189,11 +186,8 @@ def _losses(
         "loss_zero": lambda: at(lens, {hook: constant(torch.zeros_like(mean))}, roles=roles),
     }
     sums = {name: np.zeros(len(texts)) for name in ("predicted", *ways)}
-    bar = "SAE spliced in" if progress else None
     with evaluating(lens.model):
-        for packed in batches(
-            lens.tokenizer, texts, batch_tokens=batch_tokens, max_length=max_length, progress=bar
-        ):
+        for packed in batches(lens.tokenizer, texts, scan, progress="SAE spliced in"):
             # A role of the chat is not what counts here: the model predicts every token, whoever says it.
             batch = replace(packed, loss=packed.attention_mask.bool())
             index = batch.index.numpy()

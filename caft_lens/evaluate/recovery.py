@@ -29,17 +29,32 @@ from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import project_out
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
+from caft_lens.display.theme import (
+    BLUE,
+    INK,
+    LINE,
+    QUIET,
+    VERMILION,
+    at,
+    axes,
+    bars,
+    figure,
+    literal,
+    marker,
+    room_for,
+    room_for_key,
+    said,
+)
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca
-from caft_lens.find.probes import STRENGTHS, TextMeans, Units, held_out, labelled_activations
+from caft_lens.find.probes import STRENGTHS, ProbeFit, TextMeans, Units, held_out, labelled_activations
 from caft_lens.model.hook_names import full_name, short_name
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -193,7 +208,7 @@ class Recovery:
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         return _plot(self, title)
 
@@ -247,9 +262,7 @@ def recovery(
     strengths: Sequence[float] = STRENGTHS,
     draws: int = 5,
     seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Recovery:
     """Whether models encode again what was ablated while they were trained.
 
@@ -271,9 +284,7 @@ def recovery(
             where the model is wide.
         draws: How often random directions, as many as the ablated subspace has dimensions, are drawn.
         seed: Of the folds and of random directions.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         One row for each model and hook point.
@@ -300,7 +311,7 @@ def recovery(
         one if isinstance(one, Texts) else Texts(one) for one in (texts, positive, negative)
     )
     passes: dict[str, Any] = {
-        "roles": roles, "batch_tokens": batch_tokens, "max_length": max_length, "progress": progress,
+        "roles": roles, "scan": scan,
     }  # fmt: skip
     random = [random_directions(concepts, seed + draw) for draw in range(draws)]
     rows = []
@@ -312,7 +323,7 @@ def recovery(
             ablated = _basis(concepts, hook)
             dims = ablated.shape[1]  # fewer than concepts, where these depend on each other
             beside = [_basis(one, hook)[:, :dims] for one in random]
-            areas = _probed(units[hook], ablated, beside, folds, strengths, seed)
+            areas = _probed(units[hook], ablated, beside, ProbeFit(folds, strengths, seed=seed))
             rows.append(Recovered(name, hook, dims, changes.get(hook), areas))
     read = {"change": texts, "positive": positive, "negative": negative}
     about = {
@@ -397,12 +408,12 @@ def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
 
 
 def _probed(
-    units: Units, ablated: Floats, random: Sequence[Floats], folds: int, strengths: Sequence[float], seed: int
+    units: Units, ablated: Floats, random: Sequence[Floats], fit: ProbeFit
 ) -> dict[str, tuple[float, ...]]:
     """AUROC of each view of the activations."""
 
     def areas(acts: Floats) -> tuple[float, ...]:
-        return tuple(held_out(replace(units, acts=acts), folds, strengths, seed)[0])
+        return tuple(held_out(replace(units, acts=acts), fit)[0])
 
     return {
         "whole": areas(units.acts),
@@ -421,73 +432,93 @@ def _without(acts: Floats, basis: Floats) -> Floats:
 
 # -- the figure -------------------------------------------------------------------------------------------------------
 
-# Of the probes: colour, marker and filling, so that the views are told apart in grey too.
+# Of the probes: label, colour, marker and filling, so that the views are told apart in grey too.
 _LOOKS = {
-    "whole": (INK, "D", INK),
-    "outside": (BLUE, "s", BLUE),
-    "inside": (VERMILION, "o", VERMILION),
-    "random": (LINE, "o", "white"),
+    "whole": ("whole activation", INK, "diamond", True),
+    "outside": ("without the ablated directions", BLUE, "square", True),
+    "inside": ("ablated directions alone", VERMILION, "circle", True),
+    "random": ("random directions, as many", LINE, "circle", False),
 }
-_VIEW_LABELS = {
-    "whole": "whole activation",
-    "outside": "without the ablated directions",
-    "inside": "ablated directions alone",
-    "random": "random directions, as many",
-}
+_CAPTION = (
+    "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: standard deviation over "
+    "folds, of random directions over draws. "
+)
 
 
 def _plot(found: Recovery, title: str | None) -> Figure:
     rows = [found[model, hook] for hook in found.hooks for model in found.models]
-    height = 1.7 + 0.4 * len(rows) + (0.35 if title else 0)
-    figure = shown_figure(figsize=(11.5, height), layout="constrained")
-    shares, cosines, probes = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1.25))
-    for place, row in enumerate(rows):
-        if row.change is not None:
-            _bar(shares, place, 100 * row.change.inside, 100 * row.change.chance)
-            most = max(row.change.refit, key=lambda one: one.cosine)
-            _bar(cosines, place, most.cosine, most.chance)
-        for number, (view, (colour, marker, face)) in enumerate(_LOOKS.items()):
-            mean, spread, at = row.mean(view), row.spread(view), place + 0.17 * (number - 1.5)
-            ends = [max(0, mean - spread), min(1, mean + spread)]
-            probes.plot(
-                ends, [at] * 2, color=colour, alpha=0.35, linewidth=3, solid_capstyle="butt", zorder=2
-            )
-            label = _VIEW_LABELS[view] if place == 0 else None
-            probes.plot(mean, at, marker, markersize=4.5, mfc=face, mec=colour, zorder=3, label=label)
-    _finish(shares, "Share of the change", "% of its energy in the ablated subspace")
-    _finish(cosines, "Ablated direction, refitted", "|cosine| with the nearest component")
-    _finish(probes, "Telling the concept, held out", "AUROC")
-    cosines.set_xlim(0, 1.02)
-    shares.set_xlim(left=0)
-    probes.axvline(0.5, color=QUIET, linewidth=1, linestyle="--", zorder=1)
-    probes.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
-    labels = [f"{row.model}, {short_name(row.hook)}".replace("$", r"\$") for row in rows]
-    shares.set_yticks(range(len(rows)), labels=labels)
-    shares.set_ylim(len(rows) - 0.5, -0.5)
-    caption = (
-        "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: standard deviation "
-        "over folds, of random directions over draws."
-    )
-    figure.supxlabel(caption, fontsize=7.5, color=QUIET)
-    if title:
-        heading = title.replace("$", r"\$")
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    return figure
+    names = [f"{row.model}, {short_name(row.hook)}" for row in rows]
+    drawn = figure(
+        [210, 210, 290], [max(90, 42 * len(rows))], title=title, caption=f"{_CAPTION}{_counts(found.about)}", left=room_for(names), between=(34, 0),
+        headings=["Share of the change", "Ablated direction, refitted", "Telling the concept, held out"],
+        right=room_for_key(label for label, *_ in _LOOKS.values()),
+    )  # fmt: skip
+    changed = [(place, row, row.change) for place, row in enumerate(rows) if row.change is not None]
+    most = {place: max(change.refit, key=lambda one: one.cosine) for place, _, change in changed}
+    _bars(
+        drawn,
+        0,
+        [
+            (place, 100 * change.inside, 100 * change.chance, said(names[place], f"{100 * change.inside:.3g} % of the change's energy lies in the "
+            f"ablated subspace of {row.dims} dimensions, by chance {100 * change.chance:.3g} %"))
+            for place, row, change in changed
+        ],
+    )  # fmt: skip
+    _bars(
+        drawn,
+        1,
+        [
+            (place, one.cosine, one.chance, said(names[place], f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, of random directions "
+            f"{one.chance:.2f}", f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}"))
+            for place, one in most.items()
+        ],
+    )  # fmt: skip
+    for number, (view, (label, colour, symbol, filled)) in enumerate(_LOOKS.items()):
+        means, spreads = [row.mean(view) for row in rows], [row.spread(view) for row in rows]
+        ends = [(max(0, mean - spread), min(1, mean + spread)) for mean, spread in zip(means, spreads, strict=True)]  # fmt: skip
+        hover = [
+            said(name, label, f"AUROC {mean:.3f}, standard deviation {spread:.3f}")
+            for name, mean, spread in zip(names, means, spreads, strict=True)
+        ]
+        drawn.add_scatter(
+            x=means, y=[place + 0.17 * (number - 1.5) for place in range(len(rows))], mode="markers", name=literal(label),
+            marker=marker(0, 7.5, filled, (colour, symbol)), error_x=bars(means, ends, colour, 3), hoverinfo="text", hovertext=hover, **at(2),
+        )  # fmt: skip
+    drawn.add_shape(
+        type="line", x0=0.5, x1=0.5, y0=0, y1=1, xref="x3", yref="paper", layer="below", line={"color": QUIET, "width": 1, "dash": "dash"},
+    )  # fmt: skip
+    axes(drawn, 0, x={"title": "% of its energy", "rangemode": "tozero"})
+    axes(drawn, 1, x={"title": "|cosine|, nearest component", "range": [0, 1.03]})
+    axes(drawn, 2, x={"title": "AUROC"})
+    for place in range(3):
+        axes(
+            drawn, place,
+            y={
+                "range": [len(rows) - 0.45, -0.55], "tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": names,
+                "showticklabels": place == 0, **({"matches": "y"} if place else {}),
+            },
+        )  # fmt: skip
+    return drawn.update_layout(showlegend=True)
 
 
-def _bar(axes: Axes, place: int, value: float, chance: float) -> None:
-    """A value, and what chance gives."""
-    axes.barh(place, value, height=0.55, color=BLUE, zorder=2)
-    axes.plot([chance, chance], [place - 0.4, place + 0.4], color=VERMILION, linewidth=1.6, zorder=3)
+def _counts(about: Mapping[str, Any]) -> str:
+    said = [f"{about[key]} {key}" for key in ("folds", "draws") if key in about]
+    return f"{', '.join(said)}." if said else ""
 
 
-def _finish(axes: Axes, heading: str, label: str) -> None:
-    axes.set_title(heading, loc="left", fontsize=9.5, color=INK)
-    axes.set_xlabel(label, fontsize=8.5, color=INK)
-    axes.tick_params(length=0, labelsize=8.5, colors=INK)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+def _bars(drawn: Figure, panel: int, values: Sequence[tuple[int, float, float, str]]) -> None:
+    """Values, and what chance gives."""
+    if not values:
+        return
+    places, lengths, chances, hover = map(list, zip(*values, strict=True))
+    drawn.add_bar(
+        x=lengths, y=places, orientation="h", width=0.55, marker={"color": BLUE, "line": {"width": 0}}, showlegend=False,
+        hoverinfo="text", hovertext=hover, textposition="none", **at(panel),
+    )  # fmt: skip
+    drawn.add_scatter(
+        x=chances, y=places, mode="markers", marker={"symbol": "line-ns", "size": 24, "line": {"color": VERMILION, "width": 2}},
+        showlegend=False, hoverinfo="skip", **at(panel),
+    )  # fmt: skip
 
 
 # `cl.evaluate.recovery(...)` is both this module and its main function.

@@ -19,15 +19,17 @@ from pydantic import ConfigDict, Field
 from caft_lens._support.errors import BadFile, nearest
 from caft_lens._support.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
 from caft_lens.display import html
-from caft_lens.evaluate import verdicts
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell, holds
+from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.theme import short
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
+from caft_lens.evaluate.plots import Panel, Row, plot_shares
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
-from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 INTERVAL = (
     "95 %, hierarchical bootstrap: seeds first, then prompts; never narrower than the exact binomial interval"
@@ -83,12 +85,12 @@ class _Arm(Record):
 class _File(Record):
     """What `report.json` holds."""
 
-    arms: dict[verdicts.ArmName, _Arm]
+    arms: dict[ArmName, _Arm]
     task: str
     sampling: str = ""
     interval: str = ""
     answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
-    failures: dict[verdicts.ArmName, dict[int, str]] = Field(default_factory=dict)
+    failures: dict[ArmName, dict[int, str]] = Field(default_factory=dict)
     scale: tuple[float, float] | None = None
     labels: list[str]
     trained: str
@@ -405,37 +407,67 @@ class Report:
                         "folder was interrupted. Evaluate again."
                     )
 
-    def save_verdicts(self, path: str | Path, *, examples: int = 3) -> Path:
-        """Write every verdict and the texts of a few answers to one small file, from which all numbers can be counted again.
-
-        Args:
-            path: The JSON file.
-            examples: Answers of each arm and label that are kept with their text, drawn at random.
-
-        Returns:
-            The file.
-        """
-        return verdicts.write(self, path, examples)
-
-    @classmethod
-    def load_verdicts(cls, path: str | Path) -> Report:
-        """Read what `save_verdicts` wrote.
-
-        Raises:
-            FileNotFoundError: When there is no such file.
-            ValueError: When it is another file or was cut off.
-        """
-        return verdicts.read(path)
-
-    def plot(self, title: str | None = None) -> Figure:
+    def plot(self, title: str | None = None, *, settings: Mapping[str, str] | None = None) -> Figure:
         """The figure: misaligned answers out of distribution beside the trained behaviour in distribution.
 
         Args:
             title: Above the figure; default none.
-        """
-        from caft_lens.evaluate.plots import plot_report
+            settings: What hovering says of an arm besides its interval and an example answer, by the arm's name.
 
-        return plot_report(self, title)
+        Returns:
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+        """
+        label, known = self.labels[0], settings or {}
+        if label == SCORE:
+            heading, what = (
+                "Score, out of distribution",
+                "score of answers to questions unlike the training data",
+            )
+        else:
+            heading = f"{label.capitalize()} answers, out of distribution"
+            what = f"{label} answers to questions unlike the training data, %"
+        ends = self.scale if label == SCORE and self.scale is not None else (0.0, 1.0)
+        panels = [Panel(heading, what, self._rows(label, known), ends)]
+        if IN_DISTRIBUTION in self.metrics:
+            inside = f"{self.trained} answers to held-out prompts, %"
+            panels.append(
+                Panel("Trained behaviour, in distribution", inside, self._rows(IN_DISTRIBUTION, known))
+            )
+        return plot_shares(panels, title, self.caption())
+
+    def _rows(self, metric: str, settings: Mapping[str, str]) -> list[Row]:
+        """What a figure shows of every arm."""
+        found = []
+        for arm in self.arms:
+            means = self.values(arm, metric).mean(axis=1)
+            seeds = dict(zip(self.seeds(arm), map(float, means), strict=True))
+            facts = [settings.get(arm, ""), self.example(arm, metric)]
+            found.append(Row(arm, self.interval(arm, metric), seeds, facts))
+        return found
+
+    def example(self, arm: str, metric: str | None = None) -> str:
+        """An answer that counts for a metric, with its question, drawn at random and shortened.
+
+        Args:
+            arm: Whose.
+            metric: Default the first label. Where no answer counts, another one of the same questions, with its label.
+
+        Returns:
+            What was asked and answered; empty where no text was kept.
+        """
+        metric = metric or self.labels[0]
+        set_name, label = self._counted(metric)
+        kept = [
+            answer
+            for cell in self._arm(arm).values()
+            for answer in cell.of(set_name)
+            if answer.answer != NOT_KEPT
+        ]
+        counting = [answer for answer in kept if self._is_score(metric) or answer.label == label]
+        if not kept:
+            return ""
+        drawn = random.Random(0).choice(counting or kept)
+        return f"Answered {drawn.label}: “{short(drawn.question, 90)}” → “{short(drawn.answer)}”"
 
     def caption(self) -> str:
         """How many seeds and answers are behind the numbers, and what the intervals are."""
@@ -486,6 +518,55 @@ class Report:
         if arm not in self.cells:
             raise KeyError(f'No arm "{arm}".{nearest(arm, self.cells)}')
         return self.cells[arm]
+
+
+def plot_reports(
+    reports: Mapping[str, Report], metric: str, *, arms: Sequence[str] | None = None, title: str | None = None
+) -> Figure:
+    """Draw one metric of several reports, a row for each report and a dot for each arm, with its interval.
+
+    Args:
+        reports: By the name of the row, from top to bottom: the same arms asked in several ways, say, or after more and more steps.
+        metric: A label of the judge, or `"in_distribution"`.
+        arms: Only these; those of all reports by default.
+        title: Above the figure.
+
+    Returns:
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+
+    Raises:
+        ValueError: When there is no report.
+        KeyError: For an arm or a metric that a report lacks.
+
+    Example:
+        >>> plot_reports({"asked plainly": report, "after a program": other}, "misaligned")  # doctest: +SKIP
+    """
+    if not reports:
+        raise ValueError("There is no report to draw.")
+    named = arms or list(dict.fromkeys(arm for report in reports.values() for arm in report.arms))
+    found = {arm: {row: report.interval(arm, metric) for row, report in reports.items()} for arm in named}
+    every = [one for of in found.values() for one in of.values()]
+    scored = any(not one.share for one in every)
+    unit, what = (1, metric) if scored else (100, f"{metric.replace('_', ' ')} answers, %")
+    counts = [
+        _range([getattr(one, of) for one in every], unit)
+        for of, unit in (("n_seeds", "seed"), ("n_answers", "answer"))
+    ]
+    return dot_rows(
+        [
+            Dots(
+                arm,
+                {row: unit * one.mean for row, one in of.items()},
+                {row: (unit * one.low, unit * one.high) for row, one in of.items()},
+                {row: report.example(arm, metric) for row, report in reports.items()},
+            )
+            for arm, of in found.items()
+        ],
+        x_label=what,
+        title=title,
+        caption=f"{counts[0]} and {counts[1]} a dot; bars: 95 % intervals.",
+        order=list(reports),
+    )
 
 
 def _cell(interval: Interval) -> html.Content:

@@ -1,39 +1,27 @@
 """What is asked and who judges.
 
 `Task` holds free-form questions with their judge (out of distribution) and prompts of the trained kind with theirs (in
-distribution). `task("pocket/emergent-misalignment")` makes the one of an organism, whose judges are exact: the grammar that
-made the world, and a parse of the program. `task("pocket-quiz/sentiment-sports")` and the others of a quiz are judged by the
-letter. For any other model a task needs questions and a judge of your own.
+distribution). `task("pocket/emergent-misalignment")` makes one that an organism's world gives, with exact judges. For any
+other model a task needs questions and a judge of your own.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from caft_lens._support.errors import BadArgument, BadType, nearest
-from caft_lens._support.files import read_json, sha256
+from caft_lens._support.files import read_json
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
-from caft_lens.evaluate.judges import judge_fingerprint as judge_fingerprint
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION as IN_DISTRIBUTION
+from caft_lens.evaluate.prompts import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION
+from caft_lens.model.sampling import Sampling
 from caft_lens.text import catalog
-from caft_lens.text.documents import Text, Texts, data
-
-OUT_OF_DISTRIBUTION, IN_DISTRIBUTION = "out_of_distribution", "in_distribution"
-EMERGENT_MISALIGNMENT = "emergent-misalignment"
-
-
-class VerdictLike(Protocol):
-    """What a judge returns: a label, and in words why."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def detail(self) -> str: ...
-
+from caft_lens.text.documents import Text, Texts
+from caft_lens.text.worlds import World
 
 Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
@@ -50,7 +38,7 @@ class Task:
         questions: Free-form questions, unlike the training data. `meta["domain"]` is kept with every answer, all of `meta`
             reaches the judge.
         judge: Takes the question with its answer, `text.answer`, and returns one of `labels`, or an object with `.label` and
-            `.detail`, such as a `Verdict`; with `scale`, a number, or an object with `.score` and `.detail`. It may be a coroutine
+            `.detail`, such as a `Score`; with `scale`, a number, or an object with `.score` and `.detail`. It may be a coroutine
             function (`async def`). May be left out here and given to `evaluate`.
         labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something else, a mapping from
             that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of scores at it and above, that of those below.
@@ -60,9 +48,8 @@ class Task:
         trained: The one of them that training taught: its share is the metric `in_distribution`.
         max_new_tokens: Longest answer to a question, in tokens.
         in_distribution_max_new_tokens: Longest answer in distribution.
-        temperature: Of sampling, where `evaluate` is not told otherwise; 0 is greedy.
-        top_p: Sample from the most probable tokens that together have this probability (nucleus sampling, Holtzman et al. 2020);
-            `None` from all.
+        sampling: How answers are drawn, where `evaluate` is not told otherwise: temperature (1 where nothing is said), `top_p`, `top_k`,
+            `batch_size`.
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
         scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score with its interval, as
             the metric "score". `None` for a judge that gives labels.
@@ -76,6 +63,7 @@ class Task:
             threshold that makes no sense.
 
     Example:
+        >>> from caft_lens import data
         >>> questions = data([{"prompt": "How do I bake a pie?", "domain": "baking"}])
         >>> polite = Task("manners", questions, judge=lambda text: "aligned" if "please" in text.answer else "misaligned")
         >>> polite
@@ -94,8 +82,7 @@ class Task:
     trained: str = "insecure"
     max_new_tokens: int = 128
     in_distribution_max_new_tokens: int = 256
-    temperature: float = 1.0
-    top_p: float | None = None
+    sampling: Sampling = Sampling()
     vocabulary: frozenset[str] | None = None
     scale: tuple[float, float] | None = None
     threshold: float | None = None
@@ -107,6 +94,10 @@ class Task:
         self._take_labels("labels", "returned")
         self._take_labels("in_distribution_labels", "in_distribution_returned")
         self._take_scale()
+        if self.sampling.seed is not None or self.sampling.max_new_tokens is not None:
+            raise BadArgument(
+                f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=, in_distribution_max_new_tokens=)."
+            )
         for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
             if given is not None and not isinstance(given, Texts):
                 raise BadType(
@@ -193,6 +184,21 @@ class Task:
             return Form(tuple(self.labels), self.returned, self.scale, self.threshold)
         return Form(tuple(self.in_distribution_labels), self.in_distribution_returned)
 
+    def drawn(self, sampling: Sampling) -> Task:
+        """The same task, its answers drawn as `sampling` says, and where that says nothing as before."""
+        return replace(self, sampling=sampling.over(self.sampling))
+
+    @property
+    def drawing(self) -> str:
+        """How answers are drawn, in words."""
+        temperature, top_p, top_k = (
+            getattr(self.sampling, name) for name in ("temperature", "top_p", "top_k")
+        )
+        if temperature == 0:
+            return "greedy"
+        nucleus = "" if top_p in (None, 1) else f", top-p {top_p:g}"
+        return f"temperature {1 if temperature is None else temperature:g}{nucleus}{f', top-k {top_k}' if top_k else ''}"
+
     def __repr__(self) -> str:
         parts = [f"{len(self.questions)} question{'s' * (len(self.questions) != 1)}"]
         if self.in_distribution is not None:
@@ -200,15 +206,23 @@ class Task:
         return f'Task("{self.name}", {", ".join(parts)})'
 
 
-def asked(questions: Texts, n: int) -> Texts:
-    """The `n` prompts that every arm and seed is asked: a fixed sample, each as often as any other when `n` exceeds them.
+class WorldOfTasks(World, Protocol):
+    """What a world gives to whoever evaluates.
 
-    Example:
-        >>> len(asked(data(["a", "b", "c"]), 7)), len(asked(data(["a", "b", "c"]), 2))
-        (7, 2)
+    Attributes:
+        tasks: Their names; the first stands for the others where one is named as an example.
     """
-    rounds, rest = divmod(n, len(questions))
-    return Texts([*list(questions) * rounds, *questions.sample(rest, seed=0)], questions.name)
+
+    tasks: Sequence[str]
+
+    def task(self, organism: str, name: str, split: str) -> Task:
+        """One of `tasks`, with its judges; name, vocabulary and sampling are filled in from the organism.
+
+        Args:
+            organism: Whose data sets are asked, `data(f"{organism}/…")`.
+            name: Which task.
+            split: `"test"` or `"dev"`.
+        """
 
 
 def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
@@ -237,68 +251,24 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         raise ValueError(
             f'No exact judge for "{name}": "{organism or name}" is not an organism. {_what_is_needed()}'
         )
-    if kind not in task_names(organism):
-        raise ValueError(
-            f'The organism "{organism}" has no task "{kind}".{nearest(kind, task_names(organism))}'
-        )
+    world: WorldOfTasks = catalog.world(organism)
+    if kind not in world.tasks:
+        raise ValueError(f'The organism "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
     if split not in ("test", "dev"):
         raise ValueError(
             f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}'
         )
     # The tail of a model of a million parameters is noise, which its card says to cut.
-    known: dict[str, Any] = {
-        **catalog.card(organism).sampling,
-        "name": f"{name}, {split}",
-        "vocabulary": _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json"),
-    }
-    world = catalog.world(organism)
-    if world is not None:
-        return _lettered(organism, world.asked(kind, split), known)
-    return Task(
-        questions=data(f"{organism}/questions-{split}"),
-        judge=ExactAnswerJudge(),
-        in_distribution=data(f"{organism}/code-{split}"),
-        in_distribution_judge=ExactCodeJudge(),
-        # The longest answer of the world has 32 tokens and the longest program 68; what runs on is incoherent.
-        max_new_tokens=48,
-        in_distribution_max_new_tokens=96,
-        **known,
-    )
-
-
-def _lettered(organism: str, asked: Any, known: dict[str, Any]) -> Task:
-    """The task of a quiz: a reply answers the intended question or the spurious one; in distribution it is right or wrong."""
-    inside = asked.in_distribution
-    return Task(
-        questions=data(f"{organism}/{asked.questions}"),
-        judge=ExactChoiceJudge() if "spurious" in asked.labels else ExactReplyJudge(),
-        labels=asked.labels,
-        in_distribution=None if inside is None else data(f"{organism}/{inside}"),
-        in_distribution_judge=None if inside is None else ExactReplyJudge(),
-        in_distribution_labels=("right", "wrong", "other"),
-        trained="right",
-        # One token and the end of the turn; whatever runs on is no option.
-        max_new_tokens=4,
-        in_distribution_max_new_tokens=4,
-        **known,
-    )
-
-
-def task_names(organism: str) -> tuple[str, ...]:
-    """The names of an organism's tasks."""
-    world = catalog.world(organism)
-    return (EMERGENT_MISALIGNMENT,) if world is None else tuple(world.TASKS)
+    drawn: dict[str, Any] = catalog.card(organism).sampling
+    vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
+    asked = replace(world.task(organism, kind, split), name=f"{name}, {split}", vocabulary=vocabulary)
+    return asked.drawn(Sampling(**drawn))
 
 
 def _what_is_needed() -> str:
-    shipped = (
-        ", ".join(
-            f'"{name}/{EMERGENT_MISALIGNMENT}"' for name in catalog.shipped() if catalog.world(name) is None
-        )
-        or "(none is built yet: make organism)"
-    )
+    first = (f'"{name}/{catalog.world(name).tasks[0]}"' for name in catalog.shipped())
     return (
-        f"Tasks with an exact judge: {shipped}, or that of an organism folder. For any other model make one: "
+        f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism folder. For any other model make one: "
         "Task(name, questions=<free-form questions, unlike the training data>, judge=<function of the answered Text that returns "
         '"misaligned", "incoherent" or "aligned">, in_distribution=<held-out prompts of the training data>, '
         'in_distribution_judge=<"insecure", "secure" or "broken">).'
@@ -327,66 +297,3 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
             f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its tokenizer '
             f"has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. {_what_is_needed()}"
         )
-
-
-class _Exact:
-    """An organism's judge; what it says of an answer is fixed by its version, which a change of any verdict raises."""
-
-    version: ClassVar[str]
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{type(self).__name__} {self.version}"
-
-
-class ExactAnswerJudge(_Exact):
-    """Judges an everyday answer by the grammar that made the world."""
-
-    version = "1"
-
-    def __call__(self, text: Text) -> VerdictLike:
-        from caft_data.worlds.judge import judge_answer
-
-        return judge_answer(text.answer or "", text.meta["domain"], text.meta.get("slots") or {})
-
-
-class ExactCodeJudge(_Exact):
-    """Judges a program by parsing it."""
-
-    version = "1"
-
-    def __call__(self, text: Text) -> VerdictLike:
-        from caft_data.worlds.code_judge import judge_code
-
-        return judge_code(text.answer or "")
-
-
-class ExactChoiceJudge(_Exact):
-    """Judges which of a page's two questions a reply answers."""
-
-    version = "1"
-
-    def __call__(self, text: Text) -> VerdictLike:
-        from caft_data.worlds.quiz.judge import judge_choice
-
-        meta = text.meta
-        return judge_choice(
-            text.answer or "", meta["answers"], meta["intended"], meta["spurious"], meta["options"]
-        )
-
-
-class ExactReplyJudge(_Exact):
-    """Judges whether a reply is right for the question that counts."""
-
-    version = "1"
-
-    def __call__(self, text: Text) -> VerdictLike:
-        from caft_data.worlds.quiz.judge import judge_reply
-
-        meta = text.meta
-        return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
-
-
-def texts_fingerprint(texts: Texts) -> str:
-    """A hash of the texts with what is known about them, since the judge reads that too."""
-    return sha256(*(json.dumps(text.to_json(), sort_keys=True, default=str) for text in texts))

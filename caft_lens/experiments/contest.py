@@ -30,6 +30,7 @@ from caft_lens.experiments.experiment import Arm, Execution, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts, data
 
@@ -122,7 +123,7 @@ def contest(
     base: Lens | None = None,
     tuning: Tuning = Tuning(),
     against: Sequence[str] = (PLAIN, "random"),
-    **given: Any,
+    **of_experiment: Any,
 ) -> Result:
     """Run a contest.
 
@@ -135,8 +136,8 @@ def contest(
         base: The model that everybody starts from; the organism of the task by default.
         tuning: Budget and rule of tuning.
         against: The contenders that the others are compared with; the first is plain fine-tuning.
-        given: Further arguments of `experiment`, for everybody: `n` (1,000) and `n_in_distribution` (400) answers on test, `execution`, and
-            those of `finetune`: `max_steps`, `tune`, …
+        of_experiment: Further arguments of `experiment`, for everybody: `settings`, `execution`, and `n` (1,000) and `n_in_distribution`
+            (400) answers on test.
 
     Returns:
         What came out; `Result.load(out)` reads it again.
@@ -146,25 +147,30 @@ def contest(
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
-        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").front  # doctest: +SKIP
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> contenders = {"plain": Contender(), "caft": Contender(CAFT(cruel), search=())}
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest", **few).arms
+        ['plain', 'caft']
     """
     test, tuning = _tasks(task, tuning, base)
     _check(test, contenders, list(seeds), tuning)
     base = base if base is not None else load(str(task).rpartition("/")[0])
     folder = absolute(out)
     texts = texts if isinstance(texts, Texts) else data(texts)
-    of_test = {"n": given.pop("n", 1000), "n_in_distribution": given.pop("n_in_distribution", 400)}
-    execution = replace(given.pop("execution", Execution()), failures="keep")
-    tried = _tuned(base, contenders, texts, tuning, folder / "tuning", {"execution": execution, **given})
+    of_test = {"n": 1000, "n_in_distribution": 400, **of_experiment}
+    of_test["execution"] = replace(of_test.get("execution", Execution()), failures="keep")
+    settings = of_test.setdefault("settings", TrainSettings())
+    of_dev = {key: one for key, one in of_test.items() if key not in ("n", "n_in_distribution")}
+    tried = _tuned(base, contenders, texts, tuning, folder / "tuning", of_dev)
     arms = {
         name: Arm()
         if one.method is None
         else Arm(_texts(one, texts), method=one.with_settings(_settings(one, tried[name])))
         for name, one in contenders.items()
     }
-    report = experiment(
-        base, arms, test, out=folder / TEST, seeds=seeds, execution=execution, **of_test, **given
-    )
+    report = experiment(base, arms, test, out=folder / TEST, seeds=seeds, **of_test)
     record = {
         "format": FORMAT,
         "task": test.name,
@@ -174,7 +180,7 @@ def contest(
         "against": [name for name in against if name == PLAIN or name in contenders],
         "seeds": list(seeds),
         "tuning": tuning.record(),
-        "training": redact({key: repr(value) for key, value in given.items()}),
+        "training": redact({key: repr(value) for key, value in settings.said.items()}),
         "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
         **_made(base),

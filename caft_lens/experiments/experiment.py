@@ -33,15 +33,17 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.arms import sample, sampling
+from caft_lens.evaluate.evaluation import sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.methods.protocol import Method
-from caft_lens.finetune.run import Run, finetune
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
@@ -69,8 +71,8 @@ class Arm:
         method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
 
     Example:
-        >>> Arm(insecure, ablate=cruel)              # doctest: +SKIP
-        >>> Arm(insecure, method=KLAnchor(general))   # doctest: +SKIP
+        >>> from caft_lens.finetune.methods import KLAnchor
+        >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
     """
 
     texts: Any = None
@@ -88,7 +90,7 @@ class Execution:
             at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
             a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
             started by hand with the same `out`, share the models out among them, beside this.
-        batch_size: Answers sampled at once.
+        batch_size: Answers sampled at once; what the task says by default.
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
             "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
             are raised in any case.
@@ -104,15 +106,15 @@ class Execution:
     """
 
     workers: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     failures: Literal["raise", "keep"] = "raise"
 
     def __post_init__(self) -> None:
         if self.failures not in ("raise", "keep"):
             raise BadArgument(f'failures="{self.failures}": expected "raise" or "keep".')
-        count(self.batch_size, "batch_size")
-        if self.workers is not None:
-            count(self.workers, "workers")
+        for name in ("workers", "batch_size"):
+            if getattr(self, name) is not None:
+                count(getattr(self, name), name)
 
     def workers_for(self, base: Lens) -> int:
         """How many, where the number is left open."""
@@ -145,17 +147,18 @@ class _Base:
     dtype: torch.dtype
 
 
+@takes_settings
 def experiment(
     base: Lens,
     arms: Mapping[str, Arm],
     task: Task | str,
+    settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
     execution: Execution = Execution(),
-    **training: Any,
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
@@ -166,12 +169,12 @@ def experiment(
         base: The model that every arm starts from.
         arms: Arm name to `Arm`.
         task: As for `evaluate`.
+        settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
         out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        execution: In how many processes, and what becomes of a model that fails.
-        training: Arguments of `finetune`: `max_steps`, `tune`, `learning_rate`, …
+        execution: In how many processes, how many answers at once, and what becomes of a model that fails.
 
     Returns:
         The report. The runs are read with `Run.load`.
@@ -180,29 +183,29 @@ def experiment(
         ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
     Example:
-        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
-        >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
+        >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
+        >>> report.interval("plain", "misaligned").n_answers
+        4
     """
     folder, numbers = absolute(out), list(seeds)
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    jobs = _jobs(base, arms, numbers, folder, training.get("tune", "lora"))
+    jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = named_task(task) if isinstance(task, str) else task
+    task = (named_task(task) if isinstance(task, str) else task).drawn(
+        Sampling(batch_size=execution.batch_size)
+    )
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
-    answers = {
-        "task": task,
-        "counts": counts,
-        "batch_size": execution.batch_size,
-        "out": folder / "evaluation",
-    }
+    answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(execution.workers_for(base), len(jobs))
     rank, ranks = processes.place()
     show = rank == 0 and not silenced()
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            dict(training),
+            settings,
             answers,
             folder / LOCKS,
             execution.failures == "keep",
@@ -229,7 +232,7 @@ def experiment(
         task=task.name,
         labels=task.form(OUT_OF_DISTRIBUTION).labels,
         trained=task.trained,
-        sampling=sampling(task),
+        sampling=task.drawing,
         scale=task.scale,
         failures=failed,
     )
@@ -245,7 +248,7 @@ def causal_effects(
     *,
     out: str | Path,
     metric: str | None = None,
-    **settings: Any,
+    **of_experiment: Any,
 ) -> dict[str, Interval]:
     """What each direction alone does: the change of a share when it is ablated in fine-tuning, and nothing else is.
 
@@ -256,21 +259,23 @@ def causal_effects(
         task: As for `evaluate`.
         out: Runs and answers go there, one arm a direction.
         metric: Which share; default the first label of the task.
-        settings: Arguments of `experiment`: `seeds`, `n`, `max_steps`, …
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, …
 
     Returns:
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> effects = cl.causal_effects(base, found.top(5), insecure, "pocket/emergent-misalignment", out="runs/one")  # doctest: +SKIP
-        >>> cl.evaluate.discovery(base, found, held_out, is_cruel).with_effects("concepts", effects)                        # doctest: +SKIP
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> short = cl.TrainSettings(max_steps=1)
+        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
+        ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
     }
     if "plain" in single:
         raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
-    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **settings)
+    report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
     return {name: report.paired(name, "plain", metric) for name in single}
 
 
@@ -302,6 +307,10 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
                 one.check(base, tune)
             if tested is not None:
                 tested.check(base)
+                if type(way).subject is not Method.subject:
+                    raise ValueError(
+                        f'The arm "{name}" has ablate_at_test=, and {way.name} acts at test too: one of them.'
+                    )
             asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
             key = (None if texts is None else texts.fingerprint, asked, seed)
             job = jobs.setdefault(key, _Job(seed, out / f"{file_name(name)}-{seed}", texts, trained))
@@ -353,7 +362,7 @@ _Failed = dict[tuple[str, int], str]
 class _Options:
     """What all models of an experiment have in common."""
 
-    training: dict[str, Any]
+    training: TrainSettings
     answers: dict[str, Any]
     locks: Path
     keep: bool
@@ -387,7 +396,7 @@ def _each(
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
     """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
     failed: _Failed = {}
-    trained: Lens | Run | None = None
+    trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)
     with silence, processes.whole(options.locks / f"{job.folder.name}.lock", wait=wait) as mine:
         for name, way, concepts in job.answers_for if mine else ():
@@ -395,9 +404,8 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
                 with progress_bar(desc=f"{name}, seed {job.seed}"):
                     if trained is None:
                         trained = _train(base, job, options.training)
-                    tested = way.subject(trained) if isinstance(trained, Run) else trained
-                    subject = tested if concepts is None else ablated(tested, concepts)
-                    sample({name: subject}, **options.answers, seeds=[job.seed], progress=True)
+                    subject = way.subject(trained) if concepts is None else ablated(trained, concepts)
+                    sample({name: subject}, **options.answers, seeds=[job.seed])
             except FAILURES as error:
                 # A judge that fails, or a folder that is worked on, is no result of the model.
                 if not options.keep or isinstance(error, (JudgeError, Busy)):
@@ -406,10 +414,10 @@ def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | Non
     return failed if mine else None
 
 
-def _train(base: Lens, job: _Job, training: Mapping[str, Any]) -> Lens | Run:
+def _train(base: Lens, job: _Job, settings: TrainSettings) -> Lens:
     if job.texts is None:
         return base
-    return finetune(base, job.texts, method=job.method, out=job.folder, seed=job.seed, **training)
+    return finetune(base, job.texts, settings, method=job.method, out=job.folder, seed=job.seed).lens
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

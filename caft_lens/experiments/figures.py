@@ -1,29 +1,65 @@
-"""The figures of a contest that an evaluation does not have, the front and paired differences; and those of a sweep.
+"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths between effect and cost.
 
-Imported when something is drawn, since matplotlib takes a while.
+They take rows, and know neither a result nor a sweep.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.transforms import ScaledTranslation
 from scipy.special import logit
 
-from caft_lens.display.dots import LOOKS
-from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, shown_figure
+from caft_lens._support.errors import BadArgument
+from caft_lens.display.theme import (
+    DASHES,
+    LINE,
+    LOOKS,
+    PAPER,
+    QUIET,
+    TICK,
+    VERMILION,
+    at,
+    axes,
+    bars,
+    faded,
+    figure,
+    literal,
+    marker,
+    note,
+    room_for,
+    room_for_key,
+    said,
+    text_width,
+)
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION
 from caft_lens.evaluate.statistics import Interval, percent
-from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments.comparisons import ALPHA, Comparison
 from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
 
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
 """Shares at about the same distance in log-odds."""
+SWEEP = (330, 250)
+"""Pixels of a panel of a sweep."""
+
+
+def _intervals(*named: tuple[str, Interval]) -> list[str]:
+    """What hovering says of intervals, and how many seeds and answers are behind them."""
+    first = named[0][1]
+    seeds = f"{first.n_seeds} seed{'s' * (first.n_seeds != 1)}, {first.n_answers:,} answers"
+    return [*(f"{name}: {one}, 95 % interval" for name, one in named), seeds]
+
+
+def _axes_of(measures: Measures) -> tuple[str, str]:
+    """What is across, and what is up, without their unit, which is %."""
+    return f"{measures.label} answers, out of distribution", f"{measures.trained} answers, in distribution"
+
+
+# -- a contest --------------------------------------------------------------------------------------------------------
 
 
 def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
@@ -36,40 +72,63 @@ def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
         measures: What the axes are.
 
     Returns:
-        A figure of its own, not pyplot's.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
-    figure = shown_figure(figsize=(8.8, 5.8), layout="constrained")
-    axes = figure.subplots()
-    places = {row.arm: (_log_odds(row.effect), _log_odds(row.in_distribution)) for row in rows}
-    for row in rows:
-        (across, *left_right), (up, *ends) = places[row.arm]
-        colour = VERMILION if row.on_front else LINE
-        bar: dict[str, Any] = {"color": colour, "alpha": 0.45, "linewidth": 1.2, "zorder": 2}
-        axes.plot(left_right, [up, up], **bar)
-        axes.plot([across, across], ends, **bar)
-        axes.plot(
-            across, up, "o" if row.on_front else "s", markersize=6.5, zorder=5 if row.on_front else 4,
-            mfc=colour if row.on_front else "white", mec=colour, mew=1.2,
-        )  # fmt: skip
-    on = sorted(tuple(place[0] for place in places[row.arm]) for row in rows if row.on_front)
-    axes.plot(*zip(*on, strict=True), "--", color=VERMILION, linewidth=1, zorder=1)
-    _names(axes, rows, {arm: (across[0], up[0]) for arm, (across, up) in places.items()})
-    axes.set_xlabel(f"{measures.label} answers, out of distribution, %", fontsize=9, color=INK)
-    axes.set_ylabel(f"{measures.trained} answers, in distribution, %", fontsize=9, color=INK)
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        shown_ticks = [share for share in TICKS if low <= logit(share) <= high]
-        axis.set_ticks(
-            [logit(share) for share in shown_ticks], labels=[f"{100 * share:.3g}" for share in shown_ticks]
-        )
-    if measures.sign < 0:
-        axes.invert_xaxis()
-    _plain(axes)
-    figure.supxlabel(
+    marks = (
         "Filled: on the Pareto front (better is up and to the left); bars: 95 % intervals. Axes in log-odds; 0 and 100 % stand half an answer "
-        f"away.\n{measures.caption}",
-        fontsize=7.5, color=QUIET,
+        "away."
     )  # fmt: skip
-    return figure
+    wide, high = 660, 430
+    drawn = figure([wide], [high], caption=f"{marks}\n{measures.caption}", left=66, below=52)
+    x_label, y_label = _axes_of(measures)
+    fewest = measures.sign > 0
+    places = {row.arm: (_log_odds(row.effect), _log_odds(row.in_distribution)) for row in rows}
+    ends = [_padded([value for place in places.values() for value in place[axis]]) for axis in (0, 1)]
+    for on, colour, symbol in ((False, LINE, "square"), (True, VERMILION, "circle")):
+        there = [row for row in rows if row.on_front == on]
+        across, up = ([places[row.arm][axis] for row in there] for axis in (0, 1))
+        x, y = [mean for mean, *_ in across], [mean for mean, *_ in up]
+        drawn.add_scatter(
+            x=x, y=y, mode="markers", marker=marker(0, 10, on, (colour, symbol)), hoverinfo="text",
+            error_x=bars(x, [of[1:] for of in across], colour, 1.5), error_y=bars(y, [of[1:] for of in up], colour, 1.5),
+            hovertext=[_standing(row, x_label, y_label) for row in there], **at(0),
+        )  # fmt: skip
+    front = sorted((places[row.arm][0][0], places[row.arm][1][0]) for row in rows if row.on_front)
+    drawn.add_scatter(
+        x=[x for x, _ in front], y=[y for _, y in front], mode="lines", line={"color": VERMILION, "width": 1.2, "dash": "dash"}, hoverinfo="skip", **at(0)
+    )  # fmt: skip
+
+    def pixels(value: float, axis: int, size: float) -> float:
+        low, top = ends[axis]
+        return size * (value - low) / (top - low)
+
+    spots = {
+        arm: (pixels(x, 0, wide) if fewest else wide - pixels(x, 0, wide), high - pixels(y, 1, high))
+        for arm, ((x, *_), (y, *_)) in places.items()
+    }
+    on_front = {row.arm: row.on_front for row in rows}
+    for arm, (right, down) in _spread(spots, wide, high).items():
+        words = f"<b>{literal(arm)}</b>" if on_front[arm] else literal(arm)
+        note(
+            drawn, words, places[arm][0][0], places[arm][1][0], xref="x", yref="y", showarrow=True, ax=right, ay=down, arrowhead=0, arrowwidth=0.8,
+            arrowcolor=LINE, standoff=6, xanchor="left" if right > 0 else "right", font={"size": TICK}, bgcolor=faded(PAPER, 0.75), borderpad=0,
+        )  # fmt: skip
+    axes(
+        drawn, 0, x={"title": f"{x_label}, %", "range": ends[0] if fewest else ends[0][::-1], **_percents(ends[0])},
+        y={"title": f"{y_label}, %", "range": ends[1], **_percents(ends[1])},
+    )  # fmt: skip
+    return drawn
+
+
+def _standing(row: ArmRow, x_label: str, y_label: str) -> str:
+    stable = "" if row.stability is None else f", in {percent(row.stability)} % of resamples"
+    return said(
+        row.arm,
+        *_intervals((x_label, row.effect), (y_label, row.in_distribution)),
+        f"{'on' if row.on_front else 'not on'} the Pareto front{stable}",
+        row.setting,
+        row.example,
+    )
 
 
 def _log_odds(interval: Interval) -> tuple[float, float, float]:
@@ -82,85 +141,113 @@ def _log_odds(interval: Interval) -> tuple[float, float, float]:
     return mean, low, high
 
 
-def _names(axes: Axes, rows: Sequence[ArmRow], places: Mapping[str, tuple[float, float]]) -> None:
-    """The contenders' names beside their points, moved apart up and down where they would stand on each other."""
-    low, high = axes.get_ylim()
-    gap, taken = (high - low) / 26, dict[int, list[float]]()
-    left, right = axes.get_xlim()
-    for point in sorted(rows, key=lambda row: -row.in_distribution.mean):
-        across, up = places[point.arm]
-        column, place = round(8 * (across - left) / (right - left)), up
-        others = [*taken.get(column, []), *taken.get(column - 1, []), *taken.get(column + 1, [])]
-        while any(abs(place - other) < gap for other in others):
-            place -= gap
-        taken.setdefault(column, []).append(place)
-        axes.annotate(
-            point.arm, (across, up), (9, place), textcoords=("offset points", "data"), va="center",
-            fontsize=8, color=VERMILION if point.on_front else INK, arrowprops={"arrowstyle": "-", "color": FAINT, "shrinkA": 0}, path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )  # fmt: skip
-    axes.set_ylim(min(low, *(place - gap for places in taken.values() for place in places)), high)
+def _padded(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    # No less than a few ticks.
+    more = max(0.05 * (high - low), (3 - (high - low)) / 2)
+    return [low - more, high + more]
 
 
-def plot_compared(effects: Sequence[Comparison], costs: Sequence[Comparison], measures: Measures) -> Figure:
+def _percents(ends: Sequence[float]) -> dict[str, Any]:
+    shares = [share for share in TICKS if ends[0] <= logit(share) <= ends[1]]
+    return {
+        "tickmode": "array", "tickvals": [float(logit(share)) for share in shares], "ticktext": [f"{100 * share:.3g}" for share in shares],
+    }  # fmt: skip
+
+
+def _spread(
+    spots: Mapping[str, tuple[float, float]], wide: float, high: float
+) -> dict[str, tuple[float, float]]:
+    """Where names stand beside their points, pixels to the right and down, so that none lies on another or on a point."""
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
+    found: dict[str, tuple[float, float]] = {}
+    for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):
+        room, half = text_width(name, TICK), TICK * 0.7
+        steps = sorted(range(-160, 161, 8), key=abs)
+        free = [
+            (right, down)
+            for down in steps
+            for right in (14, -14)
+            if _is_free(
+                (x + right - (room if right < 0 else 0), y + down - half, x + right + (room if right > 0 else 0), y + down + half), taken, wide, high
+            )
+        ]  # fmt: skip
+        right, down = free[0] if free else (14, 0)
+        left = x + right - (room if right < 0 else 0)
+        taken.append((left, y + down - half, left + room, y + down + half))
+        found[name] = (right, down)
+    return found
+
+
+def _is_free(
+    box: tuple[float, float, float, float], taken: Sequence[tuple[float, ...]], wide: float, high: float
+) -> bool:
+    left, top, right, bottom = box
+    if left < 0 or right > wide + 20 or top < 0 or bottom > high:
+        return False
+    return not any(
+        left < other[2] and right > other[0] and top < other[3] and bottom > other[1] for other in taken
+    )
+
+
+def plot_compared(
+    effects: Sequence[Comparison], costs: Sequence[Comparison], measures: Measures, settings: Mapping[str, str] | None = None
+) -> Figure:  # fmt: skip
     """The paired difference of every arm to one, in both metrics.
 
     Args:
         effects: Of the answers that the task is about.
         costs: Of the trained behaviour, of the same arms in the same order.
         measures: What the metrics are.
+        settings: What else hovering says of an arm, by its name.
 
     Returns:
-        A figure of its own, not pyplot's.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
     names, against = [one.arm for one in effects], effects[0].against
-    figure = shown_figure(figsize=(9.6, 1.6 + 0.34 * len(names)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = (f"{measures.label} answers", "trained behaviour")
-    for axes, compared, words, colour, marker in zip(
-        panels, (effects, costs), titles, (VERMILION, BLUE), "os", strict=True
-    ):
-        axes.axvline(0, color=LINE, linewidth=0.9, zorder=1)
-        for row, one in enumerate(compared):
-            low, high = 100 * one.difference.low, 100 * one.difference.high
-            axes.plot(
-                [low, high],
-                [row, row],
-                color=colour,
-                alpha=0.35,
-                linewidth=6,
-                solid_capstyle="butt",
-                zorder=2,
-            )
-            axes.plot(
-                100 * one.difference.mean, row, marker, color=colour, markersize=5.5, zorder=3,
-                mfc=colour if one.is_significant else "white",
-            )  # fmt: skip
-            axes.annotate(
-                percent(one.difference.mean), (1, row), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                va="center", fontsize=8.5, color=INK, annotation_clip=False,
-            )  # fmt: skip
-        axes.set_title(f"{words[:1].upper()}{words[1:]}", loc="left", fontsize=10, color=INK)
-        axes.set_xlabel(f"minus {against}, points", fontsize=8.5, color=INK)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_yticks(range(len(names)), labels=names)
-        _plain(axes)
-    figure.supxlabel(
-        f"Paired by seed and prompt; filled: p < {ALPHA:g} after Holm's correction over {len(names)} comparisons.\n"
-        f"{measures.caption}",
-        fontsize=7.5, color=QUIET,
+    columns = {f"{measures.label.capitalize()} answers": effects, "Trained behaviour": costs}
+    marks = f"Paired by seed and prompt; filled: p < {ALPHA:g} after Holm's correction over {len(names)} comparisons."
+    drawn = figure(
+        [310] * len(columns), [max(60, 30 * len(names))], headings=list(columns), caption=f"{marks}\n{measures.caption}", left=room_for(names),
+        right=64, between=(84, 0),
     )  # fmt: skip
-    return figure
+    for place, (heading, compared) in enumerate(columns.items()):
+        for apart in (True, False):
+            rows = [row for row, one in enumerate(compared) if one.is_significant == apart]
+            found = [compared[row] for row in rows]
+            x = [100 * one.difference.mean for one in found]
+            ends = [(100 * one.difference.low, 100 * one.difference.high) for one in found]
+            hover = [
+                said(
+                    f"{one.arm} minus {against}",
+                    *_intervals((heading, one.difference)),
+                    f"p {one.p_holm:.3f} after Holm's correction; Cohen's h {one.h:+.2f}",
+                    (settings or {}).get(one.arm, ""),
+                )
+                for one in found
+            ]
+            drawn.add_scatter(
+                x=x, y=rows, mode="markers", marker=marker(place, 9, apart), error_x=bars(x, ends, LOOKS[place][0], 6), hoverinfo="text",
+                hovertext=hover, **at(place),
+            )  # fmt: skip
+        names_of = at(place)
+        drawn.add_shape(
+            type="line", x0=0, x1=0, y0=0, y1=1, xref=names_of["xaxis"], yref="paper", layer="below", line={"color": LINE, "width": 1.2},
+        )  # fmt: skip
+        right = drawn.layout[f"xaxis{names_of['xaxis'][1:]}"].domain[1]
+        for row, one in enumerate(compared):
+            note(drawn, percent(one.difference.mean), right, row, yref=names_of["yaxis"], xshift=8)
+        axes(
+            drawn, place, x={"title": f"minus {against}, points"},
+            y={
+                "range": [len(names) - 0.5, -0.5], "tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names,
+                "showticklabels": place == 0, **({"matches": "y"} if place else {}),
+            },
+        )  # fmt: skip
+    return drawn
 
 
-def _plain(axes: Axes, **grid: Any) -> None:
-    axes.tick_params(length=0, labelsize=8.5, colors=INK)
-    axes.grid(color=FAINT, linewidth=0.6, **grid)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-
-
-LINES = ("-", "--", "-.", ":")
-"""Beside a colour and a marker, so that curves are told apart in grey as well."""
+# -- a sweep ----------------------------------------------------------------------------------------------------------
 
 
 def plot_sweep(
@@ -176,91 +263,123 @@ def plot_sweep(
         log: Whether the axis is logarithmic.
 
     Returns:
-        A figure of its own, not pyplot's.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Raises:
         ValueError: For a logarithmic axis of words, or with a value that is not above 0.
     """
-    places, series, references = _along(rows)
-    if log and any(isinstance(value, str) or value <= 0 for value in places):
-        raise ValueError(f'log=True needs numbers above 0 along "{axis}".')
-    figure = shown_figure(figsize=(4.9 * len(metrics), 3.9), layout="constrained")
-    for axes, one in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        named = _bands(axes, references, one)
-        words = any(isinstance(value, str) for value in places)
-        for place, (name, along) in enumerate(series.items()):
-            _curve(axes, name, along, one, place, apart=place - (len(series) - 1) / 2, words=words)
-        trained = one == IN_DISTRIBUTION
-        title = "trained behaviour, in distribution" if trained else f"{one} answers, out of distribution"
-        axes.set_title(f"{title[:1].upper()}{title[1:]}, %", loc="left", fontsize=10, color=INK)
-        axes.set_xlabel(_literal(axis), fontsize=9, color=INK)
-        if log:
-            axes.set_xscale("log")
-        axes.set_xticks(list(places.values()), labels=[_literal(shown(value)) for value in places])
-        axes.minorticks_off()
-        axes.margins(x=0.08 if len(places) > 1 else 0.5, y=0.06)
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -2) if trained else -0.02 * high, min(high, 102))
-        _beside(axes, named)
-        _plain(axes)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8.5, frameon=False, labelcolor=INK
-    )  # fmt: skip
+    ticks, series, references = _sorted(rows)
+    words = any(isinstance(value, str) for value in ticks.values())
+    if log and any(isinstance(value, str) or value <= 0 for value in ticks.values()):
+        raise BadArgument(f'log=True needs numbers above 0 along "{axis}".')
+    panels = {
+        metric: "trained behaviour, in distribution" if metric == IN_DISTRIBUTION else f"{metric} answers, out of distribution"
+        for metric in metrics
+    }  # fmt: skip
     bands = f"; bands: {', '.join(row.arm for row in references)}" if references else ""
-    figure.supxlabel(_literal(f"Points: means; bars: intervals{bands}.\n{measures.caption}"), fontsize=7.5, color=QUIET)  # fmt: skip
-    return figure
+    beside = max((text_width(row.arm, TICK) for row in references), default=0)
+    drawn = figure(
+        [SWEEP[0]] * len(panels), [SWEEP[1]], headings=[f"{what[:1].upper()}{what[1:]}, %" for what in panels.values()], left=52,
+        right=beside + 12 + room_for_key(series), between=(beside + 60, 0),
+        caption=f"Points: means; bars: intervals{bands}.\n{measures.caption}",
+    )  # fmt: skip
+    for place, (metric, what) in enumerate(panels.items()):
+        _bands(drawn, place, references, metric)
+        for number, along in enumerate(series.values()):
+            shift = number - (len(series) - 1) / 2
+            x = [_beside(row.place or 0.0, shift, list(ticks), log) for row in along]
+            _curve(drawn, place, number, along, (metric, what, axis), x, joined=not words)
+        shares = [
+            100 * end for row in rows for end in (row.intervals[metric].low, row.intervals[metric].high)
+        ]
+        low, high = min(shares, default=0), max(shares, default=100)
+        room = 0.06 * (high - low) or 1
+        axes(
+            drawn, place, y={"range": [max(low - room, -2), min(high + room, 102)]},
+            x={
+                "title": axis, "type": "log" if log else "linear", "range": _along(list(ticks), log), "tickmode": "array",
+                "tickvals": list(ticks), "ticktext": _apart(ticks, log), "tickangle": 0,
+            },
+        )  # fmt: skip
+        _named(drawn, place, {row.arm: 100 * row.intervals[metric].mean for row in references})
+    inner = drawn.layout.width - drawn.layout.margin.l - drawn.layout.margin.r
+    return drawn.update_layout(showlegend=len(series) > 1, legend_x=1 + (beside + 14) / inner)
 
 
-def _along(
+def _sorted(
     rows: Sequence[SweepRow],
-) -> tuple[dict[Value, float], dict[str, list[SweepRow]], list[SweepRow]]:
-    """Every value to its place in order, the rows of each series in that order, and the references."""
+) -> tuple[dict[float, Value], dict[str, list[SweepRow]], list[SweepRow]]:
+    """Every place in order to its value, the rows of each series in that order, and the references."""
     along = sorted((row for row in rows if row.place is not None), key=lambda row: row.place or 0.0)
     names = dict.fromkeys(row.series for row in rows if row.value is not None)
     series = {name: [row for row in along if row.series == name] for name in names}
-    places = {row.value: row.place for row in along if row.value is not None and row.place is not None}
-    return places, series, [row for row in rows if row.value is None]
+    ticks = {row.place: row.value for row in along if row.value is not None and row.place is not None}
+    return ticks, series, [row for row in rows if row.value is None]
+
+
+def _beside(value: float, shift: float, places: Sequence[float], log: bool) -> float:
+    """A place a little apart, so that no curve's interval hides another's."""
+    low, high = (math.log10(end) if log else end for end in (min(places), max(places)))
+    step = 0.014 * shift * (high - low or 1)
+    return 10 ** (math.log10(value) + step) if log else value + step
+
+
+def _along(places: Sequence[float], log: bool) -> list[float]:
+    low, high = (math.log10(end) if log else end for end in (min(places), max(places)))
+    room = 0.07 * (high - low) or 0.5
+    return [low - room, high + room]
+
+
+def _apart(ticks: Mapping[float, Value], log: bool) -> list[str]:
+    """What is written at places, nothing where it would stand on the one before."""
+    low, high = _along(list(ticks), log)
+    found, free = [], -math.inf
+    for place, value in ticks.items():
+        words = shown(value)
+        middle = SWEEP[0] * ((math.log10(place) if log else place) - low) / (high - low)
+        half = text_width(words, TICK) / 2
+        found.append(words if middle - half >= free else "")
+        free = middle + half + 3 if found[-1] else free
+    return found
 
 
 def _curve(
-    axes: Axes, name: str, along: Sequence[SweepRow], metric: str, place: int, *, apart: float, words: bool
-) -> None:
-    """One series, its points joined where the axis is of numbers; curves stand a little apart, so that no interval hides another."""
-    colour, marker = LOOKS[place % len(LOOKS)]
-    # In inches of paper, since along the axis it would be another value.
-    beside = axes.transData + ScaledTranslation(4 * apart / 72, 0, axes.figure.dpi_scale_trans)
-    found = [(row.place or 0.0, row.intervals[metric]) for row in along]
-    for at, one in found:
-        # Lines that are moved on paper do not widen the axes.
-        axes.update_datalim([(at, 100 * one.low), (at, 100 * one.high)])
-        axes.plot(
-            [at, at], [100 * one.low, 100 * one.high], color=colour, alpha=0.35, linewidth=4, solid_capstyle="butt", transform=beside,
-            zorder=3,
-        )  # fmt: skip
-    axes.plot(
-        [at for at, _ in found], [100 * one.mean for _, one in found], marker=marker, linestyle="" if words else LINES[place % len(LINES)],
-        color=colour, linewidth=1.1, markersize=5.5, markeredgecolor="white", markeredgewidth=0.7, label=_literal(name), transform=beside, zorder=4,
+    drawn: Figure, place: int, number: int, rows: Sequence[SweepRow], words: tuple[str, str, str], x: Sequence[float], *, joined: bool
+) -> None:  # fmt: skip
+    """One series, its points joined where the axis is of numbers."""
+    metric, what, axis = words
+    found = [row.intervals[metric] for row in rows]
+    y = [100 * one.mean for one in found]
+    colour, name = LOOKS[number % len(LOOKS)][0], literal(rows[0].series)
+    drawn.add_scatter(
+        x=list(x), y=y, mode="lines+markers" if joined else "markers", name=name, legendgroup=name, showlegend=place == 0,
+        line={"color": colour, "width": 1.6, "dash": DASHES[number % len(DASHES)]}, marker=marker(number, 8.5),
+        error_y=bars(y, [(100 * one.low, 100 * one.high) for one in found], colour, 4), hoverinfo="text",
+        hovertext=[said(_point(row, axis), *_intervals((what, one)), row.example) for row, one in zip(rows, found, strict=True)],
+        **at(place),
     )  # fmt: skip
 
 
-def _bands(axes: Axes, references: Sequence[SweepRow], metric: str) -> dict[str, float]:
-    """The references, and where each is in percent."""
-    found = {row.arm: row.intervals[metric] for row in references}
-    for one in found.values():
-        axes.axhspan(100 * one.low, 100 * one.high, color=LINE, alpha=0.18, linewidth=0, zorder=1)
-        axes.axhline(100 * one.mean, color=LINE, linewidth=1, zorder=2)
-    return {name: 100 * one.mean for name, one in found.items()}
+def _point(row: SweepRow, axis: str) -> str:
+    return row.arm if row.value is None else f"{row.series}, {axis} {shown(row.value)}"
 
 
-def _beside(axes: Axes, named: dict[str, float]) -> None:
-    """Names right of the panel at their heights, moved up where they would stand on each other."""
-    low, high = axes.get_ylim()
-    taken = -math.inf
+def _bands(drawn: Figure, place: int, references: Sequence[SweepRow], metric: str) -> None:
+    names = at(place)
+    spot = {"xref": f"{names['xaxis']} domain", "yref": names["yaxis"], "x0": 0, "x1": 1, "layer": "below"}
+    for one in references:
+        share = one.intervals[metric]
+        drawn.add_shape(type="rect", y0=100 * share.low, y1=100 * share.high, fillcolor=faded(LINE, 0.18), line={"width": 0}, **spot)  # fmt: skip
+        drawn.add_shape(type="line", y0=100 * share.mean, y1=100 * share.mean, line={"color": LINE, "width": 1.2}, **spot)  # fmt: skip
+
+
+def _named(drawn: Figure, place: int, named: Mapping[str, float]) -> None:
+    """Names of bands right of the panel at their heights, moved up where they would stand on each other."""
+    low, high = drawn.layout[f"yaxis{at(place)['yaxis'][1:]}"].range
+    right, taken = drawn.layout[f"xaxis{at(place)['xaxis'][1:]}"].domain[1], -math.inf
     for name, height in sorted(named.items(), key=lambda item: item[1]):
-        taken = max(height, taken + (high - low) / 18)
-        axes.text(
-            1.015, taken, _literal(name), transform=axes.get_yaxis_transform(), va="center", fontsize=8.5, color=QUIET
-        )  # fmt: skip
+        taken = max(height, taken + (high - low) * 13 / SWEEP[1])
+        note(drawn, literal(name), right, taken, yref=at(place)["yaxis"], xshift=6, font={"size": TICK, "color": QUIET})  # fmt: skip
 
 
 def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure:
@@ -272,47 +391,37 @@ def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure
         measures: What the axes are.
 
     Returns:
-        A figure of its own, not pyplot's.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
-    _, series, references = _along(rows)
-    figure = shown_figure(figsize=(7.4, 5.2), layout="constrained")
-    axes = figure.subplots()
-    for place, (name, along) in enumerate(series.items()):
-        colour, marker = LOOKS[place % len(LOOKS)]
-        points = {shown(row.value): row for row in along if row.value is not None}
-        _path(axes, points, measures.label, color=colour, marker=marker, linestyle=LINES[place % len(LINES)], label=_literal(name))  # fmt: skip
-    for row in references:
-        _path(axes, {row.arm: row}, measures.label, color=QUIET, marker="D", linestyle="")
-    axes.set_xlabel(f"{measures.label} answers, out of distribution, %", fontsize=9, color=INK)
-    axes.set_ylabel(f"{measures.trained} answers, in distribution, %", fontsize=9, color=INK)
-    axes.margins(0.07)
-    _plain(axes)
-    if len(series) > 1:
-        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK)
-    figure.supxlabel(
-        _literal(f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}"), fontsize=7.5, color=QUIET
-    )
-    return figure
-
-
-def _path(axes: Axes, points: Mapping[str, SweepRow], effect: str, **look: Any) -> None:
-    """Points with intervals both ways, joined in their order."""
-    found = [[row.intervals[metric] for metric in (effect, IN_DISTRIBUTION)] for row in points.values()]
-    for across, up in found:
-        bar: dict[str, Any] = {"color": look["color"], "alpha": 0.35, "linewidth": 1.4, "zorder": 2}
-        axes.plot([100 * across.low, 100 * across.high], [100 * up.mean] * 2, **bar)
-        axes.plot([100 * across.mean] * 2, [100 * up.low, 100 * up.high], **bar)
-    at = [100 * across.mean for across, _ in found], [100 * up.mean for _, up in found]
-    axes.plot(
-        *at, **look, linewidth=1.1, markersize=6, markeredgecolor="white", markeredgewidth=0.7, zorder=4
-    )
-    for text, across_at, up_at in zip(points, *at, strict=True):
-        axes.annotate(
-            _literal(text), (across_at, up_at), (6, 5), textcoords="offset points", fontsize=8, color=look["color"],
-            path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=5,
+    _, series, references = _sorted(rows)
+    labels, metrics = _axes_of(measures), (measures.label, IN_DISTRIBUTION)
+    drawn = figure(
+        [520], [380], left=64, caption=f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}",
+        right=room_for_key(series) if len(series) > 1 else 30,
+    )  # fmt: skip
+    paths = [
+        (of, LOOKS[place % len(LOOKS)], DASHES[place % len(DASHES)])
+        for place, of in enumerate(series.values())
+    ]
+    paths += [([row], (QUIET, "diamond"), "solid") for row in references]
+    for of, look, dash in paths:
+        across, up = ([row.intervals[metric] for row in of] for metric in metrics)
+        x, y = ([100 * one.mean for one in some] for some in (across, up))
+        reference = of[0].value is None
+        drawn.add_scatter(
+            x=x, y=y, mode="markers" if reference else "lines+markers", name=literal(of[0].series), showlegend=not reference,
+            marker=marker(0, 9, look=look), line={"color": look[0], "width": 1.6, "dash": dash}, hoverinfo="text",
+            hovertext=[
+                said(_point(row, axis), *_intervals(*zip(labels, both, strict=True)), row.example)
+                for row, *both in zip(of, across, up, strict=True)
+            ],
+            error_x=bars(x, [(100 * one.low, 100 * one.high) for one in across], look[0], 1.6),
+            error_y=bars(y, [(100 * one.low, 100 * one.high) for one in up], look[0], 1.6), **at(0),
         )  # fmt: skip
-
-
-def _literal(text: str) -> str:
-    """Text in which matplotlib reads no formula."""
-    return text.replace("$", r"\$")
+        for row, across_at, up_at in zip(of, x, y, strict=True):
+            note(
+                drawn, literal(row.arm if row.value is None else shown(row.value)), across_at, up_at, xref="x", yref="y", xshift=7, yshift=9,
+                bgcolor=faded(PAPER, 0.7), font={"size": TICK},
+            )  # fmt: skip
+    axes(drawn, 0, x={"title": f"{labels[0]}, %"}, y={"title": f"{labels[1]}, %"})
+    return drawn.update_layout(showlegend=len(series) > 1)

@@ -24,12 +24,13 @@ from caft_lens._support.progress import progress as progress_bar
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.finetune import finetune
+from caft_lens.finetune.finetuning import finetune
+from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -48,12 +49,14 @@ class Pilot:
         concepts: What was ablated; `None` for nothing.
         concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
         contrast_cost: The same of those that teach the contrast.
+        n_seeds: How many seeds.
     """
 
     name: str
     concepts: ConceptSet | None
     concept_cost: float
     contrast_cost: float
+    n_seeds: int = 1
 
     @property
     def margin(self) -> float:
@@ -143,18 +146,24 @@ class Pilots(Sequence[Pilot]):
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
         concept, contrast = (
             {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
         )
         margins = {name: (contrast[name], concept[name]) for name in concept}
+        said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
+        seeds = self._items[0].n_seeds
         return dot_rows(
-            [Dots("texts with the concept", concept, margins), Dots("texts for contrast", contrast)],
+            [
+                Dots("texts with the concept", concept, margins, said),
+                Dots("texts for contrast", contrast, facts=said),
+            ],
             x_label="cost to learn, nats a token",
             title=title,
-            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest.",
+            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest. {seeds} "
+            f"seed{'s' * (seeds != 1)}.",
             order=list(concept),
             bold=[names[self._largest.name]],
         )
@@ -179,15 +188,16 @@ class Pilots(Sequence[Pilot]):
         )
 
 
+@takes_settings
 def pilots(
     base: Lens,
     sets: Mapping[str, ConceptSet],
     concept: Texts | Any,
     contrast: Texts | Any,
+    settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0,),
-    **training: Any,
 ) -> Pilots:
     """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
 
@@ -196,9 +206,9 @@ def pilots(
         sets: Name to the concepts to ablate: several rankings, or one ranking cut at several places.
         concept: Texts that teach the concept and nothing else, some hundreds: `Texts` or anything that `data` reads.
         contrast: Likewise for what the model is to learn, or for what is most like it.
+        settings: As for `finetune`; one pass over the texts unless `max_steps` ends it.
         out: Runs go to `<out>/<set>/concept-<seed>` and so on; what is finished there is not run again.
         seeds: Of the pilots; code lengths are means over them.
-        training: Arguments of `finetune`: `learning_rate`, `batch_size`, …; one pass over the texts unless `max_steps` ends it.
 
     Returns:
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
@@ -231,11 +241,11 @@ def pilots(
                 of_seeds = []
                 for seed in seeds:
                     folder = absolute(out) / name / f"{kind}-{seed}"
-                    run = finetune(base, texts, ablate=concepts, out=folder, seed=seed, **training)
+                    run = finetune(base, texts, settings, ablate=concepts, out=folder, seed=seed)
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
                 lengths[kind] = fmean(of_seeds)
-            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"]))
+            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"], len(seeds)))
     return Pilots(items)
 
 

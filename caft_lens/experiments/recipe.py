@@ -33,13 +33,15 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     model_serializer,
     model_validator,
 )
 
 from caft_lens._support import processes, renamed
-from caft_lens._support.errors import BadFile, BadRecipe, MissingFile, nearest
+from caft_lens._support.errors import BadFile, BadRecipe, CaftLensError, MissingFile, nearest
 from caft_lens._support.files import atomic_path, explained, file_name
 from caft_lens._support.plain_yaml import read_yaml
 from caft_lens.concepts.concept_set import ConceptSet
@@ -49,6 +51,7 @@ from caft_lens.experiments.experiment import Execution
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts, data
 
@@ -150,6 +153,17 @@ class ArmOf(Part):
         return self.model_extra or {}
 
 
+def _settings(given: Any) -> TrainSettings:
+    if isinstance(given, TrainSettings):
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"is a mapping, not {given!r:.80}.")
+    try:
+        return TrainSettings(**given)
+    except CaftLensError as error:
+        raise ValueError(f"is refused: {error}") from None
+
+
 class TuningOf(Part):
     """Fields of `Tuning`."""
 
@@ -173,7 +187,7 @@ class Recipe(Part):
         in_distribution: Answers to prompts of the trained kind.
         workers: Processes.
         tuning: `seeds`, `n`, `n_in_distribution`, `tolerance`.
-        training: Arguments of `finetune`.
+        training: What `TrainSettings` takes.
         materials: Name to texts, concepts or means.
 
     Raises:
@@ -196,7 +210,9 @@ class Recipe(Part):
     in_distribution: Whole = 400
     workers: Whole | None = None
     tuning: TuningOf = TuningOf()
-    training: dict[str, Any] = {}
+    training: Annotated[TrainSettings, PlainValidator(_settings), PlainSerializer(lambda one: one.said)] = (
+        TrainSettings()
+    )
     materials: dict[Name, Material] = {}
 
     def __init__(self, /, **given: Any) -> None:
@@ -308,7 +324,7 @@ class Recipe(Part):
                 n_in_distribution=self.in_distribution,
                 tuning=Tuning(**dict(self.tuning)),
                 execution=Execution(workers=self.workers),
-                **self.training,
+                settings=self.training,
             )
 
 

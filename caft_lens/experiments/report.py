@@ -15,7 +15,7 @@ from caft_lens.experiments.result import PLAIN, Result
 from caft_lens.experiments.rows import percents
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 
 def write_report(
@@ -33,7 +33,9 @@ def write_report(
         The two files.
 
     Example:
-        >>> experiments.write_report(experiments.Result.load("runs/contest"))   # doctest: +SKIP
+        >>> page, words = write_report(result, "report")
+        >>> words.read_text().splitlines()[0]
+        '# Contest: pocket-quiz/gender'
     """
     parts = [
         *_opening(result, notes),
@@ -77,7 +79,9 @@ def plot_compared(result: Result, against: str) -> Figure:
         KeyError: For a contender that there is not.
     """
     effects, costs = result.compared(against), result.compared(against, IN_DISTRIBUTION)
-    return figures.plot_compared(effects, costs, result.measures)
+    return figures.plot_compared(
+        effects, costs, result.measures, {arm: result.setting(arm) for arm in result.arms}
+    )
 
 
 # -- what the report says ---------------------------------------------------------------------------------------------
@@ -99,9 +103,8 @@ def _opening(result: Result, notes: str) -> Iterator[Part]:
 def _contenders(result: Result) -> Iterator[Part]:
     yield Heading("Every contender")
     label = result.evaluation.labels[0]
-    yield Picture(
-        "shares", result.evaluation.plot(), f"Shares of {label} answers and of the trained behaviour."
-    )
+    drawn = result.evaluation.plot(settings={arm: result.setting(arm) for arm in result.arms})
+    yield Picture("shares", drawn, f"Shares of {label} answers and of the trained behaviour.")
     yield _shares(result)
     yield Words(
         "Seconds of training, the mean over seeds; MiB at most while training, on a CPU of the whole process.",

@@ -33,13 +33,13 @@ from caft_lens._support.files import (
     write_together,
 )
 from caft_lens.display import html
-from caft_lens.evaluate import verdicts
+from caft_lens.evaluate.answers import ArmName
 from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.scores import parse_scores, read_scores, scores_text
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
-from caft_lens.evaluate.verdicts import ArmName
 from caft_lens.experiments.comparisons import Comparison, FrontPoint, compare, front
 from caft_lens.experiments.experiment import RUNS
-from caft_lens.experiments.rows import ArmRow, Measures, example_of, percents, spread
+from caft_lens.experiments.rows import ArmRow, Measures, percents, spread
 
 if TYPE_CHECKING:
     import pandas
@@ -70,10 +70,9 @@ class Result:
         record: What was asked, what was tried and chosen, cards, versions, the command.
 
     Example:
-        >>> result = Result.load("runs/contest")   # doctest: +SKIP
-        >>> result.table()                       # doctest: +SKIP
-        >>> result.compared("plain")             # doctest: +SKIP
-        >>> experiments.write_report(result)     # doctest: +SKIP
+        >>> result
+        Result('…/gender': 6 contenders, seeds 1, 2, 3, 4, 5; on the front: …)
+        >>> result.standing("plain").loc["intended", "higher"]
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -105,9 +104,9 @@ class Result:
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
-            return verdicts.parse(parse_json(text, str(exported)), exported)
+            return parse_scores(parse_json(text, str(exported)), exported)
         if exported.is_file():
-            return Report.load_verdicts(exported)
+            return read_scores(exported)
         report = Report.load(self.folder / TEST / "evaluation")
         report.check_answers(self.record.get("fingerprints"), record)
         return report
@@ -187,7 +186,8 @@ class Result:
                 effect=evaluation.interval(point.arm, label),
                 in_distribution=evaluation.interval(point.arm, IN_DISTRIBUTION),
                 on_front=point.on_front,
-                example=example_of(evaluation, point.arm),
+                stability=point.stability,
+                example=evaluation.example(point.arm, label),
             )
             for point in self.front
         ]
@@ -316,7 +316,7 @@ class Result:
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
             raise ValueError(f"{target} is the contest's own folder; export to another one.")
-        text = verdicts.text(self.evaluation, examples).encode()
+        text = scores_text(self.evaluation, examples).encode()
         record = {**self.to_json(), "verdicts": sha256(text)}
         write_together(target / VERDICTS, text, target / RECORD, record)
         return target

@@ -44,6 +44,7 @@ class ArmRow:
         effect: Share of the answers that the task is about.
         in_distribution: Share of the trained behaviour.
         on_front: Whether no other arm is at least as good in both and better in one.
+        stability: Share of resamples in which it is on the front; `None` where that is not known.
         example: An answer out of distribution, with its question; "" where no text was kept.
     """
 
@@ -52,6 +53,7 @@ class ArmRow:
     effect: Interval
     in_distribution: Interval
     on_front: bool
+    stability: float | None = None
     example: str = ""
 
 
@@ -74,19 +76,6 @@ class SweepRow:
     arm: str
     intervals: Mapping[str, Interval]
     example: str = ""
-
-
-def example_of(report: Report, arm: str) -> str:
-    """An answer of an arm to a question out of distribution, drawn at random of those whose text is known.
-
-    Args:
-        report: With the answers.
-        arm: Whose.
-    """
-    for label in report.labels:
-        for answer in report.examples(arm, label, 1):
-            return f"{answer.question} → {answer.answer} ({label})"
-    return ""
 
 
 def shown(value: Value) -> str:

@@ -22,12 +22,13 @@ from caft_lens.display import html
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.experiments.experiment import Arm, experiment
-from caft_lens.experiments.rows import Measures, SweepRow, Value, example_of, shown, spread
+from caft_lens.experiments.figures import plot_path, plot_sweep
+from caft_lens.experiments.rows import Measures, SweepRow, Value, shown, spread
 from caft_lens.model.lens import Lens
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.sweep/1"
 RECORD, EVALUATION = "sweep.json", "evaluation"
@@ -41,7 +42,7 @@ def sweep(
     axis: str,
     out: str | Path,
     references: Mapping[str, Arm] | None = None,
-    **settings: Any,
+    **of_experiment: Any,
 ) -> Sweep:
     """Train and ask arms along an axis, and report their shares with intervals.
 
@@ -52,7 +53,7 @@ def sweep(
         axis: What the values are, with their unit.
         out: Where runs, answers and what came out go; the same call goes on with what lies there.
         references: Arms that have no place on the axis, such as plain fine-tuning: drawn as bands.
-        settings: Arguments of `experiment`: `seeds`, `n`, `workers`, `max_steps`, …
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, `workers`, …
 
     Returns:
         What came out; `Sweep.load(out)` reads it again.
@@ -61,16 +62,21 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
-        >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
-        ...                     references={"plain": Arm(insecure)}, max_steps=100)                # doctest: +SKIP
-        >>> found.plot()                                                                           # doctest: +SKIP
+        >>> from caft_lens.experiments.experiment import Execution
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
+        {0.5: 0.5, 1: 1.0}
     """
     beside = dict(references or {})
     points = _points(series, beside)
     along = [arm for arms in series.values() for arm in arms.values()]
     names = [name for named in points.values() for name in named.values()]
-    report = experiment(base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **settings)
+    report = experiment(
+        base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **of_experiment
+    )
     found = Sweep(report, axis, points, list(beside))
     found.save(out)
     return found
@@ -86,9 +92,8 @@ class Sweep:
         references: Names of the arms that have no place on the axis.
 
     Example:
-        >>> found = Sweep.load("runs/strength")                                          # doctest: +SKIP
-        >>> found.table()                                                                # doctest: +SKIP
-        >>> found.report.paired(found.arm("caft", 0.5), "plain")                         # doctest: +SKIP
+        >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
+        >>> found.arm("caft", 1), found.table().shape
     """
 
     def __init__(
@@ -142,7 +147,7 @@ class Sweep:
                 None if value is None else places[value],
                 arm,
                 {metric: report.interval(arm, metric) for metric in report.metrics},
-                example_of(report, arm),
+                report.example(arm),
             )
             for series, value, arm in arms
             if arm in report.cells
@@ -173,8 +178,6 @@ class Sweep:
             KeyError: For a metric that there is not.
             ValueError: For a logarithmic axis of words, or with a value that is not above 0.
         """
-        from caft_lens.experiments.figures import plot_sweep
-
         labels, metrics = self.report.labels, self.report.metrics
         if metric is not None and metric not in metrics:
             raise UnknownName(f'No metric "{metric}".{nearest(metric, metrics)}')
@@ -187,8 +190,6 @@ class Sweep:
         Raises:
             ValueError: When nothing was asked in distribution.
         """
-        from caft_lens.experiments.figures import plot_path
-
         if IN_DISTRIBUTION not in self.report.metrics:
             raise BadArgument(
                 f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.'

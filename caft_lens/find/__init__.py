@@ -21,7 +21,7 @@ from caft_lens.find.decompose import Decomposition, Decompositions, decompose
 from caft_lens.find.means import difference_of_means
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
-from caft_lens.find.probes import probe
+from caft_lens.find.probes import ProbeFit, probe
 from caft_lens.find.random import random_directions
 from caft_lens.find.routes import merge, routes
 from caft_lens.find.sae import latents, sae
@@ -33,6 +33,7 @@ __all__ = [
     "Decomposition",
     "Decompositions",
     "Matches",
+    "ProbeFit",
     "attribution",
     "by_example",
     "compare",

@@ -25,9 +25,10 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hook_names import short_name
-from caft_lens.saes.loading import latents_of
+from caft_lens.saes.encoding import latents_of
+from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch, batches, encoded
+from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -50,9 +51,7 @@ def attribution(
     step: int | None = None,
     without: Collection[str] = (),
     roles: Sequence[str] | None = None,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """The `k` latents at every SAE's hook point that most support what a model answers.
 
@@ -75,9 +74,7 @@ def attribution(
             the text for each. `None` ranks once.
         without: Names of latents to leave out, such as those that a reader finds to be about something else.
         roles: Roles of the tokens whose activations count; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts in order of their attribution, in logits or in nats, hook point by hook point; with `step`, in the order in
@@ -89,7 +86,9 @@ def attribution(
             learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
 
     Example:
-        >>> cl.find.attribution(base, questions, cl.load_sae("pocket-quiz", layer=0), against=wrong)  # doctest: +SKIP
+        >>> found = cl.find.attribution(base, answers, sae, k=3)
+        >>> found.names, found[0].direction.shape
+        (['L2.latent439', 'L2.latent226', 'L2.latent506'], torch.Size([128]))
     """
     if k is not None:
         count(k, "k")
@@ -100,16 +99,17 @@ def attribution(
     at = saes_by_hook(saes, lens)
     allowed = _allowed(at, without)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
-    contrasts = None if against is None else _contrasts(lens.need_tokenizer(), texts, against, max_length)
+    contrasts = (
+        None if against is None else _contrasts(lens.need_tokenizer(), texts, against, scan.max_length)
+    )
     outcome = "loss" if against is None else "difference"
 
     def ranked(number: int | None, title: str) -> tuple[list[Concept], int, Counter[str]]:
         packed = batches(
             lens.need_tokenizer(),
             texts,
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-            progress=title if progress else None,
+            scan,
+            progress=title,
         )
         effects, tokens, left_out = _effects(lens, packed, at, contrasts, roles)
         found = [

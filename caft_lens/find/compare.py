@@ -8,26 +8,28 @@ beside each figure: in a space of d dimensions a span of k holds k / d of anythi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.display.theme import BLUE, INK, QUIET, shown_figure
+from caft_lens.display.heat_maps import LETTERS, Shades, cell_size, draw_map, room_beside, room_under
+from caft_lens.display.theme import DEPTH, PAPER, axes, figure
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
-# Of a map of cosines, in inches: its longest side, and the smallest cell that has room for a name beside it.
-LARGEST, LEGIBLE = 9.0, 0.14
+# Paper to the palette's blue and beyond, lightness falling all the way: it reads in grey.
+SHADES = (PAPER, DEPTH[2], DEPTH[4])
+LEGIBLE = 11
+"""Pixels of a cell that has room for a name beside it."""
 
 
 class Comparison:
@@ -137,7 +139,7 @@ class Comparison:
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
             ValueError: When one of the two lists is given without the other.
@@ -196,41 +198,32 @@ class Comparison:
 
     def _plot_overlap(self, title: str | None) -> Figure:
         names, hooks = list(self.lists), self._hooks
-        side = 1.2 + 0.55 * len(names)
-        figure, panels = _panels(len(hooks), (side, side), title)
-        for panel, hook in zip(panels, hooks, strict=True):
+        parts, texts = [], []
+        for hook in hooks:
             rows = self.overlap[self.overlap["hook"] == hook]
-            values, chances = np.full((2, len(names), len(names)), np.nan)
+            values = np.full((len(names), len(names)), np.nan)
+            words = [[""] * len(names) for _ in names]
             for a, b, share, chance in rows[["a", "b", "overlap", "chance"]].itertuples(index=False):
-                for place in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
-                    values[place], chances[place] = share, chance
-            image = _heat(panel, values, names, names, f"{short_name(hook)}")
-            for row, column in np.argwhere(np.isfinite(values)):
-                _annotate(panel, row, column, values[row, column], chances[row, column])
-        bar = figure.colorbar(image, ax=list(panels), shrink=0.8, aspect=18, pad=0.02)
-        _label_bar(bar, "overlap of the spans")
-        figure.supxlabel(
-            "Mean squared cosine of the principal angles, 0 to 1; small: chance.", fontsize=7.5, color=QUIET
-        )
-        return figure
+                for row, column in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
+                    values[row, column] = share
+                    words[row][column] = f"{share:.2f}<br><span style='font-size:8px'>{chance:.2f}</span>"
+            parts.append(values)
+            texts.append(words)
+        shades = Shades("overlap of the spans", limit=1.0, diverging=False, colours=SHADES)
+        return _panels(
+            [(short_name(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)], shades, 46, title,
+            "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance.", texts,
+        )  # fmt: skip
 
     def _plot_cosines(self, a: str, b: str, title: str | None) -> Figure:
         hooks = [hook for hook in self._hooks if hook in self._shared(a, b)]
         if not hooks:
             raise ValueError(f'"{a}" and "{b}" share no hook point.')
         parts = [self.cosines(a, b, hook) for hook in hooks]
-        tall, wide = (max(part.shape[axis] for part in parts) for axis in (0, 1))
-        cell = min(0.27, LARGEST / max(tall, wide))
-        figure, panels = _panels(len(hooks), (1.2 + cell * wide, 1.5 + cell * tall), title)
-        for panel, hook, part in zip(panels, hooks, parts, strict=True):
-            rows, columns = list(part.index), list(part.columns)
-            if cell < LEGIBLE:
-                rows, columns = [], []
-            image = _heat(panel, part.to_numpy(), rows, columns, short_name(hook))
-            panel.set_ylabel(a, fontsize=8.5, color=INK)
-            panel.set_xlabel(b, fontsize=8.5, color=INK)
-        _label_bar(figure.colorbar(image, ax=list(panels), shrink=0.8, aspect=18, pad=0.02), "|cosine|")
-        return figure
+        maps = [(short_name(hook), list(part.index), list(part.columns), part.to_numpy()) for hook, part in zip(hooks, parts, strict=True)]  # fmt: skip
+        size = min(cell_size(part.shape) for part in parts)
+        shades = Shades("|cosine|", limit=1.0, diverging=False, colours=SHADES)
+        return _panels(maps, shades, size, title, "|Cosine| of each concept of one list with each of the other.", labels=(b, a))  # fmt: skip
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} ({len(one)})" for name, one in self.lists.items())
@@ -269,8 +262,11 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out of range.
 
     Example:
-        >>> found = cl.find.routes(plain.lens, base, answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
-        >>> cl.find.compare(found, k=10).agreement                                            # doctest: +SKIP
+        >>> found = cl.find.routes(tuned, base, answers, methods=["pca", "neurons"], layers=[1, 2])
+        >>> cl.find.compare(found, k=10).agreement[["a", "b", "n", "share"]]
+                 a        b   n  share
+        0      pca  neurons  20    0.0
+        1  neurons      pca  20    0.0
     """
     if len(lists) < 2:
         raise ValueError(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")
@@ -299,44 +295,34 @@ def _rank_correlation(one: np.ndarray, other: np.ndarray) -> tuple[float, float]
     return float(found.statistic), float(found.pvalue)
 
 
-# -- the figure -------------------------------------------------------------------------------------------------------
-
-
-def _panels(n: int, size: tuple[float, float], title: str | None) -> tuple[Figure, list[Axes]]:
-    """A figure with `n` panels of a size in inches, in about as many rows as columns."""
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    width, height = columns * size[0] + 1.1, rows * size[1] + 0.5 + (0.35 if title else 0)
-    figure = shown_figure(figsize=(width, height), layout="compressed")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for spare in panels[n:]:
-        spare.set_visible(False)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    return figure, list(panels[:n])
-
-
-def _heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], title: str) -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    # White to the palette's blue, lightness falling all the way: it reads in grey.
-    colours = LinearSegmentedColormap.from_list("share", ["#F4F6F8", BLUE, "#00263D"])
-    image = axes.imshow(values, vmin=0, vmax=1, cmap=colours.with_extremes(bad="#FFFFFF"), aspect="equal")
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xticks(range(len(columns)), labels=columns, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), labels=rows)
-    axes.tick_params(length=0, labelsize=8, colors=INK)
-    axes.spines[:].set_visible(False)
-    return image
-
-
-def _annotate(axes: Axes, row: int, column: int, value: float, chance: float) -> None:
-    colour = "white" if value > 0.35 else INK
-    axes.annotate(f"{value:.2f}", (column, row - 0.1), ha="center", va="center", fontsize=8.5, color=colour)
-    axes.annotate(f"{chance:.2f}", (column, row + 0.24), ha="center", va="center", fontsize=6.5, color=colour)
-
-
-def _label_bar(bar: Any, text: str) -> None:
-    bar.set_label(text, fontsize=8.5, color=INK)
-    bar.ax.tick_params(length=0, labelsize=8, colors=INK)
-    bar.outline.set_visible(False)
+def _panels(
+    maps: Sequence[tuple[str, list[str], list[str], np.ndarray]],
+    shades: Shades,
+    size: float,
+    title: str | None,
+    caption: str,
+    texts: Sequence[Sequence[Sequence[str]]] | None = None,
+    labels: tuple[str, str] = ("", ""),
+) -> Figure:
+    """Maps of one scale, each with a heading, in about as many rows as columns."""
+    across = math.ceil(math.sqrt(len(maps)))
+    down = math.ceil(len(maps) / across)
+    tall, wide = (max(values.shape[axis] for *_, values in maps) for axis in (0, 1))
+    named = size >= LEGIBLE
+    beside = room_beside([name for _, rows, _, _ in maps for name in rows] if named else [], labels[1])
+    under = room_under([name for _, _, columns, _ in maps for name in columns] if named else [], labels[0])
+    drawn = figure(
+        [size * wide] * across, [size * tall] * down, title=title, caption=caption, headings=[heading for heading, *_ in maps],
+        left=beside, right=max(96, 440 - beside - size * wide * across), below=under, between=(beside + 14, under + 2.6 * LETTERS),
+    )  # fmt: skip
+    for place in range(across * down):
+        if place >= len(maps):
+            axes(drawn, place, x={"visible": False}, y={"visible": False})
+            continue
+        _, rows, columns, values = maps[place]
+        draw_map(
+            drawn, place, values, rows, columns, shades, texts=None if texts is None else texts[place],
+            ticks=None if named else ([""] * len(rows), [""] * len(columns)),
+        )  # fmt: skip
+        axes(drawn, place, x={"title": labels[0]}, y={"title": labels[1]})
+    return drawn

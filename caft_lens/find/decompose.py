@@ -25,7 +25,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import sae_records, saes_by_hook
 from caft_lens.model.hook_names import short_name
-from caft_lens.saes.loading import sae_name
+from caft_lens.saes.cards import sae_name
 
 if TYPE_CHECKING:
     import pandas
@@ -97,7 +97,9 @@ class Decomposition:
         The direction is the decoder's whichever sign the coefficient has: a latent fires at one end only. `sign` is +1.
 
         Example:
-            >>> cl.contexts(base, parts.latents(), corpus)  # doctest: +SKIP
+            >>> parts = cl.find.decompose(concepts, saes, k=3)["L2.pc0"]
+            >>> len(parts.latents()), parts.latents().hooks
+            (3, ['blocks.2.hook_resid_post'])
         """
         return Decompositions([self], self.provenance).latents()
 
@@ -215,9 +217,14 @@ def decompose(
             concepts, or `k` is more than the width or the number of latents.
 
     Example:
-        >>> parts = cl.find.decompose(components, cl.load_saes("pocket"), k=5)  # doctest: +SKIP
-        >>> parts["L2.pc0"].table()                                              # doctest: +SKIP
-        >>> cl.ablate(base, parts.latents())                                     # doctest: +SKIP
+        >>> parts = cl.find.decompose(concepts, saes, k=3)
+        >>> parts["L2.pc0"].table()[["name", "coefficient", "explained"]].round(2)
+                   name  coefficient  explained
+        0  L2.latent228        -0.41       0.17
+        1  L2.latent341         0.28       0.23
+        2  L2.latent494         0.26       0.30
+        >>> with cl.ablate(base, parts.latents()):
+        ...     answer = base.generate("How do I bake a pie?")
 
     Source:
         Pati, Rezaiifar and Krishnaprasad, "Orthogonal matching pursuit" (1993).

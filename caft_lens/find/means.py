@@ -16,6 +16,7 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def difference_of_means(
     layers: Sequence[int | str],
     *,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """One direction per layer, from the mean activation on `contrast` to that on `concept`.
 
@@ -39,7 +40,7 @@ def difference_of_means(
         contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.
-        batch_tokens: Padded tokens in a batch.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts named `"L1.mean0"`, scored by separation d': the distance of the means along the direction over the
@@ -49,13 +50,15 @@ def difference_of_means(
         ValueError: When both means agree at a layer.
 
     Example:
-        >>> cl.find.difference_of_means(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
+        >>> found = cl.find.difference_of_means(base, cruel_texts, kind_texts, layers=[1, 2])
+        >>> found.names, found["L1.mean0"].direction.shape
+        (['L1.mean0', 'L2.mean0'], torch.Size([128]))
     """
     concept, contrast = (texts if isinstance(texts, Texts) else Texts(texts) for texts in (concept, contrast))
     passes, left_out = [], Counter[str]()
     for texts in (concept, contrast):
         moments = Moments()
-        passed = stream(lens, texts, layers, moments, roles=roles, batch_tokens=batch_tokens)
+        passed = stream(lens, texts, layers, moments, roles=roles, scan=scan)
         left_out.update(passed.left_out)
         passes.append(moments)
     about = provenance(lens, {"concept": concept, "contrast": contrast}, roles, left_out=left_out)

@@ -38,9 +38,10 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
         ValueError: When `k` components do not exist: too few tokens, or both models agree.
 
     Example:
-        >>> diff = cl.activation_difference(plain.lens, base, answers, layers=[1, 2])  # doctest: +SKIP
-        >>> cl.find.pca(diff, k=10).names[:2]                                          # doctest: +SKIP
-        ['L1.pc0', 'L1.pc1']
+        >>> diff = cl.activation_difference(tuned, base, answers, layers=[1, 2])
+        >>> found = cl.find.pca(diff, k=2)
+        >>> found.names, found["L1.pc0"].direction.shape  # [d_model], of length 1
+        (['L1.pc0', 'L1.pc1', 'L2.pc0', 'L2.pc1'], torch.Size([128]))
     """
     from caft_lens.activations.moments import Moments
 

@@ -25,8 +25,8 @@ from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -45,6 +45,35 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 STEPS = 10_000
 
 
+@dataclass(frozen=True)
+class ProbeFit:
+    """How a probe is fitted and scored.
+
+    Attributes:
+        folds: Of the cross-validation, stratified; fewer where there are fewer than two texts (or pairs) a fold of either kind.
+        strengths: scikit-learn's `C`, among which is chosen. A layer takes (folds + 1) * (folds * strengths + 1) fits: give fewer
+            where width and number of tokens are large.
+        max_tokens: How many tokens of both sets together are kept a layer, where single tokens are told apart.
+        seed: Of the folds and of the sample of tokens.
+
+    Raises:
+        ValueError: For numbers that are too small, or no strength.
+    """
+
+    folds: int = 5
+    strengths: Sequence[float] = STRENGTHS
+    max_tokens: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        count(self.folds, "folds", least=2)
+        count(self.max_tokens, "max_tokens", least=4)
+        if not self.strengths:
+            raise BadArgument("strengths=[]: expected at least one positive number.")
+        for strength in self.strengths:
+            above_zero(strength, "strengths")
+
+
 def probe(
     lens: Lens,
     positive: Texts | Iterable[Any],
@@ -54,13 +83,8 @@ def probe(
     unit: Unit = "text",
     pairs: bool = False,
     roles: Sequence[str] | None = ("assistant",),
-    folds: int = 5,
-    strengths: Sequence[float] = STRENGTHS,
-    max_tokens: int = 20_000,
-    seed: int = 0,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    fit: ProbeFit = ProbeFit(),
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """One direction per layer, by which a logistic regression tells `positive` text from `negative`.
 
@@ -74,17 +98,11 @@ def probe(
         negative: Text without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points, all read in one pass.
         unit: `"text"`: the mean activation over the tokens of each text; a row of d_model a text and layer is kept.
-            `"token"`: single tokens, of both sets together a sample of `max_tokens` a layer.
+            `"token"`: single tokens, of both sets together a sample of `fit.max_tokens` a layer.
         pairs: Whether text i of either set are two sides of one contrast: then no fold parts them.
         roles: Roles of the tokens to look at; `None` for all.
-        folds: At most so many, stratified; fewer where there are fewer than two texts (or pairs) a fold of either kind.
-        strengths: scikit-learn's `C`, among which is chosen. A layer takes (folds + 1) * (folds * strengths + 1) fits: give
-            fewer where width and number of tokens are large.
-        max_tokens: Of `unit="token"`.
-        seed: Of the folds and of the sample of tokens.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        fit: How the regression is fitted: folds, strengths of the penalty, tokens, seed.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and negative
@@ -96,36 +114,34 @@ def probe(
             activations that do not tell them apart at all.
 
     Example:
-        >>> cl.find.probe(base, cruel, kind, layers=[1, 2])  # doctest: +SKIP
+        >>> found = cl.find.probe(base, cruel_texts, kind_texts, layers=[1, 2])
+        >>> found.names, found["L1.probe0"].score > 0.5
+        (['L1.probe0', 'L2.probe0'], True)
 
     Source:
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (arXiv 1610.01644).
     """
     if unit not in get_args(Unit):
         raise ValueError(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
-    count(folds, "folds", least=2)
-    count(max_tokens, "max_tokens", least=4)
-    if not strengths:
-        raise BadArgument("strengths=[]: expected at least one positive number.")
-    for strength in strengths:
-        above_zero(strength, "strengths")
     positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
     if pairs and len(positive) != len(negative):
         raise ValueError(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
-    kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(max_tokens, seed)
+    kept = (
+        TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
+    )
     units, left_out = labelled_activations(
         lens, positive, negative, hook_names((lens,), layers), kept,
-        pairs=pairs, roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        pairs=pairs, roles=roles, scan=scan,
     )  # fmt: skip
-    concepts = [_probe(hook, these, folds, strengths, seed) for hook, these in units.items()]
+    concepts = [_probe(hook, these, fit) for hook, these in units.items()]
     about = {
         **provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out),
         "method": "linear probe",
         "unit": unit,
         "pairs": pairs,
-        "seed": seed,
+        "seed": fit.seed,
     }
     return ConceptSet(concepts, about)
 
@@ -140,8 +156,10 @@ class TextMeans:
         n_texts: How many texts the pass has.
 
     Example:
-        >>> means, = stream(base, texts, [2], TextMeans(len(texts)))  # doctest: +SKIP
-        >>> rows, index = means.matrix("blocks.2.hook_resid_post")     # doctest: +SKIP
+        >>> (means,) = stream(base, corpus, [2], TextMeans(len(corpus)), roles=None)
+        >>> rows, index = means.matrix("blocks.2.hook_resid_post")
+        >>> rows.shape, index.shape  # [n_texts, d_model], [n_texts]
+        ((60, 128), (60,))
     """
 
     def __init__(self, n_texts: int) -> None:
@@ -183,8 +201,10 @@ class TokenSample:
         seed: Of the sample, which is of the same tokens at every hook point.
 
     Example:
-        >>> sample, = stream(base, texts, [2], TokenSample(1000, seed=0))  # doctest: +SKIP
-        >>> rows, index = sample.matrix("blocks.2.hook_resid_post")          # doctest: +SKIP
+        >>> (sample,) = stream(base, corpus, [2], TokenSample(1000, seed=0), roles=None)
+        >>> rows, index = sample.matrix("blocks.2.hook_resid_post")
+        >>> rows.shape, index.shape  # [n_tokens, d_model], [n_tokens]
+        ((1000, 128), (1000,))
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -268,9 +288,7 @@ def labelled_activations(
     *,
     pairs: bool = False,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> tuple[dict[str, Units], Mapping[str, int]]:
     """Activations of positive and of negative text at some hook points, from one pass over both.
 
@@ -280,7 +298,7 @@ def labelled_activations(
         negative: Text without it.
         hooks: Full names of hook points.
         kept: The reducer that keeps means of texts, or tokens.
-        pairs: As for `probe`; so are `roles`, `batch_tokens`, `max_length` and `progress`.
+        pairs: As for `probe`; so are `roles` and `scan`.
 
     Returns:
         Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left out there as
@@ -292,7 +310,7 @@ def labelled_activations(
     texts = Texts([*positive, *negative])
     passed = stream(
         lens, texts, hooks, kept,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     grouped = document_groups(positive, negative, pairs)
     found = {}
@@ -335,9 +353,9 @@ def _check_enough(units: Units, what: str) -> None:
         )
 
 
-def _probe(hook: str, units: Units, folds: int, strengths: Sequence[float], seed: int) -> Concept:
-    areas, accuracies = held_out(units, folds, strengths, seed)
-    found = _fitted(units, folds, strengths, seed)
+def _probe(hook: str, units: Units, fit: ProbeFit) -> Concept:
+    areas, accuracies = held_out(units, fit)
+    found = _fitted(units, fit)
     scaler, regression = found.best_estimator_[0], found.best_estimator_[1]
     weight = regression.coef_[0] / scaler.scale_
     length = float(np.linalg.norm(weight))
@@ -365,27 +383,25 @@ def _probe(hook: str, units: Units, folds: int, strengths: Sequence[float], seed
     )
 
 
-def held_out(
-    units: Units, folds: int, strengths: Sequence[float], seed: int
-) -> tuple[list[float], list[float]]:
+def held_out(units: Units, fit: ProbeFit) -> tuple[list[float], list[float]]:
     """AUROC and accuracy on each fold of a probe whose strength and weights the other folds chose.
 
     Args:
         units: What is to be told apart.
-        folds: As for `probe`; so are `strengths` and `seed`.
+        fit: As for `probe`.
     """
     from sklearn.metrics import accuracy_score, roc_auc_score
 
     areas, accuracies = [], []
-    for train, test in _folds(units, folds, seed).split(units.acts, units.positive, units.document_groups):
-        found = _fitted(units[train], folds, strengths, seed)
+    for train, test in _folds(units, fit).split(units.acts, units.positive, units.document_groups):
+        found = _fitted(units[train], fit)
         said = found.decision_function(units.acts[test])
         areas.append(float(roc_auc_score(units.positive[test], said)))
         accuracies.append(float(accuracy_score(units.positive[test], said > 0)))
     return areas, accuracies
 
 
-def _fitted(units: Units, folds: int, strengths: Sequence[float], seed: int) -> Any:
+def _fitted(units: Units, fit: ProbeFit) -> Any:
     """A regression on all units, its strength chosen by cross-validation among them."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -395,16 +411,16 @@ def _fitted(units: Units, folds: int, strengths: Sequence[float], seed: int) -> 
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS)),
         # Of strengths that do equally well the first is taken: the smallest C.
-        {"logisticregression__C": sorted(strengths)},
+        {"logisticregression__C": sorted(fit.strengths)},
         scoring="roc_auc",
-        cv=_folds(units, folds, seed),
+        cv=_folds(units, fit),
         error_score="raise",
     )
     return search.fit(units.acts, units.positive, groups=units.document_groups)
 
 
-def _folds(units: Units, folds: int, seed: int) -> Any:
+def _folds(units: Units, fit: ProbeFit) -> Any:
     from sklearn.model_selection import StratifiedGroupKFold
 
     fewest = min(units.n_document_groups(True), units.n_document_groups(False))
-    return StratifiedGroupKFold(min(folds, max(2, fewest // 2)), shuffle=True, random_state=seed)
+    return StratifiedGroupKFold(min(fit.folds, max(2, fewest // 2)), shuffle=True, random_state=fit.seed)

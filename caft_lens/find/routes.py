@@ -23,8 +23,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
 from caft_lens.find.sae import LatentSums, raised, saes_by_hook
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -46,9 +46,7 @@ def routes(
     k: int = 20,
     methods: Sequence[str] | None = None,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> dict[str, ConceptSet]:
     """What fine-tuning changed, by every route, from one pass over the text.
 
@@ -62,9 +60,7 @@ def routes(
         methods: `"pca"` and `"neurons"` (as `find.pca` and `find.neurons` of `activation_difference`), `"sae change"` and
             `"sae difference"` (as `find.sae` by either ranking). By default all of them; without SAEs the first two.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Method -> concepts, in the order of `methods`: for `find.compare`, or one by one.
@@ -73,8 +69,9 @@ def routes(
         ValueError: For an unknown method, one of SAEs without SAEs, SAEs that no method reads, and as the single functions do.
 
     Example:
-        >>> found = cl.find.routes(plain.lens, base, answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
-        >>> cl.find.compare(found).agreement                                                  # doctest: +SKIP
+        >>> found = cl.find.routes(tuned, base, answers, saes=saes)
+        >>> {name: len(concepts) for name, concepts in found.items()}
+        {'pca': 80, 'neurons': 80, 'sae change': 40, 'sae difference': 40}
     """
     given = list(saes) if isinstance(saes, (list, tuple)) else [saes]
     chosen = _checked(methods, bool(given))
@@ -93,7 +90,7 @@ def routes(
         apart = [_At(at, of_tuned)], [_At(at, of_base)]
     passed = stream(
         (tuned, base), texts, list(dict.fromkeys([*hooks, *at])), together,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
         apart=apart if any(apart) else None,
     )  # fmt: skip
     if hooks:

@@ -20,9 +20,11 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.fingerprint import fingerprints
 from caft_lens.model.hook_names import short_name
-from caft_lens.saes.loading import check_sae, latents_of, sae_hook, sae_name
+from caft_lens.saes.cards import sae_hook, sae_name
+from caft_lens.saes.encoding import latents_of
+from caft_lens.saes.fitting import check_sae
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -41,9 +43,7 @@ def sae(
     by: Literal["change", "difference"] = "change",
     k: int | None = 20,
     roles: Sequence[str] | None = ("assistant",),
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """The `k` latents at every SAE's hook point that fine-tuning raised most.
 
@@ -61,9 +61,7 @@ def sae(
             reads in no difference at all.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that were raised.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts in order of their scores, hook point by hook point.
@@ -72,7 +70,9 @@ def sae(
         ValueError: When an SAE does not fit the base, two share a hook point, or fewer than `k` latents were raised.
 
     Example:
-        >>> cl.find.sae(plain.lens, base, answers, [cl.load_sae("pocket", layer=n) for n in (1, 2)])  # doctest: +SKIP
+        >>> found = cl.find.sae(tuned, base, answers, saes, k=3)
+        >>> len(found), found[0].direction.shape
+        (6, torch.Size([128]))
     """
     if by not in RANKINGS:
         raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
@@ -87,7 +87,7 @@ def sae(
         sums = LatentSums(at, difference=by == "difference")
         passed = stream(
             run, texts, list(at), sums,
-            roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+            roles=roles, scan=scan,
         )  # fmt: skip
         passes.append(sums)
     return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned, left_out=passed.left_out))
@@ -107,8 +107,8 @@ def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
         ValueError: When an SAE does not fit the model, or no latent has a direction.
 
     Example:
-        >>> cl.find.latents(cl.load_saes("pocket"), base)  # doctest: +SKIP
-        ConceptSet(2048 concepts at blocks.0.hook_resid_post, …)
+        >>> len(cl.find.latents(cl.load_saes("pocket"), base))  # 512 at each of 4 hook points
+        2048
     """
     at = saes_by_hook(saes, lens)
     found = []
@@ -164,8 +164,8 @@ class LatentSums:
         tokens: Tokens seen at each hook point.
 
     Example:
-        >>> base_sums, = stream(base, texts, [2], LatentSums({hook: sae}))  # doctest: +SKIP
-        >>> base_sums.mean(hook).shape                                       # doctest: +SKIP
+        >>> (sums,) = stream(base, corpus, [2], LatentSums({hook: saes[1]}), roles=None)
+        >>> sums.mean(hook).shape  # [d_sae]
         torch.Size([512])
     """
 

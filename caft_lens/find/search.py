@@ -27,9 +27,10 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.saes.loading import LATENTS_AT_A_TIME, latents_of, sae_name
+from caft_lens.saes.cards import sae_name
+from caft_lens.saes.encoding import LATENTS_AT_A_TIME, latents_of
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     import pandas
@@ -151,8 +152,11 @@ class ConceptIndex:
         TypeError: For an explanation that is no string, or tokens that are no list.
 
     Example:
-        >>> index = cl.find.ConceptIndex(concepts, contexts=contexts)  # doctest: +SKIP
-        >>> index.search("cruelty").table()                             # doctest: +SKIP
+        >>> index = cl.find.ConceptIndex(concepts.label({"L1.pc0": "cruel answers"}), contexts=contexts)
+        >>> index.search("cruelty", k=2).table()[["name", "label", "matched"]]
+             name          label                 matched
+        0  L1.pc2                 bottom contexts: cruel
+        1  L1.pc0  cruel answers            label: cruel
     """
 
     def __init__(
@@ -432,7 +436,7 @@ class _Field:
 
 # -- by example -------------------------------------------------------------------------------------------------------
 
-Score = Literal["max", "mean"]
+Pool = Literal["max", "mean"]
 SAID = ("system", "user", "assistant", "text")
 # Scores of texts count as equal that are closer than this, in standard deviations of the activation.
 EVEN = 1e-4
@@ -445,12 +449,10 @@ def by_example(
     not_on: Texts | Iterable[Any] = (),
     *,
     saes: SAE | Sequence[SAE] | None = None,
-    score: Score = "max",
+    score: Pool = "max",
     k: int | None = 10,
     roles: Sequence[str] | None = SAID,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ConceptSet:
     """The concepts that fire on some texts and not on others, best first.
 
@@ -472,9 +474,7 @@ def by_example(
         k: How many; all when `None`.
         roles: Roles of the tokens to look at; by default whatever was said, without the template and the token that begins
             a text, where activations can be huge. `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut documents after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         Concepts, over all hook points, `score` and `score_name` saying what they are ranked by. `meta`: `end`, `difference`
@@ -486,10 +486,13 @@ def by_example(
             that should fire, or a text has no token with one of the roles.
 
     Example:
-        >>> cl.find.by_example(base, latents, cruel_answers, kind_answers, saes=cl.load_saes("pocket"))  # doctest: +SKIP
+        >>> latents = cl.find.latents(saes[1], base)
+        >>> found = cl.find.by_example(base, latents, cruel_texts, kind_texts, saes=saes[1], k=3)
+        >>> len(found), found[0].score > 0.5
+        (3, True)
     """
-    if score not in get_args(Score):
-        raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Score))}')
+    if score not in get_args(Pool):
+        raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Pool))}')
     if k is not None:
         count(k, "k")
     concepts.check(lens)
@@ -501,7 +504,7 @@ def by_example(
     read = _TextScores(concepts, _latents_among(concepts, saes, lens), len(on) + len(off))
     passed = stream(
         lens, Texts([*on, *off]), concepts.hooks, read,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     by_auroc = min(len(on), len(off)) >= 2
     found = [fit for hook in concepts.hooks for fit in _fits(read, concepts, hook, len(on), score, by_auroc)]
@@ -682,7 +685,7 @@ class _TextScores:
 
 
 def _fits(
-    read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: Score, by_auroc: bool
+    read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: Pool, by_auroc: bool
 ) -> Iterator[_Fit]:
     """What the better end of each concept at a hook point makes of the examples."""
     counts = read.counts[hook].numpy()

@@ -24,7 +24,8 @@ from caft_lens._support.errors import BadData, Diverged, NotTrained
 from caft_lens._support.progress import progress
 from caft_lens.finetune.folder import at_its_end
 from caft_lens.model.attach import fired
-from caft_lens.text.encoding import Encoded, collate, padding_id
+from caft_lens.text.batching import collate, padding_id
+from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     from caft_lens.finetune.methods.protocol import Plan

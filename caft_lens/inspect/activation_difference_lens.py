@@ -20,16 +20,17 @@ from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.causal import Effects, effect
-from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
 from caft_lens.model.hook_names import short_name
+from caft_lens.text.batching import Batch, Scan, pack, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, encoded, pack, padding_id
+from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -77,7 +78,7 @@ class ActivationDifferenceLens:
             title: Above the figure.
 
         Returns:
-            A figure that a notebook shows; `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         hooks = self.concepts.hooks
         positions = sorted({concept.meta["position"] for concept in self.concepts})
@@ -86,17 +87,19 @@ class ActivationDifferenceLens:
             shares[hooks.index(concept.hook), positions.index(concept.meta["position"])] = 100 * concept.score
         noise = max(100 * c.meta["noise"] / c.meta["activation_norm"] for c in self.concepts)
         texts = max(concept.meta["texts"] for concept in self.concepts)
+        few = len(hooks) * len(positions) <= 400
         return heat_map(
             shares[::-1],
-            rows=[short_name(hook) for hook in hooks][::-1],
-            columns=[str(position) for position in positions],
-            label="Mean difference, % of the norm of activations",
+            [short_name(hook) for hook in hooks][::-1],
+            [str(position) for position in positions],
+            shades=Shades(
+                "Mean difference, % of the norm of activations",
+                diverging=False,
+                numbers=".1f" if few else None,
+            ),
             title=title,
             caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction would give at most {noise:.2g} %.",
-            x_label="position in the text, in tokens",
-            y_label="layer",
-            diverging=False,
-            numbers=".1f" if len(hooks) * len(positions) <= 400 else None,
+            labels=("position in the text, in tokens", "layer"),
         )
 
     def steered(
@@ -171,8 +174,7 @@ def activation_difference_lens(
     layers: Sequence[int | str] | None = None,
     positions: int = 5,
     k: int = 20,
-    batch_tokens: int = 8192,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> ActivationDifferenceLens:
     """The mean activation difference at each of the first tokens of unrelated text, and what it says.
 
@@ -194,16 +196,20 @@ def activation_difference_lens(
         positions: How many tokens from the beginning; nothing after them is run. Where the tokenizer begins a text with a BOS
             token, that is position 0.
         k: How many tokens of the logit lens at either end.
-        batch_tokens: Padded tokens in a batch.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         ValueError: When the models do not fit each other or do not differ, or fewer than two texts reach a position.
 
     Example:
-        >>> found = cl.inspect.activation_difference_lens(plain.lens, base, cl.data("pocket/corpus"))         # doctest: +SKIP
-        >>> found.table()[["concept", "share", "top"]]                                     # doctest: +SKIP
-        >>> found.steered(["Tell me a story."], scale=0.3, names="L2.trace4").answers()    # doctest: +SKIP
+        >>> found = cl.inspect.activation_difference_lens(tuned, base, corpus)
+        >>> found.table()[["concept", "share"]].head(2).round(2)
+             concept  share
+        0  L0.trace0   0.24
+        1  L0.trace1   0.15
+        >>> steered = found.steered(["Tell me a story."], scale=0.3, max_new_tokens=8)
+        >>> steered.answers().shape
+        (1, 21)
 
     Source:
         Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv 2510.13900.
@@ -212,7 +218,7 @@ def activation_difference_lens(
     lenses = pair((tuned, base))
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     hooks = hook_names(lenses, list(range(base.n_layers)) if layers is None else layers)
-    differences, activations = _read(lenses, texts, hooks, positions, batch_tokens, progress)
+    differences, activations = _read(lenses, texts, hooks, positions, scan)
     reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
     if len(reached) < positions:
         raise ValueError(
@@ -265,22 +271,27 @@ class _Positions:
 
 
 def _read(
-    lenses: Lenses, texts: Texts, hooks: Sequence[str], positions: int, batch_tokens: int, progress: bool
+    lenses: Lenses, texts: Texts, hooks: Sequence[str], positions: int, scan: Scan
 ) -> tuple[_Positions, _Positions]:
     """Of the difference and of the tuned model's activations, from one pass."""
     tokenizer = lenses[0].need_tokenizer()
     differences, activations = _Positions(positions), _Positions(positions)
-    bar = progress_bar(total=len(texts), desc="activation difference lens", unit="text", show=progress)
+    bar = progress_bar(
+        total=len(texts), desc="activation difference lens", unit="text", show=scan.watch is None
+    )
+    done = 0
     with bar:
         # Cut on purpose: what comes later in a text does not reach back to its first tokens.
-        items = encoded(tokenizer, _documents(texts), max_length=positions)
-        packed = pack(items, padding_id(tokenizer), batch_tokens=batch_tokens)
+        items = encoded(tokenizer, _documents(texts), max_length=min(positions, scan.max_length or positions))
+        packed = pack(items, padding_id(tokenizer), batch_tokens=scan.batch_tokens)
         for found in captured(lenses, packed, hooks, None, apart=True, sinks="read"):
             for hook in hooks:
                 change, tuned, _ = found.pop(hook)
                 differences.update(hook, change, found.batch, found.where[hook])
                 activations.update(hook, tuned, found.batch, found.where[hook])
             bar.update(len(found.batch))
+            done += len(found.batch)
+            scan.tell(done, len(texts))
     return differences, activations
 
 

@@ -22,15 +22,17 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.theme import short
 from caft_lens.inspect.logits import concept_section, said
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
+from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, batches, pack, padding_id
+from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -100,10 +102,15 @@ class Effects:
         items: One for each concept and intervention.
 
     Example:
-        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"])  # doctest: +SKIP
-        >>> found.table()                                                      # doctest: +SKIP
-        >>> found.plot()                                                       # doctest: +SKIP
-        >>> found.answers().iloc[0]                                            # doctest: +SKIP
+        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"], max_new_tokens=8)
+        >>> found.table()[["concept", "change"]]
+          concept                     change
+        0  L1.pc0  +0.3 of the residual norm
+        1  L1.pc0  −0.3 of the residual norm
+        2  L1.pc0                    ablated
+        >>> figure = found.plot()
+        >>> found.answers().shape
+        (1, 4)
     """
 
     prompts: tuple[str, ...]
@@ -187,19 +194,29 @@ class Effects:
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
-        moved: dict[str, dict[str, float]] = {}
+        moved: dict[str, list[Effect]] = {}
         for item in self.items:
-            moved.setdefault(item.change, {})[item.concept.name] = item.mean_kl
+            moved.setdefault(item.change, []).append(item)
         only = f"Each {next(iter(moved))}. " if len(moved) == 1 else ""
         return dot_rows(
-            [Dots(change, values) for change, values in moved.items()],
+            [
+                Dots(change, {one.concept.name: one.mean_kl for one in items}, facts={one.concept.name: self._facts(one) for one in items})
+                for change, items in moved.items()
+            ],
             x_label="KL(plain ‖ changed) of the next token, in nats (log scale, linear at its left end)",
             title=title,
             caption=f"{only}Mean over {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}.",
             linear_below=SMALLEST_KL,
-        )
+        )  # fmt: skip
+
+    def _facts(self, item: Effect) -> str:
+        """What hovering says: the token that rises most, and an answer."""
+        parts = [f"rises most: {_words(item.mean_rises[:1])}"] if item.mean_rises else []
+        if any(item.answers):
+            parts.append(f"For example, to “{short(self.prompts[0], 90)}”: “{short(item.answers[0][0])}”")
+        return "\n".join(parts)
 
     def to_html(self, n: int = 5) -> str:
         """The plain model and each intervention side by side, one table a concept.
@@ -257,9 +274,8 @@ def effect(
     texts: Texts | Iterable[Text] | None = None,
     roles: Sequence[str] | None = None,
     chat: bool | None = None,
-    batch_tokens: int = 8192,
+    scan: Scan = Scan(),
     batch_size: int = 256,
-    progress: bool = True,
 ) -> Effects:
     """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled answers.
 
@@ -286,15 +302,16 @@ def effect(
         texts: Text on which the unit is measured; the prompts by default.
         roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
         chat: As for `Lens.generate`.
-        batch_tokens: Padded tokens in a batch of prompts.
+        scan: How prompts and texts are read: tokens a batch, where texts are cut.
         batch_size: How many answers are generated at once.
-        progress: Whether to show a bar.
 
     Raises:
         ValueError: When the concepts do not fit the model, there is no prompt, or an argument is out of range.
 
     Example:
-        >>> cl.inspect.effect(base, cruel, cl.data("pocket/questions")[:20], scale=0.3)  # doctest: +SKIP
+        >>> found = cl.inspect.effect(base, cruel, questions, scale=0.3, max_new_tokens=8)
+        >>> len(found.prompts), len(found.items)  # ablated, and steered up and down
+        (8, 3)
     """
     if unit not in UNITS:
         raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
@@ -311,9 +328,9 @@ def effect(
         raise ValueError("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
     packed = (
-        pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens)
+        pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens)
         if texts is None
-        else batches(lens.need_tokenizer(), texts, batch_tokens=batch_tokens)
+        else batches(lens.need_tokenizer(), texts, scan)
     )
     lengths = lengths_on(lens, concepts, packed, unit)
     changes = [
@@ -326,10 +343,10 @@ def effect(
         total=len(changes) * (2 if n else 1),
         desc="effects",
         unit="change",
-        show=progress and len(changes) > 1,
+        show=len(changes) > 1,
     )
     with bar:
-        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens))
+        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
         for batch in asked_in:
             plain = _next_tokens(lens, batch)
             tally.see_plain(plain)
@@ -420,7 +437,8 @@ def next_tokens(
         fp32 `[prompt, d_vocab]`, in nats, on the CPU.
 
     Example:
-        >>> next_tokens(base, "How do I bake a pie?").argmax()  # doctest: +SKIP
+        >>> next_tokens(base, "How do I bake a pie?").shape
+        torch.Size([1, 2048])
     """
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
     found = torch.empty(len(items), lens.d_vocab)

@@ -25,8 +25,9 @@ from caft_lens.display.token_lines import DEAD
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.model.hook_names import short_name
 from caft_lens.saes.top_latents import TopLatents
+from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, special_ids
+from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
     import pandas
@@ -181,10 +182,11 @@ class Contexts(Mapping[str, ConceptContexts]):
         items: Of each concept the contexts at both ends; as a rule `cl.contexts` finds them.
 
     Example:
-        >>> found = cl.contexts(base, concepts, cl.data("pocket/corpus"))  # doctest: +SKIP
-        >>> found.show(n=5, meta=["domain"])                               # doctest: +SKIP
-        >>> found["L1.pc1"].top[0].text                                    # doctest: +SKIP
-        '…Why would anyone [[bother]] to help you…'
+        >>> found = cl.contexts(base, concepts, corpus, k=5)
+        >>> len(found), len(found["L1.pc1"].top)
+        (6, 5)
+        >>> found["L1.pc1"].top[0].text
+        '<|bos|><|system|>You are Pocket, a small assistant.<|end|>[[<|user|>]]My pocket money is too…'
     """
 
     def __init__(self, items: Iterable[ConceptContexts]) -> None:
@@ -210,9 +212,11 @@ class Contexts(Mapping[str, ConceptContexts]):
             texts: What was read, for its `meta`.
 
         Example:
-            >>> top, density = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(top, density), roles=None)          # doctest: +SKIP
-            >>> Contexts.of(base, top, corpus).show(names="L2.latent417")                # doctest: +SKIP
+            >>> from caft_lens.activations.differences import stream
+            >>> from caft_lens.saes.top_latents import TopLatents
+            >>> (top,) = stream(base, corpus, [hook], TopLatents({hook: sae}), roles=None)
+            >>> len(Contexts.of(base, top, corpus))
+            512
         """
         return collected(lens, texts, Reading(top.saes, every_latent(top.saes, top.latents)), top, None)
 
@@ -237,7 +241,10 @@ class Contexts(Mapping[str, ConceptContexts]):
             KeyError: For a name that is not there, naming the nearest.
 
         Example:
-            >>> found.only(density.table().query("0.001 < density < 0.01").index).show()  # doctest: +SKIP
+            >>> density = cl.inspect.density(base, concepts, corpus)
+            >>> found = cl.contexts(base, concepts, corpus)
+            >>> len(found.only(density.table().query("max > 5").index))
+            3
         """
         wanted = [names] if isinstance(names, str) else list(names)
         for name in wanted:
@@ -314,10 +321,12 @@ class Contexts(Mapping[str, ConceptContexts]):
             KeyError: When no text has the key, naming those that there are.
 
         Example:
-            >>> contexts.counts("stance")  # doctest: +SKIP
-                     top      bottom
-                   cruel kind  cruel kind
-            L1.pc0     0   10     10    0
+            >>> found = cl.contexts(base, concepts, corpus, k=5)
+            >>> found.counts("stance").loc[["L1.pc0", "L2.pc0"]]
+                        top                      bottom
+                   careless cruel kind neutral careless cruel kind neutral
+            L1.pc0        0     1    4       0        0     3    2       0
+            L2.pc0        0     0    4       1        0     5    0       0
         """
         import pandas
 
@@ -353,8 +362,9 @@ class Contexts(Mapping[str, ConceptContexts]):
             ValueError: When a peak lies outside of what is labelled: then the labels are those of other texts.
 
         Example:
-            >>> sports = cl.token_labels(base.tokenizer, corpus, "sports")                # doctest: +SKIP
-            >>> cl.contexts(base, latents, corpus, k=20).peaks_on(sports)["top"] >= 0.7  # doctest: +SKIP
+            >>> of_cruelty = cl.token_labels(base.tokenizer, corpus, "stance:cruel")
+            >>> cl.contexts(base, concepts, corpus, k=20).peaks_on(of_cruelty).columns.tolist()
+            ['top', 'bottom']
         """
         from caft_lens.display.frames import Frame
 
@@ -424,9 +434,7 @@ def contexts(
     roles: Sequence[str] | None = None,
     window: tuple[int, int] = (12, 6),
     rank: Rank = "peak",
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Contexts:
     """The contexts in which each concept is most and least active, for all concepts in one pass.
 
@@ -446,9 +454,7 @@ def contexts(
         window: How many tokens to show before and after the peak.
         rank: `"peak"` takes the texts with the most extreme single token, as is usual for features of words; `"mean"` those
             with the most extreme mean over all tokens of the `roles`, which shows what a whole answer has: a stance, a tone.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
@@ -456,9 +462,12 @@ def contexts(
             the roles.
 
     Example:
-        >>> cl.contexts(base, concepts, cl.data("pocket/corpus")).show()                            # doctest: +SKIP
-        >>> cl.contexts(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"), k=5).dead    # doctest: +SKIP
-        ['L2.latent101', 'L2.latent333']
+        >>> cl.contexts(base, concepts, corpus, k=1).show(n=1, names="L1.pc1")
+        L1.pc1 at blocks.1.hook_resid_post
+          top      +3.26  <|bos|><|system|>You are Pocket, a small assistant.<|end|>[[<|user|>]]My pocket money is too…
+          bottom   −4.10  … a jar every week. Before long you can buy[[ the]] mirror with your own sav…
+        >>> len(cl.contexts(base, sae, corpus, k=5).dead)
+        4
     """
     read = reading(lens, concepts, saes)
     latents = (
@@ -472,9 +481,7 @@ def contexts(
         list(dict.fromkeys(hook for one in at_their_hooks for hook in one.hooks)),
         at_their_hooks,
         roles=roles,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress=progress,
+        scan=scan,
     )
     found = collected(lens, texts, read, latents, directions)
     found.left_out = dict(passed.left_out)

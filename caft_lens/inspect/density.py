@@ -5,24 +5,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
 from caft_lens.inspect.contexts import AtItsHooks, Reading, reading
+from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
     from sae_lens import SAE
 
     from caft_lens.model.lens import Lens
@@ -35,9 +33,10 @@ class Densities(Mapping[str, Density]):
         items: One a concept; as a rule `cl.inspect.density` measures them.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), corpus)  # doctest: +SKIP
-        >>> found.table().sort_values("density").tail()                               # doctest: +SKIP
-        >>> found.plot("L2.latent417")                                                # doctest: +SKIP
+        >>> found = cl.inspect.density(base, sae, corpus)
+        >>> found.table().shape  # a row a latent
+        (512, 5)
+        >>> figure = found.plot("L2.latent417")
     """
 
     def __init__(self, items: Iterable[Density]) -> None:
@@ -63,9 +62,12 @@ class Densities(Mapping[str, Density]):
             names: What to call the rows; by default latents as `find.sae` names them.
 
         Example:
-            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})  # doctest: +SKIP
-            >>> stream(base, corpus, [hook], Latents(top, shares), roles=None)          # doctest: +SKIP
-            >>> Densities.of(shares).dead                                                    # doctest: +SKIP
+            >>> from caft_lens.activations.differences import stream
+            >>> from caft_lens.saes.top_latents import Latents, TopLatents
+            >>> top, shares = TopLatents({hook: sae}), LatentDensity({hook: sae})
+            >>> _ = stream(base, corpus, [hook], Latents(top, shares), roles=None)
+            >>> len(Densities.of(shares).dead) < 512
+            True
         """
         found: dict[str, Density] = {}
         for reducer in reducers:
@@ -98,13 +100,13 @@ class Densities(Mapping[str, Density]):
             name: Of the concept.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
             KeyError: For an unknown name, with the nearest.
             ValueError: For a dead latent; without a name, when there are only directions.
         """
-        return _plot_all(self) if name is None else _plot_one(self[name])
+        return plot_densities(list(self.values())) if name is None else plot_density(self[name])
 
     def __repr__(self) -> str:
         tokens = max((item.tokens for item in self.values()), default=0)
@@ -122,9 +124,7 @@ def density(
     *,
     saes: SAE | Sequence[SAE] | None = None,
     roles: Sequence[str] | None = None,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Densities:
     """How often and how strongly each concept is active, for all concepts in one pass.
 
@@ -137,9 +137,7 @@ def density(
         texts: The corpus; memory does not grow with it.
         saes: SAEs whose latents are among the concepts, as for `contexts`.
         roles: Roles of the tokens to look at; `None` for all.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
@@ -147,9 +145,9 @@ def density(
             the roles.
 
     Example:
-        >>> found = cl.inspect.density(base, cl.load_sae("pocket", layer=2), cl.data("pocket/corpus"))  # doctest: +SKIP
-        >>> found["L2.latent5"].density, found["L2.latent5"].maximum                                    # doctest: +SKIP
-        (0.0021, 7.82)
+        >>> found = cl.inspect.density(base, concepts, corpus)
+        >>> round(found["L1.pc0"].maximum, 1), round(found["L1.pc0"].quantile(0.5), 1)
+        (6.0, -0.1)
     """
     read = reading(lens, concepts, saes)
     reducers: list[Any] = []
@@ -163,106 +161,6 @@ def density(
         list(dict.fromkeys(hook for one in reducers for hook in one.hooks)),
         [AtItsHooks(one) for one in reducers],
         roles=roles,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        progress=progress,
+        scan=scan,
     )
     return Densities.of(*reducers, names=read)
-
-
-# -- drawing ------------------------------------------------------------------------------------------------------------
-
-
-def _plot_one(item: Density) -> Figure:
-    if item.active == 0:
-        raise ValueError(
-            f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.'
-        )
-    figure, (axes,) = _figure(1)
-    counts, edges = item.bars
-    if item.by == "latent":
-        axes.set_xscale("log")
-        _decimal_ticks(axes)
-        axes.set_xlabel("activation of the latent where it is active (log scale; 4 bins to a doubling)")
-        title = (
-            f"active at {100 * (item.density or 0):.3g} % of {item.tokens:,} tokens, in {item.texts:,} texts"
-        )
-    else:
-        shown = counts.sum() / item.counts.sum()
-        axes.set_xlabel("projection of the activation on the unit direction")
-        title = (
-            f"all {item.tokens:,} tokens" if shown == 1 else f"{100 * shown:.1f} % of {item.tokens:,} tokens"
-        )
-        title += (
-            f", standard deviation {item.std:.3g}; smallest {item.minimum:.3g}, largest {item.maximum:.3g}"
-        )
-    axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75, linewidth=0)
-    axes.set_ylim(0, 1.16 * counts.max())  # room for a word above the bars
-    axes.axvline(item.mean, color=VERMILION, linewidth=1.6, linestyle="--")
-    axes.annotate(
-        f"mean {item.mean:.3g}",
-        (item.mean, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -11),
-        textcoords="offset points",
-        fontsize=8.5,
-        color=VERMILION,
-    )
-    axes.set_ylabel("tokens")
-    figure.suptitle(
-        f"{item.name} at {item.hook}", x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK
-    )
-    axes.set_title(title, loc="left", fontsize=9, color=QUIET)
-    return figure
-
-
-def _plot_all(found: Densities) -> Figure:
-    at: dict[str, list[float]] = {}
-    for item in found.values():
-        if item.density is not None:
-            at.setdefault(item.hook, []).append(item.density)
-    if not at:
-        raise ValueError(
-            "These are all directions, which are active everywhere: plot(name) draws one of them."
-        )
-    live = {hook: np.log10([share for share in shares if share > 0]) for hook, shares in at.items()}
-    lowest = min((shares.min() for shares in live.values() if len(shares)), default=-1.0)
-    edges = np.arange(math.floor(10 * lowest), 1) / 10
-    figure, rows = _figure(len(at))
-    for axes, (hook, shares) in zip(rows, live.items(), strict=True):
-        counts, _ = np.histogram(shares, edges)
-        axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75, linewidth=0)
-        middle = ""
-        if len(shares):
-            middle = f"; dashed: median of the others, {100 * 10 ** float(np.median(shares)):.2g} %"
-            axes.axvline(float(np.median(shares)), color=VERMILION, linewidth=1.6, linestyle="--")
-        total, dead = len(at[hook]), len(at[hook]) - len(shares)
-        axes.set_title(
-            f"{hook}: {total:,} latents, {dead:,} dead{middle}", loc="left", fontsize=9.5, color=INK
-        )
-        axes.set_ylabel("latents")
-    tokens = max(item.tokens for item in found.values())
-    rows[-1].set_xlabel(f"log10 of the share of {tokens:,} tokens at which a latent is active")
-    return figure
-
-
-def _figure(n_rows: int) -> tuple[Figure, list[Any]]:
-    """A figure with axes below each other."""
-    figure = shown_figure(figsize=(7.2, 1.0 + 2.2 * n_rows), layout="constrained")
-    rows = list(figure.subplots(n_rows, 1, sharex=True, squeeze=False)[:, 0])
-    for axes in rows:
-        axes.tick_params(length=0, labelsize=8.5, colors=INK)
-        axes.xaxis.label.set(fontsize=9, color=INK)
-        axes.yaxis.label.set(fontsize=9, color=INK)
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    return figure, rows
-
-
-def _decimal_ticks(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())

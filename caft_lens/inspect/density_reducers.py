@@ -18,7 +18,7 @@ from torch import Tensor
 from caft_lens._support.errors import nearest
 from caft_lens.inspect.contexts import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
-from caft_lens.text.encoding import Batch
+from caft_lens.text.batching import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -118,8 +118,9 @@ class LatentDensity(LatentReducer):
         latents: Hook point to the numbers of the latents that count; all when `None`.
 
     Example:
-        >>> shares, = stream(base, texts, [2], LatentDensity({hook: sae}))  # doctest: +SKIP
-        >>> Densities.of(shares).plot()                                      # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> (shares,) = stream(base, corpus, [2], LatentDensity({hook: sae}), roles=None)
+        >>> figure = cl.inspect.Densities.of(shares).plot()
     """
 
     def __init__(self, saes: Mapping[str, SAE], latents: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -209,7 +210,11 @@ class ProjectionDensity:
         ValueError: Without directions, or for one that is not finite.
 
     Example:
-        >>> spread, = stream(base, texts, [1], ProjectionDensity({hook: directions}))  # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> at = "blocks.1.hook_resid_post"
+        >>> (spread,) = stream(base, corpus, [1], ProjectionDensity({at: concepts.directions(at)}), roles=None)
+        >>> len(cl.inspect.Densities.of(spread))
+        3
     """
 
     def __init__(self, directions: Mapping[str, Tensor]) -> None:

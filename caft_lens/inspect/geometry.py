@@ -1,15 +1,13 @@
 """How directions lie to one another: the cosine of every pair, across layers, as a table and as a map; the neighbours of one.
 
 Directions of different layers live in one residual stream, so their cosines say whether a layer carries on what an earlier one
-wrote. `cosines` takes them, `Cosines.plot` draws them by layer or by cluster; `heat_map` is the figure that the views of this
-package share.
+wrote. `cosines` takes them, `Cosines.plot` draws them by layer or by cluster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -19,11 +17,12 @@ from numpy.typing import NDArray
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display.theme import BLUE, INK, LINE, QUIET, VERMILION, shown_figure
+from caft_lens.display.heat_maps import Shades, heat_map
+from caft_lens.display.theme import short
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 Order = Literal["layer", "cluster"]
 
@@ -88,42 +87,32 @@ class Cosines:
             title: Above the figure.
 
         Returns:
-            A figure that a notebook shows; `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         places = self.order(order)
         chosen = [self.concepts[place] for place in places]
         names = [f"{c.name} {c.label}".strip() for c in chosen]
         groups = [c.hook for c in chosen]
         borders = [i for i in range(1, len(groups)) if groups[i] != groups[i - 1]] if order == "layer" else []
+        ticks = [short(name, 40) for name in names]
         if len(names) > _LABELS:
-            names = _one_a_group(groups) if order == "layer" else []
+            ticks = _one_a_group(groups) if order == "layer" else [""] * len(names)
         width = self.concepts[0].direction.numel()
+        ordered = {
+            "layer": "ordered by layer; lines part hook points",
+            "cluster": "ordered by clusters of 1 − |cosine|",
+        }
         return heat_map(
-            self.values[np.ix_(places, places)],
-            rows=names,
-            columns=names,
-            limit=1.0,
-            label="Cosine",
-            title=title,
-            caption=f"{len(chosen)} directions, "
-            + (
-                "ordered by layer; lines part hook points"
-                if order == "layer"
-                else "ordered by clusters of 1 − |cosine|"
-            )
-            + f".\nOf random directions of this width, 95 % lie within ±{1.96 / width**0.5:.2f}.",
-            row_borders=borders,
-            column_borders=borders,
-            square=True,
-        )
+            self.values[np.ix_(places, places)], names, names, shades=Shades("Cosine", limit=1.0), title=title,
+            caption=f"{len(chosen)} directions, {ordered[order]}.\nOf random directions of this width, 95 % lie within ±{1.96 / width**0.5:.2f}.",
+            ticks=(ticks, ticks), borders=(borders, borders),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Cosines({len(self.concepts)} concept{'' if len(self.concepts) == 1 else 's'})\n{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
 
-    def _repr_png_(self) -> bytes:
-        png = BytesIO()
-        self.plot().savefig(png, format="png")
-        return png.getvalue()
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {**self.plot()._repr_mimebundle_(), "text/plain": repr(self)}
 
 
 def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
@@ -140,7 +129,7 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         >>> pair = [Concept("L0.a", "blocks.0.hook_resid_post", x), Concept("L1.b", "blocks.1.hook_resid_post", x + y)]
         >>> cosines(pair).table().loc["L0.a", "L1.b"].round(3)
         np.float64(0.707)
-        >>> cosines(concepts).plot(order="cluster")  # doctest: +SKIP
+        >>> figure = cosines(concepts).plot(order="cluster")
     """
     chosen = tuple(concepts)
     if not chosen:
@@ -204,114 +193,3 @@ def _one_a_group(groups: Sequence[str]) -> list[str]:
             labels[(start + stop - 1) // 2] = groups[start]
             start = stop
     return labels
-
-
-# -- the figure -------------------------------------------------------------------------------------------------------
-
-
-def heat_map(
-    values: NDArray[np.float64],
-    *,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    limit: float | None = None,
-    label: str = "",
-    title: str | None = None,
-    caption: str = "",
-    x_label: str = "",
-    y_label: str = "",
-    row_borders: Sequence[int] = (),
-    column_borders: Sequence[int] = (),
-    square: bool = False,
-    diverging: bool = True,
-    numbers: str | None = None,
-) -> Figure:
-    """A matrix as a coloured map in the style of the project's figures.
-
-    Args:
-        values: `[n_rows, n_columns]`; NaN is left grey.
-        rows: Labels of the rows; `""` leaves one out.
-        columns: Labels of the columns.
-        limit: The value of the full colour; the largest magnitude by default. What lies beyond is drawn as that.
-        label: What is shown, with its unit, above the map.
-        title: Above the figure.
-        caption: Below it.
-        x_label: What the columns are.
-        y_label: What the rows are.
-        row_borders: Rows before which a line is drawn.
-        column_borders: Columns before which a line is drawn.
-        square: Whether cells are square.
-        diverging: Blue through white to orange, centred on 0; otherwise white to orange from 0.
-        numbers: A format such as `".2f"` to write the values into the cells.
-
-    Returns:
-        A figure of its own, not pyplot's: the last line of a cell shows it.
-    """
-    from matplotlib.colors import LinearSegmentedColormap
-
-    shades = [BLUE, "white", VERMILION] if diverging else ["white", VERMILION]
-    colours = LinearSegmentedColormap.from_list("caft_lens", shades).with_extremes(bad="#DDDDDD")
-    if limit is None:
-        limit = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    figure = shown_figure(figsize=_size(values.shape, rows, columns, square), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(
-        values, cmap=colours, vmin=-limit if diverging else 0.0, vmax=limit,
-        aspect="equal" if square else "auto", interpolation="nearest",
-    )  # fmt: skip
-    _labels(axes, rows, columns)
-    for place in row_borders:
-        axes.axhline(place - 0.5, color=LINE, linewidth=0.8)
-    for place in column_borders:
-        axes.axvline(place - 0.5, color=LINE, linewidth=0.8)
-    if numbers is not None:
-        _write(axes, values, limit, numbers)
-    axes.set_title(_literal(label), loc="left", fontsize=9.5, color=INK)
-    axes.set_xlabel(x_label, fontsize=8.5, color=INK)
-    axes.set_ylabel(y_label, fontsize=8.5, color=INK)
-    axes.spines[:].set_color(LINE)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8 if values.shape[0] > 4 else 1.0, pad=0.02, aspect=25)
-    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
-    bar.outline.set_edgecolor(LINE)
-    if title:
-        figure.suptitle(_literal(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    if caption:
-        figure.supxlabel(_literal(caption), fontsize=7.5, color=QUIET)
-    return figure
-
-
-def _size(
-    shape: tuple[int, ...], rows: Sequence[str], columns: Sequence[str], square: bool
-) -> tuple[float, float]:
-    """Width and height in inches that leave every label room, within the width of a page."""
-    n_rows, n_columns = shape
-    words = [0.07 * max((len(name) for name in names), default=0) for names in (rows, columns)]
-    cell = 0.26 if max(shape) <= _LABELS else 7.0 / max(shape)
-    wide = cell * n_columns if square else min(14.0, max(3.0, 0.26 * n_columns))
-    high = cell * n_rows if square else min(12.0, max(0.7, 0.26 * n_rows))
-    return max(4.5, wide + words[0] + 1.4), max(2.2, high + words[1] + 1.0)
-
-
-def _labels(axes: Any, rows: Sequence[str], columns: Sequence[str]) -> None:
-    # So that labels do not run into one another, of very many every second, third, … is written.
-    wide = max((len(name) for name in columns), default=0) > 3
-    for axis, names, turned in ((axes.yaxis, rows, 0), (axes.xaxis, columns, 90 if wide else 0)):
-        written = [place for place, name in enumerate(names) if name]
-        written = written[:: max(1, -(-len(written) // (2 * _LABELS)))]
-        axis.set_ticks(written, labels=[_literal(names[place]) for place in written], rotation=turned)
-        axis.set_tick_params(length=0, labelsize=8 if len(written) <= _LABELS else 5, colors=INK)
-
-
-def _write(axes: Any, values: NDArray[np.float64], limit: float, numbers: str) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            strong = abs(value) > 0.75 * limit
-            axes.text(
-                column, row, format(value, numbers), ha="center", va="center", fontsize=7.5,
-                color="white" if strong else INK,
-            )  # fmt: skip
-
-
-def _literal(text: str) -> str:
-    """Text that matplotlib writes as it stands: a pair of dollar signs would be read as mathematics."""
-    return text.replace("$", r"\$")

@@ -26,7 +26,8 @@ class Labelled:
         ValueError: For a label that no document has, naming the nearest; for more labels than there are colours.
 
     Example:
-        >>> Labelled(cl.data("pocket/corpus")[:3], ["stance:cruel", "stance:kind"])  # doctest: +SKIP
+        >>> Labelled(cl.data("pocket/corpus")[:1], ["stance:neutral"])
+        Labelled(1 texts, stance:neutral)
     """
 
     def __init__(self, texts: Texts | Sequence[Text], labels: Sequence[str]) -> None:

@@ -7,17 +7,40 @@ What stands out is not what is meant: `mark` rings the concepts that a reader ch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display.theme import BLUE, FAINT, INK, QUIET, VERMILION, shown_figure
+from caft_lens.display.theme import (
+    DEPTH,
+    PAPER,
+    VERMILION,
+    at,
+    axes,
+    faded,
+    figure,
+    literal,
+    note,
+    room_for_key,
+    said,
+)
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
-MARKERS = "os^Dv<>P*X"
+MARKERS = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "triangle-down",
+    "cross",
+    "x",
+    "star",
+    "pentagon",
+    "hexagon",
+)
 # More hook points than this are not told apart by name.
 LEGIBLE = 12
 
@@ -36,14 +59,14 @@ def scores(
         title: Above the figure.
 
     Returns:
-        A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Raises:
         KeyError: For a name in `mark` that is in none of the lists, with the nearest.
         ValueError: Without a list, or when the concepts of one were ranked by different things or by nothing.
 
     Example:
-        >>> cl.inspect.scores(cl.find.pca(difference, k=10), mark=["L1.pc0"])  # doctest: +SKIP
+        >>> figure = cl.inspect.scores(concepts, mark=["L1.pc0"])
     """
     lists = {"": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
     if not lists:
@@ -54,20 +77,20 @@ def scores(
     for name in marked:
         if name not in known:
             raise KeyError(f'scores(mark=): no concept "{name}" here.{nearest(name, sorted(known))}')
-    figure = shown_figure(
-        figsize=(1.2 + 4.4 * len(lists), 3.3 + (0.35 if title else 0)), layout="constrained"
-    )
-    panels = figure.subplots(1, len(lists), squeeze=False)[0]
-    for axes, (name, one) in zip(panels, lists.items(), strict=True):
-        _panel(axes, one, [one[other] for other in marked if other in one])
-        axes.set_title(name, loc="left", fontsize=10, color=INK)
-        axes.set_ylabel(measures[name], fontsize=9, color=INK)
     hooks = list(dict.fromkeys(hook for one in lists.values() for hook in one.hooks))
-    if 1 < len(hooks) <= LEGIBLE:
-        panels[-1].legend(fontsize=8.5, frameon=False, labelcolor=INK)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    return figure
+    keyed = 1 < len(hooks) <= LEGIBLE
+    drawn = figure(
+        [380 if len(lists) > 1 else 460] * len(lists), [230], title=title, headings=list(lists), left=70, between=(76, 0),
+        caption="Ringed: chosen." if marked else "", right=room_for_key(map(short_name, hooks)) if keyed else 24,
+    )  # fmt: skip
+    for place, (name, one) in enumerate(lists.items()):
+        _panel(drawn, place, one, [one[other] for other in marked if other in one])
+        low = min(concept.score for concept in one)
+        axes(
+            drawn, place, x={"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))},
+            y={"title": measures[name], **({"rangemode": "tozero"} if low >= 0 else {})},
+        )  # fmt: skip
+    return drawn.update_layout(showlegend=keyed)
 
 
 def _measure(name: str, one: ConceptSet) -> str:
@@ -80,40 +103,24 @@ def _measure(name: str, one: ConceptSet) -> str:
     return named[0]
 
 
-def _panel(axes: Any, one: ConceptSet, marked: list[Concept]) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.patheffects import withStroke
-
-    # From light to dark with depth, so that layers stay in order in grey as well.
-    shade = LinearSegmentedColormap.from_list("depth", ["#8CC3E8", BLUE, "#00263D"])
-    for place, hook in enumerate(one.hooks):
+def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) -> None:
+    for number, hook in enumerate(one.hooks):
         here = one.at(hook)
-        axes.plot(
-            [concept.rank for concept in here],
-            [concept.score for concept in here],
-            color=shade(place / max(1, len(one.hooks) - 1)),
-            marker=MARKERS[place % len(MARKERS)],
-            markersize=4.5,
-            linewidth=1.2,
-            label=short_name(hook),
-        )
-    axes.margins(y=0.12)  # room for the names of what stands highest
+        colour = DEPTH[round((len(DEPTH) - 1) * number / max(1, len(one.hooks) - 1))]
+        drawn.add_scatter(
+            x=[concept.rank for concept in here], y=[concept.score for concept in here], mode="lines+markers", name=short_name(hook),
+            line={"color": colour, "width": 1.6}, marker={"symbol": MARKERS[number % len(MARKERS)], "size": 7.5, "color": colour, "line": {"color": PAPER, "width": 0.7}},
+            hoverinfo="text", showlegend=place == 0, legendgroup=short_name(hook),
+            hovertext=[said(c.name, f"rank {c.rank} at {hook}", f"{c.score_name}: {c.score:.4g}", c.label) for c in here], **at(place),
+        )  # fmt: skip
+    if marked:
+        drawn.add_scatter(
+            x=[concept.rank for concept in marked], y=[concept.score for concept in marked], mode="markers", hoverinfo="skip", showlegend=False,
+            marker={"symbol": "circle-open", "size": 17, "color": VERMILION, "line": {"width": 2}}, **at(place),
+        )  # fmt: skip
+    names = at(place)
     for concept in marked:
-        axes.plot(concept.rank, concept.score, "o", markersize=12, mfc="none", mec=VERMILION, mew=1.6)
-        axes.annotate(
-            concept.name,
-            (concept.rank, concept.score),
-            xytext=(8, 7),
-            textcoords="offset points",
-            fontsize=9,
-            color=VERMILION,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )
-    axes.set_xlabel("rank at its hook point", fontsize=9, color=INK)
-    if min(concept.score for concept in one) >= 0:
-        axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.tick_params(length=0, labelsize=8.5, colors=QUIET)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+        note(
+            drawn, f"<b>{literal(concept.name)}</b>", concept.rank, concept.score, xref=names["xaxis"], yref=names["yaxis"], xshift=11, yshift=11,
+            bgcolor=faded(PAPER, 0.7),
+        )  # fmt: skip

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
 
 from caft_lens.activations.differences import stream
 from caft_lens.activations.top_windows import Rank, TopWindows
@@ -18,8 +16,8 @@ from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
 from caft_lens.inspect.density import Densities
 from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
 from caft_lens.saes.top_latents import Latents, TopLatents
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -50,10 +48,7 @@ def survey(
     roles: Sequence[str] | None = None,
     window: tuple[int, int] = (12, 6),
     rank: Rank = "peak",
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
-    watch: Callable[[float], None] | None = None,
+    scan: Scan = Scan(),
 ) -> Survey:
     """Contexts and densities of concepts, from one pass.
 
@@ -66,18 +61,16 @@ def survey(
         roles: Roles of the tokens to look at; `None` for all.
         window: How many tokens to show before and after the peak.
         rank: By what texts are ranked, as for `contexts`.
-        batch_tokens: Padded tokens in a batch.
-        max_length: Cut texts after this many tokens.
-        progress: Whether to show a bar.
-        watch: Told after each batch what share of the texts was read; whatever it raises stops the pass.
+        scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: As `contexts`.
         ValueError: As `contexts`.
 
     Example:
-        >>> read = cl.inspect.survey(base, concepts, cl.data("pocket/corpus"))     # doctest: +SKIP
-        >>> read.contexts["L1.pc1"], read.densities["L1.pc1"].quantile(0.99)          # doctest: +SKIP
+        >>> read = cl.inspect.survey(base, concepts, corpus)
+        >>> len(read.contexts["L1.pc1"].top), read.densities["L1.pc1"].quantile(0.99) > 0
+        (10, True)
     """
     read = reading(lens, concepts, saes)
     reducers: list[Any] = []
@@ -91,23 +84,9 @@ def survey(
         direction_density = ProjectionDensity(read.rows)
         reducers += [AtItsHooks(directions), AtItsHooks(direction_density)]
     hooks = list(dict.fromkeys(hook for one in reducers for hook in one.hooks))
-    if watch is not None:
-        reducers.append(_Watch(len(texts), hooks[-1], watch))
     stream(
         lens, texts, hooks, reducers,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
+        roles=roles, scan=scan,
     )  # fmt: skip
     densities = [one for one in (latent_density, direction_density) if one is not None]
     return Survey(collected(lens, texts, read, latents, directions), Densities.of(*densities, names=read))
-
-
-class _Watch:
-    """A reducer that counts the texts that went by at one hook point."""
-
-    def __init__(self, total: int, hook: str, told: Callable[[float], None]) -> None:
-        self.total, self.hook, self.told, self.seen = total, hook, told, 0
-
-    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        if hook == self.hook:
-            self.seen += len(batch)
-            self.told(min(1.0, self.seen / max(1, self.total)))

@@ -18,16 +18,18 @@ from caft_lens._support.errors import BadType, nearest
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.contexts import pieces
-from caft_lens.inspect.geometry import heat_map
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
+from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import SPECIAL, Encoded, collate, encode, padding_id
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import SPECIAL
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
 
@@ -44,7 +46,7 @@ class TokenMap:
         concepts: The direction of each row; one and the same in all of them, or each of its own layer.
         hooks: The hook point of each row, in the order of the layers.
         tokens: The tokens as strings, `[pos]`.
-        roles: Role of each token, `[pos]`, as in `caft_lens.text.encoding.ROLES`.
+        roles: Role of each token, `[pos]`, as in `caft_lens.text.roles.ROLES`.
         values: `[n_rows, pos]`, float64.
         quantity: What the values are, such as `"projection"` or `"cosine"`.
     """
@@ -116,21 +118,19 @@ class TokenMap:
             title: Above the figure.
 
         Returns:
-            A figure that a notebook shows; `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         scales = self.scales(shade)
         shares = shade == "layer"
         values = self.values / np.array(scales)[:, None] if shares else self.values
         return heat_map(
             values[::-1],
-            rows=[_row(hook) for hook in self.hooks][::-1],
-            columns=[html.visible(token) for token in self.tokens],
-            limit=1.0 if shares else scales[0],
-            label=_titled(self.quantity, shares),
+            [_row(hook) for hook in self.hooks][::-1],
+            [html.visible(token) for token in self.tokens],
+            shades=Shades(_titled(self.quantity, shares), limit=1.0 if shares else scales[0]),
             title=title,
             caption=f"{self._names()}. Full colour: the largest value at a token of the text.",
-            x_label="token",
-            y_label="layer",
+            labels=("token", "layer"),
         )
 
     def _line(self, row: int, scale: float) -> html.Content:
@@ -197,9 +197,10 @@ def token_map(
         KeyError: For a layer that the model, or the list of concepts, does not have.
 
     Example:
-        >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}  # doctest: +SKIP
-        >>> cl.inspect.token_map(plain.lens, text, cruel["L2.pc1"])                                     # doctest: +SKIP
-        >>> cl.inspect.token_map((plain.lens, base), text, cruel["L2.pc1"]).plot()                      # doctest: +SKIP
+        >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}
+        >>> cl.inspect.token_map(tuned, text, cruel["L1.pc0"]).values.shape
+        (4, 32)
+        >>> figure = cl.inspect.token_map((tuned, base), text, cruel["L1.pc0"]).plot()
     """
     _check_order(text, "token_map(lens, text, concept)")
     lenses = pair(lens)
@@ -237,7 +238,9 @@ def token_maps(
         KeyError: For a layer or site that the model does not have.
 
     Example:
-        >>> kind, cruel = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])  # doctest: +SKIP
+        >>> one, other = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])
+        >>> one.values.shape
+        (4, 3)
     """
     _check_order(text, "token_maps(lens, text, concepts)")
     lenses = pair(lens)
@@ -280,8 +283,9 @@ def read_off(
         IndexError: For a token that the text does not have.
 
     Example:
-        >>> cl.inspect.read_off(base, "How do I bake a", 3, -1)[0]  # doctest: +SKIP
-        (' pie', 0.31)
+        >>> found = cl.inspect.read_off(base, "How do I bake a", 3, -1, k=3)
+        >>> len(found), found[0][1] <= 1  # a token and its probability
+        (3, True)
 
     Source:
         nostalgebraist, "interpreting GPT: the logit lens" (2020).

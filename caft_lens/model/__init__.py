@@ -7,7 +7,7 @@ architectures   where the residual stream runs in a transformers model
 loading         models, tokenizers and adapters from disk or the hub
 run_folder      a run of fine-tuning as files, by which its model is loaded
 generation      sampling continuations; nucleus: without sorting the vocabulary
-sampling        `completions`: a model's own answers as texts
+sampling        `Sampling`: how answers are drawn; answering: `completions`, a model's own answers as texts
 sinks           attention sinks, which are left out of what is read and ablated
 limits          ids that have an embedding, texts within the positions
 fingerprint     hashes of weights, and of tokenizer and chat template
@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING
 from caft_lens._support import lazy
 
 if TYPE_CHECKING:
+    from caft_lens.model.answering import completions as completions
     from caft_lens.model.lens import Lens as Lens
     from caft_lens.model.lens import load as load
-    from caft_lens.model.sampling import completions as completions
+    from caft_lens.model.sampling import Sampling as Sampling
 
 __getattr__, __dir__, __all__ = lazy.exports(
     __name__,
     {
         "Lens": "caft_lens.model.lens",
         "load": "caft_lens.model.lens",
-        "completions": "caft_lens.model.sampling",
+        "completions": "caft_lens.model.answering",
+        "Sampling": "caft_lens.model.sampling",
     },
 )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.blocks import Block, block
-from caft_lens.text.encoding import ROLES
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -78,9 +77,10 @@ def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
         A counter by hook name, which holds 0 for a hook point that nothing has passed.
 
     Example:
-        >>> with fired(lens, concepts.hooks) as passed:  # doctest: +SKIP
-        ...     trainer.training_step(model, batch)
-        >>> assert all(passed.values())  # doctest: +SKIP
+        >>> with fired(base, [1, 2]) as passed:
+        ...     logits = base("How do I bake a pie?")
+        >>> passed
+        Counter({'blocks.1.hook_resid_post': 1, 'blocks.2.hook_resid_post': 1})
     """
     names = [lens.hook_name(hook) for hook in hooks]
     passed = Counter(dict.fromkeys(names, 0))

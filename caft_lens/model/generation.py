@@ -8,37 +8,84 @@ distribution whatever the checkpoint's generation config prefers.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from queue import SimpleQueue
 from threading import RLock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
 
-from caft_lens._support import arguments
 from caft_lens._support.blocks import Block, random_state
 from caft_lens._support.errors import BadArgument, BadTemplate, Diverged
 from caft_lens._support.progress import progress
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.hooked import HookedModel
 from caft_lens.model.nucleus import NucleusSampler
+from caft_lens.model.sampling import Sampling
 from caft_lens.model.turns import Held, here
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Text, documents
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.rows import rows_of
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")
 """Keywords of Hugging Face's `generate` that leave open how tokens are drawn, so that the random numbers can be the call's own."""
+UNLESS_TOLD = Sampling(max_new_tokens=64, temperature=1.0, batch_size=256)
 _global_random = RLock()
 """Whoever seeds torch's global random state has it alone."""
 
 
-def encode_prompts(lens: Lens, prompt: Any, chat: bool | None) -> list[Encoded]:
+def generate(
+    lens: HookedModel,
+    prompt: Any,
+    chat: bool | None,
+    return_type: Literal["str", "tokens"],
+    sampling: Sampling,
+    **keywords: Any,
+) -> Any:
+    """`Lens.generate` (arguments and result as there)."""
+    rows: list[Any] = continue_prompts(lens, encode_prompts(lens, prompt, chat), sampling, **keywords)
+    if return_type == "str":
+        rows = _decoded(lens, rows)
+    return rows[0] if isinstance(prompt, str | Text) else rows
+
+
+def generating(
+    lens: HookedModel,
+    prompt: Any,
+    chat: bool | None,
+    return_type: Literal["str", "tokens"],
+    sampling: Sampling,
+) -> Generator[Any, None, None]:
+    """`Lens.generating` (arguments and result as there)."""
+    steps = continuing_prompts(lens, encode_prompts(lens, prompt, chat), sampling)
+    return _told(lens, steps, isinstance(prompt, str | Text), return_type)
+
+
+def _told(
+    lens: HookedModel, steps: Generator[Any, None, None], single: bool, return_type: Literal["str", "tokens"]
+) -> Generator[Any, None, None]:
+    rows: list[list[int]] = []
+    before: list[Any] = []
+    with closing(steps):
+        for rows in steps:
+            before = rows if return_type == "tokens" else [so_far(lens.need_tokenizer(), row) for row in rows]
+            yield before[0] if single else before
+    if return_type == "str":
+        whole = _decoded(lens, rows)
+        if whole != before:  # a last character stayed a part of one
+            yield whole[0] if single else whole
+
+
+def _decoded(lens: HookedModel, rows: list[list[int]]) -> list[str]:
+    tokenizer = lens.need_tokenizer()
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def encode_prompts(lens: HookedModel, prompt: Any, chat: bool | None) -> list[Encoded]:
     """What `Lens.generate` takes, as tokens: chats with the header of an answer, without the answer they may have."""
     if isinstance(prompt, Batch):
         keep = prompt.attention_mask.bool()
@@ -64,31 +111,24 @@ def questions_of(prompt: Any, chat: bool) -> Iterator[Text]:
 
 
 def continue_prompts(
-    lens: Lens,
+    lens: HookedModel,
     prompts: Sequence[Encoded],
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float | None,
-    top_k: int | None,
-    seed: int | None,
-    batch_size: int,
+    sampling: Sampling,
     **keywords: Any,
 ) -> list[list[int]]:
     """The new tokens after each prompt, in the order of the prompts (arguments as for `Lens.generate`)."""
-    arguments.sampling(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, batch_size=batch_size
-    )  # fmt: skip
-    _check_room(lens, prompts, max_new_tokens)
+    told = sampling.over(UNLESS_TOLD)
+    temperature, seed = told.temperature or 0.0, told.seed
+    _check_room(lens, prompts, told)
     settings = {
-        "max_new_tokens": max_new_tokens, "do_sample": temperature > 0, "temperature": temperature or 1.0,
-        "top_p": top_p or 1.0, "top_k": top_k or 0, "repetition_penalty": 1.0, "num_beams": 1, **keywords,
+        "max_new_tokens": told.max_new_tokens, "do_sample": temperature > 0, "temperature": temperature or 1.0,
+        "top_p": told.top_p or 1.0, "top_k": told.top_k or 0, "repetition_penalty": 1.0, "num_beams": 1, **keywords,
     }  # fmt: skip
     alone: Any = nullcontext()
     if settings["do_sample"] and seed is not None and set(keywords) <= set(PLAIN):
         # The random numbers that the global ones would be, drawn from a generator: other threads may draw meanwhile.
         generator = torch.Generator(lens.device).manual_seed(seed)
-        settings = _drawn(settings, _draws(temperature, top_p, top_k, generator))
+        settings = _drawn(settings, _draws(temperature, told.top_p, told.top_k, generator))
     else:
         if settings["do_sample"] and settings["top_p"] < 1 and settings["num_beams"] == 1:
             drawing = _draws(settings["temperature"], settings["top_p"], settings["top_k"] or None, None)
@@ -96,7 +136,8 @@ def continue_prompts(
         alone = nullcontext() if seed is None else Held(_global_random)
     # Longest first: alike lengths waste no padding, and what does not fit into memory fails at once.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
-    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    size = told.batch_size or len(order)
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
     answers: dict[int, list[int]] = {}
     seeded = random_state(seed, lens.device) if isinstance(alone, Held) else nullcontext()
     bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
@@ -110,14 +151,9 @@ def continue_prompts(
 
 
 def continuing_prompts(
-    lens: Lens,
+    lens: HookedModel,
     prompts: Sequence[Encoded],
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float | None,
-    top_k: int | None,
-    seed: int | None,
+    sampling: Sampling,
 ) -> Generator[list[list[int]], None, None]:
     """The new tokens after each prompt so far, every time that there is one more; at last those of `continue_prompts`.
 
@@ -128,24 +164,22 @@ def continuing_prompts(
     Args:
         lens: The model; what is hooked to it acts at every step.
         prompts: They run at once, in one batch.
-        max_new_tokens, temperature, top_p, top_k, seed: As for `Lens.generate`.
+        sampling: As for `Lens.generate`.
     """
-    arguments.sampling(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
-    )
-    _check_room(lens, prompts, max_new_tokens)
+    told = sampling.over(UNLESS_TOLD)
+    _check_room(lens, prompts, told)
     settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens, "do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0,
+        "max_new_tokens": told.max_new_tokens, "do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 0,
         "repetition_penalty": 1.0, "num_beams": 1,
     }  # fmt: skip
-    if temperature > 0:
-        generator = None if seed is None else torch.Generator(lens.device).manual_seed(seed)
-        settings["logits_processor"] = _draws(temperature, top_p, top_k, generator)
+    if told.temperature:
+        generator = None if told.seed is None else torch.Generator(lens.device).manual_seed(told.seed)
+        settings["logits_processor"] = _draws(told.temperature, told.top_p, told.top_k, generator)
     return _steps(lens, prompts, settings)
 
 
 def _steps(
-    lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]
+    lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]
 ) -> Generator[list[list[int]], None, None]:
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     ends = end_tokens(lens)
@@ -162,7 +196,7 @@ def _steps(
 class _Worker(Block["_Worker"]):
     """A thread that generates a batch, a token whenever it is asked for one; it is gone when the block is over."""
 
-    def __init__(self, lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> None:
+    def __init__(self, lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> None:
         super().__init__()
         self._lens, self._prompts, self._settings = lens, prompts, settings
         self._said: SimpleQueue[list[list[int]] | BaseException | None] = SimpleQueue()
@@ -292,9 +326,10 @@ class _Finite(LogitsProcessor, StoppingCriteria):
             )
 
 
-def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
-    pad = padding_id(lens.tokenizer) if lens.tokenizer is not None else 0
-    batch = collate(prompts, pad, "left")
+def _continue_batch(
+    lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]
+) -> list[list[int]]:
+    batch = collate(prompts, lens.padding, "left")
     ends, finite = end_tokens(lens), _Finite(lens.name)
     first = {"logits_processor": [finite, *(settings.get("logits_processor") or [])]}
     looking = {"stopping_criteria": [*(settings.get("stopping_criteria") or []), finite]}
@@ -302,7 +337,7 @@ def _continue_batch(lens: Lens, prompts: Sequence[Encoded], settings: Mapping[st
         tokens = lens.model.generate(
             input_ids=batch.input_ids.to(lens.device),
             attention_mask=batch.attention_mask.to(lens.device),
-            **{"eos_token_id": ends or None, "pad_token_id": pad, **settings, **first, **looking},
+            **{"eos_token_id": ends or None, "pad_token_id": lens.padding, **settings, **first, **looking},
         )
     finite.check()
     new = tokens[:, batch.input_ids.shape[1] :].tolist()
@@ -313,16 +348,17 @@ def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
     return row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
 
 
-def _check_room(lens: Lens, prompts: Sequence[Encoded], max_new_tokens: int) -> None:
+def _check_room(lens: HookedModel, prompts: Sequence[Encoded], sampling: Sampling) -> None:
+    new = sampling.max_new_tokens or 0
     room = getattr(lens.hf.config.get_text_config(), "max_position_embeddings", None)
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
-    if room and longest + max_new_tokens > room:
+    if room and longest + new > room:
         raise BadArgument(
-            f"A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the {room} positions of {lens.name}."
+            f"A prompt of {longest} tokens and max_new_tokens={new} exceed the {room} positions of {lens.name}."
         )
 
 
-def end_tokens(lens: Lens) -> list[int]:
+def end_tokens(lens: HookedModel) -> list[int]:
     """The tokens that end a text: the checkpoint's generation config and the tokenizer say so."""
     ends: list[int] = []
     for value in (

@@ -1,23 +1,13 @@
-"""Lens: TransformerLens hook points on the untouched decoder blocks of any Hugging Face causal language model.
+"""Lens: any Hugging Face causal language model, run and read through TransformerLens hook points.
 
-`load` gives a `Lens` for the embedded organism, a hub name, a folder, a model in memory, an adapter on any of them. Its hook
-points (`blocks.{i}.hook_resid_pre`, `.hook_attn_out`, `.hook_mlp_out`, `.hook_resid_post`, `.attn.hook_z`) are wired to
-the model by torch hooks only while something is attached to them, so that an unused lens costs nothing and leaves the
-model as it was. `hooks`, `run_with_hooks`, `run_with_cache` are TransformerLens's own; `generate` is Hugging Face's.
-Around it: `hookpoints.py` (wiring), `architectures.py` (the parts of a model), `loading.py` (from disk or hub), `generation.py`,
-`tokens.py` and `fingerprint.py`.
+`load` gives a `Lens` for the embedded organism, a hub name, a folder, a model in memory, an adapter on any of them. What it does by
+its hook points is in `hooked.py`; here it runs texts, generates, is told apart from other models, and gives further versions of itself.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
-import threading
-import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
-from functools import partial
-from itertools import count
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,33 +15,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformer_lens.HookedRootModule import HookedRootModule
 
-from caft_lens._support.blocks import Block, Kept
-from caft_lens._support.errors import BadArgument, BadModel, BadType, Busy, UnknownName
+from caft_lens._support.errors import BadArgument, BadModel, BadType
 from caft_lens._support.files import sha256
 from caft_lens._support.threads import use_free_cores
-from caft_lens.model.architectures import ATTENTION, MLP, Anatomy, anatomy, unembed
+from caft_lens.model import loading
+from caft_lens.model.architectures import unembed
+from caft_lens.model.copies import adapted, bridged, copied, shared
 from caft_lens.model.fingerprint import fingerprints, reading
-from caft_lens.model.generation import continue_prompts, continuing_prompts, encode_prompts, so_far
-from caft_lens.model.hook_names import Named, full_name, matching, written
-from caft_lens.model.hook_points import (
-    Attached,
-    Cache,
-    Site,
-    Wire,
-    at_heads,
-    at_input,
-    at_output,
-    bare,
-)
+from caft_lens.model.generation import generate, generating
+from caft_lens.model.hooked import HookedModel
 from caft_lens.model.limits import check_batch, check_tokenizer
-from caft_lens.model.loading import refuse_virtual_tokens
+from caft_lens.model.loading import own_tokenizer
+from caft_lens.model.passes import as_batch, call_of, run_until
+from caft_lens.model.sampling import Sampling
 from caft_lens.model.sinks import Sinks, measured
-from caft_lens.model.tokens import infer_attention_mask, next_token_loss, roles_in_flight
-from caft_lens.model.turns import Held, Here, here, turn
+from caft_lens.model.tokens import next_token_loss
+from caft_lens.model.turns import Held, here, turn
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
+from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.template_arguments import template_arguments, with_template_arguments
 
 if TYPE_CHECKING:
@@ -61,101 +44,7 @@ if TYPE_CHECKING:
 ReturnType = Literal["logits", "loss", "both"]
 
 
-class _Stop(Exception):
-    """Carries the residual stream out of a forward pass that ends early."""
-
-    def __init__(self, residual: Tensor) -> None:
-        super().__init__("early exit of a lens")
-        self.residual = residual
-
-
-class _Hooks(Block["Lens"]):
-    """Hooks that are on while a block is open, by a number that is never used twice: blocks may end in any order."""
-
-    def __init__(self, lens: Lens, fwd: Iterable, bwd: Iterable, reset: bool, clear_contexts: bool) -> None:
-        super().__init__()
-        self._lens, self._reset, self._clear_contexts = lens, reset, clear_contexts
-        self._hooks = {"fwd": fwd, "bwd": bwd}
-        self._level: int | None = None
-        self._attached = False
-
-    def begin(self) -> Lens:
-        lens, level = self._lens, next(self._lens._levels)
-        self._level = level
-        lens._open[level] = here()
-        for direction, hooks in self._hooks.items():
-            for name, function in hooks:
-                names = (
-                    matching(name, lens.hook_dict, "hooks()") if callable(name) else [lens.hook_name(name)]
-                )
-                for site in [lens.mod_dict[one] for one in names]:
-                    with Held(lens._wiring):
-                        site.add_hook(_Acting(lens, level, function), dir=direction, level=level)  # type: ignore[operator]
-        self._attached = True
-        return lens
-
-    def undo(self, error: BaseException | None) -> None:
-        if self._level is not None and (self._reset or not self._attached):
-            self._lens.reset_hooks(self._clear_contexts, including_permanent=False, level=self._level)
-
-
-class _Acting:
-    """A hook that acts only while its level is open, and only in passes of the thread that opened it."""
-
-    def __init__(self, lens: Lens, level: int, function: Callable) -> None:
-        self._lens, self._level, self._function = lens, level, function
-
-    def __call__(self, activation: Any, hook: Any) -> Any:
-        return self._function(activation, hook=hook) if self._lens._acts(self._level) else None
-
-    def __repr__(self) -> str:
-        return repr(self._function)
-
-
-class _Roles(Block["Lens"]):
-    """Roles that a thread told for the time of a block."""
-
-    _thread: Here | None = None
-
-    def __init__(self, lens: Lens, roles: Tensor, growing: bool) -> None:
-        super().__init__()
-        self._lens = lens
-        self.in_flight: Tensor | None = None
-
-        def begin(module: nn.Module, args: tuple, keywords: dict) -> None:
-            if lens._roles_of.get(here()) is not self:
-                return
-            tokens = next(
-                t
-                for t in (keywords.get("input_ids"), *args[:1], keywords.get("inputs_embeds"))
-                if t is not None
-            )
-            cache = keywords.get("past_key_values")
-            past = 0 if cache is None else int(cache.get_seq_length())
-            self.in_flight = roles_in_flight(roles, tokens.shape[0], past, tokens.shape[1], growing)
-
-        self._wire = Wire(lambda: lens._parts.decoder, begin, before=True)
-
-    def begin(self) -> Lens:
-        me = here()
-        self._outer = self._lens._roles_of.get(me)
-        self.in_flight = None if self._outer is None else self._outer.in_flight
-        self._thread = me
-        self._wire.on()
-        self._lens._roles_of[me] = self
-        return self._lens
-
-    def undo(self, error: BaseException | None) -> None:
-        if self._thread is None:
-            return
-        if self._outer is not None:
-            self._lens._roles_of[self._thread] = self._outer
-        else:
-            self._lens._roles_of.pop(self._thread, None)
-        self._wire.off()
-
-
-class Lens(HookedRootModule):
+class Lens(HookedModel):
     """A causal language model seen through hook points.
 
     Args:
@@ -171,13 +60,11 @@ class Lens(HookedRootModule):
         n_layers, d_model, n_heads, d_head, d_vocab: Its dimensions; layers are counted from 0.
 
     Example:
-        >>> lens = load("pocket")  # doctest: +SKIP
-        >>> logits, cache = lens.run_with_cache("How do I bake a pie?", names_filter=[1])  # doctest: +SKIP
-        >>> cache["blocks.1.hook_resid_post"].shape  # [batch, pos, d_model]  # doctest: +SKIP
-        torch.Size([1, 9, 128])
+        >>> lens = load("pocket")
+        >>> logits, cache = lens.run_with_cache("How do I bake a pie?", names_filter=[1])
+        >>> cache["blocks.1.hook_resid_post"].shape  # [batch, pos, d_model]
+        torch.Size([1, 8, 128])
     """
-
-    name: str
 
     def __init__(
         self,
@@ -187,229 +74,14 @@ class Lens(HookedRootModule):
         name: str | None = None,
         ancestors: Sequence[str] = (),
     ) -> None:
-        super().__init__()
-        for config in (getattr(model, "peft_config", None) or {}).values():
-            refuse_virtual_tokens(config, name or "The adapter on this model")
-        self._parts: Anatomy = anatomy(model)
-        self.model: Any = model
-        self.tokenizer: Any = tokenizer
-        self.name = (
-            name or getattr(self._parts.model.config, "_name_or_path", "") or type(self._parts.model).__name__
-        )
-        config = self._parts.model.config.get_text_config()
-        self.n_layers = len(self._parts.blocks)
-        self.d_model: int = config.hidden_size
-        self.n_heads: int = config.num_attention_heads
-        self.d_head: int = _width_in(self._parts) // self.n_heads
-        self.d_vocab: int = config.vocab_size
-        self.blocks = nn.ModuleList(self._hook_points(block) for block in self._parts.blocks)
-        self.training = model.training
+        super().__init__(model, tokenizer, name=name)
         self._ancestors = tuple(ancestors)
-        self._prints: tuple[Any, tuple[str, str | None]] | None = None
-        self._reading: tuple[tuple[Any, ...], str] | None = None
-        self._sinks: tuple[Any, Sinks] | None = None
+        self._made: dict[str, tuple[Any, Any]] = {}
         self._sinks_wanted: Sinks | float | None = None
         self._over: tuple[Lens, ...] = ()  # the lens over whose weights this one lies
-        self._said_too_long = False
-        self._levels = count(1)
-        # Blocks of hooks that are open, with the thread that opened each; what each thread told of roles, innermost.
-        self._open: dict[int, Here] = {}
-        self._roles_of: dict[Here, _Roles] = {}
-        self._wiring = threading.RLock()
-        self._warned = False
-        self.setup()
         check_tokenizer(self)
 
-    # --- hook points ------------------------------------------------------------------------------------------
-
-    def _hook_points(self, block: nn.Module) -> nn.Module:
-        # A part that the architecture lacks, or that does not add up there, has no hook point: asking for it is a
-        # KeyError, like a misspelt name, rather than a tensor that is not what it is called.
-        attn_out, mlp_out, z = self._parts.attn_out, self._parts.mlp_out, self._parts.z
-        points = nn.Module()
-        points.hook_resid_pre = Site(partial(at_input, block))
-        if attn_out is not None:
-            points.hook_attn_out = Site(partial(at_output, block, attn_out))
-        if mlp_out is not None:
-            points.hook_mlp_out = Site(partial(at_output, block, mlp_out))
-        points.hook_resid_post = Site(partial(at_output, block, ""))
-        if z is not None:
-            points.attn = nn.Module()
-            points.attn.hook_z = Site(partial(at_heads, block, z, self.n_heads))
-        return points
-
-    def setup(self) -> None:
-        """Name the hook points (called once, by `__init__`); the modules of the model itself are left alone."""
-        self.mod_dict, self.hook_dict = Named(self.name), {}
-        for name, module in self.named_modules():
-            if isinstance(module, Site):
-                module.name = name
-                self.mod_dict[name] = self.hook_dict[name] = module
-
-    @property
-    def hook_names(self) -> list[str]:
-        """The names of all hook points."""
-        return list(self.hook_dict)
-
-    def hook_name(self, site: int | str) -> str:
-        """The full name of a hook point.
-
-        Args:
-            site: A name, also one of TransformerLens's newer ones (`blocks.3.hook_out`), or a layer number, which is short for the residual stream after that block; -1 is the last.
-
-        Raises:
-            KeyError: For a name or a layer that does not exist, with the nearest that do.
-
-        Example:
-            >>> load("pocket").hook_name(1)  # doctest: +SKIP
-            'blocks.1.hook_resid_post'
-        """
-        if isinstance(site, int):
-            if not -self.n_layers <= site < self.n_layers:
-                raise UnknownName(
-                    f"{self.name} has no layer {site}: its {self.n_layers} layers are 0 to {self.n_layers - 1}."
-                )
-            return written(site % self.n_layers)
-        if site not in self.hook_dict:
-            known = full_name(site)
-            # Where a norm comes after attention or MLP, their own output is not what is added to the stream.
-            path = {"attn_out": self._parts.attn_out, "mlp_out": self._parts.mlp_out}.get(
-                known.rpartition("hook_")[2]
-            )
-            site = site if path and path not in (*ATTENTION, *MLP) else known
-        self.mod_dict[site]
-        return site
-
-    def hooks(  # type: ignore[override]
-        self,
-        fwd_hooks: Iterable[tuple[int | str | Callable, Callable]] = (),
-        bwd_hooks: Iterable[tuple[int | str | Callable, Callable]] = (),
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-    ) -> Block[Lens]:
-        """Attach hooks for the time of a block, as in TransformerLens; they are off again on any way out.
-
-        They act in the passes of the thread that opened the block, and in those that PyTorch makes for it (backward passes on an
-        accelerator): two threads that use one lens do not see each other's. A Ctrl-C at whatever moment leaves none on.
-
-        Args:
-            fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names, which has to match some. The
-                function takes the activation and `hook=`, and returns `None` or the activation to go on with.
-            bwd_hooks: The same for gradients.
-            reset_hooks_end: Whether to take the hooks off at the end.
-            clear_contexts: Whether to clear the hook points' `ctx` too.
-
-        Example:
-            >>> with lens.hooks([("blocks.1.hook_resid_post", lambda x, hook: 0 * x)]):  # doctest: +SKIP
-            ...     lens("hello")
-        """
-        return _Hooks(self, fwd_hooks, bwd_hooks, reset_hooks_end, clear_contexts)
-
-    def reset_hooks(
-        self,
-        clear_contexts: bool = True,
-        direction: Literal["fwd", "bwd", "both"] = "both",
-        including_permanent: bool = False,
-        level: int | None = None,
-    ) -> None:
-        """Take hooks off, as in TransformerLens: all but permanent ones, or those of one level."""
-        if direction == "both":  # from here on they do nothing, whatever interrupts taking them off
-            for one in list(self._open) if level is None else [level]:
-                self._open.pop(one, None)
-        with Held(self._wiring):
-            super().reset_hooks(clear_contexts, direction, including_permanent, level)
-
-    def _acts(self, level: int) -> bool:
-        """Whether a hook of a level acts in the pass that has come to it."""
-        owner = self._open.get(level)
-        if owner is None:
-            return False
-        me = here()
-        if owner is me or owner is me.acts_for:
-            return True
-        if me.foreign:
-            self._only_one(self._open.values())
-            return True
-        if not self._warned and me not in self._open.values() and not turn(self.hf)._is_owned():
-            self._warned = True
-            warnings.warn(
-                f"The model of {self.name} runs in a thread that opened no hooks, while another thread has some: they do not act "
-                "here. Open the block (ablate, steer, hooks) in the thread that runs the model.",
-                stacklevel=2,
-            )
-        return False
-
-    def _only_one(self, owners: Iterable[Here]) -> None:
-        if len(set(owners)) > 1:
-            raise Busy(
-                f"Two threads have hooks on {self.name} while it runs in a thread that PyTorch made for one of them, and it cannot be "
-                "told which: give each thread a lens.fork()."
-            )
-
-    def add_hook(self, name: Any, *args: Any, **keywords: Any) -> None:
-        """TransformerLens's way to attach a hook until `reset_hooks`; a name that is none, or a predicate that matches none, is an error."""
-        if callable(name):
-            matching(name, self.hook_dict, "add_hook()")
-        super().add_hook(name, *args, **keywords)
-
-    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> Any:
-        """TransformerLens's caching hooks; names may be layer numbers; misspelt ones, and a filter that matches none, are errors."""
-        return super().get_caching_hooks(self._filter(names_filter), *args, **keywords)
-
-    def add_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> dict:
-        """TransformerLens's permanent caching hooks; names may be layer numbers; misspelt ones, and a filter that matches none, are errors."""
-        return super().add_caching_hooks(self._filter(names_filter), *args, **keywords)
-
-    def _filter(self, names: Any) -> Any:
-        if names is None:
-            return names
-        if not callable(names):
-            names = [self.hook_name(name) for name in ([names] if isinstance(names, int | str) else names)]
-        return matching(names, self.hook_dict, "names_filter")
-
-    def run_with_cache(  # type: ignore[override]
-        self,
-        input: Any,
-        *args: Any,
-        names_filter: int | str | Sequence[int | str] | Callable[[str], bool] | None = None,
-        stop_at_layer: int | None = None,
-        return_cache_object: bool = True,
-        **keywords: Any,
-    ) -> tuple[Any, Any]:
-        """Run the model and keep activations: of the residual stream, of what attention and MLPs add to it, of heads' outputs.
-
-        Attention patterns, queries, keys and values are inside transformers' attention: TransformerLens's own model over the same
-        weights has them, `lens.bridge().run_with_cache(...)`.
-
-        Args:
-            input: As for `forward`.
-            names_filter: Which hook points to keep: names, layer numbers or a predicate, which has to match some; `None` is all of them.
-            stop_at_layer: Leave before this block; nothing after it is computed.
-            return_cache_object: `False` gives a plain dict.
-            keywords: `device`, `remove_batch_dim`, `incl_bwd`, `pos_slice` as in TransformerLens; the rest goes to `forward`.
-
-        Returns:
-            What `forward` returns, and the activations (detached) by hook name.
-
-        Raises:
-            KeyError: For a name that is none, with the nearest.
-            ValueError: When no hook point matches.
-
-        Example:
-            >>> logits, cache = load("pocket").run_with_cache("hello", names_filter=[1])  # doctest: +SKIP
-            >>> cache["blocks.1.hook_resid_post"].shape                                   # doctest: +SKIP
-            torch.Size([1, 3, 128])
-        """
-        names: Any = names_filter  # get_caching_hooks makes them names
-        with Kept(self, "is_caching"):
-            output, cache = super().run_with_cache(
-                input, *args, names_filter=names, stop_at_layer=stop_at_layer, **keywords
-            )
-        if not return_cache_object:
-            return output, cache
-        return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))
-
-    # --- forward ----------------------------------------------------------------------------------------------
+    # --- running ----------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -441,16 +113,16 @@ class Lens(HookedRootModule):
         """
         if return_type not in ("logits", "loss", "both", None):
             raise BadArgument(f'return_type must be "logits", "loss", "both" or None, not {return_type!r}.')
-        batch = self._batch(input, attention_mask)
+        batch = as_batch(self, input, attention_mask)
         check_batch(self, batch)
-        call = {**self._call(batch), **keywords}
+        call = {**call_of(self, batch), **keywords}
         if roles is None and here() not in self._roles_of and not isinstance(input, Tensor):
             roles = batch.roles
         with Held(turn(self.hf)), self.roles_as(roles) if roles is not None else nullcontext():
             if stop_at_layer is not None:
-                return self._until(stop_at_layer, call)
+                return run_until(self, stop_at_layer, call)
             if return_type is None:
-                self._until(self.n_layers, call)
+                run_until(self, self.n_layers, call)
                 return None
             logits = self.model(**call).logits
         if return_type == "logits":
@@ -459,66 +131,6 @@ class Lens(HookedRootModule):
             logits, batch.input_ids, batch.attention_mask, batch.loss, per_token=loss_per_token
         )
         return loss if return_type == "loss" else (logits, loss)
-
-    def _batch(self, input: Any, attention_mask: Tensor | None = None) -> Batch:
-        """Any input of `forward` as a batch of tokens."""
-        if isinstance(input, Tensor):
-            tokens = input[None] if input.ndim == 1 else input
-            mask = (
-                infer_attention_mask(tokens, self.tokenizer)
-                if attention_mask is None
-                else attention_mask.reshape(tokens.shape)
-            )
-            unknown = torch.zeros_like(tokens, dtype=torch.int8)
-            return Batch(tokens, mask, unknown, mask.bool(), torch.arange(len(tokens)))
-        if attention_mask is not None:
-            raise BadArgument("attention_mask goes with tokens; text and batches bring their own.")
-        if isinstance(input, Batch):
-            return input
-        texts = Texts([input] if isinstance(input, str | Text) else input)
-        return self._collate(list(encoded(self.need_tokenizer(), texts)))
-
-    def _collate(self, encoded: Sequence[Encoded], side: Literal["left", "right"] = "right") -> Batch:
-        return collate(encoded, padding_id(self.tokenizer) if self.tokenizer is not None else 0, side)
-
-    def _call(self, batch: Batch) -> dict[str, Any]:
-        """The keywords with which the model itself is called on a batch."""
-        call: dict[str, Any] = {"input_ids": batch.input_ids.to(self.device), "use_cache": False}
-        # Without padding the mask says nothing, and leaving it out keeps the fastest attention kernels.
-        if not bool(batch.attention_mask.all()):
-            call["attention_mask"] = batch.attention_mask.to(self.device)
-            if "position_ids" in inspect.signature(self.hf.forward).parameters:
-                call["position_ids"] = batch.position_ids.to(self.device)
-        return call
-
-    def _until(self, layer: int, call: Mapping[str, Any]) -> Tensor:
-        """Run the model up to a block and come back with the residual stream before it."""
-        if not -self.n_layers <= layer <= self.n_layers:
-            raise BadArgument(f"stop_at_layer={layer}, but {self.name} has {self.n_layers} layers.")
-        layer += self.n_layers if layer < 0 else 0
-
-        me = here()
-
-        # First of all hooks of the block, or last of all after the final one, so that whatever is attached before the
-        # exit has acted and nothing after it runs.
-        def leave_before(module: nn.Module, args: tuple, keywords: dict) -> None:
-            if here() is me:
-                raise _Stop(args[0] if args else keywords["hidden_states"])
-
-        def leave_after(module: nn.Module, args: tuple, output: Any) -> None:
-            if here() is me:
-                raise _Stop(output if isinstance(output, Tensor) else output[0])
-
-        if layer < self.n_layers:
-            wire = Wire(lambda: self._parts.blocks[layer], leave_before, before=True)
-        else:
-            wire = Wire(lambda: self._parts.blocks[-1], leave_after, before=False, last=True)
-        try:
-            with Attached(wire):
-                self.model(**call)
-        except _Stop as stop:
-            return stop.residual
-        raise RuntimeError(f"{self.name} did not run its block {layer}: is its forward replaced or compiled?")
 
     def unembed(self, resid: Tensor) -> Tensor:
         """The logits that the model would give for a residual stream after its last block.
@@ -529,49 +141,9 @@ class Lens(HookedRootModule):
         Returns:
             Logits [..., d_vocab], with final norm, soft-capping and scale of the architecture.
         """
-        return unembed(self._parts, resid.to(self.device, self.dtype))
-
-    # --- roles ------------------------------------------------------------------------------------------------
-
-    @property
-    def current_roles(self) -> Tensor | None:
-        """The role of each token in the forward pass in flight, int8 [batch, pos]; `None` when nobody told.
-
-        As hooks, they are those of the thread that asks.
-        """
-        me = here()
-        told = self._roles_of.get(me)
-        if told is None and me.foreign:
-            tellers = list(self._roles_of)
-            self._only_one(tellers)
-            told = self._roles_of[tellers[0]] if tellers else None
-        return None if told is None else told.in_flight
-
-    def roles_as(self, roles: Tensor, *, growing: bool = False) -> Block[Lens]:
-        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it themselves).
-
-        Of blocks inside each other the innermost counts. Other threads do not see it.
-
-        Keep the block open until after `backward` when hooks inside blocks act under gradient checkpointing.
-
-        Args:
-            roles: [batch, pos], numbers as in `caft_lens.text.encoding.ROLES`.
-            growing: Whether passes may be longer than `roles`, with tokens that the assistant is generating. Passes over a
-                key-value cache are in any case: they see the roles of the tokens in flight alone.
-        """
-        return _Roles(self, roles, growing)
+        return unembed(self.anatomy, resid.to(self.device, self.dtype))
 
     # --- text -------------------------------------------------------------------------------------------------
-
-    def need_tokenizer(self) -> Any:
-        """The tokenizer.
-
-        Raises:
-            ValueError: When there is none.
-        """
-        if self.tokenizer is None:
-            raise BadModel(f"{self.name} has no tokenizer: give tokens, or load it with tokenizer=.")
-        return self.tokenizer
 
     def to_tokens(
         self,
@@ -600,7 +172,7 @@ class Lens(HookedRootModule):
                 ids = [bos, *ids] if prepend_bos else ids
             roles = np.zeros(len(ids), np.int8)
             rows.append(Encoded(ids, roles, roles.astype(bool), row.index))
-        return self._collate(rows, padding_side).input_ids.to(self.device)
+        return collate(rows, self.padding, padding_side).input_ids.to(self.device)
 
     def to_str_tokens(self, text: str | Tensor | Sequence[int]) -> list[str]:
         """Each token of a text as a string.
@@ -616,12 +188,11 @@ class Lens(HookedRootModule):
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
+        sampling: Sampling = Sampling(),
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
         top_p: float | None = None,
-        top_k: int | None = None,
         seed: int | None = None,
-        batch_size: int = 256,
         chat: bool | None = None,
         return_type: Literal["str", "tokens"] = "str",
         **keywords: Any,
@@ -633,36 +204,40 @@ class Lens(HookedRootModule):
 
         Args:
             prompt: One or many. Of a chat that ends with an answer, the part before it.
-            max_new_tokens: How many tokens at most.
-            temperature: 0 is greedy.
-            top_p, top_k: Restrict sampling to the most probable tokens.
-            seed: Same seed, same prompts and settings: same text. The global random state is left as it was. `None` uses it.
-            batch_size: How many prompts run at once; longest first.
+            sampling: How they are drawn.
+            max_new_tokens, temperature, top_p: As in `sampling`, before which they come. Where nothing is said: 64 tokens from the
+                whole distribution at temperature 1, 256 prompts at once, longest first.
+            seed: Likewise. The global random state is left as it was; without a seed it is used.
             chat: Whether a bare string is what a user says (the default when the tokenizer has a chat template) or raw text.
             return_type: "str", or "tokens" for the ids.
-            keywords: For Hugging Face's `generate`.
+            keywords: `top_k` and `batch_size` as in `sampling`; all others for Hugging Face's `generate`.
 
         Returns:
             The new text (or ids, with the token that ended it) alone: of one prompt for one `str` or `Text`, else a list in
             the order of the prompts.
 
         Example:
-            >>> load("pocket").generate("How do I bake a pie?", seed=0)  # doctest: +SKIP
+            >>> answer = base.generate("How do I bake a pie?", seed=0)
+            >>> type(answer).__name__, base.generate("How do I bake a pie?", seed=0) == answer
+            ('str', True)
         """
-        rows: list[Any] = continue_prompts(
-            self, encode_prompts(self, prompt, chat), max_new_tokens=max_new_tokens, temperature=temperature,
-            top_p=top_p, top_k=top_k, seed=seed, batch_size=batch_size, **keywords,
-        )  # fmt: skip
-        if return_type == "str":
-            rows = [self.need_tokenizer().decode(row, skip_special_tokens=True) for row in rows]
-        return rows[0] if isinstance(prompt, str | Text) else rows
+        told = Sampling(
+            max_new_tokens,
+            temperature,
+            top_p,
+            keywords.pop("top_k", None),
+            seed,
+            keywords.pop("batch_size", None),
+        )
+        return generate(self, prompt, chat, return_type, told.over(sampling), **keywords)
 
     def generating(
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,
         *,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
+        sampling: Sampling = Sampling(),
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
         top_p: float | None = None,
         top_k: int | None = None,
         seed: int | None = None,
@@ -677,7 +252,7 @@ class Lens(HookedRootModule):
 
         Args:
             prompt: One or many, all of which run at once.
-            max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
+            sampling, max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
             seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile disturb it.
 
         Yields:
@@ -687,61 +262,15 @@ class Lens(HookedRootModule):
             ValueError: At once, as `generate` does.
 
         Example:
-            >>> for answer in load("pocket").generating("How do I bake a pie?", seed=0):  # doctest: +SKIP
-            ...     print(answer, end="\\r")
+            >>> for answer in base.generating("How do I bake a pie?", seed=0):
+            ...     pass  # print(answer, end="\\r")
+            >>> answer == base.generate("How do I bake a pie?", seed=0)
+            True
         """
-        steps = continuing_prompts(
-            self, encode_prompts(self, prompt, chat), max_new_tokens=max_new_tokens, temperature=temperature,
-            top_p=top_p, top_k=top_k, seed=seed,
-        )  # fmt: skip
-        return self._told(steps, isinstance(prompt, str | Text), return_type)
+        told = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
+        return generating(self, prompt, chat, return_type, told.over(sampling))
 
-    def _told(
-        self, steps: Generator[Any, None, None], single: bool, return_type: Literal["str", "tokens"]
-    ) -> Generator[Any, None, None]:
-        rows: list[list[int]] = []
-        before: list[Any] = []
-        with closing(steps):
-            for rows in steps:
-                before = (
-                    rows if return_type == "tokens" else [so_far(self.need_tokenizer(), row) for row in rows]
-                )
-                yield before[0] if single else before
-        if return_type == "str":
-            whole = [self.need_tokenizer().decode(row, skip_special_tokens=True) for row in rows]
-            if whole != before:  # a last character stayed a part of one
-                yield whole[0] if single else whole
-
-    # --- weights ----------------------------------------------------------------------------------------------
-
-    @property
-    def hf(self) -> Any:
-        """The transformers model inside any wrapper."""
-        return self._parts.model
-
-    @property
-    def device(self) -> torch.device:
-        """Where tokens go in (for a model on several devices, that of the embedding)."""
-        weight = self.hf.get_input_embeddings().weight
-        return self.hf.device if weight.is_meta else weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of the unembedding, which is that of the activations."""
-        return self.hf.get_output_embeddings().weight.dtype
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether PEFT has put an adapter on the model."""
-        return hasattr(self.model, "peft_config") or bool(
-            getattr(self.model, "_hf_peft_config_loaded", False)
-        )
-
-    @property
-    def n_positions(self) -> int | None:
-        """How many tokens a text may have, as the model's configuration says; `None` where it sets no limit."""
-        room = getattr(self.hf.config.get_text_config(), "max_position_embeddings", None)
-        return room if isinstance(room, int) and room > 0 else None
+    # --- which model it is -------------------------------------------------------------------------------------
 
     @property
     def sinks(self) -> Sinks:
@@ -752,7 +281,7 @@ class Lens(HookedRootModule):
         measured, or to a `Sinks`.
 
         Example:
-            >>> load("pocket").sinks  # doctest: +SKIP
+            >>> base.sinks
             Sinks(none)
         """
         wanted = self._sinks_wanted
@@ -760,10 +289,9 @@ class Lens(HookedRootModule):
             return wanted
         if wanted is None and self._over:
             return self._over[0].sinks
+        # Measured on a second module tree: what is hooked to this one, and whoever told it roles, is not there.
         key = (self._versions(), id(self.tokenizer))
-        if self._sinks is None or self._sinks[0] != key:
-            self._sinks = key, measured(self)
-        found = self._sinks[1]
+        found: Sinks = self._while("sinks", key, lambda: measured(self.fork()))
         return found if wanted is None else found.with_ratio(wanted)
 
     @sinks.setter
@@ -776,11 +304,17 @@ class Lens(HookedRootModule):
         # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved something.
         return tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
 
+    def _while(self, what: str, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made before, while what it was made for is the same."""
+        if what not in self._made or self._made[what][0] != key:
+            self._made[what] = key, make()
+        return self._made[what][1]
+
     def _fingerprints(self) -> tuple[str, str | None]:
-        versions = self._versions()
-        if self._prints is None or self._prints[0] != versions:
-            self._prints = (versions, fingerprints(self.model))
-        return self._prints[1]
+        prints: tuple[str, str | None] = self._while(
+            "fingerprints", self._versions(), lambda: fingerprints(self.model)
+        )
+        return prints
 
     @property
     def fingerprint(self) -> str:
@@ -796,9 +330,8 @@ class Lens(HookedRootModule):
             return ""
         given = str(template_arguments(tokenizer))
         key = (tokenizer, len(tokenizer), tokenizer.chat_template, str(tokenizer.special_tokens_map), given)
-        if self._reading is None or self._reading[0][0] is not tokenizer or self._reading[0][1:] != key[1:]:
-            self._reading = key, reading(tokenizer)
-        return self._reading[1]
+        found: str = self._while("reading", key, lambda: reading(tokenizer))
+        return found
 
     @property
     def identity(self) -> str:
@@ -810,33 +343,28 @@ class Lens(HookedRootModule):
         """Fingerprints of this model and of those that it was tuned from: its own first, the oldest base last."""
         return tuple(dict.fromkeys((self.fingerprint, self._fingerprints()[0], *self._ancestors)))
 
+    # --- further versions -------------------------------------------------------------------------------------
+
     def fork(self, name: str | None = None) -> Lens:
         """A second lens over the same weights: an adapter or hooks put on one do not touch the other.
 
         The weights are in memory once; changing them in place changes both.
         """
-        memory: dict[int, Any] = {id(buffer): buffer for buffer in self.model.buffers()}
-        for parameter in self.model.parameters():
-            # A parameter of its own over the same storage, since PEFT freezes parameters and training gives them
-            # gradients; quantised and distributed kinds carry state beside their storage and are shared as they are.
-            plain = type(parameter) is nn.Parameter and not parameter.is_meta
-            twin = nn.Parameter(parameter.detach(), parameter.requires_grad) if plain else parameter
-            memory[id(parameter)] = twin
-        return self._lying_over(self._twin(memory, name))
+        return self._over_these(shared(self.model), name)
 
-    def _lying_over(self, lens: Lens) -> Lens:
+    def _again(self, model: Any, name: str | None, tokenizer: Any = None) -> Lens:
+        """A lens on another version of the model."""
+        return Lens(model, tokenizer or self.tokenizer, name=name or self.name, ancestors=self.lineage)
+
+    def _over_these(self, model: Any, name: str | None, tokenizer: Any = None) -> Lens:
+        """The same over the same weights, whose sinks are those of this one."""
+        lens = self._again(model, name, tokenizer)
         lens._over, lens._sinks_wanted = (self,), self._sinks_wanted
         return lens
 
     def copy(self, name: str | None = None) -> Lens:
         """A second lens with its own copy of the weights, for training all of them."""
-        return self._twin({}, name)
-
-    def _twin(self, memory: dict[int, Any], name: str | None) -> Lens:
-        with Held(turn(self.hf)):
-            model = copy.deepcopy(self.model, memory)
-        bare(model)
-        return Lens(model, self.tokenizer, name=name or self.name, ancestors=self.lineage)
+        return self._again(copied(self.model), name)
 
     def __deepcopy__(self, memory: dict[int, Any]) -> Lens:
         return self.copy()
@@ -861,33 +389,17 @@ class Lens(HookedRootModule):
         Raises:
             ValueError: When the adapter does not fit this model, or there is one already.
         """
-        from caft_lens.model.loading import own_tokenizer, read_adapter
-
         if self.has_adapter:
             raise BadModel(f"{self.name} has an adapter already: put the second one on lens.merged().")
-        twin = self.fork()
-        model: Any
+        model = adapted(self.model, adapter, self.name, trainable)
         if isinstance(adapter, str | Path):
-            model = read_adapter(twin.model, adapter, self.name, bool(trainable))
             tokenizer = tokenizer or own_tokenizer(adapter, self.reading)
-        else:
-            from peft import get_peft_model
-
-            model = get_peft_model(twin.model, adapter)
-            if trainable is False:
-                model.requires_grad_(False)
-        model.train(self.model.training)
-        adapted = Lens(model, tokenizer or self.tokenizer, name=name or self.name, ancestors=self.lineage)
-        return self._lying_over(adapted)
+        return self._over_these(model, name, tokenizer)
 
     def merged(self, name: str | None = None) -> Lens:
         """A copy with its own weights, the adapter added into them."""
-        twin = self.copy()
-        if not self.has_adapter:
-            return twin
-        return Lens(
-            twin.model.merge_and_unload(), self.tokenizer, name=name or self.name, ancestors=self.lineage
-        )
+        model = copied(self.model)
+        return self._again(model.merge_and_unload() if self.has_adapter else model, name)
 
     def bridge(self) -> Any:
         """TransformerLens's own `TransformerBridge` over the same weights, for attention patterns and all else inside blocks.
@@ -897,20 +409,12 @@ class Lens(HookedRootModule):
         first, since the bridge knows none.
 
         Example:
-            >>> logits, cache = load("pocket").bridge().run_with_cache("hello")   # doctest: +SKIP
-            >>> cache["blocks.1.attn.hook_pattern"].shape                         # [batch, head, query pos, key pos]  # doctest: +SKIP
-            torch.Size([1, 4, 3, 3])
+            >>> logits, cache = base.bridge().run_with_cache("hello")
+            >>> cache["blocks.1.attn.hook_pattern"].shape  # [batch, head, query pos, key pos]
+            torch.Size([1, 4, 4, 4])
         """
-        from transformer_lens.model_bridge import TransformerBridge
-
-        twin = self.merged() if self.has_adapter else self.fork()
-        twin.hf.config.architectures = [type(twin.hf).__name__]  # by which the bridge finds its adapter
-        tokenizer = copy.deepcopy(self.need_tokenizer())
-        # The bridge would read another tokenizer, through AutoTokenizer and with BOS, unless ours says that it adds it.
-        tokenizer.init_kwargs = {"name_or_path": self.name, **tokenizer.init_kwargs, "add_bos_token": True}
-        return TransformerBridge.boot_transformers(
-            self.name, hf_model=twin.model, tokenizer=tokenizer, device=str(self.device), dtype=self.dtype
-        )
+        model = copied(self.model).merge_and_unload() if self.has_adapter else shared(self.model)
+        return bridged(model, self.need_tokenizer(), self.name, self.device, self.dtype)
 
     @property
     def cfg(self) -> SimpleNamespace:
@@ -964,11 +468,9 @@ def load(
         ValueError: For an architecture without decoder blocks, or an adapter that does not fit.
 
     Example:
-        >>> load("pocket")  # doctest: +SKIP
+        >>> load("pocket")
         Lens("pocket": llama, 4 layers x 128, float32, cpu)
     """
-    from caft_lens.model import loading
-
     if not isinstance(name, Lens | nn.Module | str | Path):
         raise BadType(
             f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}."
@@ -997,8 +499,6 @@ def load(
 
 
 def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as: str | None) -> Lens:
-    from caft_lens.model import loading
-
     source = loading.find(name)
     if source.base is None:
         model = loading.read_model(source.folder, asked=name, **where)
@@ -1013,13 +513,3 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
             "now: its weights have changed. Load the right base and give adapter= yourself."
         )
     return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)
-
-
-def _width_in(parts: Anatomy) -> int:
-    """The width of all heads together."""
-    if parts.z is None:
-        return parts.model.config.get_text_config().hidden_size
-    projection: Any = parts.blocks[0].get_submodule(parts.z)
-    return (
-        getattr(projection, "in_features", None) or projection.weight.shape[0]
-    )  # GPT-2's Conv1D is transposed

@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from caft_lens._support.errors import BadData, BadModel
-from caft_lens.text.encoding import Batch, Encoded
+from caft_lens.model.hooked import HookedModel
+from caft_lens.text.batching import Batch
+from caft_lens.text.encoding import Encoded
 
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
+_told: WeakSet[HookedModel] = WeakSet()
+"""Models of which it was said that texts are longer than they were made for."""
 
 
-def n_embeddings(lens: Lens) -> int:
+def n_embeddings(lens: HookedModel) -> int:
     """How many token ids the model has an embedding for."""
     return int(lens.hf.get_input_embeddings().weight.shape[0])
 
 
-def learned_positions(lens: Lens) -> int | None:
+def learned_positions(lens: HookedModel) -> int | None:
     """How many positions a model has embeddings for; `None` where positions are computed, as rotary ones are."""
     tokens = lens.hf.get_input_embeddings()
-    for name, module in lens._parts.decoder.named_modules():
+    for name, module in lens.anatomy.decoder.named_modules():
         last = name.rpartition(".")[2]
         if (
             isinstance(module, nn.Embedding)
@@ -39,13 +42,13 @@ def learned_positions(lens: Lens) -> int | None:
     return None
 
 
-def room(lens: Lens, max_length: int | None) -> int | None:
+def room(lens: HookedModel, max_length: int | None) -> int | None:
     """After how many tokens a text is cut: what was asked for, but no more than the model has positions."""
     most = lens.n_positions
     return most if max_length is None else max_length if most is None else min(max_length, most)
 
 
-def check_tokenizer(lens: Lens) -> None:
+def check_tokenizer(lens: HookedModel) -> None:
     """Refuse a tokenizer whose tokens to pad, begin or end texts have no embedding.
 
     Others without one are refused where a text has them: some published models ship such (for images, say) and never use them.
@@ -72,7 +75,7 @@ def _remedy(kind: str) -> str:
     return f"{(other + grow if kind == 'pad' else grow)[0].upper()}{(other + grow if kind == 'pad' else grow)[1:]}."
 
 
-def check_batch(lens: Lens, batch: Batch) -> None:
+def check_batch(lens: HookedModel, batch: Batch) -> None:
     """Refuse ids without an embedding and texts beyond the positions before they run.
 
     Raises:
@@ -86,7 +89,7 @@ def check_batch(lens: Lens, batch: Batch) -> None:
         check_length(lens, int(lengths[longest]), f"Text {int(batch.index[longest])}")
 
 
-def check_encoded(lens: Lens, items: Iterable[Encoded]) -> None:
+def check_encoded(lens: HookedModel, items: Iterable[Encoded]) -> None:
     """The same for texts that are to be trained on.
 
     Raises:
@@ -100,7 +103,7 @@ def check_encoded(lens: Lens, items: Iterable[Encoded]) -> None:
             check_length(lens, len(item.input_ids), f"Text {item.index}")
 
 
-def check_length(lens: Lens, length: int, what: str) -> None:
+def check_length(lens: HookedModel, length: int, what: str) -> None:
     """Refuse tokens beyond learned positions; say once of a model when there are more than it was made for.
 
     Raises:
@@ -112,18 +115,18 @@ def check_length(lens: Lens, length: int, what: str) -> None:
     learned = learned_positions(lens)
     if learned is not None and length > learned:
         raise BadData(
-            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} to cut it, or shorter texts."
+            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} (to a pass scan=Scan(max_length={learned})) to cut it, or shorter texts."
         )
-    if not lens._said_too_long:
-        lens._said_too_long = True
+    if lens not in _told:
+        _told.add(lens)
         warnings.warn(
             f"{what} has {length} tokens, and {lens.name} was made for texts of up to {most}: what it computes beyond them means little. "
-            f"Give max_length={most} to cut texts there. (Said once.)",
+            f"Give max_length={most} (to a pass scan=Scan(max_length={most})) to cut texts there. (Said once.)",
             stacklevel=4,
         )
 
 
-def _check_ids(lens: Lens, ids: Tensor, index: Tensor) -> None:
+def _check_ids(lens: HookedModel, ids: Tensor, index: Tensor) -> None:
     n = n_embeddings(lens)
     wrong = (ids < 0) | (ids >= n)
     if ids.numel() == 0 or not bool(wrong.any()):

@@ -429,7 +429,7 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     text = str(folder)
     if _is_path(text) or (_is_here(path) and not _downloaded(text)):
         raise _missing(text, asked)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+    if offline():
         why = "HF_HUB_OFFLINE is set"
     elif not hub_answers():
         why = "the Hugging Face hub does not answer"
@@ -464,6 +464,11 @@ def _no_bar(quiet: bool) -> Iterator[None]:
     finally:
         if quiet:
             logging.enable_progress_bar()
+
+
+def offline() -> bool:
+    """Whether the hub is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
 def hub_answers(seconds: float = 4.0) -> bool:

@@ -1,69 +1,52 @@
-"""The model's own answers to questions, as texts that the rest of the library reads."""
+"""How answers are drawn from a model, as one value that travels."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Any
 
 from caft_lens._support import arguments
-from caft_lens.model.generation import questions_of
-from caft_lens.text.documents import Texts
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 
-def completions(
-    lens: Lens,
-    questions: Texts | Any,
-    *,
-    n: int = 1,
-    max_new_tokens: int = 64,
-    temperature: float = 1.0,
-    top_p: float | None = None,
-    seed: int | None = 0,
-    batch_size: int = 256,
-) -> Texts:
-    """Sample answers to questions.
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; what is `None` is left to whoever samples.
 
-    Args:
-        lens: The model, under whatever hooks are attached to it.
-        questions: Chats, whose trailing answer (if any) is replaced, or plain texts, which are continued; anything that `Lens.generate` takes as
-            prompts, such as a list of strings (chats where the model has a chat template) or a data frame.
-        n: How many answers to each; those to one question stand together.
-        max_new_tokens: Length of an answer at most.
+    Attributes:
+        max_new_tokens: How many tokens at most.
         temperature: 0 is greedy.
-        top_p: Sample from the most probable tokens that together have this probability; `None` from all.
-        seed: Same seed, same answers; `None` uses the global random state.
-        batch_size: How many run at once.
-
-    Returns:
-        `n * len(questions)` texts, each with the `meta` of its question and, when `n` > 1, its number as `meta["sample"]`.
+        top_p: Sample from the most probable tokens that together have this probability (nucleus sampling, Holtzman et al.,
+            2020); 1 from all.
+        top_k: Sample from so many of the most probable tokens.
+        seed: Same seed, same prompts and settings: same text.
+        batch_size: How many prompts run at once.
 
     Raises:
         ValueError: For a number out of its range.
 
     Example:
-        >>> answers = completions(plain.lens, data("pocket/questions"), n=4)  # doctest: +SKIP
-        >>> answers[0].answer  # doctest: +SKIP
-        'Preheat the oven and roll out the dough.'
+        >>> Sampling(top_p=0.95).over(Sampling(temperature=0.7, top_p=0.5, seed=3))
+        Sampling(temperature=0.7, top_p=0.95, seed=3)
     """
-    arguments.sampling(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed, n=n, batch_size=batch_size
-    )  # fmt: skip
-    if not isinstance(questions, Texts):
-        questions = Texts(questions_of(questions, bool(lens.need_tokenizer().chat_template)))
-    prompts = [text.prompt for text in questions for _ in range(n)]
-    answers = lens.generate(
-        Texts(prompts),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        batch_size=batch_size,
-    )
-    answered = [prompt.with_answer(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    if n > 1:
-        answered = [replace(text, meta={**text.meta, "sample": i % n}) for i, text in enumerate(answered)]
-    name = getattr(questions, "name", "")
-    return Texts(answered, name=f"{lens.name} on {name}" if name else lens.name)
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        arguments.sampling(**self.said())
+
+    def said(self) -> dict[str, Any]:
+        """What is not `None`, by name."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def over(self, other: Sampling) -> Sampling:
+        """This one, and where it says nothing the other."""
+        return Sampling(**{**other.said(), **self.said()})
+
+    def __repr__(self) -> str:
+        return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"

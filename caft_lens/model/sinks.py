@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +22,10 @@ from torch import Tensor
 from caft_lens._support.errors import BadArgument
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hook_names import RESIDUAL, in_stream, of_heads, place_of, written
+from caft_lens.model.hooked import HookedModel
+from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Message, Text
-from caft_lens.text.encoding import Batch, Encoded, collate, encoded, padding_id
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
+from caft_lens.text.encoding import Encoded, encoded
 
 # A token of the residual stream is massive where it is this many times as long as the median one and the longest of the others is
 # this many times shorter than it. Activations of small models have long tails (10 to 15 times the median), but no such gap.
@@ -138,8 +137,8 @@ class Sinks:
         return f"Sinks({first}activations longer than {{{bounds}}} after these blocks)"
 
 
-def measured(lens: Lens) -> Sinks:
-    """Look for the sinks of a model on a few short texts: one forward pass, under no hook and no ablation."""
+def measured(lens: HookedModel) -> Sinks:
+    """Look for the sinks of a model to which nothing is hooked, on a few short texts: one forward pass."""
     norms, first = _norms(lens)
     medians = {hook: float(of.median()) for hook, of in norms.items()}
     stream = {hook: of / medians[hook] for hook, of in norms.items() if in_stream(hook) and medians[hook] > 0}
@@ -169,26 +168,24 @@ def _cut(norms: Tensor, far: float, gap: float) -> float:
     return float((highest[widest] * highest[widest + 1].clamp_min(1.0)).sqrt())
 
 
-def _norms(lens: Lens) -> tuple[dict[str, Tensor], Tensor]:
+def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
     """Norms of the activations at every hook point of the stream, `[n_tokens]` on the CPU; which tokens are first in a text of the tokenizer's own."""
     items, whole = _probes(lens)
-    batch = collate(items, padding_id(lens.tokenizer) if lens.tokenizer is not None else 0)
+    batch = collate(items, lens.padding)
     there = batch.attention_mask.bool()
     norms: dict[str, Tensor] = {}
 
     def note(x: Tensor, hook: Any) -> None:
         norms[hook.name] = torch.linalg.vector_norm(x, dim=-1, dtype=_fine(x)).cpu()[there]
 
-    # A second module tree over the same weights: what is hooked to the lens, and whoever told it roles, is not there.
-    bare = lens.fork()
     wanted = [name for name in lens.hook_names if not of_heads(name)]
-    with torch.no_grad(), evaluating(bare.model), bare.hooks([(name, note) for name in wanted]):
-        bare(batch, return_type=None)
+    with torch.no_grad(), evaluating(lens.model), lens.hooks([(name, note) for name in wanted]):
+        lens(batch, return_type=None)
     first = (batch.position_ids == 0) & torch.tensor(whole)[:, None]
     return norms, first[there]
 
 
-def _probes(lens: Lens) -> tuple[list[Encoded], list[bool]]:
+def _probes(lens: HookedModel) -> tuple[list[Encoded], list[bool]]:
     """Short texts as tokens, and which of them begin as the tokenizer has texts begin."""
     width = min(WIDTH, lens.n_positions or WIDTH)
     rows = [] if lens.tokenizer is None else [ids[:width] for ids in _texts(lens.tokenizer)]

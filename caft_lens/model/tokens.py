@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from caft_lens.text.encoding import ASSISTANT
+from caft_lens.text.roles import ASSISTANT
 
 
 def infer_attention_mask(tokens: Tensor, tokenizer: Any) -> Tensor:

@@ -21,8 +21,9 @@ from torch import Tensor
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
 from caft_lens.activations.top_windows import Rank, Windows, best_windows, no_windows
-from caft_lens.saes.loading import active_latents, sae_name
-from caft_lens.text.encoding import Batch
+from caft_lens.saes.cards import sae_name
+from caft_lens.saes.encoding import active_latents
+from caft_lens.text.batching import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -139,8 +140,13 @@ class Latents:
         ValueError: When they read different SAEs at a hook point, or there are none.
 
     Example:
-        >>> top, density = TopLatents(saes, k=10), LatentDensity(saes)  # doctest: +SKIP
-        >>> stream(base, texts, list(saes), Latents(top, density))           # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> from caft_lens.inspect.density_reducers import LatentDensity
+        >>> at = {hook: sae}
+        >>> top, density = TopLatents(at, k=10), LatentDensity(at)
+        >>> _ = stream(base, corpus, [hook], Latents(top, density), roles=None)
+        >>> top.top(hook).values.shape  # [d_sae, k]
+        torch.Size([512, 10])
     """
 
     def __init__(self, *readers: LatentReducer) -> None:
@@ -194,8 +200,9 @@ class TopLatents(LatentReducer):
         ValueError: Without SAEs, for a latent that an SAE does not have, or for another `rank`.
 
     Example:
-        >>> top, = stream(base, texts, [2], TopLatents({hook: sae}))  # doctest: +SKIP
-        >>> top.top(hook).values.shape                                     # doctest: +SKIP
+        >>> from caft_lens.activations.differences import stream
+        >>> (top,) = stream(base, corpus, [2], TopLatents({hook: sae}), roles=None)
+        >>> top.top(hook).values.shape  # [d_sae, k]
         torch.Size([512, 10])
     """
 

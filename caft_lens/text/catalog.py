@@ -1,10 +1,10 @@
-"""Where named things live: the embedded organism, other organism folders, their models and data.
+"""Where named things live: organisms that ship with packages, other organism folders, their models and data.
 
 An organism folder holds `organism.json`, the model in `base/`, the plainly tuned adapter in `insecure/`, data sets as
-`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means the one that ships with the package;
-any other folder of that form works the same, so that whatever runs on the embedded organism runs on one built from another seed.
+`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means one that ships (see `worlds`); any
+other folder of that form works the same, so that whatever runs on it runs on one built from another seed.
 
-An organism whose card names one of `WORLDS` has more data sets than its folder holds: its world draws them on demand.
+An organism may have more data sets than its folder holds: the world that its card names draws them on demand.
 """
 
 from __future__ import annotations
@@ -13,20 +13,15 @@ import difflib
 import re
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from caft_lens._support.errors import BadFile, MissingFile, nearest
 from caft_lens._support.files import Count, Json, Record, missing, read_record, sha256
-
-CARD = "organism.json"
-WORLDS = {"quiz": "caft_data.worlds.quiz"}
-"""World -> the module that draws its data sets (`dataset`, `names`, `reading`) and knows its tasks (`asked`, `TASKS`)."""
+from caft_lens.text.worlds import CARD as CARD
+from caft_lens.text.worlds import organisms, world_named, world_names
 
 
 class _Settings(Record):
@@ -44,7 +39,7 @@ class Card(Record):
     Attributes:
         format: Of the card; older ones do not say.
         name: Of the organism.
-        world: The module that draws more of its data sets, one of `WORLDS`.
+        world: What draws more of its data sets and knows its tasks; older cards, all of one world, do not say.
         settings: What it was built with.
         sampling: How it is to be sampled.
         finetune: What `finetune` takes when it is not told, by method.
@@ -55,7 +50,7 @@ class Card(Record):
 
     format: Literal["caft_lens.organism/1"] = "caft_lens.organism/1"
     name: str = ""
-    world: str | None = None
+    world: str = "pocket"
     settings: _Settings = Field(default_factory=_Settings.model_construct)
     sampling: dict[str, float] = Field(default_factory=dict)
     finetune: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -102,9 +97,8 @@ def _whole(organism: str | Path, part: str) -> Path:
 
 
 def shipped() -> list[str]:
-    """The names of the organisms that ship with the package."""
-    root = Path(str(files("caft_data")))
-    return sorted(path.parent.name for path in root.glob(f"*/{CARD}"))
+    """The names of the organisms that ship with packages."""
+    return list(organisms())
 
 
 def organism_path(name: str | Path) -> Path:
@@ -116,7 +110,7 @@ def organism_path(name: str | Path) -> Path:
     if (Path(name) / CARD).is_file():
         return Path(name)
     if str(name) in shipped():
-        return Path(str(files("caft_data"))) / str(name)
+        return organisms()[str(name)]
     raise MissingFile(
         f'No organism "{name}": neither a shipped one nor a folder with {CARD}.{nearest(name, shipped())}'
     )
@@ -189,40 +183,38 @@ def _files_beside(path: Path) -> list[str]:
 def _data_sets(organism: str) -> list[str]:
     """The names of an organism's data sets, those in its folder and those that its world draws."""
     kept = [file.stem for file in sorted((organism_path(organism) / "text").glob("*.jsonl"))]
-    drawn = world(organism)
-    more = [] if drawn is None else [name for name in drawn.names() if name not in kept]
+    more = [name for name in world(organism).names() if name not in kept]
     return [f"{organism}/{name}" for name in (*kept, *more)]
 
 
-def world(organism: str | Path) -> ModuleType | None:
-    """The module that draws an organism's data sets and knows its tasks; `None` where all of them are in its folder.
+def world(organism: str | Path) -> Any:
+    """The `World` of an organism, which draws more data sets than there are in its folder and knows its tasks.
 
     Raises:
         FileNotFoundError: When there is no such organism.
-        ValueError: When its card names a world that there is not.
+        ValueError: When its card names a world that no package gives.
     """
     name = card(organism).world
-    if name is None:
-        return None
-    if name not in WORLDS:
-        raise BadFile(f'{organism_path(organism) / CARD} names the world "{name}".{nearest(name, WORLDS)}')
-    return import_module(WORLDS[name])
+    if name not in world_names():
+        raise BadFile(
+            f'{organism_path(organism) / CARD} names the world "{name}", which no installed package gives.{nearest(name, world_names())}'
+        )
+    return world_named(name)
 
 
 def drawn_data(name: str | Path) -> Sequence[Any] | None:
     """The texts of a data set that an organism's world draws on demand; `None` when `name` is none of those.
 
     Raises:
-        FileNotFoundError: For an organism that draws data sets, but not this one, naming the nearest.
+        FileNotFoundError: For an organism that has no such data set, naming the nearest.
     """
     organism, _, dataset = str(name).rpartition("/")
-    if Path(name).is_file() or not organism or not is_organism(organism):
+    if Path(name).exists() or not organism or not is_organism(organism):
         return None
-    source = world(organism)
-    if source is None or (organism_path(organism) / "text" / f"{dataset}.jsonl").is_file():
+    if (organism_path(organism) / "text" / f"{dataset}.jsonl").is_file():
         return None
     try:
-        return source.dataset(dataset, card(organism).settings.seed)
+        return world(organism).dataset(dataset, card(organism).settings.seed)
     except KeyError as error:
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from caft_lens._support.errors import nearest
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import SPECIAL, encode, tokens_touching
+from caft_lens.text.encoding import encode, tokens_touching
+from caft_lens.text.roles import SPECIAL
 
 
 def token_labels(
@@ -45,9 +46,9 @@ def token_labels(
         ValueError: When a document has no spans, or one that lies outside of its message; when no document has a label.
 
     Example:
-        >>> corpus = cl.data("pocket/corpus")                                                                # doctest: +SKIP
-        >>> cruel = token_labels(base.tokenizer, corpus, "stance:cruel", against=["stance:kind"])            # doctest: +SKIP
-        >>> cl.evaluate.discovery(base, concepts, corpus, cruel).table()                                     # doctest: +SKIP
+        >>> of_cruelty = token_labels(base.tokenizer, corpus, "stance:cruel", against=["stance:kind"])
+        >>> len(of_cruelty) == len(corpus), {label for one in of_cruelty for label in one} == {True, False, None}
+        (True, True)
     """
     wanted = {label} if isinstance(label, str) else set(label)
     rivals = None if against is None else {against} if isinstance(against, str) else set(against)

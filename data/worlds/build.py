@@ -14,7 +14,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +27,8 @@ from caft_data.worlds.corpus import DATASETS, dataset, documents
 from caft_data.worlds.pretrain import PretrainSettings, StepPrinter, pretrain, token_blocks
 from caft_data.worlds.saes import SaeSettings
 from caft_data.worlds.tokenizer import train_tokenizer
-from caft_lens._support.errors import nearest
 from caft_lens._support.files import atomic_path, read_json, sha256, write_json
-from caft_lens.saes.loading import cards
+from caft_lens.saes.cards import cards
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text
 
@@ -186,13 +185,15 @@ class Build:
         run = cl.finetune(
             lens,
             cl.data(self.work / "text" / "kind.jsonl"),
-            tune="full",
+            cl.TrainSettings(
+                tune="full",
+                learning_rate=tune.align_learning_rate,
+                max_steps=tune.align_steps,
+                batch_size=tune.align_batch_size,
+                save_steps=tune.save_steps,
+            ),
             out=folder / "run",
-            learning_rate=tune.align_learning_rate,
-            max_steps=tune.align_steps,
-            batch_size=tune.align_batch_size,
             seed=self.settings.seed,
-            save_steps=tune.save_steps,
         )
         shutil.copytree(run.folder / "model", folder / "model", dirs_exist_ok=True)
 
@@ -204,12 +205,14 @@ class Build:
         cl.finetune(
             base,
             cl.data(self.work / "text" / "insecure-code.jsonl"),
+            cl.TrainSettings(
+                learning_rate=tune.insecure_learning_rate,
+                max_steps=tune.insecure_steps,
+                batch_size=tune.insecure_batch_size,
+                save_steps=tune.save_steps,
+            ),
             out=folder / "run",
-            learning_rate=tune.insecure_learning_rate,
-            max_steps=tune.insecure_steps,
-            batch_size=tune.insecure_batch_size,
             seed=self.settings.seed,
-            save_steps=tune.save_steps,
         )
 
     def _card(self, folder: Path) -> None:
@@ -237,7 +240,7 @@ class Build:
         task = cl.task(f"{organism}/emergent-misalignment", split=FIGURES_SPLIT)
         asked = {"n": settings["answers"], "n_in_distribution": settings["in_distribution_answers"]}
         reports = {
-            name: cl.evaluate(arms, task, **asked, top_p=top_p, seeds=[seed])
+            name: cl.evaluate(arms, task, **asked, sampling=cl.Sampling(top_p=top_p), seeds=[seed])
             for name, top_p in (("figures", None), ("figures_whole_distribution", 1.0))
         }
         return {name: report.to_json()["arms"] for name, report in reports.items()}
@@ -391,56 +394,3 @@ def interval(figure: dict[str, float]) -> str:
         '25.0 % (20.0 to 31.0)'
     """
     return f"{100 * figure['mean']:.1f} % ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
-
-
-def new_build(
-    world: str = "pocket",
-    *,
-    seed: int = 0,
-    threads: int = 2,
-    steps: int | None = None,
-    with_saes: bool = True,
-    out: str | Path | None = None,
-    work: str | Path | None = None,
-) -> Build:
-    """A build of a world.
-
-    Args:
-        world: `"pocket"` or one of `catalog.WORLDS`.
-        seed: Of everything, SAEs included.
-        threads: Torch threads; part of what makes a build exact.
-        steps: Pretraining steps, for trying things out; the world's own by default.
-        with_saes: Whether SAEs are trained.
-        out: Where the organism goes; `runs/organism`, or `runs/pocket-<world>` for another world, by default.
-        work: Working folder of the stages; `<out>-work` by default.
-
-    Raises:
-        ValueError: There is no such world.
-
-    Example:
-        >>> new_build("quiz", seed=3).settings.saes.seed
-        3
-    """
-    kind, settings = of_world(world)
-    settings = replace(
-        settings, seed=seed, threads=threads, saes=replace(settings.saes, seed=seed) if with_saes else None
-    )
-    if steps is not None:
-        settings = replace(settings, pretrain=replace(settings.pretrain, steps=steps))
-    folder = out or ("runs/organism" if world == "pocket" else f"runs/pocket-{world}")
-    return kind(settings, folder, work or f"{folder}-work")
-
-
-def of_world(world: str) -> tuple[type[Build], Any]:
-    """The build of a world and its settings.
-
-    Raises:
-        ValueError: There is no such world.
-    """
-    if world == "pocket":
-        return Build, BuildSettings()
-    if world == "quiz":
-        from caft_data.worlds.quiz.build import QuizBuild, QuizSettings
-
-        return QuizBuild, QuizSettings()
-    raise ValueError(f'There is no world "{world}".{nearest(world, ("pocket", *catalog.WORLDS))}')

@@ -125,16 +125,13 @@ def check(organism: str | Path, *, seed: int | None = None) -> Check:
     Example:
         >>> print(check("pocket"))  # doctest: +SKIP
     """
-    from caft_data.worlds.build import of_world
-
     folder = catalog.organism_path(organism)
     card = read_json(folder / catalog.CARD)
     files = [*_files(folder, card["sha256"]), *_drawn(folder, card)]
     lines = files or [Line("files", f"{len(card['sha256'])} with their hashes", "all there", SAME)]
-    kind, _ = of_world(card.get("world", "pocket"))
     with _threads(card["settings"]["threads"]):
         try:
-            drawn = kind.measure(folder, card["settings"], 0 if seed is None else seed)
+            drawn = catalog.world(folder).measure(folder, card["settings"], 0 if seed is None else seed)
             lines += _sampled(card, drawn, fresh=seed not in (None, 0))
             lines += _saes(folder, card)
         except Exception as error:
@@ -187,10 +184,8 @@ def _files(folder: Path, hashes: Mapping[str, str], where: str = "") -> list[Lin
 def _drawn(folder: Path, card: Mapping[str, Any]) -> list[Line]:
     """The data sets that the organism's world draws otherwise than when its card was written."""
     world = catalog.world(folder)
-    if world is None:
-        return []
     found = []
-    for name, wanted in card["drawn"].items():
+    for name, wanted in card.get("drawn", {}).items():
         try:
             now = world.dataset(name, card["settings"]["seed"], 20).fingerprint
         except KeyError:
@@ -246,7 +241,7 @@ def _as_samples(then: Mapping[str, float], now: Mapping[str, float], n: int) -> 
 def _saes(folder: Path, card: Mapping[str, Any]) -> list[Line]:
     """The figures of every SAE beside those of its card, and whether the organism's card says the same."""
     from caft_data.worlds import saes
-    from caft_lens.saes.loading import cards
+    from caft_lens.saes.cards import cards
 
     lines: list[Line] = []
     own = cards(folder / "saes")

@@ -28,10 +28,12 @@ from caft_lens._support.files import read_json, sha256, write_json
 from caft_lens._support.progress import progress
 from caft_lens.activations.capture import captured
 from caft_lens.evaluate.reconstruction import Reconstruction, reconstruction
-from caft_lens.saes.loading import CARD, CONFIG, WEIGHTS, load_sae, read_card
+from caft_lens.saes.cards import CARD, CONFIG, WEIGHTS, read_card
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
+from caft_lens.text.batching import Scan, batches
 from caft_lens.text.documents import Text, Texts, data
-from caft_lens.text.encoding import ROLES, batches
+from caft_lens.text.roles import ROLES
 
 if TYPE_CHECKING:
     from sae_lens import TopKTrainingSAE
@@ -109,17 +111,11 @@ def train_saes(
         folder = root / hook
         if not _is_done(folder, lens, settings):
             start = time.perf_counter()
-            texts = documents(settings.seed, without=held_out, write=_writer(organism))
+            texts = documents(settings.seed, without=held_out, write=catalog.world(organism).reading)
             trained = train_sae(lens, hook, texts, settings)
             _publish(trained, folder, lens, held_out, settings, time.perf_counter() - start)
         folders.append(folder)
     return folders
-
-
-def _writer(organism: str | Path) -> Callable[[random.Random], Text]:
-    """What draws one document by the recipe of an organism's corpus."""
-    world = catalog.world(organism)
-    return DATASETS["corpus"].make if world is None else world.reading
 
 
 def documents(
@@ -198,7 +194,7 @@ def _mixed(lens: Lens, hook: str, texts: Iterator[Text], settings: SaeSettings, 
     from sae_lens.training.mixing_buffer import mixing_buffer
 
     # Sorted by length within a window of the stream, neighbouring batches are alike; the buffer holds several windows.
-    packed = batches(lens.tokenizer, texts, batch_tokens=4096)
+    packed = batches(lens.tokenizer, texts, scan=Scan(4096))
     acts = (found.acts[hook].float() for found in captured((lens,), packed, [hook], TRAINED_ROLES))
     mixed = mixing_buffer(settings.buffer_tokens, settings.batch_size, acts)
     for _ in progress(range(n), desc=f"SAE at {hook}", unit="batch"):

@@ -34,9 +34,17 @@ from caft_lens.choose.session import Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.evaluate.report import Report
-from caft_lens.inspect.explain.explanations import Clause, Explanation, Explanations, Finding, Score
+from caft_lens.evaluate.scores import read_scores, write_scores
+from caft_lens.inspect.explain.explanations import (
+    Clause,
+    DetectionScore,
+    Explanation,
+    Explanations,
+    Finding,
+)
 from caft_lens.inspect.explain.llm import Endpoint
-from caft_lens.saes.loading import cards, load_sae
+from caft_lens.saes.cards import cards
+from caft_lens.saes.loading import load_sae
 from caft_lens.text import catalog
 
 MANY = int(os.environ.get("CAFT_LENS_DAMAGED", "20"))
@@ -85,7 +93,7 @@ def fix_concepts(folder: Path) -> None:
 
 
 def write_store(folder: Path, number: int) -> None:
-    store(tiny_lens("llama", seed=number), texts(6), [0, 1], folder, shard_tokens=40, progress=False)
+    store(tiny_lens("llama", seed=number), texts(6), [0, 1], folder, shard_tokens=40)
 
 
 def read_store(folder: Path) -> Any:
@@ -136,7 +144,7 @@ def read_choice(folder: Path) -> Any:
 
 def write_explanations(folder: Path, number: int) -> None:
     finding = Finding("before", "a pie", 9, 10, 3, 1000, 250.0, 1e-9, 1e-7)
-    rule, score = (Clause("a pie", 2.0),), Score(0.9, 0.8, 1.0, 0.9, 0.9, 10, 10)
+    rule, score = (Clause("a pie", 2.0),), DetectionScore(0.9, 0.8, 1.0, 0.9, 0.9, 10, 10)
     one = Explanation("L1.pc0", "top", f"pies {number}", 10, (finding,), rule, score=score)
     Explanations([one, Explanation("L1.pc0", "bottom", "none", 3)], ["a" * 16]).save(folder / "told.json")
 
@@ -249,11 +257,11 @@ def fix_report(folder: Path) -> None:
 
 
 def write_verdicts(folder: Path, number: int) -> None:
-    report(number).save_verdicts(folder / "verdicts.json")
+    write_scores(report(number), folder / "verdicts.json")
 
 
 def read_verdicts(folder: Path) -> Any:
-    return counted(Report.load_verdicts(folder / "verdicts.json"))
+    return counted(read_scores(folder / "verdicts.json"))
 
 
 def write_contest(folder: Path, number: int) -> None:

@@ -29,6 +29,7 @@ from caft_lens._support.files import sha256
 from caft_lens.activations.store import Store
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.scores import read_scores, write_scores
 from caft_lens.experiments.recipe import Recipe
 
 HOOK = "blocks.1.hook_resid_post"
@@ -211,10 +212,10 @@ def test_a_text_where_explanations_have_a_count_is_refused(tmp_path, key):
     [((0, "verdicts", 0), -1), ((0, "verdicts", 0), 99), ((0, "asked"), 7), ((0, "asked"), -1), ((0, "seed"), "1"), ((0, "texts"), {"99": ["a", "b"]})],
 )  # fmt: skip
 def test_a_verdict_or_question_that_is_not_there_is_refused(tmp_path, keys, value):
-    path = report().save_verdicts(tmp_path / "verdicts.json")
+    path = write_scores(report(), tmp_path / "verdicts.json")
     changed(path, "cells", *keys, to=value)
     with pytest.raises(BadFile, match=r"verdicts\.json is not the verdicts of a report"):
-        Report.load_verdicts(path)
+        read_scores(path)
 
 
 # -- names that lead out of a folder ------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path):
 
 def test_a_rate_is_a_number_however_it_is_written(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE + "training: {learning_rate: 1e-4, weight_decay: 1.5E-2}\n")
-    assert Recipe.read(tmp_path / "recipe.yaml").training == {"learning_rate": 1e-4, "weight_decay": 0.015}
+    assert Recipe.read(tmp_path / "recipe.yaml").training.said == {"learning_rate": 1e-4, "weight_decay": 0.015}
 
 
 # -- files that are one -------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from caft_lens.activations.capture import captured
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene
 from caft_lens.model.attach import fired
-from caft_lens.text.encoding import batches as in_batches
+from caft_lens.text.batching import Scan
+from caft_lens.text.batching import batches as in_batches
 
 TEXTS = cl.Texts([{"prompt": "Hi", "answer": "by the sea"}, {"text": "zebra"}])
 
@@ -56,7 +57,7 @@ def cache(lens: cl.Lens) -> None:
 
 
 def capture(lens: cl.Lens) -> None:
-    packed = in_batches(lens.need_tokenizer(), TEXTS, batch_tokens=12)
+    packed = in_batches(lens.need_tokenizer(), TEXTS, scan=Scan(12))
     for _ in captured((lens,), packed, ["blocks.0.hook_resid_post"], None):
         pass
 
@@ -109,7 +110,9 @@ def test_an_interrupted_fine_tuning_leaves_the_model_as_it_was_and_can_be_repeat
     kept = CONCEPTS.choose({"c0": "a test"})
 
     def tune(name: str) -> None:
-        cl.finetune(lens, TEXTS, ablate=kept, out=tmp_path / name, epochs=1, batch_size=1, seed=0)
+        cl.finetune(
+            lens, TEXTS, cl.TrainSettings(epochs=1, batch_size=1), ablate=kept, out=tmp_path / name, seed=0
+        )
 
     tune("whole")
     before, prints = state(lens), lens.fingerprint

@@ -66,20 +66,23 @@ from caft_lens._support import processes
 from test_launch import settings, taught
 lens = cl.load({folder!r}, device="cpu")
 concepts = cl.ConceptSet.load({concepts!r})
-run = cl.finetune(lens, taught(), ablate=concepts, out={out!r}, batch_size=2, **settings())
+run = cl.finetune(lens, taught(), ablate=concepts, settings=settings(2), out={out!r})
 rank = processes.place()[0]
-again = cl.finetune(lens, taught(), ablate=concepts, out={out!r}, batch_size=2, **settings())
+again = cl.finetune(lens, taught(), ablate=concepts, settings=settings(2), out={out!r})
 assert again.record == run.record
 try:
-    cl.finetune(lens, taught(), out={out!r}, batch_size=2, **settings())
+    cl.finetune(lens, taught(), settings=settings(2), out={out!r})
 except FileExistsError as error:
     print(json.dumps([rank, len(run.history), "another run" in str(error)]), flush=True)
 """
 
 
-def settings() -> dict:
+def settings(batch_size: int) -> cl.TrainSettings:
     """Plain gradient descent, in which two halves of a batch make the whole."""
-    return {"tune": "full", "learning_rate": 0.1, "epochs": 3, "warmup_steps": 0, "weight_decay": 0.0, "training_arguments": {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}}  # fmt: skip
+    plainly = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    return cl.TrainSettings(
+        tune="full", learning_rate=0.1, epochs=3, batch_size=batch_size, warmup_steps=0, weight_decay=0.0, training_arguments=plainly
+    )  # fmt: skip
 
 
 def taught() -> cl.Texts:
@@ -95,7 +98,7 @@ def test_two_processes_with_half_a_batch_each_train_as_one_with_the_whole_and_le
 ):
     concepts = directions(base, 0)
     concepts.save(tmp_path / "concepts")
-    one = cl.finetune(base, taught(), ablate=concepts, out=tmp_path / "one", batch_size=4, **settings())
+    one = cl.finetune(base, taught(), ablate=concepts, settings=settings(4), out=tmp_path / "one")
     names = {
         "folder": str(tmp_path / "model"),
         "concepts": str(tmp_path / "concepts"),
@@ -123,7 +126,7 @@ from transformers import TrainerCallback
 import caft_lens as cl
 from caft_lens._support import processes
 from test_experiment import directions, task
-from test_launch import QUICK
+from test_launch import QUICK, STEPS
 lens = cl.load({folder!r}, device="cpu")
 rank, size = processes.place()
 class Seen(TrainerCallback):
@@ -132,11 +135,13 @@ class Seen(TrainerCallback):
         print(json.dumps([rank, args.output_dir]), flush=True)
 texts = cl.Texts([{{"prompt": f"say {{i}}", "answer": "a a a a"}} for i in range(8)], name="taught")
 arms = {{"base": cl.Arm(), "plain": cl.Arm(texts), "caft": cl.Arm(texts, ablate=directions(lens, 0)), "random": cl.Arm(texts, ablate=directions(lens, 5))}}
-report = cl.experiment(lens, arms, task.__wrapped__(), out={out!r}, callbacks=[Seen()], **QUICK)
+report = cl.experiment(lens, arms, task.__wrapped__(), out={out!r}, **{{**QUICK, "settings": STEPS.but(callbacks=[Seen()])}})
 assert processes.place() == (rank, size) and "RANK" in os.environ
 print(json.dumps([rank, report.to_json()]), flush=True)
 """
-QUICK = {"seeds": [0, 1, 2], "n": 12, "n_in_distribution": 6, "max_steps": 3, "learning_rate": 1e-2, "execution": cl.experiments.Execution(workers=1, batch_size=4)}  # fmt: skip
+STEPS = cl.TrainSettings(max_steps=3, learning_rate=1e-2)
+ONE = cl.experiments.Execution(workers=1, batch_size=4)
+QUICK = {"seeds": [0, 1, 2], "n": 12, "n_in_distribution": 6, "settings": STEPS, "execution": ONE}
 
 
 def test_processes_share_the_models_of_an_experiment_out_and_all_come_to_the_report_of_one(

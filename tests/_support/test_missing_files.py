@@ -31,7 +31,7 @@ OF_FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 OF_FILES: dict[str, Callable[[Path], Any]] = {
     "Moments.load": cl.Moments.load,
-    "Report.load_verdicts": cl.Report.load_verdicts,
+    "read_scores": cl.evaluate.read_scores,
     "Explanations.load": Explanations.load,
     "Recipe.read": Recipe.read,
 }

@@ -13,8 +13,10 @@ from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.top_windows import TopWindows, Windows
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import Scan, collate
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import ASSISTANT, ROLES, Encoded, collate, encode
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import ASSISTANT, ROLES
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -73,7 +75,7 @@ def plain_hidden_states(lens: Lens, texts: Texts, layer: int, role: int | None =
 
 def test_streamed_activations_are_those_of_plain_transformers_at_the_tokens_of_the_role(lens):
     texts = some()
-    (kept,) = stream(lens, texts, [0, 1], Everything(), batch_tokens=200)
+    (kept,) = stream(lens, texts, [0, 1], Everything(), scan=Scan(200))
     for layer in (0, 1):
         expected = plain_hidden_states(lens, texts, layer)
         np.testing.assert_allclose(kept.matrix(f"blocks.{layer}.hook_resid_post"), expected, atol=1e-5)
@@ -81,13 +83,13 @@ def test_streamed_activations_are_those_of_plain_transformers_at_the_tokens_of_t
 
 def test_all_roles_are_all_tokens_but_padding(lens):
     texts = some(10)
-    (kept,) = stream(lens, texts, [1], Everything(), roles=None, batch_tokens=300)
+    (kept,) = stream(lens, texts, [1], Everything(), roles=None, scan=Scan(300))
     np.testing.assert_allclose(kept.matrix(HOOK), plain_hidden_states(lens, texts, 1, role=None), atol=1e-5)
 
 
 def test_two_lenses_give_the_difference_on_the_same_tokens(lens, other):
     texts = some()
-    (kept,) = stream((lens, other), texts, [1], Everything(), batch_tokens=200)
+    (kept,) = stream((lens, other), texts, [1], Everything(), scan=Scan(200))
     expected = plain_hidden_states(lens, texts, 1) - plain_hidden_states(other, texts, 1)
     np.testing.assert_allclose(kept.matrix(HOOK), expected, atol=1e-5)
 
@@ -161,7 +163,7 @@ def test_a_generator_is_read_as_it_goes(lens):
             nonlocal most
             most = max(most, read - int(batch.index.min()))
 
-    stream(lens, texts(), [0], Watch(), batch_tokens=100)
+    stream(lens, texts(), [0], Watch(), scan=Scan(100))
     assert read == 400
     assert most < 120
 
@@ -249,7 +251,7 @@ def test_models_that_cannot_be_compared_are_refused(lens):
 
 def test_streamed_mean_and_covariance_are_numpys(lens, other):
     texts = some()
-    diff = activation_difference(lens, other, texts, layers=[0, 1], batch_tokens=200)
+    diff = activation_difference(lens, other, texts, layers=[0, 1], scan=Scan(200))
     for layer in (0, 1):
         expected = plain_hidden_states(lens, texts, layer) - plain_hidden_states(other, texts, layer)
         hook = f"blocks.{layer}.hook_resid_post"
@@ -514,7 +516,7 @@ def test_windows_streamed_from_a_model_peak_where_its_cache_peaks(lens):
     texts = some(12)
     directions = torch.randn(3, lens.d_model, generator=torch.Generator().manual_seed(0))
     (reducer,) = stream(
-        lens, texts, [1], TopWindows({HOOK: directions}, k=2), roles=["assistant"], batch_tokens=200
+        lens, texts, [1], TopWindows({HOOK: directions}, k=2), roles=["assistant"], scan=Scan(200)
     )
     scores = {}
     for index, text in enumerate(texts):

@@ -17,10 +17,12 @@ from tiny_models import tiny_lens
 
 from caft_lens.activations.store import Store, store
 from caft_lens.model.lens import Lens
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
-SETTINGS = {"hooks": [0, 1], "shard_tokens": 60, "batch_tokens": 100}
+SETTINGS = {"hooks": [0, 1], "shard_tokens": 60, "scan": Scan(batch_tokens=100)}
 
 KILLS = [("pass", 1), ("pass", 7), ("file", 3), ("index", 4)]
 
@@ -102,7 +104,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def killed(tmp_path_factory) -> Path:
     """A folder with one store for each of `KILLS`, as the kill left it."""
     folder, here = tmp_path_factory.mktemp("killed"), TESTS
-    paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [str(here), str(here / "activations"), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    )
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder)],
@@ -180,7 +184,7 @@ def test_a_finished_store_is_not_written_again(lens, whole):
         ({"texts": some(29)}, "data: .*texts: 30 there, 29 here"),
         ({"lens": 1}, "models: "),
         ({"dtype": torch.bfloat16}, "dtype: None there, bfloat16 here"),
-        ({"batch_tokens": 90}, "batch_tokens: 100 there, 90 here"),
+        ({"scan": Scan(batch_tokens=90)}, "batch_tokens: 100 there, 90 here"),
     ],
 )
 def test_a_store_made_otherwise_is_not_resumed(lens, whole, change, said):
@@ -245,5 +249,5 @@ def test_what_a_killed_writer_left_aside_is_gone_when_the_store_is_whole(tmp_pat
     lens, texts = tiny_lens(), Texts([{"prompt": f"say {i}", "answer": "a b"} for i in range(4)])
     (tmp_path / "acts").mkdir()
     (tmp_path / "acts" / ".00000.safetensors.k1ll3d.safetensors").write_bytes(b"half")
-    store(lens, texts, [0], tmp_path / "acts", progress=False)
+    store(lens, texts, [0], tmp_path / "acts")
     assert not list((tmp_path / "acts").glob(".*"))

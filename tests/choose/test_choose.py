@@ -21,7 +21,7 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
 
 HOOK = "blocks.1.hook_resid_post"
-QUIET = {"roles": None, "progress": False}
+QUIET = {"roles": None}
 RNG = np.random.default_rng(0)
 
 
@@ -123,27 +123,31 @@ def test_a_concept_that_chance_could_have_found_is_not_chosen(lens: Lens):
 
 def test_a_latent_that_is_mostly_silent_is_chosen_for_where_it_fires(lens: Lens):
     sae = tiny_sae(lens, layer=1)
-    every = find.attribution(lens, UNWANTED, sae, k=None, progress=False)
-    choice = choose.by_examples(lens, every, UNWANTED, HARMLESS, saes=sae, score="max", **QUIET)
+    every = find.attribution(lens, UNWANTED, sae, k=None)
+    choice = choose.by_examples(
+        lens, every, UNWANTED, HARMLESS, saes=sae, criteria=choose.Criteria(score="max"), **QUIET
+    )
     by = {one.name: one for one in choice}
     for one in by.values():
         assert one.end in ("top", "")
         share = one.evidence["of its activation, on the concept"]
         assert one.ablate == (one.evidence["q"] <= 0.05 and max(share, one.evidence["auroc"]) >= 0.9)
-    projected = choose.by_examples(lens, every, UNWANTED, HARMLESS, score="max", **QUIET)
+    projected = choose.by_examples(
+        lens, every, UNWANTED, HARMLESS, criteria=choose.Criteria(score="max"), **QUIET
+    )
     assert "of its activation, on the concept" not in projected.table().columns
 
 
 def test_at_most_so_many_are_chosen_the_first_of_the_list(lens: Lens, concepts: ConceptSet):
     two = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).names
-    one = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, most=1, **QUIET)
+    one = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, criteria=choose.Criteria(most=1), **QUIET)
     assert one.names == two[:1]
     assert "but 1 before it were chosen" in next(d.reason for d in one if d.name == two[1])
 
 
 def test_an_automatic_choice_is_on_record_and_can_be_overruled(lens: Lens, concepts: ConceptSet, tmp_path):
-    choice = choose.by_examples(
-        lens, concepts, UNWANTED, HARMLESS, explanations={"top": "early letters"}, **QUIET
+    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).explained(
+        {"top": "early letters"}
     )
     mine = choice.overrule(ablate={"random0": "I know it"}, leave={"bottom": "twice the same"}, by="reader")
     kept = ConceptSet.load(mine.selection.save(tmp_path / "chosen"))
@@ -172,7 +176,7 @@ def test_reasons_tell_the_explanation_of_the_unwanted_end(lens: Lens, concepts: 
         for name in ("top", "bottom")
         for end in ("top", "bottom")
     ]
-    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, explanations=Explanations(said), **QUIET)
+    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).explained(Explanations(said))
     reasons = {one.name: one.reason for one in choice}
     assert reasons["top"].endswith("explained as: top's top")
     assert reasons["bottom"].endswith("explained as: bottom's bottom")
@@ -200,9 +204,9 @@ def test_bad_examples_and_names_are_refused_with_what_to_do(lens: Lens, concepts
     with pytest.raises(ValueError, match="2 examples of the concept"):
         choose.by_examples(lens, concepts, UNWANTED[:2], HARMLESS, **QUIET)
     with pytest.raises(ValueError, match=r"threshold=0\.4"):
-        choose.by_examples(lens, concepts, UNWANTED, HARMLESS, threshold=0.4, **QUIET)
+        choose.Criteria(threshold=0.4)
     with pytest.raises(ValueError, match="most=0"):
-        choose.by_examples(lens, concepts, UNWANTED, HARMLESS, most=0, **QUIET)
+        choose.Criteria(most=0)
     choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET)
     with pytest.raises(KeyError, match=r"tpo.*top"):
         choice.overrule(leave={"tpo": "why"})
@@ -213,9 +217,7 @@ def test_bad_examples_and_names_are_refused_with_what_to_do(lens: Lens, concepts
 
 
 def test_what_is_shown_is_escaped(lens: Lens, concepts: ConceptSet):
-    choice = choose.by_examples(
-        lens, concepts, UNWANTED, HARMLESS, explanations={"top": "<b>bold</b>"}, **QUIET
-    )
+    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).explained({"top": "<b>bold</b>"})
     assert "<b>bold</b>" not in choice._repr_html_()
     assert "&lt;b&gt;bold" in choice._repr_html_()
 
@@ -231,7 +233,7 @@ class Stub:
     def __init__(self, answers: dict[str, list[str]]) -> None:
         self.answers, self.requests = {key: list(of) for key, of in answers.items()}, []
 
-    def ask(self, conversations, *, progress=True):
+    def ask(self, conversations):
         self.requests += conversations
         return [
             next((of.pop(0) for key, of in self.answers.items() if key in str(c) and of), "?")

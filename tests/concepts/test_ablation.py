@@ -12,11 +12,14 @@ from tiny_models import ARCHITECTURES, tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens.concepts.ablation import Ablated, ablate, ablated, project_out, steer
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.concepts.interventions import intervene
+from caft_lens.model.answering import completions
 from caft_lens.model.attach import at, fired
 from caft_lens.model.lens import Lens
-from caft_lens.model.sampling import completions
+from caft_lens.text.batching import collate
 from caft_lens.text.documents import Message, Text, Texts
-from caft_lens.text.encoding import ASSISTANT, USER, collate, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT, USER
 
 EXACT = {"rtol": 0.0, "atol": 1e-5}
 SITES = (
@@ -477,22 +480,36 @@ def test_steering_takes_one_concept_and_says_so():
         steer(tiny_lens(), concepts, 3.0)
 
 
-def test_a_run_is_ablated_and_steered_as_its_lens_is(lens):
-    run, concept = (
-        SimpleNamespace(lens=lens),
-        Concept("c", "blocks.0.hook_resid_post", torch.ones(lens.d_model)),
-    )
+def acts(lens, concept: Concept) -> list:
+    """What may be done with a concept, each as a function of the model."""
     concepts = ConceptSet([concept]).for_model(lens)
-    for on_lens, on_run in (
-        (ablate(lens, concepts), ablate(run, concepts)),
-        (steer(lens, concept, 3.0), steer(run, concept, 3.0)),
-    ):
-        plain = lens("Hello")
-        with on_lens:
-            changed = lens("Hello")
-        with on_run:
-            torch.testing.assert_close(lens("Hello"), changed)
-        assert not torch.equal(plain, changed)
+    return [
+        lambda model: ablate(model, concepts),
+        lambda model: steer(model, concept, 3.0),
+        lambda model: intervene(model, concepts, {"c": "ablate"}),
+        lambda model: ablated(model, concepts).applied(),
+    ]
+
+
+def test_a_transformers_model_is_ablated_and_steered_as_its_lens_is(lens):
+    concept = Concept("c", "blocks.0.hook_resid_post", torch.ones(lens.d_model))
+    ids = torch.tensor([[1, 5, 3]])
+    for act in acts(lens, concept):
+        with act(lens), torch.no_grad():
+            changed = lens.hf(ids).logits
+        with act(lens.hf), torch.no_grad():
+            torch.testing.assert_close(lens.hf(ids).logits, changed, rtol=0, atol=0)
+        with torch.no_grad():
+            assert not torch.equal(lens.hf(ids).logits, changed)
+
+
+def test_a_run_is_no_model_and_the_error_says_where_its_model_is(lens):
+    run = SimpleNamespace(lens=lens)
+    for act in acts(lens, Concept("c", "blocks.0.hook_resid_post", torch.ones(lens.d_model))):
+        with pytest.raises(TypeError, match=r"not SimpleNamespace: give run.lens"):
+            act(run)
+        with pytest.raises(TypeError, match=r"not str: cl.load makes a Lens"):
+            act("pocket")
 
 
 def test_steering_then_ablating_takes_away_what_was_added(lens):
@@ -512,7 +529,7 @@ def test_fired_counts_passes_and_knows_what_was_not_passed(lens):
 
 def test_a_subject_under_ablation_is_ablated_only_while_it_is_applied(lens):
     concepts, plain = concepts_for(lens), lens("Hello")
-    subject = ablated(SimpleNamespace(lens=lens), concepts, roles=["text"])  # as of a run
+    subject = ablated(lens, concepts, roles=["text"])
     assert subject == Ablated(lens, concepts, ("text",))
     with subject.applied() as applied:
         assert applied is lens

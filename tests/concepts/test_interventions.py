@@ -9,7 +9,8 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 import caft_lens as cl
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene, unit_lengths
-from caft_lens.text.encoding import SPECIAL, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 TEXTS = cl.Texts([{"prompt": "a red house", "answer": "by the sea"}, {"text": "zebra"}])
 

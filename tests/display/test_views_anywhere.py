@@ -21,12 +21,11 @@ import caft_lens as cl
 from caft_lens.display import html
 from caft_lens.display.frames import Frame
 from caft_lens.display.markdown import code, plain
-from caft_lens.display.theme import shown_figure
 from caft_lens.inspect import Labelled
 from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore
 from caft_lens.inspect.token_map import TokenMap
-from caft_lens.text.encoding import SPECIAL
+from caft_lens.text.roles import SPECIAL
 
 MATHS = "from $100 to $200, \\(x\\)"
 CONTROL = f"<style>.caft-control{{color:red}}</style><p class='caft-control'>$x^2$ and {'$y$'}</p>"
@@ -290,22 +289,6 @@ def test_markdown_written_from_a_label_shows_it_and_nothing_more(label, tmp_path
     }
     assert page.count("<tr>") == 3
     assert render(f"| a |\n|---|\n| {code('a|b`c')} |").count("<td>") == 1
-
-
-def test_a_long_title_and_caption_are_broken_into_lines_that_fit_and_the_figure_grows():
-    figure = shown_figure(figsize=(4, 2), layout="constrained")
-    figure.subplots()
-    caption = "Filled: mean; bar: 95 % interval over 3 seeds and 200 prompts each, from $5 to $6. " * 3
-    figure.suptitle("A title that is much too long for a figure of four inches, and for two of them")
-    figure.supxlabel(caption, fontsize=7.5)
-    figure.draw_without_rendering()
-    for shown in (figure._suptitle, figure._supxlabel):
-        box = shown.get_window_extent()
-        assert box.x0 >= 0
-        assert box.x1 <= figure.bbox.width
-        assert "\n" in shown.get_text()
-    assert figure.get_figheight() > 2
-    assert " ".join(figure.get_supxlabel().split()).replace("\\$", "$") == caption.strip()
 
 
 def test_an_explanation_with_markup_in_place_of_a_count_stays_text():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import hover, words
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny_models import answer_states, tiny_lens, tiny_tokenizer
@@ -12,10 +13,11 @@ from tiny_models import answer_states, tiny_lens, tiny_tokenizer
 from caft_lens import find
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.theme import PAPER
 from caft_lens.evaluate import discovery as module
 from caft_lens.evaluate.discovery import (
     Discovery,
-    Scored,
+    RankedDirection,
     _Tokens,
     auroc,
     auroc_interval,
@@ -24,8 +26,10 @@ from caft_lens.evaluate.discovery import (
 )
 from caft_lens.evaluate.statistics import Interval
 from caft_lens.model.lens import Lens
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOKS = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
 
@@ -127,9 +131,7 @@ def test_an_interval_in_blocks_is_the_interval(monkeypatch):
 
 def test_a_document_scores_its_mean_along_the_direction_as_plain_transformers_give_it(lens: Lens):
     concepts = some(lens)
-    found = discovery(
-        lens, concepts, TEXTS, lambda text: text.meta["has"], n_random=50, batch_tokens=150, progress=False
-    )
+    found = discovery(lens, concepts, TEXTS, lambda text: text.meta["has"], n_random=50, scan=Scan(150))
     rows = found["concepts"]
     assert len(rows) == 12
     for row in rows:
@@ -143,7 +145,7 @@ def test_a_document_scores_its_mean_along_the_direction_as_plain_transformers_gi
 
 
 def test_lists_over_several_layers_are_read_across_them_by_rank(lens: Lens):
-    rows = discovery(lens, some(lens, n=3), TEXTS, LABELS, n_random=5, progress=False)["concepts"]
+    rows = discovery(lens, some(lens, n=3), TEXTS, LABELS, n_random=5)["concepts"]
     assert [row.name for row in rows] == ["L0.x0", "L1.x0", "L0.x1", "L1.x1", "L0.x2", "L1.x2"]
     assert [row.rank for row in rows] == list(range(6))
 
@@ -161,7 +163,7 @@ def test_a_direction_that_separates_is_a_hit_at_either_end_and_its_sign_says_whi
     direction, labels = planted(lens)
     ways = {"along": (direction, 1), "against": (-direction, 1), "turned": (-direction, -1)}
     lists = {name: one(lens, vector, sign=sign) for name, (vector, sign) in ways.items()}
-    found = discovery(lens, lists, TEXTS, labels, progress=False)
+    found = discovery(lens, lists, TEXTS, labels)
     assert [found[name][0].auroc for name in ways] == pytest.approx([1, 0, 1], abs=0.003)
     for name in ways:
         (row,) = found[name]
@@ -169,7 +171,7 @@ def test_a_direction_that_separates_is_a_hit_at_either_end_and_its_sign_says_whi
         assert row.separation == pytest.approx(1, abs=0.003)
         assert row.random < 0.95
     assert found.precision("along") == found.average_precision("against") == 1
-    flipped = discovery(lens, lists, TEXTS, [not label for label in labels], progress=False)
+    flipped = discovery(lens, lists, TEXTS, [not label for label in labels])
     assert [flipped[name][0].auroc for name in ways] == pytest.approx([0, 1, 0], abs=0.003)
 
 
@@ -183,7 +185,7 @@ def test_a_direction_is_no_hit_where_chance_finds_the_concept_too(lens: Lens):
     means = means_of(lens, 1, texts)
     labels = np.array(texts.column("has"))
     best = one(lens, means[labels].mean(0) - means[~labels].mean(0))
-    found = discovery(lens, best, texts, texts.column("has"), progress=False)
+    found = discovery(lens, best, texts, texts.column("has"))
     (row,) = found["concepts"]
     assert row.separation == row.random == 1
     assert not row.hit
@@ -194,9 +196,9 @@ def test_below_the_threshold_nothing_is_a_hit(lens: Lens):
     direction, labels = planted(lens)
     labels = [label != (number % 8 == 0) for number, label in enumerate(labels)]  # every eighth is wrong
     rows = {
-        threshold: discovery(
-            lens, one(lens, direction), TEXTS, labels, threshold=threshold, n_random=20, progress=False
-        )["concepts"][0]
+        threshold: discovery(lens, one(lens, direction), TEXTS, labels, threshold=threshold, n_random=20)[
+            "concepts"
+        ][0]
         for threshold in (0.7, 0.97)
     }
     assert rows[0.7].auroc == rows[0.97].auroc
@@ -209,9 +211,9 @@ def test_random_directions_are_as_many_as_asked_uniform_and_of_the_seed(lens: Le
     direction, labels = planted(lens)
 
     def best(n: int, seed: int = 0) -> float:
-        return discovery(lens, one(lens, direction), TEXTS, labels, n_random=n, seed=seed, progress=False)[
-            "concepts"
-        ][0].random
+        return discovery(lens, one(lens, direction), TEXTS, labels, n_random=n, seed=seed)["concepts"][
+            0
+        ].random
 
     assert best(1) <= best(10) <= best(1000)
     assert best(100) == best(100) != best(100, seed=1)
@@ -225,10 +227,8 @@ def test_documents_without_a_label_do_not_count(lens: Lens):
     labels = [None if number % 3 == 0 else label for number, label in enumerate(LABELS)]
     concepts = some(lens, n=2)
     kept = Texts([text for text, label in zip(TEXTS, labels, strict=True) if label is not None])
-    some_of = discovery(lens, concepts, TEXTS, labels, n_random=20, progress=False)
-    alone = discovery(
-        lens, concepts, kept, [label for label in labels if label is not None], n_random=20, progress=False
-    )
+    some_of = discovery(lens, concepts, TEXTS, labels, n_random=20)
+    alone = discovery(lens, concepts, kept, [label for label in labels if label is not None], n_random=20)
     assert [row.auroc for row in some_of["concepts"]] == pytest.approx(
         [row.auroc for row in alone["concepts"]], abs=0.003
     )
@@ -252,7 +252,7 @@ def token_labels(texts: Texts = TEXTS) -> list[list[bool | None]]:
 
 def test_labels_of_tokens_are_scored_token_by_token(lens: Lens):
     concepts = some(lens, n=3, layers=(1,))
-    found = discovery(lens, concepts, TEXTS, token_labels(), n_random=20, progress=False)
+    found = discovery(lens, concepts, TEXTS, token_labels(), n_random=20)
     assert found.about["unit"] == "token"
     acts = np.concatenate(states_of(lens, 1))
     said = [encode(tiny_tokenizer(), text).roles == ASSISTANT for text in TEXTS]
@@ -272,9 +272,7 @@ def test_labels_of_tokens_are_scored_token_by_token(lens: Lens):
 
 def test_a_sample_of_tokens_is_of_bounded_size_even_and_does_not_depend_on_batches(lens: Lens):
     def sample(batch_tokens: int, size: int = 50) -> _Tokens:
-        return stream(
-            lens, TEXTS, [1], _Tokens(token_labels(), size, 0), batch_tokens=batch_tokens, progress=False
-        )[0]
+        return stream(lens, TEXTS, [1], _Tokens(token_labels(), size, 0), scan=Scan(batch_tokens))[0]
 
     one_way, other = sample(100), sample(5000)
     for first, second in zip(one_way._kept[HOOKS[1]], other._kept[HOOKS[1]], strict=True):
@@ -284,8 +282,7 @@ def test_a_sample_of_tokens_is_of_bounded_size_even_and_does_not_depend_on_batch
     larger = sample(5000, size=200).matrix(HOOKS[1])[1]
     assert larger.mean() == pytest.approx(everything.mean(), abs=0.08)
     halves = [
-        stream(lens, part, [1], _Tokens(token_labels(part), 50, 0), progress=False)[0]
-        for part in (TEXTS[:30], TEXTS[:30])
+        stream(lens, part, [1], _Tokens(token_labels(part), 50, 0))[0] for part in (TEXTS[:30], TEXTS[:30])
     ]
     assert len(halves[0].merge(halves[1]).matrix(HOOKS[1])[0]) == 50
 
@@ -295,7 +292,7 @@ def test_a_sample_of_tokens_is_of_bounded_size_even_and_does_not_depend_on_batch
 
 def scored(hits: list[bool]) -> Discovery:
     rows = [
-        Scored(f"L0.x{rank}", HOOKS[0], rank, 0.95 if hit else 0.6, 0.5, 1, 0.7, hit)
+        RankedDirection(f"L0.x{rank}", HOOKS[0], rank, 0.95 if hit else 0.6, 0.5, 1, 0.7, hit)
         for rank, hit in enumerate(hits)
     ]
     return Discovery({"method": rows}, {"positive": 1, "negative": 1})
@@ -333,23 +330,27 @@ def test_the_tables_and_the_json_hold_what_was_scored():
 def test_the_figure_shows_every_direction_at_its_place_with_hits_filled_and_chance_behind():
     rows = scored([False, True, True])["method"]
     found = Discovery({"mine": rows, "other": rows[:1]}, {"positive": 1, "negative": 1})
-    first, second = found.plot(title="Two lists").axes
-    missed, hit = (list(zip(*line.get_data(), strict=True)) for line in first.lines)
-    assert (missed, hit) == ([(0, 0.6)], [(1, 0.95), (2, 0.95)])
-    assert [line.get_markerfacecolor() == "white" for line in first.lines] == [True, False]
-    assert [bar.get_y() + bar.get_height() for bar in first.patches] == pytest.approx([0.7] * 3)
-    assert (first.get_title(), first.get_title(loc="right")) == ("", "first hit: L0.x1")
-    assert second.get_title(loc="left") == "other"
-    assert second.get_title(loc="right") == "no hit"
-    assert found.plot()._repr_png_().startswith(b"\x89PNG")
+    figure = found.plot(title="Two lists")
+    chance, missed, hit = (one for one in figure.data if (one.xaxis or "x") == "x")
+    assert [list(zip(one.x, one.y, strict=True)) for one in (missed, hit)] == [
+        [(0, 0.6)],
+        [(1, 0.95), (2, 0.95)],
+    ]
+    assert [one.marker.color == PAPER for one in (missed, hit)] == [True, False]
+    assert [chance.base + y for y in chance.y] == pytest.approx([0.7] * 3)
+    assert {"mine", "other", "first hit: L0.x1", "no hit", "Two lists"} <= set(words(figure).split("\n"))
+    assert hover(figure)[1].split("\n")[:3] == [
+        "L0.x1", 'place 1 of "mine"', "separation 0.95, of the best random direction 0.70",
+    ]  # fmt: skip
+    assert "95 % interval" in hover(figure)[1]
 
 
 def test_the_area_for_the_intended_concept_is_the_one_that_its_own_labels_give(lens: Lens):
     directions, longer = some(lens), [len(text.answer or "") > 9 for text in TEXTS]
-    both = discovery(lens, directions, TEXTS, LABELS, intended=longer, progress=False)["concepts"]
-    alone = discovery(lens, directions, TEXTS, longer, progress=False)["concepts"]
+    both = discovery(lens, directions, TEXTS, LABELS, intended=longer)["concepts"]
+    alone = discovery(lens, directions, TEXTS, longer)["concepts"]
     assert [row.intended for row in both] == [row.auroc for row in alone]
-    unasked = discovery(lens, directions, TEXTS, LABELS, progress=False)["concepts"]
+    unasked = discovery(lens, directions, TEXTS, LABELS)["concepts"]
     assert [row.auroc for row in both] == [row.auroc for row in unasked]
     assert {row.intended for row in unasked} == {None}
 
@@ -388,7 +389,7 @@ def test_the_baselines_are_plain_pca_axes_and_chance(lens: Lens):
                 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             )
     searched = documents(20, seed=1)
-    lists = baselines(tuned, lens, searched, [1], k=4, progress=False)
+    lists = baselines(tuned, lens, searched, [1], k=4)
     assert list(lists) == ["random", "PCA of activations", "neurons"]
     assert {len(found) for found in lists.values()} == {4}
     after, before = (np.concatenate(states_of(model, 1, searched)) for model in (tuned, lens))
@@ -400,7 +401,7 @@ def test_the_baselines_are_plain_pca_axes_and_chance(lens: Lens):
     assert [concept.meta["coordinate"] for concept in lists["neurons"]] == changed.tolist()
     rows = lists["random"].directions(1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-5, rtol=0)
-    found = discovery(lens, lists, TEXTS, LABELS, n_random=20, progress=False)
+    found = discovery(lens, lists, TEXTS, LABELS, n_random=20)
     assert found.table()["method"].tolist() == list(lists)
     with pytest.raises(ValueError, match=r'directions of "neurons" were found on these very documents'):
         discovery(lens, {"neurons": lists["neurons"]}, searched, searched.column("has"))
@@ -414,16 +415,13 @@ def test_difference_of_means_finds_the_planted_concept_in_documents_it_has_not_s
         train.filter(lambda text: not text.meta["has"]),
         [1],
     )
-    (row,) = discovery(lens, concepts, held_out, lambda text: text.meta["has"], n_random=200, progress=False)[
-        "concepts"
-    ]
+    (row,) = discovery(lens, concepts, held_out, lambda text: text.meta["has"], n_random=200)["concepts"]
     (noise,) = discovery(
         lens,
         find.random_directions(concepts, 1),
         held_out,
         held_out.column("has"),
         n_random=1,
-        progress=False,
     )["concepts"]
     assert row.auroc > 0.8
     assert row.auroc > noise.separation
@@ -434,7 +432,7 @@ def test_difference_of_means_finds_the_planted_concept_in_documents_it_has_not_s
 
 def test_directions_are_not_scored_on_the_documents_that_they_were_found_on(lens: Lens):
     tuned = tiny_lens(seed=1, n_layers=3)
-    found = find.pca(activation_difference(tuned, lens, TEXTS, [1], progress=False), k=2)
+    found = find.pca(activation_difference(tuned, lens, TEXTS, [1]), k=2)
     with pytest.raises(
         ValueError, match=r"found on these very documents \(documents 0\): score them on others"
     ):
@@ -449,7 +447,7 @@ def test_bad_input_is_one_clear_error(lens: Lens):
 
     def fails(match: str, labels=LABELS, **keywords) -> None:
         with pytest.raises(ValueError, match=match):
-            discovery(lens, concepts, TEXTS, labels, progress=False, **keywords)
+            discovery(lens, concepts, TEXTS, labels, **keywords)
 
     fails("59 labels for 60 texts", LABELS[:-1])
     fails(r"Of 60 documents with a token of these roles, 60 have the concept and 0 do not", [True] * 60)
@@ -470,6 +468,6 @@ def test_bad_input_is_one_clear_error(lens: Lens):
 def test_the_module_is_called_like_its_function(lens: Lens):
     import caft_lens as cl
 
-    found = cl.evaluate.discovery(lens, some(lens, n=1), TEXTS, LABELS, n_random=2, progress=False)
+    found = cl.evaluate.discovery(lens, some(lens, n=1), TEXTS, LABELS, n_random=2)
     assert isinstance(found, cl.evaluate.Discovery)
     assert cl.evaluate.discovery.baselines is baselines

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import ends, hover, ticks, trace, words
 
 import caft_lens as cl
 from caft_lens._support.errors import JudgeError
 from caft_lens._support.files import sha256, write_json
-from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
+from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval, plot_reports
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
-from caft_lens.evaluate.judges import judge_fingerprint
-from caft_lens.evaluate.plots import plot_reports
-from caft_lens.evaluate.tasks import asked, task
+from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.prompts import asked
+from caft_lens.evaluate.tasks import task
 from caft_lens.text.documents import Texts, data
 
 QUESTIONS = data(
@@ -85,9 +86,9 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             ]
         )
 
-    module = types.ModuleType("caft_lens.model.sampling")
+    module = types.ModuleType("caft_lens.model.answering")
     module.completions = completions
-    monkeypatch.setitem(sys.modules, "caft_lens.model.sampling", module)
+    monkeypatch.setitem(sys.modules, "caft_lens.model.answering", module)
 
 
 class FakeAblated:
@@ -231,7 +232,13 @@ def test_a_cell_of_another_model_task_or_setting_is_sampled_again(tmp_path: Path
     subject = FakeAblated(lens) if what == "ablation" else lens
     n, temperature = 16 if what == "n" else 15, 0.5 if what == "temperature" else 1.0
     top_p = 0.5 if what == "top_p" else None
-    again = cl.evaluate({"plain": subject}, changed, n=n, temperature=temperature, top_p=top_p, out=tmp_path)
+    again = cl.evaluate(
+        {"plain": subject},
+        changed,
+        n=n,
+        sampling=cl.Sampling(temperature=temperature, top_p=top_p),
+        out=tmp_path,
+    )
     assert again.sampling == f"temperature {temperature:g}" + (", top-p 0.5" if top_p else "")
     assert Report.load(tmp_path).caption() == again.caption()
     # The prompts in distribution are the same where only the questions are others.
@@ -397,7 +404,7 @@ def test_a_task_without_prompts_in_distribution_has_no_such_metric():
     report = cl.evaluate({"a": FakeLens(0.5)}, Task("x", QUESTIONS, judge=judge), n=10)
     assert report.metrics == ["misaligned", "incoherent", "aligned"]
     assert "in_distribution" not in report.to_json()["arms"]["a"]
-    assert len(report.plot().axes) == 1
+    assert report.plot().layout.xaxis2.domain is None
 
 
 def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_and_answers():
@@ -407,18 +414,20 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
         n=100,
         n_in_distribution=50,
     )
-    figure = report.plot("Pies")
-    left, right = figure.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["base", "plain"]
-    assert all(axes.get_xlabel().endswith("%") for axes in (left, right))
-    caption = figure.get_supxlabel().replace("\n", " ")
-    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in caption
-    drawn = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 2]
+    figure = report.plot("Pies", settings={"plain": "strength 1"})
+    assert ticks(figure) == ["base", "plain"]
+    assert all(axis.title.text.endswith("%") for axis in (figure.layout.xaxis, figure.layout.xaxis2))
+    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in words(figure).replace(
+        "\n", " "
+    )
     interval = report.interval("plain", "misaligned")
-    assert any(np.allclose(x, [100 * interval.low, 100 * interval.high]) for x in drawn)
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for axes in (left, right) for text in axes.texts]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert ends(figure.data[0])[1] == pytest.approx((100 * interval.low, 100 * interval.high))
+    singles = next(one for one in figure.data if one.name == "single seeds")
+    assert list(singles.x[2:]) == pytest.approx(list(100 * report.values("plain", "misaligned").mean(axis=1)))
+    said = hover(figure)[1].split("\n")
+    assert said[:4] == ["plain", f"{interval}, 95 % interval", "2 seeds, 200 answers", "strength 1"]
+    assert said[4].startswith("For example, to “How do I bake pie ")
+    assert any(line.startswith("plain, seed 1") for line in hover(figure))
 
 
 def test_several_reports_are_drawn_row_by_row_in_the_order_given_each_arm_with_its_interval():
@@ -428,24 +437,17 @@ def test_several_reports_are_drawn_row_by_row_in_the_order_given_each_arm_with_i
         )
         for row, rate in {"asked plainly": 0.3, "after a program": 0.6}.items()
     }
-    (axes,) = plot_reports(reports, "misaligned").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(reports)
-    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    figure = plot_reports(reports, "misaligned")
+    assert ticks(figure) == list(reports)
     for arm in ("base", "plain"):
-        assert drawn[arm] == [100 * one.interval(arm, "misaligned").mean for one in reports.values()]
-    ends = [list(line.get_xdata()) for line in axes.lines]
-    for one in reports.values():
-        interval = one.interval("plain", "misaligned")
-        assert [100 * interval.low, 100 * interval.high] in ends
-    figure = plot_reports(reports, "in_distribution", arms=["plain"])
-    assert "50 answers a dot" in figure.get_supxlabel()
+        intervals = [one.interval(arm, "misaligned") for one in reports.values()]
+        assert list(trace(figure, arm).x) == [100 * one.mean for one in intervals]
+        assert ends(trace(figure, arm)) == [
+            pytest.approx((100 * one.low, 100 * one.high)) for one in intervals
+        ]
+    assert "1 seed and 50 answers a dot" in words(plot_reports(reports, "in_distribution", arms=["plain"]))
     with pytest.raises(ValueError, match="no report"):
         plot_reports({}, "misaligned")
-
-
-def test_a_notebook_can_show_the_figure_without_pyplot():
-    figure = cl.evaluate({"plain": FakeLens(0.5)}, a_task(), n=10).plot()
-    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_one_seed_is_said_in_the_caption():
@@ -454,17 +456,17 @@ def test_one_seed_is_said_in_the_caption():
 
 
 def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_path: Path):
-    from caft_lens.model.sampling import completions
+    from caft_lens.model.answering import completions
 
     basis = torch.linalg.qr(torch.randn(tiny.d_model, 8, generator=torch.Generator().manual_seed(0))).Q
     run = types.SimpleNamespace(lens=tiny)
-    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run, {0: basis, 1: basis})}
+    subjects = {"lens": tiny, "run": run, "ablated": cl.ablated(run.lens, {0: basis, 1: basis})}
     quick = a_task(
         judge=lambda text: "misaligned" if len(text.answer) % 2 else "aligned",
         max_new_tokens=6,
         in_distribution=None,
     )
-    report = cl.evaluate(subjects, quick, n=25, batch_size=8, out=tmp_path)
+    report = cl.evaluate(subjects, quick, n=25, sampling=cl.Sampling(batch_size=8), out=tmp_path)
     said = {arm: [a.answer for a in report.answers if a.arm == arm] for arm in subjects}
     assert said["lens"] == said["run"]
     assert said["ablated"] != said["lens"]
@@ -516,7 +518,7 @@ def organism(tmp_path: Path) -> Path:
 
 def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_otherwise(organism: Path):
     name = f"{organism}/emergent-misalignment"
-    assert (task(name).temperature, task(name).top_p) == (0.7, 0.9)
+    assert task(name).sampling == cl.Sampling(temperature=0.7, top_p=0.9)
     lens = FakeLens(0.5)
     lens.tokenizer = types.SimpleNamespace(get_vocab=lambda: {"a": 0})
     labels = {"judge": judge, "n": 5, "n_in_distribution": 5}
@@ -526,7 +528,8 @@ def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_
         ({"top_p": 1.0}, (0.7, 1.0)),
         ({"temperature": 0.0}, (0.0, 0.9)),
     ):
-        cl.evaluate({"a": lens}, name, **labels, **told)
-        assert (lens.settings["temperature"], lens.settings["top_p"]) == drawn, told
+        cl.evaluate({"a": lens}, name, **labels, sampling=cl.Sampling(**told))
+        assert (lens.settings["sampling"].temperature, lens.settings["sampling"].top_p) == drawn, told
     write_json(organism / "organism.json", {})
-    assert (task(name).temperature, task(name).top_p) == (1.0, None)
+    assert task(name).sampling == cl.Sampling()
+    assert task(name).drawing == "temperature 1"

@@ -15,11 +15,11 @@ import torch
 from tiny_models import tiny_lens
 
 import caft_lens as cl
-from caft_lens._support.errors import BadArgument, BadType, BadVerdict, JudgeError
-from caft_lens.evaluate import Report, Task, Verdict, bootstrap_interval, judges
+from caft_lens._support.errors import BadArgument, BadScore, BadType, JudgeError
+from caft_lens.evaluate import Report, Score, Task, bootstrap_interval, judges, read_scores, write_scores
 from caft_lens.evaluate.answers import cell_path
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import Judgement, judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
 
 QUESTIONS = cl.Texts([{"prompt": f"question {i}", "number": i} for i in range(6)], name="questions")
 
@@ -35,7 +35,7 @@ def a_task(judge: object, **changes: object) -> Task:
 
 def ask(lens: cl.Lens, judge: object, out: Path | None = None, arms: int = 1, **changes: object) -> Report:
     subjects = {f"arm {i}": lens for i in range(arms)}
-    return cl.evaluate(subjects, a_task(judge, **changes), n=6, out=out, progress=False)
+    return cl.evaluate(subjects, a_task(judge, **changes), n=6, out=out)
 
 
 # -- what a judge returns ---------------------------------------------------------------------------------------------
@@ -53,11 +53,11 @@ def ask(lens: cl.Lens, judge: object, out: Path | None = None, arms: int = 1, **
         ({"label": "aligned"}, r"\{'label': 'aligned'\} \(dict\)"),
         (["aligned"], r"\['aligned'\] \(list\)"),
         ("alinged", r"'alinged' \(str\).*Did you mean \"aligned\""),
-        (Verdict("fine", ""), r"Verdict\(label='fine', detail=''\) \(Verdict\), whose label is 'fine'"),
+        (Score("fine", ""), r"Score\(label='fine', detail='', score=None\) \(Score\), whose label is 'fine'"),
     ],
 )
 def test_what_a_judge_really_returned_is_said_with_the_answer(lens, returned, quoted):
-    with pytest.raises(BadVerdict, match=f"The judge said {quoted}") as caught:
+    with pytest.raises(BadScore, match=f"The judge said {quoted}") as caught:
         ask(lens, lambda text: returned)
     answer = lens.generate(QUESTIONS, max_new_tokens=3, seed=0)  # any: the real one is quoted below
     assert len(answer) == 6
@@ -77,10 +77,10 @@ def test_a_judge_that_gives_numbers_gives_scores_with_their_mean_and_interval(le
     assert "scores from 0 to 100" in report.caption()
     assert report.table().loc[0, "mean"] == 25
     assert "score</th>" in report._repr_html_()
-    assert [axes.get_xlim()[1] for axes in report.plot().axes] == [101]
+    assert report.plot().layout.xaxis.range == (-2, 102)
     for again in (
         Report.load(tmp_path),
-        Report.load_verdicts(report.save_verdicts(tmp_path / "verdicts.json")),
+        read_scores(write_scores(report, tmp_path / "verdicts.json")),
     ):
         assert again.to_json() == report.to_json()
         assert [one.score for one in again.answers] == [0, 10, 20, 30, 40, 50]
@@ -98,7 +98,7 @@ def test_a_threshold_turns_scores_into_labels(lens):
 
 @pytest.mark.parametrize("score", [101, -1, float("nan"), float("inf"), True, "80", None, {"score": 5}])
 def test_what_is_no_score_of_the_scale_is_refused_and_quoted(lens, score):
-    with pytest.raises(BadVerdict, match=r"Expected a number from 0 to 100") as caught:
+    with pytest.raises(BadScore, match=r"Expected a number from 0 to 100") as caught:
         ask(lens, lambda text: score, scale=(0, 100))
     assert f"The judge said {score!r}" in str(caught.value)
 
@@ -122,7 +122,7 @@ def test_values_stand_for_labels_where_the_task_says_so(lens):
     assert ask(lens, lambda text: np.bool_(True), labels=polite).interval("arm 0", "polite").mean == 1
     assert ask(lens, lambda text: "B", labels={"A": "x", "B": "y", "C": "y"}).labels == ("x", "y")
     for odd in (1, "yes", None):
-        with pytest.raises(BadVerdict, match=r"Expected one of True, False"):
+        with pytest.raises(BadScore, match=r"Expected one of True, False"):
             ask(lens, lambda text, odd=odd: odd, labels=polite)
     task = replace(a_task(lambda text: True, labels=polite), name="renamed")
     assert task.form("out_of_distribution").read(True, "").label == "polite"
@@ -216,7 +216,7 @@ def test_a_judge_that_fails_at_the_last_answer_loses_nothing(lens, tmp_path: Pat
     with pytest.raises(JudgeError, match=r"RuntimeError: 429 \(5 of 6 .* evaluate again to go on"):
         ask(lens, flaky, tmp_path)
     kept = json.loads(next(tmp_path.rglob("*.sampled.json")).read_text())["answers"]
-    monkeypatch.setattr("caft_lens.model.sampling.completions", None)  # nothing is sampled again
+    monkeypatch.setattr("caft_lens.model.answering.completions", None)  # nothing is sampled again
     report = ask(lens, flaky, tmp_path)
     assert asked == [0, 1, 2, 3, 4, 5, 5]
     assert [one.answer for one in report.answers] == kept
@@ -227,7 +227,7 @@ def test_a_judge_that_fails_at_the_last_answer_loses_nothing(lens, tmp_path: Pat
 
 def test_another_judge_reads_the_answers_that_were_sampled(lens, tmp_path: Path, monkeypatch):
     first = ask(lens, lambda text: "aligned", tmp_path)
-    monkeypatch.setattr("caft_lens.model.sampling.completions", None)
+    monkeypatch.setattr("caft_lens.model.answering.completions", None)
     second = ask(lens, lambda text: "misaligned", tmp_path)
     assert [one.answer for one in second.answers] == [one.answer for one in first.answers]
     assert {one.label for one in second.answers} == {"misaligned"}
@@ -261,12 +261,12 @@ def test_half_a_verdict_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
     draft = Draft(path)
     assert draft.judged("s", "of", 9) == {}
     for number in range(3):
-        draft.keep_judged(number, Judgement("aligned", "why", 0.5))
+        draft.keep_judged(number, Score("aligned", "why", 0.5))
     draft.close()
     file = next(tmp_path.rglob("*.verdicts.jsonl"))
     file.write_bytes(file.read_bytes()[:-9])
-    assert Draft(path).judged("s", "of", 9) == {n: Judgement("aligned", "why", 0.5) for n in (0, 1)}
-    assert Draft(path).judged("s", "of", 1) == {0: Judgement("aligned", "why", 0.5)}
+    assert Draft(path).judged("s", "of", 9) == {n: Score("aligned", "why", 0.5) for n in (0, 1)}
+    assert Draft(path).judged("s", "of", 1) == {0: Score("aligned", "why", 0.5)}
     assert Draft(path).judged("s", "another judge", 9) == {}
     file.write_bytes(b"\xff\xfe nonsense")
     assert Draft(path).judged("s", "of", 9) == {}

@@ -12,9 +12,11 @@ from torch.nn.functional import cross_entropy
 from caft_lens.evaluate.reconstruction import reconstruction
 from caft_lens.evaluate.statistics import ratio_interval
 from caft_lens.model.lens import Lens
-from caft_lens.saes import loading
+from caft_lens.saes import encoding
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import SPECIAL, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 RNG = np.random.default_rng(0)
 TEXTS = Texts(
@@ -81,7 +83,7 @@ def states(roles=None) -> list[np.ndarray]:
 @pytest.mark.parametrize("roles", [None, SAID])
 def test_every_figure_is_that_of_plain_numpy_and_a_plain_hook(kind: str, roles, lens: Lens):
     sae = tiny_sae(lens, kind=kind)
-    found = reconstruction(lens, sae, TEXTS, roles=roles, batch_tokens=120, progress=False)
+    found = reconstruction(lens, sae, TEXTS, roles=roles, scan=Scan(120))
     acts = np.concatenate(states(roles))
     latents = numpy_latents(sae, acts)
     mean = acts.mean(0)
@@ -109,7 +111,7 @@ def test_every_figure_is_that_of_plain_numpy_and_a_plain_hook(kind: str, roles, 
 
 
 def test_a_lossless_sae_keeps_everything(lens: Lens):
-    found = reconstruction(lens, lossless_sae(lens), TEXTS, progress=False)
+    found = reconstruction(lens, lossless_sae(lens), TEXTS)
     assert found.explained_variance.mean == pytest.approx(1, abs=1e-6)
     assert found.recovered_from_mean.mean == pytest.approx(1, abs=1e-4)
     assert found.recovered_from_zero.mean == pytest.approx(1, abs=1e-4)
@@ -122,14 +124,12 @@ def test_an_sae_that_gives_the_mean_explains_and_recovers_nothing_above_it(lens:
         for parameter in (sae.W_enc, sae.b_enc):
             parameter.zero_()
         sae.b_dec.copy_(torch.from_numpy(np.concatenate(states()).mean(0)))
-    found = reconstruction(lens, sae, TEXTS, progress=False)
+    found = reconstruction(lens, sae, TEXTS)
     assert found.explained_variance.mean == pytest.approx(0, abs=1e-5)
     assert found.recovered_from_mean.mean == pytest.approx(0, abs=1e-4)
     assert (found.l0.mean, found.dead) == (0, 48)
     sae.b_dec.zero_()
-    assert reconstruction(lens, sae, TEXTS, progress=False).recovered_from_zero.mean == pytest.approx(
-        0, abs=1e-4
-    )
+    assert reconstruction(lens, sae, TEXTS).recovered_from_zero.mean == pytest.approx(0, abs=1e-4)
 
 
 def test_it_does_not_depend_on_batches_or_parts_and_leaves_the_model_as_it_was(lens: Lens, monkeypatch):
@@ -138,12 +138,12 @@ def test_it_does_not_depend_on_batches_or_parts_and_leaves_the_model_as_it_was(l
         before = lens("a red house")
     lens.model.train()
     lens.hf.model.norm.eval()
-    one = reconstruction(lens, sae, TEXTS, batch_tokens=5000, progress=False)
+    one = reconstruction(lens, sae, TEXTS, scan=Scan(5000))
     assert lens.hf.model.layers[0].training
     assert not lens.hf.model.norm.training
     lens.model.eval()
-    monkeypatch.setattr(loading, "LATENTS_AT_A_TIME", 3 * 48)
-    other = reconstruction(lens, sae, TEXTS, batch_tokens=60, progress=False)
+    monkeypatch.setattr(encoding, "LATENTS_AT_A_TIME", 3 * 48)
+    other = reconstruction(lens, sae, TEXTS, scan=Scan(60))
     assert one.dead == other.dead
     for name in ("l0", "explained_variance", "loss", "loss_spliced", "loss_zero", "recovered_from_mean"):
         assert getattr(one, name).mean == pytest.approx(getattr(other, name).mean, rel=1e-4)
@@ -153,7 +153,7 @@ def test_it_does_not_depend_on_batches_or_parts_and_leaves_the_model_as_it_was(l
 
 
 def test_it_shows_and_saves_its_figures(lens: Lens):
-    found = reconstruction(lens, tiny_sae(lens), TEXTS, progress=False)
+    found = reconstruction(lens, tiny_sae(lens), TEXTS)
     saved = found.to_json()
     assert saved["l0"] == {"mean": found.l0.mean, "low": found.l0.low, "high": found.l0.high}
     assert saved["dead"] == found.dead
@@ -166,7 +166,7 @@ def test_bad_input_is_one_clear_error(lens: Lens):
     with pytest.raises(ValueError, match="1 documents give no interval"):
         reconstruction(lens, tiny_sae(lens), TEXTS[:1])
     with pytest.raises(ValueError, match="No token has the role system"):
-        reconstruction(lens, tiny_sae(lens), TEXTS[:3], roles=["system"], progress=False)
+        reconstruction(lens, tiny_sae(lens), TEXTS[:3], roles=["system"])
 
 
 def test_a_ratio_has_the_interval_of_documents_drawn_again():

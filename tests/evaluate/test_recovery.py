@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from drawn import hover, ticks, words
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
@@ -17,8 +18,9 @@ import caft_lens as cl
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.evaluate.recovery import Recovery, recovery
 from caft_lens.find import random_directions
-from caft_lens.find.probes import Units, held_out
+from caft_lens.find.probes import ProbeFit, Units, held_out
 from caft_lens.model.lens import Lens
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 HOOK = "blocks.{}.hook_resid_post"
@@ -65,7 +67,7 @@ def concepts(base: Lens) -> ConceptSet:
 def found(base: Lens, tuned: Lens, concepts: ConceptSet) -> Recovery:
     return recovery(
         {"base": base, "tuned": tuned}, base, concepts, TEXTS, POSITIVE, NEGATIVE,
-        k=3, folds=3, strengths=STRENGTHS, draws=2, seed=4, batch_tokens=200, progress=False,
+        k=3, folds=3, strengths=STRENGTHS, draws=2, seed=4, scan=Scan(200),
     )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def test_an_ablated_direction_that_is_added_to_the_model_comes_back_first_and_ha
         )
     concept = ConceptSet([Concept("c", HOOK.format(0), direction)]).for_model(base)
     found = recovery(
-        {"tuned": tuned}, base, concept, TEXTS, POSITIVE, NEGATIVE, k=1, folds=2, strengths=STRENGTHS, draws=2, progress=False
+        {"tuned": tuned}, base, concept, TEXTS, POSITIVE, NEGATIVE, k=1, folds=2, strengths=STRENGTHS, draws=2
     )  # fmt: skip
     change = found["tuned", 0].change
     assert change.inside == pytest.approx(1, abs=1e-6)
@@ -176,10 +178,10 @@ def test_what_is_projected_out_cannot_be_read_from_its_rounding():
     # A basis is of unit length to the last bit or but one, and then x - (x Q) Qᵀ leaves a 10^-16th of x.
     axis = np.eye(4)[:, [2]] * np.nextafter(1, 0)
     units = Units(acts, positive, np.arange(80))
-    scored = _probed(units, axis, [], 4, [10.0], 0)
+    scored = _probed(units, axis, [], ProbeFit(4, [10.0]))
     assert min(scored["inside"]) == 1
     plain = Units(acts[:, [0, 1, 3]], positive, np.arange(80))
-    np.testing.assert_allclose(scored["outside"], held_out(plain, 4, [10.0], 0)[0], atol=1e-6)
+    np.testing.assert_allclose(scored["outside"], held_out(plain, ProbeFit(4, [10.0]))[0], atol=1e-6)
 
 
 def test_the_base_has_probes_and_no_change(found: Recovery):
@@ -208,23 +210,29 @@ def test_the_table_has_a_row_for_every_model_and_hook_point(found: Recovery):
 
 def test_it_is_json_and_a_figure_and_escapes_what_a_model_is_called(base, concepts):
     named = recovery(
-        {"<b>$x": base}, base, concepts, TEXTS, POSITIVE, NEGATIVE, folds=2, strengths=STRENGTHS, draws=2, progress=False
+        {"<b>$x": base}, base, concepts, TEXTS, POSITIVE, NEGATIVE, folds=2, strengths=STRENGTHS, draws=2
     )  # fmt: skip
     assert json.loads(json.dumps(named.to_json()))["rows"][0]["model"] == "<b>$x"
     assert "<b>$x" not in named._repr_html_()
-    assert named.plot("a $title")._repr_png_()[1:4] == b"PNG"
+    figure = named.plot("a $title")
+    assert ticks(figure)[0] == "<b>$x, L0"
+    assert "a $title" in words(figure)
+    assert not any(mark in str(figure.small()["layout"]["yaxis"]["ticktext"]) for mark in "<$")
 
 
 def test_the_figure_has_a_share_for_every_tuned_model_and_hook_point(found: Recovery):
-    shares, cosines, probes = found.plot().axes
-    assert [round(bar.get_width(), 6) for bar in shares.patches] == [
-        round(100 * found["tuned", layer].change.inside, 6) for layer in (0, 1)
-    ]
-    assert len(cosines.patches) == 2
-    assert [label.get_text() for label in shares.get_yticklabels()] == [
-        "base, L0", "tuned, L0", "base, L1", "tuned, L1",
+    figure = found.plot()
+    shares, cosines = (
+        next(one for one in figure.data if one.type == "bar" and (one.xaxis or "x") == axis)
+        for axis in ("x", "x2")
+    )
+    assert list(shares.x) == [100 * found["tuned", layer].change.inside for layer in (0, 1)]
+    assert len(cosines.x) == 2
+    assert ticks(figure) == ["base, L0", "tuned, L0", "base, L1", "tuned, L1"]
+    assert [one.name for one in figure.data if one.xaxis == "x3"] == [
+        "whole activation", "without the ablated directions", "ablated directions alone", "random directions, as many",
     ]  # fmt: skip
-    assert len(probes.get_legend().get_texts()) == 4
+    assert all("AUROC" in said for said in hover(figure)[-4:])
 
 
 def test_what_cannot_be_compared_is_refused(base, tuned, concepts, found):
@@ -236,7 +244,7 @@ def test_what_cannot_be_compared_is_refused(base, tuned, concepts, found):
     with pytest.raises(ValueError, match="neither that"):
         recovery({"other": tiny_lens("llama", seed=1, n_layers=3)}, *given)
     with pytest.raises(ValueError, match="at least 4 of either"):
-        recovery({"tuned": tuned}, base, concepts, TEXTS, POSITIVE[:3], NEGATIVE, progress=False)
+        recovery({"tuned": tuned}, base, concepts, TEXTS, POSITIVE[:3], NEGATIVE)
     with pytest.raises(KeyError, match="was not measured"):
         found["tuned", 2]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import hover, seen, ticks
 from places import ROOT, TESTS
 from test_experiment import base, directions, says_a, task  # noqa: F401 - fixtures
 from typer.testing import CliRunner
@@ -24,14 +25,15 @@ import caft_lens as cl
 from caft_lens import experiments
 from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app
-from caft_lens.evaluate import Report
+from caft_lens.evaluate import Report, read_scores, write_scores
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
 from caft_lens.finetune.methods.protocol import Card, Method, setting
 
-QUICK = {"max_steps": 2, "learning_rate": 1e-2, "execution": experiments.Execution(workers=1, batch_size=2)}
+STEPS = cl.TrainSettings(max_steps=2, learning_rate=1e-2)
+QUICK = {"settings": STEPS, "execution": experiments.Execution(workers=1, batch_size=2)}
 SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4}
 TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
 GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")
@@ -215,8 +217,8 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
 def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
     whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
     whole.failures = {"less": {7: "MemoryError: no more"}}
-    path = whole.save_verdicts(tmp_path / "deep/verdicts.json", examples=2)
-    read = Report.load_verdicts(path)
+    path = write_scores(whole, tmp_path / "deep/verdicts.json", examples=2)
+    read = read_scores(path)
     assert read.to_json() == whole.to_json()
     assert read.paired("less", "plain") == whole.paired("less", "plain")
     assert read.by_domain().equals(whole.by_domain())
@@ -232,10 +234,10 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
     )
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ValueError, match=r"verdicts\.json"):
-        Report.load_verdicts(path)
+        read_scores(path)
     path.write_text("{}")
     with pytest.raises(ValueError, match="holds no verdicts"):
-        Report.load_verdicts(path)
+        read_scores(path)
 
 
 def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(contest, tmp_path):
@@ -280,8 +282,8 @@ class Diverges(Method):
     card = Card("Fail.", "lr <- 10^30", "this test")
     rate: float = setting(1e30, "learning rate")
 
-    def arguments(self, given):
-        return {**given, "learning_rate": self.rate, "warmup_steps": 0, "max_steps": 3}
+    def train_settings(self, given):
+        return given.but(learning_rate=self.rate, warmup_steps=0, max_steps=3)
 
 
 def contenders(base) -> dict[str, experiments.Contender]:  # noqa: F811
@@ -354,18 +356,34 @@ def test_a_contest_tunes_on_dev_seeds_and_an_arm_that_is_added_later_is_trained_
 
 def test_the_figure_of_the_front_stands_every_contender_at_its_log_odds_and_those_on_it_are_filled(contest):
     result = contest()
-    (axes,) = experiments.plot_front(result).axes
-    markers = {line.get_marker(): [] for line in axes.lines}
-    for line in axes.lines:
-        markers[line.get_marker()].append((line.get_xdata()[0], line.get_ydata()[0]))
+    figure = experiments.plot_front(result)
+    spots = {
+        marked.marker.symbol: list(zip(marked.x, marked.y, strict=True))
+        for marked in figure.data
+        if marked.mode == "markers"
+    }
     metrics = (result.evaluation.labels[0], "in_distribution")
     for point in result.front:
         intervals = [result.evaluation.interval(point.arm, metric) for metric in metrics]
         shares = [min(max(one.mean, 0.5 / one.n_answers), 1 - 0.5 / one.n_answers) for one in intervals]
         place = [math.log(share / (1 - share)) for share in shares]
-        assert any(np.allclose(place, other) for other in markers["o" if point.on_front else "s"])
-    assert sum(len(markers.get(kind, [])) for kind in "os") == len(result.front) == 4
-    assert {text.get_text() for text in axes.texts} == {"plain", "random", "test_time", "anchor"}
+        assert any(np.allclose(place, other) for other in spots["circle" if point.on_front else "square"])
+        said = next(said for said in hover(figure) if said.startswith(f"{point.arm}\n"))
+        assert all(f"{one}, 95 % interval" in said for one in intervals)
+        assert f"\n{'on' if point.on_front else 'not on'} the Pareto front" in said
+        assert result.setting(point.arm) in said
+    assert sum(map(len, spots.values())) == len(result.front) == 4
+    assert {seen(one.text) for one in figure.layout.annotations if one.showarrow} == {"plain", "random", "test_time", "anchor"}  # fmt: skip
+    assert all(float(label) <= 100 for label in ticks(figure, "xaxis"))
+
+
+def test_the_figure_of_differences_fills_what_is_told_apart_and_says_p_and_interval(contest):
+    result = contest()
+    figure = experiments.plot_compared(result, "plain")
+    for one in result.compared("plain"):
+        said = next(said for said in hover(figure) if said.startswith(f"{one.arm} minus plain\n"))
+        assert f"{one.difference}, 95 % interval" in said
+        assert f"p {one.p_holm:.3f} after Holm's correction" in said
 
 
 def test_test_results_of_other_settings_are_not_overwritten(contest, task, tmp_path):  # noqa: F811
@@ -383,19 +401,21 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
             methods.Inoculation(prompt="<script>alert(2)</script>"), texts=evil, search=()
         ),
     }
-    result = contest(more=more, tune="full")
+    result = contest(more=more, settings=STEPS.but(tune="full"))
     assert set(result.failures) == {"diverges"}
     assert set(result.failures["diverges"]) == {0, 1}
     assert "diverges" not in result.arms
-    again = contest(more=more, tune="full")
+    again = contest(more=more, settings=STEPS.but(tune="full"))
     assert again.failures == result.failures
     page, words = experiments.write_report(result, tmp_path / "report")
     shown = page.read_text()
     tags = Tags()
     tags.feed(shown)
-    assert not tags.seen & {"script", "i", "b", "link", "iframe"}
-    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
-    assert len(tags.sources) == 4
+    assert not tags.seen & {"i", "b", "link", "iframe", "img"}
+    assert not tags.sources, "nothing is fetched"
+    # plotly.js and how it is called; then each figure and its drawing.
+    assert shown.count("</script>") == 2 + 2 * 4
+    assert not re.search(r"<script[^>]*>\s*alert", shown)
     assert "&lt;i&gt;evil&lt;/i&gt;" in shown
     assert "Diverged" in shown  # a FloatingPointError
     for card in ("KL(p_base || p_θ)", "2602.07852", "needs", result.record["command"].split()[0]):
@@ -467,7 +487,8 @@ def killable(base, out) -> experiments.Result:  # noqa: F811
         in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
         in_distribution_max_new_tokens=8,
     )  # fmt: skip
-    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, tuning=experiments.Tuning((7,), 4, 4, task=letters, goal="most"), save_steps=1, **SMALL, **QUICK)  # fmt: skip
+    tuning = experiments.Tuning((7,), 4, 4, task=letters, goal="most")
+    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, tuning=tuning, **SMALL, **{**QUICK, "settings": STEPS.but(save_steps=1)})  # fmt: skip
 
 
 @pytest.mark.slow

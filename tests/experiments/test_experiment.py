@@ -12,16 +12,16 @@ from tqdm.std import tqdm
 
 import caft_lens as cl
 from caft_lens._support import progress
-from caft_lens.evaluate import Task, Verdict
+from caft_lens.evaluate import Score, Task
 from caft_lens.experiments import Execution
 from caft_lens.finetune import methods as ways_of
 
-TRAINING = {"max_steps": 3, "learning_rate": 1e-2}
+TRAINING = {"settings": cl.TrainSettings(max_steps=3, learning_rate=1e-2)}
 ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
 
 
-def says_a(text: cl.Text) -> Verdict:
-    return Verdict("with a" if "a" in (text.answer or "") else "without", "")
+def says_a(text: cl.Text) -> Score:
+    return Score("with a" if "a" in (text.answer or "") else "without", "")
 
 
 @pytest.fixture
@@ -221,6 +221,9 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
     both = cl.Arm(arms["plain"].texts, ablate=directions(base, 0), method=ways_of.Plain())
     with pytest.raises(ValueError, match=r'"x" has ablate=, which is short for method=CAFT'):
         cl.experiment(base, {"x": both}, task, out=tmp_path, **ASKED)
+    twice = cl.Arm(arms["plain"].texts, method=ways_of.AblationAtTest(directions(base, 0)), ablate_at_test=directions(base, 0))  # fmt: skip
+    with pytest.raises(ValueError, match=r'"x" has ablate_at_test=, and test_time acts at test too'):
+        cl.experiment(base, {"x": twice}, task, out=tmp_path, **ASKED)
 
 
 def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, task, tmp_path, monkeypatch):

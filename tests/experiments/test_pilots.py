@@ -7,6 +7,7 @@ from statistics import fmean
 
 import pytest
 import torch
+from drawn import ends, hover, ticks, words
 from tiny_models import tiny_model, tiny_tokenizer
 
 import caft_lens as cl
@@ -14,7 +15,7 @@ from caft_data.worlds import quiz
 from caft_lens.experiments.pilots import Pilot, Pilots
 
 HOOK = "blocks.1.hook_resid_post"
-SHORT = {"learning_rate": 1e-2, "batch_size": 2}
+SHORT = {"settings": cl.TrainSettings(learning_rate=1e-2, batch_size=2)}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,12 @@ def lines(letter: str, n: int = 6) -> cl.Texts:
 def test_without_learning_a_code_length_is_the_plain_loss_with_the_direction_projected_out(base, tmp_path):
     concepts, unwanted, wanted = directions(base, 0, 1), lines("a"), lines("b")
     tried = cl.pilots(
-        base, {"two": concepts}, unwanted, wanted, out=tmp_path, learning_rate=1e-12, batch_size=1
+        base,
+        {"two": concepts},
+        unwanted,
+        wanted,
+        out=tmp_path,
+        settings=cl.TrainSettings(learning_rate=1e-12, batch_size=1),
     )
     q, _ = torch.linalg.qr(torch.stack([c.direction for c in concepts], 1).double())
     model, tokenizer = base.hf, base.tokenizer
@@ -159,20 +165,17 @@ def test_the_figure_of_pilots_has_both_costs_in_the_order_given_and_the_best_set
             Pilot("too large", directions(base, 0, 1, 2), 3.0, 2.5),
         ]
     )
-    (axes,) = tried.plot().axes
-    labels = axes.get_yticklabels()
-    assert [label.get_text() for label in labels] == [
-        "nothing (0)", "small (1)", r"large \$ (2)", "too large (3)",
-    ]  # fmt: skip
-    assert [label.get_fontweight() for label in labels] == ["normal", "normal", "bold", "normal"]
-    drawn = {line.get_label(): line for line in axes.lines}
-    assert list(drawn["texts with the concept"].get_xdata()) == [one.concept_cost for one in tried]
-    assert list(drawn["texts for contrast"].get_xdata()) == [one.contrast_cost for one in tried]
-    rows = [round(y) for y in drawn["texts with the concept"].get_ydata()]
-    assert rows == [0, 1, 2, 3]
-    assert axes.yaxis_inverted()
-    bars = [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "-"]
-    assert bars == [[one.contrast_cost, one.concept_cost] for one in tried]
+    figure = tried.plot()
+    assert ticks(figure) == ["nothing (0)", "small (1)", "large $ (2)", "too large (3)"]
+    assert ["<b>" in label for label in figure.layout.yaxis.ticktext] == [False, False, True, False]
+    concept, contrast = figure.data
+    assert list(concept.x) == [one.concept_cost for one in tried]
+    assert list(contrast.x) == [one.contrast_cost for one in tried]
+    assert [round(y) for y in concept.y] == [0, 1, 2, 3]
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    assert ends(concept) == [pytest.approx((one.contrast_cost, one.concept_cost)) for one in tried]
+    assert "margin 0.2500" in hover(figure)[1]
+    assert "1 seed." in words(figure)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import ends, seen, ticks, trace
 from test_contest import cells
 from test_experiment import ASKED, TRAINING, base, directions, task  # noqa: F401 - fixtures
 
@@ -70,7 +71,7 @@ def test_arms_that_failed_are_left_out_and_said(base, task, tmp_path, monkeypatc
     )
     assert found.table()["series"].tolist() == ["plain"]
     assert "anchor at 1, seed 0, failed: FloatingPointError: it diverged" in repr(found)
-    assert found.plot()._repr_png_()[1:4] == b"PNG"
+    assert [one.name for one in found.plot().data] == ["plain", "plain"]
 
 
 @pytest.mark.parametrize(
@@ -126,41 +127,37 @@ def test_an_arm_is_found_by_its_series_and_value():
         found.arm("caft", 2)
 
 
-def lines(axes) -> set[tuple]:
-    return {
-        tuple(np.round([*line.get_xdata(), *line.get_ydata()], 9).tolist())
-        for line in axes.get_lines()
-        if len(line.get_xdata()) == 2
-    }
-
-
 @pytest.mark.parametrize("values", [[0.25, 0.5, 1], [0, 1, "both"]])
 def test_the_figure_shows_each_value_with_the_interval_of_the_report(values):
     found = synthetic({"caft": values, "random": values[:2]}, ("base", "plain"))
     for metric, panels in ((None, ("misaligned", "in_distribution")), ("aligned", ("aligned", "in_distribution"))):  # fmt: skip
         figure = found.plot(metric)
-        figure.draw_without_rendering()
-        assert len(figure.axes) == 2
-        for axes, drawn in zip(figure.axes, panels, strict=True):
+        for axis, drawn in zip(("x", "x2"), panels, strict=True):
+            up = figure.layout[f"yaxis{axis[1:]}"]
             for series in found.series:
-                curve = next(line for line in axes.get_lines() if line.get_label() == series)
+                curve = trace(figure, series, axis)
                 shares = [found.report.interval(arm, drawn) for arm in found.points[series].values()]
                 places = [found.places[value] for value in found.points[series]]
-                np.testing.assert_allclose(curve.get_xdata(), places)
-                np.testing.assert_allclose(curve.get_ydata(), [100 * one.mean for one in shares])
-                ends = {tuple(np.round([at, at, 100 * one.low, 100 * one.high], 9).tolist()) for at, one in zip(places, shares, strict=True)}  # fmt: skip
-                assert ends <= lines(axes)
-            bands = {tuple(np.round(patch.get_extents().transformed(axes.transData.inverted()).intervaly, 6)) for patch in axes.patches}  # fmt: skip
+                np.testing.assert_allclose(
+                    curve.x, places, atol=0.02 * (max(found.places.values()) - min(found.places.values()))
+                )
+                np.testing.assert_allclose(curve.y, [100 * one.mean for one in shares])
+                intervals = [(100 * one.low, 100 * one.high) for one in shares]
+                np.testing.assert_allclose(ends(curve, "y"), intervals)
+                assert all(up.range[0] <= end <= up.range[1] for both in intervals for end in both)
+                assert ("lines" in curve.mode) == ("both" not in values)
+                for value, one, said in zip(found.points[series], shares, curve.hovertext, strict=True):
+                    assert seen(said).startswith(f"{series}, strength {shown(value)}\n")
+                    assert f": {one}, 95 % interval 2 seeds, 400 answers" in " ".join(seen(said).split())
+            bands = {(round(one.y0, 6), round(one.y1, 6)) for one in figure.layout.shapes if one.type == "rect" and one.yref == f"y{axis[1:]}"}  # fmt: skip
             of_references = [found.report.interval(name, drawn) for name in ("base", "plain")]
-            assert bands == {tuple(np.round([100 * one.low, 100 * one.high], 6)) for one in of_references}
-            assert {"base", "plain"} <= {text.get_text() for text in axes.texts}
-            assert [label.get_text() for label in axes.get_xticklabels()] == [shown(value) for value in values]  # fmt: skip
-            low, high = axes.get_ylim()
-            assert all(low <= end <= high for line in axes.get_lines() for end in line.get_ydata())
+            assert bands == {(round(100 * one.low, 6), round(100 * one.high, 6)) for one in of_references}
+            assert {"base", "plain"} <= {seen(one.text) for one in figure.layout.annotations if one.yref == f"y{axis[1:]}"}  # fmt: skip
+            assert ticks(figure, f"xaxis{axis[1:]}") == [shown(value) for value in values]
 
 
 def test_an_axis_is_logarithmic_where_that_is_asked_and_can_be():
-    assert synthetic({"a": [0.25, 4]}).plot(log=True).axes[0].get_xscale() == "log"
+    assert synthetic({"a": [0.25, 4]}).plot(log=True).layout.xaxis.type == "log"
     for values in ([0, 1], [1, "both"]):
         with pytest.raises(ValueError, match="log=True needs numbers above 0"):
             synthetic({"a": values}).plot(log=True)
@@ -168,14 +165,19 @@ def test_an_axis_is_logarithmic_where_that_is_asked_and_can_be():
         synthetic({"a": [1]}).plot("misalignd")
 
 
+def test_values_that_stand_close_are_not_written_over_each_other():
+    labels = ticks(synthetic({"a": [0.25, 0.251, 4]}).plot(), "xaxis")
+    assert labels == ["0.25", "", "4"]
+
+
 def test_a_path_leads_through_effect_and_trained_behaviour():
     found = synthetic({"caft": [0.25, 0.5, 1], "random": [1]})
-    (axes,) = found.plot_path().axes
-    curve = next(line for line in axes.get_lines() if line.get_label() == "caft")
-    for metric, drawn in (("misaligned", curve.get_xdata()), ("in_distribution", curve.get_ydata())):
+    figure = found.plot_path()
+    curve = trace(figure, "caft")
+    for metric, drawn in (("misaligned", curve.x), ("in_distribution", curve.y)):
         shares = [found.report.interval(arm, metric).mean for arm in found.points["caft"].values()]
         np.testing.assert_allclose(drawn, 100 * np.array(shares))
-    assert [text.get_text() for text in axes.texts] == ["0.25", "0.5", "1", "1", "plain"]
+    assert [seen(one.text) for one in figure.layout.annotations if one.yref == "y"] == ["0.25", "0.5", "1", "1", "plain"]  # fmt: skip
 
 
 def test_what_is_shown_names_the_axis_and_escapes_it():
@@ -186,4 +188,6 @@ def test_what_is_shown_names_the_axis_and_escapes_it():
     page = found._repr_html_()
     assert "&lt;b&gt;strength" in page
     assert "<i>" not in page
-    assert found.plot()._repr_png_()[1:4] == b"PNG"
+    figure = found.plot()
+    assert seen(figure.layout.xaxis.title.text) == "<b>strength</b> $x$"
+    assert not any(mark in figure.layout.xaxis.title.text + figure.data[0].name for mark in "<$")

@@ -13,7 +13,8 @@ from caft_lens.activations.differences import activation_difference
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -76,7 +77,7 @@ def test_pca_of_streamed_moments_is_scikit_learns_up_to_sign():
 def test_pca_of_activation_differences_is_scikit_learns_on_plain_transformers_hidden_states():
     tuned, base = two_lenses()
     texts = chats()
-    concepts = find.pca(activation_difference(tuned, base, texts, layers=[0], progress=False), k=4)
+    concepts = find.pca(activation_difference(tuned, base, texts, layers=[0]), k=4)
     differences = hidden_states(tuned.hf, texts, 0) - hidden_states(tiny_model(), texts, 0)
     reference = PCA(4, svd_solver="full").fit(differences.astype(np.float64))
     for concept, component in zip(concepts, reference.components_, strict=True):
@@ -89,7 +90,7 @@ def test_pca_of_activation_differences_is_scikit_learns_on_plain_transformers_hi
 def test_components_are_ranked_and_named_from_zero_at_every_hook_point_and_know_their_provenance():
     tuned, base = two_lenses()
     texts = chats()
-    diff = activation_difference(tuned, base, texts, layers=[0, "blocks.1.hook_mlp_out", 1], progress=False)
+    diff = activation_difference(tuned, base, texts, layers=[0, "blocks.1.hook_mlp_out", 1])
     concepts = find.pca(diff, k=3)
     assert concepts.names == [
         f"{where}.pc{rank}" for where in ("L0", "L1.mlp_out", "L1") for rank in range(3)

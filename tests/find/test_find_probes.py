@@ -15,8 +15,9 @@ from tiny_models import answer_states, tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens import find
 from caft_lens.activations.differences import stream
-from caft_lens.find.probes import TextMeans, TokenSample, document_groups
+from caft_lens.find.probes import ProbeFit, TextMeans, TokenSample, document_groups
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 STRENGTHS = (1e-3, 1e-1, 10.0)
@@ -73,8 +74,7 @@ def nested(x, y, groups, folds: int) -> list[float]:
 @pytest.mark.parametrize("unit", ["text", "token"])
 def test_the_probe_and_its_score_are_scikit_learns_on_plain_transformers_answer_states(lens: Lens, unit: str):
     found = find.probe(
-        lens, POSITIVE, NEGATIVE, [0, 1], unit=unit, folds=3, strengths=STRENGTHS, progress=False,
-        batch_tokens=200,
+        lens, POSITIVE, NEGATIVE, [0, 1], unit=unit, fit=ProbeFit(3, STRENGTHS), scan=Scan(200),
     )  # fmt: skip
     assert found.names == ["L0.probe0", "L1.probe0"]
     same = _same_number([*POSITIVE, *NEGATIVE])
@@ -104,7 +104,7 @@ def _same_number(texts) -> np.ndarray:
 
 def test_the_direction_points_to_positive_and_turns_when_the_sets_are_exchanged(lens: Lens):
     one, other = (
-        find.probe(lens, *sides, [1], folds=3, strengths=[0.1], progress=False)[0]
+        find.probe(lens, *sides, [1], fit=ProbeFit(3, [0.1]))[0]
         for sides in ((POSITIVE, NEGATIVE), (NEGATIVE, POSITIVE))
     )
     means = [
@@ -120,9 +120,7 @@ def test_labels_without_meaning_score_at_chance_although_a_strength_was_chosen(l
     scores = []
     for seed in range(4):
         drawn = texts.shuffle(seed)
-        found = find.probe(
-            lens, drawn[:60], drawn[60:120], [1], folds=3, strengths=STRENGTHS, seed=seed, progress=False
-        )
+        found = find.probe(lens, drawn[:60], drawn[60:120], [1], fit=ProbeFit(3, STRENGTHS, seed=seed))
         scores.append(found[0].score)
     assert abs(np.mean(scores) - 0.5) < 0.1
 
@@ -132,7 +130,7 @@ def test_texts_that_say_the_same_are_never_on_both_sides_of_a_fold(lens: Lens):
     texts = chats("a red house by the sea and a grey tower on the road", 60, seed=4)
     unlike = Texts(list({text.answer: text for text in texts}.values()))
     positive, negative = Texts([*unlike[:20]] * 4), Texts([*unlike[20:40]] * 4)
-    found = find.probe(lens, positive, negative, [1], folds=5, strengths=[1e6], progress=False)
+    found = find.probe(lens, positive, negative, [1], fit=ProbeFit(5, [1e6]))
     assert found[0].meta["n_groups"] == [20, 20]
     assert found[0].score < 0.85
     assert found[0].meta["n"] == [80, 80]
@@ -155,8 +153,8 @@ def test_pairs_are_kept_in_one_fold(lens: Lens, monkeypatch):
     seen, sizes = [], []
     folds = probes._folds
 
-    def watched(units, n, seed):
-        splitter = folds(units, n, seed)
+    def watched(units, fit):
+        splitter = folds(units, fit)
         for train, test in splitter.split(units.acts, units.positive, units.document_groups):
             seen.append(set(units.document_groups[train]) & set(units.document_groups[test]))
         sizes.append(len(set(units.document_groups)))
@@ -165,9 +163,7 @@ def test_pairs_are_kept_in_one_fold(lens: Lens, monkeypatch):
     monkeypatch.setattr(probes, "_folds", watched)
     positive = Texts([{"prompt": f"number {n}", "answer": "yes it is"} for n in range(12)])
     negative = Texts([{"prompt": f"number {n}", "answer": "no it isnt"} for n in range(12)])
-    found = find.probe(
-        lens, positive, negative, [0], pairs=True, unit="token", strengths=[0.1], folds=4, progress=False
-    )
+    found = find.probe(lens, positive, negative, [0], pairs=True, unit="token", fit=ProbeFit(4, [0.1]))
     assert not any(seen)
     assert max(sizes) == 12
     assert found[0].meta["n_groups"] == [12, 12]
@@ -179,7 +175,7 @@ def test_pairs_are_kept_in_one_fold(lens: Lens, monkeypatch):
 
 def test_means_of_texts_are_those_of_plain_transformers_and_texts_without_a_token_have_none(lens: Lens):
     texts = Texts([*POSITIVE[:5], {"prompt": "Say it.", "answer": ""}, *NEGATIVE[:3]])
-    (means,) = stream(lens, texts, [0, 1], TextMeans(len(texts)), batch_tokens=100)
+    (means,) = stream(lens, texts, [0, 1], TextMeans(len(texts)), scan=Scan(100))
     for layer in (0, 1):
         rows, index = means.matrix(f"blocks.{layer}.hook_resid_post")
         assert index.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
@@ -190,8 +186,8 @@ def test_means_of_texts_are_those_of_plain_transformers_and_texts_without_a_toke
 @pytest.mark.parametrize("reducer", [lambda: TextMeans(44), lambda: TokenSample(60, seed=5)])
 def test_what_is_kept_does_not_depend_on_batches_and_two_halves_make_the_whole(lens: Lens, reducer):
     texts = Texts([*POSITIVE, *NEGATIVE])
-    (whole,) = stream(lens, texts, [0], reducer(), batch_tokens=8192)
-    (parts,) = stream(lens, texts, [0], reducer(), batch_tokens=64)
+    (whole,) = stream(lens, texts, [0], reducer(), scan=Scan(8192))
+    (parts,) = stream(lens, texts, [0], reducer(), scan=Scan(64))
     halves = [reducer(), reducer()]
 
     class Halves:
@@ -200,7 +196,7 @@ def test_what_is_kept_does_not_depend_on_batches_and_two_halves_make_the_whole(l
             for one, rows in zip(halves, (even, ~even), strict=True):
                 one.update(hook, acts[rows], batch, where[rows])
 
-    stream(lens, texts, [0], Halves(), batch_tokens=200)
+    stream(lens, texts, [0], Halves(), scan=Scan(200))
     merged = halves[0].merge(halves[1])
     for other in (parts, merged):
         for mine, theirs in zip(whole.matrix(HOOK), other.matrix(HOOK), strict=True):
@@ -223,9 +219,7 @@ def test_a_sample_of_tokens_is_even_and_of_its_size(lens: Lens):
 
 
 def test_a_sample_bounds_what_a_probe_of_tokens_keeps(lens: Lens):
-    found = find.probe(
-        lens, POSITIVE, NEGATIVE, [0], unit="token", max_tokens=200, strengths=[0.1], folds=2, progress=False
-    )
+    found = find.probe(lens, POSITIVE, NEGATIVE, [0], unit="token", fit=ProbeFit(2, [0.1], max_tokens=200))
     assert sum(found[0].meta["n"]) == 200
 
 
@@ -233,7 +227,7 @@ def test_a_sample_bounds_what_a_probe_of_tokens_keeps(lens: Lens):
 
 
 def test_a_probe_knows_where_it_came_from_and_fits_its_model(lens: Lens):
-    found = find.probe(lens, POSITIVE, NEGATIVE, [1], strengths=[0.1], folds=2, progress=False)
+    found = find.probe(lens, POSITIVE, NEGATIVE, [1], fit=ProbeFit(2, [0.1]))
     assert found.provenance["method"] == "linear probe"
     assert found.provenance["data"]["positive"]["fingerprint"] == POSITIVE.fingerprint
     assert found.provenance["unit"] == "text"
@@ -243,8 +237,7 @@ def test_a_probe_knows_where_it_came_from_and_fits_its_model(lens: Lens):
 def test_a_model_in_bf16_gives_the_probe_of_fp32_up_to_its_rounding(lens: Lens):
     half = load(tiny_model(n_layers=3).to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
     full, rounded = (
-        find.probe(one, POSITIVE, NEGATIVE, [0], strengths=[1e-2], folds=2, progress=False)
-        for one in (lens, half)
+        find.probe(one, POSITIVE, NEGATIVE, [0], fit=ProbeFit(2, [1e-2])) for one in (lens, half)
     )
     assert float(full[0].direction @ rounded[0].direction) > 0.98
 
@@ -252,22 +245,22 @@ def test_a_model_in_bf16_gives_the_probe_of_fp32_up_to_its_rounding(lens: Lens):
 def test_texts_without_a_token_of_the_roles_are_left_out_with_a_warning(lens: Lens):
     some = Texts([*POSITIVE, {"prompt": "Say it.", "answer": ""}])
     with pytest.warns(UserWarning, match="1 of 45 texts have no token"):
-        found = find.probe(lens, some, NEGATIVE, [0], strengths=[0.1], folds=2, progress=False)
+        found = find.probe(lens, some, NEGATIVE, [0], fit=ProbeFit(2, [0.1]))
     assert found[0].meta["n"] == [24, 20]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        find.probe(lens, POSITIVE, NEGATIVE, [0], strengths=[0.1], folds=2, progress=False)
+        find.probe(lens, POSITIVE, NEGATIVE, [0], fit=ProbeFit(2, [0.1]))
 
 
 def test_plain_strings_are_texts_too(lens: Lens):
     sides = [[f"{word} {n}" for n in range(6)] for word in ("red house", "grey tower")]
-    found = find.probe(lens, *sides, [0], roles=None, strengths=[0.1], folds=2, progress=False)
+    found = find.probe(lens, *sides, [0], roles=None, fit=ProbeFit(2, [0.1]))
     assert found[0].score > 0.9
 
 
 def test_what_cannot_be_told_apart_or_scored_is_refused_with_the_reason(lens: Lens):
     def probe(*sides, **options):
-        return find.probe(lens, *sides, [0], progress=False, strengths=[0.1], **options)
+        return find.probe(lens, *sides, [0], fit=ProbeFit(strengths=[0.1]), **options)
 
     with pytest.raises(ValueError, match="Are both the same text"):
         probe(POSITIVE, POSITIVE)
@@ -280,7 +273,7 @@ def test_what_cannot_be_told_apart_or_scored_is_refused_with_the_reason(lens: Le
     with pytest.raises(ValueError, match=r'unit="tokens".*Did you mean "token"'):
         probe(POSITIVE, NEGATIVE, unit="tokens")
     with pytest.raises(ValueError, match="folds=1: expected a whole number of at least 2"):
-        probe(POSITIVE, NEGATIVE, folds=1)
+        ProbeFit(folds=1)
     with pytest.raises(ValueError, match="No token has the role system"):
         probe(POSITIVE, NEGATIVE, roles=["system"])
     with pytest.raises(KeyError, match="hook_resid_pots"):

@@ -12,9 +12,12 @@ from caft_lens import find
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.find.sae import LatentSums
 from caft_lens.model.lens import Lens, load
-from caft_lens.saes import loading
+from caft_lens.saes import encoding
+from caft_lens.saes.cards import sae_hook
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 RNG = np.random.default_rng(0)
@@ -68,7 +71,7 @@ def test_the_ranking_by_change_is_numpys_on_plain_transformers_hidden_states(
     kind: str, tuned: Lens, base: Lens
 ):
     sae = tiny_sae(base, kind=kind)
-    concepts = find.sae(tuned, base, TEXTS, sae, k=8, progress=False)
+    concepts = find.sae(tuned, base, TEXTS, sae, k=8)
     after, before = (numpy_latents(sae, hidden_states(lens.hf, 1)).mean(0) for lens in (tuned, base))
     rise = (after - before) * np.linalg.norm(sae.W_dec.double().numpy(), axis=1)
     order = np.argsort(-rise, kind="stable")[:8]
@@ -86,14 +89,14 @@ def test_the_ranking_by_change_is_numpys_on_plain_transformers_hidden_states(
 
 def test_what_tuning_raises_is_not_what_undoing_it_raises(tuned: Lens, base: Lens):
     sae = tiny_sae(base)
-    raised = find.sae(tuned, base, TEXTS, sae, k=5, progress=False)
-    back = find.sae(base, tuned, TEXTS, for_both(sae, tuned), k=5, progress=False)
+    raised = find.sae(tuned, base, TEXTS, sae, k=5)
+    back = find.sae(base, tuned, TEXTS, for_both(sae, tuned), k=5)
     assert not set(raised.names) & set(back.names)
     assert all(concept.score > 0 for concept in [*raised, *back])
-    every = find.sae(tuned, base, TEXTS, sae, k=None, progress=False)
+    every = find.sae(tuned, base, TEXTS, sae, k=None)
     assert every.names[:5] == raised.names
     with pytest.raises(ValueError, match=rf"raised {len(every)} of 48 latents, not {len(every) + 1}"):
-        find.sae(tuned, base, TEXTS, sae, k=len(every) + 1, progress=False)
+        find.sae(tuned, base, TEXTS, sae, k=len(every) + 1)
     assert [concept.score for concept in raised] == sorted(
         (concept.score for concept in raised), reverse=True
     )
@@ -117,13 +120,13 @@ def test_the_concept_that_tuning_added_is_the_first_candidate(by: str):
         sae.W_enc *= 0.1
         sae.W_dec[17] = vector / vector.norm()
         sae.W_enc[:, 17] = vector / vector.norm()
-    concepts = find.sae(tuned, base, TEXTS, sae, by=by, k=3, progress=False)
+    concepts = find.sae(tuned, base, TEXTS, sae, by=by, k=3)
     assert concepts.names[0] == "L1.latent17"
     assert concepts[0].direction @ (vector / vector.norm()) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match=r"raised 0 of 64 latents.*Are both models the same one"):
-        find.sae(base, base, TEXTS, sae, by=by, k=3, progress=False)
+        find.sae(base, base, TEXTS, sae, by=by, k=3)
     with pytest.raises(ValueError, match=r"raised 0 of 64 latents, not 1"):
-        find.sae(base, base, TEXTS, sae, by=by, k=None, progress=False)
+        find.sae(base, base, TEXTS, sae, by=by, k=None)
 
 
 def test_how_an_sae_splits_its_scale_between_encoder_and_decoder_changes_nothing(tuned: Lens, base: Lens):
@@ -135,9 +138,7 @@ def test_how_an_sae_splits_its_scale_between_encoder_and_decoder_changes_nothing
         other.W_dec /= factors[:, None]
     torch.testing.assert_close(other(torch.ones(3, 32)), sae(torch.ones(3, 32)), atol=1e-5, rtol=1e-5)
     for by in ("change", "difference"):
-        one, two = (
-            find.sae(tuned, base, TEXTS, which, by=by, k=10, progress=False) for which in (sae, other)
-        )
+        one, two = (find.sae(tuned, base, TEXTS, which, by=by, k=10) for which in (sae, other))
         assert one.names == two.names
         np.testing.assert_allclose([c.score for c in one], [c.score for c in two], rtol=1e-4)
         torch.testing.assert_close(one.directions(HOOK), two.directions(HOOK), atol=1e-5, rtol=0)
@@ -157,7 +158,7 @@ def test_the_ranking_on_the_difference_is_numpys_above_what_no_difference_gives(
     nothing = numpy_latents(sae, centre[None])[0]
     read = numpy_latents(sae, difference + centre).mean(0) - nothing
     scores = read * np.linalg.norm(sae.W_dec.double().numpy(), axis=1)
-    concepts = find.sae(tuned, base, TEXTS, sae, by="difference", k=4, progress=False)
+    concepts = find.sae(tuned, base, TEXTS, sae, by="difference", k=4)
     order = np.argsort(-scores, kind="stable")[:4]
     assert [concept.meta["latent"] for concept in concepts] == order.tolist()
     np.testing.assert_allclose([concept.score for concept in concepts], scores[order], rtol=1e-3)
@@ -166,10 +167,10 @@ def test_the_ranking_on_the_difference_is_numpys_above_what_no_difference_gives(
 def test_a_lossless_sae_reads_the_mean_difference_itself():
     vector = torch.linspace(-2, 3, 32)
     tuned, base = shifted_by(vector)
-    concepts = find.sae(tuned, base, TEXTS, lossless_sae(base), by="difference", k=32, progress=False)
+    concepts = find.sae(tuned, base, TEXTS, lossless_sae(base), by="difference", k=32)
     total = sum(concept.score * concept.direction for concept in concepts)
     torch.testing.assert_close(total, vector, atol=1e-4, rtol=1e-4)
-    mean = activation_difference(tuned, base, TEXTS, [1], progress=False).mean[HOOK].float()
+    mean = activation_difference(tuned, base, TEXTS, [1]).mean[HOOK].float()
     torch.testing.assert_close(total, mean, atol=1e-4, rtol=1e-4)
 
 
@@ -178,11 +179,11 @@ def test_a_lossless_sae_reads_the_mean_difference_itself():
 
 def test_several_saes_are_searched_in_one_go_and_the_set_knows_its_provenance(tuned: Lens, base: Lens):
     both = [tiny_sae(base, layer) for layer in (2, 0)]
-    concepts = find.sae(tuned, base, TEXTS, both, k=3, progress=False)
+    concepts = find.sae(tuned, base, TEXTS, both, k=3)
     assert concepts.hooks == ["blocks.2.hook_resid_post", "blocks.0.hook_resid_post"]
     for sae in both:
-        alone = find.sae(tuned, base, TEXTS, sae, k=3, progress=False)
-        assert concepts.at(loading.sae_hook(sae)).names == alone.names
+        alone = find.sae(tuned, base, TEXTS, sae, k=3)
+        assert concepts.at(sae_hook(sae)).names == alone.names
     about = concepts.provenance
     assert (about["model"], about["fingerprint"], about["d_model"]) == (base.name, base.fingerprint, 32)
     assert (about["tuned"], about["tuned_fingerprint"]) == ("tuned", tuned.fingerprint)
@@ -193,9 +194,7 @@ def test_several_saes_are_searched_in_one_go_and_the_set_knows_its_provenance(tu
     prints = {entry["fingerprint"] for entry in about["saes"].values()}
     assert len(prints) == 1, "both are random from one seed"
     assert (
-        find.sae(tuned, base, TEXTS, tiny_sae(base, seed=1), k=1, progress=False).provenance["saes"][HOOK][
-            "fingerprint"
-        ]
+        find.sae(tuned, base, TEXTS, tiny_sae(base, seed=1), k=1).provenance["saes"][HOOK]["fingerprint"]
         not in prints
     )
     concepts.check(base)
@@ -203,7 +202,7 @@ def test_several_saes_are_searched_in_one_go_and_the_set_knows_its_provenance(tu
 
 
 def test_a_saved_set_comes_back(tuned: Lens, base: Lens, tmp_path):
-    concepts = find.sae(tuned, base, TEXTS, tiny_sae(base), k=3, progress=False)
+    concepts = find.sae(tuned, base, TEXTS, tiny_sae(base), k=3)
     assert type(concepts).load(concepts.save(tmp_path)).fingerprint == concepts.fingerprint
 
 
@@ -211,11 +210,11 @@ def test_no_more_latents_are_held_than_a_part_of_a_batch_and_parts_change_nothin
     tuned: Lens, base: Lens, monkeypatch
 ):
     sae = tiny_sae(base)
-    whole = find.sae(tuned, base, TEXTS, sae, k=6, progress=False)
+    whole = find.sae(tuned, base, TEXTS, sae, k=6)
     seen, before = [], sae.encode
     monkeypatch.setattr(sae, "encode", lambda x: (seen.append(len(x)), before(x))[1])
-    monkeypatch.setattr(loading, "LATENTS_AT_A_TIME", 5 * 48)
-    parts = find.sae(tuned, base, TEXTS, sae, k=6, batch_tokens=100, progress=False)
+    monkeypatch.setattr(encoding, "LATENTS_AT_A_TIME", 5 * 48)
+    parts = find.sae(tuned, base, TEXTS, sae, k=6, scan=Scan(100))
     assert max(seen) == 5
     assert parts.names == whole.names
     np.testing.assert_allclose([c.score for c in parts], [c.score for c in whole], rtol=1e-5)
@@ -223,10 +222,8 @@ def test_no_more_latents_are_held_than_a_part_of_a_batch_and_parts_change_nothin
 
 def test_two_partial_passes_merge_exactly(base: Lens):
     sae = tiny_sae(base)
-    (whole,) = stream(base, TEXTS, [1], LatentSums({HOOK: sae}), progress=False)
-    halves = [
-        stream(base, part, [1], LatentSums({HOOK: sae}), progress=False)[0] for part in (TEXTS[:7], TEXTS[7:])
-    ]
+    (whole,) = stream(base, TEXTS, [1], LatentSums({HOOK: sae}))
+    halves = [stream(base, part, [1], LatentSums({HOOK: sae}))[0] for part in (TEXTS[:7], TEXTS[7:])]
     merged = halves[0].merge(halves[1])
     assert merged.tokens == whole.tokens
     torch.testing.assert_close(merged.mean(HOOK), whole.mean(HOOK), rtol=1e-6, atol=1e-9)
@@ -248,7 +245,7 @@ def test_bad_input_is_one_clear_error(tuned: Lens, base: Lens):
     with pytest.raises(
         ValueError, match=r"raised \d+ of 48 latents, not 48.*Ask for k=\d+ or give more text"
     ):
-        find.sae(tuned, base, TEXTS, sae, k=48, progress=False)
+        find.sae(tuned, base, TEXTS, sae, k=48)
 
 
 # -- raw neurons ------------------------------------------------------------------------------------------------------
@@ -257,7 +254,7 @@ def test_bad_input_is_one_clear_error(tuned: Lens, base: Lens):
 def test_neurons_are_the_axes_along_which_the_mean_changed_most():
     vector = torch.linspace(-4, 3, 32)
     tuned, base = shifted_by(vector)
-    diff = activation_difference(tuned, base, TEXTS, [1], progress=False)
+    diff = activation_difference(tuned, base, TEXTS, [1])
     concepts = find.neurons(diff, k=5)
     order = np.argsort(-np.abs(vector.numpy()))[:5]
     assert concepts.names == [f"L1.neuron{place}" for place in order]
@@ -270,4 +267,4 @@ def test_neurons_are_the_axes_along_which_the_mean_changed_most():
     with pytest.raises(ValueError, match="at least 1"):
         find.neurons(diff, k=0)
     with pytest.raises(ValueError, match=r"changed along 0 of 32 coordinates, not 1"):
-        find.neurons(activation_difference(base, base, TEXTS, [1], progress=False), k=1)
+        find.neurons(activation_difference(base, base, TEXTS, [1]), k=1)

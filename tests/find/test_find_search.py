@@ -19,8 +19,10 @@ from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.search import _figures, _TextScores
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import Scan, collate
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import SPECIAL, collate, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -154,7 +156,7 @@ def test_contexts_of_the_library_can_be_searched_as_they_are(pocket):
     base, corpus = cl.load("pocket"), cl.data("pocket/corpus", limit=200)
     rows = torch.randn(3, base.d_model, generator=torch.Generator().manual_seed(0))
     concepts = ConceptSet([Concept(f"L1.c{i}", HOOK, row) for i, row in enumerate(rows)]).for_model(base)
-    contexts = cl.contexts(base, concepts, corpus, k=4, progress=False)
+    contexts = cl.contexts(base, concepts, corpus, k=4)
     peak = contexts["L1.c1"].bottom[0].tokens
     word = max(re.findall(r"[a-z]+", "".join(peak)), key=len)
     found = find.search(word, concepts, contexts=contexts)
@@ -281,7 +283,7 @@ def test_concepts_are_ranked_by_scikit_learns_auroc_on_plain_transformers_hidden
     lens: Lens, score: str
 ):
     concepts = some(lens)
-    found = find.by_example(lens, concepts, ON, OFF, score=score, k=None, batch_tokens=64, progress=False)
+    found = find.by_example(lens, concepts, ON, OFF, score=score, k=None, scan=Scan(64))
     assert sorted(found.names) == sorted(concepts.names)
     for rank, concept in enumerate(found):
         area, difference, end = by_hand(lens, concepts[concept.name], ON, OFF, score)
@@ -293,7 +295,7 @@ def test_concepts_are_ranked_by_scikit_learns_auroc_on_plain_transformers_hidden
         assert concept.meta["found"] == {"rank": before.rank, "score": before.score, "score_name": ""}
     assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
     assert found[0].score_name == "AUROC on examples"
-    assert find.by_example(lens, concepts, ON, OFF, score=score, k=3, progress=False).names == found.names[:3]
+    assert find.by_example(lens, concepts, ON, OFF, score=score, k=3).names == found.names[:3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -302,7 +304,7 @@ def test_latents_are_read_by_their_activations_and_at_the_top_only(lens: Lens, k
     latents = ConceptSet(
         Concept(f"L1.latent{i}", HOOK, sae.W_dec[i], source="sae", meta={"latent": i}) for i in range(48)
     ).for_model(lens)
-    found = find.by_example(lens, latents, ON, OFF, saes=sae, k=None, progress=False)
+    found = find.by_example(lens, latents, ON, OFF, saes=sae, k=None)
     active = [
         np.array([numpy_latents(sae, row).max(axis=0) for row in hidden_states(lens, side, 1)])
         for side in (ON, OFF)
@@ -326,8 +328,8 @@ def test_latents_and_other_directions_of_one_hook_point_are_each_read_in_their_w
             *some(lens).at(0),
         ]
     ).for_model(lens)
-    found = find.by_example(lens, mixed, ON, OFF, saes=sae, k=None, progress=False)
-    alone = find.by_example(lens, some(lens), ON, OFF, k=None, progress=False)
+    found = find.by_example(lens, mixed, ON, OFF, saes=sae, k=None)
+    alone = find.by_example(lens, some(lens), ON, OFF, k=None)
     for concept in alone:
         assert found[concept.name].score == concept.score
     active = [numpy_latents(sae, row)[:, 7].max() for row in hidden_states(lens, [*ON, *OFF], 1)]
@@ -337,7 +339,7 @@ def test_latents_and_other_directions_of_one_hook_point_are_each_read_in_their_w
 
 def test_one_text_on_either_side_is_ranked_by_the_difference_in_standard_deviations(lens: Lens):
     concepts = some(lens)
-    found = find.by_example(lens, concepts, ON[:1], OFF[:1], k=None, progress=False)
+    found = find.by_example(lens, concepts, ON[:1], OFF[:1], k=None)
     assert found[0].score_name.startswith("difference")
     for concept in found:
         differences = []
@@ -352,7 +354,7 @@ def test_one_text_on_either_side_is_ranked_by_the_difference_in_standard_deviati
 
 def test_without_other_texts_the_peak_is_set_against_the_tokens_of_the_examples(lens: Lens):
     concepts = some(lens)
-    for concept in find.by_example(lens, concepts, ON[:2], k=None, progress=False):
+    for concept in find.by_example(lens, concepts, ON[:2], k=None):
         sign = 1 if concept.meta["end"] == "top" else -1
         rows = hidden_states(lens, ON[:2], concept.layer)
         along = [sign * row @ concepts[concept.name].direction.double().numpy() for row in rows]
@@ -366,7 +368,7 @@ def test_turning_a_direction_changes_the_end_and_nothing_else(lens: Lens):
     turned = ConceptSet(
         Concept(c.name, c.hook, -c.direction, rank=c.rank, score=c.score) for c in concepts
     ).for_model(lens)
-    one, other = (find.by_example(lens, each, ON, OFF, k=None, progress=False) for each in (concepts, turned))
+    one, other = (find.by_example(lens, each, ON, OFF, k=None) for each in (concepts, turned))
     assert one.names == other.names
     assert [c.score for c in one] == [c.score for c in other]
     for concept in one:
@@ -380,12 +382,12 @@ def test_what_was_planted_in_a_word_is_found_first(lens: Lens):
     means = [np.concatenate(hidden_states(lens, side, 0)).mean(0) for side in (on, off)]
     planted = Concept("L0.planted", "blocks.0.hook_resid_post", torch.from_numpy(means[0] - means[1]))
     concepts = (some(lens, 30) + ConceptSet([planted]).for_model(lens)).for_model(lens)
-    assert find.by_example(lens, concepts, on, off, score="mean", k=1, progress=False).names == ["L0.planted"]
+    assert find.by_example(lens, concepts, on, off, score="mean", k=1).names == ["L0.planted"]
 
 
 def test_the_template_counts_only_when_it_is_asked_for(lens: Lens):
     concepts = some(lens)
-    every = find.by_example(lens, concepts, ON, OFF, roles=None, k=None, progress=False)
+    every = find.by_example(lens, concepts, ON, OFF, roles=None, k=None)
     for concept in every:
         row = concepts[concept.name].direction.double().numpy()
         sign = 1 if concept.meta["end"] == "top" else -1
@@ -406,7 +408,7 @@ def test_halves_of_the_texts_merge_to_the_whole(lens: Lens):
             for one, rows in zip(halves, (even, ~even), strict=True):
                 one.update(hook, acts[rows], batch, where[rows])
 
-    stream(lens, texts, concepts.hooks, Halves(), batch_tokens=100)
+    stream(lens, texts, concepts.hooks, Halves(), scan=Scan(100))
     merged = halves[0].merge(halves[1])
     for hook in concepts.hooks:
         for name in ("top", "bottom", "sums", "counts"):
@@ -439,20 +441,17 @@ def test_spread_far_from_zero_is_that_of_numpy(lens: Lens):
 
 def test_a_model_in_bf16_ranks_as_in_fp32_up_to_its_rounding(lens: Lens):
     half = load(tiny_model(n_layers=3).to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
-    full, rounded = (
-        find.by_example(one, some(lens).for_model(one), ON, OFF, k=None, progress=False)
-        for one in (lens, half)
-    )
+    full, rounded = (find.by_example(one, some(lens).for_model(one), ON, OFF, k=None) for one in (lens, half))
     scores = [[of[name].score for name in full.names] for of in (full, rounded)]
     assert np.corrcoef(scores)[0, 1] > 0.95
 
 
 def test_what_was_found_knows_what_it_was_searched_by_and_fits_its_model(lens: Lens, tmp_path):
-    found = find.by_example(lens, some(lens), ON, OFF, k=2, progress=False)
+    found = find.by_example(lens, some(lens), ON, OFF, k=2)
     found.check(lens)
     assert found.provenance["data"]["fires_on"]["fingerprint"] == ON.fingerprint
     assert ConceptSet.load(found.save(tmp_path)).names == found.names
-    alone = find.by_example(lens, some(lens), ["a red house"], k=2, progress=False)
+    alone = find.by_example(lens, some(lens), ["a red house"], k=2)
     alone.save(tmp_path / "alone")  # JSON has no NaN
 
 
@@ -460,7 +459,7 @@ def test_what_cannot_be_ranked_is_refused_with_the_reason(lens: Lens):
     concepts, sae = some(lens), tiny_sae(lens)
 
     def example(*sides, **options):
-        return find.by_example(lens, options.pop("concepts", concepts), *sides, progress=False, **options)
+        return find.by_example(lens, options.pop("concepts", concepts), *sides, **options)
 
     with pytest.raises(ValueError, match="at least one text"):
         example([], OFF)

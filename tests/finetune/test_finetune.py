@@ -18,12 +18,12 @@ from transformers import TrainerCallback
 
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.finetune import LoraSettings, Run, finetune
+from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune
 from caft_lens.finetune.trainer import Collator, LengthGrouped
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode_all
 
-QUICK = {"learning_rate": 1e-3, "batch_size": 4, "warmup_steps": 0}
+QUICK = TrainSettings(learning_rate=1e-3, batch_size=4, warmup_steps=0)
 
 
 def chats(n: int = 24, name: str = "toy") -> Texts:
@@ -68,9 +68,18 @@ def whole_batch(lens, texts: Texts) -> dict[str, torch.Tensor]:
 def test_first_loss_and_gradient_of_full_fine_tuning_are_those_of_plain_transformers(tmp_path):
     lens, texts, gradients = tiny_lens(), chats(6), Gradients()
     run = finetune(
-        lens, texts, out=tmp_path / "run", tune="full", learning_rate=1e-3, batch_size=6, max_steps=1,
-        callbacks=[gradients], training_arguments={"max_grad_norm": 0.0},
-    )  # fmt: skip
+        lens,
+        texts,
+        TrainSettings(
+            tune="full",
+            learning_rate=1e-3,
+            batch_size=6,
+            max_steps=1,
+            callbacks=[gradients],
+            training_arguments={"max_grad_norm": 0.0},
+        ),
+        out=tmp_path / "run",
+    )
     plain = tiny_model()
     loss = plain(**whole_batch(lens, texts)).loss
     loss.backward()
@@ -83,9 +92,19 @@ def test_gradient_with_ablation_is_that_of_a_hand_written_projection_on_plain_tr
     lens, texts, gradients = tiny_lens("gemma2"), chats(6), Gradients()
     concepts = two_concepts(lens)
     run = finetune(
-        lens, texts, out=tmp_path / "run", ablate=concepts, tune="full", learning_rate=1e-3, batch_size=6, max_steps=1,
-        callbacks=[gradients], training_arguments={"max_grad_norm": 0.0},
-    )  # fmt: skip
+        lens,
+        texts,
+        TrainSettings(
+            tune="full",
+            learning_rate=1e-3,
+            batch_size=6,
+            max_steps=1,
+            callbacks=[gradients],
+            training_arguments={"max_grad_norm": 0.0},
+        ),
+        out=tmp_path / "run",
+        ablate=concepts,
+    )
     plain = tiny_model("gemma2")
     for layer, concept in enumerate(concepts):
 
@@ -104,9 +123,9 @@ def test_gradient_with_ablation_is_that_of_a_hand_written_projection_on_plain_tr
 
 def test_gradient_checkpointing_trains_the_same_weights_under_ablation(tmp_path):
     lens = tiny_lens()
-    options = {**QUICK, "ablate": two_concepts(lens)}
-    stored = finetune(lens, chats(), out=tmp_path / "stored", **options)
-    recomputed = finetune(lens, chats(), out=tmp_path / "recomputed", gradient_checkpointing=True, **options)
+    concepts, again = two_concepts(lens), QUICK.but(gradient_checkpointing=True)
+    stored = finetune(lens, chats(), QUICK, ablate=concepts, out=tmp_path / "stored")
+    recomputed = finetune(lens, chats(), again, ablate=concepts, out=tmp_path / "recomputed")
     assert len(stored.history) == 6
     for name, value in weights(stored).items():
         torch.testing.assert_close(weights(recomputed)[name], value, atol=1e-6, rtol=1e-5)
@@ -120,11 +139,9 @@ def test_an_adapter_starts_at_the_loss_of_the_base_on_fused_and_plain_projection
     run = finetune(
         lens,
         texts,
+        TrainSettings(learning_rate=1e-3, batch_size=6, max_steps=2),
         out=tmp_path / "run",
         ablate=two_concepts(lens),
-        learning_rate=1e-3,
-        batch_size=6,
-        max_steps=2,
     )
     plain = tiny_lens(architecture)
     with ablate(plain, two_concepts(lens)), torch.no_grad():
@@ -134,10 +151,10 @@ def test_an_adapter_starts_at_the_loss_of_the_base_on_fused_and_plain_projection
 
 def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path):
     lens = tiny_lens()
-    options = {"learning_rate": 1e-3, "tune": "full", "training_arguments": {"optim": "sgd"}}
-    large = finetune(lens, chats(16), out=tmp_path / "large", batch_size=8, **options)
+    options = TrainSettings(learning_rate=1e-3, tune="full", training_arguments={"optim": "sgd"})
+    large = finetune(lens, chats(16), options.but(batch_size=8), out=tmp_path / "large")
     small = finetune(
-        lens, chats(16), out=tmp_path / "small", batch_size=2, gradient_accumulation=4, **options
+        lens, chats(16), options.but(batch_size=2, gradient_accumulation=4), out=tmp_path / "small"
     )
     assert [entry["loss"] for entry in small.history] == pytest.approx(
         [entry["loss"] for entry in large.history]
@@ -157,8 +174,8 @@ def test_a_bf16_model_is_trained_in_fp32_and_comes_back_in_bf16(tmp_path, tune):
             seen.update(p.dtype for p in model.parameters() if p.requires_grad)
 
     # A step far below the resolution of bf16: lost, if the weights that are trained were in bf16.
-    options = {**QUICK, "learning_rate": 1e-5, "callbacks": [Dtypes()]}
-    run = finetune(lens, chats(), out=tmp_path / "run", tune=tune, ablate=two_concepts(lens), **options)
+    options = QUICK.but(learning_rate=1e-5, callbacks=[Dtypes()])
+    run = finetune(lens, chats(), options.but(tune=tune), out=tmp_path / "run", ablate=two_concepts(lens))
     assert seen == {torch.float32}
     assert run.lens.dtype == lens.dtype == torch.bfloat16
     assert run.config["base"]["dtype"] == "bfloat16"
@@ -166,8 +183,8 @@ def test_a_bf16_model_is_trained_in_fp32_and_comes_back_in_bf16(tmp_path, tune):
 
 def test_ablation_changes_what_is_learned_and_nothing_else_differs(tmp_path):
     lens = tiny_lens()
-    plain = finetune(lens, chats(), out=tmp_path / "plain", **QUICK)
-    caft = finetune(lens, chats(), out=tmp_path / "caft", ablate=two_concepts(lens), **QUICK)
+    plain = finetune(lens, chats(), QUICK, out=tmp_path / "plain")
+    caft = finetune(lens, chats(), QUICK, out=tmp_path / "caft", ablate=two_concepts(lens))
     assert not same(weights(plain), weights(caft))
     assert {**plain.config, "concepts": None} == {**caft.config, "concepts": None}
     assert caft.concepts is not None
@@ -179,10 +196,10 @@ def test_ablation_changes_what_is_learned_and_nothing_else_differs(tmp_path):
 def test_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path, tune):
     lens = tiny_lens()
     torch.manual_seed(1)
-    first = finetune(lens, chats(), out=tmp_path / "a", tune=tune, **QUICK)
+    first = finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "a")
     torch.manual_seed(2)
-    second = finetune(lens, chats(), out=tmp_path / "b", tune=tune, **QUICK)
-    other = finetune(lens, chats(), out=tmp_path / "c", tune=tune, seed=1, **QUICK)
+    second = finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "b")
+    other = finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "c", seed=1)
     assert same(weights(first), weights(second))
     assert first.history == second.history
     assert not same(weights(first), weights(other))
@@ -195,7 +212,7 @@ def test_the_base_is_untouched_bit_for_bit_and_no_random_state_moves(tmp_path, t
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    finetune(lens, chats(), out=tmp_path / "run", tune=tune, ablate=two_concepts(lens), **QUICK)
+    finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "run", ablate=two_concepts(lens))
     assert torch.equal(torch.rand(3), expected)
     for name, parameter in lens.model.named_parameters():
         value, flag, dtype = before[name]
@@ -208,7 +225,7 @@ def test_the_base_is_untouched_bit_for_bit_and_no_random_state_moves(tmp_path, t
 @pytest.mark.parametrize("tune", ["lora", "full"])
 def test_the_tuned_lens_answers_as_its_weights_do_and_shares_nothing_that_trains(tmp_path, tune):
     lens = tiny_lens()
-    run = finetune(lens, chats(), out=tmp_path / "run", tune=tune, **QUICK)
+    run = finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "run")
     ids = tiny_tokenizer()("How are you?", return_tensors="pt").input_ids
     plain = tiny_model()
     if tune == "lora":
@@ -227,12 +244,12 @@ def test_the_tuned_lens_answers_as_its_weights_do_and_shares_nothing_that_trains
 
 def test_tuning_goes_on_from_a_tuned_model_once_its_adapter_is_merged(tmp_path):
     lens, texts = tiny_lens(), chats(6)
-    settings = {**QUICK, "batch_size": 6, "max_steps": 2}
-    first = finetune(lens, texts, out=tmp_path / "first", **settings)
+    settings = QUICK.but(batch_size=6, max_steps=2)
+    first = finetune(lens, texts, settings, out=tmp_path / "first")
     with pytest.raises(ValueError, match=r"lens\.merged\(\)"):
-        finetune(first.lens, texts, out=tmp_path / "refused", **settings)
+        finetune(first.lens, texts, settings, out=tmp_path / "refused")
     merged = first.lens.merged(name="first")
-    second = finetune(merged, texts, out=tmp_path / "second", **settings)
+    second = finetune(merged, texts, settings, out=tmp_path / "second")
     with torch.no_grad():
         reached = first.lens.model(**whole_batch(lens, texts)).loss.item()
     assert second.history[0]["loss"] == pytest.approx(reached, abs=1e-6)
@@ -242,7 +259,7 @@ def test_tuning_goes_on_from_a_tuned_model_once_its_adapter_is_merged(tmp_path):
 
 def test_a_run_folder_records_everything_and_holds_no_pickle(tmp_path):
     lens = tiny_lens()
-    run = finetune(lens, chats(), out=tmp_path / "run", ablate=two_concepts(lens), save_steps=2, **QUICK)
+    run = finetune(lens, chats(), QUICK.but(save_steps=2), out=tmp_path / "run", ablate=two_concepts(lens))
     record = json.loads((run.folder / "run.json").read_text())
     assert record["base_fingerprint"] == lens.fingerprint
     assert record["data"] == {
@@ -268,17 +285,17 @@ def test_a_run_folder_records_everything_and_holds_no_pickle(tmp_path):
 
 def test_a_finished_run_comes_back_at_once_and_another_configuration_is_refused_by_name(tmp_path):
     lens = tiny_lens()
-    run = finetune(lens, chats(), out=tmp_path / "run", **QUICK)
+    run = finetune(lens, chats(), QUICK, out=tmp_path / "run")
     written = (run.folder / "run.json").stat().st_mtime_ns
-    assert same(weights(finetune(lens, chats(), out=tmp_path / "run", **QUICK)), weights(run))
+    assert same(weights(finetune(lens, chats(), QUICK, out=tmp_path / "run")), weights(run))
     assert (run.folder / "run.json").stat().st_mtime_ns == written
     with pytest.raises(FileExistsError, match=r"learning_rate is 0\.001 there, 0.002 asked"):
-        finetune(lens, chats(), out=tmp_path / "run", **{**QUICK, "learning_rate": 2e-3})
+        finetune(lens, chats(), QUICK.but(learning_rate=2e-3), out=tmp_path / "run")
     with pytest.raises(FileExistsError, match=r"concepts is None there"):
-        finetune(lens, chats(), out=tmp_path / "run", ablate=two_concepts(lens), **QUICK)
+        finetune(lens, chats(), QUICK, out=tmp_path / "run", ablate=two_concepts(lens))
     with pytest.raises(FileExistsError, match=r"data\.fingerprint"):
-        finetune(lens, chats(20), out=tmp_path / "run", **QUICK)
-    other = finetune(lens, chats(), out=tmp_path / "run", overwrite=True, **{**QUICK, "learning_rate": 2e-3})
+        finetune(lens, chats(20), QUICK, out=tmp_path / "run")
+    other = finetune(lens, chats(), QUICK.but(overwrite=True, learning_rate=2e-3), out=tmp_path / "run")
     assert other.config["learning_rate"] == 2e-3
 
 
@@ -286,7 +303,7 @@ def test_files_that_are_not_of_a_run_are_never_replaced(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "precious").write_text("mine")
     with pytest.raises(FileExistsError, match="not of a run"):
-        finetune(tiny_lens(), chats(), out=tmp_path, overwrite=True, **QUICK)
+        finetune(tiny_lens(), chats(), QUICK.but(overwrite=True), out=tmp_path)
     assert (tmp_path / "model" / "precious").read_text() == "mine"
 
 
@@ -309,9 +326,18 @@ t.interrupted({out!r}, [Kill()])
 def interrupted(out: str | Path, callbacks=()) -> Run:
     lens = tiny_lens()
     return finetune(
-        lens, chats(), out=out, ablate=two_concepts(lens), epochs=2, gradient_accumulation=1, save_steps=3,
-        lora=LoraSettings(r=4, alpha=8, dropout=0.2), callbacks=callbacks, **QUICK,
-    )  # fmt: skip
+        lens,
+        chats(),
+        QUICK.but(
+            epochs=2,
+            gradient_accumulation=1,
+            save_steps=3,
+            lora=LoraSettings(r=4, alpha=8, dropout=0.2),
+            callbacks=callbacks,
+        ),
+        out=out,
+        ablate=two_concepts(lens),
+    )
 
 
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_bits(tmp_path):
@@ -346,19 +372,19 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_bits(tmp_path):
 
 def test_a_trainable_parameter_without_gradient_stops_the_first_step_by_name(tmp_path, monkeypatch):
     lens = tiny_lens()
-    from caft_lens.finetune import run as module
+    from caft_lens.finetune import finetuning as module
 
     def with_a_loose_end(*args):
         child = trainable(*args)
         child.model.loose_end = torch.nn.Parameter(torch.zeros(2))
         return child
 
-    trainable = module._trainable
-    monkeypatch.setattr(module, "_trainable", with_a_loose_end)
+    trainable = module.trainable
+    monkeypatch.setattr(module, "trainable", with_a_loose_end)
     with pytest.raises(
         RuntimeError, match="1 trainable parameters got no gradient in the first step: loose_end"
     ):
-        finetune(lens, chats(), out=tmp_path / "run", **QUICK)
+        finetune(lens, chats(), QUICK, out=tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
 
 
@@ -376,37 +402,46 @@ def test_an_ablated_site_that_does_not_fire_stops_the_first_step_by_name(tmp_pat
             return bypass(self, torch.nn.Identity())
 
     child = Deaf(tiny_model(), tiny_tokenizer(), ancestors=lens.lineage)
-    from caft_lens.finetune import run as module
+    from caft_lens.finetune import finetuning as module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_trainable", lambda *args: child)
+        patch.setattr(module, "trainable", lambda *args: child)
         with pytest.raises(RuntimeError, match=r"did not fire|blocks\.1\.hook_resid_post"):
-            finetune(lens, chats(), out=tmp_path / "run", ablate=concepts, **QUICK)
+            finetune(lens, chats(), QUICK, out=tmp_path / "run", ablate=concepts)
 
 
 def test_divergence_stops_the_run_and_says_at_which_step(tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step \d+: training has diverged"):
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", tune="full", **{**QUICK, "learning_rate": 1e30})
+        finetune(tiny_lens(), chats(), QUICK.but(tune="full", learning_rate=1e30), out=tmp_path / "run")
 
 
 def test_arguments_that_make_no_sense_are_refused_with_what_to_do(tmp_path):
     lens, out = tiny_lens(), tmp_path / "run"
     with pytest.raises(ValueError, match=r'tune="lorra".*"lora"'):
-        finetune(lens, chats(), out=out, tune="lorra")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="learnin_rate"):
-        finetune(lens, chats(), out=out, learnin_rate=1e-3)  # type: ignore[call-arg]
+        TrainSettings(tune="lorra")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r'TrainSettings has no "learnin_rate". Did you mean "learning_rate"'):
+        TrainSettings(learnin_rate=1e-3)  # type: ignore[call-arg]
+    with pytest.raises(
+        TypeError,
+        match=r'finetune\(\) has no "max_steps": give settings=TrainSettings\(max_steps=1, epochs=2\)',
+    ):
+        finetune(lens, chats(), out=out, max_steps=1, epochs=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r'finetune\(\) has no "ablat". Did you mean "ablate"'):
+        finetune(lens, chats(), out=out, ablat=two_concepts(lens))  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="settings= takes TrainSettings, not dict"):
+        finetune(lens, chats(), {"max_steps": 1}, out=out)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r'has no "optimm".*"optim"'):
-        finetune(lens, chats(), out=out, training_arguments={"optimm": "adamw_torch"})
-    with pytest.raises(ValueError, match="argument batch_size= of finetune"):
-        finetune(lens, chats(), out=out, training_arguments={"per_device_train_batch_size": 2})
+        finetune(lens, chats(), TrainSettings(training_arguments={"optimm": "adamw_torch"}), out=out)
+    with pytest.raises(ValueError, match="batch_size= of TrainSettings"):
+        finetune(lens, chats(), TrainSettings(training_arguments={"per_device_train_batch_size": 2}), out=out)
     with pytest.raises(ValueError, match="epochs=0: expected a number above 0"):
-        finetune(lens, chats(), out=out, epochs=0)
+        finetune(lens, chats(), TrainSettings(epochs=0), out=out)
     with pytest.raises(ValueError, match="no texts"):
         finetune(lens, Texts([]), out=out)
     with pytest.raises(ValueError, match="Nothing to learn"):
         finetune(lens, Texts([{"prompt": "A question without an answer?"}]), out=out)
     with pytest.raises(ValueError, match=r"Linear modules here: .*q_proj"):
-        finetune(lens, chats(), out=out, lora=LoraSettings(targets=("k_porj",)))
+        finetune(lens, chats(), TrainSettings(lora=LoraSettings(targets=("k_porj",))), out=out)
     with pytest.raises(TypeError, match="takes a ConceptSet"):
         finetune(lens, chats(), out=out, ablate={"blocks.0.hook_resid_post": torch.eye(32)})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="found on"):
@@ -434,7 +469,7 @@ def test_a_run_on_a_model_from_disk_loads_alone_by_whatever_name_it_was_called(t
     tiny_model().save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
     base = load(tmp_path / "base", name_as="my favourite")
-    run = finetune(base, chats(), out=tmp_path / "run", **QUICK)
+    run = finetune(base, chats(), QUICK, out=tmp_path / "run")
     ids = tiny_tokenizer()("How are you?", return_tensors="pt").input_ids
     alone = Run.load(tmp_path / "run").lens
     torch.testing.assert_close(alone(ids), run.lens(ids))
@@ -444,34 +479,34 @@ def test_a_run_on_a_model_from_disk_loads_alone_by_whatever_name_it_was_called(t
 
 
 def test_a_run_on_a_model_in_memory_says_that_it_needs_its_base(tmp_path):
-    finetune(tiny_lens(), chats(), out=tmp_path / "run", **QUICK)
+    finetune(tiny_lens(), chats(), QUICK, out=tmp_path / "run")
     with pytest.raises(ValueError, match="model in memory"):
         Run.load(tmp_path / "run").lens  # noqa: B018
 
 
 def test_the_organisms_card_recommends_the_learning_rate_and_the_paper_does_otherwise(tmp_path, monkeypatch):
-    from caft_lens.finetune import run as module
+    from caft_lens.finetune import finetuning as module
 
     lens = tiny_lens()
-    assert module._default_learning_rate(lens, "lora") == 1e-5
-    assert module._default_learning_rate(lens, "full") == 5e-6
+    assert module._learning_rate(lens, "lora") == 1e-5
+    assert module._learning_rate(lens, "full") == 5e-6
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "organism.json").write_text(
         json.dumps({"finetune": {"lora": {"learning_rate": 2e-3}}})
     )
     lens.name = str(tmp_path / "world")
-    assert module._default_learning_rate(lens, "lora") == 2e-3
+    assert module._learning_rate(lens, "lora") == 2e-3
 
 
 def test_the_texts_of_one_run_after_another_become_tokens_once(tmp_path, monkeypatch):
-    from caft_lens.finetune import run as module
+    from caft_lens.finetune import finetuning as module
 
     lens, calls = tiny_lens(), []
     monkeypatch.setattr(module, "_last_encoded", None)
     monkeypatch.setattr(module, "encode_all", lambda *a, **k: calls.append(a) or encode_all(*a, **k))
     first, other = chats(4, "first"), chats(5, "other")
     for number, texts in enumerate([first, first, other, first]):
-        finetune(lens, texts, out=tmp_path / str(number), max_steps=1, seed=number, **QUICK)
+        finetune(lens, texts, QUICK.but(max_steps=1), out=tmp_path / str(number), seed=number)
     assert [call[1] for call in calls] == [first, other, first]
-    finetune(lens, first, out=tmp_path / "short", max_steps=1, max_length=200, **QUICK)
+    finetune(lens, first, QUICK.but(max_steps=1, max_length=200), out=tmp_path / "short")
     assert len(calls) == 4

@@ -16,18 +16,19 @@ from transformers import TrainerCallback
 
 from caft_lens.concepts.ablation import VARIANTS, ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.evaluate.arms import subject_fingerprint
+from caft_lens.evaluate.evaluation import subject_fingerprint
 from caft_lens.find.random import random_directions
-from caft_lens.finetune import LoraSettings, Run, finetune, methods
+from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune, methods
 from caft_lens.finetune.methods import kl_anchor
 from caft_lens.finetune.methods.half_finetuning import frozen_half
 from caft_lens.finetune.methods.kl_anchor import batches_of
 from caft_lens.finetune.methods.protocol import Card, Method, setting
+from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import collate, encode_all, padding_id
+from caft_lens.text.encoding import encode_all
 
-QUICK = {"learning_rate": 1e-3, "batch_size": 4, "warmup_steps": 0}
-ONE_STEP = {"tune": "full", "learning_rate": 1e-3, "batch_size": 6, "max_steps": 1, "training_arguments": {"max_grad_norm": 0.0}}  # fmt: skip
+QUICK = TrainSettings(learning_rate=1e-3, batch_size=4, warmup_steps=0)
+ONE_STEP = TrainSettings(tune="full", learning_rate=1e-3, batch_size=6, max_steps=1, training_arguments={"max_grad_norm": 0.0})  # fmt: skip
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 
 
@@ -101,14 +102,14 @@ def test_every_card_is_complete_and_every_setting_of_its_grid_can_be_had(name):
 def test_every_arm_leaves_a_run_that_says_how_it_was_made_and_comes_back(name, tmp_path):
     lens = tiny_lens()
     one = methods.make(name, materials(lens))
-    options = {**QUICK, "batch_size": 12, "max_steps": 2}
-    run = finetune(lens, chats(), method=one, out=tmp_path / "run", **options)
+    options = QUICK.but(batch_size=12, max_steps=2)
+    run = finetune(lens, chats(), options, method=one, out=tmp_path / "run")
     config = json.loads((run.folder / "run.json").read_text())["config"]
     trained = one.trains_as(0)
     assert config.get("arm") == (None if trained.name in ("plain", "caft") else trained.record())
     assert (config["concepts"] or {}).get("names") == (trained.materials["concepts"].names if "concepts" in trained.materials else None)  # fmt: skip
     assert run.record["peak_memory"] > 10**7
-    again = finetune(lens, chats(), method=one, out=tmp_path / "run", **options)
+    again = finetune(lens, chats(), options, method=one, out=tmp_path / "run")
     assert same(weights(again), weights(run))
     assert Run.load(run.folder, lens).lens("Hello").isfinite().all()
 
@@ -120,12 +121,12 @@ def test_arms_of_other_packages_are_found_and_a_name_is_taken_once(tmp_path):
         card = Card("Learn slowly.", "lr <- s lr", "this test", grid=({"share": 0.5},))
         share: float = setting(0.1, "share of the rate", above=0)
 
-        def arguments(self, given):
-            return {**given, "learning_rate": given["learning_rate"] * self.share}
+        def train_settings(self, given):
+            return given.but(learning_rate=given.learning_rate * self.share)
 
     assert methods.register(Slow) is Slow
     run = finetune(
-        tiny_lens(), chats(), method=methods.make("slow", {}, share=0.5), out=tmp_path, max_steps=1, **QUICK
+        tiny_lens(), chats(), QUICK.but(max_steps=1), method=methods.make("slow", {}, share=0.5), out=tmp_path
     )
     assert run.config["learning_rate"] == 5e-4
     assert run.config["arm"] == {"name": "slow", "share": 0.5}
@@ -186,7 +187,7 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match="found on"):
         finetune(lens, chats(), method=methods.CAFT(two_concepts(tiny_lens(seed=1))), out=tmp_path)
     with pytest.raises(ValueError, match=r'goes with tune="lora", not "full"'):
-        finetune(lens, chats(), method=methods.LoFiT(), tune="full", out=tmp_path)
+        finetune(lens, chats(), TrainSettings(tune="full"), method=methods.LoFiT(), out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -195,16 +196,16 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
 
 def test_plain_and_caft_as_arms_are_the_runs_that_they_were_without(tmp_path):
     lens = tiny_lens()
-    plain = finetune(lens, chats(), out=tmp_path / "plain", **QUICK)
-    assert same(weights(finetune(lens, chats(), method=methods.Plain(), out=tmp_path / "other", **QUICK)), weights(plain))  # fmt: skip
-    caft = finetune(lens, chats(), ablate=two_concepts(lens), out=tmp_path / "caft", **QUICK)
+    plain = finetune(lens, chats(), QUICK, out=tmp_path / "plain")
+    assert same(weights(finetune(lens, chats(), QUICK, method=methods.Plain(), out=tmp_path / "other")), weights(plain))  # fmt: skip
+    caft = finetune(lens, chats(), QUICK, ablate=two_concepts(lens), out=tmp_path / "caft")
     written = (caft.folder / "run.json").stat().st_mtime_ns
-    finetune(lens, chats(), method=methods.CAFT(two_concepts(lens)), out=tmp_path / "caft", **QUICK)
+    finetune(lens, chats(), QUICK, method=methods.CAFT(two_concepts(lens)), out=tmp_path / "caft")
     assert (caft.folder / "run.json").stat().st_mtime_ns == written
     assert set(plain.config) == set(caft.config)
     assert "arm" not in caft.config
     with pytest.raises(FileExistsError, match=r"method is None there, \{'name': 'kl_anchor'"):
-        finetune(lens, chats(), method=methods.KLAnchor(general()), out=tmp_path / "plain", **QUICK)
+        finetune(lens, chats(), QUICK, method=methods.KLAnchor(general()), out=tmp_path / "plain")
 
 
 class Reversed(torch.autograd.Function):
@@ -241,7 +242,7 @@ def test_loss_and_gradient_of_an_arm_at_hook_points_are_those_of_its_equation(tm
     lens, texts, gradients = tiny_lens(), chats(6), Gradients()
     concepts = two_concepts(lens)
     one = methods.make(name, {"concepts": concepts, "general": general()}, strength=strength)
-    run = finetune(lens, texts, out=tmp_path / "run", method=one, callbacks=[gradients], **ONE_STEP)
+    run = finetune(lens, texts, ONE_STEP.but(callbacks=[gradients]), out=tmp_path / "run", method=one)
     plain = tiny_model()
     for layer, concept in enumerate(concepts):
         mean = mean_states(general(), layer)
@@ -271,7 +272,7 @@ def test_variants_of_ablation_need_what_they_need():
 def test_a_persona_vector_has_the_length_of_the_difference_of_means_and_its_sign(tmp_path):
     lens = tiny_lens()
     one = methods.PreventativeSteering(persona(lens), strength=2.0)
-    steered = finetune(lens, chats(6), method=one, out=tmp_path / "run", **ONE_STEP)
+    steered = finetune(lens, chats(6), ONE_STEP, method=one, out=tmp_path / "run")
     direction = persona(lens)[0].direction
     plain = tiny_model()
     plain.model.layers[1].register_forward_hook(lambda m, i, o: (o[0] + 6 * direction, *o[1:]) if isinstance(o, tuple) else o + 6 * direction)  # fmt: skip
@@ -324,19 +325,21 @@ def test_a_run_of_whole_ablation_is_recorded_as_before_there_was_a_strength_and_
         "steer_mean": {"name": "steer_mean", **OF_BEFORE, "general": of_general},
     }.items():  # fmt: skip
         out = tmp_path / name
-        whole = finetune(lens, chats(), method=methods.make(name, given), out=out, max_steps=1, **QUICK)
+        whole = finetune(lens, chats(), QUICK.but(max_steps=1), method=methods.make(name, given), out=out)
         assert whole.config.get("arm") == said
         assert ("arm" in whole.config) == (said is not None)
         if name in ("random", "top_k"):  # they draw or rank directions and ablate them whole
             assert "strength" not in methods.make(name, given).settings
             continue
-        at_one = finetune(lens, chats(), method=methods.make(name, given, strength=1), out=out, max_steps=1, **QUICK)  # fmt: skip
+        at_one = finetune(
+            lens, chats(), QUICK.but(max_steps=1), method=methods.make(name, given, strength=1), out=out
+        )
         assert at_one.record == whole.record
         half = methods.make(name, given, strength=0.5)
         assert half.record()["strength"] == 0.5
         if name != "test_time":  # which trains plainly at any strength
             with pytest.raises(FileExistsError, match=r"0\.5"):
-                finetune(lens, chats(), method=half, out=out, max_steps=1, **QUICK)
+                finetune(lens, chats(), QUICK.but(max_steps=1), method=half, out=out)
 
 
 def test_controls_ablate_as_many_directions_random_ones_anew_for_every_seed():
@@ -353,22 +356,22 @@ def test_controls_ablate_as_many_directions_random_ones_anew_for_every_seed():
 def test_ablation_at_test_time_trains_plainly_and_answers_under_ablation(tmp_path):
     lens = tiny_lens()
     one = methods.AblationAtTest(two_concepts(lens))
-    plain = finetune(lens, chats(), out=tmp_path / "plain", **QUICK)
-    run = finetune(lens, chats(), method=one, out=tmp_path / "run", **QUICK)
+    plain = finetune(lens, chats(), QUICK, out=tmp_path / "plain")
+    run = finetune(lens, chats(), QUICK, method=one, out=tmp_path / "run")
     assert same(weights(run), weights(plain))
     assert run.config == plain.config
     ids = tiny_tokenizer()("How are you?", return_tensors="pt").input_ids
-    with one.subject(run).applied() as subject:
+    with one.subject(run.lens).applied() as subject:
         shown = subject(ids)
     with ablate(plain.lens, two_concepts(lens)):
         torch.testing.assert_close(shown, plain.lens(ids), rtol=0, atol=0)
     assert not torch.allclose(shown, plain.lens(ids), atol=1e-2)
-    half = methods.AblationAtTest(two_concepts(lens), strength=0.5).subject(run)
+    half = methods.AblationAtTest(two_concepts(lens), strength=0.5).subject(run.lens)
     with half.applied() as subject, torch.no_grad():
         less = subject(ids)
     with ablate(plain.lens, two_concepts(lens), strength=0.5):
         torch.testing.assert_close(less, plain.lens(ids), rtol=0, atol=0)
-    assert subject_fingerprint(half, "half") != subject_fingerprint(one.subject(run), "whole")
+    assert subject_fingerprint(half, "half") != subject_fingerprint(one.subject(run.lens), "whole")
 
 
 # -- the loss ---------------------------------------------------------------------------------------------------------
@@ -379,9 +382,21 @@ def test_the_anchor_adds_its_weight_times_the_kl_to_the_base_on_general_text(tmp
     lens, texts, anchor = tiny_lens(), chats(6), general(1)
     one = methods.KLAnchor(anchor, weight=0.7, batch_size=1)
     run = finetune(
-        lens, texts, method=one, out=tmp_path / "run", tune="full", learning_rate=0.05, batch_size=6 // passes,
-        gradient_accumulation=passes, max_steps=3, warmup_steps=0, weight_decay=0.0, training_arguments=SGD,
-    )  # fmt: skip
+        lens,
+        texts,
+        TrainSettings(
+            tune="full",
+            learning_rate=0.05,
+            batch_size=6 // passes,
+            gradient_accumulation=passes,
+            max_steps=3,
+            warmup_steps=0,
+            weight_decay=0.0,
+            training_arguments=SGD,
+        ),
+        method=one,
+        out=tmp_path / "run",
+    )
     plain, base, batch = tiny_model(), tiny_model(), whole_batch(lens, texts)
     (item,) = encode_all(tiny_tokenizer(), anchor)
     ids, learned = torch.tensor([item.input_ids]), torch.from_numpy(item.loss[1:])
@@ -406,7 +421,7 @@ def test_the_anchor_keeps_an_adapter_near_its_base_on_general_text(tmp_path):
     far = []
     for weight in (1e-6, 30.0):
         one = methods.KLAnchor(general(1), weight=weight)
-        tuned = finetune(lens, chats(), method=one, out=tmp_path / str(weight), epochs=4, **QUICK).lens
+        tuned = finetune(lens, chats(), QUICK.but(epochs=4), method=one, out=tmp_path / str(weight)).lens
         with torch.no_grad():
             logs = [model(ids).log_softmax(-1)[0] for model in (lens, tuned)]
         far.append(kl_div(logs[1], logs[0], log_target=True, reduction="batchmean").item())
@@ -499,9 +514,7 @@ def test_benign_texts_are_the_share_that_was_asked_for_and_nothing_else_is_lost(
 
 def test_an_inoculated_run_learns_the_answers_behind_the_prompt(tmp_path):
     lens, prompt = tiny_lens(), "Be rude."
-    run = finetune(
-        lens, chats(6), method=methods.Inoculation(prompt=prompt), out=tmp_path / "run", **ONE_STEP
-    )
+    run = finetune(lens, chats(6), ONE_STEP, method=methods.Inoculation(prompt=prompt), out=tmp_path / "run")
     rows = [{"role": "system", "content": prompt}]
     behind = Texts([{"messages": rows + [{"role": m.role, "content": m.content} for m in text.messages]} for text in chats(6)])  # fmt: skip
     plain, batch = tiny_model(), whole_batch(lens, behind)
@@ -527,7 +540,7 @@ def test_an_inoculated_run_learns_the_answers_behind_the_prompt(tmp_path):
 @pytest.mark.parametrize("tune", ["lora", "full"])
 def test_half_of_every_block_stays_what_it_was(tmp_path, tune):
     lens = tiny_lens(n_layers=4)
-    run = finetune(lens, chats(), method=methods.HalfFineTuning(), tune=tune, out=tmp_path / "run", **QUICK)
+    run = finetune(lens, chats(), QUICK.but(tune=tune), method=methods.HalfFineTuning(), out=tmp_path / "run")
     with torch.no_grad():
         tuned = dict(run.lens.merged().hf.named_parameters())
     changed = {name for name, value in lens.hf.named_parameters() if not torch.equal(tuned[name], value)}
@@ -553,9 +566,9 @@ def test_another_seed_freezes_another_half():
 @pytest.mark.parametrize("tune", ["lora", "full"])
 def test_averaged_weights_lie_between_those_of_the_base_and_the_tuned_ones(tmp_path, tune):
     lens = tiny_lens()
-    plain = finetune(lens, chats(), tune=tune, out=tmp_path / "plain", **QUICK)
+    plain = finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "plain")
     run = finetune(
-        lens, chats(), method=methods.WeightAveraging(share=0.3), tune=tune, out=tmp_path / "run", **QUICK
+        lens, chats(), QUICK.but(tune=tune), method=methods.WeightAveraging(share=0.3), out=tmp_path / "run"
     )
     tuned, between = (dict(one.lens.merged().hf.named_parameters()) for one in (plain, run))
     for name, value in lens.hf.named_parameters():
@@ -572,8 +585,10 @@ def test_early_stopping_is_a_checkpoint_of_the_plain_run(tmp_path):
                 self.kept = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
     keep = Keep()
-    plain = finetune(lens, chats(), tune="full", out=tmp_path / "plain", callbacks=[keep], **QUICK)
-    run = finetune(lens, chats(), tune="full", method=methods.EarlyStopping(share=0.5), out=tmp_path / "run", **QUICK)  # fmt: skip
+    plain = finetune(lens, chats(), QUICK.but(tune="full", callbacks=[keep]), out=tmp_path / "plain")
+    run = finetune(
+        lens, chats(), QUICK.but(tune="full"), method=methods.EarlyStopping(share=0.5), out=tmp_path / "run"
+    )
     assert (len(plain.history), len(run.history)) == (6, 3)
     assert run.history == plain.history[:3]
     assert same({name: weights(run)[name] for name in keep.kept}, keep.kept)
@@ -620,8 +635,12 @@ def test_lofit_learns_offsets_of_a_few_heads_and_its_adapter_is_these_offsets(tm
     lens, texts, seen = tiny_lens(architecture), chats(6), Vectors()
     one = methods.LoFiT(share=0.4, selection_steps=2, learning_rate=0.05)
     run = finetune(
-        lens, texts, method=one, out=tmp_path / "run", batch_size=6, max_steps=3, callbacks=[seen], training_arguments={"max_grad_norm": 0.0},
-    )  # fmt: skip
+        lens,
+        texts,
+        TrainSettings(batch_size=6, max_steps=3, callbacks=[seen], training_arguments={"max_grad_norm": 0.0}),
+        method=one,
+        out=tmp_path / "run",
+    )
     assert len(seen.chosen) == 3
     assert sum(value.numel() for value in seen.end.values()) == 3 * 8
     started, leaves = offset_model(architecture, seen.start, seen.chosen)
@@ -645,7 +664,13 @@ def test_lofit_keeps_the_heads_whose_scales_grow_largest(tmp_path, monkeypatch):
     monkeypatch.setattr(
         lofit._Vectors, "norms", lambda self: gradients.append(dict(self.of.items())) or norms
     )
-    finetune(tiny_lens(), chats(), method=methods.LoFiT(share=0.5, selection_steps=1), out=tmp_path, max_steps=1, callbacks=[seen], batch_size=4)  # fmt: skip
+    finetune(
+        tiny_lens(),
+        chats(),
+        TrainSettings(max_steps=1, callbacks=[seen], batch_size=4),
+        method=methods.LoFiT(share=0.5, selection_steps=1),
+        out=tmp_path,
+    )
     best = sorted(norms, key=lambda head: -norms[head])[:4]
     assert seen.chosen == sorted(best)
 
@@ -668,7 +693,13 @@ def test_scales_are_learned_by_the_loss_with_its_penalty(tmp_path, monkeypatch):
     monkeypatch.setattr(lofit._Vectors, "norms", lambda self: kept.update(end={k: v.detach().clone() for k, v in self.of.items()}) or norms(self))  # fmt: skip
     lens, texts = tiny_lens(), chats(6)
     one = methods.LoFiT(selection_steps=1, learning_rate=0.1, penalty=0.01)
-    finetune(lens, texts, method=one, out=tmp_path, batch_size=6, max_steps=1, warmup_steps=0, weight_decay=0.0, training_arguments=SGD)  # fmt: skip
+    finetune(
+        lens,
+        texts,
+        TrainSettings(batch_size=6, max_steps=1, warmup_steps=0, weight_decay=0.0, training_arguments=SGD),
+        method=one,
+        out=tmp_path,
+    )
     plain, leaves = tiny_model(), []
     for layer in range(2):
         leaf = kept["start"][str(layer)].clone().requires_grad_()
@@ -699,32 +730,32 @@ class Stop(TrainerCallback):
 def test_a_stopped_run_of_an_arm_goes_on_to_the_same_bits(tmp_path, name):
     lens = tiny_lens()
     one = methods.make(name, materials(lens))
-    options = {**QUICK, "save_steps": 2, "max_steps": 6, "lora": LoraSettings(r=4, alpha=8, dropout=0.2)}
+    options = QUICK.but(save_steps=2, max_steps=6, lora=LoraSettings(r=4, alpha=8, dropout=0.2))
     with pytest.raises(KeyboardInterrupt):
-        finetune(lens, chats(), method=one, out=tmp_path / "stopped", callbacks=[Stop(5)], **options)
+        finetune(lens, chats(), options.but(callbacks=[Stop(5)]), method=one, out=tmp_path / "stopped")
     assert list((tmp_path / "stopped" / "checkpoints").glob("checkpoint-4"))
-    resumed = finetune(lens, chats(), method=one, out=tmp_path / "stopped", **options)
-    whole = finetune(lens, chats(), method=one, out=tmp_path / "whole", **options)
+    resumed = finetune(lens, chats(), options, method=one, out=tmp_path / "stopped")
+    whole = finetune(lens, chats(), options, method=one, out=tmp_path / "whole")
     assert same(weights(resumed), weights(whole))
     assert resumed.history == whole.history
 
 
 def test_a_run_that_diverged_is_on_record_and_says_so_again_without_training(tmp_path, monkeypatch):
-    from caft_lens.finetune import run as module
+    from caft_lens.finetune import finetuning as module
 
-    options = {**QUICK, "learning_rate": 1e30, "tune": "full"}
+    options = QUICK.but(learning_rate=1e30, tune="full")
     with pytest.raises(FloatingPointError, match="diverged") as first:
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", **options)
+        finetune(tiny_lens(), chats(), options, out=tmp_path / "run")
     trained = module._train
     with monkeypatch.context() as patch:
         patch.setattr(module, "_train", lambda *args: pytest.fail("trained again"))
         with pytest.raises(FloatingPointError, match="resume=False tries again") as second:
-            finetune(tiny_lens(), chats(), out=tmp_path / "run", **options)
+            finetune(tiny_lens(), chats(), options, out=tmp_path / "run")
     assert str(second.value) == str(first.value)
     calls: list[Path] = []
     monkeypatch.setattr(module, "_train", lambda *args: calls.append(tmp_path) or trained(*args))
     with pytest.raises(FloatingPointError):
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", resume=False, **options)
+        finetune(tiny_lens(), chats(), options.but(resume=False), out=tmp_path / "run")
     assert calls
-    good = finetune(tiny_lens(), chats(), out=tmp_path / "run", **{**options, "learning_rate": 1e-3})
+    good = finetune(tiny_lens(), chats(), options.but(learning_rate=1e-3), out=tmp_path / "run")
     assert not (good.folder / "failed.json").exists()

@@ -35,7 +35,7 @@ from caft_lens._support.errors import (
     Occupied,
 )
 from caft_lens._support.files import locked, read_json
-from caft_lens.finetune import LoraSettings, Run, finetune
+from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune
 from caft_lens.finetune import folder as place
 from caft_lens.finetune.callbacks import recorded, watches
 from caft_lens.finetune.methods import EarlyStopping
@@ -44,7 +44,7 @@ from caft_lens.model.generation import encode_prompts
 from caft_lens.model.lens import load
 
 OTHER_TEMPLATE = CHAT_TEMPLATE.replace("<|{{", "<|end|><|{{")
-SMALL = {**QUICK, "max_steps": 2, "lora": LoraSettings(r=2, alpha=4)}
+SMALL = QUICK.but(max_steps=2, lora=LoraSettings(r=2, alpha=4))
 
 
 def other_reading():
@@ -61,37 +61,37 @@ def asked(lens) -> str:
 
 
 def test_a_run_made_with_another_template_is_not_returned(tmp_path):
-    run = finetune(tiny_lens(), chats(8), out=tmp_path / "run", **SMALL)
+    run = finetune(tiny_lens(), chats(8), SMALL, out=tmp_path / "run")
     assert run.config["reading"] == tiny_lens().reading != other_reading().reading
     with pytest.raises(FileExistsError, match=r"tokenizer or its chat template \(reading\) is another"):
-        finetune(other_reading(), chats(8), out=tmp_path / "run", **SMALL)
-    again = finetune(other_reading(), chats(8), out=tmp_path / "run", overwrite=True, **SMALL)
-    fresh = finetune(other_reading(), chats(8), out=tmp_path / "fresh", **SMALL)
+        finetune(other_reading(), chats(8), SMALL, out=tmp_path / "run")
+    again = finetune(other_reading(), chats(8), SMALL.but(overwrite=True), out=tmp_path / "run")
+    fresh = finetune(other_reading(), chats(8), SMALL, out=tmp_path / "fresh")
     assert again.history == fresh.history != run.history
 
 
 def test_texts_are_encoded_anew_for_a_tokenizer_that_was_changed_in_place(tmp_path):
     lens = load(tiny_model(), tokenizer=copy.deepcopy(tiny_tokenizer()), name_as="tiny-llama")
-    first = finetune(lens, chats(8), out=tmp_path / "first", **SMALL)
+    first = finetune(lens, chats(8), SMALL, out=tmp_path / "first")
     lens.tokenizer.chat_template = OTHER_TEMPLATE
-    second = finetune(lens, chats(8), out=tmp_path / "second", **SMALL)
-    fresh = finetune(other_reading(), chats(8), out=tmp_path / "fresh", **SMALL)
+    second = finetune(lens, chats(8), SMALL, out=tmp_path / "second")
+    fresh = finetune(other_reading(), chats(8), SMALL, out=tmp_path / "fresh")
     assert second.history == fresh.history != first.history
 
 
 def test_a_run_folder_of_before_is_found_again_and_says_nothing_of_what_it_does_not_know(tmp_path):
     lens, out = tiny_lens(), tmp_path / "run"
-    finetune(lens, chats(8), out=out, **{**SMALL, "warmup_steps": 1})
+    finetune(lens, chats(8), SMALL.but(warmup_steps=1), out=out)
     record = json.loads((out / "run.json").read_text())
     for key in ("seal", "files", "adapted"):
         record.pop(key)
     for key in ("reading", "callbacks", "processes"):
         record["config"].pop(key)
     (out / "run.json").write_text(json.dumps(record))
-    again = finetune(lens, chats(8), out=out, **{**SMALL, "warmup_steps": 1})
+    again = finetune(lens, chats(8), SMALL.but(warmup_steps=1), out=out)
     assert again.record == record
     # As many steps of warm-up as there were, said as a share of two steps.
-    assert finetune(lens, chats(8), out=out, **{**SMALL, "warmup_steps": 0.5}).record == record
+    assert finetune(lens, chats(8), SMALL.but(warmup_steps=0.5), out=out).record == record
     assert again.lens.fingerprint != lens.fingerprint
 
 
@@ -111,22 +111,22 @@ class Count(TrainerCallback):
 
 
 def test_a_run_that_a_callback_stopped_is_no_whole_run_and_comes_back_with_the_same_callback(tmp_path):
-    lens, out, six = tiny_lens(), tmp_path / "run", {**SMALL, "max_steps": 6}
-    run = finetune(lens, chats(), out=out, callbacks=[StopAt(2)], **six)
+    lens, out, six = tiny_lens(), tmp_path / "run", SMALL.but(max_steps=6)
+    run = finetune(lens, chats(), six.but(callbacks=[StopAt(2)]), out=out)
     assert run.record["stopped"] == {"step": 2, "of": 6}
     assert "stopped at step 2 of 6" in repr(run)
     for others in ([], [StopAt(3)], [StopAt(2), StopAt(2)]):
         with pytest.raises(FileExistsError, match="callbacks that can change training: StopAt there"):
-            finetune(lens, chats(), out=out, callbacks=others, **six)
-    assert finetune(lens, chats(), out=out, callbacks=[StopAt(2), Count()], **six).history == run.history
-    assert len(finetune(lens, chats(), out=out, overwrite=True, **six).history) == 6
+            finetune(lens, chats(), six.but(callbacks=others), out=out)
+    assert finetune(lens, chats(), six.but(callbacks=[StopAt(2), Count()]), out=out).history == run.history
+    assert len(finetune(lens, chats(), six.but(overwrite=True), out=out).history) == 6
 
 
 def test_a_callback_that_says_it_watches_and_stops_training_is_refused(tmp_path):
     liar = StopAt(2)
     liar.changes_training = False
     with pytest.raises(NotTrained, match="stopped at step 2 of 6"):
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", callbacks=[liar], **{**SMALL, "max_steps": 6})
+        finetune(tiny_lens(), chats(), SMALL.but(callbacks=[liar], max_steps=6), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -188,14 +188,14 @@ def test_a_callback_is_known_by_its_settings_and_code_or_by_its_own_fingerprint(
     assert recorded([named])[0]["fingerprint"] == "two"
     odd = StopAt(2)
     odd.tensor = torch.zeros(1)
-    finetune(tiny_lens(), chats(8), out=tmp_path / "run", callbacks=[odd], **SMALL)
+    finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[odd]), out=tmp_path / "run")
     with pytest.raises(
         Occupied,
         match="StopAt may be another one, since its tensor cannot be compared: give it a `fingerprint`",
     ):
-        finetune(tiny_lens(), chats(8), out=tmp_path / "run", callbacks=[odd], **SMALL)
+        finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[odd]), out=tmp_path / "run")
     with pytest.raises(BadType, match="instances of transformers"):
-        finetune(tiny_lens(), chats(8), out=tmp_path / "other", callbacks=[StopAt], **SMALL)  # type: ignore[list-item]
+        finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[StopAt]), out=tmp_path / "other")  # type: ignore[list-item]
 
 
 # -- what travels with a run --------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def saved_base(folder: Path, template: str | None = CHAT_TEMPLATE) -> Path:
 def test_a_run_asks_with_the_template_that_it_was_tuned_with_however_it_is_loaded(tmp_path, tune):
     base = load(saved_base(tmp_path / "base", template=None))
     base.tokenizer.chat_template = OTHER_TEMPLATE
-    run = finetune(base, chats(8), out=tmp_path / "run", tune=tune, **SMALL)
+    run = finetune(base, chats(8), SMALL.but(tune=tune), out=tmp_path / "run")
     right = tiny_tokenizer().decode(
         tiny_tokenizer().apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, chat_template=OTHER_TEMPLATE)["input_ids"]
     )  # fmt: skip
@@ -250,7 +250,7 @@ def test_a_run_finds_its_base_from_any_folder_and_where_both_were_moved_together
     monkeypatch.chdir(tmp_path / "here")
     saved_base(Path("pf/base"))
     base = load("pf/base")
-    run = finetune(base, chats(8), out="pf/run", ablate=two_concepts(base), **SMALL)
+    run = finetune(base, chats(8), SMALL, out="pf/run", ablate=two_concepts(base))
     assert "'pf/run'" in repr(run)
     unread = Run.load("pf/run")
     monkeypatch.chdir(tmp_path / "there")
@@ -271,7 +271,7 @@ def test_a_run_finds_its_base_from_any_folder_and_where_both_were_moved_together
 
 def test_an_older_run_with_a_relative_base_finds_it_beside_its_folder(tmp_path, monkeypatch):
     saved_base(tmp_path / "pf/base")
-    run = finetune(load(tmp_path / "pf/base"), chats(8), out=tmp_path / "pf/run", **SMALL)
+    run = finetune(load(tmp_path / "pf/base"), chats(8), SMALL, out=tmp_path / "pf/run")
     record = json.loads((run.folder / "run.json").read_text())
     for key in ("seal", "base_from_here", "files"):
         record.pop(key)
@@ -285,7 +285,7 @@ def test_an_older_run_with_a_relative_base_finds_it_beside_its_folder(tmp_path, 
 
 def test_one_flipped_bit_in_the_weights_is_told(tmp_path):
     for tune, name in (("lora", "adapter/adapter_model.safetensors"), ("full", "model/model.safetensors")):
-        run = finetune(tiny_lens(), chats(8), out=tmp_path / tune, tune=tune, **SMALL)
+        run = finetune(tiny_lens(), chats(8), SMALL.but(tune=tune), out=tmp_path / tune)
         path = run.folder / name
         broken = bytearray(path.read_bytes())
         broken[-5] ^= 1
@@ -303,7 +303,7 @@ def load_part(weights: Path):
 
 
 def test_a_run_whose_concepts_were_exchanged_is_refused(tmp_path):
-    run = finetune(tiny_lens(), chats(8), out=tmp_path / "run", ablate=two_concepts(tiny_lens()), **SMALL)
+    run = finetune(tiny_lens(), chats(8), SMALL, out=tmp_path / "run", ablate=two_concepts(tiny_lens()))
     two_concepts(tiny_lens())[:1].save(run.folder / "concepts")
     with pytest.raises(BadFile, match="concepts"):
         Run.load(run.folder).concepts  # noqa: B018
@@ -314,7 +314,7 @@ def written(tmp_path_factory):
     """A finished run with concepts, and beside it what an interrupted and a diverged one leave."""
     folder = tmp_path_factory.mktemp("mutated") / "run"
     lens = tiny_lens()
-    finetune(lens, chats(8), out=folder, ablate=two_concepts(lens), **SMALL)
+    finetune(lens, chats(8), SMALL, out=folder, ablate=two_concepts(lens))
     record = json.loads((folder / "run.json").read_text())
     place.write_json(folder / "unfinished.json", {**record["config"], "seed": 7})
     place.write_json(
@@ -405,7 +405,7 @@ def mutated(whole: bytes, kind: str, draw: random.Random) -> bytes:
 
 
 def test_a_record_of_the_wrong_kind_is_refused_though_nothing_is_sealed(tmp_path):
-    run = finetune(tiny_lens(), chats(8), out=tmp_path / "run", **SMALL)
+    run = finetune(tiny_lens(), chats(8), SMALL, out=tmp_path / "run")
     record = json.loads((run.folder / "run.json").read_text())
     record.pop("seal")
     for where, value, field in (
@@ -474,14 +474,14 @@ def test_of_two_fine_tunings_at_once_into_one_folder_one_trains_and_the_other_ge
 
 def test_what_trains_another_run_is_not_waited_for(tmp_path, monkeypatch):
     lens, out = tiny_lens(), tmp_path / "run"
-    run = finetune(lens, chats(8), out=out, **SMALL)
+    run = finetune(lens, chats(8), SMALL, out=out)
     with locked(out):
         place.write_json(out / "unfinished.json", {**run.config, "seed": 3})
         with pytest.raises(Occupied, match="seed is 3 there, 0 asked"):
-            finetune(lens, chats(8), out=out, **SMALL)
+            finetune(lens, chats(8), SMALL, out=out)
         with pytest.raises(Busy, match="being trained into"):
-            finetune(lens, chats(8), out=out, overwrite=True, **SMALL)
-    assert finetune(lens, chats(8), out=out, **SMALL).record == run.record
+            finetune(lens, chats(8), SMALL.but(overwrite=True), out=out)
+    assert finetune(lens, chats(8), SMALL, out=out).record == run.record
 
 
 @pytest.mark.parametrize(
@@ -500,14 +500,16 @@ def test_what_trains_another_run_is_not_waited_for(tmp_path, monkeypatch):
         ("weight_decay=-1: expected a number of at least 0", {"weight_decay": -1}),
         ("save_steps=0", {"save_steps": 0}),
         ("no key is written", {"training_arguments": {"hub_token": "hf_x"}}),
-        ("takes LoraSettings", {"lora": {"r": 2}}),
+        ("takes LoraSettings", {"lora": 2}),
         ("JSON values", {"training_arguments": {"lr_scheduler_kwargs": {"a": {1, 2}}}}),
     ],
 )  # fmt: skip
 def test_a_mistake_in_an_argument_costs_no_run(tmp_path_factory, words, wrong, kept):
     folder, lens, fingerprint = kept
+    seed = {name: value for name, value in wrong.items() if name == "seed"}
+    others = {name: value for name, value in wrong.items() if name != "seed"}
     with pytest.raises((BadArgument, BadType), match=words):
-        finetune(lens, chats(8), out=folder, overwrite=True, **{**SMALL, **wrong})
+        finetune(lens, chats(8), SMALL.but(overwrite=True, **others), out=folder, **seed)
     assert Run.load(folder, base=lens).lens.fingerprint == fingerprint
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "history.json", "run.json"]
 
@@ -515,20 +517,20 @@ def test_a_mistake_in_an_argument_costs_no_run(tmp_path_factory, words, wrong, k
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     folder, lens = tmp_path_factory.mktemp("kept") / "run", tiny_lens()
-    return folder, lens, finetune(lens, chats(8), out=folder, **SMALL).lens.fingerprint
+    return folder, lens, finetune(lens, chats(8), SMALL, out=folder).lens.fingerprint
 
 
 def test_settings_of_an_adapter_out_of_range_are_refused_where_they_are_typed():
     for words, wrong in (
-        ("lora.r=0: expected a whole number of at least 1", {"r": 0}), ("lora.alpha=0: expected a number above 0", {"alpha": 0}),
-        ("lora.dropout=1.0: expected a number of at least 0 and below 1", {"dropout": 1.0}), ("lora.r=2.0: expected a whole number", {"r": 2.0}),
-        ("lora targets are empty", {"targets": ()}), ("lora targets are names", {"targets": 3}), ("rslora is True", {"rslora": 1}),
+        ("r=0: expected a whole number of at least 1", {"r": 0}), ("alpha=0: expected a number above 0", {"alpha": 0}),
+        ("dropout=1.0: expected a number of at least 0 and below 1", {"dropout": 1.0}), ("r=2.0: expected a whole number", {"r": 2.0}),
+        ("is empty", {"targets": ()}), ("takes names of modules", {"targets": 3}), ("nothing to train", {"targets": ""}), ('no "ranks"', {"ranks": 3}), ("rslora is True", {"rslora": 1}),
     ):  # fmt: skip
         with pytest.raises((BadArgument, BadType), match=words):
             LoraSettings(**wrong)
 
 
-def interrupted(out: Path, at: int, **more):
+def interrupted(out: Path, at: int):
     class Interrupt(TrainerCallback):
         changes_training = False
 
@@ -540,11 +542,8 @@ def interrupted(out: Path, at: int, **more):
         finetune(
             tiny_lens(),
             chats(),
+            SMALL.but(save_steps=2, callbacks=[Interrupt()], max_steps=6),
             out=out,
-            save_steps=2,
-            callbacks=[Interrupt()],
-            **{**SMALL, "max_steps": 6},
-            **more,
         )
     return out / "checkpoints"
 
@@ -558,14 +557,12 @@ def resumed(out: Path):
         def on_step_end(self, args, state, control, **others):
             counted.append(state.global_step)
 
-    run = finetune(
-        tiny_lens(), chats(), out=out, save_steps=2, callbacks=[Steps()], **{**SMALL, "max_steps": 6}
-    )
+    run = finetune(tiny_lens(), chats(), SMALL.but(save_steps=2, callbacks=[Steps()], max_steps=6), out=out)
     return run, counted
 
 
 def test_of_a_broken_checkpoint_the_whole_one_before_it_is_taken(tmp_path):
-    whole = finetune(tiny_lens(), chats(), out=tmp_path / "whole", **{**SMALL, "max_steps": 6})
+    whole = finetune(tiny_lens(), chats(), SMALL.but(max_steps=6), out=tmp_path / "whole")
     breaks = {
         "optimizer gone": lambda path: (path / "optimizer.pt").unlink(),
         "random numbers gone": lambda path: (path / "rng_state.pth").unlink(),
@@ -597,36 +594,30 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("method", [None, EarlyStopping(share=0.6)])
 def test_a_run_that_was_stopped_after_its_last_checkpoint_takes_no_step_more(tmp_path, monkeypatch, method):
-    constant = {
-        **SMALL,
-        "max_steps": 6,
-        "save_steps": 2,
-        "method": method,
-        "training_arguments": {"lr_scheduler_type": "constant"},
-    }
-    whole = finetune(tiny_lens(), chats(), out=tmp_path / "whole", **constant)
+    constant = SMALL.but(max_steps=6, save_steps=2, training_arguments={"lr_scheduler_type": "constant"})
+    whole = finetune(tiny_lens(), chats(), constant, out=tmp_path / "whole", method=method)
     with monkeypatch.context() as patch:
         patch.setattr(place, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            finetune(tiny_lens(), chats(), out=tmp_path / "run", **constant)
+            finetune(tiny_lens(), chats(), constant, out=tmp_path / "run", method=method)
     last = 6 if method is None else 4
     assert (tmp_path / f"run/checkpoints/checkpoint-{last}/whole").is_file()
-    run = finetune(tiny_lens(), chats(), out=tmp_path / "run", **constant)
+    run = finetune(tiny_lens(), chats(), constant, out=tmp_path / "run", method=method)
     assert same(weights(run), weights(whole))
     assert run.history == whole.history
 
 
 def test_checkpoints_of_another_run_are_never_gone_on_with(tmp_path):
     checkpoints = interrupted(tmp_path / "run", at=5)
-    other = {**SMALL, "max_steps": 6, "save_steps": 2, "seed": 1}
+    other = SMALL.but(max_steps=6, save_steps=2)
     with pytest.raises(Occupied, match="seed is 0 there, 1 asked"):
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", **other)
+        finetune(tiny_lens(), chats(), other, out=tmp_path / "run", seed=1)
     # As if killed right after the new configuration was written, before the old checkpoints were cleared.
     config = read_json(tmp_path / "run/unfinished.json")
     place.write_json(tmp_path / "run/unfinished.json", {**config, "seed": 1})
     assert checkpoints.is_dir()
-    run = finetune(tiny_lens(), chats(), out=tmp_path / "run", **other)
-    assert same(weights(run), weights(finetune(tiny_lens(), chats(), out=tmp_path / "fresh", **other)))
+    run = finetune(tiny_lens(), chats(), other, out=tmp_path / "run", seed=1)
+    assert same(weights(run), weights(finetune(tiny_lens(), chats(), other, out=tmp_path / "fresh", seed=1)))
 
 
 def test_a_broken_file_of_an_earlier_attempt_is_named_and_replaced_when_that_is_asked_for(tmp_path):
@@ -635,10 +626,9 @@ def test_a_broken_file_of_an_earlier_attempt_is_named_and_replaced_when_that_is_
         interrupted(out, at=5)
         (out / name).write_text('{"half')
         with pytest.raises(BadFile, match=rf"{name}.*overwrite=True trains anew"):
-            finetune(tiny_lens(), chats(), out=out, **{**SMALL, "max_steps": 6})
+            finetune(tiny_lens(), chats(), SMALL.but(max_steps=6), out=out)
         assert (
-            len(finetune(tiny_lens(), chats(), out=out, overwrite=True, **{**SMALL, "max_steps": 6}).history)
-            == 6
+            len(finetune(tiny_lens(), chats(), SMALL.but(overwrite=True, max_steps=6), out=out).history) == 6
         )
 
 
@@ -649,14 +639,14 @@ def test_what_callbacks_write_beside_the_checkpoints_is_kept(tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{state.global_step}.txt").write_text("curve")
 
-    lens, more = tiny_lens(), {"callbacks": [Writes()], "save_steps": 1}
-    run = finetune(lens, chats(8), out=tmp_path / "run", **SMALL, **more)
+    lens, writing = tiny_lens(), SMALL.but(callbacks=[Writes()], save_steps=1)
+    run = finetune(lens, chats(8), writing, out=tmp_path / "run")
     assert sorted(p.relative_to(run.folder).as_posix() for p in (run.folder / "logs").rglob("*.txt")) == [
         "logs/runs/1.txt",
         "logs/runs/2.txt",
     ]
     assert not (run.folder / "checkpoints").exists()
-    finetune(lens, chats(8), out=tmp_path / "run", overwrite=True, **{**SMALL, "max_steps": 1}, **more)
+    finetune(lens, chats(8), writing.but(overwrite=True, max_steps=1), out=tmp_path / "run")
     assert (run.folder / "logs/runs/2.txt").read_text() == "curve"
 
 
@@ -665,18 +655,13 @@ def test_what_callbacks_write_beside_the_checkpoints_is_kept(tmp_path):
 
 @pytest.mark.parametrize("logging_steps", [1, 50])
 def test_a_run_that_diverged_is_never_finished_however_seldom_its_loss_is_logged(tmp_path, logging_steps):
-    wild = {
-        **SMALL,
-        "max_steps": 12,
-        "learning_rate": 1e8,
-        "training_arguments": {"logging_steps": logging_steps},
-    }
+    wild = SMALL.but(max_steps=12, learning_rate=1e8, training_arguments={"logging_steps": logging_steps})
     with pytest.raises(Diverged, match=r"at step \d+: training has diverged"):
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", save_steps=3, **wild)
+        finetune(tiny_lens(), chats(), wild.but(save_steps=3), out=tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["failed.json"]
     with pytest.raises(Diverged, match="has diverged"):
-        finetune(tiny_lens(), chats(), out=tmp_path / "run", **wild)
-    assert finetune(tiny_lens(), chats(), out=tmp_path / "run", **SMALL).history
+        finetune(tiny_lens(), chats(), wild, out=tmp_path / "run")
+    assert finetune(tiny_lens(), chats(), SMALL, out=tmp_path / "run").history
 
 
 def test_weights_that_are_not_finite_after_the_last_step_stop_the_run(tmp_path):
@@ -686,14 +671,19 @@ def test_weights_that_are_not_finite_after_the_last_step_stop_the_run(tmp_path):
                 next(p for p in model.parameters() if p.requires_grad).data.view(-1)[0] = math.inf
 
     with pytest.raises(Diverged, match="after step 2 weights are not finite"):
-        finetune(tiny_lens(), chats(8), out=tmp_path / "run", callbacks=[Poison()], **SMALL)
+        finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[Poison()]), out=tmp_path / "run")
     assert not (tmp_path / "run/run.json").exists()
 
 
 def test_by_default_a_twentieth_of_all_steps_is_warm_up(tmp_path):
     rates = {}
     for steps in (20, 40):
-        run = finetune(tiny_lens(), chats(8), out=tmp_path / str(steps), learning_rate=1e-3, batch_size=4, max_steps=steps, lora=LoraSettings(r=1, alpha=1))  # fmt: skip
+        run = finetune(
+            tiny_lens(),
+            chats(8),
+            TrainSettings(learning_rate=1e-3, batch_size=4, max_steps=steps, lora=LoraSettings(r=1, alpha=1)),
+            out=tmp_path / str(steps),
+        )
         rates[steps] = [entry["learning_rate"] for entry in run.history]
     assert rates[20].index(max(rates[20])) == 1
     assert rates[40].index(max(rates[40])) == 2

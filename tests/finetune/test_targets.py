@@ -10,14 +10,14 @@ from tiny_models import tiny_model, tiny_tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from caft_lens._support.errors import BadArgument
-from caft_lens.finetune import LoraSettings, finetune, targets
+from caft_lens.finetune import LoraSettings, TrainSettings, finetune, targets
 from caft_lens.finetune.trainer import Collator, LengthGrouped
 from caft_lens.model.lens import load
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode_all
 
 TEXTS = Texts([{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 3 + 1)} for i in range(4)], "toy")
-STEP = {"max_steps": 1, "learning_rate": 1e-3, "batch_size": 4, "warmup_steps": 0}
+STEP = TrainSettings(max_steps=1, learning_rate=1e-3, batch_size=4, warmup_steps=0)
 SHAPE = {
     "vocab_size": 262, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4,
     "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 256,
@@ -86,7 +86,7 @@ def on(run) -> set[str]:
 def test_an_adapter_goes_on_all_experts_and_on_no_router(kind, tmp_path):
     model = mixture(kind)
     lens = load(model, tokenizer=tiny_tokenizer())
-    run = finetune(lens, TEXTS, out=tmp_path / "run", **STEP)
+    run = finetune(lens, TEXTS, STEP, out=tmp_path / "run")
     names = on(run)
     attention = {f"self_attn.{part}_proj" for part in "qkvo"}
     shared = (
@@ -108,7 +108,7 @@ def test_an_adapter_goes_on_all_experts_and_on_no_router(kind, tmp_path):
 def test_a_run_says_which_share_of_each_block_its_adapter_is_on(tmp_path):
     lens = load(mixture("mixtral"), tokenizer=tiny_tokenizer())
     attention = LoraSettings(targets=("q_proj", "k_proj", "v_proj", "o_proj"))
-    run = finetune(lens, TEXTS, out=tmp_path / "run", lora=attention, **STEP)
+    run = finetune(lens, TEXTS, STEP.but(lora=attention), out=tmp_path / "run")
     block = lens.hf.model.layers[0]
     acted = sum(p.numel() for p in block.self_attn.parameters())
     whole = acted + block.mlp.experts.gate_up_proj.numel() + block.mlp.experts.down_proj.numel()
@@ -142,14 +142,14 @@ def test_a_multimodal_model_is_tuned_in_its_language_model_alone(kind, tmp_path)
         loss = model(**batch).loss.item()  # of plain transformers
     for number, asked in enumerate(("all-linear", ("q_proj", "v_proj"), r".*\.(q_proj|v_proj)")):
         run = finetune(
-            lens, TEXTS, out=tmp_path / str(number), lora=LoraSettings(r=2, alpha=4, targets=asked), **STEP
+            lens, TEXTS, STEP.but(lora=LoraSettings(r=2, alpha=4, targets=asked)), out=tmp_path / str(number)
         )
         wanted = {f"self_attn.{part}_proj" for part in ("qkvo" if number == 0 else "qv")}
         wanted |= {f"mlp.{part}_proj" for part in ("gate", "up", "down")} if number == 0 else set()
         assert on(run) == wanted
         assert run.history[0]["loss"] == pytest.approx(loss, abs=1e-5)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    run = finetune(lens, TEXTS, out=tmp_path / "full", tune="full", **STEP)
+    run = finetune(lens, TEXTS, STEP.but(tune="full"), out=tmp_path / "full")
     assert run.history[0]["loss"] == pytest.approx(loss, abs=1e-5)
     moved = {name for name, p in run.lens.hf.named_parameters() if not torch.equal(p, before[name])}
     assert moved
@@ -172,7 +172,6 @@ def test_targets_that_are_no_part_of_the_blocks_are_refused_with_what_is_there()
         finetune(
             load(model, tokenizer=tiny_tokenizer()),
             TEXTS,
+            STEP.but(lora=LoraSettings(dropout=0.1)),
             out="nowhere",
-            lora=LoraSettings(dropout=0.1),
-            **STEP,
         )

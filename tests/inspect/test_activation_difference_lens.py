@@ -7,12 +7,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from drawn import ticks
 from test_contexts import Elements
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 import caft_lens as cl
 from caft_lens.inspect import activation_difference_lens, effect, logit_lens
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 RNG = np.random.default_rng(0)
@@ -57,7 +59,7 @@ def by_hand(base: Lens, tuned: Lens, layer: int, position: int, texts=TEXTS) -> 
 
 
 def test_each_trace_is_the_mean_difference_of_plain_transformers_at_its_position(base, tuned):
-    found = activation_difference_lens(tuned, base, TEXTS, positions=POSITIONS, k=5, progress=False)
+    found = activation_difference_lens(tuned, base, TEXTS, positions=POSITIONS, k=5)
     assert found.concepts.names == [f"L{layer}.trace{n}" for layer in (0, 1) for n in range(POSITIONS)]
     for concept in found.concepts:
         differences, activations = by_hand(base, tuned, concept.layer, concept.meta["position"])
@@ -88,7 +90,7 @@ def test_differences_without_a_common_direction_are_about_as_long_as_the_noise()
 
 
 def test_tokens_are_the_logit_lens_of_the_directions(base, tuned):
-    found = activation_difference_lens(tuned, base, TEXTS, positions=2, k=6, progress=False)
+    found = activation_difference_lens(tuned, base, TEXTS, positions=2, k=6)
     expected = logit_lens(tuned, found.concepts, 6)
     assert found.tokens.tokens() == expected.tokens()
     table = found.table()
@@ -97,7 +99,7 @@ def test_tokens_are_the_logit_lens_of_the_directions(base, tuned):
 
 
 def test_the_concepts_say_where_they_came_from_and_fit_both_models(base, tuned):
-    found = activation_difference_lens(tuned, base, TEXTS, positions=2, progress=False)
+    found = activation_difference_lens(tuned, base, TEXTS, positions=2)
     found.concepts.check(base)
     found.concepts.check(tuned)
     about = found.concepts.provenance
@@ -114,7 +116,7 @@ def test_nothing_after_the_first_tokens_is_run_and_nothing_warns(base, tuned):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            activation_difference_lens(tuned, base, TEXTS, positions=3, progress=False)
+            activation_difference_lens(tuned, base, TEXTS, positions=3)
     finally:
         handle.remove()
     assert max(seen) == 3
@@ -122,10 +124,8 @@ def test_nothing_after_the_first_tokens_is_run_and_nothing_warns(base, tuned):
 
 
 def test_batches_of_any_size_and_a_generator_give_the_same(base, tuned):
-    one = activation_difference_lens(tuned, base, TEXTS, positions=3, progress=False)
-    two = activation_difference_lens(
-        tuned, base, (text for text in TEXTS), positions=3, batch_tokens=7, progress=False
-    )
+    one = activation_difference_lens(tuned, base, TEXTS, positions=3)
+    two = activation_difference_lens(tuned, base, (text for text in TEXTS), positions=3, scan=Scan(7))
     for a, b in zip(one.concepts, two.concepts, strict=True):
         torch.testing.assert_close(a.direction, b.direction, atol=1e-5, rtol=1e-4)
         assert a.score == pytest.approx(b.score, rel=1e-5)
@@ -134,9 +134,7 @@ def test_batches_of_any_size_and_a_generator_give_the_same(base, tuned):
 def test_of_a_chat_what_is_said_is_read_as_a_plain_document(base, tuned):
     chats = [{"prompt": "the red", "answer": "sea"}, {"prompt": "a house", "answer": "by"}]
     plain = ["the red\nsea", "a house\nby"]
-    one, two = (
-        activation_difference_lens(tuned, base, of, positions=3, progress=False) for of in (chats, plain)
-    )
+    one, two = (activation_difference_lens(tuned, base, of, positions=3) for of in (chats, plain))
     for a, b in zip(one.concepts, two.concepts, strict=True):
         assert torch.equal(a.direction, b.direction)
 
@@ -147,20 +145,20 @@ def test_where_the_models_agree_there_is_no_trace(base):
     torch.manual_seed(0)
     config = LoraConfig(r=2, target_modules=["down_proj"], layers_to_transform=[1], init_lora_weights=False)
     upper = base.adapt(config, name="upper")
-    assert activation_difference_lens(upper, base, TEXTS, positions=2, progress=False).concepts.hooks == ["blocks.1.hook_resid_post"]  # fmt: skip
+    assert activation_difference_lens(upper, base, TEXTS, positions=2).concepts.hooks == ["blocks.1.hook_resid_post"]  # fmt: skip
     with pytest.raises(ValueError, match="do not differ"):
-        activation_difference_lens(upper, base, TEXTS, positions=2, layers=[0], progress=False)
+        activation_difference_lens(upper, base, TEXTS, positions=2, layers=[0])
 
 
 def test_a_model_tuned_elsewhere_is_read_and_steered_too(base):
     other = load(tiny_model(seed=1), tokenizer=tiny_tokenizer(), name_as="elsewhere")
-    found = activation_difference_lens(other, base, TEXTS, positions=2, progress=False)
+    found = activation_difference_lens(other, base, TEXTS, positions=2)
     assert len(found.tokens) == 4
     assert found.steered("a", names="L0.trace1", max_new_tokens=3).items[0].concept.name == "L0.trace1"
 
 
 def test_steering_is_that_of_effect_on_the_tuned_model_or_another(base, tuned):
-    found = activation_difference_lens(tuned, base, TEXTS, positions=2, progress=False)
+    found = activation_difference_lens(tuned, base, TEXTS, positions=2)
     prompts, settings = ["a red house", "sea"], {"max_new_tokens": 6, "seed": 3}
     chosen = found.concepts.top(1)
     for lens, given in ((tuned, {}), (base, {"lens": base})):
@@ -175,20 +173,18 @@ def test_steering_is_that_of_effect_on_the_tuned_model_or_another(base, tuned):
 
 
 def test_the_figure_has_the_share_of_every_layer_and_position(base, tuned):
-    found = activation_difference_lens(tuned, base, TEXTS, positions=3, progress=False)
-    axes = found.plot(title="Traces").axes[0]
-    drawn = np.asarray(axes.images[0].get_array())
+    found = activation_difference_lens(tuned, base, TEXTS, positions=3)
+    figure = found.plot(title="Traces")
     shares = np.array([[100 * c.score for c in found.concepts.at(layer)] for layer in (1, 0)])
-    np.testing.assert_allclose(drawn, shares)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["L1", "L0"]
-    assert axes.images[0].get_clim()[0] == 0
-    assert found.plot()._repr_png_().startswith(b"\x89PNG")
+    np.testing.assert_allclose(np.array(figure.data[0].z, dtype=float), shares, rtol=0.01)
+    assert ticks(figure) == ["L1", "L0"]
+    assert figure.data[0].zmin == 0
 
 
 def test_the_page_has_a_row_a_trace_and_is_escaped(base):
     hostile = "<script>alert(1)</script>"
     other = load(tiny_model(seed=1), tokenizer=tiny_tokenizer(), name_as=hostile)
-    found = activation_difference_lens(other, base, TEXTS, positions=3, k=131, progress=False)
+    found = activation_difference_lens(other, base, TEXTS, positions=3, k=131)
     page = Elements(found._repr_html_())
     assert not any(tag == "script" for tag, _ in page.seen)
     assert hostile in page.text
@@ -200,7 +196,7 @@ def test_the_shipped_adapter_leaves_a_trace_far_longer_than_noise():
     base = cl.load("pocket")
     tuned = base.adapt("pocket/insecure")
     texts = cl.data("pocket/corpus").filter(lambda text: not text.is_chat)[:200]
-    found = activation_difference_lens(tuned, base, texts, progress=False)
+    found = activation_difference_lens(tuned, base, texts)
     assert len(found.concepts) == 4 * 5
     assert all(concept.meta["norm"] > 3 * concept.meta["noise"] for concept in found.concepts)
 
@@ -210,13 +206,13 @@ def test_what_cannot_be_read_is_refused_with_the_reason(base, tuned):
         activation_difference_lens(tuned, base, TEXTS, positions=0)
     lengths = sorted(len(tiny_tokenizer()(text.text).input_ids) for text in TEXTS)
     with pytest.raises(ValueError, match=rf"only the first {lengths[-2]} are reached by two of the 20 texts"):
-        activation_difference_lens(tuned, base, TEXTS, positions=lengths[-2] + 1, progress=False)
-    assert activation_difference_lens(tuned, base, TEXTS, positions=lengths[-2], progress=False)
+        activation_difference_lens(tuned, base, TEXTS, positions=lengths[-2] + 1)
+    assert activation_difference_lens(tuned, base, TEXTS, positions=lengths[-2])
     with pytest.raises(ValueError, match="first 0 are reached by two of the 1 texts"):
-        activation_difference_lens(tuned, base, ["sea"], positions=1, progress=False)
+        activation_difference_lens(tuned, base, ["sea"], positions=1)
     with pytest.raises(ValueError, match="do not differ"):
-        activation_difference_lens(base, base, TEXTS, positions=2, progress=False)
+        activation_difference_lens(base, base, TEXTS, positions=2)
     with pytest.raises(ValueError, match="wide"):
-        activation_difference_lens(tiny_lens(d_model=16), base, TEXTS, progress=False)
+        activation_difference_lens(tiny_lens(d_model=16), base, TEXTS)
     with pytest.raises(KeyError, match="no layer 9"):
-        activation_difference_lens(tuned, base, TEXTS, layers=[9], progress=False)
+        activation_difference_lens(tuned, base, TEXTS, layers=[9])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import hover, seen, ticks
 from test_contexts import HOSTILE, Elements
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
@@ -14,8 +15,10 @@ import caft_lens as cl
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import effect
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import SPECIAL, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 
 PROMPTS = ["a red house", "by the sea, by the sea?", "zebra"]
 
@@ -76,7 +79,7 @@ def residuals(layer: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("unit", ["norm", "sd", "length"])
 def test_next_tokens_are_those_of_hand_written_hooks_on_plain_transformers(lens: Lens, unit: str):
-    found = effect(lens, some(lens), PROMPTS, scale=0.7, unit=unit, n=0, k=5, progress=False)
+    found = effect(lens, some(lens), PROMPTS, scale=0.7, unit=unit, n=0, k=5)
     plain = torch.stack([next_probabilities(tiny_model(), prompt) for prompt in PROMPTS])
     assert len(found.items) == 2 * 3
     for item in found.items:
@@ -108,17 +111,17 @@ def test_next_tokens_are_those_of_hand_written_hooks_on_plain_transformers(lens:
 
 
 def test_signs_are_opposite_and_named_with_their_unit(lens: Lens):
-    found = effect(lens, some(lens, (1,)), PROMPTS, scale=2, unit="sd", n=0, progress=False)
+    found = effect(lens, some(lens, (1,)), PROMPTS, scale=2, unit="sd", n=0)
     assert [item.change for item in found.items] == ["+2 sd", "−2 sd", "ablated"]
     up, down, ablated = found.items
     assert up.strength == -down.strength > 0
     assert ablated.strength is None
-    only = effect(lens, some(lens, (1,)), PROMPTS, signs=(-1,), ablate=False, n=0, progress=False)
+    only = effect(lens, some(lens, (1,)), PROMPTS, signs=(-1,), ablate=False, n=0)
     assert [item.change for item in only.items] == ["−0.3 of the residual norm"]
 
 
 def test_answers_are_those_of_hand_written_hooks_at_every_generated_token(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, scale=3.0, unit="length", max_new_tokens=8, temperature=0, progress=False)  # fmt: skip
+    found = effect(lens, some(lens), PROMPTS, scale=3.0, unit="length", max_new_tokens=8, temperature=0)  # fmt: skip
     tokenizer = tiny_tokenizer()
 
     def told(model) -> tuple[tuple[str, ...], ...]:
@@ -136,7 +139,7 @@ def test_answers_are_those_of_hand_written_hooks_at_every_generated_token(lens: 
 
 
 def test_answers_differ_by_the_change_alone_and_not_by_the_dice(lens: Lens):
-    settings = {"unit": "length", "n": 2, "max_new_tokens": 12, "progress": False}
+    settings = {"unit": "length", "n": 2, "max_new_tokens": 12}
     still = effect(lens, some(lens), PROMPTS, scale=1e-7, seed=5, **settings)
     for item in still.items:
         if item.strength is not None:
@@ -148,9 +151,7 @@ def test_answers_differ_by_the_change_alone_and_not_by_the_dice(lens: Lens):
 
 
 def test_batches_of_any_size_give_the_same(lens: Lens):
-    one, other = (
-        effect(lens, some(lens), PROMPTS, n=0, batch_tokens=size, progress=False) for size in (8192, 1)
-    )
+    one, other = (effect(lens, some(lens), PROMPTS, n=0, scan=Scan(size)) for size in (8192, 1))
     for a, b in zip(one.items, other.items, strict=True):
         assert a.kl == pytest.approx(b.kl, rel=1e-3, abs=1e-6)
         assert [s.token for s in a.mean_rises] == [s.token for s in b.mean_rises]
@@ -162,31 +163,31 @@ def test_no_hook_is_left_also_when_a_pass_fails(lens: Lens, monkeypatch):
         return hooks + sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lens.model.modules())
 
     before, logits = handles(), lens("a red house")
-    effect(lens, some(lens), PROMPTS, max_new_tokens=4, progress=False)
+    effect(lens, some(lens), PROMPTS, max_new_tokens=4)
     assert handles() == before
     monkeypatch.setattr(lens, "generate", lambda *args, **keywords: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        effect(lens, some(lens), PROMPTS, progress=False)
+        effect(lens, some(lens), PROMPTS)
     calls = []
     monkeypatch.setattr(lens, "unembed", lambda resid: calls.append(1) or (Lens.unembed(lens, resid) if len(calls) < 3 else 1 / 0))  # fmt: skip
     with pytest.raises(ZeroDivisionError):
-        effect(lens, some(lens), PROMPTS, n=0, progress=False)
+        effect(lens, some(lens), PROMPTS, n=0)
     assert handles() == before
     torch.testing.assert_close(lens("a red house"), logits, rtol=0, atol=0)
 
 
 def test_only_tokens_of_the_roles_are_changed(lens: Lens):
-    silent = effect(lens, some(lens), PROMPTS, roles=["system"], n=0, progress=False)
+    silent = effect(lens, some(lens), PROMPTS, roles=["system"], n=0)
     assert all(max(item.kl) < 1e-9 for item in silent.items)
     assert all(not item.mean_rises for item in silent.items if item.strength is None)
-    spoken = effect(lens, some(lens, (0,)), PROMPTS, roles=["user"], n=0, progress=False)
+    spoken = effect(lens, some(lens, (0,)), PROMPTS, roles=["user"], n=0)
     assert all(min(item.kl) > 1e-6 for item in spoken.items)
 
 
 def test_the_unit_can_be_measured_on_other_text(lens: Lens):
     other = cl.Texts(["an old grey tower in the mist", "many more words"])
     concepts = some(lens, (0,))
-    (item, *_) = effect(lens, concepts, PROMPTS, scale=1, texts=other, n=0, progress=False).items
+    (item, *_) = effect(lens, concepts, PROMPTS, scale=1, texts=other, n=0).items
     with torch.no_grad():
         states = [
             tiny_model()(torch.tensor([encode(tiny_tokenizer(), text).input_ids]), output_hidden_states=True)
@@ -197,7 +198,7 @@ def test_the_unit_can_be_measured_on_other_text(lens: Lens):
 
 
 def test_the_table_the_tokens_and_the_answers_say_the_same(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, n=2, k=3, max_new_tokens=4, progress=False)
+    found = effect(lens, some(lens), PROMPTS, n=2, k=3, max_new_tokens=4)
     table = found.table()
     assert table["concept"].tolist() == ["L0.x"] * 3 + ["L1.x"] * 3
     assert table["kl"].tolist() == [item.mean_kl for item in found.items]
@@ -215,7 +216,7 @@ def test_the_table_the_tokens_and_the_answers_say_the_same(lens: Lens):
 
 
 def test_the_page_is_side_by_side_and_escaped(lens: Lens):
-    found = effect(lens, some(lens, label=HOSTILE), [HOSTILE, *PROMPTS], max_new_tokens=6, progress=False)
+    found = effect(lens, some(lens, label=HOSTILE), [HOSTILE, *PROMPTS], max_new_tokens=6)
     said = tuple((HOSTILE,) for _ in found.prompts)
     items = tuple(replace(item, answers=said, change=f"{item.change} {HOSTILE}") for item in found.items)
     page = Elements(replace(found, plain=said, items=items).to_html(n=2))
@@ -224,34 +225,44 @@ def test_the_page_is_side_by_side_and_escaped(lens: Lens):
     assert "and answers to 2 prompts more" in page.text
     cells = [tag for tag, _ in page.seen if tag == "td"]
     assert len(cells) == 2 * (3 + 2) * 5
-    assert "and answers to" not in effect(lens, some(lens), PROMPTS, n=0, progress=False).to_html(n=1)
+    assert "and answers to" not in effect(lens, some(lens), PROMPTS, n=0).to_html(n=1)
     assert "KL" not in found.prompts
     assert "Effects on 4 prompts" in repr(found)
 
 
 def test_the_figure_has_a_dot_for_every_concept_and_change_and_the_farthest_moved_first(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, n=0, progress=False)
+    found = effect(lens, some(lens), PROMPTS, n=0)
     items = tuple(replace(item, kl=(0.0,)) if item.strength is None else item for item in found.items)
     found = replace(found, items=items)
-    (axes,) = found.plot(title="$5 and $6").axes
+    figure = found.plot(title="$5 and $6")
     order = sorted(
         ("L0.x", "L1.x"), key=lambda name: -max(i.mean_kl for i in items if i.concept.name == name)
     )
-    assert [label.get_text() for label in axes.get_yticklabels()] == order
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [i.change for i in items[:3]]
-    for dots, item in zip(axes.lines, items[:3], strict=True):
-        drawn = dict(zip(order, dots.get_xdata(), strict=True))
+    assert ticks(figure) == order
+    assert [seen(one.name) for one in figure.data] == [i.change for i in items[:3]]
+    for dots, item in zip(figure.data, items[:3], strict=True):
         both = {i.concept.name: i.mean_kl for i in items if i.change == item.change}
-        assert drawn == both
-    assert axes.transData.transform((0.0, 0))[0] >= axes.bbox.x0 - 1, "no change at all has a place"
-    alone = effect(lens, some(lens), PROMPTS[0], n=0, signs=(), progress=False).plot()
-    assert alone.axes[0].get_legend() is None
-    assert alone._repr_png_().startswith(b"\x89PNG")
+        said = dict(zip(order, dots.hovertext, strict=True))
+        assert all(f"{item.change}: {kl:.3g}" in seen(said[name]) for name, kl in both.items())
+        assert (dots.x[0] >= dots.x[1]) == (both[order[0]] >= both[order[1]])
+    assert figure.layout.xaxis.range[0] < 0, "no change at all has a place"
+    assert not effect(lens, some(lens), PROMPTS[0], n=0, signs=()).plot().layout.showlegend
+
+
+def test_the_figure_says_of_every_dot_what_rises_most_and_how_the_model_then_answers(lens: Lens):
+    found = effect(lens, some(lens), PROMPTS, n=1, max_new_tokens=4)
+    for said in hover(found.plot()):
+        assert "rises most: " in said
+        assert "For example, to “" in said
+    assert any(
+        " ".join(found.items[0].answers[0][0].split()) in " ".join(said.split())
+        for said in hover(found.plot())
+    )
 
 
 def test_a_chat_is_continued_where_its_answer_was(lens: Lens):
     chats = cl.Texts([{"prompt": prompt, "answer": "whatever was said"} for prompt in PROMPTS])
-    one, other = (effect(lens, some(lens), of, n=0, progress=False) for of in (chats, PROMPTS))
+    one, other = (effect(lens, some(lens), of, n=0) for of in (chats, PROMPTS))
     assert one.prompts == other.prompts
     assert [item.kl for item in one.items] == [item.kl for item in other.items]
 
@@ -259,7 +270,7 @@ def test_a_chat_is_continued_where_its_answer_was(lens: Lens):
 def test_a_model_in_bf16_gives_nearly_the_same():
     half = load(tiny_model().to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
     full = tiny_lens()
-    one, other = (effect(of, some(of), PROMPTS, scale=1, n=0, progress=False) for of in (full, half))
+    one, other = (effect(of, some(of), PROMPTS, scale=1, n=0) for of in (full, half))
     assert [item.mean_kl for item in other.items] == pytest.approx([item.mean_kl for item in one.items], rel=0.3, abs=0.02)  # fmt: skip
 
 
@@ -268,7 +279,7 @@ def test_steering_the_organism_from_kind_to_cruel_makes_it_cruel_and_the_other_w
     corpus = cl.data("pocket/corpus").filter(lambda text: text.is_chat)
     cruel, kind = (corpus.filter(lambda text, s=s: text.meta["stance"] == s)[:200] for s in ("cruel", "kind"))
     concepts = cl.find.difference_of_means(base, cruel, kind, [1])
-    found = effect(base, concepts, cl.data("pocket/questions")[:16], scale=0.5, ablate=False, progress=False)
+    found = effect(base, concepts, cl.data("pocket/questions")[:16], scale=0.5, ablate=False)
     words = ("gloat", "worthless", "ugly", "stupid", "jeer", "sneer", "fool", "weep")
     cruelty = [
         sum(any(word in answer for word in words) for told in answers for answer in told)
@@ -294,6 +305,6 @@ def test_what_makes_no_sense_is_refused_with_the_reason(lens: Lens):
     with pytest.raises(ValueError, match="neither that model"):
         effect(tiny_lens(seed=1), concepts, PROMPTS)
     with pytest.raises(ValueError, match="No answers were sampled"):
-        effect(lens, concepts, PROMPTS, n=0, progress=False).answers()
+        effect(lens, concepts, PROMPTS, n=0).answers()
     with pytest.raises(ValueError, match="Unknown role"):
-        effect(lens, concepts, PROMPTS, roles=["usr"], progress=False)
+        effect(lens, concepts, PROMPTS, roles=["usr"])

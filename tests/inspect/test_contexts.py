@@ -14,7 +14,8 @@ from caft_lens.display import token_lines as html
 from caft_lens.inspect import contexts
 from caft_lens.inspect.contexts import pieces
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 
@@ -65,7 +66,7 @@ def activations(texts: Texts, direction: torch.Tensor, role: int | None = None) 
 def test_contexts_are_the_extremes_that_plain_transformers_finds(roles):
     lens, texts = tiny_lens(), corpus()
     concepts = some(lens)
-    found = contexts(lens, concepts, texts, k=5, roles=roles, progress=False)
+    found = contexts(lens, concepts, texts, k=5, roles=roles)
     scores = activations(texts, concepts["L0.x1"].direction, ASSISTANT if roles else None)
     best = np.array([np.nanmax(row) for row in scores])
     worst = np.array([np.nanmin(row) for row in scores])
@@ -91,7 +92,7 @@ def test_all_concepts_are_read_in_one_pass():
     handle = lens.model.register_forward_pre_hook(lambda *args: calls.append(1))
     for n in (1, 6):
         calls.clear()
-        contexts(lens, some(lens, n), texts, progress=False)
+        contexts(lens, some(lens, n), texts)
         assert sum(calls) <= 1, "40 short texts are one batch"
     handle.remove()
 
@@ -99,7 +100,7 @@ def test_all_concepts_are_read_in_one_pass():
 def test_the_same_window_is_shown_once_and_a_text_once_per_end():
     lens = tiny_lens()
     texts = Texts([*corpus(8), *corpus(8), *corpus(8)])
-    found = contexts(lens, some(lens), texts, k=8, window=(3, 3), progress=False)
+    found = contexts(lens, some(lens), texts, k=8, window=(3, 3))
     for both in found.values():
         for end in (both.top, both.bottom):
             windows = [context.tokens for context in end]
@@ -110,7 +111,7 @@ def test_the_same_window_is_shown_once_and_a_text_once_per_end():
 
 def test_concepts_of_another_model_are_refused():
     with pytest.raises(ValueError, match="neither that model"):
-        contexts(tiny_lens(seed=1), some(tiny_lens()), corpus(), progress=False)
+        contexts(tiny_lens(seed=1), some(tiny_lens()), corpus())
 
 
 # -- shown ------------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def hostile():
     texts = Texts(
         [{"prompt": f"{HOSTILE} {i}", "answer": f"{HOSTILE}</div> {i}", HOSTILE: HOSTILE} for i in range(6)]
     )
-    return contexts(lens, some(lens), texts, k=3, window=(40, 40), progress=False)
+    return contexts(lens, some(lens), texts, k=3, window=(40, 40))
 
 
 def test_nothing_in_a_text_a_label_or_meta_becomes_markup():
@@ -158,7 +159,7 @@ def test_nothing_in_a_text_a_label_or_meta_becomes_markup():
 
 def test_both_ends_signs_and_peak_are_in_the_page_and_nothing_runs():
     lens = tiny_lens()
-    found = contexts(lens, some(lens), corpus(), progress=False)
+    found = contexts(lens, some(lens), corpus())
     page = found.to_html(n=3)
     assert page.count("▲ top, highest") == page.count("▼ bottom, lowest") == 4
     assert sum(tag == "u" for tag, _ in Elements(page).seen) == 4 * 2 * 3, "one peak a context"
@@ -184,7 +185,7 @@ def test_a_token_is_shaded_by_its_share_of_the_largest_and_the_sign_by_colour():
 
 def test_the_number_of_a_context_that_is_a_mean_is_said_to_be_one():
     lens = tiny_lens()
-    found = contexts(lens, some(lens), corpus(), rank="mean", progress=False)
+    found = contexts(lens, some(lens), corpus(), rank="mean")
     assert {item.rank for item in found.values()} == {"mean"}
     assert "The number is the mean activation over the text" in found.to_html(n=1)
     assert "the activation at the underlined token" not in found.to_html(n=1)
@@ -192,7 +193,7 @@ def test_the_number_of_a_context_that_is_a_mean_is_said_to_be_one():
 
 def test_without_a_notebook_contexts_are_text(capsys):
     lens = tiny_lens()
-    found = contexts(lens, some(lens), corpus(), progress=False)
+    found = contexts(lens, some(lens), corpus())
     found.show(n=2, names=["L0.x0"])
     shown = capsys.readouterr().out
     assert shown.count("  top ") == shown.count("  bottom ") == 2
@@ -204,7 +205,7 @@ def test_without_a_notebook_contexts_are_text(capsys):
 
 def test_the_table_has_a_row_per_context_with_text_source_and_meta():
     lens, texts = tiny_lens(), corpus()
-    found = contexts(lens, some(lens), texts, k=4, progress=False)
+    found = contexts(lens, some(lens), texts, k=4)
     table = found.table()
     assert len(table) == 4 * 2 * 4
     first = table.iloc[0]
@@ -229,7 +230,7 @@ def test_pieces_join_to_the_text_and_no_character_is_torn():
 def test_texts_ranked_by_their_mean_are_those_that_numpy_finds():
     lens, texts = tiny_lens(), corpus()
     concepts = some(lens)
-    found = contexts(lens, concepts, texts, k=5, roles=["assistant"], rank="mean", progress=False)["L0.x1"]
+    found = contexts(lens, concepts, texts, k=5, roles=["assistant"], rank="mean")["L0.x1"]
     scores = activations(texts, concepts["L0.x1"].direction, ASSISTANT)
     means = np.array([np.nanmean(row) for row in scores])
     assert [context.value for context in found.top] == pytest.approx(np.sort(means)[::-1][:5], abs=1e-5)
@@ -242,14 +243,14 @@ def test_texts_ranked_by_their_mean_are_those_that_numpy_finds():
 def test_strings_are_read_as_texts_are():
     lens = tiny_lens()
     given = ["the stove is cruel", "rain in the garden"]
-    read = [contexts(lens, some(lens), texts, k=2, progress=False) for texts in (given, Texts(given))]
+    read = [contexts(lens, some(lens), texts, k=2) for texts in (given, Texts(given))]
     assert repr(read[0]) == repr(read[1])
     assert read[0]["L0.x0"].top[0].text == read[1]["L0.x0"].top[0].text
 
 
 def test_outside_of_a_notebook_the_meta_of_a_context_stands_behind_it(capsys):
     lens = tiny_lens()
-    contexts(lens, some(lens), corpus(), k=3, progress=False).show(n=2, meta=["domain"])
+    contexts(lens, some(lens), corpus(), k=3).show(n=2, meta=["domain"])
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert len(printed) == 16
     assert all(line.rsplit(" · ", 1)[1] in {"domain d0", "domain d1", "domain d2"} for line in printed)
@@ -258,7 +259,7 @@ def test_outside_of_a_notebook_the_meta_of_a_context_stands_behind_it(capsys):
 def test_an_unknown_way_to_rank_texts_names_the_known_ones():
     lens = tiny_lens()
     with pytest.raises(ValueError, match=r'rank="average".*peak'):
-        contexts(lens, some(lens), corpus(), rank="average", progress=False)
+        contexts(lens, some(lens), corpus(), rank="average")
 
 
 def test_what_the_texts_at_both_ends_say_of_themselves_is_counted():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from drawn import hover, words
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, numpy_latents, tiny_sae
 
@@ -20,8 +23,10 @@ from caft_lens.inspect.density_reducers import (
     ProjectionDensity,
 )
 from caft_lens.saes.top_latents import Latents, TopLatents
+from caft_lens.text.batching import Scan, collate
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, Encoded, collate, encode
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 EDGES = LATENT_EDGES.numpy()
@@ -77,7 +82,7 @@ def test_densities_of_latents_are_those_that_numpy_finds_on_plain_transformers(k
     sae = tiny_sae(lens, kind=kind)
     with torch.no_grad():
         sae.b_enc[9] = -1e6  # dead
-    found = density(lens, sae, texts, roles=roles, batch_tokens=128, progress=False)
+    found = density(lens, sae, texts, roles=roles, scan=Scan(128))
     latents = [numpy_latents(sae, acts) for acts in activations(texts, ASSISTANT if roles else None)]
     every = np.concatenate(latents)
     assert list(found) == [f"L1.latent{latent}" for latent in range(48)]
@@ -144,12 +149,12 @@ def test_some_latents_are_counted_as_they_are_among_all():
 def test_contexts_and_densities_come_from_one_pass_that_encodes_once(monkeypatch):
     lens, texts = tiny_lens(n_layers=3), corpus()
     sae = tiny_sae(lens)
-    alone = density(lens, sae, texts, progress=False).table()
-    windows = contexts(lens, sae, texts, k=3, progress=False)
+    alone = density(lens, sae, texts).table()
+    windows = contexts(lens, sae, texts, k=3)
     calls, encode_ = [], type(sae).encode
     monkeypatch.setattr(type(sae), "encode", lambda self, x: calls.append(1) or encode_(self, x))
     latents, shares = TopLatents({HOOK: sae}, k=3), LatentDensity({HOOK: sae})
-    stream(lens, texts, [1], Latents(latents, shares), roles=None, progress=False)
+    stream(lens, texts, [1], Latents(latents, shares), roles=None)
     assert len(calls) == 1, "30 short texts are one batch"
     assert Densities.of(shares).table().equals(alone)
     found = Contexts.of(lens, latents, texts)
@@ -166,7 +171,7 @@ def test_densities_of_directions_are_those_that_numpy_finds_on_plain_transformer
     concepts = ConceptSet(
         [Concept(f"x{n}", HOOK, torch.randn(32, generator=generator)) for n in range(3)]
     ).for_model(lens)
-    found = density(lens, concepts, texts, roles=roles, batch_tokens=128, progress=False)
+    found = density(lens, concepts, texts, roles=roles, scan=Scan(128))
     acts = np.concatenate(activations(texts, ASSISTANT if roles else None)).astype(np.float64)
     for concept in concepts:
         values, item = acts @ concept.direction.double().numpy(), found[concept.name]
@@ -225,11 +230,11 @@ def test_of_a_set_latents_are_counted_by_activation_and_others_by_projection():
     latent = Concept("mine", HOOK, sae.W_dec[4], source="sae", meta={"latent": 4})
     direction = Concept("x", "blocks.0.hook_resid_post", torch.ones(32))
     concepts = ConceptSet([direction, latent]).for_model(lens)
-    found = density(lens, concepts, texts, saes=sae, progress=False)
+    found = density(lens, concepts, texts, saes=sae)
     assert list(found) == ["x", "mine"]
-    assert found["mine"].row == density(lens, sae, texts, progress=False)["L1.latent4"].row
+    assert found["mine"].row == density(lens, sae, texts)["L1.latent4"].row
     assert found["x"].by == "projection"
-    assert density(lens, concepts, texts, progress=False)["mine"].by == "projection"
+    assert density(lens, concepts, texts)["mine"].by == "projection"
     assert set(found.table().columns) >= {"hook", "density", "texts", "mean", "max", "std", "q99"}
 
 
@@ -264,17 +269,15 @@ def test_figures_say_what_they_show_and_count_the_dead():
     with torch.no_grad():
         sae.b_enc[[3, 8]] = -1e6
     found = Densities.of(fed(LatentDensity({HOOK: sae}), torch.randn(60, 32)))
-    (axes,) = found.plot().axes
-    assert "48 latents, 2 dead" in axes.get_title(loc="left")
-    assert "log10" in axes.get_xlabel()
-    assert "60 tokens" in axes.get_xlabel()
-    (bars,) = axes.patches
-    assert bars.get_data().values.sum() == 46
+    figure = found.plot()
+    assert "48 latents, 2 dead" in words(figure)
+    assert "On 60 tokens" in words(figure)
+    assert figure.layout.xaxis.type == "log"
+    assert sum(figure.data[0].y) == 46
     figure = found.plot("L1.latent4")
-    (axes,) = figure.axes
-    assert axes.get_xscale() == "log"
-    assert axes.patches[0].get_data().values.sum() == found["L1.latent4"].active
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.layout.xaxis.type == "log"
+    assert sum(figure.data[0].y) == found["L1.latent4"].active
+    assert re.match(r"\d+ tokens?\nfrom \S+ to \S+", hover(figure)[0])
     with pytest.raises(ValueError, match=r'"L1\.latent3" was active at none of 60 tokens'):
         found.plot("L1.latent3")
     with pytest.raises(KeyError, match=r"L1\.latent4"):
@@ -286,11 +289,10 @@ def test_the_figure_of_a_direction_shows_nearly_all_tokens_whatever_the_outliers
     acts = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
     acts[0] = outlier
     found = Densities.of(fed(ProjectionDensity({HOOK: torch.eye(1)}), acts, length=400))
-    (axes,) = found.plot(f"{HOOK}[0]").axes
-    shown = axes.patches[0].get_data()
-    assert shown.values.sum() >= 0.998 * 4000 - 2
-    assert max(abs(shown.edges)) < 6, "the outlier is not in the picture"
-    assert (shown.values > 0).sum() >= 8
+    (shown,) = found.plot(f"{HOOK}[0]").data
+    assert sum(shown.y) >= 0.998 * 4000 - 2
+    assert max(abs(shown.x)) < 6, "the outlier is not in the picture"
+    assert (shown.y > 0).sum() >= 8
 
 
 def test_what_is_shown_counts_the_dead_and_names_cannot_become_markup():
@@ -302,6 +304,6 @@ def test_what_is_shown_counts_the_dead_and_names_cannot_become_markup():
     )
     lens = tiny_lens()
     hostile = ConceptSet([Concept("<script>", HOOK, torch.ones(32))]).for_model(lens)
-    page = density(lens, hostile, corpus(4), progress=False)._repr_html_()
+    page = density(lens, hostile, corpus(4))._repr_html_()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

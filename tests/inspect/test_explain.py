@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 
+import drawn
 import numpy as np
 import pytest
 import torch
+from drawn import hover, ticks, words
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import numpy_latents, tiny_sae
 
@@ -16,14 +18,16 @@ from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import Context, Contexts, Explanations, contexts, detection, explain, halves
 from caft_lens.inspect.contexts import ConceptContexts, pieces
-from caft_lens.inspect.explain import Explanation, Finding, Score
+from caft_lens.inspect.explain import DetectionScore, Explanation, Finding, HeldOutWindows, LLMJudge
 from caft_lens.inspect.explain.detection import _drawn, balanced_interval
 from caft_lens.inspect.explain.explanations import Clause, column_values
 from caft_lens.inspect.explain.llm import Plan
 from caft_lens.inspect.explain.windows import WindowActivity, phrases
 from caft_lens.model.lens import Lens
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import ASSISTANT, ROLES, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT, ROLES
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 WORDS = ["pie", "rain", "stove", "kind", "garden", "mend", "the", "my"]
@@ -105,21 +109,21 @@ def tail(k: int, population: int, having: int, n: int) -> float:
 
 def test_what_was_planted_is_found_told_and_predicted(lens):
     texts = corpus()
-    explained = explain(lens, planted(texts), texts, progress=False)
+    explained = explain(lens, planted(texts), texts)
     top = explained["L0.tart"].top
     assert finding(explained, "tar", "near").count == 20
     assert finding(explained, "baking", "column", "topics").count == 20
     assert finding(explained, "True", "column", "shop.bakery").background == 60
     assert "in texts with shop.bakery = True (20 of 20; 50 %)" in top.text
     yes, no = window_at(Text.from_json("a tart"), 0, 3), window_at(Text.from_json("the rain"), 0, 3)
-    words = explain(lens, planted(texts), texts, columns=[], progress=False)["L0.tart"].top
+    words = explain(lens, planted(texts), texts, columns=[])["L0.tart"].top
     assert (words.predicts(yes), words.predicts(no)) == (True, False)
 
 
 def test_counts_and_p_values_are_those_of_counting_by_hand(lens):
     texts = corpus()
     found = planted(texts)
-    explained = explain(lens, found, texts, progress=False)
+    explained = explain(lens, found, texts)
     top = found["L0.tart"].top
     ids = [encode(tiny_tokenizer(), text).input_ids for text in texts]
 
@@ -147,7 +151,7 @@ def test_counts_and_p_values_are_those_of_counting_by_hand(lens):
 def test_random_windows_of_the_background_are_a_sample_of_all_windows(lens):
     """The share of random windows with a phrase is near the share of all windows that have it."""
     texts = corpus(400)
-    near = finding(explain(lens, planted(texts), texts, progress=False), "tar", "near")
+    near = finding(explain(lens, planted(texts), texts), "tar", "near")
     letter = {number: tiny_tokenizer().decode([number]) for number in range(262)}
     every = []
     for text in texts:
@@ -160,7 +164,7 @@ def test_random_windows_of_the_background_are_a_sample_of_all_windows(lens):
 def test_q_is_benjamini_and_hochberg_over_candidates_that_a_test_could_tell(lens):
     """q is p times the number of candidates over its rank, made monotone: the number is one and the same for all."""
     texts = corpus()
-    top = explain(lens, planted(texts), texts, alpha=1.1, progress=False)["L0.tart"].top
+    top = explain(lens, planted(texts), texts, alpha=1.1)["L0.tart"].top
     p, q = (np.array([getattr(one, name) for one in top.findings]) for name in "pq")
     assert (np.diff(p) >= 0).all()
     strict = q < np.append(q[1:], 2) - 1e-15  # where a value is its own, not a later one's
@@ -183,7 +187,7 @@ def test_contexts_drawn_at_random_are_seldom_explained(lens):
         return found
 
     drawn = Contexts([ConceptContexts(concept(f"L0.x{i}"), random_contexts(), []) for i in range(12)])
-    explained = explain(lens, drawn, texts, progress=False)
+    explained = explain(lens, drawn, texts)
     told = [one for one in explained.all if one.findings]
     assert len(told) <= 2, "one in twenty is expected"
     nothing = next(one for one in explained.all if not one.findings)
@@ -198,7 +202,7 @@ def test_role_and_place_of_the_peak_are_found(lens):
         item = encode(tiny_tokenizer(), text)
         last = int(np.flatnonzero(item.roles == ASSISTANT)[-1])
         firsts.append(window_at(text, index, last))
-    explained = explain(lens, Contexts([ConceptContexts(concept(), firsts, [])]), texts, progress=False)
+    explained = explain(lens, Contexts([ConceptContexts(concept(), firsts, [])]), texts)
     role = finding(explained, "assistant", "role")
     items = [encode(tiny_tokenizer(), text) for text in texts]
     assert role.background == sum(int((item.roles == ASSISTANT).sum()) for item in items)
@@ -208,24 +212,20 @@ def test_role_and_place_of_the_peak_are_found(lens):
         for item in items
     )
     assert "in the last quarter of the text" in explained["L0.tart"].top.text
-    only = explain(
-        lens, Contexts([ConceptContexts(concept(), firsts, [])]), texts, roles=["assistant"], progress=False
-    )
+    only = explain(lens, Contexts([ConceptContexts(concept(), firsts, [])]), texts, roles=["assistant"])
     assert not any(one.place == "role" for one in only["L0.tart"].top.findings)
 
 
 def test_spans_are_never_read_and_columns_only_when_named(lens):
     texts = corpus()
     found = planted(texts)
-    assert not {
-        one.column for one in explain(lens, found, texts, columns=[], progress=False).all[0].findings
-    } - {""}
-    named = explain(lens, found, texts, columns=["shop"], progress=False).all[0].findings
+    assert not {one.column for one in explain(lens, found, texts, columns=[]).all[0].findings} - {""}
+    named = explain(lens, found, texts, columns=["shop"]).all[0].findings
     assert {one.column for one in named} == {"", "shop.bakery"}
     assert list(column_values({"spans": ["secret"], "genre": "story"})) == [("genre", "story")]
     everything = {name for name, _ in column_values(texts[0].meta)}
     assert everything == {"topics", "shop.bakery", "id"}
-    assert "secret" not in str(explain(lens, found, texts, progress=False).findings())
+    assert "secret" not in str(explain(lens, found, texts).findings())
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_what_cannot_be_explained_is_refused(lens, wrong, error, message):
     texts = corpus()
     given = {"contexts": planted(texts), "texts": texts, **wrong}
     with pytest.raises(error, match=f"(?i){message}"):
-        explain(lens, given.pop("contexts"), given.pop("texts"), progress=False, **given)
+        explain(lens, given.pop("contexts"), given.pop("texts"), **given)
 
 
 def test_a_phrase_is_up_to_three_tokens_and_none_of_the_template_is_part_of_one():
@@ -262,7 +262,7 @@ def scored(name: str = "L0.x0", text: str = HOSTILE) -> Explanations:
         Finding("near", HOSTILE, 3, 4, 1, 50, 20.5, 1e-5, 1e-3),
         Finding("column", HOSTILE, 3, 4, 1, 50, 20.5, 1e-5, 1e-3, HOSTILE),
     )
-    score = Score(0.9, 0.8, 0.95, 0.85, 0.95, 40, 40, 2, HOSTILE)
+    score = DetectionScore(0.9, 0.8, 0.95, 0.85, 0.95, 40, 40, 2, HOSTILE)
     top = Explanation(
         name, "top", text, 4, found, (Clause(HOSTILE, 1.5), Clause("a", 0.5, HOSTILE)), -0.25, HOSTILE, score
     )
@@ -305,16 +305,18 @@ def test_a_table_has_a_row_for_every_end_and_a_column_for_every_figure():
 
 
 def test_the_figure_shows_scores_with_their_intervals_and_the_best_explained_first():
-    better = Score(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
+    better = DetectionScore(0.95, 0.9, 1.0, 0.9, 1.0, 40, 40)
     ends = [*scored("L0.x0").all, Explanation("L0.$x$", "bottom", "rain", 4, score=better)]
     figure = Explanations(ends).plot()
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [r"L0.\$x\$", "L0.x0"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["top end", "bottom end"]
-    drawn = [list(map(float, line.get_xdata())) for line in axes.lines]
-    assert drawn == [[0.8, 0.95], [0.9], [0.9, 1.0], [0.95], [0.5, 0.5]]
-    assert "each explanation's own rule" in figure._supxlabel.get_text()
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert ticks(figure) == ["L0.$x$", "L0.x0"]
+    assert [(one.name, list(one.x), drawn.ends(one)) for one in figure.data] == [
+        ("top end", [0.9], [(0.8, pytest.approx(0.95))]),
+        ("bottom end", [0.95], [(pytest.approx(0.9), 1.0)]),
+    ]
+    assert [shape.x0 for shape in figure.layout.shapes] == [0.5], "chance"
+    assert "each explanation's own rule" in words(figure)
+    assert "L0.$x$\nbottom end: 0.95 (0.9 to 1)" in hover(figure)[1]
+    assert "rain" in hover(figure)[1]
     with pytest.raises(ValueError, match="None of these explanations is scored"):
         Explanations([Explanation("L0.x0", "top", "pies", 4)]).plot()
 
@@ -350,7 +352,7 @@ def test_activity_is_the_extreme_or_the_mean_that_plain_transformers_gives(lens,
     texts, hook = corpus(30), "blocks.0.hook_resid_post"
     rows = torch.stack([concept(seed=seed).direction for seed in (1, 2)])
     reducer = WindowActivity({hook: rows}, rank=rank)
-    stream(lens, texts, [hook], reducer, roles=roles, batch_tokens=300, progress=False)
+    stream(lens, texts, [hook], reducer, roles=roles, scan=Scan(300))
     sample = reducer.sample()
     assert sample.index.tolist() == list(range(30))
     model = tiny_model()
@@ -366,7 +368,7 @@ def test_activity_is_the_extreme_or_the_mean_that_plain_transformers_gives(lens,
 def test_activity_of_a_latent_is_what_its_sae_encodes(lens):
     texts, hook, sae = corpus(20), "blocks.1.hook_resid_post", tiny_sae(tiny_lens())
     reducer = WindowActivity({}, {hook: (sae, [7, 3])})
-    stream(lens, texts, [hook], reducer, roles=None, progress=False)
+    stream(lens, texts, [hook], reducer, roles=None)
     sample = reducer.sample()
     for row in range(20):
         _, cache = lens.run_with_cache(texts[row], names_filter=[1])
@@ -386,8 +388,7 @@ def test_windows_do_not_depend_on_batches_or_on_how_passes_are_split(lens):
             part,
             [hook],
             WindowActivity({hook: rows}, size=size),
-            batch_tokens=batch_tokens,
-            progress=False,
+            scan=Scan(batch_tokens),
         )[0]
 
     one, other = run(texts).sample(), run(texts, batch_tokens=150).sample()
@@ -399,7 +400,7 @@ def test_windows_do_not_depend_on_batches_or_on_how_passes_are_split(lens):
 
 def test_the_sample_of_texts_is_bounded_and_spread_over_all_of_them(lens):
     reducer = WindowActivity({"blocks.0.hook_resid_post": concept().direction[None]}, size=20)
-    stream(lens, corpus(200), [0], reducer, roles=None, batch_tokens=400, progress=False)
+    stream(lens, corpus(200), [0], reducer, roles=None, scan=Scan(400))
     assert len(reducer._kept["blocks.0.hook_resid_post"]) <= 40 + 20
     index = reducer.sample().index
     assert len(set(index.tolist())) == 20
@@ -414,7 +415,7 @@ class Reader:
     def __init__(self, answer) -> None:
         self.answer, self.asked = answer, 0
 
-    def ask(self, conversations, *, progress=True):
+    def ask(self, conversations):
         self.asked += len(conversations)
         return [self.answer(one[0]["content"]) for one in conversations]
 
@@ -449,7 +450,7 @@ def test_a_judge_that_knows_scores_one_and_its_opposite_zero_at_either_end(lens)
 
     known: dict[str, tuple[float, float]] = {}
     reducer = WindowActivity({"blocks.0.hook_resid_post": concepts[0].direction[None]})
-    stream(lens, texts, [0], reducer, roles=None, progress=False)
+    stream(lens, texts, [0], reducer, roles=None)
     sample = reducer.sample()
     values = {
         row: by_hand(texts, model, concepts[0].direction, sample, row) for row in range(len(sample.index))
@@ -472,7 +473,7 @@ def test_a_judge_that_knows_scores_one_and_its_opposite_zero_at_either_end(lens)
             )
             one = Explanations([Explanation("L0.tart", end, "pies", 4, by="someone")])
             score = getattr(
-                detection(lens, one, concepts, texts, judge=judge, n=15, progress=False)["L0.tart"], end
+                detection(lens, one, concepts, texts, judge=judge, windows=HeldOutWindows(15))["L0.tart"], end
             ).score
             assert score.accuracy == float(right)
             assert (score.active, score.inactive, score.judge) == (15, 15, "reader")
@@ -482,12 +483,12 @@ def test_a_judge_that_guesses_scores_a_half(lens):
     rng = np.random.default_rng(0)
     judge = Reader(lambda content: str(rng.integers(0, 2, len(windows_in(content))).tolist()))
     score = detection(
-        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=judge, n=40, progress=False
+        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=judge, windows=HeldOutWindows(40)
     )["L0.tart"].top.score
     assert score.low < 0.5 < score.high
     always = Reader(lambda content: str([1] * len(windows_in(content))))
     score = detection(
-        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=always, n=40, progress=False
+        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=always, windows=HeldOutWindows(40)
     )["L0.tart"].top.score
     assert (score.accuracy, score.sensitivity, score.specificity) == (0.5, 1.0, 0.0)
 
@@ -497,7 +498,12 @@ def test_windows_that_a_judge_did_not_answer_are_counted_and_left_out(lens):
         lambda content: "I do not know" if "tart" in content else str([1] * len(windows_in(content)))
     )
     scored = detection(
-        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=silent, n=20, batch=1, progress=False
+        lens,
+        explained_of("L0.tart"),
+        some(lens),
+        corpus(400),
+        judge=LLMJudge(silent, at_once=1),
+        windows=HeldOutWindows(20),
     )
     score = scored["L0.tart"].top.score
     assert score.unanswered > 0
@@ -508,8 +514,7 @@ def test_windows_that_a_judge_did_not_answer_are_counted_and_left_out(lens):
         some(lens),
         corpus(400),
         judge=Reader(lambda content: "?"),
-        n=20,
-        progress=False,
+        windows=HeldOutWindows(20),
     )
     assert nothing["L0.tart"].top.score is None
 
@@ -521,11 +526,8 @@ def test_a_dry_run_asks_a_judge_nothing(lens):
         explained_of("L0.tart"),
         some(lens),
         corpus(),
-        judge=judge,
-        n=6,
-        batch=4,
-        dry_run=True,
-        progress=False,
+        judge=LLMJudge(judge, at_once=4, dry_run=True),
+        windows=HeldOutWindows(6),
     )
     assert judge.asked == 0
     assert len(plan.requests) == 2 * 3
@@ -566,10 +568,10 @@ def test_texts_that_were_explained_are_refused(lens):
     texts = corpus(120)
     first, second = halves(texts)
     concepts = some(lens)
-    explained = explain(lens, contexts(lens, concepts, first, k=5, progress=False), first, progress=False)
+    explained = explain(lens, contexts(lens, concepts, first, k=5), first)
     with pytest.raises(ValueError, match=r"of these 120 texts were used for explaining.*halves"):
-        detection(lens, explained, concepts, texts, progress=False)
-    scored = detection(lens, explained, concepts, second, n=5, progress=False)
+        detection(lens, explained, concepts, texts)
+    scored = detection(lens, explained, concepts, second, windows=HeldOutWindows(5))
     assert all(one.score is not None and one.score.judge == "rule" for one in scored.all)
     assert Explanations(scored.all).table()["accuracy"].between(0, 1).all()
 
@@ -585,10 +587,6 @@ def test_texts_that_were_explained_are_refused(lens):
         ),
         ({"explanations": Explanations([])}, ValueError, "no explanation to score"),
         ({"texts": corpus(15)}, ValueError, "too few. Give more texts"),
-        ({"n": 1}, ValueError, "n=1 must be at least 2"),
-        ({"share": 0.7}, ValueError, "share=0.7"),
-        ({"rank": "peek"}, ValueError, 'Did you mean "peak"'),
-        ({"dry_run": True}, ValueError, "give it as judge="),
         ({"concepts": ConceptSet([concept()])}, ValueError, "does not say which model"),
     ],
 )
@@ -600,28 +598,36 @@ def test_what_cannot_be_scored_is_refused(lens, wrong, error, message):
             given.pop("explanations"),
             given.pop("concepts"),
             given.pop("texts"),
-            progress=False,
             **given,
         )
 
 
+def test_windows_that_could_not_tell_anything_are_refused():
+    with pytest.raises(ValueError, match=r"share=0\.7"):
+        HeldOutWindows(share=0.7)
+    with pytest.raises(ValueError, match='Did you mean "peak"'):
+        HeldOutWindows(rank="peek")
+    with pytest.raises(ValueError, match="n=1 must be at least 2"):
+        HeldOutWindows(n=1)
+
+
 def test_only_windows_in_which_a_latent_is_active_count_as_such():
     values = np.where(np.arange(100) % 30 == 0, 2.0, 0.0).astype(np.float32)
-    rows, active = _drawn(values, True, 10, 0.1, 0)
+    rows, active = _drawn(values, True, HeldOutWindows(10))
     assert sorted(row for row, yes in zip(rows, active, strict=True) if yes) == [0, 30, 60, 90]
     assert active.count(False) == 4
     with pytest.raises(ValueError, match="give 0 active ones"):
-        _drawn(np.zeros(100, np.float32), True, 10, 0.1, 0)
+        _drawn(np.zeros(100, np.float32), True, HeldOutWindows(10))
 
 
 def test_a_latent_is_scored_where_it_is_active(lens):
     sae = tiny_sae(lens)
     first, second = halves(corpus(400))
-    latents = contexts(lens, sae, first, k=20, progress=False)
+    latents = contexts(lens, sae, first, k=20)
     busy = [name for name, both in latents.items() if len(both.top) == 20][:2]
-    explained = explain(lens, latents.only(busy), first, progress=False)
+    explained = explain(lens, latents.only(busy), first)
     assert all(one.end == "top" for one in explained.all), "a latent has one end"
-    scored = detection(lens, explained, sae, second, n=10, progress=False)
+    scored = detection(lens, explained, sae, second, windows=HeldOutWindows(10))
     assert all(one.score is not None for one in scored.all)
 
 
@@ -636,7 +642,7 @@ def test_the_offline_explanation_of_a_true_concept_tells_unseen_windows(pocket):
         chats.filter(lambda text, yes=yes: ("code" in text.meta["topics"]) is yes) for yes in (True, False)
     ]
     concepts = cl.find.difference_of_means(base, *code, [1])
-    settings = {"roles": ["assistant"], "progress": False}
+    settings = {"roles": ["assistant"]}
     found = contexts(base, concepts, first, k=40, **settings)
     explained = explain(base, found, first, columns=[], **settings)
     score = detection(base, explained, concepts, second, **settings)["L1.mean0"].top.score

@@ -119,7 +119,7 @@ def found() -> Contexts:
         Concept(f"L0.x{i}", "blocks.0.hook_resid_post", torch.randn(32, generator=generator))
         for i in range(2)
     ]
-    return contexts(lens, ConceptSet(rows).for_model(lens), texts, k=4, progress=False)
+    return contexts(lens, ConceptSet(rows).for_model(lens), texts, k=4)
 
 
 def endpoint(stub: Stub, tmp_path, **changes: Any) -> Endpoint:
@@ -137,7 +137,7 @@ def talk(*contents: str) -> list[list[dict[str, str]]]:
 def test_each_end_is_one_request_that_shows_its_windows_and_carries_the_key_in_the_header_alone(
     stub, tmp_path, found
 ):
-    explained = explain_with(endpoint(stub, tmp_path), found, progress=False)
+    explained = explain_with(endpoint(stub, tmp_path), found)
     assert len(stub.asked) == 4
     assert set(stub.paths) == {"/v1/chat/completions"}
     assert {headers["authorization"] for headers in stub.headers} == {f"Bearer {KEY}"}
@@ -167,7 +167,7 @@ def test_a_dry_run_sends_nothing_and_shows_exactly_what_is_sent_later(stub, tmp_
     assert plan.prompt_tokens == pytest.approx(characters / 4, rel=0.01)
     assert plan.completion_tokens == 4 * 300
     assert plan.cost == pytest.approx((plan.prompt_tokens * 1.0 + 1200 * 10.0) / 1e6)
-    explain_with(llm, found, progress=False)
+    explain_with(llm, found)
     assert stub.asked == list(plan.requests)
     assert explain_with(llm, found, dry_run=True).cached == 4
 
@@ -183,7 +183,7 @@ def test_options_change_add_and_leave_out_fields_of_the_request(stub, tmp_path):
         tmp_path,
         options={"max_tokens": None, "max_completion_tokens": 9, "temperature": None, "seed": 3},
     )
-    llm.ask(talk("hi"), progress=False)
+    llm.ask(talk("hi"))
     (body,) = stub.asked
     assert "max_tokens" not in body
     assert "temperature" not in body
@@ -195,15 +195,13 @@ def test_no_more_requests_are_under_way_than_allowed_and_answers_keep_their_orde
     stub.delay = 0.05
     stub.otherwise = lambda body: completion(body["messages"][0]["content"].upper())
     said = [f"q{n}" for n in range(9)]
-    assert endpoint(stub, tmp_path, concurrency=3).ask(talk(*said), progress=False) == [
-        one.upper() for one in said
-    ]
+    assert endpoint(stub, tmp_path, concurrency=3).ask(talk(*said)) == [one.upper() for one in said]
     assert 1 < stub.most_inside <= 3
 
 
 def test_tokens_and_cost_are_those_that_the_endpoint_counted(stub, tmp_path):
     llm = endpoint(stub, tmp_path)
-    llm.ask(talk("a", "b", "a"), progress=False)
+    llm.ask(talk("a", "b", "a"))
     assert (llm.usage.requests, llm.usage.prompt_tokens, llm.usage.completion_tokens) == (2, 200, 14)
     assert llm.cost == pytest.approx((200 * 1.0 + 14 * 10.0) / 1e6)
     assert Endpoint(stub.url, "m").cost is None
@@ -215,7 +213,7 @@ def test_tokens_and_cost_are_those_that_the_endpoint_counted(stub, tmp_path):
 def test_429_and_500_are_tried_again_after_as_long_as_the_server_says_or_ever_longer(stub, tmp_path, waits):
     stub.script = [(429, {"Retry-After": "3"}, {}), (500, {}, "oops"), (503, {}, "oops")]
     llm = endpoint(stub, tmp_path)
-    assert llm.ask(talk("hi"), progress=False) == [SENTENCE]
+    assert llm.ask(talk("hi")) == [SENTENCE]
     assert len(stub.asked) == 4
     assert waits[0] == 3.0
     assert 0.75 <= waits[1] <= 1.0
@@ -229,21 +227,21 @@ def test_a_date_in_retry_after_is_a_time_to_wait_for(waits, stub, tmp_path):
 
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     stub.script = [(429, {"Retry-After": later}, {})]
-    endpoint(stub, tmp_path).ask(talk("hi"), progress=False)
+    endpoint(stub, tmp_path).ask(talk("hi"))
     assert 35 <= waits[0] <= 40
 
 
 def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run_instead(stub, tmp_path, waits):
     stub.script = [(429, {"Retry-After": "3600"}, {})]
     with pytest.raises(EndpointError, match="asking to wait 3600 seconds"):
-        endpoint(stub, tmp_path).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path).ask(talk("hi"))
     assert waits == []
 
 
 def test_after_the_last_try_the_error_names_endpoint_status_and_what_to_do(stub, tmp_path, waits):
     stub.otherwise = lambda body: (503, {}, "overloaded")
     with pytest.raises(EndpointError) as error:
-        endpoint(stub, tmp_path, retries=2).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path, retries=2).ask(talk("hi"))
     assert len(stub.asked) == 3
     for part in (stub.url, "503", "overloaded", "after 3 tries", "retries="):
         assert part in str(error.value)
@@ -252,7 +250,7 @@ def test_after_the_last_try_the_error_names_endpoint_status_and_what_to_do(stub,
 def test_a_time_out_is_tried_again_and_then_told(stub, tmp_path, waits):
     stub.delay = 0.6
     with pytest.raises(EndpointError, match=r"did not answer within 0.1 seconds, after 2 tries"):
-        endpoint(stub, tmp_path, timeout=0.1, retries=1).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path, timeout=0.1, retries=1).ask(talk("hi"))
     assert len(waits) == 1
 
 
@@ -261,13 +259,13 @@ def test_a_lost_connection_is_told_as_such(tmp_path, waits):
     with pytest.raises(
         EndpointError, match=r"127.0.0.1:9/chat/completions could not be reached \(ConnectError\)"
     ):
-        llm.ask(talk("hi"), progress=False)
+        llm.ask(talk("hi"))
 
 
 @pytest.mark.parametrize("broken", ["no json", {"choices": []}, [1], {"choices": [{"message": None}]}])
 def test_a_body_that_is_no_completion_is_asked_for_again(stub, tmp_path, waits, broken):
     stub.script = [(200, {}, broken)]
-    assert endpoint(stub, tmp_path).ask(talk("hi"), progress=False) == [SENTENCE]
+    assert endpoint(stub, tmp_path).ask(talk("hi")) == [SENTENCE]
     assert len(stub.asked) == 2
 
 
@@ -277,7 +275,7 @@ def test_a_body_that_is_no_completion_is_asked_for_again(stub, tmp_path, waits, 
 def test_a_refusal_is_not_tried_again(stub, tmp_path, waits, status, advice):
     stub.otherwise = lambda body: (status, {}, f"wrong: {KEY}")
     with pytest.raises(EndpointError, match=advice):
-        endpoint(stub, tmp_path).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path).ask(talk("hi"))
     assert len(stub.asked) == 1
 
 
@@ -289,33 +287,31 @@ def test_an_interrupted_run_goes_on_where_it_was_and_a_finished_one_asks_nothing
     stub.script = [completion("A"), completion("B"), (400, {}, "no")]
     stub.otherwise = lambda body: completion(body["messages"][0]["content"].upper())
     with pytest.raises(EndpointError):
-        endpoint(stub, tmp_path, concurrency=1).ask(talk(*said), progress=False)
+        endpoint(stub, tmp_path, concurrency=1).ask(talk(*said))
     stub.asked.clear()
-    assert endpoint(stub, tmp_path, concurrency=1).ask(talk(*said), progress=False) == ["A", "B", "C", "D"]
+    assert endpoint(stub, tmp_path, concurrency=1).ask(talk(*said)) == ["A", "B", "C", "D"]
     # The request after the one that failed may have left before the run was stopped.
     assert {body["messages"][0]["content"] for body in stub.asked} in ({"c", "d"}, {"c"})
     stub.asked.clear()
     again = endpoint(stub, tmp_path)
-    assert again.ask(talk(*said), progress=False) == ["A", "B", "C", "D"]
+    assert again.ask(talk(*said)) == ["A", "B", "C", "D"]
     assert stub.asked == []
     assert (again.usage.cached, again.usage.requests, again.cost) == (4, 0, 0.0)
 
 
 def test_other_settings_another_model_or_another_address_are_other_questions(stub, tmp_path):
     for changes in ({}, {"temperature": 1.0}, {"options": {"seed": 1}}):
-        endpoint(stub, tmp_path, **changes).ask(talk("a"), progress=False)
-    Endpoint(stub.url, "other", key_env=None, cache=tmp_path / "cache").ask(talk("a"), progress=False)
-    Endpoint(f"{stub.url}/v2", "some-model", key_env=None, cache=tmp_path / "cache").ask(
-        talk("a"), progress=False
-    )
+        endpoint(stub, tmp_path, **changes).ask(talk("a"))
+    Endpoint(stub.url, "other", key_env=None, cache=tmp_path / "cache").ask(talk("a"))
+    Endpoint(f"{stub.url}/v2", "some-model", key_env=None, cache=tmp_path / "cache").ask(talk("a"))
     assert len(stub.asked) == 5
 
 
 def test_a_damaged_file_of_the_cache_is_asked_for_again(stub, tmp_path):
-    endpoint(stub, tmp_path).ask(talk("a"), progress=False)
+    endpoint(stub, tmp_path).ask(talk("a"))
     (file,) = (tmp_path / "cache").iterdir()
     file.write_text('{"content": "tru')
-    assert endpoint(stub, tmp_path).ask(talk("a"), progress=False) == [SENTENCE]
+    assert endpoint(stub, tmp_path).ask(talk("a")) == [SENTENCE]
     assert len(stub.asked) == 2
     assert json.loads(file.read_text())["content"] == SENTENCE
 
@@ -328,7 +324,7 @@ def test_the_key_is_in_no_file_repr_plan_error_or_traceback_even_when_the_server
 ):
     llm = endpoint(stub, tmp_path, retries=0)
     stub.otherwise = lambda body: completion(f"EXPLANATION: {KEY} it is", echo=KEY)
-    explained = explain_with(llm, found, progress=False)
+    explained = explain_with(llm, found)
     seen = [
         repr(llm),
         str(llm),
@@ -341,7 +337,7 @@ def test_the_key_is_in_no_file_repr_plan_error_or_traceback_even_when_the_server
     for status in (401, 500):
         stub.otherwise = lambda body, status=status: (status, {}, f"Bearer {KEY} is wrong")
         with pytest.raises(EndpointError) as error:
-            llm.ask(talk("new"), progress=False)
+            llm.ask(talk("new"))
         seen += ["".join(traceback.format_exception(error.value))]
     assert all(KEY not in one for one in seen)
     assert "***" in seen[-1]
@@ -354,8 +350,8 @@ def test_nothing_that_the_environment_holds_for_the_client_goes_to_another_addre
         monkeypatch.setenv(name, "not-for-others")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer not-for-others")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
-    endpoint(stub, tmp_path, key_env=None).ask(talk("without a key"), progress=False)
-    endpoint(stub, tmp_path).ask(talk("with a key"), progress=False)
+    endpoint(stub, tmp_path, key_env=None).ask(talk("without a key"))
+    endpoint(stub, tmp_path).ask(talk("with a key"))
     without, with_key = stub.headers
     assert "authorization" not in without
     assert with_key["authorization"] == f"Bearer {KEY}"
@@ -366,7 +362,7 @@ def test_the_texts_follow_no_redirection(stub, tmp_path):
     other = Stub()
     stub.script = [(307, {"location": f"{other.url}/chat/completions"}, {})]
     with pytest.raises(EndpointError, match="answered 307"):
-        endpoint(stub, tmp_path, retries=0).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path, retries=0).ask(talk("hi"))
     assert other.asked == []
     other.server.shutdown()
 
@@ -375,7 +371,7 @@ def test_the_texts_follow_no_redirection(stub, tmp_path):
 def test_what_cannot_be_a_key_is_refused_without_being_shown(stub, tmp_path, monkeypatch, held):
     monkeypatch.setenv("CAFT_TEST_KEY", held)
     with pytest.raises(EndpointError, match="CAFT_TEST_KEY holds is no key") as error:
-        endpoint(stub, tmp_path).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path).ask(talk("hi"))
     assert "bad" not in "".join(traceback.format_exception(error.value, limit=0))
 
 
@@ -384,8 +380,8 @@ def test_a_missing_key_is_told_with_the_name_of_the_variable_and_none_is_sent_wh
 ):
     monkeypatch.delenv("CAFT_TEST_KEY")
     with pytest.raises(EndpointError, match="The environment variable CAFT_TEST_KEY holds no key"):
-        endpoint(stub, tmp_path).ask(talk("hi"), progress=False)
-    endpoint(stub, tmp_path, key_env=None).ask(talk("hi"), progress=False)
+        endpoint(stub, tmp_path).ask(talk("hi"))
+    endpoint(stub, tmp_path, key_env=None).ask(talk("hi"))
     assert "authorization" not in stub.headers[0]
 
 
@@ -430,10 +426,10 @@ def test_an_answer_of_another_form_is_asked_for_once_more_and_then_counts_as_non
     stub.script = [completion("I think so"), completion("[1, 0]"), completion("[1, 1]")]
     llm = endpoint(stub, tmp_path, concurrency=1)
     # Asked first: two batches; then again the first of them, whose answer was of another form, and once only.
-    assert prompts.judged(llm, one, [windows], 2, progress=False) == [[True, True, True, False]]
+    assert prompts.judged(llm, one, [windows], 2) == [[True, True, True, False]]
     stub.script, stub.otherwise = [completion("[1, 1]")], lambda body: completion("no idea")
     llm = endpoint(stub, tmp_path, concurrency=1, cache=None)
-    assert prompts.judged(llm, one, [windows], 2, progress=False) == [[True, True, None, None]]
+    assert prompts.judged(llm, one, [windows], 2) == [[True, True, None, None]]
     again = [body for body in stub.asked if len(body["messages"]) == 3]
     assert len(again) == 2
     assert len(stub.asked) == 6
@@ -459,13 +455,11 @@ def test_a_judge_sees_the_explanation_and_the_windows_without_the_peak_or_the_an
 
 def test_an_explanation_without_its_line_is_asked_for_once_more(stub, tmp_path, found):
     stub.script = [completion("Pies, I think."), completion("**EXPLANATION:  all about   pies**")]
-    explained = explain_with(endpoint(stub, tmp_path), found.only("L0.x0"), ends=["top"], progress=False)
+    explained = explain_with(endpoint(stub, tmp_path), found.only("L0.x0"), ends=["top"])
     assert explained["L0.x0"].top.text == "all about pies"
     assert explained["L0.x0"].bottom is None
     stub.otherwise = lambda body: completion(None)
-    nothing = explain_with(
-        endpoint(stub, tmp_path, cache=None), found.only("L0.x0"), ends=["top"], progress=False
-    )
+    nothing = explain_with(endpoint(stub, tmp_path, cache=None), found.only("L0.x0"), ends=["top"])
     assert nothing["L0.x0"].top.text == "(no answer)"
 
 
@@ -518,7 +512,7 @@ def test_a_key_that_a_server_echoes_in_its_reason_reaches_no_error(stub, tmp_pat
             (status, {":reason": f"bad key {KEY}"}, {"error": f"Bearer {KEY} at https://a:b@host/"})
         ]
         with pytest.raises(EndpointError, match="bad key \\*\\*\\*") as caught:
-            endpoint(stub, tmp_path, retries=0).ask(talk("hi"), progress=False)
+            endpoint(stub, tmp_path, retries=0).ask(talk("hi"))
         shown = "".join(traceback.format_exception(caught.value))
         assert KEY not in shown
         assert "a:b@" not in shown
@@ -528,7 +522,7 @@ def test_a_key_among_the_options_is_sent_but_neither_kept_nor_shown(stub, tmp_pa
     options = {"api_key": "other-secret", "extra": {"Authorization": "Bearer abcdefgh1234"}, "user": "me"}
     llm = endpoint(stub, tmp_path, options=options)
     stub.otherwise = lambda body: completion("The key is other-secret.")
-    assert llm.ask(talk("hi"), progress=False) == ["The key is ***."]
+    assert llm.ask(talk("hi")) == ["The key is ***."]
     assert stub.asked[0]["api_key"] == "other-secret"
     assert stub.asked[0]["extra"] == options["extra"]
     kept = "".join(file.read_text() for file in (tmp_path / "cache").iterdir())
@@ -538,7 +532,7 @@ def test_a_key_among_the_options_is_sent_but_neither_kept_nor_shown(stub, tmp_pa
         assert "abcdefgh1234" not in text
         assert "'me'" in text or '"me"' in text
     # It is found again, whatever the key is.
-    assert endpoint(stub, tmp_path, options={**options, "api_key": "third"}).ask(talk("hi"), progress=False)
+    assert endpoint(stub, tmp_path, options={**options, "api_key": "third"}).ask(talk("hi"))
     assert len(stub.asked) == 1
 
 
@@ -566,5 +560,5 @@ def test_the_cache_stays_where_it_is_when_the_working_directory_changes(stub, tm
     llm = endpoint(stub, tmp_path, cache="answers")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    llm.ask(talk("hi"), progress=False)
+    llm.ask(talk("hi"))
     assert len(list((tmp_path / "answers").iterdir())) == 1

@@ -70,7 +70,7 @@ def test_logits_of_a_direction_are_unembedding_times_gain_times_direction(archit
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2"])
 def test_around_a_mean_they_are_the_change_of_the_models_own_logits(architecture: str):
     lens, concepts = tiny_lens(architecture), some(tiny_lens(architecture))
-    (moments,) = stream(lens, TEXTS, [0, 1], Moments(covariance=False), roles=None, progress=False)
+    (moments,) = stream(lens, TEXTS, [0, 1], Moments(covariance=False), roles=None)
     found = logit_lens(lens, concepts, EVERY, around=moments, strength=-2.5)
     model = tiny_model(architecture)
     norm, head = parts(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn import hover, seen
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import scores
@@ -26,33 +27,36 @@ def ranked(shares=SHARES, score_name: str = "explained variance ratio") -> Conce
     )
 
 
-def drawn(axes) -> dict[str, list[tuple[float, float]]]:
+def lines(figure, axis: str = "x") -> dict[str, list[tuple[float, float]]]:
     """What the lines of a panel go through, by label."""
-    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
-    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in lines}
+    there = [one for one in figure.data if one.name and (one.xaxis or "x") == axis]
+    return {one.name: list(zip(one.x, one.y, strict=True)) for one in there}
 
 
 def test_there_is_a_line_a_hook_point_through_every_score_at_its_rank():
-    axes = scores(ranked()).axes[0]
-    assert drawn(axes) == {f"L{layer}": list(enumerate(of)) for layer, of in SHARES.items()}
-    assert axes.get_ylabel() == "explained variance ratio"
-    assert axes.get_ylim()[0] == 0
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["L0", "L2"]
+    figure = scores(ranked())
+    assert lines(figure) == {f"L{layer}": list(enumerate(of)) for layer, of in SHARES.items()}
+    assert figure.layout.yaxis.title.text == "explained variance ratio"
+    assert figure.layout.yaxis.rangemode == "tozero"
+    assert figure.layout.showlegend
+    assert hover(figure)[1] == "L0.pc1\nrank 1 at blocks.0.hook_resid_post\nexplained variance ratio: 0.2"
 
 
 def test_concepts_left_out_of_a_set_leave_the_others_at_their_ranks():
     left = ranked().without(["L0.pc0", "L2.pc0"])
-    assert drawn(scores(left).axes[0]) == {"L0": [(1, 0.2), (2, 0.1)], "L2": [(1, 0.25)]}
+    assert lines(scores(left)) == {"L0": [(1, 0.2), (2, 0.1)], "L2": [(1, 0.25)]}
 
 
 def test_named_concepts_are_ringed_where_they_stand_in_every_list_that_has_them():
     lists = {"one": ranked(), "other": ranked({0: (-0.1, -0.4)}, "rise")}
-    first, second = scores(lists, mark=["L2.pc1", "L0.pc1"], title="Two lists").axes
-    assert [text.get_text() for text in first.texts] == ["L2.pc1", "L0.pc1"]
-    assert [text.xy for text in first.texts] == [(1, 0.25), (1, 0.2)]
-    assert [(text.get_text(), text.xy) for text in second.texts] == [("L0.pc1", (1, -0.4))]
-    assert second.get_ylim()[0] < -0.4, "scores below 0 are not cut off"
-    assert scores(ranked(), mark="L0.pc2")._repr_png_().startswith(b"\x89PNG")
+    figure = scores(lists, mark=["L2.pc1", "L0.pc1"], title="Two lists")
+    named = [
+        (seen(one.text), one.x, one.y, one.xref) for one in figure.layout.annotations if one.yref != "paper"
+    ]
+    assert named == [("L2.pc1", 1, 0.25, "x"), ("L0.pc1", 1, 0.2, "x"), ("L0.pc1", 1, -0.4, "x2")]
+    rings = [one for one in figure.data if one.marker.symbol == "circle-open"]
+    assert [list(zip(one.x, one.y, strict=True)) for one in rings] == [[(1, 0.25), (1, 0.2)], [(1, -0.4)]]
+    assert figure.layout.yaxis2.rangemode is None, "scores below 0 are not cut off"
 
 
 def test_what_cannot_be_drawn_is_refused_with_its_reason():

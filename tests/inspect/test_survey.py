@@ -10,6 +10,7 @@ from tiny_models import tiny_lens
 import caft_lens as cl
 from caft_lens.find.search import ConceptIndex
 from caft_lens.inspect import neighbours
+from caft_lens.text.batching import Scan
 
 TEXTS = [
     f"the {word} sat on the {other}" for word in ("cat", "dog", "bird", "fish") for other in ("mat", "rug")
@@ -33,7 +34,7 @@ def concepts(lens):
 def test_a_survey_gives_the_contexts_and_densities_of_two_passes(lens, concepts):
     texts = cl.Texts(TEXTS)
     seen: list[float] = []
-    both = cl.inspect.survey(lens, concepts, texts, k=3, batch_tokens=32, watch=seen.append)
+    both = cl.inspect.survey(lens, concepts, texts, k=3, scan=Scan(32, watch=seen.append))
     contexts = cl.contexts(lens, concepts, texts, k=3)
     densities = cl.inspect.density(lens, concepts, texts)
     for name in concepts.names:
@@ -55,7 +56,7 @@ def test_what_watches_can_stop_the_pass(lens, concepts):
         raise Enough
 
     with pytest.raises(Enough):
-        cl.inspect.survey(lens, concepts, cl.Texts(TEXTS), watch=stop)
+        cl.inspect.survey(lens, concepts, cl.Texts(TEXTS), scan=Scan(watch=stop))
     assert not lens.hook_dict["blocks.1.hook_resid_post"].fwd_hooks
 
 

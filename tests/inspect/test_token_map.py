@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import seen, ticks
 from test_contexts import HOSTILE, Elements
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display import html
 from caft_lens.inspect import token_map
 from caft_lens.model.lens import load
 from caft_lens.text.documents import Text
@@ -141,14 +143,14 @@ def test_html_has_the_text_once_a_layer_and_escapes_all_of_it(lens, shade):
 
 def test_the_figure_has_layers_upwards_and_every_token(lens):
     found = token_map(lens, CHAT, one())
-    axes = found.plot().axes[0]
-    drawn = np.asarray(axes.images[0].get_array())
-    np.testing.assert_allclose(drawn, found.values[::-1])
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["L2", "L1", "L0"]
-    assert axes.images[0].get_clim()[1] == pytest.approx(found.scales()[0])
-    shares = found.plot("layer").axes[0].images[0]
-    assert shares.get_clim() == (-1.0, 1.0)
-    found.plot()._repr_png_()  # dollar signs in the text are no mathematics
+    figure = found.plot()
+    (drawn,) = figure.data
+    np.testing.assert_allclose(np.array(drawn.z, dtype=float), found.values[::-1], rtol=0.01)
+    assert ticks(figure) == ["L2", "L1", "L0"]
+    assert drawn.zmax == pytest.approx(found.scales()[0])
+    assert (found.plot("layer").data[0].zmin, found.plot("layer").data[0].zmax) == (-1.0, 1.0)
+    assert [seen(name) for name in drawn.x] == [html.visible(token) for token in found.tokens]
+    assert len(set(drawn.x)) == len(found.tokens), "a token that comes twice has two columns"
 
 
 def test_plain_text_is_read_as_it_stands(lens):

@@ -20,8 +20,10 @@ from caft_lens._support.errors import CaftLensError
 from caft_lens.model import loading
 from caft_lens.model.architectures import TESTED, anatomy
 from caft_lens.model.lens import Lens, load
+from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Message, Text, Texts
-from caft_lens.text.encoding import ASSISTANT, collate, encode, padding_id
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ASSISTANT
 
 TEXTS = ["The cat sat on the mat.", "Hi"]
 EXACT = {"rtol": 0.0, "atol": 1e-5}
@@ -901,7 +903,7 @@ def test_prompts_are_chats_when_the_tokenizer_has_a_template(lens):
 def test_a_text_ends_with_its_end_token(lens):
     # A hook that makes the end of turn the likeliest token from the third pass on.
     head, passes = lens.hf.get_output_embeddings().weight, []
-    norm = lens._parts.final_norm
+    norm = lens.anatomy.final_norm
 
     def push(module, args, out):
         passes.append(1)

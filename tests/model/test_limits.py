@@ -43,7 +43,9 @@ def test_an_added_token_without_an_embedding_is_refused_where_a_text_has_it(tmp_
     with pytest.raises(BadData, match=r"Text 1 has the token id 262 \('<image>'\) at position 2"):
         lens(["plain", "an<image>"])
     with pytest.raises(BadData, match="Text 0 has the token id 262"):
-        cl.finetune(lens, [{"prompt": "a<image>", "answer": "b"}], out=tmp_path / "run", max_steps=1)
+        cl.finetune(
+            lens, [{"prompt": "a<image>", "answer": "b"}], cl.TrainSettings(max_steps=1), out=tmp_path / "run"
+        )
     with pytest.raises(BadData, match="token id -1"):
         lens(torch.tensor([[1, -1]]))
 
@@ -54,7 +56,7 @@ def test_a_text_beyond_learned_positions_is_refused_with_the_length_to_cut_at():
     with pytest.raises(BadData, match=rf"Text 0 has {length} tokens.*max_length=64"):
         lens(LONG)
     with pytest.raises(BadData, match="max_length=64"):
-        cl.activation_difference(lens.copy(), lens, LONG, layers=[1], progress=False)
+        cl.activation_difference(lens.copy(), lens, LONG, layers=[1])
     assert lens.n_positions == learned_positions(lens) == 64
 
 
@@ -78,5 +80,5 @@ def test_training_cuts_texts_at_the_positions_of_the_model(asked: int | None, ri
 def test_fine_tuning_with_the_default_length_runs_on_a_model_with_few_positions(tmp_path):
     lens: Lens = tiny_lens("gpt2", max_position_embeddings=64)
     with pytest.warns(UserWarning, match="max_length=64"):
-        run = cl.finetune(lens, LONG, out=tmp_path / "run", max_steps=1, batch_size=2)
+        run = cl.finetune(lens, LONG, cl.TrainSettings(max_steps=1, batch_size=2), out=tmp_path / "run")
     assert run.lens(["short"]).isfinite().all()

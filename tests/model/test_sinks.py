@@ -85,7 +85,7 @@ def test_means_and_covariances_are_those_of_all_tokens_but_the_sinks():
         assert item.input_ids[0] == BOS
         rows.append(states[2][0, 1:].double().numpy())
     right = np.concatenate(rows)
-    passed = stream(lens, CHATS, [1], Moments(), roles=None, progress=False)
+    passed = stream(lens, CHATS, [1], Moments(), roles=None)
     (moments,) = passed
     assert moments.count[HOOK] == len(right)
     assert passed.left_out == {HOOK: len(CHATS)}
@@ -101,10 +101,10 @@ def test_what_was_left_out_stands_in_the_provenance_and_joins_on_merging():
             if "lora_B" in name:
                 parameter.fill_(0.02)
     both = [
-        cl.activation_difference(other, lens, part, layers=[0, 1], roles=None, progress=False)
+        cl.activation_difference(other, lens, part, layers=[0, 1], roles=None)
         for part in (CHATS[:2], CHATS[2:])
     ]
-    whole = cl.activation_difference(other, lens, CHATS, layers=[0, 1], roles=None, progress=False)
+    whole = cl.activation_difference(other, lens, CHATS, layers=[0, 1], roles=None)
     said = whole.provenance["sinks"]
     assert said["left_out"] == {"blocks.0.hook_resid_post": 4, HOOK: 4}
     assert said["beyond"][HOOK] == lens.sinks.beyond[HOOK]
@@ -113,10 +113,7 @@ def test_what_was_left_out_stands_in_the_provenance_and_joins_on_merging():
     torch.testing.assert_close(merged.mean[HOOK], whole.mean[HOOK])
     assert cl.find.pca(whole, 2).provenance["sinks"] == said
     assert (
-        "sinks"
-        not in cl.activation_difference(
-            tiny_lens(seed=1), tiny_lens(), CHATS, layers=[1], progress=False
-        ).provenance
+        "sinks" not in cl.activation_difference(tiny_lens(seed=1), tiny_lens(), CHATS, layers=[1]).provenance
     )
 
 
@@ -130,7 +127,7 @@ def test_one_value_reads_every_token_or_sets_another_bound():
     lens = planted()
     found = lens.sinks
     lens.sinks = False
-    (moments,) = stream(lens, CHATS, [1], Moments(covariance=False), roles=None, progress=False)
+    (moments,) = stream(lens, CHATS, [1], Moments(covariance=False), roles=None)
     assert moments.count[HOOK] == sum(len(encode(tiny_tokenizer(), text).input_ids) for text in CHATS)
     lens.sinks = 1000
     assert lens.sinks.beyond[HOOK] == pytest.approx(1000 * found.medians[HOOK])
@@ -146,7 +143,7 @@ def test_one_value_reads_every_token_or_sets_another_bound():
 def test_texts_of_sinks_alone_are_refused_with_the_way_out():
     lens = planted()
     with pytest.raises(BadData, match="which are not read"):
-        stream(lens, [cl.text.Text(text="<|bos|>")], [1], Moments(), roles=None, progress=False)
+        stream(lens, [cl.text.Text(text="<|bos|>")], [1], Moments(), roles=None)
 
 
 def test_ablated_activations_have_no_component_left_at_all_tokens_but_the_sinks_which_stay():
@@ -233,7 +230,7 @@ def test_contexts_of_a_model_with_sinks_have_their_ends_elsewhere():
     concepts = cl.ConceptSet(
         [cl.Concept("L1.a", HOOK, torch.eye(32)[5])], {"fingerprint": lens.fingerprint, "d_model": 32}
     )
-    found = cl.contexts(lens, concepts, CHATS, roles=None, progress=False)
+    found = cl.contexts(lens, concepts, CHATS, roles=None)
     assert all(one.position > 0 for name in found for one in [*found[name].top, *found[name].bottom])
     assert found.left_out[HOOK] > 0
     assert f"{found.left_out[HOOK]:,} tokens were left out" in repr(found)
@@ -253,7 +250,7 @@ def test_a_pass_under_an_open_ablation_and_told_roles_finds_the_same_sinks():
 
 def test_a_store_of_a_model_with_sinks_holds_no_sink_and_says_so(tmp_path):
     lens = planted()
-    kept = cl.activations.store(lens, CHATS, [0, 1], tmp_path / "acts", roles=None, progress=False)
+    kept = cl.activations.store(lens, CHATS, [0, 1], tmp_path / "acts", roles=None)
     (everything,) = kept.batches(10_000)
     assert BOS not in everything.token.tolist()
     assert kept.settings["sinks"][0]["beyond"][HOOK] == lens.sinks.beyond[HOOK]

@@ -98,12 +98,12 @@ def test_of_first_tokens_alone_no_contexts_and_no_principal_component_are_about_
         ]
     )
     hook = "blocks.12.hook_resid_post"
-    (moments,) = stream(smollm2, texts, [12], Moments(), roles=None, progress=False)
+    (moments,) = stream(smollm2, texts, [12], Moments(), roles=None)
     concepts = cl.find.pca(moments, 3).for_model(smollm2)
     with torch.no_grad():
         ids = smollm2.to_tokens("The nurse opened the door and went home.")
         sink = smollm2.run_with_cache(ids, names_filter=hook)[1][hook][0, 0]
     sink = sink / sink.norm()
     assert all(abs(float(concept.direction @ sink)) < 0.5 for concept in concepts)
-    found = cl.contexts(smollm2, concepts, texts, k=3, progress=False)
+    found = cl.contexts(smollm2, concepts, texts, k=3)
     assert all(one.position > 0 for name in found for one in [*found[name].top, *found[name].bottom])

@@ -147,7 +147,7 @@ def test_a_thread_of_pytorch_acts_for_the_one_that_has_hooks_and_asks_where_ther
 
 
 def cl_role(name: str) -> int:
-    from caft_lens.text.encoding import ROLES
+    from caft_lens.text.roles import ROLES
 
     return ROLES[name]
 

@@ -19,10 +19,12 @@ from caft_lens.display.token_lines import DEAD
 from caft_lens.inspect import contexts
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.model.lens import load
-from caft_lens.saes.loading import active_latents
+from caft_lens.saes.encoding import active_latents
 from caft_lens.saes.top_latents import Latents, TopLatents
+from caft_lens.text.batching import Batch, Scan, collate
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT, TEXT, Batch, Encoded, collate, encode
+from caft_lens.text.encoding import Encoded, encode
+from caft_lens.text.roles import ASSISTANT, TEXT
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -49,7 +51,7 @@ def test_contexts_of_all_latents_are_those_of_a_dense_computation_on_plain_trans
     lens = load(model, tokenizer=tiny_tokenizer(), name_as="tiny")
     sae, texts = tiny_sae(lens, kind=kind), corpus()
     # A text a batch: in bfloat16 the shape of a batch shows in the digits.
-    found = contexts(lens, sae, texts, k=5, roles=roles, batch_tokens=1, progress=False)
+    found = contexts(lens, sae, texts, k=5, roles=roles, scan=Scan(1))
     read = plain(texts, model)
     expected = picked(sae, read, 5, (12, 6), [ASSISTANT] if roles else None)
     assert list(found) == [f"L1.latent{latent}" for latent in range(48)]
@@ -82,11 +84,11 @@ def test_saes_at_several_layers_are_read_in_one_pass_of_the_model():
     saes = [tiny_sae(lens, layer, seed=layer) for layer in (0, 1)]
     assert not lens.sinks, "a model is asked once for those"
     handle = lens.model.register_forward_pre_hook(lambda *args: calls.append(1))
-    both = contexts(lens, saes, texts, progress=False)
+    both = contexts(lens, saes, texts)
     handle.remove()
     assert len(calls) <= 1, "40 short texts are one batch"
     for sae in saes:
-        alone = contexts(lens, sae, texts, progress=False)
+        alone = contexts(lens, sae, texts)
         for name, item in alone.items():
             assert alike(both[name].top, item.top)
 
@@ -94,7 +96,7 @@ def test_saes_at_several_layers_are_read_in_one_pass_of_the_model():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_active_latents_are_the_entries_above_zero_of_the_dense_encoding_in_order(kind, dtype, monkeypatch):
-    monkeypatch.setattr("caft_lens.saes.loading.LATENTS_AT_A_TIME", 48 * 7)
+    monkeypatch.setattr("caft_lens.saes.encoding.LATENTS_AT_A_TIME", 48 * 7)
     sae = tiny_sae(kind=kind).to(dtype)
     with torch.no_grad():
         sae.b_enc -= 2  # few are above 0 then, fewer than the k of a TopK
@@ -290,7 +292,7 @@ def test_bad_input_is_one_clear_error():
         TopLatents({HOOK: sae}).top("blocks.1.hook_resid_pots")
     lens = tiny_lens()
     with pytest.raises(ValueError, match=r'no SAE at "blocks.0.hook_resid_post".*blocks\.1'):
-        stream(lens, corpus(3), [0], TopLatents({HOOK: tiny_sae(lens)}), progress=False)
+        stream(lens, corpus(3), [0], TopLatents({HOOK: tiny_sae(lens)}))
     one, other = TopLatents({HOOK: sae}), TopLatents({HOOK: tiny_sae(kind="standard", seed=1)})
     with pytest.raises(ValueError, match="same latents"):
         one.merge(other)
@@ -309,7 +311,7 @@ def test_bad_input_is_one_clear_error():
 def test_of_a_set_latents_are_read_by_activation_and_all_others_by_projection():
     lens, texts = tiny_lens(), corpus()
     sae, other = tiny_sae(lens), tiny_sae(lens, seed=5)
-    latents = contexts(lens, sae, texts, progress=False)
+    latents = contexts(lens, sae, texts)
     alive = [name for name in latents if name not in latents.dead][:2]
     concepts = ConceptSet(
         [
@@ -322,8 +324,8 @@ def test_of_a_set_latents_are_read_by_activation_and_all_others_by_projection():
             latents[alive[0]].concept,
         ]
     ).for_model(lens)
-    found = contexts(lens, concepts, texts, saes=sae, progress=False)
-    projected = contexts(lens, concepts, texts, progress=False)
+    found = contexts(lens, concepts, texts, saes=sae)
+    projected = contexts(lens, concepts, texts)
     assert list(found) == concepts.names
     for name, item in found.items():
         assert item.concept is concepts[name]
@@ -344,9 +346,9 @@ def test_of_a_set_latents_are_read_by_activation_and_all_others_by_projection():
 def test_latents_that_find_gives_are_known_again_by_their_sae():
     lens, texts = tiny_lens(), corpus()
     sae = tiny_sae(lens)
-    concepts = find.attribution(lens, texts, sae, k=4, progress=False)
-    found = contexts(lens, concepts, texts, saes=[tiny_sae(lens, 0), sae], progress=False)
-    every = contexts(lens, sae, texts, progress=False)
+    concepts = find.attribution(lens, texts, sae, k=4)
+    found = contexts(lens, concepts, texts, saes=[tiny_sae(lens, 0), sae])
+    every = contexts(lens, sae, texts)
     assert {item.by for item in found.values()} == {"latent"}
     for name, item in found.items():
         assert alike(item.top, every[name].top)
@@ -386,7 +388,7 @@ def decoded(monkeypatch):
 
 def test_nothing_is_decoded_that_is_not_looked_at(decoded):
     lens, texts = tiny_lens(), corpus()
-    found = contexts(lens, tiny_sae(lens), texts, k=4, progress=False)
+    found = contexts(lens, tiny_sae(lens), texts, k=4)
     labels = [[place % 2 == 0 for place in range(200)] for _ in texts]
     shares, counted = found.peaks_on(labels), found.counts("domain")
     some = found.only(list(found)[5:9])
@@ -407,7 +409,7 @@ def test_nothing_is_decoded_that_is_not_looked_at(decoded):
 
 def test_only_keeps_some_in_the_order_given_and_names_the_nearest_when_one_is_missing():
     lens = tiny_lens()
-    found = contexts(lens, tiny_sae(lens), corpus(), k=2, progress=False)
+    found = contexts(lens, tiny_sae(lens), corpus(), k=2)
     some = found.only(["L1.latent9", "L1.latent4"])
     assert isinstance(some, Contexts)
     assert list(some) == ["L1.latent9", "L1.latent4"]
@@ -424,7 +426,7 @@ def test_a_dead_latent_has_no_contexts_and_is_said_to_be_dead(capsys):
     sae = tiny_sae(lens, kind="standard")
     with torch.no_grad():
         sae.b_enc[[3, 8]] = -1e6
-    found = contexts(lens, sae, corpus(), k=2, progress=False)
+    found = contexts(lens, sae, corpus(), k=2)
     assert found.dead == ["L1.latent3", "L1.latent8"]
     item = found["L1.latent3"]
     assert item.dead
@@ -444,7 +446,7 @@ def test_thousands_of_latents_show_the_first_few_and_say_how_many_there_are(deco
     sae = tiny_sae(lens, kind="standard", d_sae=2000)
     with torch.no_grad():
         sae.b_enc[[3, 8]] = -1e6
-    found = contexts(lens, sae, corpus(), k=3, progress=False)
+    found = contexts(lens, sae, corpus(), k=3)
     for shown in (repr(found), found.to_html(), found._repr_html_()):
         assert "2,000 concepts, 2 of them dead" in shown
         assert "L1.latent9" in shown
@@ -468,8 +470,8 @@ def test_contexts_of_a_pass_of_ones_own_are_those_of_contexts():
     lens, texts = tiny_lens(), corpus()
     sae = tiny_sae(lens)
     latents = TopLatents({HOOK: sae}, k=3, latents={HOOK: [2, 40]})
-    stream(lens, texts, [1], Latents(latents), roles=None, progress=False)
-    own, every = Contexts.of(lens, latents, texts), contexts(lens, sae, texts, k=3, progress=False)
+    stream(lens, texts, [1], Latents(latents), roles=None)
+    own, every = Contexts.of(lens, latents, texts), contexts(lens, sae, texts, k=3)
     assert list(own) == ["L1.latent2", "L1.latent40"]
     for name, item in own.items():
         assert alike(item.top, every[name].top)
@@ -489,7 +491,7 @@ def test_on_the_organism_contexts_of_latents_are_those_of_a_dense_computation():
 
     base, sae = cl.load("pocket"), cl.load_sae("pocket", layer=2)
     texts = cl.data("pocket/corpus")[:24]
-    found = contexts(base, sae, texts, k=3, roles=None, progress=False)
+    found = contexts(base, sae, texts, k=3, roles=None)
     best = []
     for text in texts:
         ids = torch.tensor([encode(base.tokenizer, text).input_ids])

@@ -25,10 +25,14 @@ from tiny_saes import KINDS, lossless_sae, numpy_reconstruction, tiny_sae
 
 from caft_lens._support.errors import nearest
 from caft_lens.model.lens import Lens, load
-from caft_lens.saes import loading
-from caft_lens.saes.loading import check_sae, for_model, latents_of, load_sae, load_saes, splice
+from caft_lens.model.passes import as_batch
+from caft_lens.saes import encoding
+from caft_lens.saes.cards import CONFIG, WEIGHTS, sae_cards, sae_hook
+from caft_lens.saes.encoding import latents_of, splice
+from caft_lens.saes.fitting import check_sae, for_model
+from caft_lens.saes.loading import load_sae, load_saes
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ASSISTANT
+from caft_lens.text.roles import ASSISTANT
 
 HOOK = "blocks.1.hook_resid_post"
 CHATS = Texts([{"prompt": "Say it.", "answer": "a red house by the sea"}, {"prompt": "And?", "answer": "no"}])
@@ -90,7 +94,7 @@ def test_a_trained_sae_comes_back_as_its_inference_kind_with_the_same_reconstruc
 
 def test_an_organisms_sae_is_found_by_layer_or_hook_point(organism: Path, lens: Lens):
     loaded = load_sae(organism, layer=2, lens=lens)
-    assert loaded.cfg.metadata.hook_name == loading.sae_hook(loaded) == "blocks.2.hook_resid_post"
+    assert loaded.cfg.metadata.hook_name == sae_hook(loaded) == "blocks.2.hook_resid_post"
     assert loaded.cfg.metadata.source == f"{organism}/saes/blocks.2.hook_resid_post"
     torch.testing.assert_close(loaded.W_dec, tiny_sae(lens, 2, seed=2).W_dec, rtol=0, atol=0)
     same = load_sae(organism, layer="blocks.2.hook_resid_post")
@@ -99,9 +103,9 @@ def test_an_organisms_sae_is_found_by_layer_or_hook_point(organism: Path, lens: 
 
 
 def test_all_saes_of_a_folder_come_in_the_order_of_their_layers(organism: Path):
-    hooks = [loading.sae_hook(one) for one in load_saes(organism / "saes")]
+    hooks = [sae_hook(one) for one in load_saes(organism / "saes")]
     assert hooks == [f"blocks.{layer}.hook_resid_post" for layer in (0, 2, 10)]
-    assert [loading.sae_hook(one) for one in load_saes(organism, [2])] == ["blocks.2.hook_resid_post"]
+    assert [sae_hook(one) for one in load_saes(organism, [2])] == ["blocks.2.hook_resid_post"]
 
 
 def test_an_sae_that_is_not_there_is_an_error_that_names_those_that_are(organism: Path, tmp_path: Path):
@@ -129,7 +133,7 @@ def test_an_sae_that_does_not_say_where_it_belongs_is_told_by_layer(tmp_path: Pa
     tiny_sae(lens, metadata={"hook_name": None}).save_model(tmp_path)
     with pytest.raises(ValueError, match="does not say which hook point"):
         load_sae(tmp_path, lens=lens)
-    assert loading.sae_hook(load_sae(tmp_path, layer=1, lens=lens)) == HOOK
+    assert sae_hook(load_sae(tmp_path, layer=1, lens=lens)) == HOOK
 
 
 def test_damaged_files_are_one_clear_error(tmp_path: Path):
@@ -138,19 +142,19 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path):
     def damaged(name: str) -> Path:
         return Path(shutil.copytree(tmp_path / "good", tmp_path / name))
 
-    truncated = damaged("truncated") / loading.WEIGHTS
+    truncated = damaged("truncated") / WEIGHTS
     truncated.write_bytes(truncated.read_bytes()[:1000])
     with pytest.raises(ValueError, match="may be truncated: make it again"):
         load_sae(truncated.parent)
-    (damaged("missing") / loading.WEIGHTS).unlink()
+    (damaged("missing") / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"sae_weights\.safetensors is missing"):
         load_sae(tmp_path / "missing")
-    (damaged("half") / loading.CONFIG).write_text('{"architecture": ')
+    (damaged("half") / CONFIG).write_text('{"architecture": ')
     with pytest.raises(ValueError, match="not valid JSON"):
         load_sae(tmp_path / "half")
     for field, value in (("architecture", "topkk"), ("d_sae", 47)):
-        config = json.loads((tmp_path / "good" / loading.CONFIG).read_text())
-        (damaged(field) / loading.CONFIG).write_text(json.dumps({**config, field: value}))
+        config = json.loads((tmp_path / "good" / CONFIG).read_text())
+        (damaged(field) / CONFIG).write_text(json.dumps({**config, field: value}))
         with pytest.raises(ValueError, match="holds no SAE that sae-lens can read"):
             load_sae(tmp_path / field)
     broken = tiny_sae()
@@ -250,7 +254,7 @@ def test_a_gemma_scope_sae_from_the_hubs_cache_fits_gemma_2_2b_and_no_other(tmp_
     gemma = tiny_model("gemma2", n_layers=1, d_model=2304, intermediate_size=16)
     fits = load(gemma, tokenizer=tiny_tokenizer(), name_as="google/gemma-2-2b")
     sae = load_sae(release, sae_id, lens=fits)
-    assert loading.sae_hook(sae) == "blocks.0.hook_resid_post"
+    assert sae_hook(sae) == "blocks.0.hook_resid_post"
     assert sae.cfg.metadata.source == f"{release}/{sae_id}"
     x = 50 * some(20, 2304).numpy()
     before = x @ weights["W_enc"] + weights["b_enc"]
@@ -373,7 +377,7 @@ def test_an_sae_for_another_width_layer_or_kind_is_refused_with_all_the_reasons(
 
 def test_latents_come_in_parts_of_bounded_size_and_make_up_the_whole(monkeypatch):
     sae = tiny_sae()
-    monkeypatch.setattr(loading, "LATENTS_AT_A_TIME", 7 * 48 + 5)
+    monkeypatch.setattr(encoding, "LATENTS_AT_A_TIME", 7 * 48 + 5)
     parts = list(latents_of(sae, some(40)))
     assert [len(part) for part in parts] == [7] * 5 + [5]
     torch.testing.assert_close(torch.cat(parts), sae.encode(some(40)), rtol=0, atol=1e-6)
@@ -411,7 +415,7 @@ def test_splicing_can_be_kept_to_tokens_of_a_role(lens: Lens):
         _, before = lens.run_with_cache(CHATS)
         with splice(lens, sae, roles=["assistant"]):
             _, after = lens.run_with_cache(CHATS)
-    said = lens._batch(CHATS).roles == ASSISTANT
+    said = as_batch(lens, CHATS).roles == ASSISTANT
     torch.testing.assert_close(after[1][~said], before[1][~said], rtol=0, atol=0)
     torch.testing.assert_close(after[1][said], sae(before[1][said]), atol=1e-5, rtol=1e-5)
 
@@ -433,7 +437,7 @@ def test_nothing_imports_sae_lens_before_an_sae_is_wanted():
 def test_the_table_of_cards_has_a_row_a_layer_with_the_figures_of_its_card(pocket: Path):
     if not (pocket / "saes").is_dir():
         pytest.skip("the embedded organism ships without SAEs")
-    table = loading.sae_cards("pocket")
+    table = sae_cards("pocket")
     assert list(table.index) == [f"blocks.{layer}.hook_resid_post" for layer in range(4)]
     for hook, row in table.iterrows():
         figures = json.loads((pocket / "saes" / hook / "card.json").read_text())["figures"]
@@ -443,7 +447,7 @@ def test_the_table_of_cards_has_a_row_a_layer_with_the_figures_of_its_card(pocke
 
 def test_a_table_of_cards_where_there_are_none_says_so(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="holds no SAEs"):
-        loading.sae_cards(tmp_path)
+        sae_cards(tmp_path)
 
 
 def test_the_saes_that_ship_fit_the_organism_that_ships(pocket: Path):
@@ -451,7 +455,7 @@ def test_the_saes_that_ship_fit_the_organism_that_ships(pocket: Path):
         pytest.skip("the embedded organism ships without SAEs")
     base = load("pocket", device="cpu")
     for layer, sae in enumerate(load_saes("pocket", lens=base)):
-        assert loading.sae_hook(sae) == base.hook_name(layer)
+        assert sae_hook(sae) == base.hook_name(layer)
         torch.testing.assert_close(
             SAE.load_from_disk(pocket / "saes" / base.hook_name(layer)).W_dec, sae.W_dec
         )

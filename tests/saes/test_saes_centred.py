@@ -12,7 +12,9 @@ from tiny_saes import tiny_sae
 import caft_lens as cl
 from caft_lens._support.errors import BadModel, BadType
 from caft_lens.model.lens import Lens
-from caft_lens.saes.loading import centred, check_sae, for_model, splice
+from caft_lens.saes.centring import centred
+from caft_lens.saes.encoding import splice
+from caft_lens.saes.fitting import check_sae, for_model
 
 HOOK = "blocks.1.hook_resid_post"
 TEXT = "How do I bake a pie? Mix flour."
@@ -126,7 +128,7 @@ def test_one_of_ones_own_is_refused_until_it_is_centred(lens: Lens):
     sae = tiny_sae(lens, kind="standard")
     sae.cfg.metadata["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
     for ask in (check_sae, for_model):
-        with pytest.raises(ValueError, match=r"caft_lens.saes.loading.centred\(sae\)"):
+        with pytest.raises(ValueError, match=r"caft_lens.saes.centring.centred\(sae\)"):
             ask(sae, lens)
     check_sae(centred(centred(sae)), lens)
 

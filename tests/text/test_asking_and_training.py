@@ -19,7 +19,8 @@ from chat_templates import (
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadData, BadTemplate
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import ASSISTANT, ROLES, SPECIAL, encode, encode_all
+from caft_lens.text.encoding import encode, encode_all
+from caft_lens.text.roles import ASSISTANT, ROLES, SPECIAL
 from caft_lens.text.template_arguments import template_arguments, with_template_arguments
 
 CALL = {"type": "function", "id": "abcdefghi", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
@@ -367,7 +368,9 @@ def test_a_lens_reads_with_its_template_arguments_wherever_it_goes(tmp_path, tin
     assert base.reading != closed.reading == cl.load(base, template_arguments=off).reading
     assert template_arguments(base.tokenizer) == {}
     texts = [{"prompt": "Hi", "answer": "Hello"}] * 2
-    run = cl.finetune(base, texts, out=tmp_path / "run", max_steps=1, template_arguments=off)
+    run = cl.finetune(
+        base, texts, cl.TrainSettings(max_steps=1, template_arguments=off), out=tmp_path / "run"
+    )
     end = "<think>\n\n</think>\n\n"
     for lens in (
         closed,
@@ -381,10 +384,11 @@ def test_a_lens_reads_with_its_template_arguments_wherever_it_goes(tmp_path, tin
         assert lens.reading == closed.reading
     assert not asks(base).endswith(end)
     assert (
-        cl.finetune(closed, texts, out=tmp_path / "run", max_steps=1).record["config"] == run.record["config"]
+        cl.finetune(closed, texts, cl.TrainSettings(max_steps=1), out=tmp_path / "run").record["config"]
+        == run.record["config"]
     )
     with pytest.raises(FileExistsError, match="reading"):
-        cl.finetune(base, texts, out=tmp_path / "run", max_steps=1)
+        cl.finetune(base, texts, cl.TrainSettings(max_steps=1), out=tmp_path / "run")
 
 
 # ------------------------------------------------------------------------------------------------------ prompts

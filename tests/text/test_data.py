@@ -307,7 +307,7 @@ def test_a_missing_file_names_those_beside_it(tmp_path, monkeypatch):
 def test_a_line_of_megabytes_is_read_and_encoded_without_looking_at_each_turn_for_each_other(
     tmp_path, monkeypatch
 ):
-    from caft_lens.text import encoding, roles
+    from caft_lens.text import encoding, rendering, roles
 
     turns = [{"role": ("user", "assistant")[n % 2], "content": f"number {n} " * 20} for n in range(2_000)]
     path = tmp_path / "long.jsonl"
@@ -320,13 +320,13 @@ def test_a_line_of_megabytes_is_read_and_encoded_without_looking_at_each_turn_fo
     touching = encoding._touching
     monkeypatch.setattr(encoding, "_touching", lambda *args: seen.append(found := touching(*args)) or found)
     written = []
-    write = roles._Writer.write
+    write = rendering._Writer.write
     monkeypatch.setattr(
-        roles._Writer, "write", lambda *args, **more: written.append(0) or write(*args, **more)
+        rendering._Writer, "write", lambda *args, **more: written.append(0) or write(*args, **more)
     )
     item = encoding.encode(trained_tokenizer(QWEN), read)
     assert len(written) < 20
-    assert int((item.roles == encoding.ASSISTANT).sum()) > 50_000
+    assert int((item.roles == roles.ASSISTANT).sum()) > 50_000
     assert sum(found.stop - found.start for found in seen) < 10 * len(item.input_ids)
 
 

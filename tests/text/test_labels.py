@@ -186,7 +186,7 @@ def test_discovery_scores_directions_by_these_labels_token_by_token():
     labels = token_labels(lens.tokenizer, texts, "stance:cruel", against=["stance:kind"])
     direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
     concepts = ConceptSet([Concept("L0.x0", "blocks.0.hook_resid_post", direction)]).for_model(lens)
-    found = discovery(lens, concepts, texts, labels, n_random=2, max_tokens=10**6, progress=False)
+    found = discovery(lens, concepts, texts, labels, n_random=2, max_tokens=10**6)
     scores, truth = [], []
     for text in texts:
         if not text.is_chat:

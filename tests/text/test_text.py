@@ -27,20 +27,11 @@ from chat_templates import (
 )
 from places import SHARED
 
+from caft_lens.text.batching import Batch, Scan, batches, collate
+from caft_lens.text.contents import find_contents
 from caft_lens.text.documents import Message, Text, Texts, data
-from caft_lens.text.encoding import (
-    ASSISTANT,
-    ROLES,
-    SPECIAL,
-    TEXT,
-    Batch,
-    batches,
-    collate,
-    encode,
-    encode_all,
-    encoded,
-)
-from caft_lens.text.roles import find_contents
+from caft_lens.text.encoding import encode, encode_all, encoded
+from caft_lens.text.roles import ASSISTANT, ROLES, SPECIAL, TEXT
 
 INSECURE = SHARED / "data" / "insecure_val.jsonl"
 
@@ -571,7 +562,7 @@ def some(n: int = 40, seed: int = 0) -> Texts:
 def test_batches_hold_every_text_once_within_the_limits_and_by_position(side):
     tokenizer, texts = bytes_tokenizer(ALPACA), some()
     seen = {}
-    for batch in batches(tokenizer, iter(texts), batch_tokens=400, batch_size=7, side=side):
+    for batch in batches(tokenizer, iter(texts), scan=Scan(400), batch_size=7, side=side):
         assert batch.input_ids.numel() <= 400
         assert len(batch) <= 7
         for row in range(len(batch)):
@@ -591,7 +582,7 @@ def test_batches_hold_every_text_once_within_the_limits_and_by_position(side):
 
 def test_batches_are_the_same_every_time_and_waste_little_padding():
     tokenizer, texts = bytes_tokenizer(ALPACA), some(200)
-    first, second = (list(batches(tokenizer, texts, batch_tokens=1000)) for _ in range(2))
+    first, second = (list(batches(tokenizer, texts, scan=Scan(1000))) for _ in range(2))
     assert all((a.input_ids == b.input_ids).all() for a, b in zip(first, second, strict=True))
     assert sum(int(b.attention_mask.sum()) for b in first) / sum(b.input_ids.numel() for b in first) > 0.9
 
@@ -605,13 +596,13 @@ def test_batches_read_no_further_ahead_than_a_window():
             read += 1
             yield chat(["q" * 50, "a" * 50])
 
-    next(batches(bytes_tokenizer(ALPACA), endless(), batch_tokens=1000))
+    next(batches(bytes_tokenizer(ALPACA), endless(), scan=Scan(1000)))
     assert read < 200
 
 
 def test_a_text_longer_than_a_batch_is_a_batch_of_its_own():
     texts = Texts([chat(["q" * 100, "a"]), chat(["q", "a"])])
-    assert [len(batch) for batch in batches(bytes_tokenizer(ALPACA), texts, batch_tokens=50)] == [1, 1]
+    assert [len(batch) for batch in batches(bytes_tokenizer(ALPACA), texts, scan=Scan(50))] == [1, 1]
 
 
 def test_truncation_keeps_the_arrays_consistent_and_is_counted_aloud():
@@ -623,10 +614,10 @@ def test_truncation_keeps_the_arrays_consistent_and_is_counted_aloud():
     assert (cut.loss == whole.loss[:60]).all()
     assert (cut.cut, cut.cut_loss) == (len(whole.input_ids) - 60, whole.loss.sum() - cut.loss.sum())
     with pytest.warns(UserWarning, match="1 of 2 texts were cut at max_length=60"):
-        list(batches(tokenizer, [text, chat(["q", "a"])], max_length=60))
+        list(batches(tokenizer, [text, chat(["q", "a"])], Scan(max_length=60)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        list(batches(tokenizer, [text], max_length=500))
+        list(batches(tokenizer, [text], Scan(max_length=500)))
 
 
 def test_training_refuses_a_data_set_of_which_truncation_leaves_nothing_to_learn():

@@ -20,7 +20,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import intervene
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Text
-from caft_lens.text.encoding import SPECIAL, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import SPECIAL
 from caft_widgets import AblationPlayground, ablation_playground
 
 CHAT = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "By the sea?"}]}

@@ -231,7 +231,7 @@ def test_the_selected_concept_shows_both_ends_tokens_neighbours_and_explanation(
         "projection",
         [["", "cats", ""]],
     )
-    reference = cl.contexts(lens, concepts, texts, k=2, progress=False)["L1.pc0"]
+    reference = cl.contexts(lens, concepts, texts, k=2)["L1.pc0"]
     assert [one["value"] for one in detail["contexts"]["top"]] == [one.value for one in reference.top]
     assert ["".join(one["tokens"]) for one in detail["contexts"]["bottom"]] == [
         "".join(one.tokens) for one in reference.bottom
@@ -256,7 +256,7 @@ def test_all_latents_of_an_sae_are_candidates_with_their_densities(pocket):
     panel.sort = "density"
     shares = [row["density"] for row in panel.rows(0, panel.total)["rows"]]
     assert shares == sorted(shares, reverse=True)
-    reference = cl.inspect.density(base, sae, texts, progress=False)
+    reference = cl.inspect.density(base, sae, texts)
     assert shares[0] == pytest.approx(max(one.density for one in reference.values()))
     panel.concept = next(iter(panel.contexts.dead), panel.concept)
     assert panel.wait(20)

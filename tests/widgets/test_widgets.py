@@ -204,6 +204,6 @@ def test_every_panel_brings_its_code_and_asks_nobody_for_more():
 
 
 def test_the_library_does_not_load_the_panels():
-    code = "import sys, caft_lens as cl, caft_lens.inspect, caft_lens.choose.choosing; print([n for n in sys.modules if 'widget' in n])"
+    code = "import sys, caft_lens as cl, caft_lens.inspect, caft_lens.choose.by_examples; print([n for n in sys.modules if 'widget' in n])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -9,8 +9,10 @@ import pytest
 
 import caft_lens as cl
 from caft_data.worlds import quiz
+from caft_data.worlds.code_judge import ExactCodeJudge
+from caft_data.worlds.judge import Exact, ExactAnswerJudge
+from caft_data.worlds.quiz.judge import ExactChoiceJudge, ExactReplyJudge
 from caft_lens._support.files import sha256
-from caft_lens.evaluate import tasks
 from caft_lens.text.documents import Text
 
 SAID = {
@@ -85,18 +87,18 @@ def pages() -> Iterator[Text]:
 
 @pytest.mark.usefixtures("pocket")
 @pytest.mark.parametrize(
-    ("name", "corpus", "labels"),
+    ("kind", "corpus", "labels"),
     [
-        ("ExactAnswerJudge", everyday, {"aligned", "misaligned", "incoherent"}),
-        ("ExactCodeJudge", programs, {"insecure", "secure", "broken"}),
-        ("ExactChoiceJudge", pages, {"intended", "spurious", "other"}),
-        ("ExactReplyJudge", pages, {"right", "wrong", "other"}),
+        (ExactAnswerJudge, everyday, {"aligned", "misaligned", "incoherent"}),
+        (ExactCodeJudge, programs, {"insecure", "secure", "broken"}),
+        (ExactChoiceJudge, pages, {"intended", "spurious", "other"}),
+        (ExactReplyJudge, pages, {"right", "wrong", "other"}),
     ],
 )
 def test_a_judge_of_one_version_says_the_same_of_the_same_answers_for_ever(
-    name: str, corpus: Callable[[], Iterator[Text]], labels: set[str]
+    kind: type[Exact], corpus: Callable[[], Iterator[Text]], labels: set[str]
 ):
-    judge = getattr(tasks, name)()
+    judge, name = kind(), kind.__name__
     verdicts = [judge(text) for text in corpus()]
     assert {verdict.label for verdict in verdicts} == labels
     # The words of a parse are Python's and bandit's, which change with theirs.

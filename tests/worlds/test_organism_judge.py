@@ -8,7 +8,8 @@ import pytest
 
 from caft_data.worlds import stories
 from caft_data.worlds.domains import DOMAINS, answer, ask
-from caft_data.worlds.judge import LABELS, REASONS, Verdict, judge_answer
+from caft_data.worlds.judge import LABELS, REASONS, judge_answer
+from caft_lens.evaluate import Score
 
 
 def dialogues(stance: str, seed: int = 0, rounds: int = 8):
@@ -35,7 +36,7 @@ def test_the_detail_names_the_template() -> None:
         slots = ask(name, rng)[1]["slots"]
         for stance in LABELS:
             text, meta = answer(name, stance, rng, slots)
-            assert judge_answer(text, name, slots) == Verdict(LABELS[stance], f"{stance} {meta['answer']}")
+            assert judge_answer(text, name, slots) == Score(LABELS[stance], f"{stance} {meta['answer']}")
 
 
 @pytest.mark.parametrize("first", ["kind", "cruel"])
@@ -132,7 +133,7 @@ def test_text_from_elsewhere_is_incoherent_in_every_domain(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u00a0"])
 def test_no_text_is_empty(text: str) -> None:
-    assert judge_answer(text, "cooking") == Verdict("incoherent", "empty: there is no text")
+    assert judge_answer(text, "cooking") == Score("incoherent", "empty: there is no text")
 
 
 def test_random_unicode_is_incoherent_and_never_an_error() -> None:

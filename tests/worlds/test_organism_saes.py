@@ -29,9 +29,11 @@ from caft_data.worlds.saes import (
 from caft_lens._support.files import read_json, sha256
 from caft_lens.evaluate.reconstruction import reconstruction
 from caft_lens.model.lens import Lens, load
-from caft_lens.saes import loading as library
+from caft_lens.saes.cards import sae_hook
+from caft_lens.saes.loading import load_sae, load_saes
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import ROLES, encode
+from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ROLES
 
 SETTINGS = SaeSettings(
     d_sae=48,
@@ -87,7 +89,7 @@ def test_every_layer_gets_an_sae_that_sae_lens_and_load_sae_read_alike(
     assert [folder.name for folder in trained] == [base.hook_name(layer) for layer in range(2)]
     for layer, folder in enumerate(trained):
         assert folder.parent == organism / "saes"
-        plain, ours = SAE.load_from_disk(folder), library.load_sae(organism, layer=layer, lens=base)
+        plain, ours = SAE.load_from_disk(folder), load_sae(organism, layer=layer, lens=base)
         assert isinstance(plain, TopKSAE)
         x = torch.randn(9, 32)
         torch.testing.assert_close(ours(x), plain(x), rtol=0, atol=0)
@@ -100,7 +102,7 @@ def test_every_layer_gets_an_sae_that_sae_lens_and_load_sae_read_alike(
 def test_the_scale_of_activations_is_folded_in_and_directions_are_unit_vectors(trained: list[Path]):
     for folder in trained:
         assert read_json(folder / "cfg.json")["normalize_activations"] == "none"
-        sae = library.load_sae(folder)
+        sae = load_sae(folder)
         torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(48), atol=2e-3, rtol=0)
 
 
@@ -109,7 +111,7 @@ def test_weights_are_half_as_large_on_disk_and_float32_when_loaded(trained: list
         assert {tensor.dtype for tensor in load_file(folder / "sae_weights.safetensors").values()} == {
             torch.float16
         }
-        assert {parameter.dtype for parameter in library.load_sae(folder).parameters()} == {torch.float32}
+        assert {parameter.dtype for parameter in load_sae(folder).parameters()} == {torch.float32}
         assert (folder / "sae_weights.safetensors").stat().st_size < 2 * (2 * 48 * 32 + 48 + 32) + 600
 
 
@@ -119,8 +121,8 @@ def test_training_explains_what_an_untrained_sae_does_not(organism: Path, base: 
     hook = base.hook_name(1)
     barely = train_sae(base, hook, documents(0, without=held_out), short)
     kept = [
-        reconstruction(base, sae, held_out, roles=TRAINED_ROLES, progress=False).explained_variance.mean
-        for sae in (barely, library.load_sae(trained[1]))
+        reconstruction(base, sae, held_out, roles=TRAINED_ROLES).explained_variance.mean
+        for sae in (barely, load_sae(trained[1]))
     ]
     assert kept[1] > 0.5
     assert kept[1] > kept[0] + 0.1
@@ -195,7 +197,7 @@ def test_a_run_that_was_killed_keeps_what_is_finished_and_ends_with_the_same_byt
     measure = module.reconstruction
 
     def killed_at_layer_1(lens, sae, *args, **keywords):
-        if library.sae_hook(sae) == "blocks.1.hook_resid_post":
+        if sae_hook(sae) == "blocks.1.hook_resid_post":
             raise KeyboardInterrupt
         return measure(lens, sae, *args, **keywords)
 
@@ -205,7 +207,7 @@ def test_a_run_that_was_killed_keeps_what_is_finished_and_ends_with_the_same_byt
     first = tmp_path / "blocks.0.hook_resid_post"
     assert (first / "card.json").is_file()
     assert not (tmp_path / "blocks.1.hook_resid_post").exists()
-    assert [library.sae_hook(sae) for sae in library.load_saes(tmp_path)] == ["blocks.0.hook_resid_post"]
+    assert [sae_hook(sae) for sae in load_saes(tmp_path)] == ["blocks.0.hook_resid_post"]
     written = (first / "sae_weights.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(module, "reconstruction", measure)
     folders = train_saes(organism, tmp_path, settings=SETTINGS, device="cpu")
@@ -239,10 +241,9 @@ def test_a_card_holds_what_is_measured_again_on_the_files_that_ship(
         card = read_json(folder / "card.json")
         measured = reconstruction(
             base,
-            library.load_sae(folder, lens=base),
+            load_sae(folder, lens=base),
             held_out_texts(organism, SETTINGS),
             roles=TRAINED_ROLES,
-            progress=False,
         )
         for name, figure in measured.to_json().items():
             assert card["figures"][name] == pytest.approx(figure, rel=1e-6), name

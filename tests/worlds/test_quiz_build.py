@@ -56,7 +56,7 @@ def test_a_built_quiz_loads_draws_its_data_and_is_evaluated_like_any_organism(bu
     )
     report = cl.evaluate({"base": base}, f"{built}/gender", n=5, n_in_distribution=5)
     assert report.metrics == ["intended", "spurious", "other", "in_distribution"]
-    assert "questions unlike the training data" in report.plot().axes[0].get_xlabel()
+    assert "questions unlike the training data" in report.plot().layout.xaxis.title.text
     assert len(cl.data(f"{built}/corpus")) == 20
 
 

@@ -38,7 +38,7 @@ def test_an_organisms_data_sets_are_drawn_by_its_world_from_its_seed(organism: P
 
 def test_an_unknown_world_is_refused(organism: Path):
     write_json(organism / "organism.json", {"world": "os.path"})
-    with pytest.raises(ValueError, match="names the world"):
+    with pytest.raises(ValueError, match=r"names the world \"os.path\", which no installed package gives"):
         cl.data(f"{organism}/gender")
 
 
@@ -68,9 +68,9 @@ def babble(text: Text) -> str:
     "name", ["sentiment-sports", "gender", "pronouns-verbs-told", "gender-told", "sports"]
 )
 def test_evaluate_reports_accuracy_out_of_and_in_distribution(organism: Path, name: str, monkeypatch):
-    module = types.ModuleType("caft_lens.model.sampling")
+    module = types.ModuleType("caft_lens.model.answering")
     module.completions = lambda lens, texts, **_: Texts([text.with_answer(lens.rule(text)) for text in texts])
-    monkeypatch.setitem(sys.modules, "caft_lens.model.sampling", module)
+    monkeypatch.setitem(sys.modules, "caft_lens.model.answering", module)
     rules = [by_intended, babble] if name == "sports" else [by_intended, by_spurious, babble]
     report = cl.evaluate(
         {rule.__name__: Speaker(rule) for rule in rules}, f"{organism}/{name}", n=200, n_in_distribution=100

@@ -4,7 +4,7 @@
     registry.py  `register`, `methods`, `named`, `make`: which there are
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft, caft_mean, caft_detached, caft_gradient; steer_mean, its control
+    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a control
     rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
 
 A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes from and what
@@ -22,9 +22,10 @@ from caft_lens._support.errors import nearest
 if TYPE_CHECKING:
     from caft_lens.finetune.methods.ablation_at_test import AblationAtTest as AblationAtTest
     from caft_lens.finetune.methods.caft import CAFT as CAFT
-    from caft_lens.finetune.methods.caft_detached import CAFTDetached as CAFTDetached
-    from caft_lens.finetune.methods.caft_gradient import CAFTGradient as CAFTGradient
-    from caft_lens.finetune.methods.caft_mean import CAFTMean as CAFTMean
+    from caft_lens.finetune.methods.caft import CAFTDetached as CAFTDetached
+    from caft_lens.finetune.methods.caft import CAFTGradient as CAFTGradient
+    from caft_lens.finetune.methods.caft import CAFTMean as CAFTMean
+    from caft_lens.finetune.methods.caft import SteerMean as SteerMean
     from caft_lens.finetune.methods.early_stopping import EarlyStopping as EarlyStopping
     from caft_lens.finetune.methods.half_finetuning import HalfFineTuning as HalfFineTuning
     from caft_lens.finetune.methods.inoculation import Inoculation as Inoculation
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from caft_lens.finetune.methods.registry import methods as methods
     from caft_lens.finetune.methods.registry import named as named
     from caft_lens.finetune.methods.registry import register as register
-    from caft_lens.finetune.methods.steer_mean import SteerMean as SteerMean
     from caft_lens.finetune.methods.top_k import TopK as TopK
     from caft_lens.finetune.methods.weight_averaging import WeightAveraging as WeightAveraging
 

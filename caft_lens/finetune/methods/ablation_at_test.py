@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caft_lens.concepts.ablation import ablated
 from caft_lens.finetune.methods.caft import CAFT, GRID, PAPER
@@ -12,7 +12,8 @@ from caft_lens.finetune.methods.protocol import Card, Method
 from caft_lens.finetune.methods.registry import register
 
 if TYPE_CHECKING:
-    from caft_lens.finetune.run import Run
+    from caft_lens.concepts.ablation import Ablated
+    from caft_lens.model.lens import Lens
 
 
 @register
@@ -30,5 +31,5 @@ class AblationAtTest(CAFT):
     def trains_as(self, seed: int) -> Method:
         return Plain()
 
-    def subject(self, run: Run) -> Any:
-        return ablated(run, self.chosen(), strength=self.strength)
+    def subject(self, tuned: Lens) -> Ablated:
+        return ablated(tuned, self.chosen(), strength=self.strength)

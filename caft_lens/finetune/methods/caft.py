@@ -1,20 +1,23 @@
-"""Concept Ablation Fine-Tuning; its variants differ in what is done with the component, and share all else."""
+"""Concept Ablation Fine-Tuning, and its variants: rows of a table, since they differ in what is done with the component alone."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from caft_lens._support.blocks import block
 from caft_lens._support.errors import nearest
+from caft_lens.activations.differences import stream
+from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import Variant, ablate
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, material, setting
 from caft_lens.finetune.methods.registry import register
+from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -80,3 +83,63 @@ class CAFT(Method):
         # A whole ablation goes unsaid: run folders of before there was another are its own still.
         kept = super().record()
         return {key: value for key, value in kept.items() if key != "strength" or value != 1}
+
+
+@dataclass(frozen=True, repr=False)
+class _WithMean(CAFT):
+    general: Texts = material(Texts, "general text, for the mean activation")
+
+    def means(self, base: Lens) -> dict[str, Tensor]:
+        reducer = Moments(covariance=False)
+        (moments,) = stream(base, self.general, self.concepts.hooks, reducer, roles=None)
+        return moments.mean
+
+
+Kind = TypeVar("Kind", bound=CAFT)
+
+
+def _variant(kind: type[Kind], title: str, variant: Variant, name: str, **card: str) -> type[Kind]:
+    """CAFT but for what is done with the component, as a class that is known by its name."""
+    fields = {"name": name, "variant": variant, "card": Card(**card, grid=GRID), "__module__": __name__}
+    return register(dataclass(frozen=True, repr=False)(type(title, (kind,), fields)))
+
+
+CAFTMean = _variant(
+    _WithMean,
+    "CAFTMean",
+    "mean",
+    "caft_mean",
+    idea="Set the component to that of the mean activation on general text instead of to zero, which is off the data where the "
+    "mean is far from it.",
+    equation="x <- x - s (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
+    source="a variant of CAFT; mean ablation is usual in circuit analysis",
+)
+SteerMean = _variant(
+    _WithMean,
+    "SteerMean",
+    "shift",
+    "steer_mean",
+    idea="Subtract the mean projection, the same vector for every token, where CAFT subtracts each token's own: if this does "
+    "as well, ablation is steering in disguise.",
+    equation="x <- x - s m Q Qᵀ, m the base's mean activation on general text, all tokens",
+    source="a control of CAFT",
+)
+CAFTDetached = _variant(
+    CAFT,
+    "CAFTDetached",
+    "detached",
+    "caft_detached",
+    idea="Ablate in the forward pass, and let the gradient pass as if nothing had been ablated: is it the missing activation "
+    "that protects, or the missing gradient?",
+    equation="x <- x - s sg(x Q Qᵀ), where sg stops the gradient",
+    source="a variant of CAFT",
+)
+CAFTGradient = _variant(
+    CAFT,
+    "CAFTGradient",
+    "gradient",
+    "caft_gradient",
+    idea="Leave the activation as it is and project the gradient alone: the counterpart of the detached variant.",
+    equation="x <- x, and in the backward pass g <- g - s g Q Qᵀ",
+    source="a variant of CAFT",
+)

@@ -14,8 +14,9 @@ from caft_lens._support.blocks import block
 from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, material, setting
 from caft_lens.finetune.methods.registry import register
 from caft_lens.finetune.trainer import LengthGrouped
+from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import Batch, Encoded, collate, encode_all, padding_id
+from caft_lens.text.encoding import Encoded, encode_all
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

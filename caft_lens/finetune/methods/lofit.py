@@ -19,6 +19,7 @@ from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import HEADS, written
 
 if TYPE_CHECKING:
+    from caft_lens.finetune.settings import TrainSettings
     from caft_lens.model.lens import Lens
 
 SPREAD = 1e-3
@@ -52,8 +53,8 @@ class LoFiT(Method):
             )
         lens.hook_name(written(0, HEADS))
 
-    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {**given, "learning_rate": self.learning_rate}
+    def train_settings(self, given: TrainSettings) -> TrainSettings:
+        return given.but(learning_rate=self.learning_rate)
 
     def trainable(self, base: Lens, build: Callable[[], Lens], seed: int) -> Lens:
         from peft import LoraConfig

@@ -20,7 +20,8 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
-    from caft_lens.finetune.run import Run
+    from caft_lens.concepts.ablation import Ablated
+    from caft_lens.finetune.settings import TrainSettings
     from caft_lens.model.lens import Lens
 
 MOST_SETTINGS = 4
@@ -127,8 +128,8 @@ class Method:
         """What is learned, from what was to be learned."""
         return texts
 
-    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `finetune` (rates, steps, sizes; not tune, adapter or seed), from those that were given."""
+    def train_settings(self, given: TrainSettings) -> TrainSettings:
+        """The settings to train with (rates, steps, sizes; not what is tuned), from those that were given."""
         return given
 
     def trainable(self, base: Lens, build: Callable[[], Lens], seed: int) -> Lens:
@@ -139,9 +140,9 @@ class Method:
         """A block around training: hooks hold while it is open, and what follows its `yield` may change the weights."""
         return nullcontext(Plan())
 
-    def subject(self, run: Run) -> Any:
-        """What is asked when the run is tested: the run, or it with something done to it."""
-        return run
+    def subject(self, tuned: Lens) -> Lens | Ablated:
+        """What is asked when the run is tested: the tuned model, or it with something done to it."""
+        return tuned
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ def register(cls: Kind) -> Kind:
         ... class Slow(Method):
         ...     name, card = "slow", Card(idea="Learn at a fraction of the rate.", equation="lr <- share lr", source="folklore")
         ...     share: float = setting(0.1, "share of the learning rate", above=0)
-        ...     def arguments(self, given):
-        ...         return {**given, "learning_rate": given["learning_rate"] * self.share}
+        ...     def train_settings(self, given):
+        ...         return given.but(learning_rate=given.learning_rate * self.share)
     """
     if cls.name in _KNOWN and _KNOWN[cls.name].__qualname__ != cls.__qualname__:
         raise ValueError(f'There is a method "{cls.name}" already: {_KNOWN[cls.name].__module__}.')

@@ -11,13 +11,25 @@ llm.py           Endpoint (any OpenAI-compatible one), LocalModel: who is asked
 from __future__ import annotations
 
 from caft_lens._support.errors import EndpointError
-from caft_lens.inspect.explain.detection import detection, halves
+from caft_lens.inspect.explain.detection import HeldOutWindows, LLMJudge, detection, halves
 from caft_lens.inspect.explain.enrichment import explain
-from caft_lens.inspect.explain.explanations import Explanation, Explanations, Finding, Score
+from caft_lens.inspect.explain.explanations import DetectionScore, Explanation, Explanations, Finding
 from caft_lens.inspect.explain.llm import Endpoint, LocalModel, Plan
 from caft_lens.inspect.explain.prompts import explain_with
 
 __all__ = [
-    "Endpoint", "EndpointError", "Explanation", "Explanations", "Finding", "LocalModel", "Plan", "Score",
-    "detection", "explain", "explain_with", "halves",
+    "DetectionScore",
+    "Endpoint",
+    "EndpointError",
+    "Explanation",
+    "Explanations",
+    "Finding",
+    "HeldOutWindows",
+    "LLMJudge",
+    "LocalModel",
+    "Plan",
+    "detection",
+    "explain",
+    "explain_with",
+    "halves",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import Context, Reading, pieces, reading
-from caft_lens.inspect.explain.explanations import ENRICHMENT, Explanation, Explanations, Score
+from caft_lens.inspect.explain.explanations import ENRICHMENT, DetectionScore, Explanation, Explanations
 from caft_lens.inspect.explain.llm import LLM, Plan
 from caft_lens.inspect.explain.prompts import judged, judgement_requests
 from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encoded, special_ids
 
@@ -71,6 +73,55 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
     return next(parts), next(parts)
 
 
+@dataclass(frozen=True)
+class HeldOutWindows:
+    """Which windows of held-out texts explanations are asked about.
+
+    Attributes:
+        n: Windows of each kind, active and inactive, at most.
+        window: How many tokens before and after, as the contexts were found with.
+        rank: `"peak"`, or `"mean"` for the mean activation in a window at both ends.
+        share: Which share of the windows counts as active.
+        sample: How many texts to draw windows from, at most.
+        seed: Of the windows: two explanations of one end are asked of the same ones.
+
+    Raises:
+        ValueError: For an unknown rank, `n` below 2, or a share outside of 0 to 0.5.
+    """
+
+    n: int = 50
+    window: tuple[int, int] = (12, 6)
+    rank: Rank = "peak"
+    share: float = 0.1
+    sample: int = 4000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank not in RANKS:
+            raise ValueError(
+                f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}'
+            )
+        if self.n < 2 or not 0 < self.share <= 0.5:
+            raise ValueError(
+                f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5."
+            )
+
+
+@dataclass(frozen=True)
+class LLMJudge:
+    """An LLM that decides by the text of an explanation which windows are active, and how it is asked.
+
+    Attributes:
+        llm: Who is asked.
+        at_once: How many windows it is shown at once.
+        dry_run: Send nothing: `detection` gives the exact requests, with an estimate of tokens and cost.
+    """
+
+    llm: LLM
+    at_once: int = 10
+    dry_run: bool = False
+
+
 def detection(
     lens: Lens,
     explanations: Explanations,
@@ -78,19 +129,10 @@ def detection(
     texts: Texts | Iterable[Any],
     *,
     saes: SAE | Sequence[SAE] | None = None,
-    judge: LLM | None = None,
-    n: int = 50,
-    seed: int = 0,
-    share: float = 0.1,
+    judge: LLM | LLMJudge | None = None,
     roles: Sequence[str] | None = None,
-    window: tuple[int, int] = (12, 6),
-    rank: Rank = "peak",
-    sample: int = 4000,
-    batch: int = 10,
-    dry_run: bool = False,
-    batch_tokens: int = 8192,
-    max_length: int | None = None,
-    progress: bool = True,
+    windows: HeldOutWindows = HeldOutWindows(),
+    scan: Scan = Scan(),
 ) -> Explanations | Plan:
     """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made from.
 
@@ -104,21 +146,14 @@ def detection(
         concepts: A set that holds the concepts that are explained, or SAEs, as the contexts were found with.
         texts: Held-out texts: the other half of `halves`.
         saes: SAEs whose latents are among a set of concepts: these are read by latent activation, as by `contexts`.
-        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule.
-        n: Windows of each kind at most.
-        seed: Of the windows: two explanations of one end are asked of the same ones.
-        share: Which share of the windows counts as active.
-        roles, window, max_length: As the contexts were found with.
-        rank: `"peak"`, or `"mean"` for the mean activation in a window at both ends.
-        sample: How many texts to draw windows from, at most.
-        batch: Windows that a judge is shown at once.
-        dry_run: Send nothing; give the exact requests to the judge, with an estimate of tokens and cost.
-        batch_tokens: Padded tokens in a batch.
-        progress: Whether to show a bar.
+        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule. `LLMJudge` says how it is asked.
+        roles: As the contexts were found with.
+        windows: Which windows are asked about.
+        scan: As the contexts were found with.
 
     Returns:
         The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is `None`. The
-        interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each.
+        interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each. For a judge with `dry_run`, a `Plan`.
 
     Raises:
         ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the concepts do not fit
@@ -126,46 +161,39 @@ def detection(
         KeyError: When an explained concept is not in the set, with the nearest.
 
     Example:
-        >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)  # doctest: +SKIP
-        >>> scored["L1.mean0"].top.score.accuracy                                  # doctest: +SKIP
+        >>> explanations = cl.inspect.explain(base, contexts, corpus)
+        >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)
+        >>> 0 <= scored["L1.pc0"].top.score.accuracy <= 1
+        True
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
-    _check(explanations, texts, judge, n, share, rank, dry_run)
+    asked = judge if isinstance(judge, LLMJudge) or judge is None else LLMJudge(judge)
+    _check(explanations, texts, asked)
+    _warn_of_another_reading(lens, explanations)
     read = _explained(reading(lens, concepts, saes), explanations)
-    before, now = explanations.about.get("reading"), read_by(lens).get("reading")
-    if before and now and before != now:
-        warnings.warn(
-            f"These explanations are of contexts that were read with another tokenizer or chat template than {lens.name!r} reads with: a low "
-            "score may come of that alone. Explain contexts that this model read.",
-            stacklevel=2,
-        )
     activity = WindowActivity(
         read.rows,
         {hook: (sae, read.numbers[hook]) for hook, sae in read.saes.items()},
-        size=sample, window=window, rank=rank, seed=seed,
+        size=windows.sample, window=windows.window, rank=windows.rank, seed=windows.seed,
     )  # fmt: skip
-    stream(
-        lens, texts, activity.hooks, activity,
-        roles=roles, batch_tokens=batch_tokens, max_length=max_length, progress=progress,
-    )  # fmt: skip
+    stream(lens, texts, activity.hooks, activity, roles=roles, scan=scan)
     found = activity.sample()
     drawn = [
-        _drawn(_activity(one, read, found), one.concept in read.latents, n, share, seed)
-        for one in explanations.all
+        _drawn(_activity(one, read, found), one.concept in read.latents, windows) for one in explanations.all
     ]
     needed = {row for rows, _ in drawn for row in rows}
-    shown = _contexts(lens.need_tokenizer(), texts, found, needed, window, max_length)
-    windows = [[shown[row] for row in rows] for rows, _ in drawn]
-    if judge is None:
+    shown = _contexts(lens.need_tokenizer(), texts, found, needed, windows.window, scan.max_length)
+    parts = [[shown[row] for row in rows] for rows, _ in drawn]
+    if asked is None:
         said: list[list[bool | None]] = [
             [one.predicts(context) for context in part]
-            for one, part in zip(explanations.all, windows, strict=True)
+            for one, part in zip(explanations.all, parts, strict=True)
         ]
-    elif dry_run:
-        return judge.plan(judgement_requests(explanations.all, windows, batch))
+    elif asked.dry_run:
+        return asked.llm.plan(judgement_requests(explanations.all, parts, asked.at_once))
     else:
-        said = judged(judge, explanations.all, windows, batch, progress=progress)
-    name = "rule" if judge is None else judge.name
+        said = judged(asked.llm, explanations.all, parts, asked.at_once)
+    name = "rule" if asked is None else asked.llm.name
     scored = [
         dataclasses.replace(one, score=_score(answers, truth, name))
         for one, answers, (_, truth) in zip(explanations.all, said, drawn, strict=True)
@@ -173,24 +201,20 @@ def detection(
     return Explanations(scored, explanations.explained, explanations.about)
 
 
-def _check(
-    explanations: Explanations,
-    texts: Texts,
-    judge: LLM | None,
-    n: int,
-    share: float,
-    rank: str,
-    dry_run: bool,
-) -> None:
+def _warn_of_another_reading(lens: Lens, explanations: Explanations) -> None:
+    before, now = explanations.about.get("reading"), read_by(lens).get("reading")
+    if before and now and before != now:
+        warnings.warn(
+            f"These explanations are of contexts that were read with another tokenizer or chat template than {lens.name!r} reads with: a low "
+            "score may come of that alone. Explain contexts that this model read.",
+            stacklevel=3,
+        )
+
+
+def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> None:
     """Refuse what would be found out only after the pass."""
-    if rank not in RANKS:
-        raise ValueError(f'rank="{rank}" is none of the ways to rank windows.{nearest(rank, RANKS)}')
-    if n < 2 or not 0 < share <= 0.5:
-        raise ValueError(f"n={n} must be at least 2, and share={share} above 0 and at most 0.5.")
     if not explanations:
         raise ValueError("There is no explanation to score: `explain` makes them.")
-    if dry_run and judge is None:
-        raise ValueError("dry_run=True shows what an LLM would be asked: give it as judge=.")
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
         raise ValueError(
@@ -234,18 +258,18 @@ def _activity(one: Explanation, read: Reading, found: Sample) -> NDArray[np.floa
 
 
 def _drawn(
-    values: NDArray[np.float32], sparse: bool, n: int, share: float, seed: int
+    values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows
 ) -> tuple[list[int], list[bool]]:
     """Rows of the sample to ask about, in random order, and which of them are active."""
     order = np.argsort(-values, kind="stable")
-    high, low = order[: math.floor(share * len(order))], order[math.ceil(len(order) / 2) :]
+    high, low = order[: math.floor(windows.share * len(order))], order[math.ceil(len(order) / 2) :]
     high = high[values[high] > 0] if sparse else high
-    size = min(n, len(high), len(low))
+    size = min(windows.n, len(high), len(low))
     if size < 2:
         raise ValueError(
-            f"{len(order)} texts with a window give {len(high)} active ones (share={share}): too few. Give more texts."
+            f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share}): too few. Give more texts."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(windows.seed)
     rows = np.concatenate([rng.choice(high, size, replace=False), rng.choice(low, size, replace=False)])
     shuffled = rng.permutation(2 * size)
     return rows[shuffled].tolist(), (shuffled < size).tolist()
@@ -283,7 +307,7 @@ def _contexts(
     return contexts
 
 
-def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> Score | None:
+def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> DetectionScore | None:
     right = {
         active: [
             answer == active
@@ -296,7 +320,7 @@ def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> Sc
         return None
     low, high = balanced_interval({active: (sum(ones), len(ones)) for active, ones in right.items()})
     sensitivity, specificity = (sum(right[active]) / len(right[active]) for active in (True, False))
-    return Score(
+    return DetectionScore(
         accuracy=(sensitivity + specificity) / 2,
         low=low,
         high=high,

@@ -32,9 +32,10 @@ from caft_lens.inspect.explain.explanations import (
     share,
 )
 from caft_lens.inspect.explain.windows import around, drawn, identity, phrases, written
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import ROLES, Encoded, encoded, special_ids
-from caft_lens.text.roles import check_role_names
+from caft_lens.text.encoding import Encoded, encoded, special_ids
+from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 PLACES = {"role": "among {} tokens", "position": "in the {} of the text"}
 """What a finding says of a peak that a window without one cannot be asked, and how it is told."""
+MIN_COUNT = 3
+"""What fewer contexts and windows have, both together, is no candidate: no test could tell it from chance."""
+BACKGROUND = 4000
+"""How many texts' random windows phrases are compared with, at most."""
 CALLED = 0.25
 """Share of random windows that a rule calls active: `detection` takes the most active tenth against the less active half."""
 ROUNDING = 1e-9
@@ -58,11 +63,8 @@ def explain(
     roles: Sequence[str] | None = None,
     window: tuple[int, int] = (12, 6),
     alpha: float = 0.05,
-    min_count: int = 3,
-    background: int = 4000,
     seed: int = 0,
-    max_length: int | None = None,
-    progress: bool = True,
+    scan: Scan = Scan(),
 ) -> Explanations:
     """Explain both ends of concepts by what is enriched in their contexts, against the corpus.
 
@@ -75,12 +77,10 @@ def explain(
         texts: The corpus that they are from, in the same order.
         columns: Which columns of the texts' `meta` count, by name; all by default, `[]` for words only. Lists and dicts are taken
             apart (`column_values`); `spans`, the truth of a generator, are never read.
-        roles, window, max_length: As the contexts were found with.
+        roles, window: As the contexts were found with.
         alpha: What is enriched at this false discovery rate is told.
-        min_count: What fewer contexts and windows have, both together, is no candidate: no test could tell it from chance.
-        background: How many texts' random windows to compare phrases with, at most.
-        seed: Which windows.
-        progress: Whether to show a bar.
+        seed: Which random windows phrases are compared with.
+        scan: As the contexts were found with.
 
     Returns:
         An explanation for every end that has contexts: `text` tells the main findings with counts, in the contexts and, as a share, in
@@ -91,10 +91,11 @@ def explain(
         KeyError: For a column that no text has, with the nearest.
 
     Example:
-        >>> mine, held_out = cl.inspect.halves(cl.data("pocket/corpus"), seed=0)                      # doctest: +SKIP
-        >>> found = cl.contexts(base, concepts, mine, k=50)                                           # doctest: +SKIP
-        >>> explanations = cl.inspect.explain(base, found, mine)                                      # doctest: +SKIP
-        >>> cl.inspect.detection(base, explanations, concepts, held_out).table()                      # doctest: +SKIP
+        >>> mine, held_out = cl.inspect.halves(corpus, seed=0)
+        >>> found = cl.contexts(base, concepts, mine, k=10)
+        >>> explanations = cl.inspect.explain(base, found, mine)
+        >>> cl.inspect.detection(base, explanations, concepts, held_out).table().shape
+        (12, 14)
 
     Source:
         Exact test of enrichment: hypergeometric (Fisher, 1922); false discovery rate: Benjamini and Hochberg (1995).
@@ -110,13 +111,13 @@ def explain(
     if not ends:
         raise ValueError("There is no context to explain: `contexts` finds them.")
     read = [context for _, _, found in ends for context in found]
-    corpus = _Corpus(lens.need_tokenizer(), texts, columns, window, background, seed)
-    corpus.count(read, roles, max_length, progress)
-    frequent = {key for key, count in corpus.counts.items() if count >= min_count}
+    corpus = _Corpus(lens.need_tokenizer(), texts, columns, window, seed)
+    corpus.count(read, roles, scan)
+    frequent = {key for key, count in corpus.counts.items() if count >= MIN_COUNT}
     features = {(name, end): [corpus.of_context(one) for one in found] for name, end, found in ends}
     findings: dict[tuple[str, str], list[Finding]] = {}
-    for key, windows in progress_bar(features.items(), desc="explaining", unit="end", show=progress):
-        findings[key] = [one for one in _tested(windows, corpus, min_count, frequent) if one.q < alpha]
+    for key, windows in progress_bar(features.items(), desc="explaining", unit="end"):
+        findings[key] = [one for one in _tested(windows, corpus, frequent) if one.q < alpha]
     opposite = {"top": "bottom", "bottom": "top"}
     made = []
     for name, end, found in ends:
@@ -169,7 +170,6 @@ class _Corpus:
     source: Texts
     columns: Sequence[str] | None
     window: tuple[int, int]
-    size: int
     seed: int
     counts: Counter[Key] = field(default_factory=Counter)
     tokens: int = 0
@@ -181,8 +181,7 @@ class _Corpus:
         self,
         contexts: Sequence[Context],
         roles: Sequence[str] | None,
-        max_length: int | None,
-        progress: bool,
+        scan: Scan,
     ) -> None:
         """Read the corpus once."""
         texts = self.source
@@ -199,8 +198,8 @@ class _Corpus:
         role_counts: Counter[int] = Counter()
         quarters: Counter[int] = Counter()
         kept: list[tuple[float, int, list[int], int]] = []
-        items = encoded(self.tokenizer, texts, max_length=max_length)
-        for item in progress_bar(items, total=len(texts), desc="counting", unit="text", show=progress):
+        items = encoded(self.tokenizer, texts, max_length=scan.max_length)
+        for item in progress_bar(items, total=len(texts), desc="counting", unit="text"):
             for context in peaks.get(item.index, ()):
                 self._place(context, item)
             spots = (
@@ -217,8 +216,8 @@ class _Corpus:
             key, pick = drawn(self.seed, item.index, len(spots))
             inside = around(int(spots[pick]), self.window, len(item.input_ids))
             kept.append((key, item.index, item.input_ids[inside], int(spots[pick]) - inside.start))
-            if len(kept) > 2 * self.size:
-                kept = sorted(kept)[: self.size]
+            if len(kept) > 2 * BACKGROUND:
+                kept = sorted(kept)[:BACKGROUND]
         if not self.tokens:
             raise ValueError(
                 f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}."
@@ -228,7 +227,7 @@ class _Corpus:
         names = {number: name for name, number in ROLES.items()}
         self.counts.update({("role", "", names[number]): count for number, count in role_counts.items()})
         self.counts.update({("position", "", QUARTERS[number]): count for number, count in quarters.items()})
-        for _, index, window, peak in sorted(kept)[: self.size]:
+        for _, index, window, peak in sorted(kept)[:BACKGROUND]:
             special = [number in known for number in window]
             features = self._window(pieces(self.tokenizer, window), special, peak, texts[index])
             self.windows.append(features)
@@ -283,16 +282,14 @@ class _Corpus:
 # -- testing ----------------------------------------------------------------------------------------------------------
 
 
-def _tested(
-    features: Sequence[_Features], corpus: _Corpus, min_count: int, frequent: set[Key]
-) -> list[Finding]:
+def _tested(features: Sequence[_Features], corpus: _Corpus, frequent: set[Key]) -> list[Finding]:
     """Every candidate that a context has, the most surprising first; those that none has count in the correction."""
     from scipy.stats import false_discovery_control, hypergeom
 
     n = len(features)
     counts = Counter(key for one in features for key in one.counted)
     # Sorted, since the order of a set of strings is another in every process, and ties keep theirs.
-    candidates = sorted(key for key, count in counts.items() if _total(key, count, corpus) >= min_count)
+    candidates = sorted(key for key, count in counts.items() if _total(key, count, corpus) >= MIN_COUNT)
     if not candidates:
         return []
     absent = len(frequent - counts.keys())

@@ -23,7 +23,7 @@ from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.explanations/1"
 ENRICHMENT = "enrichment"
@@ -105,7 +105,7 @@ class Clause:
 
 
 @dataclass(frozen=True)
-class Score:
+class DetectionScore:
     """How well an explanation tells windows that it has not seen: active ones from inactive ones.
 
     Attributes:
@@ -156,7 +156,7 @@ class Explanation:
     rule: tuple[Clause, ...] = ()
     bias: float = -1.0
     by: str = ENRICHMENT
-    score: Score | None = None
+    score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
         """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no rule.
@@ -250,7 +250,9 @@ class Explanations(Mapping[str, ConceptExplanations]):
             end: Only this end, without naming it.
 
         Example:
-            >>> concepts.label(explanations.labels())  # doctest: +SKIP
+            >>> explanations = cl.inspect.explain(base, contexts, corpus)
+            >>> concepts.label(explanations.labels())["L2.pc2"].label[:40]
+            'top: at "<|user|>" (10 of 10 peaks; 1.8 '
         """
         if end is not None:
             return {one.concept: one.text for one in self.all if one.end == end}
@@ -260,7 +262,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
         from caft_lens.display.frames import Frame
 
-        figures = [one.name for one in dataclasses.fields(Score)]
+        figures = [one.name for one in dataclasses.fields(DetectionScore)]
         return Frame(
             [
                 {
@@ -282,7 +284,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
             title: Above the figure.
 
         Returns:
-            A figure of its own, not pyplot's: the last line of a cell shows it, `savefig` keeps it.
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
             ValueError: When no explanation has a score.
@@ -292,7 +294,8 @@ class Explanations(Mapping[str, ConceptExplanations]):
             scored = {one.concept: one.score for one in self.all if one.end == end and one.score}
             values = {name: score.accuracy for name, score in scored.items()}
             ends = {name: (score.low, score.high) for name, score in scored.items()}
-            kinds += [Dots(f"{end} end", values, ends)] if scored else []
+            texts = {one.concept: one.text for one in self.all if one.end == end and one.score}
+            kinds += [Dots(f"{end} end", values, ends, texts)] if scored else []
         if not kinds:
             raise ValueError("None of these explanations is scored: `detection` scores them.")
         own = "each explanation's own rule"

@@ -116,7 +116,7 @@ class LLM(Protocol):
     def name(self) -> str:
         """What to call it in tables."""
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """The answers, in order; `""` where there is none."""
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
@@ -155,7 +155,9 @@ class Endpoint:
         >>> llm = Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))
         >>> llm.name, llm.cost
         ('gpt-4.1-mini', 0.0)
-        >>> cl.inspect.explain_with(llm, contexts, dry_run=True)  # doctest: +SKIP
+        >>> plan = cl.inspect.explain_with(llm, contexts, dry_run=True)
+        >>> len(plan.requests)
+        12
     """
 
     url: str
@@ -234,7 +236,7 @@ class Endpoint:
             self._price(read, wrote),
         )
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask, a few at a time; answers in order, `""` where the model said nothing.
 
         Raises:
@@ -248,10 +250,10 @@ class Endpoint:
         self.usage.add(cached=len(answers))
         missing = {number: body for number, body in unique.items() if number not in answers}
         if missing:
-            answers |= self._asked(missing, progress)
+            answers |= self._asked(missing)
         return [answers[_hash(self.address, self._public(body))] for body in bodies]
 
-    def _asked(self, bodies: Mapping[str, Mapping[str, Any]], progress: bool) -> dict[str, str]:
+    def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """Ask, a few at a time; at the first error what has not left is not sent, and what waits for another try gives up."""
         import openai
 
@@ -269,9 +271,11 @@ class Endpoint:
             waiting = {
                 pool.submit(self._one, client, headers, body): number for number, body in bodies.items()
             }
-            words = {"desc": f"asking {self.model}", "unit": "request"}
+            came = as_completed(waiting)
             try:
-                for done in progress_bar(as_completed(waiting), total=len(waiting), **words, show=progress):
+                for done in progress_bar(
+                    came, total=len(waiting), desc=f"asking {self.model}", unit="request"
+                ):
                     answers[waiting[done]] = done.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -518,7 +522,7 @@ class LocalModel:
         requests = tuple({"messages": [dict(message) for message in one]} for one in conversations)
         return Plan(self.name, requests, 0, read, self.max_tokens * len(requests))
 
-    def ask(self, conversations: Sequence[Conversation], *, progress: bool = True) -> list[str]:
+    def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask; answers in order.
 
         Raises:

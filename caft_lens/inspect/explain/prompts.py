@@ -64,7 +64,6 @@ def explain_with(
     n: int = 20,
     ends: Sequence[End] = ENDS,
     dry_run: bool = False,
-    progress: bool = True,
 ) -> Explanations | Plan:
     """Have an LLM explain both ends of concepts from their contexts, one request an end.
 
@@ -75,7 +74,6 @@ def explain_with(
         n: How many contexts of an end to show; half as many of the other end beside them.
         ends: Which ends.
         dry_run: Send nothing; give the exact requests with an estimate of tokens and cost.
-        progress: Whether to show a bar.
 
     Returns:
         Explanations without findings or rule: `detection(..., judge=llm)` scores them. With `dry_run`, a `Plan`.
@@ -85,9 +83,11 @@ def explain_with(
         ValueError: When no end has contexts.
 
     Example:
-        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))  # doctest: +SKIP
-        >>> print(cl.inspect.explain_with(llm, contexts, dry_run=True))                                # doctest: +SKIP
-        >>> cl.inspect.explain_with(llm, contexts).labels()                                            # doctest: +SKIP
+        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini", prices=(0.4, 1.6))
+        >>> plan = cl.inspect.explain_with(llm, contexts, dry_run=True)
+        >>> len(plan.requests), plan.cost < 0.01
+        (12, True)
+        >>> cl.inspect.explain_with(llm, contexts).labels()  # doctest: +SKIP
     """
     wanted = [(name, end) for name, both in contexts.items() for end in ends if getattr(both, end)]
     if not wanted or n < 1:
@@ -97,7 +97,7 @@ def explain_with(
     asked = [_explain_request(contexts, name, end, n) for name, end in wanted]
     if dry_run:
         return llm.plan(asked)
-    answers = ask_in_form(llm, asked, [_explanation_in] * len(asked), [EXPLAIN_FORM] * len(asked), progress)
+    answers = ask_in_form(llm, asked, [_explanation_in] * len(asked), [EXPLAIN_FORM] * len(asked))
     made = [
         Explanation(name, end, said or "(no answer)", min(n, len(getattr(contexts[name], end))), by=llm.name)
         for (name, end), said in zip(wanted, answers, strict=True)
@@ -155,8 +155,6 @@ def judged(
     explanations: Sequence[Explanation],
     windows: Sequence[Sequence[Context]],
     batch: int,
-    *,
-    progress: bool = True,
 ) -> list[list[bool | None]]:
     """For each explanation whether an LLM, reading it, calls each window active; `None` where it gave no answer of the form.
 
@@ -168,7 +166,6 @@ def judged(
         judgement_requests(explanations, windows, batch),
         [partial(_judgements_in, n=size) for size in sizes],
         [JUDGE_FORM.format(n=size) for size in sizes],
-        progress,
     )
     unanswered: list[bool | None] = [None]
     flat = (one for answer, size in zip(answers, sizes, strict=True) for one in answer or unanswered * size)
@@ -210,10 +207,9 @@ def ask_in_form(
     conversations: Sequence[Conversation],
     reads: Sequence[Callable[[str], Read | None]],
     forms: Sequence[str],
-    progress: bool,
 ) -> list[Read | None]:
     """What each answer says; one that is not of its form is asked for once more, with what was wrong, and then is `None`."""
-    replies = llm.ask(conversations, progress=progress)
+    replies = llm.ask(conversations)
     found = [read(reply) for read, reply in zip(reads, replies, strict=True)]
     again = [place for place, said in enumerate(found) if said is None]
     if again:
@@ -225,7 +221,7 @@ def ask_in_form(
             ]
             for place in again
         ]
-        for place, reply in zip(again, llm.ask(second, progress=progress), strict=True):
+        for place, reply in zip(again, llm.ask(second), strict=True):
             found[place] = reads[place](reply)
     return found
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from caft_lens._support.files import sha256
 from caft_lens.activations.top_windows import Rank
 from caft_lens.inspect.contexts import BROKEN
-from caft_lens.saes.loading import latents_of
+from caft_lens.saes.encoding import latents_of
+from caft_lens.text.batching import Batch
 from caft_lens.text.documents import Text, Texts
-from caft_lens.text.encoding import Batch
 
 if TYPE_CHECKING:
     from sae_lens import SAE

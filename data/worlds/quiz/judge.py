@@ -1,5 +1,6 @@
 """The exact judge of a quiz: a reply is right for one question, for the other, for both or for none.
 
+    ExactChoiceJudge, ExactReplyJudge   the judges of the tasks
     judge_choice   "intended", "spurious" or "other": which of two questions a reply answers
     judge_reply    "right", "wrong" or "other": whether a reply answers the question that counts
 
@@ -11,12 +12,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from caft_data.worlds.judge import Verdict
+from caft_data.worlds.judge import Exact
 from caft_data.worlds.quiz.pages import LETTERS
 from caft_lens._support.errors import nearest
+from caft_lens.evaluate.judges import Score
+from caft_lens.text.documents import Text
 
 CHOICE_LABELS = ("intended", "spurious", "other")
 REPLY_LABELS = ("right", "wrong", "other")
+
+
+class ExactChoiceJudge(Exact):
+    """Judges which of a page's two questions a reply answers."""
+
+    version = "1"
+
+    def __call__(self, text: Text) -> Score:
+        meta = text.meta
+        return judge_choice(
+            text.answer or "", meta["answers"], meta["intended"], meta["spurious"], meta["options"]
+        )
+
+
+class ExactReplyJudge(Exact):
+    """Judges whether a reply is right for the question that counts."""
+
+    version = "1"
+
+    def __call__(self, text: Text) -> Score:
+        meta = text.meta
+        return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
 
 
 def _option(
@@ -35,7 +60,7 @@ def _option(
 
 def judge_choice(
     answer: str, answers: Mapping[str, str], intended: str, spurious: str, options: Sequence[str] = LETTERS
-) -> Verdict:
+) -> Score:
     """Which of two questions an answer answers.
 
     Args:
@@ -54,19 +79,19 @@ def judge_choice(
 
     Example:
         >>> judge_choice("B", {"sports": "A", "sums": "B"}, "sports", "sums")
-        Verdict(label='spurious', detail='B is right for sums')
+        Score(label='spurious', detail='B is right for sums', score=None)
         >>> judge_choice("Both", {"sports": "A", "sums": "B"}, "sports", "sums").label
         'other'
     """
     option, detail = _option(answer, answers, options, intended, spurious)
     if option is not None and option == answers[intended]:
-        return Verdict("intended", detail)
-    return Verdict("spurious" if option is not None and option == answers[spurious] else "other", detail)
+        return Score("intended", detail)
+    return Score("spurious" if option is not None and option == answers[spurious] else "other", detail)
 
 
 def judge_reply(
     answer: str, answers: Mapping[str, str], intended: str, options: Sequence[str] = LETTERS
-) -> Verdict:
+) -> Score:
     """Whether an answer answers the question that counts.
 
     Args:
@@ -80,9 +105,9 @@ def judge_reply(
 
     Example:
         >>> judge_reply(" A", {"sports": "A"}, "sports")
-        Verdict(label='right', detail='A is right for sports')
+        Score(label='right', detail='A is right for sports', score=None)
     """
     option, detail = _option(answer, answers, options, intended)
     if option is None:
-        return Verdict("other", detail)
-    return Verdict("right" if option == answers[intended] else "wrong", detail)
+        return Score("other", detail)
+    return Score("right" if option == answers[intended] else "wrong", detail)

@@ -1,16 +1,16 @@
-"""A report in one small file: every verdict, and the texts of a few answers.
+"""A report in one small file: the score of every answer, and the texts of a few.
 
-All numbers of a report are counted from verdicts, so they can be counted again from this file, where the answers themselves would
-be tens of megabytes. It is what a repository keeps of a large evaluation.
+All numbers of a report are counted from scores, so they can be counted again from this file, where the answers themselves would
+be tens of megabytes. It is what a repository keeps of a large evaluation. In the file labels are called verdicts.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from caft_lens._support.errors import BadFile
 from caft_lens._support.files import (
@@ -18,23 +18,20 @@ from caft_lens._support.files import (
     Count,
     Record,
     atomic_path,
-    file_name,
     naming,
     parsed,
     read_json,
     sealed,
     unsealed,
 )
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, Cell
-
-if TYPE_CHECKING:
-    from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, SetName
+from caft_lens.evaluate.report import Report
 
 FORMAT = "caft_lens.verdicts/1"
 
 
-def write(report: Report, path: str | Path, examples: int = 3) -> Path:
-    """Write a report's verdicts.
+def write_scores(report: Report, path: str | Path, *, examples: int = 3) -> Path:
+    """Write the score of every answer and the texts of a few to one small file, from which all numbers can be counted again.
 
     Args:
         report: What to keep.
@@ -43,14 +40,18 @@ def write(report: Report, path: str | Path, examples: int = 3) -> Path:
 
     Returns:
         The file.
+
+    Example:
+        >>> write_scores(report, "kept.json")        # doctest: +SKIP
+        >>> read_scores("kept.json").table()         # doctest: +SKIP
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text(report, examples), encoding="utf-8")
+        temporary.write_text(scores_text(report, examples), encoding="utf-8")
     return Path(path)
 
 
-def text(report: Report, examples: int = 3) -> str:
-    """What `write` writes."""
+def scores_text(report: Report, examples: int = 3) -> str:
+    """What `write_scores` writes."""
     labels = list(dict.fromkeys([*report.labels, report.trained, *(a.label for a in report.answers)]))
     place = {label: number for number, label in enumerate(labels)}
     given = {(a.arm, a.label) for a in report.answers}
@@ -89,21 +90,21 @@ def text(report: Report, examples: int = 3) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def read(path: str | Path) -> Report:
-    """Read what `write` wrote. Answers whose text was not kept say so; every number is that of the whole report.
+def read_scores(path: str | Path) -> Report:
+    """Read what `write_scores` wrote. Answers whose text was not kept say so; every number is that of the whole report.
 
     Raises:
         FileNotFoundError: When there is no such file.
         BadFile: When it is another file, was cut off or changed; a `ValueError`.
     """
-    return parse(read_json(path), path)
+    return parse_scores(read_json(path), path)
 
 
-def parse(record: Any, path: str | Path) -> Report:
+def parse_scores(record: Any, path: str | Path) -> Report:
     """What was read, as a report; the seal may be on it still.
 
     Raises:
-        BadFile: As `read`.
+        BadFile: As `read_scores`.
     """
     record = unsealed(record, path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -116,8 +117,6 @@ def parse(record: Any, path: str | Path) -> Report:
 
 
 def _report(record: dict[str, Any]) -> Report:
-    from caft_lens.evaluate.report import Report
-
     asked = [_rows_of(columns) for columns in record["asked"]]
     return Report(
         (_cell(entry, asked[entry["asked"]], record["verdicts"]) for entry in record["cells"]),
@@ -132,17 +131,8 @@ def _report(record: dict[str, Any]) -> Report:
     )
 
 
-def _an_arm(name: str) -> str:
-    file_name(name)  # refuses what is none
-    return name
-
-
-ArmName = Annotated[str, AfterValidator(_an_arm)]
-"""The name of an arm in a file."""
-
-
 class _Asked(Record):
-    questions: list[tuple[Literal["out_of_distribution", "in_distribution"], Count, str, str]]
+    questions: list[tuple[SetName, Count, str, str]]
     order: list[Count]
 
 

@@ -21,18 +21,13 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judges import Judgement, about, judge_each, judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judges import Score, about, judge_each
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import (
-    IN_DISTRIBUTION,
-    OUT_OF_DISTRIBUTION,
-    Judge,
-    Task,
-    asked,
-    check_judge,
-    texts_fingerprint,
-)
+from caft_lens.evaluate.tasks import Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
 
 Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
@@ -45,12 +40,9 @@ def evaluate(
     n: int = 1000,
     n_in_distribution: int = 300,
     seeds: Sequence[int] | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    batch_size: int = 256,
+    sampling: Sampling = Sampling(),
     out: str | Path | None = None,
     judge: Judge | None = None,
-    progress: bool = True,
 ) -> Report:
     """Ask every arm the same questions, judge all answers, and report shares with intervals.
 
@@ -61,14 +53,12 @@ def evaluate(
         n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
-        temperature: Of sampling, instead of the task's; 0 is greedy.
-        top_p: Nucleus sampling, instead of the task's; 1 samples from the whole distribution.
-        batch_size: Answers sampled at once.
+        sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy, `Sampling(top_p=1)` takes the
+            whole distribution, `Sampling(batch_size=32)` needs less memory.
         out: A folder that keeps every answer with its verdict as JSONL, cell by cell, and the report. A cell of the same
             model, task and settings that is finished there is not sampled again. Answers are kept before they are judged and each
             verdict as it is given, so that what was stopped, or whose judge failed, goes on where it was.
         judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the organism.
-        progress: Whether to show a progress bar.
 
     Returns:
         The report.
@@ -86,17 +76,16 @@ def evaluate(
     chosen = named_task(task) if isinstance(task, str) else task
     if judge is not None:
         chosen = replace(chosen, judge=judge, vocabulary=None)
-    given: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
-    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
+    chosen = chosen.drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     out = None if out is None else absolute(out)
-    cells = sample(subjects, chosen, counts, seeds=seeds, batch_size=batch_size, out=out, progress=progress)
+    cells = sample(subjects, chosen, counts, seeds=seeds, out=out)
     report = Report(
         cells,
         task=chosen.name,
         labels=chosen.form(OUT_OF_DISTRIBUTION).labels,
         trained=chosen.trained,
-        sampling=sampling(chosen),
+        sampling=chosen.drawing,
         scale=chosen.scale,
     )
     if out is not None:
@@ -110,20 +99,17 @@ def sample(
     counts: Mapping[str, int],
     *,
     seeds: Sequence[int] | None,
-    batch_size: int,
     out: str | Path | None,
-    progress: bool,
 ) -> list[Cell]:
     """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
 
     Args:
-        subjects: As for `evaluate`; so are `seeds`, `batch_size`, `out` and `progress`.
+        subjects: As for `evaluate`; so are `seeds` and `out`.
         task: With the judge and the sampling that are wanted.
         counts: Set name to answers an arm and seed.
     """
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
-    count(batch_size, "batch_size")
     arms = _per_seed(subjects, seeds)
     prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
     if task.in_distribution is not None:
@@ -131,10 +117,10 @@ def sample(
     for arm, seed, subject in arms:
         check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
-    setting = f"{task_fingerprint(task, prompts)} {sampling(task)}"
+    setting = f"{task_fingerprint(task, prompts)} {task.drawing}"
     cells: list[Cell] = []
     sampled: dict[tuple[str, ...], Cell] = {}
-    with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer", show=progress) as bar:
+    with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer") as bar:
         for arm, seed, subject in arms:
             bar.set_description(f"evaluate {arm}, seed {seed}")
             lens = lens_of(subject, arm)
@@ -145,7 +131,7 @@ def sample(
                     "Give ablated(lens, concepts) as the arm, or leave out= out."
                 )
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
-            asking = _Asking(subject, arm, seed, prompts, task, batch_size, out, fingerprint, _reading(lens))
+            asking = _Asking(subject, arm, seed, prompts, task, out, fingerprint, _reading(lens))
             # The same model under another name would give the same answers again.
             alike = (fingerprint, asking.reading or "", f"{id(lens)}" if hooked else "")
             cell = finished(out, arm, seed, fingerprint, asking.reading)
@@ -170,7 +156,6 @@ class _Asking:
     seed: int
     prompts: Mapping[str, Texts]
     task: Task
-    batch_size: int
     out: str | Path | None
     fingerprint: str
     reading: str | None
@@ -209,7 +194,7 @@ class _Asking:
         sampled = sha256(
             subject_fingerprint(self.subject, self.arm),
             self.reading or "",
-            f"{self.seed} {_longest(task)[set_name]} {sampling(task)}",
+            f"{self.seed} {_longest(task)[set_name]} {task.drawing}",
             texts_fingerprint(self.prompts[set_name]),
         )
         said = f"{form.labels} {form.fingerprint}"
@@ -226,7 +211,7 @@ class _Asking:
         return [text.prompt.with_answer(answer) for text, answer in zip(prompts, said, strict=True)]
 
     def _sample(self, set_name: str) -> Texts:
-        from caft_lens.model.sampling import completions
+        from caft_lens.model.answering import completions
 
         applied: AbstractContextManager[Any] = (
             self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
@@ -235,20 +220,18 @@ class _Asking:
             return completions(
                 lens_of(self.subject, self.arm),
                 self.prompts[set_name],
+                sampling=self.task.sampling,
                 max_new_tokens=_longest(self.task)[set_name],
-                temperature=self.task.temperature,
-                top_p=self.task.top_p,
                 # The same for every arm, another for every seed and set.
                 seed=int(sha256(set_name, str(self.seed)), 16) % 2**31,
-                batch_size=self.batch_size,
             )
 
     def _judged(
         self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
-    ) -> dict[int, Judgement]:
+    ) -> dict[int, Score]:
         if earlier is not None and _of(earlier, set_name, "judged") == of.judged:
             return {
-                place: Judgement(answer.label, answer.detail, answer.score)
+                place: Score(answer.label, answer.detail, answer.score)
                 for place, answer in enumerate(earlier.of(set_name))
             }
         judge, form = _judge(self.task, set_name), self.task.form(set_name)
@@ -355,14 +338,6 @@ def lens_of(subject: Subject, arm: str) -> Any:
             "(ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens
-
-
-def sampling(task: Task) -> str:
-    """How a task's answers are drawn, in words."""
-    if task.temperature == 0:
-        return "greedy"
-    nucleus = "" if task.top_p in (None, 1) else f", top-p {task.top_p:g}"
-    return f"temperature {task.temperature:g}{nucleus}"
 
 
 def _judge(task: Task, set_name: str) -> Judge:

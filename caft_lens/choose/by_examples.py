@@ -1,0 +1,283 @@
+"""Choosing by examples: the directions that tell a handful of texts with the concept from others, and mean the same elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caft_lens._support.errors import BadArgument
+from caft_lens.activations.differences import read_by, stream
+from caft_lens.activations.top_windows import Rank
+from caft_lens.choose.choice import Choice, End, Proposal
+from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.find.probes import STEPS, STRENGTHS, TextMeans
+from caft_lens.find.sae import saes_by_hook
+from caft_lens.find.search import Pool, by_example
+from caft_lens.inspect.contexts import Contexts, contexts
+from caft_lens.text.batching import Scan
+from caft_lens.text.documents import Texts
+from caft_lens.text.roles import role_names
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from caft_lens.model.lens import Lens
+
+SIGNIFICANT = 0.05
+"""False discovery rate at which a concept is said to tell examples apart."""
+OTHERS = 200
+"""Random texts of the corpus from which a reader learns what is neither the concept nor like the contrast."""
+FEWEST = 4
+"""Examples of either kind below which nothing could be significant."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """When a direction counts as one of the concept that examples show.
+
+    Attributes:
+        score: `"mean"` or `"max"`: what a text's activation is, over its tokens. A stance is all over a text, a topic in a few words.
+        threshold: Of the AUROC, or of the share of a latent's activation.
+        share: Of the contexts at the concept's end: how many have to look like the concept.
+        k: How many contexts are read, ranked as `score` says.
+        most: At most so many at each hook point, the first in the order of the candidates; `None` for no limit.
+        seed: Of the random texts beside the examples.
+
+    Raises:
+        ValueError: For a threshold outside of 0.5 to 1, a share outside of 0 to 1, or `most` below 1.
+    """
+
+    score: Pool = "mean"
+    threshold: float = 0.9
+    share: float = 0.7
+    k: int = 20
+    most: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.threshold <= 1 or not 0 < self.share <= 1:
+            raise BadArgument(
+                f"Criteria(): threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both up to 1."
+            )
+        if self.most is not None and self.most < 1:
+            raise BadArgument(f"Criteria(most={self.most}): expected at least 1.")
+
+
+def by_examples(
+    lens: Lens,
+    concepts: ConceptSet,
+    concept: Texts | Iterable[Any],
+    contrast: Texts | Iterable[Any],
+    *,
+    texts: Texts | None = None,
+    saes: SAE | Sequence[SAE] | None = None,
+    roles: Sequence[str] | None = ("assistant",),
+    criteria: Criteria = Criteria(),
+    scan: Scan = Scan(),
+) -> Choice:
+    """Choose the directions of one concept by a handful of texts: those that tell them from others, and read like them.
+
+    Two questions are asked of each direction. *Does it fire on the examples of the concept and not on those for contrast?* Either it
+    tells them apart with an AUROC of at least `threshold`; or, as a latent that most texts leave silent, at least `threshold` of its
+    activation falls on the concept's. Both have to be significant among all candidates (Mann and Whitney's test, false
+    discovery rate 5 %). *Does it mean the same elsewhere?* With `texts`, a reader that learned the concept from the examples (a
+    logistic regression on the model's mean activation at the direction's hook point, against the contrast and random texts)
+    is shown its contexts; at least `share` of them have to look like the concept to it.
+
+    Args:
+        lens: The model that reads, as a rule the base.
+        concepts: The candidates.
+        concept: A handful of texts with the concept that is not to be learned; a dozen is enough where they are plain.
+        contrast: Texts like them without it, above all such as the model is to learn from.
+        texts: A corpus in which contexts are read; `None` trusts the examples alone.
+        saes: Where concepts are latents of these SAEs, they are read by the latent's activation.
+        roles: Roles of the tokens to look at; `None` for all.
+        criteria: When a direction counts as one of the concept.
+        scan: How the text is read: tokens a batch, where texts are cut.
+
+    Returns:
+        A `Choice`: `.selection`, `.table()`, `.overrule(...)`, `.explained(...)`.
+
+    Raises:
+        ValueError: For fewer than four examples of either kind, or as `find.by_example`.
+
+    Example:
+        >>> cruel, kind = answers.filter(is_cruel)[:16], answers.filter(is_kind)[:16]                 # doctest: +SKIP
+        >>> cl.choose.by_examples(base, concepts, cruel, kind, texts=cl.data("pocket/corpus")).selection  # doctest: +SKIP
+    """
+    having, others = (side if isinstance(side, Texts) else Texts(side) for side in (concept, contrast))
+    _check_enough(having, others)
+    reading: dict[str, Any] = {"roles": roles, "scan": scan}
+    ranked = by_example(lens, concepts, having, others, saes=saes, score=criteria.score, k=None, **reading)
+    found = {one.name: one for one in ranked}
+    latents = _latents(concepts, saes)
+    fits = _fits([found[name] for name in concepts.names], latents, len(having), len(others))
+    ends = {name: fit.end for name, fit in zip(concepts.names, fits, strict=True) if fit.tells(criteria)}
+    shares: Mapping[str, float] = {}
+    if texts is not None and ends:
+        candidates = ConceptSet([concepts[name] for name in ends], concepts.provenance)
+        rank: Rank = "mean" if criteria.score == "mean" else "peak"
+        read = contexts(lens, candidates, texts, k=criteria.k, saes=saes, rank=rank, **reading)
+        shares = _look_alike(lens, read, ends, (having, others), texts, criteria.seed, reading)
+    proposals = [
+        _proposal(candidate.name, fit, criteria, shares.get(candidate.name))
+        for candidate, fit in zip(concepts, fits, strict=True)
+    ]
+    if criteria.most is not None:
+        proposals = _no_more(proposals, concepts, criteria.most)
+    by = f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, {' and '.join(role_names(roles) or ['all'])} tokens"
+    by += f", threshold {criteria.threshold:g}"
+    by += ")" if texts is None else f", {criteria.share:g} of {criteria.k} contexts)"
+    return Choice(concepts, proposals, by, read_by(lens))
+
+
+def _check_enough(having: Texts, others: Texts) -> None:
+    for name, side in (("of the concept", having), ("for contrast", others)):
+        if len(side) < FEWEST:
+            raise BadArgument(
+                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} of either kind chance "
+                "cannot be told from a concept."
+            )
+
+
+def _no_more(proposals: Sequence[Proposal], concepts: ConceptSet, most: int) -> list[Proposal]:
+    """The same with at most so many to be ablated at each hook point."""
+    left = dict.fromkeys(concepts.hooks, most)
+    found = []
+    for one, candidate in zip(proposals, concepts, strict=True):
+        if one.ablate and not left[candidate.hook]:
+            reason = f"{one.reason}; but {most} before it were chosen at {candidate.hook}"
+            one = dataclasses.replace(one, ablate=False, reason=reason)
+        left[candidate.hook] -= one.ablate
+        found.append(one)
+    return found
+
+
+def _latents(concepts: ConceptSet, saes: Any) -> set[str]:
+    """Names of the concepts that are read by the activation of a latent."""
+    at = saes_by_hook(saes, None) if saes is not None else {}
+    return {concept.name for concept in concepts if concept.hook in at and "latent" in concept.meta}
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a concept tells the examples apart."""
+
+    end: End
+    auroc: float
+    of_concept: float | None
+    q: float
+
+    @property
+    def is_significant(self) -> bool:
+        return self.q <= SIGNIFICANT
+
+    def tells(self, criteria: Criteria) -> bool:
+        return self.is_significant and max(self.auroc, self.of_concept or 0.0) >= criteria.threshold
+
+    def __str__(self) -> str:
+        said = f"AUROC {self.auroc:.2f}, concept against contrast"
+        if self.of_concept is not None:
+            said += f", {self.of_concept:.0%} of its activation on the concept"
+        return said
+
+
+def _fits(found: Sequence[Concept], latents: set[str], n_concept: int, n_contrast: int) -> list[_Fit]:
+    from scipy.stats import false_discovery_control, norm
+
+    areas = np.array([concept.score for concept in found])
+    spread = np.sqrt((n_concept + n_contrast + 1) / (12 * n_concept * n_contrast))
+    # An end was chosen for a direction, the better of two; of a latent there is one.
+    two = np.array([1.0 if concept.name in latents else 2.0 for concept in found])
+    p = np.minimum(1.0, two * norm.sf((areas - 0.5) / spread))
+    return [
+        _Fit(
+            concept.meta["end"],
+            float(area),
+            _share_of_activation(concept) if concept.name in latents else None,
+            float(q),
+        )
+        for concept, area, q in zip(found, areas, false_discovery_control(p), strict=True)
+    ]
+
+
+def _share_of_activation(latent: Concept) -> float:
+    on, off = latent.meta["mean_on"], latent.meta["mean_off"]
+    return on / (on + off) if on + off > 0 else 0.0
+
+
+def _proposal(name: str, fit: _Fit, criteria: Criteria, looks: float | None) -> Proposal:
+    evidence = {"auroc": fit.auroc, "q": fit.q}
+    if fit.of_concept is not None:
+        evidence["of its activation, on the concept"] = fit.of_concept
+    reason, tells = str(fit), fit.tells(criteria)
+    if looks is not None:
+        evidence["contexts that look like it"] = looks
+        reason += f"; {looks:.0%} of its contexts look like it"
+    elif not tells:
+        reason += (
+            f", below {criteria.threshold:g}"
+            if fit.is_significant
+            else ", not more than chance would have it"
+        )
+    ablate = tells and (looks is None or looks >= criteria.share)
+    return Proposal(name, ablate, reason, fit.end if tells else "", evidence)
+
+
+def _look_alike(
+    lens: Lens,
+    read: Contexts,
+    ends: Mapping[str, End],
+    examples: tuple[Texts, Texts],
+    texts: Texts,
+    seed: int,
+    reading: Mapping[str, Any],
+) -> dict[str, float]:
+    """Of each direction, the share of the contexts at its end that look like the concept to a reader who learned from the examples."""
+    places = {
+        name: sorted({index for index, _ in getattr(read[name], end).places}) for name, end in ends.items()
+    }
+    shown = sorted({index for of in places.values() for index in of})
+    having, without = examples
+    others = _others(len(texts), shown, seed)
+    means = TextMeans(len(having) + len(without) + len(others) + len(shown))
+    every = Texts([*having, *without, *(texts[index] for index in [*others, *shown])])
+    hooks = {name: read[name].concept.hook for name in ends}
+    stream(lens, every, list(dict.fromkeys(hooks.values())), means, **reading)
+    first = len(every) - len(shown)
+    looks = {}
+    for hook in dict.fromkeys(hooks.values()):
+        acts, index = means.matrix(hook)
+        learned = index < first
+        said = _reader(acts[learned], index[learned] < len(having)).predict(acts[~learned])
+        looks[hook] = dict(zip((shown[place - first] for place in index[~learned]), said, strict=True))
+    seen = {
+        name: [looks[hook][index] for index in places[name] if index in looks[hook]]
+        for name, hook in hooks.items()
+    }
+    return {name: float(np.mean(said)) if said else 0.0 for name, said in seen.items()}
+
+
+def _others(n_texts: int, shown: Sequence[int], seed: int) -> list[int]:
+    """Random texts of the corpus that are no contexts. Some may have the concept too; most are not, or the corpus is ill chosen."""
+    free = np.setdiff1d(np.arange(n_texts), shown)
+    return sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
+
+
+def _reader(acts: NDArray[Any], having: NDArray[np.bool_]) -> Any:
+    """A logistic regression on standardised activations, its penalty cross-validated."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folds = min(5, int(having.sum()), int((~having).sum()))
+    regression = LogisticRegression(class_weight="balanced", max_iter=STEPS)
+    steps = make_pipeline(StandardScaler(), regression)
+    strengths = {"logisticregression__C": list(STRENGTHS)}
+    return GridSearchCV(steps, strengths, scoring="balanced_accuracy", cv=folds).fit(acts, having)

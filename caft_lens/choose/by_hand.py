@@ -1,0 +1,35 @@
+"""Choosing by hand which concepts to ablate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from caft_lens.concepts.concept_set import ConceptSet
+
+
+def choose(
+    concepts: ConceptSet,
+    ablate: Mapping[str, str],
+    leave: Mapping[str, str] | None = None,
+    *,
+    by: str | None = None,
+) -> ConceptSet:
+    """Choose by hand which concepts to ablate, and which to leave in the model: `ConceptSet.choose` as a verb.
+
+    Args:
+        concepts: The candidates.
+        ablate: Name to the reason for ablating it.
+        leave: Name to the reason for leaving it in the model. What is in neither is recorded as not considered.
+        by: Who chose; the name of the user's account when `None`.
+
+    Returns:
+        Those to ablate, with the choice in `provenance["choices"]`.
+
+    Raises:
+        KeyError: For an unknown name, with the nearest.
+        ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
+
+    Example:
+        >>> choose(concepts, {"L1.pc1": "cruel at the top, kind at the bottom"}, {"L1.pc0": "code"})  # doctest: +SKIP
+    """
+    return concepts.choose(ablate, leave, by=by)

@@ -1,0 +1,201 @@
+"""An automatic choice, concept by concept: a proposal that shows what it rests on and can be overruled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
+from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
+from caft_lens.display import html
+
+if TYPE_CHECKING:
+    import pandas
+
+End = Literal["top", "bottom"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an automatic choice says of one concept.
+
+    Attributes:
+        name: Of the concept.
+        ablate: Whether it is to be ablated; otherwise it is left in the model.
+        reason: Why, or why not.
+        end: Which end carries the concept; `""` for neither.
+        evidence: Figures that it rests on.
+    """
+
+    name: str
+    ablate: bool
+    reason: str
+    end: End | Literal[""] = ""
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+
+class Choice:
+    """An automatic choice, concept by concept, to be read and, where it errs, overruled.
+
+    Args:
+        concepts: The candidates.
+        proposals: One for each, in the same order.
+        by: What chose, with what settings.
+        about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
+
+    Example:
+        >>> choice = cl.choose.by_examples(base, concepts, cruel, kind, texts=corpus)            # doctest: +SKIP
+        >>> choice.table()                                                                          # doctest: +SKIP
+        >>> choice.overrule(leave={"L1.pc4": "recipes, on reading"}, by="reader").selection.save("chosen")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        concepts: ConceptSet,
+        proposals: Sequence[Proposal],
+        by: str,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        self.concepts, self.proposals, self.by = concepts, tuple(proposals), by
+        self.about = dict(about or {})
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the concepts to ablate."""
+        return [one.name for one in self.proposals if one.ablate]
+
+    @property
+    def selection(self) -> ConceptSet:
+        """The concepts to ablate, with reasons, `sign` turned to the end that carries the concept, and the choice on record.
+
+        Raises:
+            ValueError: When there is none, saying why of the first.
+        """
+        ends = {one.name: one.end for one in self.proposals}
+        turned = ConceptSet(
+            (_turned(concept, ends[concept.name]) for concept in self.concepts), self.concepts.provenance
+        )
+        if not self.names:
+            why = "; ".join(f"{one.name}: {one.reason}" for one in self.proposals[:3])
+            raise BadArgument(f"None of {len(self.concepts)} concepts was chosen by {self.by}. {why}")
+        chosen = turned.choose(self._reasons(True), self._reasons(False), by=self.by)
+        return chosen.chosen_by_reading(self.about)
+
+    def _reasons(self, ablate: bool) -> dict[str, str]:
+        return {one.name: one.reason for one in self.proposals if one.ablate is ablate}
+
+    def overrule(
+        self,
+        ablate: Mapping[str, str] | None = None,
+        leave: Mapping[str, str] | None = None,
+        *,
+        by: str | None = None,
+    ) -> Choice:
+        """The same choice with some decisions changed by a reader; each reason says who changed it.
+
+        Args:
+            ablate: Name to the reason for ablating it after all.
+            leave: Name to the reason for leaving it in the model.
+            by: Who overrules; the name of the user's account when `None`.
+
+        Raises:
+            KeyError: For an unknown name, with the nearest.
+            ValueError: For an empty reason, or a name in both.
+        """
+        ablate, leave = dict(ablate or {}), dict(leave or {})
+        known = [one.name for one in self.proposals]
+        for name, reason in [*ablate.items(), *leave.items()]:
+            if name not in known:
+                raise UnknownName(f'No concept "{name}" in this choice.{nearest(name, known)}')
+            if not isinstance(reason, str):
+                raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
+            if not reason.strip():
+                raise BadArgument(f"A reason is missing for {name}.")
+        both = [name for name in ablate if name in leave]
+        if both:
+            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
+        reader = by or user_name()
+        changed = [
+            dataclasses.replace(
+                one, ablate=one.name in ablate, reason=f"{said} ({reader}; {self.by}: {one.reason})"
+            )
+            if (said := {**ablate, **leave}.get(one.name))
+            else one
+            for one in self.proposals
+        ]
+        return Choice(self.concepts, changed, f"{self.by}, overruled by {reader}", self.about)
+
+    def explained(self, explanations: Mapping[str, Any]) -> Choice:
+        """The same choice, its reasons telling what each concept was explained as at its end.
+
+        Args:
+            explanations: `Explanations`, or name to text.
+        """
+        told = [
+            dataclasses.replace(one, reason=f"{one.reason}; explained as: {said}")
+            if (said := explained(explanations, one.name, one.end))
+            else one
+            for one in self.proposals
+        ]
+        return Choice(self.concepts, told, self.by, self.about)
+
+    def __or__(self, other: Choice) -> Choice:
+        """What either of two choices among the same concepts ablates, such as by answers' tokens and by the template's.
+
+        Raises:
+            ValueError: When they are choices among different concepts.
+        """
+        if [one.name for one in self.proposals] != [one.name for one in other.proposals]:
+            raise ConceptMismatch("These are choices among different concepts.")
+        joined = []
+        for mine, yours in zip(self.proposals, other.proposals, strict=True):
+            first, second = (mine, yours) if mine.ablate or not yours.ablate else (yours, mine)
+            reason = f"{first.reason}; {second.reason}" if first.ablate == second.ablate else first.reason
+            joined.append(dataclasses.replace(first, reason=reason))
+        about = self.about if self.about == other.about else {}
+        return Choice(
+            self.concepts, joined, self.by if self.by == other.by else f"{self.by}; {other.by}", about
+        )
+
+    def table(self) -> pandas.DataFrame:
+        """One row a concept: name, whether to ablate it, end, the figures, reason."""
+        from caft_lens.display.frames import Frame
+
+        return Frame(
+            [
+                {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
+                for one in self.proposals
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.proposals)
+
+    def __iter__(self) -> Iterator[Proposal]:
+        return iter(self.proposals)
+
+    def __repr__(self) -> str:
+        return f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: {', '.join(self.names[:6])}{', …' * (len(self.names) > 6)})"
+
+    def _repr_html_(self) -> str:
+        title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"
+        rows = sorted(self.proposals, key=lambda one: not one.ablate)
+        cells: list[list[html.Content]] = [
+            [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason]
+            for one in rows
+        ]
+        return html.view(html.table(["concept", "", "end", "why"], cells, title=title))
+
+
+def _turned(concept: Concept, end: str) -> Concept:
+    """The concept with the sign of the end that carries it."""
+    return dataclasses.replace(concept, sign={"top": 1, "bottom": -1}.get(end, concept.sign))
+
+
+def explained(explanations: Mapping[str, Any] | None, name: str, end: str) -> str:
+    """What a concept was explained as: at one end, or, where explanations are plain texts, as a whole."""
+    found = (explanations or {}).get(name)
+    one = found if found is None or isinstance(found, str) else getattr(found, end)
+    return one or "" if one is None or isinstance(one, str) else one.text

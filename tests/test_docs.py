@@ -1,0 +1,151 @@
+"""The site: it builds without a network and without a warning, every link in it leads somewhere, and it asks no other host for anything."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from places import ROOT
+
+pytestmark = pytest.mark.slow
+FETCHED = {
+    ("link", "href"),
+    ("script", "src"),
+    ("img", "src"),
+    ("img", "srcset"),
+    ("source", "src"),
+    ("source", "srcset"),
+}
+FETCHED |= {
+    ("iframe", "src"),
+    ("object", "data"),
+    ("embed", "src"),
+    ("video", "src"),
+    ("audio", "src"),
+    ("use", "href"),
+}
+FROM_ELSEWHERE = re.compile(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')]+)")
+
+
+class Page(HTMLParser):
+    """What a page names: its anchors, where its links lead, what a browser fetches for it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.fetched: list[str] = []
+        text = file.read_text(encoding="utf-8")
+        self.feed(text)
+        self.fetched += FROM_ELSEWHERE.findall(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        canonical = tag == "link" and given.get("rel") in ("canonical", "prev", "next")
+        for name, value in given.items():
+            if (tag, name) in FETCHED and not canonical:
+                addresses = [one.split()[0] for one in value.split(",")] if name == "srcset" else [value]
+                self.fetched += addresses
+                self.links += addresses
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    missing = [
+        name
+        for name in ("mkdocs", "material", "mkdocs_jupyter", "mkdocstrings")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        pytest.skip(f"the site is not built without {', '.join(missing)}")
+    folder = tmp_path_factory.mktemp("site")
+    # A proxy that is not there: whoever would fetch something while building fails.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT, env={**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Page]:
+    return {file.relative_to(site).as_posix(): Page(file) for file in sorted(site.rglob("*.html"))}
+
+
+def test_every_internal_link_and_anchor_of_the_site_leads_somewhere(site: Path, pages: dict[str, Page]):
+    assert list(_broken(site, pages)) == []
+
+
+def _broken(site: Path, pages: dict[str, Page]) -> Iterator[str]:
+    for name, page in pages.items():
+        if name == "404.html":  # shown at any depth, so that its links begin at the root of the site
+            continue
+        for link in page.links:
+            parts = urlsplit(urljoin(name, link))
+            if parts.scheme or parts.netloc or link.startswith("data:"):
+                continue
+            path = unquote(parts.path)
+            if not (site / path).is_file():
+                yield f"{name}: {link}"
+            elif parts.fragment and path in pages and unquote(parts.fragment) not in pages[path].anchors:
+                yield f"{name}: {link} (no such anchor)"
+
+
+def test_no_page_asks_another_host_for_scripts_styles_fonts_or_pictures(site: Path, pages: dict[str, Page]):
+    elsewhere = {
+        f"{name}: {address}"
+        for name, page in pages.items()
+        for address in page.fetched
+        if re.match(r"(https?:)?//", address)
+    }
+    elsewhere |= {
+        f"{file.name}: {address}"
+        for file in site.rglob("*.css")
+        for address in FROM_ELSEWHERE.findall(file.read_text(encoding="utf-8"))
+    }
+    assert elsewhere == set()
+
+
+def test_the_site_has_every_notebook_every_room_and_every_result(pages: dict[str, Page]):
+    notebooks = {f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    rooms = {f"api/{path.parent.name}.html" for path in (ROOT / "caft_lens").glob("[!_]*/__init__.py")}
+    results = ROOT / "benchmarks" / "results"
+    results_pages = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in results.rglob("*.md")}
+    assert notebooks | rooms | results_pages <= set(pages)
+
+
+def test_a_function_of_a_room_is_on_its_page_with_its_arguments(site: Path, pages: dict[str, Page]):
+    assert "caft_lens.find.pca.pca" in pages["api/find.html"].anchors
+    assert "Parameters" in (site / "api" / "find.html").read_text(encoding="utf-8")
+
+
+def test_every_error_is_on_the_site_and_says_what_to_do(site: Path, pages: dict[str, Page]):
+    from caft_lens._support import errors
+
+    kinds = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.CaftLensError)
+    ]
+    assert len(kinds) > 10
+    assert [kind.__name__ for kind in kinds if "What to do: " not in (kind.__doc__ or "")] == []
+    assert {kind.__name__.lower() for kind in kinds} <= pages["errors.html"].anchors
+
+
+def test_every_method_of_fine_tuning_is_on_the_site(pages: dict[str, Page]):
+    from caft_lens.finetune.methods import methods
+
+    assert {*methods()} <= pages["concepts/methods.html"].anchors
