@@ -120,7 +120,7 @@ def contest(folder: Path) -> None:
     experiments.contest(
         letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base, dev=letters(), goal="most",
         n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4), workers=1, progress=False,
-        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2), batch_size=2,
+        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2), sampling=cl.Sampling(batch_size=2),
     )  # fmt: skip
 
 

@@ -145,7 +145,7 @@ QUICK = {
     "n": 12,
     "n_in_distribution": 6,
     "settings": STEPS,
-    "batch_size": 4,
+    "sampling": cl.Sampling(batch_size=4),
     "workers": 1,
 }
 
