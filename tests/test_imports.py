@@ -73,7 +73,7 @@ diff = cl.activation_difference(plain.lens, base, chats, layers=[1])
 concepts = cl.find.pca(diff, k=2)
 assert cl.contexts(base, concepts, ["some words to read", "and more of them"]).to_html()
 kept = cl.choose(concepts, {{"L1.pc0": "a test"}})
-with cl.ablate(plain, kept):
+with cl.ablate(plain.lens, kept):
     plain.lens.generate("what", max_new_tokens=2)
 cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, settings=cl.TrainSettings(max_steps=3))
 print("done")
