@@ -62,10 +62,13 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
-        >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
-        ...                     references={"plain": Arm(insecure)}, settings=cl.TrainSettings(max_steps=100))                # doctest: +SKIP
-        >>> found.plot()                                                                           # doctest: +SKIP
+        >>> from caft_lens.experiments.experiment import Execution
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
+        {0.5: 0.5, 1: 1.0}
     """
     beside = dict(references or {})
     points = _points(series, beside)
@@ -89,9 +92,8 @@ class Sweep:
         references: Names of the arms that have no place on the axis.
 
     Example:
-        >>> found = Sweep.load("runs/strength")                                          # doctest: +SKIP
-        >>> found.table()                                                                # doctest: +SKIP
-        >>> found.report.paired(found.arm("caft", 0.5), "plain")                         # doctest: +SKIP
+        >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
+        >>> found.arm("caft", 1), found.table().shape
     """
 
     def __init__(
