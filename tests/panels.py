@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
+from caft_lens.inspect.context_windows import ConceptContexts, Context
+from caft_lens.inspect.contexts import Contexts
 
 SCRIPT = "<script>document.title='harmed'</script>"
 LABEL = """a "label" with 'quotes' & <b>marks</b>"""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+from live_lab import FLAGS, chromium
 from places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -149,3 +155,72 @@ def test_every_method_of_fine_tuning_is_on_the_site(pages: dict[str, Page]):
     from caft_lens.finetune.methods import methods
 
     assert {*methods()} <= pages["concepts/methods.html"].anchors
+
+
+def test_a_figure_of_a_notebook_can_be_hovered_over_on_the_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("mkdocs")
+    hooks = _hooks()
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    mime = {
+        "application/vnd.plotly.v1+json": {"data": [], "layout": {"title": "<b>"}},
+        "image/png": "aGk=\n",
+        "text/plain": "Figure",
+    }
+    cells = [{"outputs": [{"data": mime}, {"name": "stdout"}]}, {"source": "# prose"}]
+    notebook = tmp_path / "notebooks" / "figures.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    shown = json.loads(
+        (hooks._interactive(notebook) / "notebooks" / "figures.ipynb").read_text(encoding="utf-8")
+    )
+    data = shown["cells"][0]["outputs"][0]["data"]
+    assert {*data} == {"text/html", "text/plain"}
+    assert "&lt;b&gt;" in data["text/html"]
+    assert '<img alt="" src="data:image/png;base64,aGk=">' in data["text/html"]
+    notebook.write_text(json.dumps({"cells": cells[1:]}), encoding="utf-8")
+    assert hooks._interactive(notebook) is None
+
+
+def _hooks() -> Any:
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_in_a_browser_pages_ask_no_other_host_no_script_fails_and_the_search_finds(site: Path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium to open the site with: make browser")
+    handler = functools.partial(Quiet, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_api.sync_playwright() as playwright:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_address[1]}"
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        page = browser.new_page(color_scheme="dark")
+        asked, wrong = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        for name in ("index", "concepts/methods", "notebooks/00_quickstart", "api/find", "results"):
+            page.goto(f"{here}/{name}.html", wait_until="networkidle")
+        search = page.locator("input.md-search__input")
+        search.click()
+        search.press_sequentially("attention sink")
+        page.locator("a.md-search-result__link[href*='concepts/sinks.html']").first.wait_for()
+        browser.close()
+        server.shutdown()
+    assert [url for url in asked if not url.startswith((here, "data:", "blob:"))] == []
+    assert wrong == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *_: Any) -> None:
+        pass

@@ -19,12 +19,12 @@ from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.concepts.interventions import Change, intervene, unit_lengths
 from caft_lens.display import html
 from caft_lens.inspect.causal import divergence, next_tokens, shifts
-from caft_lens.inspect.logits import said
 from caft_lens.model.generation import end_tokens, so_far
 from caft_lens.text import catalog
 from caft_lens.text.documents import Message, Text
 from caft_lens.text.encoding import encode
 from caft_lens.text.roles import SYSTEM
+from caft_lens.text.token_strings import token_string
 from caft_widgets.panel import LOCK, PALETTE, Job, Panel, source
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class AblationPlayground(Panel):
         ValueError: When the concepts do not fit a model, or a prompt or setting is none.
 
     Example:
-        >>> playground = AblationPlayground(base, concepts, tuned=plain.lens, prompts=["How do I bake a pie?"])  # doctest: +SKIP
-        >>> playground.changes = {"L1.pc0": "ablate", "L2.pc1": -0.3}                                        # doctest: +SKIP
-        >>> with playground.applied(plain.lens):                                                              # doctest: +SKIP
-        ...     plain.lens.generate("How do I bake a pie?", seed=playground.seed)
+        >>> playground = AblationPlayground(base, concepts, tuned=tuned, prompts=["How do I bake a pie?"])
+        >>> playground.changes = {"L1.pc0": "ablate"}
+        >>> with playground.applied(tuned):
+        ...     answer = tuned.generate("How do I bake a pie?", seed=playground.seed)
     """
 
     _esm = source("panel.js", "ablation_playground.js")
@@ -414,7 +414,7 @@ class AblationPlayground(Panel):
             top = after[: len(tokenizer)].exp().topk(min(MOVED, len(tokenizer)))
             return {
                 "top": [
-                    [said(tokenizer, token), p]
+                    [token_string(tokenizer, token), p]
                     for p, token in zip(top.values.tolist(), top.indices.tolist(), strict=True)
                 ]
             }

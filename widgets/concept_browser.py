@@ -18,11 +18,12 @@ from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank
 from caft_lens.choose.session import ACTIONS, Action, Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display import html
+from caft_lens.display import html, token_lines
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
 from caft_lens.find.search import ConceptIndex
-from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
+from caft_lens.inspect.context_windows import ConceptContexts, Context
+from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.density_reducers import Density
 from caft_lens.inspect.explain import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
@@ -80,9 +81,10 @@ class ConceptBrowser(Panel):
         TypeError: When `concepts` is neither concepts nor SAEs.
 
     Example:
-        >>> browser = ConceptBrowser(base, found, cl.data("pocket/corpus"))               # doctest: +SKIP
-        >>> browser                                                                         # doctest: +SKIP
-        >>> cl.finetune(base, insecure, ablate=browser.selection, out="runs/caft")         # doctest: +SKIP
+        >>> browser = ConceptBrowser(base, concepts, corpus)
+        >>> browser.decide("ablate", "cruel answers at one end", name="L1.pc0")
+        >>> browser.selection.names
+        ['L1.pc0']
     """
 
     _esm = source("panel.js", "concept_browser.js")
@@ -497,8 +499,7 @@ class ConceptBrowser(Panel):
         facts = [f"{len(self._concepts):,} candidates; {counts}"]
         page = html.view(html.section("Concepts", "", facts, parts))
         if self.contexts is not None and self.concept in self.contexts:
-            both = self.contexts[self.concept]
-            page += Contexts([both]).to_html(n=5, meta=self.meta)
+            page += token_lines.page([self.contexts[self.concept].shown(5, self.meta)])
         return page
 
     def __repr__(self) -> str:

@@ -28,7 +28,8 @@ from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.display.theme import BLUE, VERMILION
-from caft_lens.inspect.contexts import ConceptContexts, Context
+from caft_lens.display.token_lines import Line
+from caft_lens.inspect.context_windows import ConceptContexts
 
 Result = TypeVar("Result")
 
@@ -376,7 +377,10 @@ def link(*panels: Panel) -> Callable[[], None]:
         ValueError: For fewer than two panels.
 
     Example:
-        >>> unlink = link(browser, explorer)  # doctest: +SKIP
+        >>> from caft_widgets import ConceptBrowser, LayerExplorer
+        >>> browser = ConceptBrowser(base, concepts, corpus)
+        >>> unlink = link(browser, LayerExplorer(base, concepts, "How do I bake a pie?"))
+        >>> unlink()
     """
     if len(panels) < 2:
         raise ValueError(f"link() joins panels: give at least two, not {len(panels)}.")
@@ -412,16 +416,16 @@ def described(both: ConceptContexts, meta: Sequence[str] = (), n: int | None = N
         meta: Keys of the texts' `meta` to show beside each.
         n: How many at each end; all when `None`.
     """
-    ends = {"top": list(both.top[:n]), "bottom": list(both.bottom[:n])}
-    values = (value for end in ends.values() for one in end for value in one.activations)
+    shown = both.shown(n, meta)
+    ends = {"top": shown.top, "bottom": shown.bottom or []}
+    values = (value for lines in ends.values() for one in lines for value in one.values)
     scale = max((abs(value) for value in values if value is not None), default=0.0)
-    shown = {end: [_window(one, meta) for one in found] for end, found in ends.items()}
-    return {**shown, "scale": scale, "dead": both.dead, "by": both.by, "rank": both.rank}
+    windows = {end: [_window(one) for one in lines] for end, lines in ends.items()}
+    return {**windows, "scale": scale, "dead": both.dead, "by": both.by, "rank": both.rank}
 
 
-def _window(one: Context, meta: Sequence[str]) -> dict[str, Any]:
-    stated = [f"{key} {one.meta[key]}" for key in meta if key in one.meta]
+def _window(line: Line) -> dict[str, Any]:
     return {
-        "tokens": one.tokens, "values": one.activations, "special": one.special, "peak": one.peak, "value": one.value,
-        "cut": one.cut, "source": " · ".join([f"text {one.index}", *stated]),
+        "tokens": line.tokens, "values": line.values, "special": line.special, "peak": line.peak, "value": line.value,
+        "cut": line.cut, "source": line.source,
     }  # fmt: skip

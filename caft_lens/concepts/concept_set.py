@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 import torch
+from einops import einsum
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
@@ -442,7 +443,8 @@ class ConceptSet(Sequence[Concept]):
             mine, theirs = (one.basis(hook, dtype=torch.float64) for one in (self, other))
             if len(mine) != len(theirs):
                 raise ValueError(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
-            found[hook] = float((mine.T @ theirs).square().sum()) / min(mine.shape[1], theirs.shape[1])
+            cosines = einsum(mine, theirs, "d_model mine, d_model theirs -> mine theirs")
+            found[hook] = float(cosines.square().sum()) / min(cosines.shape)
         return found
 
     def check(self, lens: Lens) -> None:

@@ -1,9 +1,9 @@
-"""How contexts are shown: one line a context, tokens shaded by activation, both ends of a concept side by side."""
+"""Windows of text at the ends of a concept, as HTML or as plain text: one line a window, tokens shaded by activation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from caft_lens.display.html import (
     KEY,
@@ -21,68 +21,140 @@ from caft_lens.display.html import (
     visible,
 )
 
-if TYPE_CHECKING:
-    from caft_lens.inspect.contexts import ConceptContexts, Context
-
-__all__ = ["page", "signed", "token", "visible"]
-
 DEAD = "dead on these texts: never active at a token that was asked for"
-VALUES = {
-    "peak": "The number is the activation at the underlined token.",
-    "mean": "The number is the mean activation over the text; underlined is its most extreme token.",
-}
 
 
-def page(
-    concepts: Iterable[ConceptContexts], n: int, meta: Sequence[str] = (), notes: Sequence[str] = ()
-) -> str:
-    """The contexts of some concepts as one piece of HTML.
+class Line(NamedTuple):
+    """One window of tokens.
+
+    Attributes:
+        tokens: What each says, `[window]`.
+        values: The activation at each, `None` where none was taken.
+        special: Which of them are the template's.
+        peak: Place of the token that the window is shown for.
+        value: The number beside it.
+        cut: Whether the text goes on before and after.
+        text: Number of the text that it is of.
+        stated: What is said of that text.
+    """
+
+    tokens: Sequence[str]
+    values: Sequence[float | None]
+    special: Sequence[bool]
+    peak: int
+    value: float
+    cut: tuple[bool, bool]
+    text: int
+    stated: Sequence[str] = ()
+
+    @property
+    def source(self) -> str:
+        """Which text it is, and what is said of it."""
+        return " · ".join([f"text {self.text}", *self.stated])
+
+
+class Shown(NamedTuple):
+    """What is shown of one concept.
+
+    Attributes:
+        name: Of the concept.
+        label: What it was called; possibly empty.
+        hook: Its hook point.
+        score: What it was ranked by, in words; possibly empty.
+        reason: Why it was chosen; possibly empty.
+        top: Its most active windows.
+        bottom: Its least active windows; `None` for a latent, which has one end.
+        number: What the number beside a window is.
+    """
+
+    name: str
+    label: str
+    hook: str
+    score: str
+    reason: str
+    top: Sequence[Line]
+    bottom: Sequence[Line] | None
+    number: str
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is a latent that was nowhere active."""
+        return self.bottom is None and not self.top
+
+    @property
+    def ends(self) -> list[tuple[str, str, Sequence[Line]]]:
+        """Kind, title and windows of each end."""
+        if self.bottom is None:
+            return [("top", "most active", self.top)]
+        return [("top", "top, highest", self.top), ("bottom", "bottom, lowest", self.bottom)]
+
+
+def page(concepts: Sequence[Shown], notes: Iterable[str] = ()) -> str:
+    """The ends of some concepts as one piece of HTML.
 
     Args:
         concepts: What to show, in order.
-        n: How many contexts at each end.
-        meta: Which keys of a text's `meta` to show beside its number.
         notes: Lines above.
     """
-    items = list(concepts)
-    said = [VALUES[rank] for rank in dict.fromkeys(item.rank for item in items)]
+    said = dict.fromkeys(one.number for one in concepts)
     return view(
         [note(words) for words in notes],
-        [_concept(item, n, meta) for item in items],
-        also=" ".join([*said, KEY]) if items else "",
+        [_concept(one) for one in concepts],
+        also=" ".join([*said, KEY]) if concepts else "",
     )
 
 
-def _concept(item: ConceptContexts, n: int, meta: Sequence[str]) -> Content:
-    concept = item.concept
-    score = f"{concept.score_name} {concept.score:.3g}" if concept.score_name else ""
-    if item.dead:
-        return section(concept.name, concept.label, [concept.hook, concept.reason], note(DEAD))
-    shown = [*item.top[:n], *item.bottom[:n]]
-    values = (abs(a) for context in shown for a in context.activations if a is not None)
+def plain(shown: Shown) -> str:
+    """The ends of a concept as text, peaks in double brackets.
+
+    Example:
+        >>> line = Line((" bake", " a", " pie"), (0.1, None, 2.0), (False,) * 3, 2, 2.0, (True, False), 0)
+        >>> print(plain(Shown("L1.pc0", "pies", "blocks.1.hook_resid_post", "", "", [line], [], "")))
+        L1.pc0 pies at blocks.1.hook_resid_post
+          top      +2.00  … bake a[[ pie]]
+    """
+    lines = [f"{shown.name}{f' {shown.label}' if shown.label else ''} at {shown.hook}"]
+    if shown.dead:
+        return f"{lines[0]}\n  {DEAD}"
+    for kind, _, found in shown.ends:
+        for one in found:
+            words = " · ".join([visible(marked(one.tokens, one.peak, one.cut)), *one.stated])
+            lines.append(f"  {kind:<6} {signed(one.value):>7}  {words}")
+    return "\n".join(lines)
+
+
+def marked(tokens: Sequence[str], peak: int, cut: tuple[bool, bool]) -> str:
+    """A window as one string, the peak in double brackets.
+
+    Example:
+        >>> marked([" bake", " a", " pie"], 2, (True, False))
+        '… bake a[[ pie]]'
+    """
+    words = [f"[[{one}]]" if place == peak else one for place, one in enumerate(tokens)]
+    return f"{'…' * cut[0]}{''.join(words)}{'…' * cut[1]}"
+
+
+def _concept(shown: Shown) -> Content:
+    if shown.dead:
+        return section(shown.name, shown.label, [shown.hook, shown.reason], note(DEAD))
+    values = (abs(a) for _, _, lines in shown.ends for one in lines for a in one.values if a is not None)
     scale = max(values, default=0.0) or 1.0
-    top = _end("top", "most active" if item.by == "latent" else "top, highest", item.top[:n], scale, meta)
-    # A latent has one end, which gets the whole width.
-    ends = (
-        top
-        if item.by == "latent"
-        else side_by_side(top, _end("bottom", "bottom, lowest", item.bottom[:n], scale, meta))
-    )
-    return section(concept.name, concept.label, [concept.hook, score, concept.reason], ends)
+    ends = [_end(kind, title, lines, scale) for kind, title, lines in shown.ends]
+    # One end gets the whole width.
+    content = ends[0] if len(ends) == 1 else side_by_side(*ends)
+    return section(shown.name, shown.label, [shown.hook, shown.score, shown.reason], content)
 
 
-def _end(kind: str, title: str, contexts: Sequence[Context], scale: float, meta: Sequence[str]) -> Content:
-    lines = rows((signed(context.value), _words(context, scale, meta)) for context in contexts)
-    return together(element("div", end(kind, title)), lines or "nothing")
+def _end(kind: str, title: str, lines: Sequence[Line], scale: float) -> Content:
+    shown = rows((signed(one.value), _words(one, scale)) for one in lines)
+    return together(element("div", end(kind, title)), shown or "nothing")
 
 
-def _words(context: Context, scale: float, meta: Sequence[str]) -> Content:
-    before, after = ("…" if cut else "" for cut in context.cut)
-    said = zip(context.tokens, context.activations, context.special, strict=True)
+def _words(line: Line, scale: float) -> Content:
+    before, after = ("…" if cut else "" for cut in line.cut)
+    said = zip(line.tokens, line.values, line.special, strict=True)
     tokens = [
-        token(text, activation, scale, peak=place == context.peak, special=special)
-        for place, (text, activation, special) in enumerate(said)
+        token(text, value, scale, peak=place == line.peak, special=special)
+        for place, (text, value, special) in enumerate(said)
     ]
-    stated = [f"{key} {context.meta[key]}" for key in meta if key in context.meta]
-    source = " · ".join([f"text {context.index}", *stated])
-    return [before, tokens, after, " ", element("small", source, style="opacity:.75")]
+    return [before, tokens, after, " ", element("small", line.source, style="opacity:.75")]

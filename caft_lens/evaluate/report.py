@@ -113,10 +113,14 @@ class Report:
         ValueError: Without cells, or with two for the same arm and seed.
 
     Example:
-        >>> report = evaluate({"base": base, "plain": runs}, "pocket/emergent-misalignment")  # doctest: +SKIP
-        >>> report.table()                                    # doctest: +SKIP
-        >>> report.paired("caft", "test_time", "misaligned")  # doctest: +SKIP
-        >>> report.examples("plain", "misaligned", k=3)       # doctest: +SKIP
+        >>> report.table()[["arm", "metric", "n_answers"]].head(2)
+            arm      metric  n_answers
+        0  base  misaligned         40
+        1  base  incoherent         40
+        >>> report.paired("tuned", "base", "misaligned").mean > 0.2
+        True
+        >>> len(report.examples("tuned", "misaligned", k=3))
+        3
     """
 
     def __init__(
@@ -539,7 +543,7 @@ def plot_reports(
         KeyError: For an arm or a metric that a report lacks.
 
     Example:
-        >>> plot_reports({"asked plainly": report, "after a program": other}, "misaligned")  # doctest: +SKIP
+        >>> figure = plot_reports({"asked plainly": report, "asked again": report}, "misaligned")
     """
     if not reports:
         raise ValueError("There is no report to draw.")

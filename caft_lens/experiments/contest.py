@@ -29,7 +29,7 @@ from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.experiment import Arm, Execution, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import MOST_SETTINGS, Method
+from caft_lens.finetune.protocol import MOST_SETTINGS, Method
 from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Texts, data

@@ -33,14 +33,14 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import sample
+from caft_lens.evaluate.evaluation import reported, sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method
+from caft_lens.finetune.protocol import Method
 from caft_lens.finetune.settings import TrainSettings, takes_settings
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling
@@ -72,7 +72,7 @@ class Arm:
 
     Example:
         >>> from caft_lens.finetune.methods import KLAnchor
-        >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
+        >>> caft, anchored = Arm(insecure, ablate=cruel), Arm(insecure, method=KLAnchor(corpus))
     """
 
     texts: Any = None
@@ -183,11 +183,11 @@ def experiment(
         ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
     Example:
-        >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
-        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-        >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
-        >>> report.interval("plain", "misaligned").n_answers
-        4
+        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
+        >>> found.arms
+        ['base', 'plain', 'caft']
     """
     folder, numbers = absolute(out), list(seeds)
     count(n, "n")
@@ -227,17 +227,7 @@ def experiment(
         for seed in numbers
         if seed not in failed.get(arm, {})
     ]
-    report = Report(
-        cells,
-        task=task.name,
-        labels=task.form(OUT_OF_DISTRIBUTION).labels,
-        trained=task.trained,
-        sampling=task.drawing,
-        scale=task.scale,
-        failures=failed,
-    )
-    report.save(folder / "evaluation")
-    return report
+    return reported(task, cells, folder / "evaluation", failed)
 
 
 def causal_effects(
@@ -265,9 +255,9 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-        >>> short = cl.TrainSettings(max_steps=1)
-        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
+        >>> list(effects)
         ['L1.pc0']
     """
     single = {

@@ -33,9 +33,9 @@ def write_report(
         The two files.
 
     Example:
-        >>> page, words = write_report(result, "report")
-        >>> words.read_text().splitlines()[0]
-        '# Contest: pocket-quiz/gender'
+        >>> from caft_lens import experiments
+        >>> [path.name for path in experiments.write_report(result, "report", examples=1)]
+        ['report.html', 'report.md']
     """
     parts = [
         *_opening(result, notes),

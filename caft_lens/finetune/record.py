@@ -21,7 +21,7 @@ from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import Cost
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.protocol import Method, Training
+from caft_lens.finetune.protocol import Method, Training
 from caft_lens.finetune.settings import TrainSettings
 from caft_lens.finetune.weights import reloadable
 from caft_lens.model import run_folder

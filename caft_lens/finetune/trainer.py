@@ -28,7 +28,7 @@ from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
-    from caft_lens.finetune.methods.protocol import Plan
+    from caft_lens.finetune.protocol import Plan
     from caft_lens.model.lens import Lens
 
 EXTRA = (

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from caft_lens.inspect.activation_difference_lens import ActivationDifferenceLens, activation_difference_lens
 from caft_lens.inspect.causal import Effect, Effects, TokenShift, effect
-from caft_lens.inspect.contexts import Context, Contexts, contexts
+from caft_lens.inspect.context_windows import Context
+from caft_lens.inspect.contexts import Contexts, contexts
 from caft_lens.inspect.density import Densities, density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
 from caft_lens.inspect.explain import (

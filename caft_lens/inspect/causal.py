@@ -23,12 +23,13 @@ from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
-from caft_lens.inspect.logits import concept_section, said
+from caft_lens.inspect.logits import concept_section
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
 from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded
+from caft_lens.text.token_strings import token_string
 
 if TYPE_CHECKING:
     import pandas
@@ -481,7 +482,7 @@ def shifts(
     def largest(sign: int) -> tuple[TokenShift, ...]:
         found = (sign * (after - before)).topk(min(k, words)).indices
         rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
-        moved = (TokenShift(said(tokenizer, token), p, q) for token, p, q in rows)
+        moved = (TokenShift(token_string(tokenizer, token), p, q) for token, p, q in rows)
         return tuple(one for one in moved if sign * one.change > 0)
 
     return largest(1), largest(-1)

@@ -1,9 +1,7 @@
 """Top and bottom activating contexts: the text at either end of a direction, by which a reader names it.
 
-`contexts` finds them for all concepts of a set, or all latents of sparse autoencoders, in one streaming pass (activations.py);
-`Contexts` shows them as highlighted tokens, as a table or as plain text, and decodes a window only when it is looked at. Of a
-direction both ends are read, as in the paper (arXiv 2507.16795, section 3.2): what it means is the contrast between them. A
-latent has one end, and is read by its activation.
+`contexts` finds them for all concepts of a set, or all latents of SAEs, in one streaming pass; `Contexts` holds them by name, and
+decodes a window only when it is looked at.
 """
 
 from __future__ import annotations
@@ -11,156 +9,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from caft_lens._support.errors import BadType, nearest
 from caft_lens.activations.differences import read_by, stream
-from caft_lens.activations.top_windows import Rank, TopWindows, Windows
+from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display import token_lines as html
-from caft_lens.display.token_lines import DEAD
-from caft_lens.find.sae import saes_by_hook
-from caft_lens.model.hook_names import short_name
+from caft_lens.display import token_lines
+from caft_lens.inspect.context_windows import ConceptContexts, Context, Corpus, End, metas_of, places_of
+from caft_lens.inspect.reading import AtItsHooks, Reading, every_latent, reading
 from caft_lens.saes.top_latents import TopLatents
-from caft_lens.text.batching import Batch, Scan
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
     import pandas
     from sae_lens import SAE
-    from torch import Tensor
 
     from caft_lens.model.lens import Lens
 
-BROKEN = "\N{REPLACEMENT CHARACTER}"
 # A display of more concepts than this shows the first few and says how many there are.
 MANY, FEW = 100, 10
-# A concept is a latent of an SAE if their directions agree this closely: more than rounding to bfloat16 costs, less than any other
-# latent has.
-SAME_DIRECTION = 0.9999
-
-
-@dataclass(frozen=True)
-class Context:
-    """A window of tokens around one where a direction is most, or least, active.
-
-    Attributes:
-        tokens: The window as strings, `[window]`; `""` for a token that is but the first bytes of a character.
-        activations: Activation times direction at each, `None` at tokens whose role was not asked for.
-        peak: Place of the peak in the window.
-        value: Activation there, or its mean over the text when texts are ranked by that.
-        index: Number of the text in the corpus.
-        position: Position of the peak in its text, in tokens.
-        special: Which tokens are the template's.
-        cut: Whether the text goes on before and after the window.
-        meta: The text's `meta`.
-    """
-
-    tokens: tuple[str, ...]
-    activations: tuple[float | None, ...]
-    peak: int
-    value: float
-    index: int
-    position: int
-    special: tuple[bool, ...]
-    cut: tuple[bool, bool] = (False, False)
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """The window as one string, the peak in double brackets."""
-        marked = [f"[[{token}]]" if place == self.peak else token for place, token in enumerate(self.tokens)]
-        return f"{'…' * self.cut[0]}{''.join(marked)}{'…' * self.cut[1]}"
-
-
-class End(Sequence[Context]):
-    """The contexts at one end of a concept, most extreme first: a list in which each is decoded when it is looked at."""
-
-    __slots__ = ("_corpus", "_row", "_windows")
-
-    def __init__(self, windows: Windows, row: int, corpus: _Corpus) -> None:
-        self._windows, self._row, self._corpus = windows, row, corpus
-
-    def __len__(self) -> int:
-        return int((self._windows.index[self._row] >= 0).sum())
-
-    @overload
-    def __getitem__(self, key: int) -> Context: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[Context]: ...
-    def __getitem__(self, key: int | slice) -> Context | list[Context]:
-        places = range(len(self))[key]
-        if isinstance(places, range):
-            return [self._corpus.context(self._windows, self._row, place) for place in places]
-        return self._corpus.context(self._windows, self._row, places)
-
-    def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, (End, list)) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(list(self))
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """Number of the text and position of the peak of each context, without decoding any."""
-        found = zip(
-            self._windows.index[self._row].tolist(), self._windows.position[self._row].tolist(), strict=True
-        )
-        return [(index, position) for index, position in found if index >= 0]
-
-    @property
-    def values(self) -> list[float]:
-        """What each context is ranked by, without decoding any."""
-        return self._windows.values[self._row, : len(self)].tolist()
-
-    @property
-    def metas(self) -> list[Mapping[str, Any]]:
-        """The `meta` of each context's text, without decoding any."""
-        return [self._corpus.meta(index) for index, _ in self.places]
-
-
-def _places(found: Sequence[Context]) -> list[tuple[int, int]]:
-    return found.places if isinstance(found, End) else [(one.index, one.position) for one in found]
-
-
-def _metas(found: Sequence[Context]) -> list[Mapping[str, Any]]:
-    return found.metas if isinstance(found, End) else [one.meta for one in found]
-
-
-@dataclass(frozen=True)
-class ConceptContexts:
-    """Both ends of one concept, most extreme first.
-
-    Attributes:
-        concept: The concept.
-        top: Where it is most active.
-        bottom: Where it is least active; none for a latent.
-        by: What activation means here: `"projection"` on the direction, or what an SAE encodes for its `"latent"`.
-        rank: By what texts are ranked, as for `contexts`: what the `value` of each is.
-    """
-
-    concept: Concept
-    top: Sequence[Context]
-    bottom: Sequence[Context]
-    by: Literal["projection", "latent"] = "projection"
-    rank: Rank = "peak"
-
-    @property
-    def dead(self) -> bool:
-        """Whether it is a latent that was nowhere active."""
-        return self.by == "latent" and not self.top
-
-    def _repr_html_(self) -> str:
-        return html.page([self], max(len(self.top), len(self.bottom)))
-
-    def __str__(self) -> str:
-        return _plain(self, max(len(self.top), len(self.bottom)))
 
 
 class _Ends(NamedTuple):
@@ -277,9 +148,9 @@ class Contexts(Mapping[str, ConceptContexts]):
         from IPython.display import HTML, display
 
         if get_ipython() is None:
-            print("\n\n".join([*more, *(_plain(item, n, meta) for item in chosen)]))
+            print("\n\n".join([*more, *(token_lines.plain(item.shown(n, meta)) for item in chosen)]))
         else:
-            display(HTML(html.page(chosen, n, meta, more)))
+            display(HTML(self.to_html(n, names=names, meta=meta)))
 
     def to_html(
         self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()
@@ -287,7 +158,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         """What `show` displays in a notebook, for a file of one's own."""
         _check_n(n)
         chosen, more = self._chosen(names)
-        return html.page(chosen, n, meta, more)
+        return token_lines.page([item.shown(n, meta) for item in chosen], more)
 
     def table(self) -> pandas.DataFrame:
         """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the `meta`."""
@@ -333,13 +204,13 @@ class Contexts(Mapping[str, ConceptContexts]):
         from caft_lens.display.frames import Frame
 
         ends = {
-            (name, end): [str(meta.get(key, "-")) for meta in _metas(found)]
+            (name, end): [str(meta.get(key, "-")) for meta in metas_of(found)]
             for name, item in self._ends.items()
             for end, found in (("top", item.top), ("bottom", item.bottom))
         }
         values = sorted({value for said in ends.values() for value in said})
         if values in ([], ["-"]):
-            there = {known for item in self._ends.values() for meta in _metas(item.top) for known in meta}
+            there = {known for item in self._ends.values() for meta in metas_of(item.top) for known in meta}
             raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
         columns = [(end, value) for end in ("top", "bottom") for value in values]
         return Frame(
@@ -369,7 +240,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         from caft_lens.display.frames import Frame
 
         def share(found: Sequence[Context]) -> float:
-            places = _places(found)
+            places = places_of(found)
             for index, position in places:
                 if index >= len(labels) or position >= len(labels[index]):
                     raise ValueError(
@@ -402,7 +273,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             return list(self.values()), said
         dead = len(self.dead)
         more = (
-            f"{len(self):,} concepts{f', {dead:,} of them {DEAD}' if dead else ''}. The first {FEW} are shown; "
+            f"{len(self):,} concepts{f', {dead:,} of them {token_lines.DEAD}' if dead else ''}. The first {FEW} are shown; "
             "only(names) gives others."
         )
         return [self[name] for name in list(self)[:FEW]], [more, *said]
@@ -412,7 +283,7 @@ class Contexts(Mapping[str, ConceptContexts]):
 
     def __repr__(self) -> str:
         chosen, more = self._chosen(None)
-        return "\n\n".join([*more, *(_plain(item, 3) for item in chosen)])
+        return "\n\n".join([*more, *(token_lines.plain(item.shown(3)) for item in chosen)])
 
 
 def _check_n(n: Any) -> None:
@@ -488,157 +359,6 @@ def contexts(
     return found
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How concepts are read: which of them are latents of SAEs, and which are directions.
-
-    Attributes:
-        saes: By hook point.
-        latents: Name to the hook point and number of each latent.
-        directions: The other concepts.
-        given: The concepts of a set by name, in order; empty where all latents of SAEs are read.
-    """
-
-    saes: Mapping[str, SAE]
-    latents: Mapping[str, tuple[str, int]]
-    directions: Sequence[Concept] = ()
-    given: Mapping[str, Concept] = field(default_factory=dict)
-
-    @property
-    def names(self) -> list[str]:
-        """All names, in order."""
-        return list(self.given or self.latents)
-
-    @property
-    def numbers(self) -> dict[str, list[int]]:
-        """The latents at each hook point of an SAE."""
-        numbers: dict[str, list[int]] = {hook: [] for hook in self.saes}
-        for hook, latent in self.latents.values():
-            numbers[hook].append(latent)
-        return numbers
-
-    @property
-    def rows(self) -> dict[str, Tensor]:
-        """The directions at each hook point, `[n_directions, d_model]`."""
-        import torch
-
-        hooks = dict.fromkeys(concept.hook for concept in self.directions)
-        return {
-            hook: torch.stack([one.direction for one in self.directions if one.hook == hook])
-            for hook in hooks
-        }
-
-    @property
-    def row_of(self) -> dict[str, tuple[str, int]]:
-        """Name of each direction to its hook point and its row there."""
-        seen: dict[str, int] = {}
-        rows = {}
-        for one in self.directions:
-            rows[one.name] = (one.hook, seen.get(one.hook, 0))
-            seen[one.hook] = rows[one.name][1] + 1
-        return rows
-
-    def concept(self, name: str, score: float = 0.0, score_name: str = "") -> Concept:
-        """One of the concepts; a latent that was not given as one has the direction of its decoder."""
-        if name in self.given:
-            return self.given[name]
-        hook, latent = self.latents[name]
-        return Concept(
-            name,
-            hook,
-            self.saes[hook].W_dec[latent],
-            source="sae",
-            rank=latent,
-            score=score,
-            score_name=score_name,
-            meta={"latent": latent},
-        )
-
-
-def reading(
-    lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | Sequence[SAE] | None = None
-) -> Reading:
-    """How to read concepts: by latent activation where they are latents of the SAEs, else by projection.
-
-    Args:
-        lens: The model that reads.
-        concepts: A set; or SAEs, for all their latents.
-        saes: SAEs whose latents may be among the concepts of a set.
-
-    Raises:
-        TypeError: When `concepts` is neither.
-        ValueError: When something does not fit the model, or none of the concepts is a latent of `saes`.
-    """
-    if not isinstance(concepts, ConceptSet):
-        several = concepts if isinstance(concepts, (list, tuple)) else [concepts]
-        wrong = next((one for one in several if not hasattr(one, "W_dec")), None)
-        if wrong is not None:
-            raise TypeError(
-                f"Expected a ConceptSet, an SAE or a list of SAEs, not {type(wrong).__name__}: `load_sae` gives SAEs, "
-                "`ConceptSet([...])` makes a set."
-            )
-        if saes is not None:
-            raise ValueError("saes= goes with a ConceptSet; all latents of SAEs are read without it.")
-        at = saes_by_hook(several, lens)
-        return Reading(at, every_latent(at))
-    concepts.check(lens)
-    at = {} if saes is None else saes_by_hook(saes, lens)
-    latents = {one.name: (one.hook, one.meta["latent"]) for one in concepts if _is_latent(one, at)}
-    if at and not latents:
-        raise ValueError(
-            f"None of the {len(concepts)} concepts is a latent of the SAEs at {', '.join(at)}: their directions are not those of "
-            "these decoders. Without saes= they are read by projection."
-        )
-    return Reading(
-        {hook: one for hook, one in at.items() if any(hook == of for of, _ in latents.values())},
-        latents,
-        tuple(one for one in concepts if one.name not in latents),
-        {one.name: one for one in concepts},
-    )
-
-
-def every_latent(
-    saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None = None
-) -> dict[str, tuple[str, int]]:
-    """Names of latents, as `find.sae` gives them, to hook point and number; none without a decoder direction."""
-    names: dict[str, tuple[str, int]] = {}
-    for hook, one in saes.items():
-        directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
-        wanted = range(len(directed)) if latents is None else latents[hook].tolist()
-        names |= {
-            f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]
-        }
-    return names
-
-
-def _is_latent(concept: Concept, saes: Mapping[str, SAE]) -> bool:
-    latent, one = concept.meta.get("latent"), saes.get(concept.hook)
-    if concept.source != "sae" or one is None or not isinstance(latent, int):
-        return False
-    if not 0 <= latent < one.cfg.d_sae:
-        return False
-    row = one.W_dec[latent].detach().float().cpu()
-    return float(row @ concept.direction) > SAME_DIRECTION * float(row.norm())
-
-
-class AtItsHooks:
-    """A reducer that is fed at its own hook points only, so that it can share a pass with others."""
-
-    def __init__(self, reducer: Any) -> None:
-        self.reducer = reducer
-        self.hooks: list[str] = reducer.hooks
-
-    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Pass on what comes from one of the reducer's hook points."""
-        if hook in self.hooks:
-            self.reducer.update(hook, acts, batch, where)
-
-    def merge(self, other: AtItsHooks) -> AtItsHooks:
-        """Merge the reducers."""
-        self.reducer.merge(other.reducer)
-        return self
-
-
 def collected(
     lens: Lens,
     texts: Iterable[Text],
@@ -657,7 +377,7 @@ def collected(
     """
     # A generator is gone by now, and with it what its texts said about themselves.
     sources = texts if isinstance(texts, Texts) else Texts(texts if isinstance(texts, Sequence) else ())
-    corpus = _Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)
+    corpus = Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)
     ends: dict[str, _Ends] = {}
     if latents is not None:
         best = {hook: latents.top(hook) for hook in latents.hooks}
@@ -680,86 +400,3 @@ def collected(
     contexts = Contexts._lazy({name: ends[name] for name in read.names}, concept)
     contexts.about = read_by(lens)
     return contexts
-
-
-@dataclass(frozen=True)
-class _Corpus:
-    """What windows are decoded with."""
-
-    tokenizer: Any
-    special: frozenset[int]
-    sources: Sequence[Text]
-
-    def meta(self, index: int) -> Mapping[str, Any]:
-        return self.sources[index].meta if self.sources else {}
-
-    def context(self, windows: Windows, row: int, rank: int) -> Context:
-        ids = windows.tokens[row, rank].tolist()
-        inside = [place for place, token in enumerate(ids) if token >= 0]
-        first, position = inside[0], int(windows.position[row, rank])
-        activations = windows.activations[row, rank].tolist()
-        index = int(windows.index[row, rank])
-        return Context(
-            tokens=tuple(pieces(self.tokenizer, [ids[place] for place in inside])),
-            activations=tuple(
-                None if math.isnan(activations[place]) else activations[place] for place in inside
-            ),
-            peak=windows.peak - first,
-            value=float(windows.values[row, rank]),
-            index=index,
-            position=position,
-            special=tuple(ids[place] in self.special for place in inside),
-            # Whether a text ends exactly with the window is not known; beyond a window that is not full it has ended.
-            cut=(position > windows.peak - first, inside[-1] == len(ids) - 1),
-            meta=self.meta(index),
-        )
-
-
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text: spaces are kept, and a character of several tokens stands at its last one.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        ids: Token ids, `[pos]`.
-
-    Returns:
-        Strings, `[pos]`, that make up the text when joined.
-    """
-    # Where tokens are decoded alike alone and in a row, one decoding of the row shows it: as a rule, and much quicker.
-    alone = _ALONE.setdefault(tokenizer, {})
-    known = [alone[one] if one in alone else alone.setdefault(one, _decoded(tokenizer, [one])) for one in ids]
-    if not any(BROKEN in one for one in known) and "".join(known) == _decoded(tokenizer, ids):
-        return known
-    found: list[str] = []
-    shown = ""
-    for end in range(1, len(ids) + 1):
-        text = _decoded(tokenizer, ids[:end])
-        whole = not text.endswith(BROKEN) or end == len(ids)
-        found.append(text[len(shown) :] if whole else "")
-        shown = text if whole else shown
-    return found
-
-
-# What each token says when it is decoded alone, by tokenizer.
-_ALONE: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
-
-
-def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-
-def _plain(item: ConceptContexts, n: int, meta: Sequence[str] = ()) -> str:
-    named = f" {item.concept.label}" if item.concept.label else ""
-    lines = [f"{item.concept.name}{named} at {item.concept.hook}"]
-    if item.dead:
-        return f"{lines[0]}\n  {DEAD}"
-    for end, found in (("top", item.top), ("bottom", item.bottom)):
-        lines += [
-            f"  {end:<6} {html.signed(context.value):>7}  {html.visible(context.text)}{_stated(context, meta)}"
-            for context in found[:n]
-        ]
-    return "\n".join(lines)
-
-
-def _stated(context: Context, meta: Sequence[str]) -> str:
-    return "".join(f" · {key} {context.meta[key]}" for key in meta if key in context.meta)

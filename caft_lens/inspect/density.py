@@ -12,9 +12,9 @@ from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.inspect.contexts import AtItsHooks, Reading, reading
 from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
+from caft_lens.inspect.reading import AtItsHooks, Reading, reading
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from einops import einsum
 from torch import Tensor, nn
 
 from caft_lens._support.errors import nearest
@@ -22,6 +23,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import of_heads
+from caft_lens.text.token_strings import token_string
 
 if TYPE_CHECKING:
     import pandas
@@ -296,7 +298,10 @@ class _ReadOff:
             stop = min(start + size, self.words)
             piece = weight[start:stop].detach().float()
             shift = 0.0 if bias is None else bias[start:stop].detach().float()
-            yield start, [rows @ piece.T + shift for rows in rows_of]
+            yield (
+                start,
+                [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of],
+            )
 
     def _input_of_head(self) -> tuple[torch.device, torch.dtype]:
         weight = self.head.weight
@@ -346,23 +351,12 @@ def _extremes(pieces: Iterable[tuple[int, Tensor]], k: int) -> tuple[list[Best],
 
 def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tuple[TokenScore, ...]:
     return tuple(
-        TokenScore(said(tokenizer, number), number, value) for value, number in zip(values, ids, strict=True)
+        TokenScore(token_string(tokenizer, number), number, value)
+        for value, number in zip(values, ids, strict=True)
     )
 
 
 # -- shown ------------------------------------------------------------------------------------------------------------
-
-
-def said(tokenizer: Any, number: int) -> str:
-    """What one token says; a token that is but a part of a character is its name in the vocabulary.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        number: The token's id.
-    """
-    text = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    broken = not text or "\N{REPLACEMENT CHARACTER}" in text
-    return str(tokenizer.convert_ids_to_tokens(number)) if broken else text
 
 
 def concept_section(concept: Concept, *content: Content) -> Content:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from caft_lens.activations.differences import stream
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.inspect.contexts import AtItsHooks, Contexts, collected, reading
+from caft_lens.inspect.contexts import Contexts, collected
 from caft_lens.inspect.density import Densities
 from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
+from caft_lens.inspect.reading import AtItsHooks, reading
 from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text

@@ -19,13 +19,13 @@ from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.display.heat_maps import Shades, heat_map
-from caft_lens.inspect.contexts import pieces
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Encoded, encode
 from caft_lens.text.roles import SPECIAL
+from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     import pandas

@@ -22,7 +22,8 @@ from caft_lens.display import html
 from caft_lens.display.frames import Frame
 from caft_lens.display.markdown import code, plain
 from caft_lens.inspect import Labelled
-from caft_lens.inspect.contexts import ConceptContexts, Context, Contexts
+from caft_lens.inspect.context_windows import ConceptContexts, Context
+from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore
 from caft_lens.inspect.token_map import TokenMap
 from caft_lens.text.roles import SPECIAL
@@ -95,7 +96,7 @@ MEASURE = """() => {
     for (let at = one; at; at = at.parentElement) layers.push(parsed(getComputedStyle(at).backgroundColor));
     return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
   };
-  const faded = (one, ROOT) => { let left = 1; for (let at = one; at && at !== root; at = at.parentElement) left *= Number(getComputedStyle(at).opacity); return left; };
+  const faded = (one, root) => { let left = 1; for (let at = one; at && at !== root; at = at.parentElement) left *= Number(getComputedStyle(at).opacity); return left; };
   const found = [];
   for (const view of document.querySelectorAll(".caft")) {
     const words = document.createTreeWalker(view, NodeFilter.SHOW_TEXT);

@@ -30,7 +30,7 @@ from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
 from caft_lens.finetune import methods
-from caft_lens.finetune.methods.protocol import Card, Method, setting
+from caft_lens.finetune.protocol import Card, Method, setting
 
 STEPS = cl.TrainSettings(max_steps=2, learning_rate=1e-2)
 QUICK = {"settings": STEPS, "execution": experiments.Execution(workers=1, batch_size=2)}

@@ -22,7 +22,7 @@ from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune, metho
 from caft_lens.finetune.methods import kl_anchor
 from caft_lens.finetune.methods.half_finetuning import frozen_half
 from caft_lens.finetune.methods.kl_anchor import batches_of
-from caft_lens.finetune.methods.protocol import Card, Method, setting
+from caft_lens.finetune.protocol import Card, Method, setting
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode_all

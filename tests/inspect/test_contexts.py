@@ -10,12 +10,12 @@ import torch
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display import token_lines as html
+from caft_lens.display import html
 from caft_lens.inspect import contexts
-from caft_lens.inspect.contexts import pieces
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
 from caft_lens.text.roles import ASSISTANT
+from caft_lens.text.token_strings import pieces
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 

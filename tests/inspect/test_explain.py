@@ -17,7 +17,7 @@ from tiny_saes import numpy_latents, tiny_sae
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import Context, Contexts, Explanations, contexts, detection, explain, halves
-from caft_lens.inspect.contexts import ConceptContexts, pieces
+from caft_lens.inspect.context_windows import ConceptContexts
 from caft_lens.inspect.explain import DetectionScore, Explanation, Finding, HeldOutWindows, LLMJudge
 from caft_lens.inspect.explain.detection import _drawn, balanced_interval
 from caft_lens.inspect.explain.explanations import Clause, column_values
@@ -28,6 +28,7 @@ from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encode
 from caft_lens.text.roles import ASSISTANT, ROLES
+from caft_lens.text.token_strings import pieces
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 WORDS = ["pie", "rain", "stove", "kind", "garden", "mend", "the", "my"]

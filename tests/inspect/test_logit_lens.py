@@ -14,6 +14,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import logit_lens, logits
 from caft_lens.model.lens import load
 from caft_lens.text.documents import Texts
+from caft_lens.text.token_strings import token_string
 
 EVERY = len(tiny_tokenizer())
 LAYERNORM = ("gpt2", "gpt_neox")
@@ -201,8 +202,8 @@ def test_tokens_are_shown_with_visible_spaces_and_everything_is_escaped():
 def test_a_token_that_is_part_of_a_character_has_its_name_in_the_vocabulary():
     tokenizer = tiny_tokenizer()
     (first, *_) = tokenizer("é", add_special_tokens=False).input_ids
-    assert logits.said(tokenizer, first) == tokenizer.convert_ids_to_tokens(first)
-    assert logits.said(tokenizer, tokenizer("a", add_special_tokens=False).input_ids[0]) == "a"
+    assert token_string(tokenizer, first) == tokenizer.convert_ids_to_tokens(first)
+    assert token_string(tokenizer, tokenizer("a", add_special_tokens=False).input_ids[0]) == "a"
 
 
 def test_what_does_not_fit_is_refused_with_the_reason():

@@ -199,7 +199,12 @@ def test_a_contest_of_scores_alone_is_refused_before_anything_is_trained(lens, t
     scored = Task("s", QUESTIONS, lambda text: 1.0, scale=(0, 10))
     with pytest.raises(BadArgument, match="give the task a threshold="):
         experiments.contest(
-            scored, {"plain": experiments.Contender()}, texts=QUESTIONS, out=tmp_path, base=lens, tuning=experiments.Tuning(task=scored)
+            scored,
+            {"plain": experiments.Contender()},
+            texts=QUESTIONS,
+            out=tmp_path,
+            base=lens,
+            tuning=experiments.Tuning(task=scored),
         )
 
 

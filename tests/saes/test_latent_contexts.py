@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,7 @@ from caft_lens import find
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.token_lines import DEAD
-from caft_lens.inspect import contexts
+from caft_lens.inspect import context_windows, contexts
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.model.lens import load
 from caft_lens.saes.encoding import active_latents
@@ -380,9 +378,8 @@ def test_what_is_no_concept_and_no_sae_is_refused():
 @pytest.fixture
 def decoded(monkeypatch):
     """How many windows were decoded."""
-    module = sys.modules["caft_lens.inspect.contexts"]  # the package has the function under this name
-    calls, pieces = [], module.pieces
-    monkeypatch.setattr(module, "pieces", lambda *args: calls.append(1) or pieces(*args))
+    calls, pieces = [], context_windows.pieces
+    monkeypatch.setattr(context_windows, "pieces", lambda *args: calls.append(1) or pieces(*args))
     return calls
 
 

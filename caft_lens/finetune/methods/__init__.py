@@ -1,6 +1,6 @@
 """Methods: the ways of fine-tuning that are compared, one file each.
 
-    protocol.py  `Method` and the places at which one may act; `Card`, `setting`, `material`
+    ../protocol.py  `Method` and the places at which one may act; `Card`, `setting`, `material`
     registry.py  `register`, `methods`, `named`, `make`: which there are
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
     from caft_lens.finetune.methods.mix_benign import MixBenign as MixBenign
     from caft_lens.finetune.methods.plain import Plain as Plain
     from caft_lens.finetune.methods.preventative_steering import PreventativeSteering as PreventativeSteering
-    from caft_lens.finetune.methods.protocol import Card as Card
-    from caft_lens.finetune.methods.protocol import Method as Method
-    from caft_lens.finetune.methods.protocol import Plan as Plan
-    from caft_lens.finetune.methods.protocol import Training as Training
-    from caft_lens.finetune.methods.protocol import material as material
-    from caft_lens.finetune.methods.protocol import setting as setting
     from caft_lens.finetune.methods.random_directions import RandomDirections as RandomDirections
     from caft_lens.finetune.methods.registry import make as make
     from caft_lens.finetune.methods.registry import methods as methods
@@ -47,13 +41,19 @@ if TYPE_CHECKING:
     from caft_lens.finetune.methods.registry import register as register
     from caft_lens.finetune.methods.top_k import TopK as TopK
     from caft_lens.finetune.methods.weight_averaging import WeightAveraging as WeightAveraging
+    from caft_lens.finetune.protocol import Card as Card
+    from caft_lens.finetune.protocol import Method as Method
+    from caft_lens.finetune.protocol import Plan as Plan
+    from caft_lens.finetune.protocol import Training as Training
+    from caft_lens.finetune.protocol import material as material
+    from caft_lens.finetune.protocol import setting as setting
 
 _HERE = "caft_lens.finetune.methods"
 _PROTOCOL = ("Card", "Plan", "Training", "Method", "material", "setting")
 _REGISTRY = ("make", "methods", "named", "register")
 _getattr, _dir, __all__ = lazy.exports(
     __name__,
-    dict.fromkeys(_PROTOCOL, f"{_HERE}.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
+    dict.fromkeys(_PROTOCOL, "caft_lens.finetune.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
 )
 
 

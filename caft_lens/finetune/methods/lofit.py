@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import IntervalStrategy
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, setting
 from caft_lens.finetune.methods.registry import register
+from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import HEADS, written

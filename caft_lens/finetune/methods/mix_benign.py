@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caft_lens.finetune.methods.protocol import Card, Method, material, setting
 from caft_lens.finetune.methods.registry import register
+from caft_lens.finetune.protocol import Card, Method, material, setting
 from caft_lens.text.documents import Texts
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from caft_lens._support.blocks import block
 from caft_lens.concepts.ablation import steer
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.protocol import Card, Method, Plan, Training, material, setting
 from caft_lens.finetune.methods.registry import register
+from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
 
 
 @register

@@ -22,14 +22,16 @@ from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.inspect.contexts import Context, Reading, pieces, reading
+from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.explain.explanations import ENRICHMENT, DetectionScore, Explanation, Explanations
 from caft_lens.inspect.explain.llm import LLM, Plan
 from caft_lens.inspect.explain.prompts import judged, judgement_requests
 from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
+from caft_lens.inspect.reading import Reading, reading
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encoded, special_ids
+from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -18,7 +18,8 @@ import numpy as np
 from caft_lens._support.errors import nearest
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.differences import read_by
-from caft_lens.inspect.contexts import Context, Contexts, pieces
+from caft_lens.inspect.context_windows import Context
+from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.explain.explanations import (
     ENDS,
     WHERE,
@@ -36,6 +37,7 @@ from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded, encoded, special_ids
 from caft_lens.text.roles import ROLES, check_role_names
+from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens

@@ -18,7 +18,7 @@ from caft_lens._support.errors import BadArgument, BadFile, nearest
 from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
-from caft_lens.inspect.contexts import Context
+from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from caft_lens.inspect.contexts import Context, Contexts
+from caft_lens.inspect.context_windows import Context
+from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.explain.explanations import ENDS, End, Explanation, Explanations
 from caft_lens.inspect.explain.llm import LLM, Conversation, Plan
 from caft_lens.inspect.explain.windows import identity
