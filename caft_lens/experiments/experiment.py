@@ -72,12 +72,8 @@ class Arm:
 
         Example:
             >>> from caft_lens.finetune.methods import KLAnchor
-    <<<<<<< HEAD
-            >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
-    =======
-            >>> caft, anchored = Arm(insecure, ablate=cruel), Arm(insecure, method=KLAnchor(corpus))
-    >>>>>>> experiments
-    """
+                >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
+        """
 
     texts: Any = None
     ablate: ConceptSet | Sequence[ConceptSet] | None = None
@@ -187,20 +183,12 @@ def experiment(
             ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
         Example:
-    <<<<<<< HEAD
-            >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
+                >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
             >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
             >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
             >>> report.interval("plain", "misaligned").n_answers
             4
-    =======
-            >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
-            >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
-            >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
-            >>> found.arms
-            ['base', 'plain', 'caft']
-    >>>>>>> experiments
-    """
+        """
     folder, numbers = absolute(out), list(seeds)
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
@@ -267,16 +255,10 @@ def causal_effects(
             Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
         Example:
-    <<<<<<< HEAD
-            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+                >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
             >>> short = cl.TrainSettings(max_steps=1)
             >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
-    =======
-            >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
-            >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
-            >>> list(effects)
-    >>>>>>> experiments
-            ['L1.pc0']
+                ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
