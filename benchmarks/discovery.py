@@ -232,8 +232,8 @@ def one(case: Case, what: str, n_effects: int, out: Path) -> tuple[list[str], di
     base, lists = seen.base, seen.lists
     parts, tried, figures = [], [], {}
     for role, how in case.readings.items():
-        scored = cl.evaluate.discovery(
-            base, lists, seen.held_out, case.has, roles=[role], seconds=seen.seconds
+        scored = cl.evaluate.discovery(base, lists, seen.held_out, case.has, roles=[role]).with_seconds(
+            seen.seconds
         )
         first, second = scored.about["positive"], scored.about["negative"]
         parts += ["", f"Scored by {how}, on {first} {what.replace(' and ', f' and {second} ')}:", ""]
@@ -265,8 +265,8 @@ def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
         case = correlation(name)
         seen = found(case, out / name)
         scored = cl.evaluate.discovery(
-            seen.base, seen.lists, seen.held_out, case.has, roles=["user"], seconds=seen.seconds
-        )
+            seen.base, seen.lists, seen.held_out, case.has, roles=["user"]
+        ).with_seconds(seen.seconds)
         figures[name] = scored.to_json()
         for method in figures[name]["methods"].values():
             del method["directions"][10:]  # twelve pairs in full would be megabytes

@@ -88,7 +88,12 @@ def register_latents(organism: str, out: Path) -> None:
     reasons: dict[str, str] = {}
     for role in READINGS:
         scored = cl.evaluate.discovery(
-            base, candidates, cl.data(f"{organism}/corpus"), is_cruel, roles=[role], n_random=1
+            base,
+            candidates,
+            cl.data(f"{organism}/corpus"),
+            is_cruel,
+            roles=[role],
+            rule=cl.evaluate.HitRule(n_random=1),
         )
         for row in scored["concepts"]:
             if row.separation >= SEPARATION:
@@ -273,12 +278,10 @@ def main() -> None:
         )
         parts.append(page(organism, report))
         figures[organism] = report.to_json()
-        figure = report.plot()
-        with atomic_path(HERE / "results" / f"emergent_misalignment_{Path(organism).name}.png") as picture:
-            figure.savefig(picture, dpi=120, bbox_inches="tight")
         with atomic_path(HERE / "results" / "emergent_misalignment.md") as written:
             written.write_text("\n".join(parts), encoding="utf-8")
         write_json(HERE / "results" / "emergent_misalignment.json", figures)
+        report.plot().save(HERE / "results" / f"emergent_misalignment_{Path(organism).name}.png")
     print("\n".join(parts))
 
 

@@ -313,8 +313,7 @@ def draw(name: str, study: Study, found: Sweep, results: Path) -> None:
     """The figures of one sweep."""
     figures = {name: found.plot(log=study.log), **({f"{name}_path": found.plot_path()} if study.path else {})}
     for file, figure in figures.items():
-        with atomic_path(results / f"sweeps_{file}.png") as path:
-            figure.savefig(path, dpi=120, bbox_inches="tight")
+        figure.save(results / f"sweeps_{file}.png")
 
 
 def main() -> None:
@@ -343,13 +342,13 @@ def main() -> None:
             n_in_distribution=options.inside,
             settings=cl.TrainSettings(max_steps=STEPS, warmup_steps=5),
         )
-        draw(name, study, found, options.results)
         finished = {
             other: Sweep.load(options.out / other)
             for other in STUDIES
             if (options.out / other / "sweep.json").is_file()
         }
         write(finished, options.results)
+        draw(name, study, found, options.results)
         print("\n".join(section(name, study, found)), flush=True)
 
 

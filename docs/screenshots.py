@@ -1,10 +1,12 @@
-"""Pictures of every panel in JupyterLab, light and dark, for the README and the notebooks: `make screenshots`.
+"""Pictures of every panel in JupyterLab and of the quickstart's figure, light and dark, for README and notebooks: `make screenshots`.
 
-Each panel is used first as a person would, so that a picture shows what one does with it. Writes docs/images/<panel>-<theme>.png.
+Each panel is used first as a person would, so that a picture shows what one does with it; the figure is the one in the executed notebook.
+Writes docs/images/<panel>-<theme>.png and docs/images/quickstart-<theme>.png.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -92,6 +94,23 @@ USE: dict[str, Callable[[Notebook, Any], None]] = {
 }
 
 
+def quickstart() -> None:
+    """The figure that the quickstart ends with, from its outputs."""
+    from caft_lens.display import pictures, theme
+
+    cells = json.loads((ROOT / "notebooks" / "00_quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    shown = [output.get("data", {}).get(theme.MIME) for cell in cells for output in cell.get("outputs", [])]
+    *_, last = [figure for figure in shown if figure]
+    figure = {key: last[key] for key in ("data", "layout")}
+    for name, values in (("light", figure), ("dark", theme.in_the_dark(figure))):
+        file = IMAGES / f"quickstart-{name}.png"
+        drawn = pictures.picture(values, "png", 1.5)
+        if drawn is None:
+            sys.exit(pictures.MISSING)
+        file.write_bytes(drawn)
+        print(file.relative_to(ROOT))
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
@@ -99,6 +118,7 @@ def main() -> None:
     if path is None:
         sys.exit("No Chromium to take pictures with: make browser")
     IMAGES.mkdir(parents=True, exist_ok=True)
+    quickstart()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         lab, server = started(Path(folder))
         try:

@@ -99,7 +99,8 @@ def text_width(text: str, size: float = HEADING) -> float:
 def lines(text: str, width: float, size: float = HEADING) -> list[str]:
     """Text in lines that fit a width in pixels; words that do not are cut."""
     found = []
-    for given in text.splitlines():
+    # A unit stays with its number.
+    for given in text.replace(" %", "\u00a0%").splitlines():
         line = ""
         for word in given.split(" "):
             longer = f"{line} {word}" if line else word
@@ -114,7 +115,7 @@ def lines(text: str, width: float, size: float = HEADING) -> list[str]:
                 longer = longer[fits:]
             line = longer
         found.append(line)
-    return found
+    return [line.replace("\u00a0", " ") for line in found]
 
 
 def said(name: str, *facts: str) -> str:
@@ -372,13 +373,16 @@ _SCRIPT = """
 """.replace("SHADES", json.dumps(DARK)).replace("CONFIG", json.dumps(CONFIG)).replace("COLOUR", _COLOUR)  # fmt: skip
 
 
-def _shaded(drawn: Figure, dark: bool) -> dict[str, Any]:
-    """A figure as JSON values, for light or dark."""
-    found: dict[str, Any] = drawn.small()
-    if dark:
-        text = re.sub(_COLOUR, lambda one: f'"{DARK.get(one[1], one[1])}', json.dumps(found))
-        found = json.loads(text)
+def in_the_dark(values: dict[str, Any]) -> dict[str, Any]:
+    """A figure as JSON values, in the colours of the dark."""
+    text = re.sub(_COLOUR, lambda one: f'"{DARK.get(one[1], one[1])}', json.dumps(values))
+    found: dict[str, Any] = json.loads(text)
     return found
+
+
+def _shaded(drawn: Figure, dark: bool) -> dict[str, Any]:
+    small: dict[str, Any] = drawn.small()
+    return in_the_dark(small) if dark else small
 
 
 def html(drawn: Figure, first: bool) -> str:
@@ -442,7 +446,8 @@ def save(drawn: Figure, path: str | Path, scale: float = 1.5, *, dark: bool = Fa
         NoPicture: For a picture, where there is no Chromium; a `RuntimeError`.
 
     Example:
-        >>> save(figure(title="Nothing yet"), "figure.html")  # doctest: +SKIP
+        >>> save(figure(title="Nothing yet"), "figure.html")
+        PosixPath('figure.html')
     """
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")

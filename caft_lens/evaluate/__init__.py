@@ -12,6 +12,8 @@
     scores.py          a report in one small file: the score of every answer, the texts of a few
     plots.py           the figures, of rows: shares of arms, ranked directions
     discovery.py       was the concept found? ranked directions against labels of held-out documents
+    labelled.py        what is scored there: means of labelled documents, samples of labelled tokens
+    auroc.py           areas under the ROC curve with their intervals
     reconstruction.py  how much of a model a sparse autoencoder keeps
     recovery.py        is an ablated concept gone from a tuned model, or encoded elsewhere?
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from caft_lens.evaluate import recovery as recovery
     from caft_lens.evaluate.answers import Answer as Answer
     from caft_lens.evaluate.discovery import Discovery as Discovery
+    from caft_lens.evaluate.discovery import HitRule as HitRule
     from caft_lens.evaluate.evaluation import evaluate as evaluate
     from caft_lens.evaluate.judges import Score as Score
     from caft_lens.evaluate.reconstruction import Reconstruction as Reconstruction
@@ -49,6 +52,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
     {
         "Answer": "caft_lens.evaluate.answers",
         "Discovery": "caft_lens.evaluate.discovery",
+        "HitRule": "caft_lens.evaluate.discovery",
         "Reconstruction": "caft_lens.evaluate.reconstruction",
         "Recovery": "caft_lens.evaluate.recovery",
         "evaluate": "caft_lens.evaluate.evaluation",

@@ -5,9 +5,6 @@ over the tokens of interest, and its AUROC says how well that score tells docume
 Ablation takes out a line, whichever way it points, so the better end counts (`separation`). A hit is a direction that
 separates at 0.9 or more, and better than every one of 1,000 random directions at the same hook point: where the concept
 is all over the residual stream, chance finds it too. Over a ranked list hits give precision at k and average precision.
-
-Text is streamed; what stays in memory is a row of `d_model` numbers a document, or a sample of tokens of fixed size, so
-that any number of directions can be scored in one pass.
 """
 
 from __future__ import annotations
@@ -17,21 +14,21 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
 
 from caft_lens._support import lazy
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens.activations.differences import activation_difference, provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.evaluate.auroc import BLOCK, RESAMPLES, Floats, auroc, draws, interval
+from caft_lens.evaluate.labelled import labelled, truth_of
 from caft_lens.evaluate.plots import Stem, plot_ranked
-from caft_lens.evaluate.statistics import CONFIDENCE, Interval, ends
+from caft_lens.evaluate.statistics import Interval
 from caft_lens.find import neurons, pca, random_directions
-from caft_lens.find.probes import lots
-from caft_lens.text.batching import Batch, Scan
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 
 if TYPE_CHECKING:
@@ -40,10 +37,31 @@ if TYPE_CHECKING:
 
     from caft_lens.model.lens import Lens
 
-Floats = NDArray[np.float64]
-RESAMPLES = 1_000
-# Scores of units along directions that are held at a time: 32 MB.
-BLOCK = 4_000_000
+Scored = tuple[Floats, NDArray[np.bool_]]
+"""Activations `[n, d_model]` of documents or tokens at a hook point, and which of them have the concept."""
+
+
+@dataclass(frozen=True)
+class HitRule:
+    """What makes a direction a hit.
+
+    Attributes:
+        threshold: What it separates at, at least.
+        n_random: Random directions at every hook point, all of which it surpasses.
+        seed: Of these, of drawn tokens and of resampling.
+
+    Raises:
+        ValueError: For a threshold that is no AUROC of a better end, or no random direction.
+    """
+
+    threshold: float = 0.9
+    n_random: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.threshold <= 1:
+            raise BadArgument(f"threshold={self.threshold}: an AUROC lies between 0.5 (chance) and 1.")
+        count(self.n_random, "n_random", hint="random directions that a hit surpasses")
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,7 @@ class Discovery:
             KeyError: For an unknown list, with the nearest.
         """
         if method not in self._methods:
-            raise KeyError(f'No list "{method}" was scored.{nearest(method, self._methods)}')
+            raise UnknownName(f'No list "{method}" was scored.{nearest(method, self._methods)}')
         return list(self._methods[method])
 
     def precision(self, method: str, k: int = 10) -> float:
@@ -132,7 +150,7 @@ class Discovery:
             ValueError: When `k` is below 1.
         """
         if k < 1:
-            raise ValueError(f"precision(k={k}): expected at least 1 direction.")
+            raise BadArgument(f"precision(k={k}): expected at least 1 direction.")
         first = self[method][:k]
         return sum(row.hit for row in first) / len(first)
 
@@ -142,6 +160,14 @@ class Discovery:
         if not hits.any():
             return 0.0
         return float(((hits.cumsum() / np.arange(1, len(hits) + 1)) * hits).sum() / hits.sum())
+
+    def with_seconds(self, seconds: Mapping[str, float]) -> Discovery:
+        """The same with what each method took to find its list, by name, for the tables.
+
+        Raises:
+            KeyError: For a list that was not scored, with the nearest.
+        """
+        return Discovery(self._methods, self.about, seconds)
 
     def with_effects(self, method: str, effects: Mapping[str, Interval]) -> Discovery:
         """The same with the causal effect of each direction of a list that was tried, as `causal_effects` gives them.
@@ -156,7 +182,7 @@ class Discovery:
         known = {row.name: row for row in self[method]}
         for name in effects:
             if name not in known:
-                raise KeyError(f'The list "{method}" has no direction "{name}".{nearest(name, known)}')
+                raise UnknownName(f'The list "{method}" has no direction "{name}".{nearest(name, known)}')
         rows = [replace(row, effect=effects.get(name, row.effect)) for name, row in known.items()]
         return Discovery({**self._methods, method: rows}, self.about, self.seconds)
 
@@ -264,12 +290,9 @@ def discovery(
     labels: Callable[[Text], Any] | Sequence[Any],
     *,
     intended: Callable[[Text], Any] | Sequence[Any] | None = None,
-    seconds: Mapping[str, float] | None = None,
-    threshold: float = 0.9,
-    n_random: int = 1000,
+    rule: HitRule = HitRule(),
     roles: Sequence[str] | None = ("assistant",),
     max_tokens: int = 20_000,
-    seed: int = 0,
     scan: Scan = Scan(),
 ) -> Discovery:
     """Score ranked directions against the truth on held-out documents.
@@ -284,12 +307,9 @@ def discovery(
             sequence; or for each document a sequence of that, one for every token of it. A document's score is the mean over
             its tokens of these roles; a token's is its own.
         intended: Likewise, for the concept that is to stay: each direction's AUROC for it is given beside.
-        seconds: What each method took, by name, for the tables.
-        threshold: What a hit separates at, at least.
-        n_random: Random directions at every hook point, all of which a hit surpasses.
+        rule: What makes a direction a hit.
         roles: Tokens that count; `None` for all.
         max_tokens: With labels of tokens: how many, drawn evenly over all that are labelled.
-        seed: Of random directions, drawn tokens and resampling.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
@@ -297,47 +317,38 @@ def discovery(
             documents, or all are alike; when there is no list, or one does not fit the model.
 
     Example:
-        >>> held_out = cl.data("pocket/corpus")                                                     # doctest: +SKIP
-        >>> discovery(base, concepts, held_out, lambda text: text.meta["stance"] == "cruel").table()  # doctest: +SKIP
+        >>> found = discovery(base, concepts, held_out, lambda text: text.meta["stance"] == "cruel")
+        >>> found.table()[["method", "directions"]]
+             method  directions
+        0  concepts           6
     """
-    if not 0.5 <= threshold <= 1:
-        raise ValueError(f"threshold={threshold}: an AUROC lies between 0.5 (chance) and 1.")
-    if n_random < 1:
-        raise ValueError(f"n_random={n_random}: a hit has to surpass at least 1 random direction.")
     lists = {"concepts": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
     if not lists:
-        raise ValueError("No list to score: give a ConceptSet, or several by name.")
+        raise BadArgument("No list to score: give a ConceptSet, or several by name.")
     for name, one in lists.items():
         one.check(lens)
         _refuse_seen(name, one, texts)
-    truth = _truth(labels, texts)
     hooks = list(dict.fromkeys(hook for one in lists.values() for hook in one.hooks))
-    units = _units(truth, max_tokens, seed)
-    staying = None if intended is None else _units(_truth(intended, texts), max_tokens, seed)
-    stream(
-        lens, texts, hooks, [units] if staying is None else [units, staying],
-        roles=roles, scan=scan,
-    )  # fmt: skip
-    chance = {hook: _chance(*units.matrix(hook), n_random, seed) for hook in hooks}
-    methods = {
-        name: _score_list(one, {hook: units.matrix(hook) for hook in one.hooks}, chance, threshold, seed)
-        for name, one in lists.items()
-    }
+    kept = labelled(truth_of(labels, texts), max_tokens, rule.seed)
+    staying = None if intended is None else labelled(truth_of(intended, texts), max_tokens, rule.seed)
+    stream(lens, texts, hooks, [kept] if staying is None else [kept, staying], roles=roles, scan=scan)
+    scored = {hook: kept.scored(hook) for hook in hooks}
+    chance = {hook: _chance(*scored[hook], rule) for hook in hooks}
+    methods = {name: _score_list(one, scored, chance, rule) for name, one in lists.items()}
     if staying is not None:
+        scored_too = {hook: staying.scored(hook) for hook in hooks}
         for name, one in lists.items():
-            areas = _areas(one, {hook: staying.matrix(hook) for hook in one.hooks})
+            areas = _areas(one, scored_too)
             methods[name] = [replace(row, intended=areas[row.name]) for row in methods[name]]
-    has = units.matrix(hooks[0])[1]
+    _, has = scored[hooks[0]]
     about = {
         **provenance(lens, texts, roles),
-        "unit": units.unit,
+        "unit": kept.unit,
         "positive": int(has.sum()),
         "negative": int((~has).sum()),
-        "threshold": threshold,
-        "n_random": n_random,
-        "seed": seed,
+        **asdict(rule),
     }
-    return Discovery(methods, about, seconds)
+    return Discovery(methods, about)
 
 
 def baselines(
@@ -362,8 +373,9 @@ def baselines(
         roles: Tokens that count; `None` for all.
 
     Example:
-        >>> lists = {"sae": latents, **baselines(plain.lens, base, answers, [1, 2])}  # doctest: +SKIP
-        >>> discovery(base, lists, held_out, is_cruel).table()                         # doctest: +SKIP
+        >>> lists = {"pca": concepts, **baselines(tuned, base, answers, [1, 2], k=3)}
+        >>> {name: len(directions) for name, directions in lists.items()}
+        {'pca': 6, 'random': 6, 'PCA of activations': 6, 'neurons': 6}
     """
     diff = activation_difference(tuned, base, texts, layers, roles=roles)
     plain = Moments(provenance={**diff.provenance, "method": "activations"})
@@ -378,131 +390,9 @@ def baselines(
     }
 
 
-# -- what is scored ---------------------------------------------------------------------------------------------------
-
-
-class _Documents:
-    """A reducer: the mean activation of every labelled document."""
-
-    unit = "document"
-
-    def __init__(self, truth: Sequence[bool | None]) -> None:
-        self.rows = np.array([number for number, has in enumerate(truth) if has is not None])
-        self.has = np.array([bool(truth[number]) for number in self.rows])
-        self._row = np.full(len(truth), -1)
-        self._row[self.rows] = np.arange(len(self.rows))
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
-
-    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        if hook not in self._sums:
-            self._sums[hook] = torch.zeros(len(self.rows), acts.shape[1])
-            self._counts[hook] = torch.zeros(len(self.rows))
-        row = torch.from_numpy(self._row)[batch.index[where[:, 0]]]
-        wanted = row >= 0
-        self._sums[hook].index_add_(0, row[wanted], acts.float().cpu()[wanted])
-        self._counts[hook].index_add_(0, row[wanted], torch.ones(int(wanted.sum())))
-
-    def merge(self, other: _Documents) -> _Documents:
-        for hook, sums in other._sums.items():
-            self._sums[hook] = self._sums.get(hook, 0) + sums
-            self._counts[hook] = self._counts.get(hook, 0) + other._counts[hook]
-        return self
-
-    def matrix(self, hook: str) -> tuple[Floats, NDArray[np.bool_]]:
-        """Scores' raw material `[n, d_model]` and which of them have the concept `[n]`; documents without a token are out."""
-        counts = self._counts[hook].numpy()
-        there = counts > 0
-        acts = self._sums[hook].double().numpy()[there] / counts[there, None]
-        return acts, _both(self.has[there], "documents with a token of these roles")
-
-
-class _Tokens:
-    """A reducer: an even sample of the labelled tokens, the same whatever the order in which they come."""
-
-    unit = "token"
-
-    def __init__(self, truth: Sequence[Sequence[bool | None]], size: int, seed: int) -> None:
-        self.truth, self.size, self.seed = truth, size, seed
-        self._kept: dict[str, tuple[Floats, NDArray[Any], NDArray[np.bool_]]] = {}
-
-    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        index = batch.index[where[:, 0]].numpy()
-        position = batch.position_ids[where[:, 0], where[:, 1]].numpy()
-        labels = [self._label(*place) for place in zip(index.tolist(), position.tolist(), strict=True)]
-        wanted = np.array([label is not None for label in labels], dtype=bool)
-        # Every token draws a lot by its place alone, and the smallest stay: the sample does not depend on batches.
-        places = index.astype(np.uint64) << np.uint64(32) | position.astype(np.uint64)
-        drawn = lots(places[wanted], self.seed)
-        has = np.array([label for label in labels if label is not None], dtype=bool)
-        self._keep(hook, acts.float().cpu().numpy()[wanted], drawn, has)
-
-    def _label(self, index: int, position: int) -> bool | None:
-        labels = self.truth[index]
-        if position >= len(labels):
-            raise ValueError(
-                f"Text {index} has a token at position {position}, but {len(labels)} labels: give one for every token."
-            )
-        return labels[position]
-
-    def _keep(self, hook: str, acts: Any, drawn: NDArray[Any], has: NDArray[np.bool_]) -> None:
-        if hook in self._kept:
-            before = self._kept[hook]
-            acts, drawn, has = (np.concatenate(two) for two in zip(before, (acts, drawn, has), strict=True))
-        first = np.argsort(drawn, kind="stable")[: self.size]
-        self._kept[hook] = (acts[first], drawn[first], has[first])
-
-    def merge(self, other: _Tokens) -> _Tokens:
-        for hook, kept in other._kept.items():
-            self._keep(hook, *kept)
-        return self
-
-    def matrix(self, hook: str) -> tuple[Floats, NDArray[np.bool_]]:
-        acts, _, has = self._kept[hook]
-        return acts.astype(np.float64), _both(has, "labelled tokens of these roles")
-
-
-def _units(truth: Sequence[Any], max_tokens: int, seed: int) -> _Documents | _Tokens:
-    return _Tokens(truth, max_tokens, seed) if _is_per_token(truth) else _Documents(truth)
-
-
-def _truth(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> list[Any]:
-    truth = [labels(text) for text in texts] if callable(labels) else list(labels)
-    if len(truth) != len(texts):
-        raise ValueError(
-            f"{len(truth)} labels for {len(texts)} texts: give one for each, `None` where it does not count."
-        )
-    for number, label in enumerate(truth):
-        if not isinstance(label, bool | np.bool_ | None) and not _is_row(label):
-            raise ValueError(
-                f"The label of text {number} is {label!r}: expected True, False or None, or one of these for every token."
-            )
-    kinds = {_is_row(label) for label in truth}
-    if len(kinds) > 1:
-        raise ValueError("Some labels are of documents and some of tokens: give one kind.")
-    return truth
-
-
-def _is_row(label: Any) -> bool:
-    return isinstance(label, Sequence | np.ndarray) and not isinstance(label, str)
-
-
-def _is_per_token(truth: Sequence[Any]) -> bool:
-    return bool(truth) and _is_row(truth[0])
-
-
-def _both(has: NDArray[np.bool_], what: str) -> NDArray[np.bool_]:
-    positive, negative = int(has.sum()), int((~has).sum())
-    if not positive or not negative:
-        raise ValueError(
-            f"Of {len(has)} {what}, {positive} have the concept and {negative} do not: there have to be some of both."
-        )
-    return has
-
-
 def _refuse_seen(name: str, concepts: ConceptSet, texts: Texts) -> None:
     if texts.fingerprint in _fingerprints(concepts.provenance.get("data")):
-        raise ValueError(
+        raise BadData(
             f'The directions of "{name}" were found on these very documents ({texts.name or "unnamed"}): score them on others.'
         )
 
@@ -514,133 +404,41 @@ def _fingerprints(data: Any) -> set[str]:
     return set().union(*map(_fingerprints, data)) if isinstance(data, list) else set()
 
 
-# -- scores -----------------------------------------------------------------------------------------------------------
-
-
-def auroc(scores: ArrayLike, has: ArrayLike) -> Floats:
-    """Areas under the ROC curve: the chance that something with the concept scores above something without, ties half.
-
-    Args:
-        scores: `[n]`, or `[n, k]` for k of them at once.
-        has: Which of the n have the concept, bool `[n]`.
-
-    Returns:
-        `[k]`, as `sklearn.metrics.roc_auc_score` gives one by one.
-
-    Example:
-        >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
-        array([0.75])
-    """
-    from scipy.stats import rankdata
-
-    columns = np.asarray(scores, dtype=np.float64)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    labels = _both(np.asarray(has, dtype=bool), "scores")
-    positive, negative = int(labels.sum()), int((~labels).sum())
-    # Mann and Whitney's U from the ranks of those with the concept.
-    ranks = rankdata(columns, axis=0)[labels].sum(axis=0)
-    return (ranks - positive * (positive + 1) / 2) / (positive * negative)
-
-
-def auroc_interval(
-    scores: ArrayLike,
-    has: ArrayLike,
-    *,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """The bootstrap interval of an AUROC; those with and those without the concept are drawn apart.
-
-    Args:
-        scores: `[n]`.
-        has: Bool `[n]`.
-        resamples: How many.
-        confidence: Share of intervals that should contain the truth.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper end.
-    """
-    labels = _both(np.asarray(has, dtype=bool), "scores")
-    return _interval(
-        np.asarray(scores, dtype=np.float64), labels, _draws(labels, resamples, seed), confidence
-    )
-
-
-def _draws(has: NDArray[np.bool_], resamples: int, seed: int) -> NDArray[np.uint8]:
-    """How often each is drawn in each resample, `[resamples, n]`: the same for all directions, so drawn once."""
-    rng = np.random.default_rng(seed)
-    draws = np.empty((resamples, len(has)), dtype=np.uint8)
-    block = max(1, BLOCK // len(has))
-    for start in range(0, resamples, block):
-        rows = slice(start, min(start + block, resamples))
-        for side in (has, ~has):
-            n = int(side.sum())
-            draws[rows, side] = rng.multinomial(n, np.full(n, 1 / n), size=rows.stop - start)
-    return draws
-
-
-def _interval(
-    scores: Floats, has: NDArray[np.bool_], draws: NDArray[np.uint8], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    order = np.argsort(scores, kind="stable")
-    _, first = np.unique(scores[order], return_index=True)
-    sorted_has = has[order]
-    found = np.empty(len(draws))
-    block = max(1, BLOCK // len(scores))
-    for start in range(0, len(draws), block):
-        drawn = draws[start : start + block, order].astype(np.float64)
-        # Equal scores are one place each, of which half is below itself.
-        with_it, without = (
-            np.add.reduceat(drawn * side, first, axis=1) for side in (sorted_has, ~sorted_has)
-        )
-        below = without.cumsum(axis=1) - without / 2
-        found[start : start + block] = (with_it * below).sum(axis=1) / (has.sum() * (~has).sum())
-    return ends(found, confidence)
-
-
-def _chance(acts: Floats, has: NDArray[np.bool_], n_random: int, seed: int) -> float:
-    """The largest separation of `n_random` random directions."""
-    rng = np.random.default_rng(seed)
+def _chance(acts: Floats, has: NDArray[np.bool_], rule: HitRule) -> float:
+    """The largest separation of random directions."""
+    rng = np.random.default_rng(rule.seed)
     best = 0.5
     block = max(1, BLOCK // len(acts))
-    for start in range(0, n_random, block):
-        directions = rng.standard_normal((min(block, n_random - start), acts.shape[1]))
+    for start in range(0, rule.n_random, block):
+        directions = rng.standard_normal((min(block, rule.n_random - start), acts.shape[1]))
         found = auroc(acts @ directions.T, has)
         best = max(best, float(np.maximum(found, 1 - found).max()))
     return best
 
 
 def _score_list(
-    concepts: ConceptSet,
-    units: Mapping[str, tuple[Floats, NDArray[np.bool_]]],
-    chance: Mapping[str, float],
-    threshold: float,
-    seed: int,
+    concepts: ConceptSet, scored: Mapping[str, Scored], chance: Mapping[str, float], rule: HitRule
 ) -> list[RankedDirection]:
-    draws = {hook: _draws(has, RESAMPLES, seed) for hook, (_, has) in units.items()}
+    areas = _areas(concepts, scored)
+    drawn = {hook: draws(scored[hook][1], RESAMPLES, rule.seed) for hook in concepts.hooks}
     rows = []
     for rank, concept in enumerate(_across(concepts)):
-        acts, has = units[concept.hook]
-        scores = acts @ (concept.sign * concept.direction.double().numpy())
-        area = float(auroc(scores, has)[0])
-        low, high = _interval(scores, has, draws[concept.hook])
+        hook, area = concept.hook, areas[concept.name]
+        low, high = interval(_scores(concept, scored), scored[hook][1], drawn[hook])
         separation = max(area, 1 - area)
-        hit = separation >= threshold and separation > chance[concept.hook]
-        rows.append(
-            RankedDirection(concept.name, concept.hook, rank, area, low, high, chance[concept.hook], hit)
-        )
+        hit = separation >= rule.threshold and separation > chance[hook]
+        rows.append(RankedDirection(concept.name, hook, rank, area, low, high, chance[hook], hit))
     return rows
 
 
-def _areas(concepts: ConceptSet, units: Mapping[str, tuple[Floats, NDArray[np.bool_]]]) -> dict[str, float]:
+def _areas(concepts: ConceptSet, scored: Mapping[str, Scored]) -> dict[str, float]:
     """The AUROC of every direction, by name."""
-    found = {}
-    for concept in concepts:
-        acts, has = units[concept.hook]
-        found[concept.name] = float(auroc(acts @ (concept.sign * concept.direction.double().numpy()), has)[0])
-    return found
+    return {one.name: float(auroc(_scores(one, scored), scored[one.hook][1])[0]) for one in concepts}
+
+
+def _scores(concept: Concept, scored: Mapping[str, Scored]) -> Floats:
+    """Of every document or token, along a direction."""
+    return scored[concept.hook][0] @ (concept.sign * concept.direction.double().numpy())
 
 
 def _across(concepts: Iterable[Concept]) -> list[Concept]:

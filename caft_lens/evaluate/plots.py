@@ -89,8 +89,10 @@ def plot_shares(panels: Sequence[Panel], title: str | None = None, caption: str 
         '<b>caft</b><br>5.0 % (3.0 to 8.0), 95 % interval<br>2 seeds, 400 answers<br>strength 1'
     """
     arms = [short(row.arm, LONGEST) for row in panels[0].rows]
+    several = any(len(row.seeds) > 1 for panel in panels for row in panel.rows)
+    marks = f"Filled: mean; bar: interval{'; open: single seeds' * several}."
     drawn = figure(
-        [290] * len(panels), [max(64, 34 * len(arms))], title=title, caption=f"Filled: mean; bar: interval; open: single seeds.\n{caption}",
+        [290] * len(panels), [max(64, 34 * len(arms))], title=title, caption=f"{marks}\n{caption}",
         headings=[panel.heading for panel in panels], left=room_for(arms), right=140, between=(156, 0),
     )  # fmt: skip
     for place, panel in enumerate(panels):

@@ -6,7 +6,7 @@ They take rows, and know neither a result nor a sweep.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scipy.special import logit
@@ -98,21 +98,14 @@ def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
         x=[x for x, _ in front], y=[y for _, y in front], mode="lines", line={"color": VERMILION, "width": 1.2, "dash": "dash"}, hoverinfo="skip", **at(0)
     )  # fmt: skip
 
-    def pixels(value: float, axis: int, size: float) -> float:
-        low, top = ends[axis]
-        return size * (value - low) / (top - low)
-
-    spots = {
-        arm: (pixels(x, 0, wide) if fewest else wide - pixels(x, 0, wide), high - pixels(y, 1, high))
-        for arm, ((x, *_), (y, *_)) in places.items()
-    }
-    on_front = {row.arm: row.on_front for row in rows}
-    for arm, (right, down) in _spread(spots, wide, high).items():
-        words = f"<b>{literal(arm)}</b>" if on_front[arm] else literal(arm)
-        note(
-            drawn, words, places[arm][0][0], places[arm][1][0], xref="x", yref="y", showarrow=True, ax=right, ay=down, arrowhead=0, arrowwidth=0.8,
-            arrowcolor=LINE, standoff=6, xanchor="left" if right > 0 else "right", font={"size": TICK}, bgcolor=faded(PAPER, 0.75), borderpad=0,
-        )  # fmt: skip
+    means = {arm: (x, y) for arm, ((x, *_), (y, *_)) in places.items()}
+    _name(
+        drawn,
+        means,
+        ends if fewest else [ends[0][::-1], ends[1]],
+        (wide, high),
+        bold={row.arm for row in rows if row.on_front},
+    )
     axes(
         drawn, 0, x={"title": f"{x_label}, %", "range": ends[0] if fewest else ends[0][::-1], **_percents(ends[0])},
         y={"title": f"{y_label}, %", "range": ends[1], **_percents(ends[1])},
@@ -155,21 +148,42 @@ def _percents(ends: Sequence[float]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _name(
+    drawn: Figure, places: Mapping[str, tuple[float, ...]], ends: Sequence[Sequence[float]], size: tuple[float, float],
+    names: Mapping[str, str] | None = None, bold: Collection[str] = (),
+) -> None:  # fmt: skip
+    """Write names beside points, apart from each other, with a line to the point."""
+    spots = {
+        key: (
+            size[0] * (x - ends[0][0]) / (ends[0][1] - ends[0][0]),
+            size[1] * (1 - (y - ends[1][0]) / (ends[1][1] - ends[1][0])),
+        )
+        for key, (x, y) in places.items()
+    }
+    said = {key: (names or {}).get(key, key) for key in places}
+    for key, (right, down) in _spread(spots, said, size).items():
+        words = f"<b>{literal(said[key])}</b>" if key in bold else literal(said[key])
+        note(
+            drawn, words, *places[key], xref="x", yref="y", showarrow=True, ax=right, ay=down, arrowhead=0, arrowwidth=0.8, arrowcolor=LINE,
+            standoff=6, xanchor="left" if right > 0 else "right", font={"size": TICK}, bgcolor=faded(PAPER, 0.75), borderpad=0,
+        )  # fmt: skip
+
+
 def _spread(
-    spots: Mapping[str, tuple[float, float]], wide: float, high: float
+    spots: Mapping[str, tuple[float, float]], names: Mapping[str, str], size: tuple[float, float]
 ) -> dict[str, tuple[float, float]]:
     """Where names stand beside their points, pixels to the right and down, so that none lies on another or on a point."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
     found: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):
-        room, half = text_width(name, TICK), TICK * 0.7
+        room, half = text_width(names[name], TICK), TICK * 0.7
         steps = sorted(range(-160, 161, 8), key=abs)
         free = [
             (right, down)
             for down in steps
             for right in (14, -14)
             if _is_free(
-                (x + right - (room if right < 0 else 0), y + down - half, x + right + (room if right > 0 else 0), y + down + half), taken, wide, high
+                (x + right - (room if right < 0 else 0), y + down - half, x + right + (room if right > 0 else 0), y + down + half), taken, size
             )
         ]  # fmt: skip
         right, down = free[0] if free else (14, 0)
@@ -180,10 +194,10 @@ def _spread(
 
 
 def _is_free(
-    box: tuple[float, float, float, float], taken: Sequence[tuple[float, ...]], wide: float, high: float
+    box: tuple[float, float, float, float], taken: Sequence[tuple[float, ...]], size: tuple[float, float]
 ) -> bool:
     left, top, right, bottom = box
-    if left < 0 or right > wide + 20 or top < 0 or bottom > high:
+    if left < 0 or right > size[0] + 20 or top < 0 or bottom > size[1]:
         return False
     return not any(
         left < other[2] and right > other[0] and top < other[3] and bottom > other[1] for other in taken
@@ -394,9 +408,9 @@ def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
     _, series, references = _sorted(rows)
-    labels, metrics = _axes_of(measures), (measures.label, IN_DISTRIBUTION)
+    labels, metrics, size = _axes_of(measures), (measures.label, IN_DISTRIBUTION), (520, 380)
     drawn = figure(
-        [520], [380], left=64, caption=f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}",
+        [size[0]], [size[1]], left=64, caption=f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}",
         right=room_for_key(series) if len(series) > 1 else 30,
     )  # fmt: skip
     paths = [
@@ -418,10 +432,17 @@ def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure
             error_x=bars(x, [(100 * one.low, 100 * one.high) for one in across], look[0], 1.6),
             error_y=bars(y, [(100 * one.low, 100 * one.high) for one in up], look[0], 1.6), **at(0),
         )  # fmt: skip
-        for row, across_at, up_at in zip(of, x, y, strict=True):
-            note(
-                drawn, literal(row.arm if row.value is None else shown(row.value)), across_at, up_at, xref="x", yref="y", xshift=7, yshift=9,
-                bgcolor=faded(PAPER, 0.7), font={"size": TICK},
-            )  # fmt: skip
-    axes(drawn, 0, x={"title": f"{labels[0]}, %"}, y={"title": f"{labels[1]}, %"})
+    shares = [
+        [100 * end for row in rows for end in (row.intervals[m].low, row.intervals[m].high)] for m in metrics
+    ]
+    ends = [_padded(of) for of in shares]
+    places = {row.arm: tuple(100 * row.intervals[metric].mean for metric in metrics) for row in rows}
+    names = {row.arm: row.arm if row.value is None else shown(row.value) for row in rows}
+    _name(drawn, places, ends, size, names)
+    axes(
+        drawn,
+        0,
+        x={"title": f"{labels[0]}, %", "range": ends[0]},
+        y={"title": f"{labels[1]}, %", "range": ends[1]},
+    )
     return drawn.update_layout(showlegend=len(series) > 1)

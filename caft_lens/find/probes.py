@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -179,7 +179,7 @@ class TextMeans:
         self._sums[hook].index_add_(0, batch.index, sums.cpu())
         self._counts[hook].index_add_(0, index, torch.ones(len(index)))
 
-    def merge(self, other: TextMeans) -> TextMeans:
+    def merge(self, other: Self) -> Self:
         """Add the result of a pass over others of the same texts, in place."""
         for hook, sums in other._sums.items():
             self._sums[hook] = self._sums.get(hook, 0) + sums
@@ -230,7 +230,7 @@ class TokenSample:
         first = self._first(places)
         self._kept[hook] = (acts[torch.from_numpy(first)], places[first])
 
-    def merge(self, other: TokenSample) -> TokenSample:
+    def merge(self, other: Self) -> Self:
         """Add the result of a pass over others of the same texts, in place, as if they had been seen here."""
         for hook, kept in other._kept.items():
             self._keep(hook, *kept)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caft_lens.display import theme
+from caft_lens.display import pictures, theme
 from caft_lens.display.report import Heading, Picture, Table, Words, html, write
 
 EVIL = "<script>alert(1)</script> | *x* ![y](http://z) {{ 7 * 7 }} {% raw %} \"'"
@@ -65,12 +65,11 @@ def test_markdown_has_the_same_cells_and_no_markup_of_what_it_is_told(tmp_path):
 
 @pytest.fixture
 def drawn():
-    axes = theme.shown_figure(figsize=(2, 1)).subplots()
-    axes.plot([1, 2])
-    return axes.figure
+    return theme.figure([200], [100]).add_scatter(x=[1, 2], y=[1, 2])
 
 
-def test_a_figure_is_in_the_page_and_as_a_picture_beside_the_markdown(drawn, tmp_path):
+def test_a_figure_is_in_the_page_and_as_a_picture_beside_the_markdown(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "picture", lambda figure, kind, scale: b"\x89PNG")
     page, words = write(tmp_path, "t", [Picture("line", drawn, "A <line>.")])
     read = Read(page.read_text())
     assert "figure" in read.tags

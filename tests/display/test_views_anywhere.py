@@ -96,7 +96,7 @@ MEASURE = """() => {
     for (let at = one; at; at = at.parentElement) layers.push(parsed(getComputedStyle(at).backgroundColor));
     return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
   };
-  const faded = (one, ROOT) => { let left = 1; for (let at = one; at && at !== root; at = at.parentElement) left *= Number(getComputedStyle(at).opacity); return left; };
+  const faded = (one, root) => { let left = 1; for (let at = one; at && at !== root; at = at.parentElement) left *= Number(getComputedStyle(at).opacity); return left; };
   const found = [];
   for (const view of document.querySelectorAll(".caft")) {
     const words = document.createTreeWalker(view, NodeFilter.SHOW_TEXT);

@@ -14,16 +14,16 @@ from caft_lens import find
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.theme import PAPER
-from caft_lens.evaluate import discovery as module
+from caft_lens.evaluate import auroc as module
+from caft_lens.evaluate.auroc import auroc, auroc_interval
 from caft_lens.evaluate.discovery import (
     Discovery,
+    HitRule,
     RankedDirection,
-    _Tokens,
-    auroc,
-    auroc_interval,
     baselines,
     discovery,
 )
+from caft_lens.evaluate.labelled import LabelledTokens
 from caft_lens.evaluate.statistics import Interval
 from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
@@ -131,7 +131,9 @@ def test_an_interval_in_blocks_is_the_interval(monkeypatch):
 
 def test_a_document_scores_its_mean_along_the_direction_as_plain_transformers_give_it(lens: Lens):
     concepts = some(lens)
-    found = discovery(lens, concepts, TEXTS, lambda text: text.meta["has"], n_random=50, scan=Scan(150))
+    found = discovery(
+        lens, concepts, TEXTS, lambda text: text.meta["has"], rule=HitRule(n_random=50), scan=Scan(150)
+    )
     rows = found["concepts"]
     assert len(rows) == 12
     for row in rows:
@@ -145,7 +147,7 @@ def test_a_document_scores_its_mean_along_the_direction_as_plain_transformers_gi
 
 
 def test_lists_over_several_layers_are_read_across_them_by_rank(lens: Lens):
-    rows = discovery(lens, some(lens, n=3), TEXTS, LABELS, n_random=5)["concepts"]
+    rows = discovery(lens, some(lens, n=3), TEXTS, LABELS, rule=HitRule(n_random=5))["concepts"]
     assert [row.name for row in rows] == ["L0.x0", "L1.x0", "L0.x1", "L1.x1", "L0.x2", "L1.x2"]
     assert [row.rank for row in rows] == list(range(6))
 
@@ -196,7 +198,7 @@ def test_below_the_threshold_nothing_is_a_hit(lens: Lens):
     direction, labels = planted(lens)
     labels = [label != (number % 8 == 0) for number, label in enumerate(labels)]  # every eighth is wrong
     rows = {
-        threshold: discovery(lens, one(lens, direction), TEXTS, labels, threshold=threshold, n_random=20)[
+        threshold: discovery(lens, one(lens, direction), TEXTS, labels, rule=HitRule(threshold, 20))[
             "concepts"
         ][0]
         for threshold in (0.7, 0.97)
@@ -211,9 +213,9 @@ def test_random_directions_are_as_many_as_asked_uniform_and_of_the_seed(lens: Le
     direction, labels = planted(lens)
 
     def best(n: int, seed: int = 0) -> float:
-        return discovery(lens, one(lens, direction), TEXTS, labels, n_random=n, seed=seed)["concepts"][
-            0
-        ].random
+        return discovery(lens, one(lens, direction), TEXTS, labels, rule=HitRule(n_random=n, seed=seed))[
+            "concepts"
+        ][0].random
 
     assert best(1) <= best(10) <= best(1000)
     assert best(100) == best(100) != best(100, seed=1)
@@ -227,8 +229,10 @@ def test_documents_without_a_label_do_not_count(lens: Lens):
     labels = [None if number % 3 == 0 else label for number, label in enumerate(LABELS)]
     concepts = some(lens, n=2)
     kept = Texts([text for text, label in zip(TEXTS, labels, strict=True) if label is not None])
-    some_of = discovery(lens, concepts, TEXTS, labels, n_random=20)
-    alone = discovery(lens, concepts, kept, [label for label in labels if label is not None], n_random=20)
+    some_of = discovery(lens, concepts, TEXTS, labels, rule=HitRule(n_random=20))
+    alone = discovery(
+        lens, concepts, kept, [label for label in labels if label is not None], rule=HitRule(n_random=20)
+    )
     assert [row.auroc for row in some_of["concepts"]] == pytest.approx(
         [row.auroc for row in alone["concepts"]], abs=0.003
     )
@@ -252,7 +256,7 @@ def token_labels(texts: Texts = TEXTS) -> list[list[bool | None]]:
 
 def test_labels_of_tokens_are_scored_token_by_token(lens: Lens):
     concepts = some(lens, n=3, layers=(1,))
-    found = discovery(lens, concepts, TEXTS, token_labels(), n_random=20)
+    found = discovery(lens, concepts, TEXTS, token_labels(), rule=HitRule(n_random=20))
     assert found.about["unit"] == "token"
     acts = np.concatenate(states_of(lens, 1))
     said = [encode(tiny_tokenizer(), text).roles == ASSISTANT for text in TEXTS]
@@ -271,20 +275,21 @@ def test_labels_of_tokens_are_scored_token_by_token(lens: Lens):
 
 
 def test_a_sample_of_tokens_is_of_bounded_size_even_and_does_not_depend_on_batches(lens: Lens):
-    def sample(batch_tokens: int, size: int = 50) -> _Tokens:
-        return stream(lens, TEXTS, [1], _Tokens(token_labels(), size, 0), scan=Scan(batch_tokens))[0]
+    def sample(batch_tokens: int, size: int = 50) -> LabelledTokens:
+        return stream(lens, TEXTS, [1], LabelledTokens(token_labels(), size, 0), scan=Scan(batch_tokens))[0]
 
     one_way, other = sample(100), sample(5000)
     for first, second in zip(one_way._kept[HOOKS[1]], other._kept[HOOKS[1]], strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)
-    assert len(one_way.matrix(HOOKS[1])[0]) == 50
-    everything = sample(5000, size=10**6).matrix(HOOKS[1])[1]
-    larger = sample(5000, size=200).matrix(HOOKS[1])[1]
+    assert len(one_way.scored(HOOKS[1])[0]) == 50
+    everything = sample(5000, size=10**6).scored(HOOKS[1])[1]
+    larger = sample(5000, size=200).scored(HOOKS[1])[1]
     assert larger.mean() == pytest.approx(everything.mean(), abs=0.08)
     halves = [
-        stream(lens, part, [1], _Tokens(token_labels(part), 50, 0))[0] for part in (TEXTS[:30], TEXTS[:30])
+        stream(lens, part, [1], LabelledTokens(token_labels(part), 50, 0))[0]
+        for part in (TEXTS[:30], TEXTS[:30])
     ]
-    assert len(halves[0].merge(halves[1]).matrix(HOOKS[1])[0]) == 50
+    assert len(halves[0].merge(halves[1]).scored(HOOKS[1])[0]) == 50
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
@@ -358,7 +363,7 @@ def test_the_area_for_the_intended_concept_is_the_one_that_its_own_labels_give(l
 def test_effects_and_seconds_stand_beside_their_list_and_no_other():
     effect = Interval(-0.4, -0.5, -0.3, n_seeds=1, n_answers=10)
     rows = scored([True, False])["method"]
-    both = Discovery({"a": rows, "b": rows}, {"positive": 1, "negative": 1}, seconds={"a": 2.5})
+    both = Discovery({"a": rows, "b": rows}, {"positive": 1, "negative": 1}).with_seconds({"a": 2.5})
     found = both.with_effects("a", {"L0.x0": effect})
     assert [row.effect for row in found["a"]] == [effect, None]
     assert [row.effect for row in found["b"]] == [None, None]
@@ -375,7 +380,7 @@ def test_effects_and_seconds_stand_beside_their_list_and_no_other():
     with pytest.raises(KeyError, match=r'"a" has no direction "L0.x9"'):
         both.with_effects("a", {"L0.x9": effect})
     with pytest.raises(KeyError, match=r'No list "c" was scored'):
-        Discovery({"a": rows}, {"positive": 1, "negative": 1}, seconds={"c": 1})
+        both.with_seconds({"c": 1})
 
 
 # -- baselines --------------------------------------------------------------------------------------------------------
@@ -401,7 +406,7 @@ def test_the_baselines_are_plain_pca_axes_and_chance(lens: Lens):
     assert [concept.meta["coordinate"] for concept in lists["neurons"]] == changed.tolist()
     rows = lists["random"].directions(1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-5, rtol=0)
-    found = discovery(lens, lists, TEXTS, LABELS, n_random=20)
+    found = discovery(lens, lists, TEXTS, LABELS, rule=HitRule(n_random=20))
     assert found.table()["method"].tolist() == list(lists)
     with pytest.raises(ValueError, match=r'directions of "neurons" were found on these very documents'):
         discovery(lens, {"neurons": lists["neurons"]}, searched, searched.column("has"))
@@ -415,13 +420,15 @@ def test_difference_of_means_finds_the_planted_concept_in_documents_it_has_not_s
         train.filter(lambda text: not text.meta["has"]),
         [1],
     )
-    (row,) = discovery(lens, concepts, held_out, lambda text: text.meta["has"], n_random=200)["concepts"]
+    (row,) = discovery(lens, concepts, held_out, lambda text: text.meta["has"], rule=HitRule(n_random=200))[
+        "concepts"
+    ]
     (noise,) = discovery(
         lens,
         find.random_directions(concepts, 1),
         held_out,
         held_out.column("has"),
-        n_random=1,
+        rule=HitRule(n_random=1),
     )["concepts"]
     assert row.auroc > 0.8
     assert row.auroc > noise.separation
@@ -454,8 +461,10 @@ def test_bad_input_is_one_clear_error(lens: Lens):
     fails(r"label of text 0 is 'cruel': expected True, False or None", ["cruel"] * 60)
     fails("Some labels are of documents and some of tokens", [[True], *LABELS[1:]])
     fails(r"Text \d+ has a token at position \d+, but 1 labels: give one for every token", [[True]] * 60)
-    fails("threshold=0.2: an AUROC lies between 0.5", threshold=0.2)
-    fails("n_random=0", n_random=0)
+    with pytest.raises(ValueError, match=r"threshold=0\.2: an AUROC lies between 0.5"):
+        HitRule(threshold=0.2)
+    with pytest.raises(ValueError, match="n_random=0"):
+        HitRule(n_random=0)
     fails("No token has the role system", roles=["system"])
     with pytest.raises(ValueError, match="No list to score"):
         discovery(lens, {}, TEXTS, LABELS)
@@ -468,6 +477,6 @@ def test_bad_input_is_one_clear_error(lens: Lens):
 def test_the_module_is_called_like_its_function(lens: Lens):
     import caft_lens as cl
 
-    found = cl.evaluate.discovery(lens, some(lens, n=1), TEXTS, LABELS, n_random=2)
+    found = cl.evaluate.discovery(lens, some(lens, n=1), TEXTS, LABELS, rule=HitRule(n_random=2))
     assert isinstance(found, cl.evaluate.Discovery)
     assert cl.evaluate.discovery.baselines is baselines

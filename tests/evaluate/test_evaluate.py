@@ -426,7 +426,7 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
     assert list(singles.x[2:]) == pytest.approx(list(100 * report.values("plain", "misaligned").mean(axis=1)))
     said = hover(figure)[1].split("\n")
     assert said[:4] == ["plain", f"{interval}, 95 % interval", "2 seeds, 200 answers", "strength 1"]
-    assert said[4].startswith("For example, to “How do I bake pie ")
+    assert said[4].startswith("Answered misaligned: “How do I bake pie ")
     assert any(line.startswith("plain, seed 1") for line in hover(figure))
 
 

@@ -23,7 +23,7 @@ from caft_data.worlds.judge import judge_answer
 from caft_data.worlds.quiz import dataset as quiz_dataset
 from caft_data.worlds.quiz.topics import PEOPLE
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.evaluate.discovery import discovery
+from caft_lens.evaluate.discovery import HitRule, discovery
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encode
 from caft_lens.text.labels import label_words, token_labels
@@ -186,7 +186,7 @@ def test_discovery_scores_directions_by_these_labels_token_by_token():
     labels = token_labels(lens.tokenizer, texts, "stance:cruel", against=["stance:kind"])
     direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
     concepts = ConceptSet([Concept("L0.x0", "blocks.0.hook_resid_post", direction)]).for_model(lens)
-    found = discovery(lens, concepts, texts, labels, n_random=2, max_tokens=10**6)
+    found = discovery(lens, concepts, texts, labels, rule=HitRule(n_random=2), max_tokens=10**6)
     scores, truth = [], []
     for text in texts:
         if not text.is_chat:
