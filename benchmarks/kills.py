@@ -81,9 +81,7 @@ def evaluate(folder: Path) -> None:
 
     base = tiny_lens()
     subjects = {"base": base, "tuned": shaken(base)}
-    cl.evaluate(
-        subjects, letters(), n=8, n_in_distribution=6, seeds=[0, 1], out=folder / "report", progress=False
-    )
+    cl.evaluate(subjects, letters(), n=8, n_in_distribution=6, seeds=[0, 1], out=folder / "report")
 
 
 def evaluated(folder: Path) -> Any:
