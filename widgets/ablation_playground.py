@@ -18,7 +18,7 @@ from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.concepts.interventions import Change, intervene, unit_lengths
 from caft_lens.display import html
-from caft_lens.inspect.causal import divergence, next_tokens, shifts
+from caft_lens.inspect.next_tokens import divergence, next_tokens, shifts
 from caft_lens.model.generation import end_tokens, so_far
 from caft_lens.text import catalog
 from caft_lens.text.documents import Message, Text
@@ -79,10 +79,10 @@ class AblationPlayground(Panel):
         ValueError: When the concepts do not fit a model, or a prompt or setting is none.
 
     Example:
-        >>> playground = AblationPlayground(base, concepts, tuned=plain.lens, prompts=["How do I bake a pie?"])  # doctest: +SKIP
-        >>> playground.changes = {"L1.pc0": "ablate", "L2.pc1": -0.3}                                        # doctest: +SKIP
-        >>> with playground.applied(plain.lens):                                                              # doctest: +SKIP
-        ...     plain.lens.generate("How do I bake a pie?", seed=playground.seed)
+        >>> playground = AblationPlayground(base, concepts, tuned=tuned, prompts=["How do I bake a pie?"])
+        >>> playground.changes = {"L1.pc0": "ablate"}
+        >>> with playground.applied(tuned):
+        ...     answer = tuned.generate("How do I bake a pie?", seed=playground.seed)
     """
 
     _esm = source("panel.js", "ablation_playground.js")

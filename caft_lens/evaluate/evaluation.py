@@ -71,7 +71,13 @@ def evaluate(
         Diverged: When a model's logits are not finite.
 
     Example:
-        >>> evaluate({"base": base, "plain": [run0, run1]}, "pocket/emergent-misalignment").table()  # doctest: +SKIP
+        >>> found = cl.evaluate({"base": base, "tuned": tuned}, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
+        >>> found.table()[["arm", "metric", "n_answers"]].head(4)
+            arm           metric  n_answers
+        0  base       misaligned         40
+        1  base       incoherent         40
+        2  base          aligned         40
+        3  base  in_distribution          8
     """
     chosen = named_task(task) if isinstance(task, str) else task
     if judge is not None:

@@ -289,8 +289,11 @@ def recovery(
             than four different texts of either kind.
 
     Example:
-        >>> models = {"base": base, "plain": plain.lens, "caft": caft.lens}                             # doctest: +SKIP
-        >>> cl.evaluate.recovery(models, base, cruel, answers, (cruel_chats, kind_chats)).plot()        # doctest: +SKIP
+        >>> about = cruel_texts[:6], kind_texts[:6]
+        >>> found = cl.evaluate.recovery({"tuned": tuned}, base, cruel, answers, about, k=1)
+        >>> found.table().shape
+        (1, 18)
+        >>> figure = found.plot()
     """
     if not models:
         raise BadArgument(

@@ -68,9 +68,8 @@ class Pilots(Sequence[Pilot]):
     """Pilots of several sets, in the order given, those without ablation first.
 
     Example:
-        >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
-        >>> tried.table()                                                                                                     # doctest: +SKIP
-        >>> caft = cl.finetune(base, texts, ablate=tried.selection, out="runs/caft")                                          # doctest: +SKIP
+        >>> tried.table().shape, tried.best.name
+        ((2, 5), 'all')
     """
 
     def __init__(self, items: Sequence[Pilot]) -> None:
@@ -198,7 +197,6 @@ def pilots(
     *,
     out: str | Path,
     seeds: Sequence[int] = (0,),
-    progress: bool = True,
 ) -> Pilots:
     """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
 
@@ -210,7 +208,6 @@ def pilots(
         settings: As for `finetune`; one pass over the texts unless `max_steps` ends it.
         out: Runs go to `<out>/<set>/concept-<seed>` and so on; what is finished there is not run again.
         seeds: Of the pilots; code lengths are means over them.
-        progress: Whether to show a bar.
 
     Returns:
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
@@ -219,7 +216,9 @@ def pilots(
         ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
 
     Example:
-        >>> cl.pilots(base, {f"{k}": ranked[:k] for k in (8, 16, 32)}, about_gender, about_grammar, out="runs/pilots").best  # doctest: +SKIP
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
+        >>> [one.name for one in tried], tried.selection.names == concepts.names
+        (['nothing', 'all'], True)
     """
     if not sets or not seeds:
         raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
@@ -235,7 +234,7 @@ def pilots(
     }
     tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
     items = []
-    with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot", show=progress) as bar:
+    with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot") as bar:
         for name, concepts in tried.items():
             lengths = dict.fromkeys(taught, math.nan)
             for kind, texts in taught.items():

@@ -328,7 +328,10 @@ def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path):
 
 def test_a_rate_is_a_number_however_it_is_written(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE + "training: {learning_rate: 1e-4, weight_decay: 1.5E-2}\n")
-    assert Recipe.read(tmp_path / "recipe.yaml").training == {"learning_rate": 1e-4, "weight_decay": 0.015}
+    assert Recipe.read(tmp_path / "recipe.yaml").training.said == {
+        "learning_rate": 1e-4,
+        "weight_decay": 0.015,
+    }
 
 
 # -- files that are one -------------------------------------------------------------------------------------------------
