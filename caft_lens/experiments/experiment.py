@@ -64,16 +64,16 @@ SMALL = 50_000_000
 class Arm:
     """One arm of an experiment; without any argument, the model as it is.
 
-        Args:
-            texts: What the model is tuned on: `Texts` or anything that `data` reads; `None` leaves it untuned.
-            ablate: Concepts that are ablated while tuning, one set for all seeds or a list with one a seed.
-            ablate_at_test: Concepts that are ablated only when the tuned model answers; likewise.
-            method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
+    Args:
+        texts: What the model is tuned on: `Texts` or anything that `data` reads; `None` leaves it untuned.
+        ablate: Concepts that are ablated while tuning, one set for all seeds or a list with one a seed.
+        ablate_at_test: Concepts that are ablated only when the tuned model answers; likewise.
+        method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
 
-        Example:
-            >>> from caft_lens.finetune.methods import KLAnchor
-                >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
-        """
+    Example:
+        >>> from caft_lens.finetune.methods import KLAnchor
+            >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
+    """
 
     texts: Any = None
     ablate: ConceptSet | Sequence[ConceptSet] | None = None
@@ -162,33 +162,33 @@ def experiment(
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
-        Arms that train alike (the same texts, way, concepts and seed) share one run, such as plain fine-tuning and the same with
-        concepts ablated at test time.
+    Arms that train alike (the same texts, way, concepts and seed) share one run, such as plain fine-tuning and the same with
+    concepts ablated at test time.
 
-        Args:
-            base: The model that every arm starts from.
-            arms: Arm name to `Arm`.
-            task: As for `evaluate`.
-            settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
-            out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
-            seeds: Of training and of sampling.
-            n: Answers to free-form questions an arm and seed.
-            n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-            execution: In how many processes, how many answers at once, and what becomes of a model that fails.
+    Args:
+        base: The model that every arm starts from.
+        arms: Arm name to `Arm`.
+        task: As for `evaluate`.
+        settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
+        out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
+        seeds: Of training and of sampling.
+        n: Answers to free-form questions an arm and seed.
+        n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
+        execution: In how many processes, how many answers at once, and what becomes of a model that fails.
 
-        Returns:
-            The report. The runs are read with `Run.load`.
+    Returns:
+        The report. The runs are read with `Run.load`.
 
-        Raises:
-            ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
+    Raises:
+        ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
-        Example:
-                >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
-            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-            >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
-            >>> report.interval("plain", "misaligned").n_answers
-            4
-        """
+    Example:
+            >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
+        >>> report.interval("plain", "misaligned").n_answers
+        4
+    """
     folder, numbers = absolute(out), list(seeds)
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
@@ -242,23 +242,23 @@ def causal_effects(
 ) -> dict[str, Interval]:
     """What each direction alone does: the change of a share when it is ablated in fine-tuning, and nothing else is.
 
-        Args:
-            base: The model that fine-tuning starts from.
-            concepts: The directions.
-            texts: What the model is tuned on.
-            task: As for `evaluate`.
-            out: Runs and answers go there, one arm a direction.
-            metric: Which share; default the first label of the task.
-            of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, …
+    Args:
+        base: The model that fine-tuning starts from.
+        concepts: The directions.
+        texts: What the model is tuned on.
+        task: As for `evaluate`.
+        out: Runs and answers go there, one arm a direction.
+        metric: Which share; default the first label of the task.
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, …
 
-        Returns:
-            Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
+    Returns:
+        Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
-        Example:
-                >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-            >>> short = cl.TrainSettings(max_steps=1)
-            >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
-                ['L1.pc0']
+    Example:
+            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> short = cl.TrainSettings(max_steps=1)
+        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
+            ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts

@@ -46,30 +46,30 @@ def sweep(
 ) -> Sweep:
     """Train and ask arms along an axis, and report their shares with intervals.
 
-        Args:
-            base: The model that every arm starts from.
-            series: Name of a curve to its arms, by the value on the axis: numbers or words.
-            task: As for `evaluate`.
-            axis: What the values are, with their unit.
-            out: Where runs, answers and what came out go; the same call goes on with what lies there.
-            references: Arms that have no place on the axis, such as plain fine-tuning: drawn as bands.
-            of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, `workers`, …
+    Args:
+        base: The model that every arm starts from.
+        series: Name of a curve to its arms, by the value on the axis: numbers or words.
+        task: As for `evaluate`.
+        axis: What the values are, with their unit.
+        out: Where runs, answers and what came out go; the same call goes on with what lies there.
+        references: Arms that have no place on the axis, such as plain fine-tuning: drawn as bands.
+        of_experiment: Arguments of `experiment`: `settings`, `seeds`, `n`, `workers`, …
 
-        Returns:
-            What came out; `Sweep.load(out)` reads it again.
+    Returns:
+        What came out; `Sweep.load(out)` reads it again.
 
-        Raises:
-            ValueError: For a series without values, a value given twice or not finite, and a name given twice.
+    Raises:
+        ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
-        Example:
-                >>> from caft_lens.experiments.experiment import Execution
-            >>> from caft_lens.finetune.methods import CAFT
-            >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
-            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-            >>> few["settings"] = cl.TrainSettings(max_steps=1)
-            >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
-            {0.5: 0.5, 1: 1.0}
-        """
+    Example:
+            >>> from caft_lens.experiments.experiment import Execution
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
+        {0.5: 0.5, 1: 1.0}
+    """
     beside = dict(references or {})
     points = _points(series, beside)
     along = [arm for arms in series.values() for arm in arms.values()]
@@ -85,16 +85,16 @@ def sweep(
 class Sweep:
     """What arms along an axis came to.
 
-        Args:
-            report: The evaluation of all arms.
-            axis: What the values are.
-            points: Series to value to the name of the arm in the report.
-            references: Names of the arms that have no place on the axis.
+    Args:
+        report: The evaluation of all arms.
+        axis: What the values are.
+        points: Series to value to the name of the arm in the report.
+        references: Names of the arms that have no place on the axis.
 
-        Example:
-                >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
-            >>> found.arm("caft", 1), found.table().shape
-        """
+    Example:
+            >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
+        >>> found.arm("caft", 1), found.table().shape
+    """
 
     def __init__(
         self,
