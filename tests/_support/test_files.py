@@ -195,7 +195,7 @@ def test_a_verdict_that_is_none_or_has_no_reason_is_refused(tmp_path, value, sai
 def test_a_choice_among_other_concepts_is_refused_by_name(tmp_path):
     folder = written("choice", tmp_path / "it")
     changed(folder / "choice.json", "verdicts", "L1.pc9", to={"verdict": "unsure", "reason": "", "at": "now"})
-    with pytest.raises(BadFile, match=r'a verdict on "L1\.pc9"\. Did you mean "L1\.pc'):
+    with pytest.raises(BadFile, match=r'a decision on "L1\.pc9"\. Did you mean "L1\.pc'):
         read_choice(folder)
 
 
