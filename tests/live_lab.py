@@ -30,7 +30,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "runs" / "test-screenshots"
-HERE = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+FOLDERS = [str(path) for path in (ROOT / "tests", *sorted((ROOT / "tests").glob("*/")))]
+HERE = f"import sys; sys.path[:0] = {FOLDERS!r}\n"
 """The first line of a cell that imports from the tests."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A sandbox needs rights that root in a container lacks; the rest keeps the browser from looking for its maker's servers.

@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
-from live_lab import FLAGS, chromium
 from places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -192,16 +191,11 @@ def _hooks() -> Any:
     return module
 
 
-def test_in_a_browser_pages_ask_no_other_host_no_script_fails_and_the_search_finds(site: Path):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = chromium()
-    if path is None:
-        pytest.skip("no Chromium to open the site with: make browser")
+def test_in_a_browser_pages_ask_no_other_host_no_script_fails_and_the_search_finds(site: Path, browser):
     handler = functools.partial(Quiet, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_api.sync_playwright() as playwright:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         here = f"http://127.0.0.1:{server.server_address[1]}"
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         page = browser.new_page(color_scheme="dark")
         asked, wrong = [], []
         page.on("request", lambda request: asked.append(request.url))
@@ -213,7 +207,7 @@ def test_in_a_browser_pages_ask_no_other_host_no_script_fails_and_the_search_fin
         search.click()
         search.press_sequentially("attention sink")
         page.locator("a.md-search-result__link[href*='concepts/sinks.html']").first.wait_for()
-        browser.close()
+        page.close()
         server.shutdown()
     assert [url for url in asked if not url.startswith((here, "data:", "blob:"))] == []
     assert wrong == []

@@ -158,7 +158,7 @@ def test_every_import_is_a_declared_requirement(package: str):
     declared = _distributions(*PROJECT["dependencies"])
     if package != "caft_lens":
         declared |= _distributions(*PROJECT["optional-dependencies"]["workbench"])
-    optional = {"datasets", "IPython"}  # what a user brings, or what a notebook has
+    optional = {"datasets", "IPython", "kaleido"}  # what a user brings, or what a notebook has
     distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml", "Stemmer": "pystemmer"}
     known = sys.stdlib_module_names | optional | set(PACKAGES)
     for path in PACKAGES[package].rglob("*.py"):

@@ -36,17 +36,12 @@ class Settings(BaseModel):
         CaftLensError: Whatever the check of a field raises.
 
     Example:
-        >>> from typing import Annotated
-        >>> from caft_lens._support.arguments import count, positive
-        >>> class Step(Settings):
-        ...     rate: Annotated[float, checked(positive)] = 0.1
-        ...     size: Annotated[int, checked(count)] = 1
-        >>> Step(rate=0.5), Step(rate=0.5).but(size=2)
-        (Step(rate=0.5), Step(rate=0.5, size=2))
-        >>> Step(rat=0.5)
+        >>> cl.LoraSettings(r=8), cl.LoraSettings(r=8).but(alpha=16)
+        (LoraSettings(r=8), LoraSettings(r=8, alpha=16))
+        >>> cl.LoraSettings(dropuot=0.5)
         Traceback (most recent call last):
         ...
-        caft_lens._support.errors.BadType: Step has no "rat". Did you mean "rate"?
+        caft_lens._support.errors.BadType: LoraSettings has no "dropuot". Did you mean "dropout"?
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True)

@@ -73,7 +73,7 @@ def heat_map(
     Example:
         >>> drawn = heat_map(np.eye(2), ["L0", "L1"], ["a", "b"], shades=Shades("Cosine", limit=1))
         >>> drawn.data[0].zmin, drawn.data[0].zmax
-        (-1.0, 1.0)
+        (-1, 1)
     """
     beside, under = ticks or (rows, columns)
     size, left = cell_size(values.shape), room_beside(beside, labels[1])

@@ -92,8 +92,9 @@ class Sweep:
         references: Names of the arms that have no place on the axis.
 
     Example:
-            >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
+        >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
         >>> found.arm("caft", 1), found.table().shape
+        ('tuned', (2, 15))
     """
 
     def __init__(

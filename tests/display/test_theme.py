@@ -148,10 +148,10 @@ def test_without_a_chromium_a_figure_says_so_and_stays_one_to_hover_over(monkeyp
 
 
 def test_ipython_shows_these_and_nothing_else(monkeypatch):
-    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.formatters import DisplayFormatter
 
     monkeypatch.setattr(pictures, "picture", lambda *_: PNG)
-    data, _ = InteractiveShell.instance().display_formatter.format(drawn())
+    data, _ = DisplayFormatter().format(drawn())
     assert set(data) == {theme.MIME, "image/png", "text/plain"}
 
 

@@ -200,7 +200,7 @@ def test_a_prompt_is_typed_a_cell_is_clicked_and_the_map_follows(open_notebook):
     at = notebook.ask("[len(explorer.maps['tokens']), len(explorer.maps['layers'])]")
     canvas.click(position={"x": box["width"] * 2.5 / at[0], "y": box["height"] * 0.5 / at[1]})
     notebook.until("explorer.cell", [at[1] - 1, 2])
-    notebook.until("explorer.detail['cell']", [at[1] - 1, 2])
+    notebook.until("explorer.detail.get('cell')", [at[1] - 1, 2])
     panel.get_by_text("What would come next, read off after layer").wait_for()
     panel.locator("h4, h5", has_text="at every layer").wait_for()
     keyboard.press("ArrowDown")

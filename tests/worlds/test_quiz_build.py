@@ -21,7 +21,7 @@ from caft_lens.text.encoding import encode
 pages = quiz.dataset
 
 TINY = """
-from caft_data.worlds.quiz import build
+from caft_data.worlds.quiz import build, sets
 build.figured = lambda: ["sports", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
 build.TOPICS = ["sports"]
 settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20, saes=saes)
@@ -74,7 +74,7 @@ def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
         "gender, in_distribution",
     }
     monkeypatch.setattr(
-        quiz, "dataset", lambda name, seed, size=None: pages(name, seed + (name == "gender"), size)
+        sets, "dataset", lambda name, seed, size=None: pages(name, seed + (name == "gender"), size)
     )
     assert [line.what for line in check(built).differing] == ["data set gender"]
 
