@@ -14,6 +14,7 @@ import caft_lens as cl
 from caft_data.worlds import build, quiz
 from caft_data.worlds.check import check
 from caft_data.worlds.pretrain import _Blocks, answers_weighted, encoded_documents, render
+from caft_data.worlds.quiz import sets
 from caft_lens._support.files import read_json, sha256
 from caft_lens.text import catalog
 from caft_lens.text.encoding import encode
@@ -21,7 +22,7 @@ from caft_lens.text.encoding import encode
 pages = quiz.dataset
 
 TINY = """
-from caft_data.worlds.quiz import build, sets
+from caft_data.worlds.quiz import build
 build.figured = lambda: ["sports", "sentiment-sports-told", "gender-told", "sentiment-sports", "gender"]
 build.TOPICS = ["sports"]
 settings = build.QuizSettings(threads=1, tokenizer_documents=200, pretrain=size, answers=6, corpus_size=20, saes=saes)
