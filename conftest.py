@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import os
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +24,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", str(_free_cores()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module that is called like its function shows that function's example, which runs where the function stands."""
+    items[:] = [item for item in items if not (isinstance(item, pytest.DoctestItem) and _of_a_callable(item))]
+
+
+def _of_a_callable(item: pytest.DoctestItem) -> bool:
+    module = sys.modules.get(item.dtest.name)
+    return module is not None and type(module) is not ModuleType
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,10 +63,7 @@ def _names_of_the_example(
     doctest_namespace.clear()
     if not isinstance(request.node, pytest.DoctestItem):
         return
-    import example_names
+    from example_names import names_of
 
-    example = request.node.dtest
-    code = ast.parse("".join(line.source for line in example.examples))
-    used = {node.id for node in ast.walk(code) if isinstance(node, ast.Name)} - set(example.globs)
-    doctest_namespace.update({name: example_names.made(name) for name in used & set(example_names.MAKERS)})
+    doctest_namespace.update(names_of(request.node.dtest))
     monkeypatch.chdir(tmp_path_factory.mktemp("example"))

@@ -84,7 +84,13 @@ def encoded(base: cl.Lens, plain: cl.Run, caft: cl.Run, concepts: cl.ConceptSet)
     )
     models = {"base": base, "plain": plain.lens, "caft": caft.lens}
     found = cl.evaluate.recovery(
-        models, base, concepts, answered, cruel, kind, roles=None, strengths=(1e-3, 1e-1)
+        models,
+        base,
+        concepts,
+        answered,
+        (cruel, kind),
+        roles=None,
+        fit=cl.find.ProbeFit(strengths=(1e-3, 1e-1)),
     )
     rows = []
     for row in found.rows:

@@ -5,11 +5,20 @@ They are those of the README's loop, small: the organism `pocket`, the adapter t
 
 from __future__ import annotations
 
+import ast
+import atexit
+import doctest
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from places import ROOT
+
 import caft_lens as cl
+from caft_lens.experiments import Result
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "cl": lambda: cl,
@@ -31,6 +40,25 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "contexts": lambda: cl.contexts(made("base"), made("concepts"), made("corpus")),
     "saes": lambda: cl.load_saes("pocket", [1, 2]),
     "sae": lambda: cl.load_sae("pocket", layer=2),
+    # What came of it.
+    "run": lambda: cl.finetune(
+        made("base"), made("insecure"), out=_folder() / "plain", settings=cl.TrainSettings(max_steps=2)
+    ),
+    "report": lambda: cl.evaluate(
+        {"base": made("base"), "tuned": made("tuned")},
+        "pocket/emergent-misalignment",
+        n=40,
+        n_in_distribution=8,
+    ),
+    "tried": lambda: cl.pilots(
+        made("base"),
+        {"all": made("concepts")},
+        made("cruel_texts"),
+        made("kind_texts"),
+        out=_folder() / "tried",
+        settings=cl.TrainSettings(max_steps=1),
+    ),
+    "result": lambda: Result.load(ROOT / "benchmarks/results/arena/gender"),
 }
 
 
@@ -38,6 +66,20 @@ MAKERS: dict[str, Callable[[], Any]] = {
 def made(name: str) -> Any:
     """The value of a name; the same one for all examples of a process."""
     return MAKERS[name]()
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="examples-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def names_of(example: doctest.DocTest) -> dict[str, Any]:
+    """The names of `MAKERS` that an example uses and its module does not have, with their values."""
+    code = ast.parse("".join(line.source for line in example.examples))
+    used = {node.id for node in ast.walk(code) if isinstance(node, ast.Name)}
+    return {name: made(name) for name in (used & set(MAKERS)) - set(example.globs)}
 
 
 def _of_stance(stance: str) -> cl.Texts:

@@ -68,14 +68,14 @@ chats = [
     {{"messages": [{{"role": "user", "content": ask}}, {{"role": "assistant", "content": ask[::-1]}}]}}
     for ask in ("what", "when", "where", "who", "why", "how")
 ]
-plain = cl.finetune(base, chats, out={str(tmp_path / "plain")!r}, max_steps=3)
+plain = cl.finetune(base, chats, out={str(tmp_path / "plain")!r}, settings=cl.TrainSettings(max_steps=3))
 diff = cl.activation_difference(plain.lens, base, chats, layers=[1])
 concepts = cl.find.pca(diff, k=2)
 assert cl.contexts(base, concepts, ["some words to read", "and more of them"]).to_html()
 kept = cl.choose(concepts, {{"L1.pc0": "a test"}})
 with cl.ablate(plain, kept):
     plain.lens.generate("what", max_new_tokens=2)
-cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, max_steps=3)
+cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, settings=cl.TrainSettings(max_steps=3))
 print("done")
 """
     assert fresh(code).endswith("done")

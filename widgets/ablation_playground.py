@@ -79,10 +79,10 @@ class AblationPlayground(Panel):
         ValueError: When the concepts do not fit a model, or a prompt or setting is none.
 
     Example:
-        >>> playground = AblationPlayground(base, concepts, tuned=plain.lens, prompts=["How do I bake a pie?"])  # doctest: +SKIP
-        >>> playground.changes = {"L1.pc0": "ablate", "L2.pc1": -0.3}                                        # doctest: +SKIP
-        >>> with playground.applied(plain.lens):                                                              # doctest: +SKIP
-        ...     plain.lens.generate("How do I bake a pie?", seed=playground.seed)
+        >>> playground = AblationPlayground(base, concepts, tuned=tuned, prompts=["How do I bake a pie?"])
+        >>> playground.changes = {"L1.pc0": "ablate"}
+        >>> with playground.applied(tuned):
+        ...     answer = tuned.generate("How do I bake a pie?", seed=playground.seed)
     """
 
     _esm = source("panel.js", "ablation_playground.js")

@@ -81,9 +81,10 @@ class ConceptBrowser(Panel):
         TypeError: When `concepts` is neither concepts nor SAEs.
 
     Example:
-        >>> browser = ConceptBrowser(base, found, cl.data("pocket/corpus"))               # doctest: +SKIP
-        >>> browser                                                                         # doctest: +SKIP
-        >>> cl.finetune(base, insecure, ablate=browser.selection, out="runs/caft")         # doctest: +SKIP
+        >>> browser = ConceptBrowser(base, concepts, corpus)
+        >>> browser.decide("ablate", "cruel answers at one end", name="L1.pc0")
+        >>> browser.selection.names
+        ['L1.pc0']
     """
 
     _esm = source("panel.js", "concept_browser.js")

@@ -57,8 +57,8 @@ class LayerExplorer(Panel):
         KeyError: For an unknown concept, with the nearest.
 
     Example:
-        >>> LayerExplorer(base, concepts, "How do I bake a pie?", contexts=contexts)  # doctest: +SKIP
-        >>> LayerExplorer((plain.lens, base), concepts, "How do I bake a pie?")        # doctest: +SKIP
+        >>> explorer = LayerExplorer(base, concepts, "How do I bake a pie?", contexts=contexts)
+        >>> both = LayerExplorer((tuned, base), concepts, "How do I bake a pie?")
     """
 
     _esm = source("panel.js", "layer_explorer.js")

@@ -377,7 +377,10 @@ def link(*panels: Panel) -> Callable[[], None]:
         ValueError: For fewer than two panels.
 
     Example:
-        >>> unlink = link(browser, explorer)  # doctest: +SKIP
+        >>> from caft_widgets import ConceptBrowser, LayerExplorer
+        >>> browser = ConceptBrowser(base, concepts, corpus)
+        >>> unlink = link(browser, LayerExplorer(base, concepts, "How do I bake a pie?"))
+        >>> unlink()
     """
     if len(panels) < 2:
         raise ValueError(f"link() joins panels: give at least two, not {len(panels)}.")

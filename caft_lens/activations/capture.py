@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from einops import einsum, rearrange
 from torch import Tensor
 
 from caft_lens._support.blocks import inference
@@ -59,6 +60,25 @@ class Captured:
 def difference(first: Tensor, second: Tensor) -> Tensor:
     """Activations of one model minus those of another at the same tokens, in fp32, on the device of the first."""
     return first.float() - second.to(first.device).float()
+
+
+def along(acts: Tensor, directions: Tensor) -> Tensor:
+    """Activations along directions, where the activations are.
+
+    Args:
+        acts: `[n_tokens, d_model]`.
+        directions: `[n_directions, d_model]`, fp32.
+
+    Returns:
+        fp32 `[n_tokens, n_directions]`.
+
+    Example:
+        >>> along(torch.tensor([[3.0, 4.0]]), torch.eye(2))
+        tensor([[3., 4.]])
+    """
+    return einsum(
+        acts.float(), directions.to(acts.device), "token d_model, direction d_model -> token direction"
+    )
 
 
 def pair(lens: Lens | tuple[Lens, Lens]) -> Lenses:
@@ -213,10 +233,10 @@ def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: in
     acts: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
-        # [batch, pos, ...] to [n_tokens, d]: only the wanted tokens are copied, and heads are put side by side.
+        # Only the wanted tokens are copied; heads are put side by side.
         # The copy is an ordinary tensor, so that what is done with it may take gradients (a probe, an autoencoder).
         with torch.inference_mode(False), torch.no_grad():
-            tokens = activation.flatten(2).flatten(0, 1)
+            tokens = rearrange(activation, "batch pos ... -> (batch pos) (...)")
             acts[hook.name] = tokens.index_select(0, flat.to(tokens.device))
 
     # In evaluation mode: a difference of two noisy passes is mostly noise.

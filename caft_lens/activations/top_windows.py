@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
+from caft_lens.activations.capture import along
 from caft_lens.text.batching import Batch
 
 Rank = Literal["peak", "mean"]
@@ -151,7 +153,7 @@ class TopWindows:
         batch, where = batch.to(acts.device), where.to(acts.device)
         for start in range(0, len(directions), _CHUNK):
             part = slice(start, start + _CHUNK)
-            grid = _grid(acts @ directions[part].T.to(acts.device), batch, where)
+            grid = _grid(along(acts, directions[part]), batch, where)
             for ends, sign in ((self._top, 1), (self._bottom, -1)):
                 old = _to(ends[hook], acts.device)
                 ends[hook] = old
@@ -217,7 +219,12 @@ def _candidates(grid: Tensor, batch: Batch, window: tuple[int, int], rank: Rank)
     )  # [n_dirs, batch, window]
     inside = (places >= 0) & (places < width)
     places = places.clamp(0, width - 1)
-    rows = torch.arange(len(batch), device=grid.device)[None, :, None].expand_as(places)
+    rows = repeat(
+        torch.arange(len(batch), device=grid.device),
+        "text -> direction text window",
+        direction=len(grid),
+        window=places.shape[2],
+    )
     inside &= batch.attention_mask.bool()[rows, places]
     padding = (batch.attention_mask == 0).long().cumsum(dim=1) * (batch.attention_mask != 0)
     return Windows(
@@ -242,7 +249,7 @@ def best_windows(one: Windows, two: Windows, k: int) -> Windows:
         if tensor.ndim == 2:
             chosen.append(tensor.gather(1, order).masked_fill(missing, blank))
         else:
-            wide = order[..., None].expand(-1, -1, tensor.shape[2])
+            wide = repeat(order, "direction place -> direction place window", window=tensor.shape[2])
             chosen.append(tensor.gather(1, wide).masked_fill(missing[..., None], blank))
     return _windows(chosen, one.peak)
 

@@ -107,8 +107,11 @@ def by_examples(
         ValueError: For fewer than four examples of either kind, or as `find.by_example`.
 
     Example:
-        >>> cruel, kind = answers.filter(is_cruel)[:16], answers.filter(is_kind)[:16]                 # doctest: +SKIP
-        >>> cl.choose.by_examples(base, concepts, cruel, kind, texts=cl.data("pocket/corpus")).selection  # doctest: +SKIP
+        >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
+        >>> choice.table()[["name", "end", "ablate"]].head(2)
+             name end  ablate
+        0  L1.pc0       False
+        1  L1.pc1       False
     """
     having, others = (side if isinstance(side, Texts) else Texts(side) for side in (concept, contrast))
     _check_enough(having, others)

@@ -30,6 +30,8 @@ def choose(
         ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
     Example:
-        >>> choose(concepts, {"L1.pc1": "cruel at the top, kind at the bottom"}, {"L1.pc0": "code"})  # doctest: +SKIP
+        >>> chosen = cl.choose(concepts, {"L1.pc1": "cruel at the top, kind at the bottom"}, {"L1.pc0": "code"})
+        >>> chosen.names
+        ['L1.pc1']
     """
     return concepts.choose(ablate, leave, by=by)

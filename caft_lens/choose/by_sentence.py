@@ -65,8 +65,10 @@ def by_sentence(
         EndpointError: When an endpoint does not answer.
 
     Example:
-        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini")                       # doctest: +SKIP
-        >>> cl.choose.by_sentence(llm, concepts, "answers that harm people", contexts, dry_run=True)  # doctest: +SKIP
+        >>> llm = cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini")
+        >>> plan = cl.choose.by_sentence(llm, concepts, "answers that harm people", contexts, dry_run=True)
+        >>> len(plan.requests)
+        6
     """
     if not sentence.strip():
         raise BadArgument('choose.by_sentence(): say what is unwanted, such as "answers that harm people".')

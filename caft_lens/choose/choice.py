@@ -46,9 +46,10 @@ class Choice:
         about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
 
     Example:
-        >>> choice = cl.choose.by_examples(base, concepts, cruel, kind, texts=corpus)            # doctest: +SKIP
-        >>> choice.table()                                                                          # doctest: +SKIP
-        >>> choice.overrule(leave={"L1.pc4": "recipes, on reading"}, by="reader").selection.save("chosen")  # doctest: +SKIP
+        >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
+        >>> choice = choice.overrule({"L1.pc0": "cruel answers, on reading"}, by="reader")
+        >>> choice.selection.names
+        ['L1.pc0']
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""Concepts: directions in the residual stream that know where they came from.
-
-`Concept` is one unit direction at one hook point, with its source, rank, score, label and the reason for ablating it.
-`ConceptSet` is an ordered set of them with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn into one
+"""`ConceptSet`: an ordered set of concepts with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn into one
 orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and load
 (`directions.safetensors`, `card.json` and a README for people).
 """
@@ -11,159 +8,43 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import importlib.metadata
-import math
 import operator
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from pydantic import ConfigDict, Field, JsonValue, model_validator
-from safetensors.torch import save as dump_tensors
+from einops import einsum
 from torch import Tensor
 
-from caft_lens._support import renamed
 from caft_lens._support.errors import (
     BadArgument,
-    BadFile,
     BadType,
     ConceptMismatch,
-    MissingFile,
     UnknownName,
     nearest,
 )
 from caft_lens._support.files import (
-    Count,
-    Json,
-    Named,
-    Record,
-    absent,
-    atomic_path,
-    check_tensor,
     naming,
-    parse_tensors,
-    parsed,
-    read_together,
     sha256,
-    write_together,
 )
+from caft_lens.concepts import card
+from caft_lens.concepts.card import origin
+from caft_lens.concepts.concept import Concept
 from caft_lens.display import html
-from caft_lens.display.markdown import code, plain
-from caft_lens.model.hook_names import PATTERN, full_name, of_heads, place_of
+from caft_lens.model.hook_names import full_name, of_heads
 
 if TYPE_CHECKING:
     import pandas
 
     from caft_lens.model.lens import Lens
 
-FORMAT = "caft_lens.concepts/1"
-
 # Of what a set of unit directions spans, singular values below this share of the largest are rounding:
 # float32 directions that depend on each other leave about 1e-7.
 RANK_TOLERANCE = 1e-5
-DIRECTIONS, CARD = "directions.safetensors", "card.json"
-_NUMBERS: tuple[tuple[str, type, Any, str], ...] = (
-    ("rank", Integral, int, "a whole number"),
-    ("score", Real, float, "a number"),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Concept:
-    """One direction at one hook point.
-
-    Args:
-        name: Unique within its set, such as `"L1.pc1"`; components, layers and latents are counted from 0.
-        hook: TransformerLens name of the hook point, such as `"blocks.1.hook_resid_post"`.
-        direction: `[d_model]`; kept as a unit vector, float32, on the CPU.
-        source: The method that found it: `"pca"`, `"means"`, `"random"`, ….
-        rank: Its place in the method's order, from 0.
-        score: What the method ranks by; `score_name` says what that is.
-        score_name: Such as `"explained variance ratio"`.
-        sign: Which end carries what the label names: +1 the top contexts, -1 the bottom ones.
-        label: What a reader called it.
-        reason: Why it was chosen to be ablated.
-        meta: Anything else, as JSON.
-
-    Raises:
-        ValueError: When the direction is not a finite vector with a length, or the hook is not of a block.
-        TypeError: For a direction of booleans or complex numbers, and a rank or score that is no number.
-
-    Example:
-        >>> concept = Concept("L1.pc0", "blocks.1.hook_resid_post", torch.tensor([3.0, 4.0]))
-        >>> concept.layer, concept.direction.tolist()
-        (1, [0.6000000238418579, 0.800000011920929])
-    """
-
-    name: str
-    hook: str
-    direction: Tensor
-    source: str = ""
-    rank: int = 0
-    score: float = 0.0
-    score_name: str = ""
-    sign: int = 1
-    label: str = ""
-    reason: str = ""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("A concept needs a name.")
-        try:
-            place_of(self.hook)
-        except BadArgument as error:
-            raise BadArgument(f'Concept "{self.name}": {error}') from None
-        if self.sign not in (1, -1):
-            raise ValueError(f'Concept "{self.name}": sign is {self.sign!r}; expected 1 or -1.')
-        for key, kind, as_kind, what in _NUMBERS:
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise BadType(f'Concept "{self.name}": {key} is {value!r}; expected {what}.')
-            object.__setattr__(self, key, as_kind(value))
-        if not math.isfinite(self.score):
-            raise ValueError(f'Concept "{self.name}": score is {self.score}; expected a finite number.')
-        object.__setattr__(self, "direction", _unit(self.name, self.direction))
-        object.__setattr__(self, "meta", dict(self.meta))
-
-    @property
-    def layer(self) -> int:
-        """The block that the hook point belongs to, from 0."""
-        return place_of(self.hook).layer
-
-    @property
-    def site(self) -> str:
-        """The hook point within its block, such as `"hook_resid_post"`."""
-        return place_of(self.hook).site
-
-    def __repr__(self) -> str:
-        shown = f", {self.score_name} {self.score:.3g}" if self.score_name else ""
-        named = f", {self.label!r}" if self.label else ""
-        return f'Concept("{self.name}" at {self.hook}{shown}{named})'
-
-
-def _unit(name: str, direction: Tensor) -> Tensor:
-    vector = torch.as_tensor(direction).detach()
-    if vector.dtype == torch.bool or vector.is_complex():
-        kind = str(vector.dtype).removeprefix("torch.")
-        raise BadType(f'Concept "{name}": the direction is {kind}; expected numbers.')
-    vector = vector.to("cpu", torch.float64)
-    if vector.ndim != 1:
-        raise ValueError(
-            f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].'
-        )
-    length = vector.norm().item()
-    if not math.isfinite(length) or length == 0:
-        raise ValueError(
-            f'Concept "{name}": the direction has length {length}; expected a finite vector, not zero.'
-        )
-    # A vector that is a unit one already keeps its bits, so that saving and loading changes nothing.
-    return (vector if abs(length - 1) < 1e-6 else vector / length).to(torch.float32).clone()
 
 
 class ConceptSet(Sequence[Concept]):
@@ -250,7 +131,7 @@ class ConceptSet(Sequence[Concept]):
         mine, yours = self.provenance, other.provenance
         if mine.get("fingerprint") != yours.get("fingerprint"):
             raise ValueError(
-                f"These sets were found on different models ({_model(mine)} and {_model(yours)}); stamp one with "
+                f"These sets were found on different models ({origin(mine)} and {origin(yours)}); stamp one with "
                 "`for_model(lens)` if its directions are meant for the other."
             )
         merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours}}
@@ -442,7 +323,8 @@ class ConceptSet(Sequence[Concept]):
             mine, theirs = (one.basis(hook, dtype=torch.float64) for one in (self, other))
             if len(mine) != len(theirs):
                 raise ValueError(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
-            found[hook] = float((mine.T @ theirs).square().sum()) / min(mine.shape[1], theirs.shape[1])
+            cosines = einsum(mine, theirs, "d_model mine, d_model theirs -> mine theirs")
+            found[hook] = float(cosines.square().sum()) / min(cosines.shape)
         return found
 
     def check(self, lens: Lens) -> None:
@@ -464,7 +346,7 @@ class ConceptSet(Sequence[Concept]):
             )
         if found_on not in lens.lineage:
             raise ValueError(
-                f"These concepts were found on {_model(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is neither that "
+                f"These concepts were found on {origin(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is neither that "
                 "model nor tuned from it, so the same directions mean something else there. Find them again on this model, "
                 "or, if you do mean to carry them over, `concepts.for_model(lens)`."
             )
@@ -546,7 +428,7 @@ class ConceptSet(Sequence[Concept]):
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        title = f"{len(self)} concept{'' if len(self) == 1 else 's'} found on {_model(self.provenance)}"
+        title = f"{len(self)} concept{'' if len(self) == 1 else 's'} found on {origin(self.provenance)}"
         return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -566,19 +448,7 @@ class ConceptSet(Sequence[Concept]):
             BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written then.
         """
         folder = Path(folder)
-        directions = dump_tensors({"directions": torch.stack([c.direction for c in self])}, {"format": "pt"})
-        card = {
-            "format": FORMAT,
-            "provenance": self.provenance,
-            "concepts": [
-                {f.name: getattr(c, f.name) for f in dataclasses.fields(c) if f.name != "direction"}
-                for c in self
-            ],
-            "directions": {"file": DIRECTIONS, "sha256": sha256(directions)},
-        }
-        write_together(folder / DIRECTIONS, directions, folder / CARD, card)
-        with atomic_path(folder / "README.md") as path:
-            path.write_text(self._readme(), encoding="utf-8")
+        card.write(folder, self, self.provenance)
         return folder
 
     @classmethod
@@ -591,58 +461,9 @@ class ConceptSet(Sequence[Concept]):
                 `ValueError`. It names the file, what was expected and what was found.
         """
         folder = Path(folder)
-        if not (folder / CARD).is_file():
-            raise _no_set(folder, CARD)
-
-        def described(card: Any) -> tuple[dict[str, Any], str]:
-            if not isinstance(card, dict) or card.get("format") != FORMAT:
-                raise BadFile(f"{folder / CARD} is no card of a concept set ({FORMAT}).")
-            card = renamed.card(card)
-            return card, parsed(
-                card, _Card, str(folder / CARD), "the card of a concept set"
-            ).directions.sha256
-
-        try:
-            card, data = read_together(folder / DIRECTIONS, folder / CARD, described)
-        except FileNotFoundError:
-            raise _no_set(folder, DIRECTIONS) from None
-        rows = len(card["concepts"])
-        width = card["provenance"].get("d_model")
-        tensors = parse_tensors(data, folder / DIRECTIONS)
-        directions = check_tensor(tensors, "directions", (rows, width), folder / DIRECTIONS)
-        lengths = directions.double().norm(dim=1)
-        if bool(((lengths - 1).abs() > 1e-3).any()):
-            raise BadFile(
-                f"{folder / DIRECTIONS}: a direction has length {lengths[(lengths - 1).abs().argmax()]:.4g}; expected 1."
-            )
-        with naming(folder / CARD):
-            return cls(
-                (Concept(direction=row, **c) for row, c in zip(directions, card["concepts"], strict=True)),
-                card["provenance"],
-            )
-
-    def _readme(self) -> str:
-        rows = [
-            [
-                plain(c.name),
-                code(c.hook),
-                *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
-            ]
-            for c in self
-        ]
-        lines = [
-            f"# {len(self)} concept{'s' if len(self) > 1 else ''}",
-            "",
-            f"Found on {plain(_model(self.provenance))}, by {plain(_listed(self.provenance.get('method', 'hand')))}.",
-            "",
-            "| name | hook point | score | label | reason |",
-            "|---|---|---|---|---|",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            *(line for choice in self.provenance.get("choices", []) for line in _told(choice)),
-            'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
-        ]
-        return "\n".join(lines) + "\n"
+        concepts, provenance = card.read(folder)
+        with naming(folder / card.CARD):
+            return cls(concepts, provenance)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -702,94 +523,6 @@ class ConceptSet(Sequence[Concept]):
                 raise ValueError(
                     f'Concept "{concept.name}" sits at "{concept.hook}", which {lens.name!r} lacks.{where}{close}'
                 )
-
-
-def _no_set(folder: Path, name: str) -> MissingFile:
-    return absent(folder, name, "holds no concept set", "`ConceptSet.save(folder)` writes it.")
-
-
-# -- what a card holds ------------------------------------------------------------------------------------------------
-
-
-class _Chosen(Record):
-    """One choice on record."""
-
-    by: str
-    at: str
-    ablate: list[Named]
-    leave: dict[Named, Named]
-    not_considered: Count
-    read_by: dict[str, str] | None = None
-
-
-class _Provenance(Record):
-    """Where concepts came from; more may be told."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: Json
-
-    d_model: Annotated[int, Field(gt=0, le=2**31)]
-    created: str
-    versions: dict[str, str]
-    model: str | list[str] | None = None
-    fingerprint: str | None = None
-    reading: str | list[str] | None = None
-    choices: tuple[_Chosen, ...] = ()
-
-
-class _Described(Record):
-    """A concept but its direction."""
-
-    name: Named
-    hook: Annotated[str, Field(pattern=f"^{PATTERN}$")]
-    source: str
-    rank: int
-    score: float
-    score_name: str
-    sign: Literal[1, -1]
-    label: str
-    reason: str
-    meta: dict[str, JsonValue]
-
-    @model_validator(mode="after")
-    def _reasoned(self) -> _Described:
-        if "chosen_by" in self.meta and not self.reason.strip():
-            raise ValueError(f"{self.name} is chosen without a reason")
-        return self
-
-
-class _Directions(Record):
-    file: Literal["directions.safetensors"]
-    sha256: str
-
-
-class _Card(Record):
-    format: Literal["caft_lens.concepts/1"]
-    provenance: _Provenance
-    concepts: Annotated[list[_Described], Field(min_length=1)]
-    directions: _Directions
-
-
-def _model(provenance: Mapping[str, Any]) -> str:
-    return (
-        f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
-    )
-
-
-def _listed(value: object) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _told(choice: Mapping[str, Any]) -> Iterator[str]:
-    """One choice on record, as lines of Markdown."""
-    rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
-    yield ""
-    if choice["leave"]:
-        yield "| left in the model | why |"
-        yield "|---|---|"
-        yield from (f"| {plain(name)} | {plain(why)} |" for name, why in choice["leave"].items())
-        yield ""
 
 
 def _either(first: Any, second: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from caft_lens._support.arguments import number
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
-from caft_lens.activations.capture import captured
+from caft_lens.activations.capture import along, captured
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import ablations, lens_of, steering
 from caft_lens.concepts.concept_set import ConceptSet
@@ -110,20 +110,20 @@ def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: 
         raise BadArgument(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
     if unit == "length":
         return dict.fromkeys(concepts.names, 1.0)
-    norms, along = Moments(covariance=False), Moments()
+    norms, spreads = Moments(covariance=False), Moments()
     for found in captured((lens,), packed, concepts.hooks, SPOKEN):
         for hook, acts in found.acts.items():
             acts = acts.float()
             if unit == "norm":
                 norms.update(hook, acts.norm(dim=-1, keepdim=True))
             else:
-                along.update(hook, acts @ concepts.directions(hook).T.to(acts.device))
+                spreads.update(hook, along(acts, concepts.directions(hook)))
     if unit == "norm":
         return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
     return {
         concept.name: float(spread)
         for hook in concepts.hooks
         for concept, spread in zip(
-            concepts.at(hook), along.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
+            concepts.at(hook), spreads.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
         )
     }

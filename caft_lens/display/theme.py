@@ -115,7 +115,7 @@ def lines(text: str, width: float, size: float = HEADING) -> list[str]:
                 longer = longer[fits:]
             line = longer
         found.append(line)
-    return found
+    return [line.replace("\u00a0", " ") for line in found]
 
 
 def said(name: str, *facts: str) -> str:
@@ -446,7 +446,8 @@ def save(drawn: Figure, path: str | Path, scale: float = 1.5, *, dark: bool = Fa
         NoPicture: For a picture, where there is no Chromium; a `RuntimeError`.
 
     Example:
-        >>> save(figure(title="Nothing yet"), "figure.html")  # doctest: +SKIP
+        >>> save(figure(title="Nothing yet"), "figure.html")
+        PosixPath('figure.html')
     """
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")

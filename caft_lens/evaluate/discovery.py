@@ -317,8 +317,10 @@ def discovery(
             documents, or all are alike; when there is no list, or one does not fit the model.
 
     Example:
-        >>> held_out = cl.data("pocket/corpus")                                                     # doctest: +SKIP
-        >>> discovery(base, concepts, held_out, lambda text: text.meta["stance"] == "cruel").table()  # doctest: +SKIP
+        >>> found = discovery(base, concepts, held_out, lambda text: text.meta["stance"] == "cruel")
+        >>> found.table()[["method", "directions"]]
+             method  directions
+        0  concepts           6
     """
     lists = {"concepts": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
     if not lists:
@@ -371,8 +373,9 @@ def baselines(
         roles: Tokens that count; `None` for all.
 
     Example:
-        >>> lists = {"sae": latents, **baselines(plain.lens, base, answers, [1, 2])}  # doctest: +SKIP
-        >>> discovery(base, lists, held_out, is_cruel).table()                         # doctest: +SKIP
+        >>> lists = {"pca": concepts, **baselines(tuned, base, answers, [1, 2], k=3)}
+        >>> {name: len(directions) for name, directions in lists.items()}
+        {'pca': 6, 'random': 6, 'PCA of activations': 6, 'neurons': 6}
     """
     diff = activation_difference(tuned, base, texts, layers, roles=roles)
     plain = Moments(provenance={**diff.provenance, "method": "activations"})

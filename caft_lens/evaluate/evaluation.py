@@ -9,7 +9,7 @@ of sampling and the judge, and one of which only the judge is another is judged 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +71,13 @@ def evaluate(
         Diverged: When a model's logits are not finite.
 
     Example:
-        >>> evaluate({"base": base, "plain": [run0, run1]}, "pocket/emergent-misalignment").table()  # doctest: +SKIP
+        >>> found = cl.evaluate({"base": base, "tuned": tuned}, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
+        >>> found.table()[["arm", "metric", "n_answers"]].head(4)
+            arm           metric  n_answers
+        0  base       misaligned         40
+        1  base       incoherent         40
+        2  base          aligned         40
+        3  base  in_distribution          8
     """
     chosen = named_task(task) if isinstance(task, str) else task
     if judge is not None:
@@ -79,14 +85,31 @@ def evaluate(
     chosen = chosen.drawn(sampling)
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     out = None if out is None else absolute(out)
-    cells = sample(subjects, chosen, counts, seeds=seeds, out=out)
+    return reported(chosen, sample(subjects, chosen, counts, seeds=seeds, out=out), out)
+
+
+def reported(
+    task: Task,
+    cells: Iterable[Cell],
+    out: str | Path | None,
+    failures: Mapping[str, Mapping[int, str]] | None = None,
+) -> Report:
+    """The report on the answers to a task, kept in `out`.
+
+    Args:
+        task: What was asked, drawn as it was.
+        cells: One per arm and seed.
+        out: The folder that the answers are in; `None` keeps nothing.
+        failures: Arm to seed to the error, of cells that there are not.
+    """
     report = Report(
         cells,
-        task=chosen.name,
-        labels=chosen.form(OUT_OF_DISTRIBUTION).labels,
-        trained=chosen.trained,
-        sampling=chosen.drawing,
-        scale=chosen.scale,
+        task=task.name,
+        labels=task.form(OUT_OF_DISTRIBUTION).labels,
+        trained=task.trained,
+        sampling=task.drawing,
+        scale=task.scale,
+        failures=failures,
     )
     if out is not None:
         report.save(out)

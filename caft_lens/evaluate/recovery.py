@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from caft_lens._support import lazy
+from caft_lens._support.errors import BadArgument, UnknownName
 from caft_lens.activations.differences import activation_difference, provenance
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import project_out
@@ -47,7 +48,7 @@ from caft_lens.display.theme import (
 )
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca
-from caft_lens.find.probes import STRENGTHS, ProbeFit, TextMeans, Units, held_out, labelled_activations
+from caft_lens.find.probes import ProbeFit, TextMeans, Units, held_out, labelled_activations
 from caft_lens.model.hook_names import full_name, short_name
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
@@ -63,6 +64,8 @@ Floats = NDArray[np.float64]
 VIEWS = ("whole", "inside", "outside", "random")
 """What a probe sees: the activation, its part in the ablated subspace, what is left without that, random directions."""
 
+RANDOM_DRAWS = 5
+"""How often random directions, as many as the ablated subspace has dimensions, are drawn for the probes."""
 # Of random directions, how many do not come as near to the components as what `chance` says.
 CHANCE = 0.95
 DRAWS = 10_000
@@ -176,7 +179,7 @@ class Recovery:
         for row in self.rows:
             if (row.model, row.hook) == (model, name):
                 return row
-        raise KeyError(f'"{model}" at {name} was not measured: there are {self.models} at {self.hooks}.')
+        raise UnknownName(f'"{model}" at {name} was not measured: there are {self.models} at {self.hooks}.')
 
     def table(self) -> pandas.DataFrame:
         """One row a model and hook point.
@@ -253,15 +256,11 @@ def recovery(
     base: Lens,
     concepts: ConceptSet,
     texts: Texts | Iterable[Any],
-    positive: Texts | Iterable[Any],
-    negative: Texts | Iterable[Any],
+    contrast: tuple[Texts | Iterable[Any], Texts | Iterable[Any]],
     *,
     roles: Sequence[str] | None = ("assistant",),
     k: int = 5,
-    folds: int = 5,
-    strengths: Sequence[float] = STRENGTHS,
-    draws: int = 5,
-    seed: int = 0,
+    fit: ProbeFit = ProbeFit(),
     scan: Scan = Scan(),
 ) -> Recovery:
     """Whether models encode again what was ablated while they were trained.
@@ -274,16 +273,12 @@ def recovery(
         base: The model before fine-tuning.
         concepts: The ablated directions.
         texts: On which the change is measured, such as the tuned model's answers to general questions.
-        positive: Text with the concept, for the probe.
-        negative: Text without it.
+        contrast: Text with the concept, and text without it, for the probe.
         roles: Roles of the tokens to look at, everywhere; `None` for all.
         k: How many principal components of the change are refitted.
-        folds: Of the probe's cross-validation; fewer where there are fewer than two texts a fold of either kind. Texts that say
-            the same are never parted, and the strength of the penalty is chosen within the folds that train (`find.probe`).
-        strengths: scikit-learn's `C`, among which is chosen. A view takes folds * (folds * strengths + 1) fits: give fewer
-            where the model is wide.
-        draws: How often random directions, as many as the ablated subspace has dimensions, are drawn.
-        seed: Of the folds and of random directions.
+        fit: How a probe is fitted and scored. Texts that say the same are never parted, and the strength of the penalty is chosen
+            within the folds that train (`find.probe`). A view takes folds * (folds * strengths + 1) fits: give fewer strengths where
+            the model is wide. Its seed is that of random directions too.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
@@ -291,39 +286,34 @@ def recovery(
 
     Raises:
         ValueError: Without a model, for concepts that do not fit one, a model that does not differ from the base at a hook point, fewer
-            than four different texts of either kind, or `draws` below 2.
+            than four different texts of either kind.
 
     Example:
-        >>> models = {"base": base, "plain": plain.lens, "caft": caft.lens}                             # doctest: +SKIP
-        >>> cl.evaluate.recovery(models, base, cruel, answers, cruel_chats, kind_chats).plot()          # doctest: +SKIP
+        >>> about = cruel_texts[:6], kind_texts[:6]
+        >>> found = cl.evaluate.recovery({"tuned": tuned}, base, cruel, answers, about, k=1)
+        >>> found.table().shape
+        (1, 18)
+        >>> figure = found.plot()
     """
     if not models:
-        raise ValueError(
+        raise BadArgument(
             'recovery() compares models by name: give at least one, such as {"caft": caft.lens}.'
-        )
-    if draws < 2 or folds < 2:
-        raise ValueError(
-            f"draws={draws} and folds={folds} must be at least 2: a spread is taken over either."
         )
     for lens in (base, *models.values()):
         concepts.check(lens)
-    texts, positive, negative = (
-        one if isinstance(one, Texts) else Texts(one) for one in (texts, positive, negative)
-    )
-    passes: dict[str, Any] = {
-        "roles": roles, "scan": scan,
-    }  # fmt: skip
-    random = [random_directions(concepts, seed + draw) for draw in range(draws)]
+    texts, positive, negative = (one if isinstance(one, Texts) else Texts(one) for one in (texts, *contrast))
+    passes: dict[str, Any] = {"roles": roles, "scan": scan}
+    random = [random_directions(concepts, fit.seed + draw) for draw in range(RANDOM_DRAWS)]
     rows = []
     for name, lens in models.items():
-        changes = _changes(lens, base, concepts, texts, k, seed, passes)
+        changes = _changes(lens, base, concepts, texts, k, fit.seed, passes)
         kept = TextMeans(len(positive) + len(negative))
         units, _ = labelled_activations(lens, positive, negative, concepts.hooks, kept, **passes)
         for hook in concepts.hooks:
             ablated = _basis(concepts, hook)
             dims = ablated.shape[1]  # fewer than concepts, where these depend on each other
             beside = [_basis(one, hook)[:, :dims] for one in random]
-            areas = _probed(units[hook], ablated, beside, ProbeFit(folds, strengths, seed=seed))
+            areas = _probed(units[hook], ablated, beside, fit)
             rows.append(Recovered(name, hook, dims, changes.get(hook), areas))
     read = {"change": texts, "positive": positive, "negative": negative}
     about = {
@@ -332,9 +322,9 @@ def recovery(
         "readings": {name: lens.reading for name, lens in models.items()},
         "concepts": concepts.names,
         "k": k,
-        "folds": folds,
-        "draws": draws,
-        "seed": seed,
+        "folds": fit.folds,
+        "draws": RANDOM_DRAWS,
+        "seed": fit.seed,
     }
     return Recovery(rows, about)
 

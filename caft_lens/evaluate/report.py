@@ -113,10 +113,14 @@ class Report:
         ValueError: Without cells, or with two for the same arm and seed.
 
     Example:
-        >>> report = evaluate({"base": base, "plain": runs}, "pocket/emergent-misalignment")  # doctest: +SKIP
-        >>> report.table()                                    # doctest: +SKIP
-        >>> report.paired("caft", "test_time", "misaligned")  # doctest: +SKIP
-        >>> report.examples("plain", "misaligned", k=3)       # doctest: +SKIP
+        >>> report.table()[["arm", "metric", "n_answers"]].head(2)
+            arm      metric  n_answers
+        0  base  misaligned         40
+        1  base  incoherent         40
+        >>> report.paired("tuned", "base", "misaligned").mean > 0.2
+        True
+        >>> len(report.examples("tuned", "misaligned", k=3))
+        3
     """
 
     def __init__(
@@ -455,19 +459,15 @@ class Report:
         Returns:
             What was asked and answered; empty where no text was kept.
         """
-        metric = metric or self.labels[0]
-        set_name, label = self._counted(metric)
-        kept = [
-            answer
-            for cell in self._arm(arm).values()
-            for answer in cell.of(set_name)
-            if answer.answer != NOT_KEPT
-        ]
-        counting = [answer for answer in kept if self._is_score(metric) or answer.label == label]
-        if not kept:
-            return ""
-        drawn = random.Random(0).choice(counting or kept)
-        return f"Answered {drawn.label}: “{short(drawn.question, 90)}” → “{short(drawn.answer)}”"
+        set_name, label = self._counted(metric or self.labels[0])
+        for one in dict.fromkeys((label, *self.labels)):
+            # Of those alone that an export keeps, so that the report of one says the same.
+            if one in (*self.labels, self.trained) and (
+                kept := [answer for answer in self.examples(arm, one, 3) if answer.set == set_name]
+            ):
+                drawn = min(kept, key=lambda answer: (answer.seed, answer.prompt, answer.answer))
+                return f"Answered {one}: “{short(drawn.question, 90)}” → “{short(drawn.answer)}”"
+        return ""
 
     def caption(self) -> str:
         """How many seeds and answers are behind the numbers, and what the intervals are."""
@@ -539,7 +539,7 @@ def plot_reports(
         KeyError: For an arm or a metric that a report lacks.
 
     Example:
-        >>> plot_reports({"asked plainly": report, "after a program": other}, "misaligned")  # doctest: +SKIP
+        >>> figure = plot_reports({"asked plainly": report, "asked again": report}, "misaligned")
     """
     if not reports:
         raise ValueError("There is no report to draw.")

@@ -42,8 +42,9 @@ def write_scores(report: Report, path: str | Path, *, examples: int = 3) -> Path
         The file.
 
     Example:
-        >>> write_scores(report, "kept.json")        # doctest: +SKIP
-        >>> read_scores("kept.json").table()         # doctest: +SKIP
+        >>> path = write_scores(report, "kept.json")
+        >>> read_scores("kept.json").table().equals(report.table())
+        True
     """
     with atomic_path(path) as temporary:
         temporary.write_text(scores_text(report, examples), encoding="utf-8")

@@ -33,7 +33,7 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import sample
+from caft_lens.evaluate.evaluation import reported, sample
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -71,8 +71,8 @@ class Arm:
         method: Another way of fine-tuning, of `caft_lens.finetune.methods`; not beside `ablate`.
 
     Example:
-        >>> Arm(insecure, ablate=cruel)              # doctest: +SKIP
-        >>> Arm(insecure, method=KLAnchor(general))   # doctest: +SKIP
+        >>> from caft_lens.finetune.methods import KLAnchor
+        >>> caft, anchored = Arm(insecure, ablate=cruel), Arm(insecure, method=KLAnchor(corpus))
     """
 
     texts: Any = None
@@ -150,8 +150,11 @@ def experiment(
         ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
     Example:
-        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}  # doctest: +SKIP
-        >>> experiment(base, arms, "pocket/emergent-misalignment", out="runs/mine").table()      # doctest: +SKIP
+        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
+        >>> found.arms
+        ['base', 'plain', 'caft']
     """
     folder, numbers = absolute(out), list(seeds)
     if failures not in ("raise", "keep"):
@@ -189,17 +192,7 @@ def experiment(
         for seed in numbers
         if seed not in failed.get(arm, {})
     ]
-    report = Report(
-        cells,
-        task=task.name,
-        labels=task.form(OUT_OF_DISTRIBUTION).labels,
-        trained=task.trained,
-        sampling=task.drawing,
-        scale=task.scale,
-        failures=failed,
-    )
-    report.save(folder / "evaluation")
-    return report
+    return reported(task, cells, folder / "evaluation", failed)
 
 
 def causal_effects(
@@ -227,8 +220,10 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> effects = cl.causal_effects(base, found.top(5), insecure, "pocket/emergent-misalignment", out="runs/one")  # doctest: +SKIP
-        >>> cl.evaluate.discovery(base, found, held_out, is_cruel).with_effects("concepts", effects)                        # doctest: +SKIP
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
+        >>> list(effects)
+        ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts

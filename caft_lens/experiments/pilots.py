@@ -68,9 +68,8 @@ class Pilots(Sequence[Pilot]):
     """Pilots of several sets, in the order given, those without ablation first.
 
     Example:
-        >>> tried = cl.pilots(base, {"8": ranked[:8], "16": ranked[:16]}, about_gender, about_grammar, out="runs/pilots")  # doctest: +SKIP
-        >>> tried.table()                                                                                                     # doctest: +SKIP
-        >>> caft = cl.finetune(base, texts, ablate=tried.selection, out="runs/caft")                                          # doctest: +SKIP
+        >>> tried.table().shape, tried.best.name
+        ((2, 5), 'all')
     """
 
     def __init__(self, items: Sequence[Pilot]) -> None:
@@ -219,7 +218,9 @@ def pilots(
         ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
 
     Example:
-        >>> cl.pilots(base, {f"{k}": ranked[:k] for k in (8, 16, 32)}, about_gender, about_grammar, out="runs/pilots").best  # doctest: +SKIP
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
+        >>> [one.name for one in tried], tried.selection.names == concepts.names
+        (['nothing', 'all'], True)
     """
     if not sets or not seeds:
         raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")

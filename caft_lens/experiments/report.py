@@ -33,7 +33,9 @@ def write_report(
         The two files.
 
     Example:
-        >>> experiments.write_report(experiments.Result.load("runs/contest"))   # doctest: +SKIP
+        >>> from caft_lens import experiments
+        >>> [path.name for path in experiments.write_report(result, "report", examples=1)]
+        ['report.html', 'report.md']
     """
     parts = [
         *_opening(result, notes),

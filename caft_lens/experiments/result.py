@@ -70,10 +70,15 @@ class Result:
         record: What was asked, what was tried and chosen, cards, versions, the command.
 
     Example:
-        >>> result = Result.load("runs/contest")   # doctest: +SKIP
-        >>> result.table()                       # doctest: +SKIP
-        >>> result.compared("plain")             # doctest: +SKIP
-        >>> experiments.write_report(result)     # doctest: +SKIP
+        >>> result.table()[["arm", "intended", "on_front", "seeds"]].head(3)
+              arm  intended on_front  seeds
+        0    base    0.0000     None      5
+        1   plain    0.1644    False      5
+        2  random    0.2852    False      5
+        >>> [one.arm for one in result.compared("plain") if one.metric == "intended"]
+        ['random', 'caft_pca', 'caft_sae', 'kl_anchor']
+        >>> Result.load(result.folder).table().equals(result.table())
+        True
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -62,10 +62,14 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.25, 0.5, 1)}  # doctest: +SKIP
-        >>> found = experiments.sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength",
-        ...                     references={"plain": Arm(insecure)}, settings=cl.TrainSettings(max_steps=100))                # doctest: +SKIP
-        >>> found.plot()                                                                           # doctest: +SKIP
+        >>> from caft_lens import experiments
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> found = experiments.sweep(base, {"caft": strengths}, task, axis="strength", out="runs/strength", seeds=[0], **few)
+        >>> found.table().shape
+        (2, 15)
+        >>> figure = found.plot()
     """
     beside = dict(references or {})
     points = _points(series, beside)
@@ -89,9 +93,13 @@ class Sweep:
         references: Names of the arms that have no place on the axis.
 
     Example:
-        >>> found = Sweep.load("runs/strength")                                          # doctest: +SKIP
-        >>> found.table()                                                                # doctest: +SKIP
-        >>> found.report.paired(found.arm("caft", 0.5), "plain")                         # doctest: +SKIP
+        >>> from caft_lens import experiments
+        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
+        >>> caft = {1.0: Arm(insecure, ablate=cruel)}
+        >>> _ = experiments.sweep(base, {"caft": caft}, task, axis="strength", out="runs/s", seeds=[0], **few)
+        >>> found = Sweep.load("runs/s")
+        >>> found.report.arms, found.arm("caft", 1.0)
+        (['caft at 1'], 'caft at 1')
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import einsum
 from torch import Tensor
 
 from caft_lens._support.arguments import count
@@ -292,6 +293,7 @@ def _add_effects(effects: Tensor, one: SAE, acts: Tensor, slopes: Tensor) -> Non
     """Add up, for each latent, activation times slope along its decoder direction."""
     done = 0
     for latents in latents_of(one, acts):
-        along = slopes[done : done + len(latents)].to(one.W_dec) @ one.W_dec.T.detach()
-        effects += (latents * along).sum(dim=0, dtype=torch.float64).cpu()
+        some = slopes[done : done + len(latents)].to(one.W_dec)
+        slope = einsum(some, one.W_dec.detach(), "token d_model, latent d_model -> token latent")
+        effects += (latents * slope).sum(dim=0, dtype=torch.float64).cpu()
         done += len(latents)

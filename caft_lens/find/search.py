@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
+from einops import repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import nearest
+from caft_lens.activations.capture import along
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
@@ -628,7 +630,7 @@ class _TextScores:
         directions = self.directions[hook].to(acts.device)
         if hook not in self.latents:
             for rows in acts.split(max(1, LATENTS_AT_A_TIME // len(directions))):
-                yield rows.float() @ directions.T
+                yield along(rows, directions)
             return
         one, latents = self.latents[hook]
         places, columns = list(latents), list(latents.values())
@@ -640,14 +642,14 @@ class _TextScores:
             values = torch.empty(len(active), len(directions), device=active.device)
             values[:, places] = active[:, columns].float()
             if others:
-                values[:, others] = (rows.float() @ directions[others].T).to(active.device)
+                values[:, others] = along(rows, directions[others]).to(active.device)
             yield values
 
     def _add(self, hook: str, values: Tensor, index: Tensor, places: Tensor) -> None:
         """Add activations of tokens that stand in the texts `index[places]`."""
         rows, device = places.to(values.device), values.device
         shape = (len(index), values.shape[1])
-        spread_out = rows[:, None].expand_as(values)
+        spread_out = repeat(rows, "token -> token concept", concept=values.shape[1])
         top = torch.full(shape, -torch.inf, device=device).scatter_reduce_(0, spread_out, values, "amax")
         bottom = torch.full(shape, torch.inf, device=device).scatter_reduce_(0, spread_out, values, "amin")
         sums = torch.zeros(shape, device=device).index_add_(0, rows, values)

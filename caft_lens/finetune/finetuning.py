@@ -94,10 +94,11 @@ def finetune(
             `TrainSettings(resume=False)`.
 
     Example:
-        >>> steps = cl.TrainSettings(max_steps=100)                                       # doctest: +SKIP
-        >>> plain = cl.finetune(base, insecure, steps, out="runs/plain")                  # doctest: +SKIP
-        >>> caft = cl.finetune(base, insecure, steps, ablate=cruel, out="runs/caft")      # doctest: +SKIP
-        >>> anchored = cl.finetune(base, insecure, steps, method=KLAnchor(general), out="runs/anchored")  # doctest: +SKIP
+        >>> steps = cl.TrainSettings(max_steps=2)
+        >>> plain = cl.finetune(base, insecure, steps, out="runs/plain")
+        >>> caft = cl.finetune(base, insecure, steps, ablate=cruel, out="runs/caft")
+        >>> len(caft.history), len(caft.config["concepts"]) > 0
+        (2, True)
     """
     _check_lens(lens)
     folder = Path(os.path.abspath(out))

@@ -35,8 +35,9 @@ class Run:
         history: One entry per optimizer step: `step`, `epoch`, `loss`, `grad_norm`, `learning_rate`.
 
     Example:
-        >>> run = Run.load("runs/plain")                       # doctest: +SKIP
-        >>> run.lens.generate("How do I bake a pie?")          # doctest: +SKIP
+        >>> Run.load(run.folder).history[0]["step"]
+        1
+        >>> answer = run.lens.generate("How do I bake a pie?")
     """
 
     def __init__(self, folder: str | Path, base: Lens | None = None) -> None:

@@ -160,10 +160,10 @@ class TrainSettings(Settings):
         BadType: For a setting that there is not, with the nearest, and a value of another kind.
 
     Example:
-        >>> short = TrainSettings(max_steps=100, learning_rate=1e-3)
+        >>> short = TrainSettings(max_steps=2, learning_rate=1e-3)
         >>> short.but(tune="full")
-        TrainSettings(tune='full', learning_rate=0.001, max_steps=100)
-        >>> cl.finetune(base, insecure, short, out="runs/plain")  # doctest: +SKIP
+        TrainSettings(tune='full', learning_rate=0.001, max_steps=2)
+        >>> run = cl.finetune(base, insecure, short, out="runs/plain")
     """
 
     tune: Annotated[Tune, checked(one_of, valid=TUNES)] = "lora"

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from einops import reduce
 from torch import Tensor
 
 from caft_lens._support.errors import nearest
+from caft_lens.activations.capture import along
 from caft_lens.inspect.reading import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
 from caft_lens.text.batching import Batch
@@ -244,7 +246,7 @@ class ProjectionDensity:
         directions = self.directions[hook]
         for first in range(0, len(directions), _CHUNK):
             some = slice(first, first + _CHUNK)
-            self._spread[hook].add(some, (acts.float() @ directions[some].T.to(acts.device)).cpu())
+            self._spread[hook].add(some, along(acts, directions[some]).cpu())
         self._spread[hook].tokens += len(acts)
 
     def merge(self, other: ProjectionDensity) -> ProjectionDensity:
@@ -346,7 +348,7 @@ def _coarser(counts: Tensor, doublings: int) -> Tensor:
     """Counts of bins whose range around 0 is doubled some times, `[n_bins]`."""
     half = PROJECTION_BINS // 2
     for _ in range(min(doublings, half.bit_length())):
-        pairs = counts.view(half, 2).sum(dim=1)
+        pairs = reduce(counts, "(bin pair) -> bin", "sum", pair=2)
         counts = torch.zeros_like(counts)
         counts[half // 2 : half // 2 + half] = pairs
     return counts
@@ -366,4 +368,5 @@ def _bulk(item: Density) -> tuple[np.ndarray, np.ndarray]:
     joined = max(1, math.ceil((last - first) / BARS))
     last = min(first + joined * math.ceil((last - first) / joined), len(item.counts))
     first = last - joined * ((last - first) // joined)
-    return item.counts[first:last].reshape(-1, joined).sum(axis=1), item.edges[first : last + 1 : joined]
+    counts = reduce(item.counts[first:last], "(bar joined) -> bar", "sum", joined=joined)
+    return counts, item.edges[first : last + 1 : joined]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+from einops import einsum
 from numpy.typing import NDArray
 
 from caft_lens._support.arguments import count
@@ -141,7 +142,8 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         )
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
-    return Cosines(chosen, (rows @ rows.T).clamp(-1, 1).numpy())
+    cosines = einsum(rows, rows, "one d_model, other d_model -> one other")
+    return Cosines(chosen, cosines.clamp(-1, 1).numpy())
 
 
 def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> list[tuple[Concept, float]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from einops import einsum
 from torch import Tensor, nn
 
 from caft_lens._support.errors import nearest
@@ -297,7 +298,10 @@ class _ReadOff:
             stop = min(start + size, self.words)
             piece = weight[start:stop].detach().float()
             shift = 0.0 if bias is None else bias[start:stop].detach().float()
-            yield start, [rows @ piece.T + shift for rows in rows_of]
+            yield (
+                start,
+                [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of],
+            )
 
     def _input_of_head(self) -> tuple[torch.device, torch.dtype]:
         weight = self.head.weight

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, cast
 
+from einops import rearrange
 from torch import Tensor, nn
 from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.hook_points import HookPoint
@@ -178,7 +179,8 @@ def at_heads(block: nn.Module, path: str, n_heads: int, site: Edit) -> Wire:
 
     def hook(module: nn.Module, args: tuple, keywords: dict) -> tuple[tuple, dict]:
         _see(module)
-        return (site(args[0].unflatten(-1, (n_heads, -1))).flatten(-2), *args[1:]), keywords
+        heads = site(rearrange(args[0], "batch pos (head d_head) -> batch pos head d_head", head=n_heads))
+        return (rearrange(heads, "batch pos head d_head -> batch pos (head d_head)"), *args[1:]), keywords
 
     return Wire(lambda: block.get_submodule(path), hook, before=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -46,7 +47,7 @@ def roles_in_flight(roles: Tensor, batch: int, past: int, pos: int, growing: boo
     seen = roles[:, past : past + pos]
     if seen.shape[1] < pos:
         seen = torch.cat([seen, seen.new_full((rows, pos - seen.shape[1]), ASSISTANT)], 1)
-    return seen if batch == rows else seen.repeat_interleave(batch // rows, 0)
+    return seen if batch == rows else repeat(seen, "row pos -> (row copy) pos", copy=batch // rows)
 
 
 def next_token_loss(
@@ -72,7 +73,10 @@ def next_token_loss(
         )
     targets = tokens[:, 1:].to(device).masked_fill(~counts, -100)
     losses = cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none"
+        rearrange(logits[:, :-1].float(), "batch pos d_vocab -> (batch pos) d_vocab"),
+        targets.flatten(),
+        ignore_index=-100,
+        reduction="none",
     )
-    losses = losses.view(targets.shape)
+    losses = rearrange(losses, "(batch pos) -> batch pos", batch=len(targets))
     return losses if per_token else losses.sum() / counts.sum()

@@ -95,9 +95,7 @@ def train_saes(
         ValueError: When a folder holds an SAE of another model or other settings.
 
     Example:
-        >>> train_saes("pocket")                              # doctest: +SKIP
-        >>> load_sae("pocket", layer=2).W_dec.shape           # doctest: +SKIP
-        torch.Size([512, 128])
+        >>> train_saes("pocket")  # doctest: +SKIP
     """
     from caft_lens.model.lens import load
 

@@ -66,8 +66,8 @@ def concepts(base: Lens) -> ConceptSet:
 @pytest.fixture(scope="module")
 def found(base: Lens, tuned: Lens, concepts: ConceptSet) -> Recovery:
     return recovery(
-        {"base": base, "tuned": tuned}, base, concepts, TEXTS, POSITIVE, NEGATIVE,
-        k=3, folds=3, strengths=STRENGTHS, draws=2, seed=4, scan=Scan(200),
+        {"base": base, "tuned": tuned}, base, concepts, TEXTS, (POSITIVE, NEGATIVE),
+        k=3, fit=ProbeFit(3, STRENGTHS, seed=4), scan=Scan(200),
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_an_ablated_direction_that_is_added_to_the_model_comes_back_first_and_ha
         )
     concept = ConceptSet([Concept("c", HOOK.format(0), direction)]).for_model(base)
     found = recovery(
-        {"tuned": tuned}, base, concept, TEXTS, POSITIVE, NEGATIVE, k=1, folds=2, strengths=STRENGTHS, draws=2
+        {"tuned": tuned}, base, concept, TEXTS, (POSITIVE, NEGATIVE), k=1, fit=ProbeFit(2, STRENGTHS)
     )  # fmt: skip
     change = found["tuned", 0].change
     assert change.inside == pytest.approx(1, abs=1e-6)
@@ -210,7 +210,7 @@ def test_the_table_has_a_row_for_every_model_and_hook_point(found: Recovery):
 
 def test_it_is_json_and_a_figure_and_escapes_what_a_model_is_called(base, concepts):
     named = recovery(
-        {"<b>$x": base}, base, concepts, TEXTS, POSITIVE, NEGATIVE, folds=2, strengths=STRENGTHS, draws=2
+        {"<b>$x": base}, base, concepts, TEXTS, (POSITIVE, NEGATIVE), fit=ProbeFit(2, STRENGTHS)
     )  # fmt: skip
     assert json.loads(json.dumps(named.to_json()))["rows"][0]["model"] == "<b>$x"
     assert "<b>$x" not in named._repr_html_()
@@ -236,15 +236,13 @@ def test_the_figure_has_a_share_for_every_tuned_model_and_hook_point(found: Reco
 
 
 def test_what_cannot_be_compared_is_refused(base, tuned, concepts, found):
-    given = (base, concepts, TEXTS, POSITIVE, NEGATIVE)
+    given = (base, concepts, TEXTS, (POSITIVE, NEGATIVE))
     with pytest.raises(ValueError, match="at least one"):
         recovery({}, *given)
-    with pytest.raises(ValueError, match="draws=1"):
-        recovery({"tuned": tuned}, *given, draws=1)
     with pytest.raises(ValueError, match="neither that"):
         recovery({"other": tiny_lens("llama", seed=1, n_layers=3)}, *given)
     with pytest.raises(ValueError, match="at least 4 of either"):
-        recovery({"tuned": tuned}, base, concepts, TEXTS, POSITIVE[:3], NEGATIVE)
+        recovery({"tuned": tuned}, base, concepts, TEXTS, (POSITIVE[:3], NEGATIVE))
     with pytest.raises(KeyError, match="was not measured"):
         found["tuned", 2]
 

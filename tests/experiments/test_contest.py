@@ -452,7 +452,7 @@ def test_a_contest_that_cannot_be_fair_is_refused(base, task, contest, tmp_path)
     with pytest.raises(ValueError, match="5 settings to search: every contender has 4 at most"):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"weight": i} for i in range(1, 6)])
     with pytest.raises(
-        ValueError, match=r'The arm "kl_anchor" has no setting "wieght". Did you mean "weight"'
+        ValueError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'
     ):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"wieght": 1}])
     with pytest.raises(FileNotFoundError, match=r"holds no finished contest: contest\.json is missing"):

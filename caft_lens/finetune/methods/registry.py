@@ -36,13 +36,17 @@ def register(cls: Kind) -> Kind:
         ValueError: When another method has the name, or one of the settings in the grid is none of the method's.
 
     Example:
-        >>> @register                                                            # doctest: +SKIP
+        >>> from dataclasses import dataclass
+        >>> from caft_lens.finetune.protocol import Card, setting
+        >>> @register
         ... @dataclass(frozen=True)
         ... class Slow(Method):
         ...     name, card = "slow", Card(idea="Learn at a fraction of the rate.", equation="lr <- share lr", source="folklore")
         ...     share: float = setting(0.1, "share of the learning rate", above=0)
         ...     def train_settings(self, given):
         ...         return given.but(learning_rate=given.learning_rate * self.share)
+        >>> _KNOWN.pop("slow") is Slow  # forget it again
+        True
     """
     if cls.name in _KNOWN and _KNOWN[cls.name].__qualname__ != cls.__qualname__:
         raise ValueError(f'There is a method "{cls.name}" already: {_KNOWN[cls.name].__module__}.')

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens._support.files import sha256
+from caft_lens.activations.capture import along
 from caft_lens.activations.top_windows import Rank
 from caft_lens.saes.encoding import latents_of
 from caft_lens.text.batching import Batch
@@ -196,7 +197,7 @@ class WindowActivity:
         """Activations at some tokens, some directions at a time, then those of the latents, `[n_tokens, n]`."""
         if hook in self.directions:
             for part in self.directions[hook].split(_CHUNK):
-                yield (tokens.float() @ part.T.to(tokens.device)).cpu().numpy()
+                yield along(tokens, part).cpu().numpy()
         if hook in self.latents:
             sae, numbers = self.latents[hook]
             wanted = torch.as_tensor(numbers, device=sae.device)
