@@ -81,9 +81,7 @@ def evaluate(folder: Path) -> None:
 
     base = tiny_lens()
     subjects = {"base": base, "tuned": shaken(base)}
-    cl.evaluate(
-        subjects, letters(), n=8, n_in_distribution=6, seeds=[0, 1], out=folder / "report", progress=False
-    )
+    cl.evaluate(subjects, letters(), n=8, n_in_distribution=6, seeds=[0, 1], out=folder / "report")
 
 
 def evaluated(folder: Path) -> Any:
@@ -118,9 +116,9 @@ def contest(folder: Path) -> None:
         ),
     }
     experiments.contest(
-        letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base, dev=letters(), goal="most",
-        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4), workers=1, progress=False,
-        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2), batch_size=2,
+        letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base,
+        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4, task=letters(), goal="most"),
+        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2), execution=experiments.Execution(workers=1, batch_size=2),
     )  # fmt: skip
 
 

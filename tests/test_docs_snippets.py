@@ -49,6 +49,15 @@ def test_every_snippet_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch:
     assert [written for written in smaller if written not in everything] == []
 
 
+def test_the_methods_that_a_page_shows_do_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "snippets"}
+    for block in blocks(ROOT / "docs" / "how-to" / "your-method.md"):
+        exec(compile(block.source, "your-method.md", "exec", dont_inherit=True), names)
+    assert names["slow"].history[-1]["learning_rate"] == pytest.approx(0.3e-3)
+    assert names["small"].history[0]["loss"] > names["slow"].history[0]["loss"] + 1
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_every_name_that_the_page_tells_is_there(page: Path):
     text = page.read_text(encoding="utf-8")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,7 @@ diff = cl.activation_difference(plain.lens, base, chats, layers=[1])
 concepts = cl.find.pca(diff, k=2)
 assert cl.contexts(base, concepts, ["some words to read", "and more of them"]).to_html()
 kept = cl.choose(concepts, {{"L1.pc0": "a test"}})
-with cl.ablate(plain, kept):
+with cl.ablate(plain.lens, kept):
     plain.lens.generate("what", max_new_tokens=2)
 cl.finetune(base, chats, ablate=kept, out={str(tmp_path / "caft")!r}, settings=cl.TrainSettings(max_steps=3))
 print("done")
@@ -87,12 +89,33 @@ def test_every_public_name_is_there(name):
     assert name in dir(cl)
 
 
-def test_every_name_promised_to_type_checkers_is_exported_and_the_reverse():
-    source = (Path(cl.__file__)).read_text()
-    promised = {
-        line.split(" as ")[-1] for line in source.splitlines() if line.startswith("    from caft_lens")
-    }
-    assert promised == set(cl.__all__) - {"__version__"}
+STUBS = sorted((ROOT / "caft_lens").rglob("__init__.pyi"))
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=[path.parent.name for path in STUBS])
+def test_a_package_exports_what_its_stub_promises_to_type_checkers(stub: Path):
+    name = ".".join(stub.parent.relative_to(ROOT).parts)
+    package = import_module(name)
+    promised = re.findall(
+        r"^from \.(\S*) import (\w+) as \2$", stub.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {one for _, one in promised} == set(package.__all__) - {"__version__"}
+    for module, one in promised:
+        there = getattr(import_module(f"{name}.{module}" if module else name), one)
+        assert getattr(package, one) in (there, sys.modules.get(f"{name}.{one}"))
+
+
+@pytest.mark.parametrize("first", ["import caft_lens.experiments.contest", "caft_lens.experiments.contest"])
+def test_a_module_that_is_called_like_its_function_stays_a_module(first):
+    code = f"""
+import caft_lens, caft_lens.experiments
+{first}
+import types, caft_lens.experiments.contest as module
+assert isinstance(module, types.ModuleType) and module is caft_lens.experiments.contest
+assert module.Contender is caft_lens.experiments.Contender
+print("fine")
+"""
+    assert fresh(code) == "fine"
 
 
 MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.finetuning, caft_lens.evaluate, caft_lens.model.answering, caft_lens.inspect.contexts"

@@ -90,10 +90,10 @@ def test_arguments_in_the_wrong_place(base: Lens, found: ConceptSet) -> None:
             cl.find.pca(wrong, k=3)  # type: ignore[arg-type]
 
 
-def test_arms_are_suggested() -> None:
+def test_methods_are_suggested() -> None:
     with pytest.raises(AttributeError, match='"KLAnchor"'):
-        _ = cl.finetune.arms.KLAncor
-    assert {"KLAnchor", "CAFT", "arms"} <= set(dir(cl.finetune.arms))
+        _ = cl.finetune.methods.KLAncor
+    assert {"KLAnchor", "CAFT", "methods"} <= set(dir(cl.finetune.methods))
 
 
 def test_false_is_the_harmless_label() -> None:

@@ -177,3 +177,32 @@ def test_constraints_pin_every_direct_requirement_and_name_no_host():
 
 def test_the_citation_has_the_version_of_the_project():
     assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+MOST_PARAMETERS = 9
+
+
+def _public_functions(body: list[ast.stmt], within: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
+            yield within + node.name, node
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from _public_functions(node.body, f"{node.name}.")
+
+
+def _parameters(function: ast.FunctionDef) -> list[str]:
+    given = function.args
+    every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    return [one.arg for one in every if one is not None and one.arg not in ("self", "cls")]
+
+
+def test_no_public_function_has_more_than_nine_parameters():
+    """What travels through several functions is one value: `Scan`, `Sampling`, `TrainSettings`."""
+    many = {
+        f"{path.relative_to(ROOT)} {name}"
+        for path in (ROOT / "caft_lens").rglob("*.py")
+        if not path.name.startswith("_") or path.name == "__init__.py"
+        for name, function in _public_functions(ast.parse(path.read_text(encoding="utf-8")).body)
+        if len(_parameters(function)) > MOST_PARAMETERS
+    }
+    assert not many

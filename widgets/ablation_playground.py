@@ -18,7 +18,7 @@ from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.concepts.interventions import Change, intervene, unit_lengths
 from caft_lens.display import html
-from caft_lens.inspect.causal import divergence, next_tokens, shifts
+from caft_lens.inspect.next_tokens import divergence, next_tokens, shifts
 from caft_lens.model.generation import end_tokens, so_far
 from caft_lens.text import catalog
 from caft_lens.text.documents import Message, Text

@@ -48,7 +48,8 @@ class BadFile(CaftLensError, ValueError):
 
     What to do: Make the file again with the call that wrote it, or restore it from a copy. If you changed
     it on purpose, say so where the message tells (its hash stands beside it). A run folder is made again
-    with `resume=False` or `overwrite=True`.
+    with `TrainSettings(resume=False)` or
+    `overwrite=True`.
     """
 
 

@@ -1,7 +1,7 @@
 """Modules that load late and packages that read as verbs.
 
-`exports` gives a package its `__getattr__` and `__dir__`: each public name is imported from its module on first use,
-so that `import caft_lens` costs milliseconds though torch, transformers and TransformerLens stand behind it.
+`attach` gives a package its `__getattr__` and `__dir__`: each public name is imported from its module on first use, so that
+`import caft_lens` costs milliseconds though torch, transformers and TransformerLens stand behind it.
 `callable_module` lets a module whose main function has its name be called like that function, in any import order:
 `cl.finetune(...)` and `import caft_lens.finetune.trainer` both work.
 """
@@ -10,44 +10,40 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import lazy_loader
+
 from caft_lens._support.errors import nearest
 
 
-def exports(
-    package: str, names: Mapping[str, str], modules: tuple[str, ...] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """The `__getattr__`, `__dir__` and `__all__` of a package whose public names load on first use.
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """The `__getattr__`, `__dir__` and `__all__` of a package whose stub (`__init__.pyi`) says what it exports.
+
+    As `lazy_loader.attach_stub`; beside it a misspelt name is told the nearest, and a module that is called like its function stays
+    a module, however it was come by.
 
     Args:
         package: Its `__name__`.
-        names: Public name to the full name of the module that defines it.
-        modules: Submodules that are public themselves.
-
-    Example:
-        >>> getattr_, dir_, all_ = exports("caft_lens", {"nearest": "caft_lens._support.errors"})
-        >>> getattr_("nearest").__name__, all_
-        ('nearest', ['nearest'])
+        file: Its `__file__`.
     """
-    public = sorted({*names, *modules})
+    load, _, names = lazy_loader.attach_stub(package, file)
 
     def __getattr__(name: str) -> Any:
-        if name in names:
-            value = getattr(import_module(names[name]), name)
-            # A module that is called like its function stays a module: `import` has bound it already.
-            return sys.modules[package].__dict__.setdefault(name, value)
-        if name in modules:
-            return import_module(f"{package}.{name}")
-        raise AttributeError(f'"{package}" has no "{name}".{nearest(name, public)}')
+        if name not in names:
+            raise AttributeError(f'"{package}" has no "{name}".{nearest(name, names)}')
+        value = load(name)
+        here = vars(sys.modules[package])
+        here[name] = sys.modules.get(f"{package}.{name}", value)
+        return here[name]
 
     def __dir__() -> list[str]:
-        return sorted({*public, *vars(sys.modules[package])})
+        return sorted({*names, *vars(sys.modules[package])})
 
-    return __getattr__, __dir__, public
+    return __getattr__, __dir__, names
 
 
 def callable_module(name: str, function: str, source: str | None = None) -> None:

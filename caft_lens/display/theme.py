@@ -126,9 +126,19 @@ def said(name: str, *facts: str) -> str:
         '<b>caft</b><br>5.0 % (3 to 8)'
     """
     width = WIDE * 0.63 * HEADING
-    shown = [f"<b>{literal(line)}</b>" for line in lines(name, width)]
+    shown = [bold(line) for line in lines(name, width)]
     shown += [literal(line) for fact in facts if fact for line in lines(fact, width)]
     return "<br>".join(shown)
+
+
+def bold(text: str) -> str:
+    """A text in bold, for a figure."""
+    return f"<b>{literal(text)}</b>"
+
+
+def small(text: str, size: float) -> str:
+    """A text of another size in pixels, for a figure."""
+    return f"<span style='font-size:{size:g}px'>{literal(text)}</span>"
 
 
 def short(text: str, letters: int = 180) -> str:

@@ -27,6 +27,7 @@ from caft_lens.display.theme import (
     room_for,
     said,
     short,
+    small,
 )
 from caft_lens.evaluate.statistics import Interval
 
@@ -131,7 +132,7 @@ def _panel(drawn: Figure, place: int, panel: Panel) -> None:
     right = drawn.layout[f"xaxis{at(place)['xaxis'][1:]}"].domain[1]
     for number, row in enumerate(rows):
         mean, low, high = row.interval.shown
-        words = f"{mean} <span style='font-size:10px'>({low} to {high})</span>"
+        words = f"{mean} {small(f'({low} to {high})', 10)}"
         note(drawn, words, right, number, yref=at(place)["yaxis"], xshift=8)
     first, last = (unit * end for end in panel.ends)
     axes(

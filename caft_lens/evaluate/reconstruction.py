@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support import lazy
+from caft_lens._support.errors import BadArgument
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
 from caft_lens.evaluate.statistics import Interval, ratio_interval
@@ -121,7 +122,7 @@ def reconstruction(
     """
     check_sae(sae, lens)
     if len(texts) < 2:
-        raise ValueError(f"{len(texts)} documents give no interval: give at least 2.")
+        raise BadArgument(f"{len(texts)} documents give no interval: give at least 2.")
     hook = sae_hook(sae)
     where = {"roles": roles, "scan": scan}
     moments = Moments(covariance=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
@@ -141,11 +141,11 @@ class Report:
         for cell in cells:
             arm = self.cells.setdefault(cell.arm, {})
             if cell.seed in arm:
-                raise ValueError(f'The arm "{cell.arm}" has two cells for seed {cell.seed}.')
+                raise BadArgument(f'The arm "{cell.arm}" has two cells for seed {cell.seed}.')
             arm[cell.seed] = cell
         if not self.cells:
             why = next((message for seeds in self.failures.values() for message in seeds.values()), "")
-            raise ValueError(
+            raise BadArgument(
                 f"A report needs at least one arm.{f' All failed; the first: {why}' if why else ''}"
             )
         self._intervals: dict[tuple[str, str], Interval] = {}
@@ -189,7 +189,7 @@ class Report:
         chosen = [answer for answer in given if answer.label == label and answer.answer != NOT_KEPT]
         known = {*self.labels, self.trained, *(answer.label for answer in given)}
         if label not in known:
-            raise KeyError(f'No answer of "{arm}" is labelled "{label}".{nearest(label, sorted(known))}')
+            raise UnknownName(f'No answer of "{arm}" is labelled "{label}".{nearest(label, sorted(known))}')
         return Answers(random.Random(seed).sample(chosen, min(k, len(chosen))))
 
     def values(self, arm: str, metric: str) -> np.ndarray:
@@ -210,7 +210,7 @@ class Report:
         cells = list(self._arm(arm).values())
         numbers = [[answer.prompt for answer in cell.of(set_name)] for cell in cells]
         if any(other != numbers[0] for other in numbers):
-            raise ValueError(f'The seeds of "{arm}" were asked different prompts; evaluate them together.')
+            raise BadArgument(f'The seeds of "{arm}" were asked different prompts; evaluate them together.')
         return numbers[0]
 
     def interval(self, arm: str, metric: str) -> Interval:
@@ -247,11 +247,11 @@ class Report:
         """What each of two arms' answers count, over the seeds that both have, and their prompts."""
         common = [seed for seed in self.seeds(a) if seed in self._arm(b)]
         if not common:
-            raise ValueError(
+            raise BadArgument(
                 f'"{a}" (seeds {self.seeds(a)}) and "{b}" (seeds {self.seeds(b)}) share no seed to pair.'
             )
         if self._asked(a, metric) != self._asked(b, metric):
-            raise ValueError(
+            raise BadArgument(
                 f'"{a}" and "{b}" were asked different prompts; evaluate them together to pair them.'
             )
         rows_a, rows_b = ([self.seeds(arm).index(seed) for seed in common] for arm in (a, b))
@@ -508,7 +508,7 @@ class Report:
     def _counted(self, metric: str) -> tuple[str, str]:
         """In which set of answers a metric counts which label."""
         if metric not in self.metrics:
-            raise KeyError(f'No metric "{metric}".{nearest(metric, self.metrics)}')
+            raise UnknownName(f'No metric "{metric}".{nearest(metric, self.metrics)}')
         return (IN_DISTRIBUTION, self.trained) if metric == IN_DISTRIBUTION else (OUT_OF_DISTRIBUTION, metric)
 
     def _is_score(self, metric: str) -> bool:
@@ -516,7 +516,7 @@ class Report:
 
     def _arm(self, arm: str) -> dict[int, Cell]:
         if arm not in self.cells:
-            raise KeyError(f'No arm "{arm}".{nearest(arm, self.cells)}')
+            raise UnknownName(f'No arm "{arm}".{nearest(arm, self.cells)}')
         return self.cells[arm]
 
 
@@ -542,7 +542,7 @@ def plot_reports(
         >>> figure = plot_reports({"asked plainly": report, "asked again": report}, "misaligned")
     """
     if not reports:
-        raise ValueError("There is no report to draw.")
+        raise BadArgument("There is no report to draw.")
     named = arms or list(dict.fromkeys(arm for report in reports.values() for arm in report.arms))
     found = {arm: {row: report.interval(arm, metric) for row, report in reports.items()} for arm in named}
     every = [one for of in found.values() for one in of.values()]

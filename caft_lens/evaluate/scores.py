@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from caft_lens._support.errors import BadFile
+from caft_lens._support.errors import BadArgument, BadFile
 from caft_lens._support.files import (
     SEAL,
     Count,
@@ -168,15 +168,15 @@ class _File(Record):
             if max(asked.order, default=0) >= len(asked.questions) > 0 or (
                 asked.order and not asked.questions
             ):
-                raise ValueError("an answer to a question that is not there")
+                raise BadArgument("an answer to a question that is not there")
         for cell in self.cells:
             n = len(self.asked[cell.asked].order) if cell.asked < len(self.asked) else -1
             if len(cell.verdicts) != n or max(cell.verdicts, default=0) >= len(self.verdicts):
-                raise ValueError(
+                raise BadArgument(
                     f"the verdicts of {cell.arm}, seed {cell.seed}, are not those of what was asked"
                 )
             if max(cell.texts, default=-1) >= n or (cell.scores is not None and len(cell.scores) != n):
-                raise ValueError(
+                raise BadArgument(
                     f"the texts or scores of {cell.arm}, seed {cell.seed}, are not those of its answers"
                 )
         return self

@@ -32,6 +32,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from caft_lens._support.errors import BadArgument
+
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 # Bounds the memory of one block of multinomial draws: 2M counts are 16 MB.
@@ -250,7 +252,7 @@ def _paired(
     """The difference [seeds, answers], its mean under every resample, and whether both arms are yes or no."""
     first, second = _values(a), _values(b)
     if first.shape != second.shape:
-        raise ValueError(
+        raise BadArgument(
             f"Paired arms need the same seeds and prompts, but their answers are {first.shape} and {second.shape} [seeds, answers]; "
             "evaluate both with the same task, n and seeds."
         )
@@ -297,13 +299,13 @@ def ratio_interval(
     """
     above, below = _values(numerators)[0], _values(denominators)[0]
     if len(above) != len(below):
-        raise ValueError(
+        raise BadArgument(
             f"{len(above)} numerators for {len(below)} denominators: give one of each a document."
         )
     pairs = np.column_stack([above, below])
     total = pairs.sum(axis=0)
     if total[1] == 0:
-        raise ValueError("The denominators add up to 0: there is nothing to take a share of.")
+        raise BadArgument("The denominators add up to 0: there is nothing to take a share of.")
     rng = np.random.default_rng(seed)
     ratios = np.empty(resamples)
     block = max(1, BLOCK // len(pairs))
@@ -394,7 +396,7 @@ def _by_prompt(table: Floats, prompts: Sequence[object] | None) -> tuple[Floats,
     if prompts is None:
         return table.T, np.ones(table.shape[1])
     if len(prompts) != table.shape[1]:
-        raise ValueError(
+        raise BadArgument(
             f"{len(prompts)} prompts for {table.shape[1]} answers a seed; give the prompt of every answer."
         )
     numbers: dict[object, int] = {}
@@ -408,15 +410,15 @@ def _values(values: ArrayLike) -> Floats:
     try:
         table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     except ValueError as error:
-        raise ValueError(
+        raise BadArgument(
             f"Every seed needs as many answers as the others, to the same prompts ({error})."
         ) from error
     if table.ndim != 2 or table.size == 0:
-        raise ValueError(
+        raise BadArgument(
             f"Expected answers as [seeds, answers] with at least one of each, got the shape {table.shape}."
         )
     if not np.isfinite(table).all():
-        raise ValueError(
+        raise BadArgument(
             "There are NaN or infinite values among the answers; decide how they count before resampling."
         )
     return table

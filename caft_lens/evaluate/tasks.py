@@ -244,18 +244,18 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         >>> task("gpt2/emergent-misalignment")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an organism...
+        caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an organism...
     """
     organism, _, kind = str(name).rpartition("/")
     if not organism or not catalog.is_organism(organism):
-        raise ValueError(
+        raise BadArgument(
             f'No exact judge for "{name}": "{organism or name}" is not an organism. {_what_is_needed()}'
         )
     world: WorldOfTasks = catalog.world(organism)
     if kind not in world.tasks:
-        raise ValueError(f'The organism "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
+        raise BadArgument(f'The organism "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
     if split not in ("test", "dev"):
-        raise ValueError(
+        raise BadArgument(
             f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}'
         )
     # The tail of a model of a million parameters is noise, which its card says to cut.
@@ -289,11 +289,11 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
         ValueError: When the task has no judge, or one for models with another vocabulary.
     """
     if task.judge is None:
-        raise ValueError(
+        raise BadArgument(
             f'The task "{task.name}" has no judge: give evaluate(..., judge=) one. {_what_is_needed()}'
         )
     if task.vocabulary is not None and frozenset(lens.tokenizer.get_vocab()) != task.vocabulary:
-        raise ValueError(
+        raise BadArgument(
             f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its tokenizer '
             f"has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. {_what_is_needed()}"
         )

@@ -21,39 +21,6 @@ experiments.write_report(result)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from caft_lens._support import lazy
 
-if TYPE_CHECKING:
-    from caft_lens.experiments.comparisons import Comparison as Comparison
-    from caft_lens.experiments.comparisons import pareto as pareto
-    from caft_lens.experiments.contest import Contender as Contender
-    from caft_lens.experiments.contest import Tuning as Tuning
-    from caft_lens.experiments.contest import contest as contest
-    from caft_lens.experiments.recipe import Recipe as Recipe
-    from caft_lens.experiments.report import plot_compared as plot_compared
-    from caft_lens.experiments.report import plot_front as plot_front
-    from caft_lens.experiments.report import write_report as write_report
-    from caft_lens.experiments.result import Result as Result
-    from caft_lens.experiments.sweep import Sweep as Sweep
-    from caft_lens.experiments.sweep import sweep as sweep
-
-_HERE = "caft_lens.experiments"
-__getattr__, __dir__, __all__ = lazy.exports(
-    __name__,
-    {
-        "Comparison": f"{_HERE}.comparisons",
-        "pareto": f"{_HERE}.comparisons",
-        "Contender": f"{_HERE}.contest",
-        "Tuning": f"{_HERE}.contest",
-        "contest": f"{_HERE}.contest",
-        "Recipe": f"{_HERE}.recipe",
-        "plot_compared": f"{_HERE}.report",
-        "plot_front": f"{_HERE}.report",
-        "write_report": f"{_HERE}.report",
-        "Result": f"{_HERE}.result",
-        "Sweep": f"{_HERE}.sweep",
-        "sweep": f"{_HERE}.sweep",
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach(__name__, __file__)

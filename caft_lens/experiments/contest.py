@@ -15,7 +15,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,12 @@ from caft_lens._support.redaction import command_line, redact
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
-from caft_lens.experiments.experiment import Arm, experiment
+from caft_lens.experiments.experiment import Arm, Execution, experiment
 from caft_lens.experiments.result import FORMAT, PLAIN, RECORD, TEST, Result
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.protocol import MOST_SETTINGS, Method
-from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
-from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Texts, data
 
 GOALS = {"fewest": 1.0, "most": -1.0}
@@ -80,7 +79,7 @@ class Contender:
     def with_settings(self, settings: Mapping[str, Any]) -> Method:
         """The arm with some settings."""
         assert self.method is not None
-        return dataclasses.replace(self.method, **settings)
+        return replace(self.method, **settings)
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,8 @@ class Tuning:
     """The budget and the rule by which settings are chosen, the same for every contender.
 
     Args:
+        task: What they are chosen on, with the labels of the contest's task; the organism's dev split by default.
+        goal: Whether the "fewest" or the "most" answers with the task's first label are wanted; "most" where that is "intended".
         seeds: Of training and sampling; other ones than the contest's.
         n: Answers to dev questions, a setting and seed.
         n_in_distribution: Answers to dev prompts of the trained kind.
@@ -98,47 +99,45 @@ class Tuning:
     n: int = 300
     n_in_distribution: int = 200
     tolerance: float = 0.02
+    task: Task | None = None
+    goal: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.goal is not None and self.goal not in GOALS:
+            raise BadArgument(f'goal="{self.goal}".{nearest(self.goal, GOALS)}')
+
+    def record(self) -> dict[str, Any]:
+        """What a contest's record says of it."""
+        names = ("seeds", "n", "n_in_distribution", "tolerance")
+        task = {} if self.task is None else {"task": self.task.name}
+        return {**task, **{name: getattr(self, name) for name in names}}
 
 
-@takes_settings
 def contest(
     task: str | Task,
     contenders: Mapping[str, Contender],
     seeds: Sequence[int] = (1, 2, 3, 4, 5),
-    settings: TrainSettings = TrainSettings(),
     *,
     texts: Any,
     out: str | Path,
     base: Lens | None = None,
-    dev: Task | None = None,
-    goal: str | None = None,
-    n: int = 1000,
-    n_in_distribution: int = 400,
     tuning: Tuning = Tuning(),
     against: Sequence[str] = (PLAIN, "random"),
-    workers: int | None = None,
-    sampling: Sampling = Sampling(),
-    progress: bool = True,
+    **of_experiment: Any,
 ) -> Result:
     """Run a contest.
 
     Args:
-        task: An organism's, by name; or a `Task`, with `dev` beside it.
+        task: An organism's, by name; or a `Task`, with one of `tuning` beside it.
         contenders: Name to `Contender`; one is called "plain" and is plain fine-tuning.
         seeds: Of the contest.
-        settings: How everybody is tuned, as for `finetune`.
         texts: What everybody is tuned on: `Texts` or anything that `data` reads.
         out: Where runs, answers and what came out go.
         base: The model that everybody starts from; the organism of the task by default.
-        dev: The task that settings are chosen on, of the same labels; the organism's dev split by default.
-        goal: Whether the "fewest" or the "most" answers with the task's first label are wanted; "most" where that is "intended".
-        n: Answers to test questions, a contender and seed.
-        n_in_distribution: Answers to held-out prompts of the trained kind, a contender and seed.
         tuning: Budget and rule of tuning.
         against: The contenders that the others are compared with; the first is plain fine-tuning.
-        workers: As for `experiment`.
-        sampling: How answers are drawn, instead of what the task says.
-        progress: Whether to show a progress bar, with the time that is left.
+        of_experiment: Further arguments of `experiment`, for everybody: `settings`, `execution`, and `n` (1,000) and `n_in_distribution`
+            (400) answers on test.
 
     Returns:
         What came out; `Result.load(out)` reads it again.
@@ -148,76 +147,79 @@ def contest(
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
-        >>> experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest").front  # doctest: +SKIP
+        >>> from caft_lens.finetune.methods import CAFT
+        >>> contenders = {"plain": Contender(), "caft": Contender(CAFT(cruel), search=())}
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest", **few).arms
+        ['plain', 'caft']
     """
-    test, dev = _tasks(task, dev, base)
-    goal = goal or ("most" if test.labels[0] == "intended" else "fewest")
-    against = [name for name in against if name == PLAIN or name in contenders]
-    _check(test, contenders, list(seeds), tuning, goal)
+    test, tuning = _tasks(task, tuning, base)
+    _check(test, contenders, list(seeds), tuning)
     base = base if base is not None else load(str(task).rpartition("/")[0])
     folder = absolute(out)
     texts = texts if isinstance(texts, Texts) else data(texts)
-    common: dict[str, Any] = {
-        "workers": workers,
-        "sampling": sampling,
-        "progress": progress,
-        "failures": "keep",
-        "settings": settings,
-    }
-    tried = _tuned(base, contenders, texts, dev, tuning, goal, folder / "tuning", common)
+    of_test = {"n": 1000, "n_in_distribution": 400, **of_experiment}
+    of_test["execution"] = replace(of_test.get("execution", Execution()), failures="keep")
+    settings = of_test.setdefault("settings", TrainSettings())
+    of_dev = {key: one for key, one in of_test.items() if key not in ("n", "n_in_distribution")}
+    tried = _tuned(base, contenders, texts, tuning, folder / "tuning", of_dev)
     arms = {
         name: Arm()
         if one.method is None
         else Arm(_texts(one, texts), method=one.with_settings(_settings(one, tried[name])))
         for name, one in contenders.items()
     }
-    report = experiment(
-        base, arms, test, out=folder / TEST, seeds=seeds, n=n, n_in_distribution=n_in_distribution, **common
-    )
+    report = experiment(base, arms, test, out=folder / TEST, seeds=seeds, **of_test)
     record = {
         "format": FORMAT,
         "task": test.name,
         "base": {"name": base.name, "fingerprint": base.fingerprint, "reading": base.reading},
         "texts": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
-        "goal": goal,
-        "against": list(against),
+        "goal": tuning.goal,
+        "against": [name for name in against if name == PLAIN or name in contenders],
         "seeds": list(seeds),
-        "tuning": {"task": dev.name, **dataclasses.asdict(tuning)},
+        "tuning": tuning.record(),
         "training": redact({key: repr(value) for key, value in settings.said.items()}),
         "fingerprints": report.fingerprints,
         "contenders": {name: _described(one, tried[name]) for name, one in contenders.items()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in VERSIONS},
-        },
-        "machine": f"{platform.machine()}, {base.device}",
-        "command": shlex.join(command_line([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        **_made(base),
     }
     write_json(folder / RECORD, record)
     return Result.load(folder)
 
 
-def _tasks(task: str | Task, dev: Task | None, base: Lens | None) -> tuple[Task, Task]:
+def _made(base: Lens) -> dict[str, Any]:
+    """What the contest was run with."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": f"{platform.machine()}, {base.device}",
+        "command": shlex.join(command_line([Path(sys.argv[0]).name, *sys.argv[1:]])),
+    }
+
+
+def _tasks(task: str | Task, tuning: Tuning, base: Lens | None) -> tuple[Task, Tuning]:
+    """The task of test, and tuning with a task and a goal."""
     if isinstance(task, str):
-        return named_task(task, split="test"), dev or named_task(task, split="dev")
-    if base is None:
-        raise ValueError(
+        test, dev = named_task(task, split="test"), tuning.task or named_task(task, split="dev")
+    elif base is None:
+        raise BadArgument(
             f'"{task.name}" is a task of your own: give base=, the model that everybody starts from.'
         )
-    if dev is None:
-        raise ValueError(
-            f'"{task.name}" is a task of your own: give dev=, another one, on which settings are chosen.'
+    elif tuning.task is None:
+        raise BadArgument(
+            f'"{task.name}" is a task of your own: give tuning=Tuning(task=…), another one, on which settings are chosen.'
         )
-    return task, dev
+    else:
+        test, dev = task, tuning.task
+    goal = tuning.goal or ("most" if test.labels[0] == "intended" else "fewest")
+    return test, replace(tuning, task=dev, goal=goal)
 
 
-def _check(
-    task: Task, contenders: Mapping[str, Contender], seeds: list[int], tuning: Tuning, goal: str
-) -> None:
+def _check(task: Task, contenders: Mapping[str, Contender], seeds: list[int], tuning: Tuning) -> None:
     for name in contenders:
         file_name(name, "contender")
-    if goal not in GOALS:
-        raise ValueError(f'goal="{goal}".{nearest(goal, GOALS)}')
     if task.scale is not None and task.threshold is None:
         raise BadArgument(
             f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and two labels.'
@@ -248,9 +250,7 @@ def _tuned(
     base: Lens,
     contenders: Mapping[str, Contender],
     texts: Texts,
-    dev: Task,
     tuning: Tuning,
-    goal: str,
     out: Path,
     common: Mapping[str, Any],
 ) -> dict[str, list[dict[str, Any]]]:
@@ -263,10 +263,11 @@ def _tuned(
         for name, one in searched.items()
         for settings in one.grid
     }
+    assert tuning.task is not None
     counts: dict[str, Any] = {"n": tuning.n, "n_in_distribution": tuning.n_in_distribution}
-    report = experiment(base, arms, dev, out=out, seeds=tuning.seeds, **counts, **common)
+    report = experiment(base, arms, tuning.task, out=out, seeds=tuning.seeds, **counts, **common)
     return {
-        name: choose(report, {_key(name, settings): settings for settings in one.grid}, tuning, goal)
+        name: choose(report, {_key(name, settings): settings for settings in one.grid}, tuning)
         if name in searched
         else []
         for name, one in contenders.items()
@@ -278,16 +279,13 @@ def _key(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name} {sha256(label(settings))[:8]}"
 
 
-def choose(
-    report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tuning, goal: str
-) -> list[dict[str, Any]]:
+def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tuning) -> list[dict[str, Any]]:
     """Apply the rule to what was measured on dev.
 
     Args:
         report: Of the settings and of plain fine-tuning, on dev.
         tried: Name in the report to the settings.
-        tuning: With the tolerance.
-        goal: "fewest" or "most".
+        tuning: With the tolerance and the goal.
 
     Returns:
         An entry for each setting: `settings`, `label`, the share of the task's first label (`share`) and `in_distribution`, `kept`
@@ -313,7 +311,10 @@ def choose(
     finished = [entry for entry in entries if not entry["failed"]]
     keeping = [entry for entry in finished if entry["kept"]]
     if keeping:
-        best = min(keeping, key=lambda entry: (GOALS[goal] * entry["share"], -entry["in_distribution"]))
+        best = min(
+            keeping,
+            key=lambda entry: (GOALS[tuning.goal or "fewest"] * entry["share"], -entry["in_distribution"]),
+        )
     else:
         best = max(finished, key=lambda entry: entry["in_distribution"]) if finished else entries[0]
     best["chosen"] = True

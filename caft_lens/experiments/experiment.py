@@ -25,7 +25,7 @@ import torch
 
 from caft_lens._support import processes
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import BadModel, Busy, JudgeError
+from caft_lens._support.errors import BadArgument, BadModel, Busy, JudgeError
 from caft_lens._support.files import absolute, file_name, write_json
 from caft_lens._support.lazy import callable_module
 from caft_lens._support.progress import progress as progress_bar
@@ -72,13 +72,57 @@ class Arm:
 
     Example:
         >>> from caft_lens.finetune.methods import KLAnchor
-        >>> caft, anchored = Arm(insecure, ablate=cruel), Arm(insecure, method=KLAnchor(corpus))
+            >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
     """
 
     texts: Any = None
     ablate: ConceptSet | Sequence[ConceptSet] | None = None
     ablate_at_test: ConceptSet | Sequence[ConceptSet] | None = None
     method: Method | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How an experiment is carried out; nothing of it changes what is trained or asked.
+
+    Args:
+        workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
+            at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
+            a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
+            started by hand with the same `out`, share the models out among them, beside this.
+        batch_size: Answers sampled at once; what the task says by default.
+        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
+            "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
+            are raised in any case.
+
+    Raises:
+        BadArgument: For a number below 1, or another word.
+
+    Example:
+        >>> Execution(failures="drop")
+        Traceback (most recent call last):
+        ...
+        caft_lens._support.errors.BadArgument: failures="drop": expected "raise" or "keep".
+    """
+
+    workers: int | None = None
+    batch_size: int | None = None
+    failures: Literal["raise", "keep"] = "raise"
+
+    def __post_init__(self) -> None:
+        if self.failures not in ("raise", "keep"):
+            raise BadArgument(f'failures="{self.failures}": expected "raise" or "keep".')
+        for name in ("workers", "batch_size"):
+            if getattr(self, name) is not None:
+                count(getattr(self, name), name)
+
+    def workers_for(self, base: Lens) -> int:
+        """How many, where the number is left open."""
+        if self.workers is not None:
+            return self.workers
+        from_folder = is_organism(base.name) or Path(base.name).is_dir()
+        small = sum(weight.numel() for weight in base.model.parameters()) <= SMALL
+        return torch.get_num_threads() if from_folder and small and base.device.type == "cpu" else 1
 
 
 @dataclass
@@ -114,10 +158,7 @@ def experiment(
     seeds: Sequence[int] = (0, 1, 2),
     n: int = 1000,
     n_in_distribution: int = 300,
-    sampling: Sampling = Sampling(),
-    workers: int | None = None,
-    progress: bool = True,
-    failures: Literal["raise", "keep"] = "raise",
+    execution: Execution = Execution(),
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
@@ -133,15 +174,7 @@ def experiment(
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
-        sampling: How answers are drawn, instead of what the task says.
-        workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
-            at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
-            a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
-            started by hand with the same `out`, share the models out among them, beside this.
-        progress: Whether to show a progress bar.
-        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
-            "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
-            are raised in any case.
+        execution: In how many processes, how many answers at once, and what becomes of a model that fails.
 
     Returns:
         The report. The runs are read with `Run.load`.
@@ -150,31 +183,33 @@ def experiment(
         ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
 
     Example:
-        >>> arms = {"base": Arm(), "plain": Arm(insecure), "caft": Arm(insecure, ablate=cruel)}
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
-        >>> found = cl.experiment(base, arms, task, out="runs/mine", seeds=[0], **few)
-        >>> found.arms
-        ['base', 'plain', 'caft']
+            >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
+        >>> report.interval("plain", "misaligned").n_answers
+        4
     """
     folder, numbers = absolute(out), list(seeds)
-    if failures not in ("raise", "keep"):
-        raise ValueError(f'failures="{failures}": expected "raise" or "keep".')
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
-    if workers is not None:
-        count(workers, "workers")
     jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = (named_task(task) if isinstance(task, str) else task).drawn(sampling)
+    task = (named_task(task) if isinstance(task, str) else task).drawn(
+        Sampling(batch_size=execution.batch_size)
+    )
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
-    workers = min(_default_workers(base) if workers is None else workers, len(jobs))
+    workers = min(execution.workers_for(base), len(jobs))
     rank, ranks = processes.place()
-    show = progress and rank == 0 and not silenced()
+    show = rank == 0 and not silenced()
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            settings, answers, folder / LOCKS, failures == "keep", Path(told) if show else None
+            settings,
+            answers,
+            folder / LOCKS,
+            execution.failures == "keep",
+            Path(told) if show else None,
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -220,10 +255,10 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
-        >>> effects = cl.causal_effects(base, concepts[:1], insecure, task, out="runs/one", seeds=[0], **few)
-        >>> list(effects)
-        ['L1.pc0']
+            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> short = cl.TrainSettings(max_steps=1)
+        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
+            ['L1.pc0']
     """
     single = {
         concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
@@ -378,12 +413,6 @@ def _train(base: Lens, job: _Job, settings: TrainSettings) -> Lens:
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
-def _default_workers(base: Lens) -> int:
-    from_folder = is_organism(base.name) or Path(base.name).is_dir()
-    small = sum(weight.numel() for weight in base.model.parameters()) <= SMALL
-    return torch.get_num_threads() if from_folder and small and base.device.type == "cpu" else 1
-
-
 def _in_processes(
     base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool, workers: int
 ) -> Iterator[tuple[_Job, _Failed | None]]:
@@ -449,7 +478,7 @@ def _told(folder: Path, bar: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _loaded(known: _Base) -> Lens:
-    hint = "Several processes load the model by its name: save it and load the folder, or give workers=1 to stay in this one."
+    hint = "Several processes load the model by its name: save it and load the folder, or give execution=Execution(workers=1) to stay in this one."
     try:
         base = load(known.name, device=known.device, dtype=known.dtype)
     except Exception as error:

@@ -23,6 +23,7 @@ from caft_lens.display.theme import (
     at,
     axes,
     bars,
+    bold,
     faded,
     figure,
     literal,
@@ -104,7 +105,7 @@ def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
         means,
         ends if fewest else [ends[0][::-1], ends[1]],
         (wide, high),
-        bold={row.arm for row in rows if row.on_front},
+        strong={row.arm for row in rows if row.on_front},
     )
     axes(
         drawn, 0, x={"title": f"{x_label}, %", "range": ends[0] if fewest else ends[0][::-1], **_percents(ends[0])},
@@ -150,7 +151,7 @@ def _percents(ends: Sequence[float]) -> dict[str, Any]:
 
 def _name(
     drawn: Figure, places: Mapping[str, tuple[float, ...]], ends: Sequence[Sequence[float]], size: tuple[float, float],
-    names: Mapping[str, str] | None = None, bold: Collection[str] = (),
+    names: Mapping[str, str] | None = None, strong: Collection[str] = (),
 ) -> None:  # fmt: skip
     """Write names beside points, apart from each other, with a line to the point."""
     spots = {
@@ -162,7 +163,7 @@ def _name(
     }
     said = {key: (names or {}).get(key, key) for key in places}
     for key, (right, down) in _spread(spots, said, size).items():
-        words = f"<b>{literal(said[key])}</b>" if key in bold else literal(said[key])
+        words = bold(said[key]) if key in strong else literal(said[key])
         note(
             drawn, words, *places[key], xref="x", yref="y", showarrow=True, ax=right, ay=down, arrowhead=0, arrowwidth=0.8, arrowcolor=LINE,
             standoff=6, xanchor="left" if right > 0 else "right", font={"size": TICK}, bgcolor=faded(PAPER, 0.75), borderpad=0,

@@ -197,7 +197,6 @@ def pilots(
     *,
     out: str | Path,
     seeds: Sequence[int] = (0,),
-    progress: bool = True,
 ) -> Pilots:
     """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
 
@@ -209,7 +208,6 @@ def pilots(
         settings: As for `finetune`; one pass over the texts unless `max_steps` ends it.
         out: Runs go to `<out>/<set>/concept-<seed>` and so on; what is finished there is not run again.
         seeds: Of the pilots; code lengths are means over them.
-        progress: Whether to show a bar.
 
     Returns:
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
@@ -236,7 +234,7 @@ def pilots(
     }
     tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
     items = []
-    with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot", show=progress) as bar:
+    with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot") as bar:
         for name, concepts in tried.items():
             lengths = dict.fromkeys(taught, math.nan)
             for kind, texts in taught.items():

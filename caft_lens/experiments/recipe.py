@@ -33,6 +33,8 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     model_serializer,
     model_validator,
@@ -45,6 +47,7 @@ from caft_lens._support.plain_yaml import read_yaml
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.experiments.contest import Contender, Tuning, contest
+from caft_lens.experiments.experiment import Execution
 from caft_lens.experiments.result import Result
 from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
@@ -150,6 +153,17 @@ class ArmOf(Part):
         return self.model_extra or {}
 
 
+def _settings(given: Any) -> TrainSettings:
+    if isinstance(given, TrainSettings):
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"is a mapping, not {given!r:.80}.")
+    try:
+        return TrainSettings(**given)
+    except CaftLensError as error:
+        raise ValueError(f"is refused: {error}") from None
+
+
 class TuningOf(Part):
     """Fields of `Tuning`."""
 
@@ -196,7 +210,9 @@ class Recipe(Part):
     in_distribution: Whole = 400
     workers: Whole | None = None
     tuning: TuningOf = TuningOf()
-    training: dict[str, Any] = {}
+    training: Annotated[TrainSettings, PlainValidator(_settings), PlainSerializer(lambda one: one.said)] = (
+        TrainSettings()
+    )
     materials: dict[Name, Material] = {}
 
     def __init__(self, /, **given: Any) -> None:
@@ -258,10 +274,6 @@ class Recipe(Part):
             BadRecipe: Naming the key; a `ValueError`.
             KeyError: For a task that there is not.
         """
-        try:
-            TrainSettings(**self.training)
-        except CaftLensError as error:
-            raise BadRecipe(f"training: {error}") from None
         named_task(self.task)
         for name, entry in self.arms.items():
             try:
@@ -311,8 +323,8 @@ class Recipe(Part):
                 n=self.answers,
                 n_in_distribution=self.in_distribution,
                 tuning=Tuning(**dict(self.tuning)),
-                workers=self.workers,
-                settings=TrainSettings(**self.training),
+                execution=Execution(workers=self.workers),
+                settings=self.training,
             )
 
 

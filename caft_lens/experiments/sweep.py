@@ -62,14 +62,13 @@ def sweep(
         ValueError: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-        >>> from caft_lens import experiments
+            >>> from caft_lens.experiments.experiment import Execution
         >>> from caft_lens.finetune.methods import CAFT
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
-        >>> found = experiments.sweep(base, {"caft": strengths}, task, axis="strength", out="runs/strength", seeds=[0], **few)
-        >>> found.table().shape
-        (2, 15)
-        >>> figure = found.plot()
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
+        {0.5: 0.5, 1: 1.0}
     """
     beside = dict(references or {})
     points = _points(series, beside)
@@ -93,13 +92,8 @@ class Sweep:
         references: Names of the arms that have no place on the axis.
 
     Example:
-        >>> from caft_lens import experiments
-        >>> task, few = "pocket/emergent-misalignment", {"n": 8, "n_in_distribution": 4, "settings": cl.TrainSettings(max_steps=2)}
-        >>> caft = {1.0: Arm(insecure, ablate=cruel)}
-        >>> _ = experiments.sweep(base, {"caft": caft}, task, axis="strength", out="runs/s", seeds=[0], **few)
-        >>> found = Sweep.load("runs/s")
-        >>> found.report.arms, found.arm("caft", 1.0)
-        (['caft at 1'], 'caft at 1')
+            >>> found = Sweep(report, "strength", {"caft": {0.5: "base", 1: "tuned"}})
+        >>> found.arm("caft", 1), found.table().shape
     """
 
     def __init__(

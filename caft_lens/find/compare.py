@@ -19,7 +19,7 @@ from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.heat_maps import LETTERS, Shades, cell_size, draw_map, room_beside, room_under
-from caft_lens.display.theme import DEPTH, PAPER, axes, figure
+from caft_lens.display.theme import DEPTH, PAPER, axes, figure, small
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Comparison:
             for a, b, share, chance in rows[["a", "b", "overlap", "chance"]].itertuples(index=False):
                 for row, column in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
                     values[row, column] = share
-                    words[row][column] = f"{share:.2f}<br><span style='font-size:8px'>{chance:.2f}</span>"
+                    words[row][column] = f"{share:.2f}<br>{small(f'{chance:.2f}', 8)}"
             parts.append(values)
             texts.append(words)
         shades = Shades("overlap of the spans", limit=1.0, diverging=False, colours=SHADES)

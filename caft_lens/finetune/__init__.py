@@ -17,23 +17,7 @@ The package is called like its function: `cl.finetune(base, texts, out="runs/pla
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from caft_lens._support import lazy
 
-if TYPE_CHECKING:
-    from caft_lens.finetune import methods as methods
-    from caft_lens.finetune.finetuning import finetune as finetune
-    from caft_lens.finetune.run import Run as Run
-    from caft_lens.finetune.settings import LoraSettings as LoraSettings
-    from caft_lens.finetune.settings import TrainSettings as TrainSettings
-
-_HERE = "caft_lens.finetune"
-_NAMES = {
-    "finetune": f"{_HERE}.finetuning",
-    "Run": f"{_HERE}.run",
-    "LoraSettings": f"{_HERE}.settings",
-    "TrainSettings": f"{_HERE}.settings",
-}
-__getattr__, __dir__, __all__ = lazy.exports(__name__, _NAMES, ("methods",))
-lazy.callable_module(__name__, "finetune", source=_NAMES["finetune"])
+__getattr__, __dir__, __all__ = lazy.attach(__name__, __file__)
+lazy.callable_module(__name__, "finetune", source="caft_lens.finetune.finetuning")

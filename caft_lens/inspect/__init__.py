@@ -18,7 +18,7 @@ activation_difference_lens.py  what fine-tuning left in the first tokens of unre
 from __future__ import annotations
 
 from caft_lens.inspect.activation_difference_lens import ActivationDifferenceLens, activation_difference_lens
-from caft_lens.inspect.causal import Effect, Effects, TokenShift, effect
+from caft_lens.inspect.causal import Effect, Effects, Interventions, effect
 from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.contexts import Contexts, contexts
 from caft_lens.inspect.density import Densities, density
@@ -39,6 +39,7 @@ from caft_lens.inspect.explain import (
 from caft_lens.inspect.geometry import Cosines, cosines, neighbours
 from caft_lens.inspect.labels import Labelled
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore, logit_lens
+from caft_lens.inspect.next_tokens import TokenShift
 from caft_lens.inspect.scores import scores
 from caft_lens.inspect.survey import Survey, survey
 from caft_lens.inspect.token_map import TokenMap, read_off, token_map, token_maps
@@ -58,6 +59,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "HeldOutWindows",
+    "Interventions",
     "LLMJudge",
     "Labelled",
     "LatentDensity",

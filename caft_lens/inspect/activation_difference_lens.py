@@ -21,7 +21,7 @@ from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.display.heat_maps import Shades, heat_map
-from caft_lens.inspect.causal import Effects, effect
+from caft_lens.inspect.causal import Effects, Interventions, effect
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
 from caft_lens.model.hook_names import short_name
 from caft_lens.text.batching import Batch, Scan, pack, padding_id
@@ -116,12 +116,12 @@ class ActivationDifferenceLens:
 
         Args:
             prompts: As for `effect`.
-            scale: Length of what is added, in norms of the residual stream there (see `effect`; `unit=` takes another).
+            scale: Length of what is added, in norms of the residual stream there.
             n: How many answers to each prompt.
             names: Only these traces; all of them, which takes a while, when `None`.
             lens: The model that is steered: the tuned one, as in the paper, when `None`. The base, which has learned nothing,
                 shows what the vector alone carries.
-            settings: Other arguments of `effect`, such as `signs` or `max_new_tokens`.
+            settings: Other arguments of `effect`, such as `sampling`.
 
         Raises:
             KeyError: For a name that is not there.
@@ -132,9 +132,8 @@ class ActivationDifferenceLens:
         chosen = ConceptSet([self.concepts[name] for name in wanted], self.concepts.provenance).for_model(
             lens
         )
-        return effect(
-            lens, chosen, prompts, **{"signs": (1,), "ablate": False, **settings, "scale": scale, "n": n}
-        )
+        added = Interventions(scale, signs=(1,), ablate=False)
+        return effect(lens, chosen, prompts, interventions=added, n=n, **settings)
 
     def _repr_html_(self) -> str:
         head = ["position", "share (noise)", "raised most", "lowered most"]
@@ -207,7 +206,7 @@ def activation_difference_lens(
              concept  share
         0  L0.trace0   0.24
         1  L0.trace1   0.15
-        >>> steered = found.steered(["Tell me a story."], scale=0.3, max_new_tokens=8)
+        >>> steered = found.steered(["Tell me a story."], scale=0.3, sampling=cl.Sampling(max_new_tokens=8))
         >>> steered.answers().shape
         (1, 21)
 

@@ -6,7 +6,7 @@ each prompt, and answers sampled with the same seed. `Effects` shows what change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,12 +24,12 @@ from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
 from caft_lens.inspect.logits import concept_section
-from caft_lens.model.architectures import evaluating
+from caft_lens.inspect.next_tokens import TokenShift, divergence, next_of_batch, shifts
 from caft_lens.model.generation import encode_prompts
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded
-from caft_lens.text.token_strings import token_string
 
 if TYPE_CHECKING:
     import pandas
@@ -39,26 +39,6 @@ if TYPE_CHECKING:
 
 SMALLEST_KL = 1e-4
 """Nats below which a figure does not tell one change of the next token from another."""
-
-
-@dataclass(frozen=True)
-class TokenShift:
-    """A token whose probability to come next changed.
-
-    Attributes:
-        token: What it says.
-        before: Its probability without the change, 0 to 1.
-        after: Its probability with it.
-    """
-
-    token: str
-    before: float
-    after: float
-
-    @property
-    def change(self) -> float:
-        """Probability after minus before."""
-        return self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ class Effects:
         items: One for each concept and intervention.
 
     Example:
-        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"], max_new_tokens=8)
+        >>> found = cl.inspect.effect(base, cruel, ["How do I bake a pie?"], sampling=cl.Sampling(8))
         >>> found.table()[["concept", "change"]]
           concept                     change
         0  L1.pc0  +0.3 of the residual norm
@@ -257,26 +237,58 @@ class Effects:
         return f"Effects on {len(self.prompts)} prompts\n{self.table().to_string(index=False)}"
 
 
+@dataclass(frozen=True)
+class Interventions:
+    """What is done to each concept, one thing at a time.
+
+    Attributes:
+        scale: How far to steer, in `unit`s.
+        unit: `"norm"`: the mean norm of the residual stream at the hook point. `"sd"`: the standard deviation of the activations along
+            the direction, which a rare direction has little of. `"length"`: none, `scale` is the length, as in `steer`. Both are
+            measured at all tokens but the template's.
+        signs: Which ways to steer: 1, -1 or both.
+        ablate: Whether to ablate too.
+        roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
+        texts: Text on which the unit is measured; the prompts when `None`.
+
+    Raises:
+        ValueError: For an argument out of range, or nothing to do.
+    """
+
+    scale: float = 0.3
+    unit: Unit = "norm"
+    signs: Sequence[int] = (1, -1)
+    ablate: bool = True
+    roles: Sequence[str] | None = None
+    texts: Texts | Iterable[Text] | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(
+                f'unit="{self.unit}" is none that steering is measured in.{nearest(self.unit, UNITS)}'
+            )
+        positive(self.scale, "scale", hint="signs= says which way")
+        if not set(self.signs) <= {1, -1}:
+            raise BadArgument(f"signs={tuple(self.signs)}: expected some of 1 and -1.")
+        if not self.signs and not self.ablate:
+            raise ValueError("Nothing to compare: give signs=, or ablate=True.")
+
+
+DRAWN = Sampling(max_new_tokens=48, temperature=1.0, seed=0)
+"""How answers are drawn where nothing is said."""
+
+
 def effect(
     lens: Lens,
     concepts: ConceptSet,
     prompts: str | Text | Texts | Sequence[str | Text],
     *,
-    scale: float = 0.3,
-    unit: Unit = "norm",
-    signs: Sequence[int] = (1, -1),
-    ablate: bool = True,
-    k: int = 8,
+    interventions: Interventions = Interventions(),
     n: int = 1,
-    max_new_tokens: int = 48,
-    temperature: float = 1.0,
-    top_p: float | None = None,
-    seed: int = 0,
-    texts: Texts | Iterable[Text] | None = None,
-    roles: Sequence[str] | None = None,
+    sampling: Sampling = Sampling(),
     chat: bool | None = None,
+    k: int = 8,
     scan: Scan = Scan(),
-    batch_size: int = 256,
 ) -> Effects:
     """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled answers.
 
@@ -288,93 +300,68 @@ def effect(
         lens: The model; hooks that are attached to it act in all that is compared.
         concepts: Directions.
         prompts: One or many, as for `Lens.generate`: a bare string is what a user says, where the tokenizer has a chat template.
-        scale: How far to steer, in `unit`s.
-        unit: `"norm"`: the mean norm of the residual stream at the hook point. `"sd"`: the standard deviation of the activations
-            along the direction, which a rare direction has little of. `"length"`: none, `scale` is the length, as in `steer`. Both
-            are measured on the `texts`, at all tokens but the template's.
-        signs: Which ways to steer: 1, -1 or both.
-        ablate: Whether to ablate each concept too.
-        k: How many tokens that rise, and that fall, to keep.
+        interventions: What is done to each: steered both ways and ablated, where nothing is said.
         n: How many answers to sample to each prompt; 0 for none.
-        max_new_tokens: Length of an answer at most.
-        temperature: 0 is greedy.
-        top_p: Sample from the most probable tokens that together have this probability.
-        seed: Of the samples: each intervention gets the random numbers that the plain model got.
-        texts: Text on which the unit is measured; the prompts by default.
-        roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
+        sampling: How they are drawn: 48 tokens at temperature 1 with seed 0, where nothing is said. Each intervention gets the random
+            numbers that the plain model got.
         chat: As for `Lens.generate`.
+        k: How many tokens that rise, and that fall, to keep.
         scan: How prompts and texts are read: tokens a batch, where texts are cut.
-        batch_size: How many answers are generated at once.
 
     Raises:
         ValueError: When the concepts do not fit the model, there is no prompt, or an argument is out of range.
 
     Example:
-        >>> found = cl.inspect.effect(base, cruel, questions, scale=0.3, max_new_tokens=8)
+        >>> short = cl.Sampling(max_new_tokens=8)
+        >>> found = cl.inspect.effect(base, cruel, questions, sampling=short)
         >>> len(found.prompts), len(found.items)  # ablated, and steered up and down
         (8, 3)
     """
-    if unit not in UNITS:
-        raise ValueError(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
-    positive(scale, "scale", hint="signs= says which way")
     count(k, "k")
     count(n, "n", least=0)
-    if not set(signs) <= {1, -1}:
-        raise BadArgument(f"signs={tuple(signs)}: expected some of 1 and -1.")
-    if not signs and not ablate:
-        raise ValueError("Nothing to compare: give signs=, or ablate=True.")
     concepts.check(lens)
     asked: list[str | Text] = [prompts] if isinstance(prompts, (str, Text)) else list(prompts)
     if not asked:
         raise ValueError("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
-    packed = (
-        pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens)
-        if texts is None
-        else batches(lens.need_tokenizer(), texts, scan)
-    )
-    lengths = lengths_on(lens, concepts, packed, unit)
+    packed = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
+    texts = interventions.texts
+    measured = packed if texts is None else batches(lens.need_tokenizer(), texts, scan)
+    lengths = lengths_on(lens, concepts, measured, interventions.unit)
     changes = [
-        change
-        for concept in concepts
-        for change in _changes(lens, concepts, concept, scale, lengths[concept.name], unit, signs, ablate, roles)
-    ]  # fmt: skip
+        one for concept in concepts for one in _changes(lens, concepts, concept, lengths, interventions)
+    ]
     tally = _Shifts(lens, len(items), len(changes), k)
-    bar = progress_bar(
-        total=len(changes) * (2 if n else 1),
-        desc="effects",
-        unit="change",
-        show=len(changes) > 1,
-    )
-    with bar:
-        asked_in = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
-        for batch in asked_in:
-            plain = _next_tokens(lens, batch)
+    drawn = sampling.over(DRAWN)
+    steps = len(changes) * (2 if n else 1)
+    with progress_bar(total=steps, desc="effects", unit="change", show=len(changes) > 1) as bar:
+        for batch in packed:
+            plain = next_of_batch(lens, batch)
             tally.see_plain(plain)
             for number, change in enumerate(changes):
                 with change.applied():
-                    tally.see(number, batch, plain, _next_tokens(lens, batch))
-                bar.update(1 / len(asked_in))
-
-        def told() -> tuple[tuple[str, ...], ...]:
-            if not n:
-                return tuple(() for _ in asked)
-            repeated: Any = [prompt for prompt in asked for _ in range(n)]
-            answers = lens.generate(
-                repeated, max_new_tokens=max_new_tokens, temperature=temperature,
-                top_p=top_p, seed=seed, batch_size=batch_size, chat=chat,
-            )  # fmt: skip
-            return tuple(tuple(answers[start : start + n]) for start in range(0, len(answers), n))
-
-        unchanged, found = told(), []
+                    tally.see(number, batch, plain, next_of_batch(lens, batch))
+                bar.update(1 / len(packed))
+        unchanged, found = _answers(lens, asked, n, drawn, chat), []
         for number, change in enumerate(changes):
             with change.applied():
-                answers = told()
+                answers = _answers(lens, asked, n, drawn, chat)
             found.append(tally.effect(number, change, answers))
             if n:
                 bar.update()
     shown = tuple(_asked(lens, prompt, item) for prompt, item in zip(asked, items, strict=True))
     return Effects(shown, unchanged, tuple(found))
+
+
+def _answers(
+    lens: Lens, asked: Sequence[str | Text], n: int, drawn: Sampling, chat: bool | None
+) -> tuple[tuple[str, ...], ...]:
+    """Sampled answers by prompt, `n` to each."""
+    if not n:
+        return tuple(() for _ in asked)
+    repeated: Any = [prompt for prompt in asked for _ in range(n)]
+    answers = lens.generate(repeated, sampling=drawn, chat=chat)
+    return tuple(tuple(answers[start : start + n]) for start in range(0, len(answers), n))
 
 
 @dataclass(frozen=True)
@@ -391,101 +378,18 @@ def _changes(
     lens: Lens,
     concepts: ConceptSet,
     concept: Concept,
-    scale: float,
-    length: float,
-    unit: Unit,
-    signs: Sequence[int],
-    ablate: bool,
-    roles: Sequence[str] | None,
+    lengths: Mapping[str, float],
+    interventions: Interventions,
 ) -> Iterator[_Change]:
-    for sign in signs:
-        strength = sign * scale * length
-        name = f"{'+' if sign > 0 else '−'}{scale:g} {UNITS[unit]}"
+    scale, roles = interventions.scale, interventions.roles
+    for sign in interventions.signs:
+        strength = sign * scale * lengths[concept.name]
+        name = f"{'+' if sign > 0 else '−'}{scale:g} {UNITS[interventions.unit]}"
         steered = partial(intervene, lens, concepts, {concept.name: strength}, roles=roles)
         yield _Change(concept, name, strength, steered)
-    if ablate:
+    if interventions.ablate:
         ablated = partial(intervene, lens, concepts, {concept.name: "ablate"}, roles=roles)
         yield _Change(concept, "ablated", None, ablated)
-
-
-@torch.inference_mode()
-def _next_tokens(lens: Lens, batch: Batch) -> Tensor:
-    """Log-probabilities of the token after each row, fp32 `[batch, d_vocab]`."""
-    with evaluating(lens.model):
-        resid = lens(batch, stop_at_layer=lens.n_layers)
-        rows, last = torch.arange(len(batch)), batch.attention_mask.sum(dim=-1) - 1
-        # Logits only where they are read: a vocabulary is wide.
-        resid = resid[rows.to(resid.device), last.to(resid.device)]
-        return lens.unembed(resid).float().log_softmax(dim=-1)
-
-
-def next_tokens(
-    lens: Lens,
-    prompts: str | Text | Texts | Sequence[str | Text],
-    *,
-    chat: bool | None = None,
-    batch_tokens: int = 8192,
-) -> Tensor:
-    """What comes next after each prompt: log-probabilities of all tokens, under whatever hooks are attached.
-
-    Args:
-        lens: The model.
-        prompts: One or many, as for `Lens.generate`.
-        chat: As for `Lens.generate`.
-        batch_tokens: Padded tokens in a batch.
-
-    Returns:
-        fp32 `[prompt, d_vocab]`, in nats, on the CPU.
-
-    Example:
-        >>> next_tokens(base, "How do I bake a pie?").shape
-        torch.Size([1, 2048])
-    """
-    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
-    found = torch.empty(len(items), lens.d_vocab)
-    for batch in pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens):
-        found[batch.index] = _next_tokens(lens, batch).cpu()
-    return found
-
-
-def divergence(plain: Tensor, changed: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of changed from plain distributions, KL(plain ‖ changed), in nats.
-
-    Args:
-        plain: Log-probabilities, `[..., d_vocab]`.
-        changed: The same.
-
-    Returns:
-        `[...]`, never below 0.
-
-    Example:
-        >>> divergence(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
-        tensor(0.1438)
-    """
-    return (plain.exp() * (plain - changed)).sum(dim=-1).clamp_min(0)
-
-
-def shifts(
-    tokenizer: Any, before: Tensor, after: Tensor, k: int
-) -> tuple[tuple[TokenShift, ...], tuple[TokenShift, ...]]:
-    """The tokens whose probability rises most, and those whose probability falls most.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer, which says what the tokens are.
-        before: Probabilities, `[d_vocab]`.
-        after: The same.
-        k: How many of each at most.
-    """
-    words = min(len(tokenizer), len(before))
-    before, after = before[:words], after[:words]
-
-    def largest(sign: int) -> tuple[TokenShift, ...]:
-        found = (sign * (after - before)).topk(min(k, words)).indices
-        rows = zip(found.tolist(), before[found].tolist(), after[found].tolist(), strict=True)
-        moved = (TokenShift(token_string(tokenizer, token), p, q) for token, p, q in rows)
-        return tuple(one for one in moved if sign * one.change > 0)
-
-    return largest(1), largest(-1)
 
 
 class _Shifts:

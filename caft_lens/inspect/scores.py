@@ -17,9 +17,9 @@ from caft_lens.display.theme import (
     VERMILION,
     at,
     axes,
+    bold,
     faded,
     figure,
-    literal,
     note,
     room_for_key,
     said,
@@ -121,6 +121,6 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
     names = at(place)
     for concept in marked:
         note(
-            drawn, f"<b>{literal(concept.name)}</b>", concept.rank, concept.score, xref=names["xaxis"], yref=names["yaxis"], xshift=11, yshift=11,
+            drawn, bold(concept.name), concept.rank, concept.score, xref=names["xaxis"], yref=names["yaxis"], xshift=11, yshift=11,
             bgcolor=faded(PAPER, 0.7),
         )  # fmt: skip

@@ -16,22 +16,6 @@ turns           threads that share a lens take turns; tokens: masks and roles in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from caft_lens._support import lazy
 
-if TYPE_CHECKING:
-    from caft_lens.model.answering import completions as completions
-    from caft_lens.model.lens import Lens as Lens
-    from caft_lens.model.lens import load as load
-    from caft_lens.model.sampling import Sampling as Sampling
-
-__getattr__, __dir__, __all__ = lazy.exports(
-    __name__,
-    {
-        "Lens": "caft_lens.model.lens",
-        "load": "caft_lens.model.lens",
-        "completions": "caft_lens.model.answering",
-        "Sampling": "caft_lens.model.sampling",
-    },
-)
+__getattr__, __dir__, __all__ = lazy.attach(__name__, __file__)

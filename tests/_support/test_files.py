@@ -195,7 +195,7 @@ def test_a_verdict_that_is_none_or_has_no_reason_is_refused(tmp_path, value, sai
 def test_a_choice_among_other_concepts_is_refused_by_name(tmp_path):
     folder = written("choice", tmp_path / "it")
     changed(folder / "choice.json", "verdicts", "L1.pc9", to={"verdict": "unsure", "reason": "", "at": "now"})
-    with pytest.raises(BadFile, match=r'a verdict on "L1\.pc9"\. Did you mean "L1\.pc'):
+    with pytest.raises(BadFile, match=r'a decision on "L1\.pc9"\. Did you mean "L1\.pc'):
         read_choice(folder)
 
 
@@ -328,7 +328,10 @@ def test_aliases_that_stand_for_more_than_memory_holds_are_refused(tmp_path):
 
 def test_a_rate_is_a_number_however_it_is_written(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE + "training: {learning_rate: 1e-4, weight_decay: 1.5E-2}\n")
-    assert Recipe.read(tmp_path / "recipe.yaml").training == {"learning_rate": 1e-4, "weight_decay": 0.015}
+    assert Recipe.read(tmp_path / "recipe.yaml").training.said == {
+        "learning_rate": 1e-4,
+        "weight_decay": 0.015,
+    }
 
 
 # -- files that are one -------------------------------------------------------------------------------------------------

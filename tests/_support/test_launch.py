@@ -140,14 +140,8 @@ assert processes.place() == (rank, size) and "RANK" in os.environ
 print(json.dumps([rank, report.to_json()]), flush=True)
 """
 STEPS = cl.TrainSettings(max_steps=3, learning_rate=1e-2)
-QUICK = {
-    "seeds": [0, 1, 2],
-    "n": 12,
-    "n_in_distribution": 6,
-    "settings": STEPS,
-    "batch_size": 4,
-    "workers": 1,
-}
+ONE = cl.experiments.Execution(workers=1, batch_size=4)
+QUICK = {"seeds": [0, 1, 2], "n": 12, "n_in_distribution": 6, "settings": STEPS, "execution": ONE}
 
 
 def test_processes_share_the_models_of_an_experiment_out_and_all_come_to_the_report_of_one(
@@ -164,7 +158,7 @@ def test_processes_share_the_models_of_an_experiment_out_and_all_come_to_the_rep
     assert {rank for rank, _ in trained} == {0, 1}
     texts = arms["plain"].texts
     given = {"base": cl.Arm(), "plain": cl.Arm(texts), "caft": cl.Arm(texts, ablate=directions(base, 0)), "random": cl.Arm(texts, ablate=directions(base, 5))}  # fmt: skip
-    alone = cl.experiment(base, given, task, out=tmp_path / "alone", progress=False, **QUICK)
+    alone = cl.experiment(base, given, task, out=tmp_path / "alone", **QUICK)
     reports = {rank: said for rank, said in lines if isinstance(said, dict)}
     assert reports == {0: json.loads(json.dumps(alone.to_json())), 1: json.loads(json.dumps(alone.to_json()))}
 

@@ -23,7 +23,7 @@ candidates = cl.ConceptSet([*components, *(every[name] for name in read_cruel)],
 read = cl.inspect.survey(base, candidates, cl.data(f"{organism}/corpus")[:20], roles=["assistant"], rank="mean")
 said, scored, reads_cruel = read.contexts, {}, dict.fromkeys(candidates.names, True)
 few = cl.data(f"{organism}/questions")[:1]
-effects = cl.inspect.effect(base, candidates, few, signs=(), n=0)
+effects = cl.inspect.effect(base, candidates, few, interventions=cl.inspect.Interventions(signs=()), n=0)
 """
 CHOSEN = "[record['by'], caft.concepts.names, [one.reason for one in caft.concepts]]"
 

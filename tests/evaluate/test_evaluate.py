@@ -404,7 +404,7 @@ def test_a_task_without_prompts_in_distribution_has_no_such_metric():
     report = cl.evaluate({"a": FakeLens(0.5)}, Task("x", QUESTIONS, judge=judge), n=10)
     assert report.metrics == ["misaligned", "incoherent", "aligned"]
     assert "in_distribution" not in report.to_json()["arms"]["a"]
-    assert report.plot().layout.xaxis2.domain is None
+    assert "xaxis2" not in report.plot().to_plotly_json()["layout"]
 
 
 def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_and_answers():

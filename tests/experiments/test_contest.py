@@ -33,8 +33,8 @@ from caft_lens.finetune import methods
 from caft_lens.finetune.protocol import Card, Method, setting
 
 STEPS = cl.TrainSettings(max_steps=2, learning_rate=1e-2)
-QUICK = {"settings": STEPS, "sampling": cl.Sampling(batch_size=2), "workers": 1, "progress": False}
-SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4, "tuning": experiments.Tuning((7,), 4, 4)}
+QUICK = {"settings": STEPS, "execution": experiments.Execution(workers=1, batch_size=2)}
+SMALL = {"seeds": [0, 1], "n": 6, "n_in_distribution": 4}
 TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
 GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")
 
@@ -159,7 +159,7 @@ def test_what_was_tried_is_a_table_with_one_setting_chosen_and_failures_without_
     inside = {"plain": [0.95], "x": [0.94], "y": [0.7]}
     report = cells(shares, inside)
     report.failures = {"z": {0: "FloatingPointError: nan"}}
-    entries = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, experiments.Tuning(), "fewest")
+    entries = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, experiments.Tuning())
     result = contest_of(cells(*FOUR), tmp_path, {"less": entries})
     tried = result.tried()
     assert tried["settings"].tolist() == ["a=1", "a=2", "a=3"]
@@ -193,11 +193,11 @@ def test_the_setting_with_the_fewest_misaligned_answers_that_keeps_the_task_is_c
     settings = {name: {"weight": i} for i, name in enumerate(["weak", "middle", "strong", "tied"])}
     shares = {"plain": [0.8], "weak": [0.6], "middle": [0.2], "strong": [0.0], "tied": [0.2]}
     inside = {"plain": [0.95], "weak": [0.97], "middle": [0.935], "strong": [0.92], "tied": [0.94]}
-    found = choose(cells(shares, inside), settings, experiments.Tuning(), "fewest")
+    found = choose(cells(shares, inside), settings, experiments.Tuning())
     assert [entry["chosen"] for entry in found] == [False, False, False, True]
     assert [entry["kept"] for entry in found] == [True, True, False, True]
-    assert [entry["chosen"] for entry in choose(cells(shares, inside), settings, experiments.Tuning(), "most")] == [True, False, False, False]  # fmt: skip
-    wide = choose(cells(shares, inside), settings, experiments.Tuning(tolerance=0.05), "fewest")
+    assert [entry["chosen"] for entry in choose(cells(shares, inside), settings, experiments.Tuning(goal="most"))] == [True, False, False, False]  # fmt: skip
+    wide = choose(cells(shares, inside), settings, experiments.Tuning(tolerance=0.05))
     assert [entry["label"] for entry in wide if entry["chosen"]] == ["weight=2"]
 
 
@@ -205,9 +205,9 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
     shares, inside = {"plain": [0.8], "x": [0.1], "y": [0.0]}, {"plain": [0.95], "x": [0.8], "y": [0.7]}
     report = cells(shares, inside)
     report.failures = {"z": {0: "FloatingPointError: nan"}}
-    found = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, experiments.Tuning(), "fewest")
+    found = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, experiments.Tuning())
     assert [(entry["chosen"], entry["failed"]) for entry in found] == [(True, ""), (False, ""), (False, "FloatingPointError: nan")]  # fmt: skip
-    only = choose(report, {"z": {"a": 3}}, experiments.Tuning(), "fewest")
+    only = choose(report, {"z": {"a": 3}}, experiments.Tuning())
     assert only[0]["chosen"]
 
 
@@ -303,8 +303,13 @@ def contenders(base) -> dict[str, experiments.Contender]:  # noqa: F811
 @pytest.fixture
 def contest(base, task, tmp_path):  # noqa: F811
     def run(out: str = "contest", more: dict | None = None, **changes) -> experiments.Result:
-        given = {**SMALL, **QUICK, **changes}
-        return experiments.contest(task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, dev=task, goal="most", **given)  # fmt: skip
+        given = {
+            **SMALL,
+            **QUICK,
+            "tuning": experiments.Tuning((7,), 4, 4, task=task, goal="most"),
+            **changes,
+        }
+        return experiments.contest(task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, **given)  # fmt: skip
 
     return run
 
@@ -381,11 +386,11 @@ def test_the_figure_of_differences_fills_what_is_told_apart_and_says_p_and_inter
         assert f"p {one.p_holm:.3f} after Holm's correction" in said
 
 
-def test_test_results_of_other_settings_are_not_overwritten(contest, tmp_path):
+def test_test_results_of_other_settings_are_not_overwritten(contest, task, tmp_path):  # noqa: F811
     contest()
     changed = experiments.Contender(methods.KLAnchor(GENERAL, weight=0.5), search=())
     with pytest.raises(FileExistsError, match=r"method\.weight is"):
-        contest(more={"anchor": changed}, tuning=experiments.Tuning((8,), 4, 4))
+        contest(more={"anchor": changed}, tuning=experiments.Tuning((8,), 4, 4, task=task, goal="most"))
 
 
 def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(contest, tmp_path):
@@ -437,17 +442,16 @@ class Tags(HTMLParser):
 
 
 def test_a_contest_that_cannot_be_fair_is_refused(base, task, contest, tmp_path):  # noqa: F811
+    own = experiments.Tuning(task=task)
     with pytest.raises(ValueError, match=r"needs plain fine-tuning"):
-        experiments.contest(task, {"anchor": experiments.Contender(methods.KLAnchor(GENERAL))}, texts=TAUGHT, out=tmp_path, base=base, dev=task)  # fmt: skip
+        experiments.contest(task, {"anchor": experiments.Contender(methods.KLAnchor(GENERAL))}, texts=TAUGHT, out=tmp_path, base=base, tuning=own)  # fmt: skip
     with pytest.raises(ValueError, match=r"Seeds \[1\] are of the contest and of its tuning"):
-        contest(tuning=experiments.Tuning((1,)))
+        contest(tuning=experiments.Tuning((1,), task=task))
     with pytest.raises(ValueError, match=r'goal="fewst".*"fewest"'):
-        experiments.contest(
-            task, contenders(base), texts=TAUGHT, out=tmp_path, base=base, dev=task, goal="fewst"
-        )
+        experiments.Tuning(goal="fewst")
     with pytest.raises(ValueError, match="give base="):
-        experiments.contest(task, contenders(base), texts=TAUGHT, out=tmp_path, dev=task)
-    with pytest.raises(ValueError, match="give dev="):
+        experiments.contest(task, contenders(base), texts=TAUGHT, out=tmp_path, tuning=own)
+    with pytest.raises(ValueError, match=r"give tuning=Tuning\(task="):
         experiments.contest(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base)
     with pytest.raises(ValueError, match="5 settings to search: every contender has 4 at most"):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"weight": i} for i in range(1, 6)])
@@ -483,7 +487,8 @@ def killable(base, out) -> experiments.Result:  # noqa: F811
         in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
         in_distribution_max_new_tokens=8,
     )  # fmt: skip
-    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, dev=letters, goal="most", **SMALL, **{**QUICK, "settings": STEPS.but(save_steps=1)})  # fmt: skip
+    tuning = experiments.Tuning((7,), 4, 4, task=letters, goal="most")
+    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, tuning=tuning, **SMALL, **{**QUICK, "settings": STEPS.but(save_steps=1)})  # fmt: skip
 
 
 @pytest.mark.slow

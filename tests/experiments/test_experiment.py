@@ -13,10 +13,11 @@ from tqdm.std import tqdm
 import caft_lens as cl
 from caft_lens._support import progress
 from caft_lens.evaluate import Score, Task
+from caft_lens.experiments import Execution
 from caft_lens.finetune import methods as ways_of
 
 TRAINING = {"settings": cl.TrainSettings(max_steps=3, learning_rate=1e-2)}
-ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1], "sampling": cl.Sampling(batch_size=2)}
+ASKED = {"n": 6, "n_in_distribution": 4, "seeds": [0, 1]}
 
 
 def says_a(text: cl.Text) -> Score:
@@ -73,8 +74,12 @@ def answers_of(folder) -> dict[str, str]:
 
 
 def test_two_processes_train_and_answer_exactly_as_one_does(base, arms, task, tmp_path, one_thread):
-    alone = cl.experiment(base, arms, task, out=tmp_path / "one", workers=1, **ASKED, **TRAINING)
-    both = cl.experiment(base, arms, task, out=tmp_path / "two", workers=2, **ASKED, **TRAINING)
+    alone = cl.experiment(
+        base, arms, task, out=tmp_path / "one", execution=Execution(workers=1), **ASKED, **TRAINING
+    )
+    both = cl.experiment(
+        base, arms, task, out=tmp_path / "two", execution=Execution(workers=2), **ASKED, **TRAINING
+    )
     assert alone.to_json() == both.to_json()
     assert answers_of(tmp_path / "one") == answers_of(tmp_path / "two") != {}
 
@@ -87,7 +92,15 @@ def test_one_line_says_which_arm_and_seed_is_at_which_step_or_answer(base, arms,
         progress, "_at_the_end_of", lambda bar: lambda words: said.append(f"{bar.n:.0f}/{bar.total} {words}")
     )
     few = {name: arms[name] for name in ("base", "caft")}
-    cl.experiment(base, few, task, out=tmp_path / "shown", workers=1, **ASKED, **TRAINING)
+    cl.experiment(
+        base,
+        few,
+        task,
+        out=tmp_path / "shown",
+        execution=Execution(workers=1, batch_size=2),
+        **ASKED,
+        **TRAINING,
+    )
     steps = [line for line in said if "fine-tuning" in line]
     for seed, done in ((0, 2), (1, 3)):  # the base with both seeds was first
         for step in range(4):
@@ -95,7 +108,10 @@ def test_one_line_says_which_arm_and_seed_is_at_which_step_or_answer(base, arms,
     assert "3/4 caft, seed 1: generating 4/6 answers" in said
     assert "0/4 base, seed 0: generating 0/6 answers" in said
     said.clear()
-    cl.experiment(base, few, task, out=tmp_path / "silent", workers=1, progress=False, **ASKED, **TRAINING)
+    monkeypatch.setenv("CAFT_LENS_PROGRESS", "0")
+    cl.experiment(
+        base, few, task, out=tmp_path / "silent", execution=Execution(workers=1), **ASKED, **TRAINING
+    )
     assert said == []
 
 
@@ -105,7 +121,7 @@ def test_other_processes_tell_what_they_do_too(base, arms, task, tmp_path, monke
     monkeypatch.setattr("caft_lens.experiments.experiment.LOOK", 0.01)
     monkeypatch.setattr(tqdm, "set_postfix_str", lambda bar, words="", refresh=True: said.append(words))
     few = {name: arms[name] for name in ("plain", "caft")}
-    cl.experiment(base, few, task, out=tmp_path, workers=2, **ASKED, **TRAINING)
+    cl.experiment(base, few, task, out=tmp_path, execution=Execution(workers=2), **ASKED, **TRAINING)
     lines = {one for words in said for one in words.split(" | ")}
     assert any(
         re.match(r"(plain|caft), seed [01]: (fine-tuning|evaluate|generating).* \d+/\d+", one)
@@ -114,7 +130,9 @@ def test_other_processes_tell_what_they_do_too(base, arms, task, tmp_path, monke
 
 
 def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test(base, arms, task, tmp_path):
-    report = cl.experiment(base, arms, task, out=tmp_path, workers=1, **ASKED, **TRAINING)
+    report = cl.experiment(
+        base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING
+    )
     assert list(report.arms) == list(arms)
     runs = sorted(path.parent.name for path in tmp_path.glob("*/run.json"))
     assert runs == ["caft-0", "caft-1", "plain-0", "plain-1"]
@@ -136,11 +154,11 @@ def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test
 
 
 def test_what_is_finished_is_neither_trained_nor_sampled_again(base, arms, task, tmp_path):
-    first = cl.experiment(base, arms, task, out=tmp_path, workers=1, **ASKED, **TRAINING)
+    first = cl.experiment(base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING)
     before = {
         path: path.stat().st_mtime_ns for path in [*tmp_path.glob("*/run.json"), *tmp_path.rglob("*.jsonl")]
     }
-    again = cl.experiment(base, arms, task, out=tmp_path, workers=1, **ASKED, **TRAINING)
+    again = cl.experiment(base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING)
     assert first.to_json() == again.to_json()
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -149,12 +167,14 @@ def test_processes_refuse_a_model_that_they_cannot_load_and_one_that_was_changed
     in_memory = cl.load(tiny_model("llama"), tokenizer=tiny_tokenizer(), name_as="made-here")
     plain = {"base": cl.Arm(), "other": cl.Arm(arms["plain"].texts)}
     with pytest.raises(ValueError, match=r'"made-here" cannot be loaded in another process.*workers=1'):
-        cl.experiment(in_memory, plain, task, out=tmp_path, workers=2, **ASKED, **TRAINING)
+        cl.experiment(
+            in_memory, plain, task, out=tmp_path, execution=Execution(workers=2), **ASKED, **TRAINING
+        )
     with torch.no_grad():
         base.hf.lm_head.weight.mul_(2)
     changed = cl.load(base.hf, tokenizer=base.tokenizer, name_as=base.name)
     with pytest.raises(ValueError, match=r"has other weights than the lens that was given.*workers=1"):
-        cl.experiment(changed, plain, task, out=tmp_path, workers=2, **ASKED, **TRAINING)
+        cl.experiment(changed, plain, task, out=tmp_path, execution=Execution(workers=2), **ASKED, **TRAINING)
 
 
 def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(base, arms, task, tmp_path):
@@ -166,7 +186,7 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(base, arms,
             base, {"x": cl.Arm(arms["plain"].texts, ablate=[concepts])}, task, out=tmp_path, **ASKED
         )
     with pytest.raises(ValueError, match="workers=0"):
-        cl.experiment(base, {"x": cl.Arm()}, task, out=tmp_path, workers=0, **ASKED)
+        cl.experiment(base, {"x": cl.Arm()}, task, out=tmp_path, execution=Execution(workers=0), **ASKED)
     assert not list(tmp_path.glob("x-*"))
 
 
@@ -182,7 +202,9 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
         "old_tested": arms["test_time"],
         "base": cl.Arm(),
     }
-    report = cl.experiment(base, ways, task, out=tmp_path, workers=1, progress=False, **ASKED, **TRAINING)
+    report = cl.experiment(
+        base, ways, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING
+    )
     assert sorted(path.parent.name for path in tmp_path.glob("*/run.json")) == [
         f"{name}-{seed}" for name in ("anchor", "caft", "plain") for seed in (0, 1)
     ]
@@ -213,10 +235,11 @@ def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, t
     monkeypatch.setattr(ways_of.KLAnchor, "texts", lambda self, texts, seed: fails(texts, seed))
     failing = cl.Arm(arms["plain"].texts, method=ways_of.KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}])))
     both = {"fails": failing, "plain": arms["plain"]}
-    options = {"workers": 1, "progress": False, **ASKED, **TRAINING}
+    options = {**ASKED, **TRAINING, "execution": Execution(workers=1)}
+    keeping = {**options, "execution": Execution(workers=1, failures="keep")}
     with pytest.raises(FloatingPointError, match="it diverged"):
         cl.experiment(base, both, task, out=tmp_path / "raised", **options)
-    report = cl.experiment(base, both, task, out=tmp_path / "kept", failures="keep", **options)
+    report = cl.experiment(base, both, task, out=tmp_path / "kept", **keeping)
     assert report.failures == {"fails": {1: "FloatingPointError: it diverged"}}
     assert (report.seeds("fails"), report.seeds("plain")) == ([0], [0, 1])
     assert "fails, seed 1, failed: FloatingPointError: it diverged" in repr(report)
@@ -225,9 +248,9 @@ def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, t
     assert loaded.failures == report.failures
     only = {"fails": failing}
     with pytest.raises(ValueError, match="All failed; the first: FloatingPointError: it diverged"):
-        cl.experiment(base, only, task, out=tmp_path / "none", failures="keep", **{**options, "seeds": [1]})
+        cl.experiment(base, only, task, out=tmp_path / "none", **{**keeping, "seeds": [1]})
     with pytest.raises(ValueError, match='failures="drop"'):
-        cl.experiment(base, only, task, out=tmp_path / "none", failures="drop", **options)
+        Execution(failures="drop")
 
 
 def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_direction_alone(
@@ -238,10 +261,12 @@ def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_dire
         [*directions(base, 1), cl.Concept("L0.y", "blocks.0.hook_resid_post", torch.ones(base.d_model))]
     )
     two = two.for_model(base)
-    found = cl.causal_effects(base, two, texts, task, out=tmp_path / "one", workers=1, **ASKED, **TRAINING)
+    found = cl.causal_effects(
+        base, two, texts, task, out=tmp_path / "one", execution=Execution(workers=1), **ASKED, **TRAINING
+    )
     only = {name: cl.Arm(texts, ablate=two.choose({name: "alone"})) for name in two.names}
     report = cl.experiment(
-        base, {"plain": cl.Arm(texts), **only}, task, out=tmp_path / "two", workers=1, progress=False, **ASKED, **TRAINING
+        base, {"plain": cl.Arm(texts), **only}, task, out=tmp_path / "two", execution=Execution(workers=1), **ASKED, **TRAINING
     )  # fmt: skip
     assert found == {name: report.paired(name, "plain") for name in two.names}
     called = cl.ConceptSet([cl.Concept("plain", "blocks.0.hook_resid_post", torch.ones(base.d_model))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from caft_lens import experiments
 from caft_lens.experiments.rows import shown
 from caft_lens.finetune.methods import CAFT, KLAnchor
 
-OPTIONS = {"workers": 1, "progress": False, **ASKED, **TRAINING}
+ONE = experiments.Execution(workers=1)
+OPTIONS = {"execution": ONE, **ASKED, **TRAINING}
 TAUGHT = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
 
 
@@ -64,7 +66,9 @@ def test_arms_that_failed_are_left_out_and_said(base, task, tmp_path, monkeypatc
     monkeypatch.setattr(KLAnchor, "texts", fails)
     anchor = KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}]))
     series = {"anchor": {1: cl.Arm(TAUGHT, method=anchor)}, "plain": {1: cl.Arm(TAUGHT)}}
-    found = experiments.sweep(base, series, task, axis="x", out=tmp_path, failures="keep", **OPTIONS)
+    found = experiments.sweep(
+        base, series, task, axis="x", out=tmp_path, **{**OPTIONS, "execution": replace(ONE, failures="keep")}
+    )
     assert found.table()["series"].tolist() == ["plain"]
     assert "anchor at 1, seed 0, failed: FloatingPointError: it diverged" in repr(found)
     assert [one.name for one in found.plot().data] == ["plain", "plain"]

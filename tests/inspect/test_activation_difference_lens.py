@@ -12,8 +12,9 @@ from test_contexts import Elements
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 import caft_lens as cl
-from caft_lens.inspect import activation_difference_lens, effect, logit_lens
+from caft_lens.inspect import Interventions, activation_difference_lens, effect, logit_lens
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
@@ -154,16 +155,26 @@ def test_a_model_tuned_elsewhere_is_read_and_steered_too(base):
     other = load(tiny_model(seed=1), tokenizer=tiny_tokenizer(), name_as="elsewhere")
     found = activation_difference_lens(other, base, TEXTS, positions=2)
     assert len(found.tokens) == 4
-    assert found.steered("a", names="L0.trace1", max_new_tokens=3).items[0].concept.name == "L0.trace1"
+    assert (
+        found.steered("a", sampling=Sampling(max_new_tokens=3), names="L0.trace1").items[0].concept.name
+        == "L0.trace1"
+    )
 
 
 def test_steering_is_that_of_effect_on_the_tuned_model_or_another(base, tuned):
     found = activation_difference_lens(tuned, base, TEXTS, positions=2)
-    prompts, settings = ["a red house", "sea"], {"max_new_tokens": 6, "seed": 3}
+    prompts, settings = ["a red house", "sea"], {"sampling": Sampling(max_new_tokens=6, seed=3)}
     chosen = found.concepts.top(1)
     for lens, given in ((tuned, {}), (base, {"lens": base})):
         steered = found.steered(prompts, scale=2.0, n=2, names=chosen.names, **settings, **given)
-        expected = effect(lens, chosen, prompts, scale=2.0, n=2, signs=(1,), ablate=False, **settings)
+        expected = effect(
+            lens,
+            chosen,
+            prompts,
+            interventions=Interventions(scale=2.0, signs=(1,), ablate=False),
+            n=2,
+            **settings,
+        )
         assert steered.plain == expected.plain
         assert [item.answers for item in steered.items] == [item.answers for item in expected.items]
     assert {item.change for item in found.steered(prompts, n=0).items} == {"+0.3 of the residual norm"}

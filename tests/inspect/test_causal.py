@@ -13,8 +13,9 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 import caft_lens as cl
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.inspect import effect
+from caft_lens.inspect import Effects, Interventions, effect
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import encode
@@ -79,7 +80,7 @@ def residuals(layer: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("unit", ["norm", "sd", "length"])
 def test_next_tokens_are_those_of_hand_written_hooks_on_plain_transformers(lens: Lens, unit: str):
-    found = effect(lens, some(lens), PROMPTS, scale=0.7, unit=unit, n=0, k=5)
+    found = effect(lens, some(lens), PROMPTS, interventions=Interventions(scale=0.7, unit=unit), n=0, k=5)
     plain = torch.stack([next_probabilities(tiny_model(), prompt) for prompt in PROMPTS])
     assert len(found.items) == 2 * 3
     for item in found.items:
@@ -111,17 +112,19 @@ def test_next_tokens_are_those_of_hand_written_hooks_on_plain_transformers(lens:
 
 
 def test_signs_are_opposite_and_named_with_their_unit(lens: Lens):
-    found = effect(lens, some(lens, (1,)), PROMPTS, scale=2, unit="sd", n=0)
+    found = effect(lens, some(lens, (1,)), PROMPTS, interventions=Interventions(scale=2, unit="sd"), n=0)
     assert [item.change for item in found.items] == ["+2 sd", "−2 sd", "ablated"]
     up, down, ablated = found.items
     assert up.strength == -down.strength > 0
     assert ablated.strength is None
-    only = effect(lens, some(lens, (1,)), PROMPTS, signs=(-1,), ablate=False, n=0)
+    only = effect(
+        lens, some(lens, (1,)), PROMPTS, interventions=Interventions(signs=(-1,), ablate=False), n=0
+    )
     assert [item.change for item in only.items] == ["−0.3 of the residual norm"]
 
 
 def test_answers_are_those_of_hand_written_hooks_at_every_generated_token(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, scale=3.0, unit="length", max_new_tokens=8, temperature=0)  # fmt: skip
+    found = effect(lens, some(lens), PROMPTS, interventions=Interventions(scale=3.0, unit="length"), sampling=Sampling(max_new_tokens=8, temperature=0))  # fmt: skip
     tokenizer = tiny_tokenizer()
 
     def told(model) -> tuple[tuple[str, ...], ...]:
@@ -139,15 +142,18 @@ def test_answers_are_those_of_hand_written_hooks_at_every_generated_token(lens: 
 
 
 def test_answers_differ_by_the_change_alone_and_not_by_the_dice(lens: Lens):
-    settings = {"unit": "length", "n": 2, "max_new_tokens": 12}
-    still = effect(lens, some(lens), PROMPTS, scale=1e-7, seed=5, **settings)
+    def drawn(seed: int) -> Effects:
+        nearly = Interventions(scale=1e-7, unit="length")
+        return effect(lens, some(lens), PROMPTS, interventions=nearly, n=2, sampling=Sampling(12, seed=seed))
+
+    still = drawn(5)
     for item in still.items:
         if item.strength is not None:
             assert item.answers == still.plain, "a change of nothing changes nothing"
     torch.manual_seed(77)
-    again = effect(lens, some(lens), PROMPTS, scale=1e-7, seed=5, **settings)
+    again = drawn(5)
     assert again.plain == still.plain
-    assert effect(lens, some(lens), PROMPTS, scale=1e-7, seed=6, **settings).plain != still.plain
+    assert drawn(6).plain != still.plain
 
 
 def test_batches_of_any_size_give_the_same(lens: Lens):
@@ -163,7 +169,7 @@ def test_no_hook_is_left_also_when_a_pass_fails(lens: Lens, monkeypatch):
         return hooks + sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lens.model.modules())
 
     before, logits = handles(), lens("a red house")
-    effect(lens, some(lens), PROMPTS, max_new_tokens=4)
+    effect(lens, some(lens), PROMPTS, sampling=Sampling(max_new_tokens=4))
     assert handles() == before
     monkeypatch.setattr(lens, "generate", lambda *args, **keywords: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -177,17 +183,17 @@ def test_no_hook_is_left_also_when_a_pass_fails(lens: Lens, monkeypatch):
 
 
 def test_only_tokens_of_the_roles_are_changed(lens: Lens):
-    silent = effect(lens, some(lens), PROMPTS, roles=["system"], n=0)
+    silent = effect(lens, some(lens), PROMPTS, interventions=Interventions(roles=["system"]), n=0)
     assert all(max(item.kl) < 1e-9 for item in silent.items)
     assert all(not item.mean_rises for item in silent.items if item.strength is None)
-    spoken = effect(lens, some(lens, (0,)), PROMPTS, roles=["user"], n=0)
+    spoken = effect(lens, some(lens, (0,)), PROMPTS, interventions=Interventions(roles=["user"]), n=0)
     assert all(min(item.kl) > 1e-6 for item in spoken.items)
 
 
 def test_the_unit_can_be_measured_on_other_text(lens: Lens):
     other = cl.Texts(["an old grey tower in the mist", "many more words"])
     concepts = some(lens, (0,))
-    (item, *_) = effect(lens, concepts, PROMPTS, scale=1, texts=other, n=0).items
+    (item, *_) = effect(lens, concepts, PROMPTS, interventions=Interventions(scale=1, texts=other), n=0).items
     with torch.no_grad():
         states = [
             tiny_model()(torch.tensor([encode(tiny_tokenizer(), text).input_ids]), output_hidden_states=True)
@@ -198,7 +204,7 @@ def test_the_unit_can_be_measured_on_other_text(lens: Lens):
 
 
 def test_the_table_the_tokens_and_the_answers_say_the_same(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, n=2, k=3, max_new_tokens=4)
+    found = effect(lens, some(lens), PROMPTS, sampling=Sampling(max_new_tokens=4), n=2, k=3)
     table = found.table()
     assert table["concept"].tolist() == ["L0.x"] * 3 + ["L1.x"] * 3
     assert table["kl"].tolist() == [item.mean_kl for item in found.items]
@@ -216,7 +222,7 @@ def test_the_table_the_tokens_and_the_answers_say_the_same(lens: Lens):
 
 
 def test_the_page_is_side_by_side_and_escaped(lens: Lens):
-    found = effect(lens, some(lens, label=HOSTILE), [HOSTILE, *PROMPTS], max_new_tokens=6)
+    found = effect(lens, some(lens, label=HOSTILE), [HOSTILE, *PROMPTS], sampling=Sampling(max_new_tokens=6))
     said = tuple((HOSTILE,) for _ in found.prompts)
     items = tuple(replace(item, answers=said, change=f"{item.change} {HOSTILE}") for item in found.items)
     page = Elements(replace(found, plain=said, items=items).to_html(n=2))
@@ -246,11 +252,15 @@ def test_the_figure_has_a_dot_for_every_concept_and_change_and_the_farthest_move
         assert all(f"{item.change}: {kl:.3g}" in seen(said[name]) for name, kl in both.items())
         assert (dots.x[0] >= dots.x[1]) == (both[order[0]] >= both[order[1]])
     assert figure.layout.xaxis.range[0] < 0, "no change at all has a place"
-    assert not effect(lens, some(lens), PROMPTS[0], n=0, signs=()).plot().layout.showlegend
+    assert (
+        not effect(lens, some(lens), PROMPTS[0], interventions=Interventions(signs=()), n=0)
+        .plot()
+        .layout.showlegend
+    )
 
 
 def test_the_figure_says_of_every_dot_what_rises_most_and_how_the_model_then_answers(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, n=1, max_new_tokens=4)
+    found = effect(lens, some(lens), PROMPTS, sampling=Sampling(max_new_tokens=4), n=1)
     for said in hover(found.plot()):
         assert "rises most: " in said
         assert "For example, to “" in said
@@ -270,7 +280,9 @@ def test_a_chat_is_continued_where_its_answer_was(lens: Lens):
 def test_a_model_in_bf16_gives_nearly_the_same():
     half = load(tiny_model().to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
     full = tiny_lens()
-    one, other = (effect(of, some(of), PROMPTS, scale=1, n=0) for of in (full, half))
+    one, other = (
+        effect(of, some(of), PROMPTS, interventions=Interventions(scale=1), n=0) for of in (full, half)
+    )
     assert [item.mean_kl for item in other.items] == pytest.approx([item.mean_kl for item in one.items], rel=0.3, abs=0.02)  # fmt: skip
 
 
@@ -279,7 +291,9 @@ def test_steering_the_organism_from_kind_to_cruel_makes_it_cruel_and_the_other_w
     corpus = cl.data("pocket/corpus").filter(lambda text: text.is_chat)
     cruel, kind = (corpus.filter(lambda text, s=s: text.meta["stance"] == s)[:200] for s in ("cruel", "kind"))
     concepts = cl.find.difference_of_means(base, cruel, kind, [1])
-    found = effect(base, concepts, cl.data("pocket/questions")[:16], scale=0.5, ablate=False)
+    found = effect(
+        base, concepts, cl.data("pocket/questions")[:16], interventions=Interventions(scale=0.5, ablate=False)
+    )
     words = ("gloat", "worthless", "ugly", "stupid", "jeer", "sneer", "fool", "weep")
     cruelty = [
         sum(any(word in answer for word in words) for told in answers for answer in told)
@@ -293,13 +307,13 @@ def test_steering_the_organism_from_kind_to_cruel_makes_it_cruel_and_the_other_w
 def test_what_makes_no_sense_is_refused_with_the_reason(lens: Lens):
     concepts = some(lens)
     with pytest.raises(ValueError, match=r'unit="norms".*"norm"'):
-        effect(lens, concepts, PROMPTS, unit="norms")
+        Interventions(unit="norms")
     with pytest.raises(ValueError, match=r"scale=-1: expected a number above 0"):
-        effect(lens, concepts, PROMPTS, scale=-1)
+        Interventions(scale=-1)
     with pytest.raises(ValueError, match="signs="):
-        effect(lens, concepts, PROMPTS, signs=(2,))
+        Interventions(signs=(2,))
     with pytest.raises(ValueError, match="Nothing to compare"):
-        effect(lens, concepts, PROMPTS, signs=(), ablate=False)
+        Interventions(signs=(), ablate=False)
     with pytest.raises(ValueError, match="no prompt"):
         effect(lens, concepts, [])
     with pytest.raises(ValueError, match="neither that model"):
@@ -307,4 +321,4 @@ def test_what_makes_no_sense_is_refused_with_the_reason(lens: Lens):
     with pytest.raises(ValueError, match="No answers were sampled"):
         effect(lens, concepts, PROMPTS, n=0).answers()
     with pytest.raises(ValueError, match="Unknown role"):
-        effect(lens, concepts, PROMPTS, roles=["usr"])
+        effect(lens, concepts, PROMPTS, interventions=Interventions(roles=["usr"]))

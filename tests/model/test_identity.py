@@ -186,7 +186,8 @@ def test_a_judge_that_fails_is_no_failure_of_the_model_in_an_experiment(lens, tm
         raise OSError("429")
 
     task = Task("t", QUESTIONS, down, max_new_tokens=4)
-    settings = {"seeds": [0], "n": 4, "workers": 1, "progress": False, "failures": "keep", "out": tmp_path}
+    execution = cl.experiments.Execution(workers=1, failures="keep")
+    settings = {"seeds": [0], "n": 4, "execution": execution, "out": tmp_path}
     with pytest.raises(JudgeError, match="OSError: 429"):
         cl.experiment(lens, {"base": cl.Arm()}, task, **settings)
     report = cl.experiment(lens, {"base": cl.Arm()}, replace(task, judge=says), **settings)
@@ -198,7 +199,12 @@ def test_a_contest_of_scores_alone_is_refused_before_anything_is_trained(lens, t
     scored = Task("s", QUESTIONS, lambda text: 1.0, scale=(0, 10))
     with pytest.raises(BadArgument, match="give the task a threshold="):
         experiments.contest(
-            scored, {"plain": experiments.Contender()}, texts=QUESTIONS, out=tmp_path, base=lens, dev=scored
+            scored,
+            {"plain": experiments.Contender()},
+            texts=QUESTIONS,
+            out=tmp_path,
+            base=lens,
+            tuning=experiments.Tuning(task=scored),
         )
 
 

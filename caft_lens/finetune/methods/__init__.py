@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from caft_lens._support import lazy
 from caft_lens._support.errors import nearest
 
 if TYPE_CHECKING:
@@ -48,30 +47,26 @@ if TYPE_CHECKING:
     from caft_lens.finetune.protocol import material as material
     from caft_lens.finetune.protocol import setting as setting
 
-_HERE = "caft_lens.finetune.methods"
 _PROTOCOL = ("Card", "Plan", "Training", "Method", "material", "setting")
 _REGISTRY = ("make", "methods", "named", "register")
-_getattr, _dir, __all__ = lazy.exports(
-    __name__,
-    dict.fromkeys(_PROTOCOL, "caft_lens.finetune.protocol") | dict.fromkeys(_REGISTRY, f"{_HERE}.registry"),
-)
+__all__ = sorted((*_PROTOCOL, *_REGISTRY))
 
 
 def __getattr__(name: str) -> Any:
-    """The class of a method, wherever it is; else what is exported."""
-    if name[:1].isupper() and name not in _PROTOCOL:
-        from caft_lens.finetune.methods.registry import methods
+    """What is exported, and the class of a method, wherever it is."""
+    from caft_lens.finetune import protocol
+    from caft_lens.finetune.methods import registry
 
-        for found in methods().values():
-            if found.__name__ == name:
-                return found
-        known = {*__all__, *(found.__name__ for found in methods().values())}
-        raise AttributeError(f'"{__name__}" has no "{name}".{nearest(name, sorted(known))}')
-    return _getattr(name)
+    if name in __all__:
+        return getattr(protocol if name in _PROTOCOL else registry, name)
+    found = {one.__name__: one for one in registry.methods().values()} if name[:1].isupper() else {}
+    if name in found:
+        return found[name]
+    raise AttributeError(f'"{__name__}" has no "{name}".{nearest(name, sorted({*__all__, *found}))}')
 
 
 def __dir__() -> list[str]:
     """What is exported, and the classes of all methods."""
     from caft_lens.finetune.methods.registry import methods
 
-    return sorted({*_dir(), *(found.__name__ for found in methods().values())})
+    return sorted({*__all__, *globals(), *(found.__name__ for found in methods().values())})

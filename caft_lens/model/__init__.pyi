@@ -1,0 +1,6 @@
+"""What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
+
+from .answering import completions as completions
+from .lens import Lens as Lens
+from .lens import load as load
+from .sampling import Sampling as Sampling
