@@ -94,6 +94,9 @@ def scores_text(report: Report, examples: int = 3) -> str:
 def read_scores(path: str | Path) -> Report:
     """Read what `write_scores` wrote. Answers whose text was not kept say so; every number is that of the whole report.
 
+    Args:
+        path: Of the file.
+
     Raises:
         FileNotFoundError: When there is no such file.
         BadFile: When it is another file, was cut off or changed; a `ValueError`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -105,13 +105,8 @@ def attribution(
     )
     outcome = "loss" if against is None else "difference"
 
-    def ranked(number: int | None, title: str) -> tuple[list[Concept], int, Counter[str]]:
-        packed = batches(
-            lens.need_tokenizer(),
-            texts,
-            scan,
-            progress=title,
-        )
+    def ranked(number: int | None, title: str) -> Ranked:
+        packed = batches(lens.need_tokenizer(), texts, scan, progress=title)
         effects, tokens, left_out = _effects(lens, packed, at, contrasts, roles)
         found = [
             concept
@@ -131,15 +126,7 @@ def attribution(
     if k is None or step is None:
         concepts, tokens, left_out = ranked(k, "attribution")
     else:
-        rounds = math.ceil(k / step)
-        concepts = []
-        for number in range(rounds):
-            taken = min(step, k - number * step)
-            with ablate(lens, _bases(concepts)) if concepts else nullcontext():
-                found, tokens, left_out = ranked(taken, f"attribution {number + 1}/{rounds}")
-            for concept in found:
-                allowed[concept.hook][concept.meta["latent"]] = False
-            concepts += [dataclasses.replace(c, meta={**c.meta, "round": number}) for c in found]
+        concepts, tokens, left_out = _in_rounds(lens, ranked, k, step, allowed)
         concepts = _in_turn(concepts, at)
     about = {
         **provenance(lens, texts, roles, left_out=left_out),
@@ -149,6 +136,26 @@ def attribution(
         "saes": sae_records(at),
     }
     return ConceptSet(concepts, about)
+
+
+Ranked = tuple[list[Concept], int, "Counter[str]"]
+
+
+def _in_rounds(
+    lens: Lens, ranked: Callable[[int | None, str], Ranked], k: int, step: int, allowed: Mapping[str, Tensor]
+) -> Ranked:
+    """`step` latents at a time, each time with those before ablated and no longer allowed."""
+    rounds = math.ceil(k / step)
+    concepts: list[Concept] = []
+    tokens, left_out = 0, Counter[str]()
+    for number in range(rounds):
+        taken = min(step, k - number * step)
+        with ablate(lens, _bases(concepts)) if concepts else nullcontext():
+            found, tokens, left_out = ranked(taken, f"attribution {number + 1}/{rounds}")
+        for concept in found:
+            allowed[concept.hook][concept.meta["latent"]] = False
+        concepts += [dataclasses.replace(c, meta={**c.meta, "round": number}) for c in found]
+    return concepts, tokens, left_out
 
 
 def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Tensor]:

@@ -175,7 +175,7 @@ def test_a_process_refuses_a_base_that_reads_otherwise(tmp_path: Path):
 
 def test_pilots_of_a_base_that_reads_otherwise_are_not_taken_from_the_folder(lens, otherwise, tmp_path: Path):
     texts = cl.Texts([{"prompt": "say", "answer": "a a"}, {"prompt": "tell", "answer": "b b"}], name="taught")
-    training = {"out": tmp_path, "settings": cl.TrainSettings(max_steps=1, batch_size=2), "progress": False}
+    training = {"out": tmp_path, "settings": cl.TrainSettings(max_steps=1, batch_size=2)}
     cl.pilots(lens, {"x": found_on(lens)}, texts, texts, **training)
     with pytest.raises(FileExistsError, match="reading"):
         cl.pilots(otherwise, {"x": found_on(otherwise)}, texts, texts, **training)
