@@ -208,7 +208,7 @@ def write_together(data: str | Path, content: bytes, card: str | Path, record: M
     """Write a file and the JSON that tells of it, as one: whoever reads finds both old or both new, at whatever moment a kill comes.
 
     The content is first written aside, under its hash; it counts from the moment at which the card, which names the hash, is
-    there; then it takes its place. `read_together` finds it in either. Writers of one folder take turns.
+    there; then it takes its place. `read_together` finds it in either, and puts it in its place. Writers of one folder take turns.
 
     Args:
         data: The file.
@@ -266,6 +266,8 @@ def read_together(
             with suppress(FileNotFoundError):
                 content = path.read_bytes()
                 if sha256(content) == digest:
+                    if path != data:
+                        _put_in_place(path, data)
                     return made, content
         tried.append(digest)
     if not data.is_file():
@@ -274,6 +276,13 @@ def read_together(
         f"{data} does not hold what {card.name} beside it tells of: it was changed after it was written, or a copy was interrupted. "
         "Make both again, or copy both again."
     )
+
+
+def _put_in_place(aside: Path, data: Path) -> None:
+    """What a killed writer left aside takes its place; nothing happens where a writer has done it, or the folder cannot be written."""
+    with suppress(OSError), _in_turn(data.parent):
+        os.replace(aside, data)
+        sync(data.parent)
 
 
 def _aside(data: Path, digest: str) -> Path:

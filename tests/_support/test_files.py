@@ -366,9 +366,7 @@ def test_a_reader_beside_a_writer_always_finds_one_whole_set(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["README.md", "card.json", "directions.safetensors"]
 
 
-def test_a_reader_takes_what_lies_aside_when_its_writer_was_killed_before_it_was_in_its_place(
-    tmp_path, monkeypatch
-):
+def test_a_reader_puts_in_its_place_what_lies_aside_since_its_writer_was_killed(tmp_path, monkeypatch):
     old, new = b"old" * 100, b"new" * 100
     data, card = tmp_path / "a.bin", tmp_path / "a.json"
     files.write_together(data, old, card, {"is": sha256(old)})
@@ -380,6 +378,7 @@ def test_a_reader_takes_what_lies_aside_when_its_writer_was_killed_before_it_was
     assert data.read_bytes() == old
     read = files.read_together(data, card, lambda held: (held["is"], held["is"]))
     assert read == (sha256(new), new)
+    assert (sorted(os.listdir(tmp_path)), data.read_bytes()) == (["a.bin", "a.json"], new)
     files.write_together(data, old, card, {"is": sha256(old)})
     assert sorted(os.listdir(tmp_path)) == ["a.bin", "a.json"]
 
