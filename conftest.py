@@ -1,4 +1,6 @@
-"""What holds for every test and example: no network, threads for the cores that are free, seeds, and the names that examples use."""
+"""What holds for every test and example: no network, threads for the cores that are free, seeds, and the names that
+examples use.
+"""
 
 from __future__ import annotations
 

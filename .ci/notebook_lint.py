@@ -18,9 +18,7 @@ LONGEST_LINE = 120
 LONGEST_CELL = 25
 LARGEST_FILE = 1_500_000
 
-ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.:/])/(?:home|mnt|opt|root|tmp|usr|var|work|Users)/\w|\b[A-Z]:\\\\?Users\b"
-)
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|mnt|opt|root|tmp|usr|var|work|Users)/\w|\b[A-Z]:\\\\?Users\b")
 PROGRESS_BAR = re.compile(r"\d%\|| \d+/\d+ \[|\d(?:it/s|s/it)\b")
 STRUCK_OUT = re.compile(r"<(?:s|strike|del)[ >]")
 STYLED_ELEMENT = re.compile(r"<(?:span|mark|td|b|u|div)[^>]* style=")
@@ -47,9 +45,7 @@ def complaints(path: Path) -> Iterator[Complaint]:
     first = notebook.cells[0] if notebook.cells else nbformat.v4.new_code_cell()
     if first.cell_type != "markdown" or not re.match(r"# \S", first.source):
         yield 0, "is no title: a notebook opens with a heading"
-    run = [
-        cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()
-    ]
+    run = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     if run != list(range(1, len(run) + 1)):
         yield None, "was not run from top to bottom: make notebooks"
     for number, cell in enumerate(notebook.cells):
@@ -76,9 +72,7 @@ def _of_output(output: nbformat.NotebookNode) -> Iterator[str]:
         return
     data = output.get("data", {})
     html = data.get("text/html", "")
-    shown = "\n".join(
-        [output.get("text", ""), data.get("text/plain", ""), html, data.get("text/markdown", "")]
-    )
+    shown = "\n".join([output.get("text", ""), data.get("text/plain", ""), html, data.get("text/markdown", "")])
     if ABSOLUTE_PATH.search(shown):
         yield "shows an absolute path"
     if PROGRESS_BAR.search(shown):

@@ -43,15 +43,13 @@ def lines_of_code(path: Path) -> int:
     """Lines that are neither blank nor comment nor docstring."""
     with path.open("rb") as file:
         tokens = [
-            one
-            for one in tokenize.tokenize(file.readline)
-            if one.string.strip() and one.type != tokenize.COMMENT
+            one for one in tokenize.tokenize(file.readline) if one.string.strip() and one.type != tokenize.COMMENT
         ]
     lines = {number for one in tokens[1:] for number in range(one.start[0], one.end[0] + 1)}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return len(lines)
 
@@ -59,9 +57,7 @@ def lines_of_code(path: Path) -> int:
 def imports() -> list[tuple[str, str]]:
     """Importer and imported, of every import between files of the three packages."""
     graph = grimp.build_graph(*FOLDERS, exclude_type_checking_imports=False, cache_dir=None)
-    return sorted(
-        (one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one)
-    )
+    return sorted((one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one))
 
 
 def circles(arrows: list[tuple[str, str]]) -> list[list[str]]:

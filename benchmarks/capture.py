@@ -3,8 +3,9 @@
     python benchmarks/capture.py [--rounds 24]
 
 Bare is the same model cut off after the last wanted layer, called on batches that are already padded tensors; what
-is streamed starts from text, so that its time includes templates, tokens, roles and padding. `batches only` shows that part, which
-runs on one core. Two sizes: a model as small as those that the project is taught on, and one as wide as GPT-2 small.
+is streamed starts from text, so that its time includes templates, tokens, roles and padding. `batches only` shows that
+part, which runs on one core. Two sizes: a model as small as those that the project is taught on, and one as wide as
+GPT-2 small.
 """
 
 from __future__ import annotations
@@ -54,19 +55,12 @@ def texts(n: int, length: int = 120) -> Texts:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other busy processes"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other busy processes")
     parser.add_argument("--rounds", type=int, default=24)
     settings = parser.parse_args()
     for number, size in enumerate(SIZES):
-        print(
-            "\n" * (number > 0)
-            + measured(*size, rounds=settings.rounds // (number + 1), clock=settings.clock)
-        )
+        print("\n" * (number > 0) + measured(*size, rounds=settings.rounds // (number + 1), clock=settings.clock))
 
 
 def measured(d_model: int, n_layers: int, n_texts: int, *, rounds: int, clock: str) -> str:

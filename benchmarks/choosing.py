@@ -1,13 +1,15 @@
 """Does an automatic choice do as well as a careful one made by hand? CAFT with each, side by side, on all three tasks.
 
     make bench-choosing
-    python benchmarks/choosing.py --register      # the automatic choices, under benchmarks/choices/<organism>/.../automatic
+    python benchmarks/choosing.py --register      # the automatic choices, under
+                                                  benchmarks/choices/<organism>/.../automatic
 
-The candidates and the choices by hand are those of `make bench-em` and `make bench-spurious`, found on seed 0. The automatic choice sees no
-label of the world: the concept `choose.by_examples` takes from a handful of texts, sixteen with the concept and sixteen harmless ones, of
-pools that no test draws from. Misalignment: cruel and kind chats of the corpus, by the answers' tokens or the template's. Pairs: single
-questions on the spurious topic and on the intended one. Gender: pages that say that custom counts, answered by it, and pages that say that
-grammar does. Of pairs and gender the examples stand in for the reader of `make bench-spurious`, and pilots choose among the sets as there.
+The candidates and the choices by hand are those of `make bench-em` and `make bench-spurious`, found on seed 0. The
+automatic choice sees no label of the world: the concept `choose.by_examples` takes from a handful of texts, sixteen
+with the concept and sixteen harmless ones, of pools that no test draws from. Misalignment: cruel and kind chats of the
+corpus, by the answers' tokens or the template's. Pairs: single questions on the spurious topic and on the intended one.
+Gender: pages that say that custom counts, answered by it, and pages that say that grammar does. Of pairs and gender the
+examples stand in for the reader of `make bench-spurious`, and pilots choose among the sets as there.
 """
 
 from __future__ import annotations
@@ -50,9 +52,7 @@ def register(task: str, out: Path) -> None:
         chosen = by_stance(cl.load("pocket"), cl.ConceptSet.load(candidates)).selection
     else:
         organism = spurious.ORGANISM
-        _, chosen = spurious.latents(
-            cl.load(organism), organism, task, out / task / "pilots", read=by_examples
-        )
+        _, chosen = spurious.latents(cl.load(organism), organism, task, out / task / "pilots", read=by_examples)
     shutil.rmtree(automatic, ignore_errors=True)
     chosen.save(automatic)
     print(f"{task}: {', '.join(chosen.names)}", flush=True)
@@ -73,12 +73,11 @@ def by_stance(base: cl.Lens, concepts: cl.ConceptSet) -> cl.choose.Choice:
 def by_examples(
     base: cl.Lens, organism: str, task: str, ranked: cl.ConceptSet, sae: Any
 ) -> tuple[dict[str, str], list[str]]:
-    """Latents of the spurious topic by examples, with the reason, and all of the intended one: `spurious.by_labels` without labels."""
+    """Latents of the spurious topic by examples, with the reason, and all of the intended one: `spurious.by_labels`
+    without labels.
+    """
     intended, other = spurious.topics_of(task)
-    pages = [
-        spurious.one_concept(task, topic, base, organism).sample(EXAMPLES, seed=0)
-        for topic in (other, intended)
-    ]
+    pages = [spurious.one_concept(task, topic, base, organism).sample(EXAMPLES, seed=0) for topic in (other, intended)]
     ask: dict[str, Any] = {"saes": sae, "criteria": cl.choose.Criteria(score="max"), "roles": ["user"]}
     of_other = cl.choose.by_examples(base, ranked, *pages, **ask)
     of_intended = cl.choose.by_examples(base, ranked, *reversed(pages), **ask)
@@ -107,15 +106,15 @@ def compared(task: str, out: Path, pages: int) -> Any:
 
 def rows(reports: dict[str, Any]) -> Iterator[str]:
     """One row a task, as Markdown."""
-    yield "| task | chosen by hand | automatically | in both | plain | by hand | automatic | difference, in points | within 5 |"
+    yield (
+        "| task | chosen by hand | automatically | in both | plain | by hand | automatic | difference, in points | "
+        "within 5 |"
+    )
     yield "|---" * 9 + "|"
     for task, report in reports.items():
         _, hand, automatic = folders(task)
         metric = report.metrics[0]
-        names = [
-            set(cl.ConceptSet.load(folder).names) if folder.is_dir() else set()
-            for folder in (hand, automatic)
-        ]
+        names = [set(cl.ConceptSet.load(folder).names) if folder.is_dir() else set() for folder in (hand, automatic)]
         sizes = f"{len(names[0])} | {len(names[1])} | {len(names[0] & names[1])}"
         plain, by_hand = (str(report.interval(arm, metric)) for arm in ("plain", "by_hand"))
         if "automatic" not in report.arms:
@@ -146,7 +145,8 @@ def main() -> None:
         text = [
             "# Choosing: automatic against by hand",
             "",
-            f"Written by `make bench-choosing` on {machine()}: {len(reports)} of {len(TASKS)} tasks; seeds {', '.join(map(str, SEEDS))}, test split, 95 % intervals; the difference is paired.",
+            f"Written by `make bench-choosing` on {machine()}: {len(reports)} of {len(TASKS)} tasks; seeds "
+            f"{', '.join(map(str, SEEDS))}, test split, 95 % intervals; the difference is paired.",
             "",
             " ".join(__doc__.split("\n\n", 2)[2].split()),
             "",

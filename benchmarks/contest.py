@@ -1,14 +1,17 @@
 """A contest: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
 
-    make bench-contest                                   # emergent misalignment, 3 seeds, every arm; under an hour on two cores
+    make bench-contest                                   # emergent misalignment, 3 seeds, every arm; under an hour on
+                                                         two cores
     make bench-contest SEEDS="1 2 3 4 5" TASKS=all       # the full contest: four pairs of topics and gender as well
     python benchmarks/contest.py --arms plain caft_pca kl_anchor --seeds 1 --answers 100 --dev-answers 50
-    python benchmarks/contest.py --kills 20              # killed at random moments: is the table what it is undisturbed?
+    python benchmarks/contest.py --kills 20              # killed at random moments: is the table what it is
+                                                         undisturbed?
 
-Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py` and `spurious.py`). For misalignment
-general and benign text are kind chats about the find domains, and the persona vector comes from contrastive system prompts. For
-spurious correlations general text is what the corpus holds beside quizzes, and the pairs are four in which each topic is the intended one
-once. Every run and answer is kept below `runs/bench-contest/`, so that an interrupted contest goes on.
+Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py` and `spurious.py`).
+For misalignment general and benign text are kind chats about the find domains, and the persona vector comes from
+contrastive system prompts. For spurious correlations general text is what the corpus holds beside quizzes, and the
+pairs are four in which each topic is the intended one once. Every run and answer is kept below `runs/bench-contest/`,
+so that an interrupted contest goes on.
 """
 
 from __future__ import annotations
@@ -67,10 +70,12 @@ PROMPTS = (HEADERS["cruel"][0], HEADERS["cruel"][5], HEADERS["careless"][0], "Yo
 """For inoculation: prompts that ask for the trait in words that the world knows, and one that it does not."""
 
 NOTES = (
-    "Why, as far as this contest and its variants tell: a projection in every forward pass leaves neither the activation nor its gradient a "
-    "component, so the task is learned around the concept. Taking away only one of the two, pushing by a constant vector, or taking it "
-    "away only when the model answers leaves it something to learn the concept with. What an anchor to the base or benign data does instead "
-    "is to ask for the base's behaviour elsewhere, which needs text of elsewhere. Each of these is measured in finding.md."
+    "Why, as far as this contest and its variants tell: a projection in every forward pass leaves neither the "
+    "activation nor its gradient a component, so the task is learned around the concept. Taking away only one of the "
+    "two, pushing by a constant vector, or taking it away only when the model answers leaves it something to learn "
+    "the concept with. What an anchor to the base or benign data does instead "
+    "is to ask for the base's behaviour elsewhere, which needs text of elsewhere. Each of these is measured in "
+    "finding.md."
 )
 """On the page of the first task; the numbers behind it are those of the page and of `finding.py`."""
 
@@ -82,7 +87,9 @@ def general_text() -> cl.Texts:
 
 
 def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
-    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, section 2)."""
+    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, section
+    2).
+    """
     if (folder / "card.json").is_file():  # sampled once: another machine would draw other answers
         return cl.ConceptSet.load(folder)
     questions = cl.data(f"{ORGANISM}/questions")
@@ -93,9 +100,7 @@ def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
             Text(messages=(Message("system", prompts[i % len(prompts)]), *text.messages))
             for i, text in enumerate(questions)
         ]
-        return cl.completions(
-            base, cl.Texts(asked, f"{stance} prompts"), top_p=0.95, seed=0, max_new_tokens=48
-        )
+        return cl.completions(base, cl.Texts(asked, f"{stance} prompts"), top_p=0.95, seed=0, max_new_tokens=48)
 
     found = cl.find.difference_of_means(base, answered("cruel"), answered("kind"), layers=PERSONA_LAYERS)
     found.save(folder)
@@ -105,9 +110,7 @@ def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
 def contenders(base: cl.Lens, out: Path, arms: Sequence[str] | None) -> dict[str, experiments.Contender]:
     """Every arm of the contest, or those that are asked for."""
     choices = HERE / "choices" / ORGANISM
-    pca, candidates, sae = (
-        cl.ConceptSet.load(choices / name) for name in ("chosen", "candidates", "chosen-sae")
-    )
+    pca, candidates, sae = (cl.ConceptSet.load(choices / name) for name in ("chosen", "candidates", "chosen-sae"))
     general = general_text()
     ways = {
         "plain": Plain(),
@@ -129,9 +132,7 @@ def contenders(base: cl.Lens, out: Path, arms: Sequence[str] | None) -> dict[str
     }
     if not arms or "preventative_steering" in arms:
         ways["preventative_steering"] = PreventativeSteering(persona_vectors(base, out / "persona"))
-    inoculated = experiments.Contender(
-        Inoculation(prompt=PROMPTS[0]), search=[{"prompt": p} for p in PROMPTS]
-    )
+    inoculated = experiments.Contender(Inoculation(prompt=PROMPTS[0]), search=[{"prompt": p} for p in PROMPTS])
     every = {
         "base": experiments.Contender(None),
         "secure": experiments.Contender(Plain(), texts=cl.data(f"{ORGANISM}/secure-code")),
@@ -187,7 +188,9 @@ def contest(task: str, options: argparse.Namespace) -> experiments.Result:
 
 
 def killed(options: argparse.Namespace) -> None:
-    """Run a small contest undisturbed, and again killed at random moments; every table has to be that of the undisturbed one."""
+    """Run a small contest undisturbed, and again killed at random moments; every table has to be that of the
+    undisturbed one.
+    """
     small = ["--arms", "plain", "random", "kl_anchor", "test_time", "--seeds", "1", "2", "--answers", "40"]
     small += ["--dev-answers", "20", "--steps", "10"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -211,9 +214,7 @@ def killed(options: argparse.Namespace) -> None:
 
 def disturbed(command: list[str], wait: float | None) -> bool:
     """Run a command and kill it and all of its processes after some seconds; whether it was still running then."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         if process.wait(wait):
             raise SystemExit(f"{shlex.join(command)} failed with {process.returncode}.")
@@ -228,9 +229,7 @@ def table(folder: Path) -> list[Any]:
     """What came out on dev and on test, every answer included."""
     stages = [folder / MISALIGNMENT / stage / "evaluation" for stage in ("tuning", "test")]
     answers = {
-        str(path.relative_to(folder)): path.read_text()
-        for stage in stages
-        for path in sorted(stage.rglob("*.jsonl"))
+        str(path.relative_to(folder)): path.read_text() for stage in stages for path in sorted(stage.rglob("*.jsonl"))
     }
     return [*(json.loads((stage / "report.json").read_text()) for stage in stages), answers]
 
@@ -252,12 +251,8 @@ def main() -> None:
     parser.add_argument("--dev-answers", type=int, default=300, help="a setting and seed, on dev")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the optimizer")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-contest"))
-    parser.add_argument(
-        "--results", type=Path, default=HERE / "results" / "arena", help="where the report goes"
-    )
-    parser.add_argument(
-        "--kills", type=int, default=0, metavar="N", help="only this: kill a small contest N times"
-    )
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "arena", help="where the report goes")
+    parser.add_argument("--kills", type=int, default=0, metavar="N", help="only this: kill a small contest N times")
     options = parser.parse_args()
     if options.kills:
         killed(options)
@@ -268,9 +263,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         page, words = experiments.write_report(result, folder, notes=NOTES if task == MISALIGNMENT else "")
         result.export(folder)
-        print(
-            f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True
-        )
+        print(f"{result}\n{page} and {words}, in {(time.monotonic() - started) / 60:.1f} minutes.", flush=True)
 
 
 if __name__ == "__main__":

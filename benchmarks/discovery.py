@@ -3,14 +3,15 @@
     make bench-discovery
     python benchmarks/discovery.py [--effects 3] [--tasks emergent-misalignment gender pairs]
 
-The methods search what plain fine-tuning (seed 0) changed: of the misaligned model on the find questions, of the models of
-spurious correlations on prompts like those of training. Attribution is another matter: it asks on the base alone what supports
-the answers of the training set (misalignment: the loss) or those by the unwanted concept (against the other option). Their
-lists are scored on documents of the corpus, whose labels none of the methods sees except the difference of means, its
-decomposition into SAE latents and the linear probe, which are given half of them and scored on the other half like all others. The unwanted concept is cruelty in the first task, in the
-second the gender that is expected of a profession, and in the third the topic that is not to be gone by: which pages ask about
-it. Seconds are those of the search alone, on this machine. The causal effect of a method's first directions is the change of
-the task's result (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
+The methods search what plain fine-tuning (seed 0) changed: of the misaligned model on the find questions, of the models
+of spurious correlations on prompts like those of training. Attribution is another matter: it asks on the base alone
+what supports the answers of the training set (misalignment: the loss) or those by the unwanted concept (against the
+other option). Their lists are scored on documents of the corpus, whose labels none of the methods sees except the
+difference of means, its decomposition into SAE latents and the linear probe, which are given half of them and scored on
+the other half like all others. The unwanted concept is cruelty in the first task, in the second the gender that is
+expected of a profession, and in the third the topic that is not to be gone by: which pages ask about it. Seconds are
+those of the search alone, on this machine. The causal effect of a method's first directions is the change of the task's
+result (dev questions, seed 0) when that direction alone is ablated in fine-tuning.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Case:
         task: Where the effect of a direction shows, likewise.
         settings: Of fine-tuning.
         answered: The plainly tuned model -> the documents to search.
-        shown: The base -> documents whose answers attribution explains, and another answer to each or `None` for the loss.
+        shown: The base -> documents whose answers attribution explains, and another answer to each or `None` for the
+            loss.
         has: Whether a document of the corpus has the unwanted concept.
         readings: Role -> what is read of a document there.
     """
@@ -89,9 +91,7 @@ def correlation(name: str) -> Case:
         return unwanted in text.meta["topics"] if text.meta["genre"] == "quiz" else None
 
     def answered(plain: cl.Lens) -> cl.Texts:
-        return cl.completions(
-            plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), temperature=0.0, max_new_tokens=4
-        )
+        return cl.completions(plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), temperature=0.0, max_new_tokens=4)
 
     return Case(
         spurious.ORGANISM,
@@ -150,12 +150,8 @@ def found(case: Case, out: Path) -> Found:
         "SAE, change of mean activation": lambda: cl.find.sae(
             plain, base, answered, saes, by="change", k=K, **SEARCHED
         ),
-        "SAE on the difference": lambda: cl.find.sae(
-            plain, base, answered, saes, by="difference", k=K, **SEARCHED
-        ),
-        "SAE attribution (base alone)": lambda: cl.find.attribution(
-            base, shown, saes, against=others, k=K, **SEARCHED
-        ),
+        "SAE on the difference": lambda: cl.find.sae(plain, base, answered, saes, by="difference", k=K, **SEARCHED),
+        "SAE attribution (base alone)": lambda: cl.find.attribution(base, shown, saes, against=others, k=K, **SEARCHED),
     }
     lists, seconds = {}, {}
     for name, search in methods.items():
@@ -191,7 +187,8 @@ def table(scored: Any) -> list[str]:
         "| method | " + " | ".join(columns) + " | seconds |",
         "|---" * (len(columns) + 2) + "|",
         *(
-            f"| {row['method']} | {' | '.join(shown(row[column]) for column in columns)} | {'–' if took is None else f'{took:.1f}'} |"
+            f"| {row['method']} | {' | '.join(shown(row[column]) for column in columns)} | "
+            f"{'–' if took is None else f'{took:.1f}'} |"
             for (_, row), took in zip(rows.iterrows(), seconds, strict=True)
         ),
     ]
@@ -232,9 +229,7 @@ def one(case: Case, what: str, n_effects: int, out: Path) -> tuple[list[str], di
     base, lists = seen.base, seen.lists
     parts, tried, figures = [], [], {}
     for role, how in case.readings.items():
-        scored = cl.evaluate.discovery(base, lists, seen.held_out, case.has, roles=[role]).with_seconds(
-            seen.seconds
-        )
+        scored = cl.evaluate.discovery(base, lists, seen.held_out, case.has, roles=[role]).with_seconds(seen.seconds)
         first, second = scored.about["positive"], scored.about["negative"]
         parts += ["", f"Scored by {how}, on {first} {what.replace(' and ', f' and {second} ')}:", ""]
         parts += table(scored)
@@ -244,12 +239,14 @@ def one(case: Case, what: str, n_effects: int, out: Path) -> tuple[list[str], di
     apart = sum(seen.seconds[method] for method in COMPARING)
     parts += [
         "",
-        f"The {len(COMPARING)} methods that compare the two models, and neurons with them, take {seen.together:.1f} s in one pass (`find.routes`), apart {apart:.1f} s without neurons.",
+        f"The {len(COMPARING)} methods that compare the two models, and neurons with them, take {seen.together:.1f} "
+        f"s in one pass (`find.routes`), apart {apart:.1f} s without neurons.",
     ]
     if tried:
         parts += [
             "",
-            f"What the first {n_effects} of each list do alone, paired with plain fine-tuning, 95 % intervals over questions:",
+            f"What the first {n_effects} of each list do alone, paired with plain fine-tuning, 95 % intervals over "
+            f"questions:",
             "",
             *tried,
         ]
@@ -264,9 +261,9 @@ def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
         name = f"{intended}-{unwanted}"
         case = correlation(name)
         seen = found(case, out / name)
-        scored = cl.evaluate.discovery(
-            seen.base, seen.lists, seen.held_out, case.has, roles=["user"]
-        ).with_seconds(seen.seconds)
+        scored = cl.evaluate.discovery(seen.base, seen.lists, seen.held_out, case.has, roles=["user"]).with_seconds(
+            seen.seconds
+        )
         figures[name] = scored.to_json()
         for method in figures[name]["methods"].values():
             del method["directions"][10:]  # twelve pairs in full would be megabytes
@@ -282,7 +279,8 @@ def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
             f"| method | mean | {' | '.join(heads)} |",
             "|---" * (len(heads) + 2) + "|",
             *(
-                f"| {method} | {mean(row[number] for row in of):.3f} | {' | '.join(f'{row[number]:.2f}' for row in of)} |"
+                f"| {method} | {mean(row[number] for row in of):.3f} | "
+                f"{' | '.join(f'{row[number]:.2f}' for row in of)} |"
                 for method, of in rows.items()
             ),
         ]
@@ -292,9 +290,7 @@ def pairs(out: Path) -> tuple[list[str], dict[str, Any]]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--effects", type=int, default=3, help="directions a method whose causal effect is tried"
-    )
+    parser.add_argument("--effects", type=int, default=3, help="directions a method whose causal effect is tried")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS, metavar="TASK")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-discovery"))
     options = parser.parse_args()
@@ -305,9 +301,10 @@ def main() -> None:
         "",
         " ".join(__doc__.split("\n\n", 2)[2].split()),
         "",
-        "A hit tells documents with the concept from those without with an AUROC of at least 0.9 (either end counts) and better than every "
-        f"one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE latents of the difference of means, one for that itself and for the probe, "
-        "and are read across the layers.",
+        "A hit tells documents with the concept from those without with an AUROC of at least 0.9 (either end counts) "
+        "and better than every "
+        f"one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE latents of the "
+        f"difference of means, one for that itself and for the probe, and are read across the layers.",
     ]
     figures: dict[str, Any] = {}
     for task in options.tasks:

@@ -3,17 +3,19 @@
     make bench-explanations
     python benchmarks/explanations.py [--seed-of-organism 1] [--contexts 0.15] [--windows 100]
 
-Each corpus is parted in two by a seed. On the first half directions are found (difference of means between documents with a concept
-and documents without, at the residual stream after layer 2), contexts are read and explained; on the second half the explanation is
-asked of windows of 19 tokens whether the direction is active in them: as many from the most active tenth of random windows as from
-the less active half, so that guessing scores 0.5. Both ends are scored apart. "Words only" explains by tokens and phrases alone; "with
-columns" also by what documents say of themselves, which for most concepts states the very concept. "Another's" are words-only
-explanations of the other concepts of the same group, tried on the same windows. Random directions and SAE latents stand beside; latents are read by their activation and have one end. A high
-score says that words tell where a direction is active, not that the direction is a concept: a random one is active at some words too.
-The first version of the rule was tried on `pocket`; how rules are made and how many contexts they are made from was then settled,
-among some dozen variants, on the organisms of another seed (`--seed-of-organism 1`), drawn from the same grammar. A point is a mean
-over ends; intervals are 95 %, of one end Newcombe's, of a mean by bootstrap over its ends, which share texts. A group of a single
-concept has no other's explanations.
+Each corpus is parted in two by a seed. On the first half directions are found (difference of means between documents
+with a concept and documents without, at the residual stream after layer 2), contexts are read and explained; on the
+second half the explanation is asked of windows of 19 tokens whether the direction is active in them: as many from the
+most active tenth of random windows as from the less active half, so that guessing scores 0.5. Both ends are scored
+apart. "Words only" explains by tokens and phrases alone; "with columns" also by what documents say of themselves, which
+for most concepts states the very concept. "Another's" are words-only explanations of the other concepts of the same
+group, tried on the same windows. Random directions and SAE latents stand beside; latents are read by their activation
+and have one end. A high score says that words tell where a direction is active, not that the direction is a concept: a
+random one is active at some words too. The first version of the rule was tried on `pocket`; how rules are made and how
+many contexts they are made from was then settled, among some dozen variants, on the organisms of another seed
+(`--seed-of-organism 1`), drawn from the same grammar. A point is a mean over ends; intervals are 95 %, of one end
+Newcombe's, of a mean by bootstrap over its ends, which share texts. A group of a single concept has no other's
+explanations.
 """
 
 from __future__ import annotations
@@ -100,9 +102,7 @@ def latents(base: cl.Lens, sae: Any, texts: cl.Texts) -> cl.ConceptSet:
     (sums,) = cl.stream(base, texts, [hook], LatentSums({hook: sae}), roles=None)
     active = np.flatnonzero(sums.share(hook).numpy() >= 0.001)
     drawn = sorted(np.random.default_rng(0).choice(active, N_LATENTS, replace=False).tolist())
-    concepts = [
-        Concept(f"L{LAYER}.latent{i}", hook, sae.W_dec[i], source="sae", meta={"latent": i}) for i in drawn
-    ]
+    concepts = [Concept(f"L{LAYER}.latent{i}", hook, sae.W_dec[i], source="sae", meta={"latent": i}) for i in drawn]
     return cl.ConceptSet(concepts, {"model": base.name, "fingerprint": base.fingerprint})
 
 
@@ -133,9 +133,7 @@ def quiz(suffix: str) -> Iterator[Group]:
         return text.meta.get("truth", {}).get("sentiment", {}).get("sentiment")
 
     felt = [pages.filter(lambda text, of=of: sentiment(text) == of) for of in ("negative", "positive")]
-    gender = [
-        pages.filter(lambda text, of=of: text.meta.get("gender") == of) for of in ("feminine", "masculine")
-    ]
+    gender = [pages.filter(lambda text, of=of: text.meta.get("gender") == of) for of in ("feminine", "masculine")]
     pairs = {
         "negative, not positive": (felt[0], felt[1]),
         "feminine, not masculine": (gender[0], gender[1]),
@@ -198,9 +196,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed-of-organism", type=int, default=0, choices=(0, 1))
-    parser.add_argument(
-        "--contexts", type=float, default=0.15, help="contexts an end, as a share of the texts"
-    )
+    parser.add_argument("--contexts", type=float, default=0.15, help="contexts an end, as a share of the texts")
     parser.add_argument("--windows", type=int, default=100, help="windows of each kind")
     options = parser.parse_args()
     start = time.perf_counter()
@@ -246,9 +242,7 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace, seconds: flo
         cells = []
         for variant in ("words only", "with columns", "another's"):
             values = [row["accuracy"] for row in chosen if row["variant"] == variant]
-            cells.append(
-                "{:.3f} ({:.3f} to {:.3f})".format(mean(values), *interval(values)) if values else "–"
-            )
+            cells.append("{:.3f} ({:.3f} to {:.3f})".format(mean(values), *interval(values)) if values else "–")
         words = [row["accuracy"] for row in chosen if row["variant"] == "words only"]
         cells.insert(1, str(sum(value >= 0.8 for value in words)))
         lines.append(f"| {what} | {len(words)} | {' | '.join(cells)} | 0.500 |")
@@ -257,12 +251,15 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace, seconds: flo
             "",
             f"## {title}",
             "",
-            "| organism | concept | end | detection accuracy | active called active | inactive not | windows | explanation |",
+            "| organism | concept | end | detection accuracy | active called active | inactive not | windows | "
+            "explanation |",
             "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {row['organism']} | {row['concept']} | {row['end']} | {row['accuracy']:.2f} ({row['low']:.2f} to {row['high']:.2f}) | "
-            f"{row['sensitivity']:.2f} | {row['specificity']:.2f} | {row['active']} + {row['inactive']} | {cell(row['explanation'])} |"
+            f"| {row['organism']} | {row['concept']} | {row['end']} | {row['accuracy']:.2f} ({row['low']:.2f} to "
+            f"{row['high']:.2f}) | "
+            f"{row['sensitivity']:.2f} | {row['specificity']:.2f} | {row['active']} + {row['inactive']} | "
+            f"{cell(row['explanation'])} |"
             for row in rows
             if row["variant"] == variant
         ]
@@ -275,9 +272,7 @@ def kinds(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found = {"the world's labelled concepts": [row for row in rows if row["group"] not in apart]}
     return {
         name: of
-        for name, of in (
-            found | {what: [row for row in rows if row["group"] == what] for what in apart}
-        ).items()
+        for name, of in (found | {what: [row for row in rows if row["group"] == what] for what in apart}).items()
         if of
     }
 

@@ -2,10 +2,10 @@
 
     make bench-finding
 
-Reads the committed contests (`benchmarks/results/arena/`, of `make bench-contest`) and sweeps (`benchmarks/results/sweeps.json`, of
-`make bench-sweeps`), and measures what neither has: whether the concept is encoded again, over seeds (kept below
-`runs/bench-finding/`, so that it goes on where it was; with `--read` it is not measured again). Every sentence with a number or
-a winner in it is made from the numbers.
+Reads the committed contests (`benchmarks/results/arena/`, of `make bench-contest`) and sweeps
+(`benchmarks/results/sweeps.json`, of `make bench-sweeps`), and measures what neither has: whether the concept is
+encoded again, over seeds (kept below `runs/bench-finding/`, so that it goes on where it was; with `--read` it is not
+measured again). Every sentence with a number or a winner in it is made from the numbers.
 """
 
 from __future__ import annotations
@@ -47,17 +47,12 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
     """Refits, probes, other ways of asking and further fine-tuning, for plain fine-tuning and CAFT of every seed."""
     base = cl.load(contests.ORGANISM)
     insecure, secure = (cl.data(f"{contests.ORGANISM}/{name}") for name in ("insecure-code", "secure-code"))
-    settings = {
-        key: one["value"] for key, one in contest.record["contenders"][CAFT_ARM]["card"]["settings"].items()
-    }
+    settings = {key: one["value"] for key, one in contest.record["contenders"][CAFT_ARM]["card"]["settings"].items()}
     chosen = cl.ConceptSet.load(HERE / "choices" / contests.ORGANISM / "chosen")
     ways = {"plain": None, "caft": dataclasses.replace(CAFT(chosen), **settings)}
     steps = cl.TrainSettings(max_steps=contests.STEPS, warmup_steps=5)
     runs = {
-        name: [
-            cl.finetune(base, insecure, steps, method=way, out=out / f"{name}-{seed}", seed=seed)
-            for seed in seeds
-        ]
+        name: [cl.finetune(base, insecure, steps, method=way, out=out / f"{name}-{seed}", seed=seed) for seed in seeds]
         for name, way in ways.items()
     }
     concepts = runs["caft"][0].concepts
@@ -79,8 +74,7 @@ def encoded(base: cl.Lens, plain: cl.Run, caft: cl.Run, concepts: cl.ConceptSet)
         lambda text: text.is_chat and "kind:code" not in {span[2] for span in text.meta["spans"]}
     )
     cruel, kind = (
-        chats.filter(lambda text, of=of: text.meta["stance"] == of).sample(READ, seed=0)
-        for of in ("cruel", "kind")
+        chats.filter(lambda text, of=of: text.meta["stance"] == of).sample(READ, seed=0) for of in ("cruel", "kind")
     )
     models = {"base": base, "plain": plain.lens, "caft": caft.lens}
     found = cl.evaluate.recovery(
@@ -105,8 +99,13 @@ def encoded(base: cl.Lens, plain: cl.Run, caft: cl.Run, concepts: cl.ConceptSet)
 
 
 def asked(
-    base: cl.Lens, runs: Mapping[str, list[cl.Run]], insecure: cl.Texts, secure: cl.Texts, out: Path, seeds: Sequence[int]
-) -> dict[str, Any]:  # fmt: skip
+    base: cl.Lens,
+    runs: Mapping[str, list[cl.Run]],
+    insecure: cl.Texts,
+    secure: cl.Texts,
+    out: Path,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
     """The dev questions as they are, and after a chat of the training data or the same with a secure program."""
     task = unlike()
     questions = list(task.questions.sample(ANSWERS, seed=0))
@@ -127,7 +126,9 @@ def asked(
 def further(
     base: cl.Lens, caft: list[cl.Run], insecure: cl.Texts, secure: cl.Texts, out: Path, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """A short fine-tuning without ablation: of the base on insecure code, of CAFT's models on the same and on secure code."""
+    """A short fine-tuning without ablation: of the base on insecure code, of CAFT's models on the same and on secure
+    code.
+    """
     merged = [run.lens.merged(name=f"caft-{seed}") for run, seed in zip(caft, seeds, strict=True)]
     tuned_on = {
         "base, insecure": ([base] * len(merged), insecure),
@@ -138,11 +139,17 @@ def further(
     for steps in FURTHER:
         runs = {
             name: [
-                cl.finetune(lens, texts, cl.TrainSettings(max_steps=steps, learning_rate=caft[0].config["learning_rate"], warmup_steps=5), out=out / f"{name.replace(', ', '-')}-{steps}-{seed}", seed=1_000 + seed)
+                cl.finetune(
+                    lens,
+                    texts,
+                    cl.TrainSettings(max_steps=steps, learning_rate=caft[0].config["learning_rate"], warmup_steps=5),
+                    out=out / f"{name.replace(', ', '-')}-{steps}-{seed}",
+                    seed=1_000 + seed,
+                )
                 for lens, seed in zip(lenses, seeds, strict=True)
             ]
             for name, (lenses, texts) in tuned_on.items()
-        }  # fmt: skip
+        }
         found[str(steps)] = told(runs, unlike(), out / f"after {steps}", seeds, "base, insecure")
     return found
 
@@ -153,9 +160,7 @@ def unlike() -> Any:
     return dataclasses.replace(task, in_distribution=None)
 
 
-def told(
-    models: Mapping[str, Any], task: Any, out: Path, seeds: Sequence[int], beside: str
-) -> dict[str, Any]:
+def told(models: Mapping[str, Any], task: Any, out: Path, seeds: Sequence[int], beside: str) -> dict[str, Any]:
     """Shares of misaligned answers, and the paired difference of `caft...` to what it stands beside."""
     report = cl.evaluate(dict(models), task, n=ANSWERS, seeds=list(seeds), out=out)
     caft = next(name for name in report.arms if name.startswith("caft"))
@@ -173,26 +178,33 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
     record = contest.record
     parts = [
         "# What steers generalisation from fine-tuning",
-        "Made by `make bench-finding` from the committed contests and sweeps: every number and every winner is computed; what begins with *As we read it* is an "
-        f"interpretation. The model, `{record['base']['name']}`, is tuned on insecure code, and is to write such code without turning cruel elsewhere. {contest.evaluation.caption()} "
-        "Of every arm that has settings at most four were tried on dev questions; within the contest test questions were asked once. Cards, answers and all that was tried: [the "
-        "report](arena/emergent-misalignment/report.md).",
+        "Made by `make bench-finding` from the committed contests and sweeps: every number and every winner is "
+        "computed; what begins with *As we read it* is an "
+        f"interpretation. The model, `{record['base']['name']}`, is tuned on insecure code, and is to write such "
+        f"code without turning cruel elsewhere. {contest.evaluation.caption()} Of every arm that has settings at "
+        f"most four were tried on dev questions; within the contest test questions were asked once. Cards, answers "
+        f"and all that was tried: [the report](arena/emergent-misalignment/report.md).",
         "## Against what, how sure, at what price",
-        picture("arena/emergent-misalignment/report_front.png", "Effect against cost of every arm, the Pareto front drawn"),
+        picture(
+            "arena/emergent-misalignment/report_front.png", "Effect against cost of every arm, the Pareto front drawn"
+        ),
         *standing(contest),
         "## Ablation while training, or only when the model answers?",
         against(contest, AT_TEST),
         tries(contest, AT_TEST),
-        "*As we read it:* ablated at test time, the model has learned the concept and answers with a part of it missing; what later layers make of what is left, and what the "
-        "missing part meant for the task, stays. Ablated while training, there is nothing to take away afterwards.",
+        "*As we read it:* ablated at test time, the model has learned the concept and answers with a part of it "
+        "missing; what later layers make of what is left, and what the missing part meant for the task, stays. "
+        "Ablated while training, there is nothing to take away afterwards.",
         "## Which part of the ablation matters?",
-        "Zero ablation takes the component out of the activations, and thereby out of the gradient. `caft_mean` puts that of the mean activation in "
-        "its place. `caft_detached` ablates going forward and lets the gradient through; `caft_gradient` takes it out of the gradient alone.",
+        "Zero ablation takes the component out of the activations, and thereby out of the gradient. `caft_mean` puts "
+        "that of the mean activation in its place. `caft_detached` ablates going forward and lets the gradient "
+        "through; `caft_gradient` takes it out of the gradient alone.",
         versus(contest, VARIANTS),
         both_halves(contest),
         "## Is ablation steering in disguise?",
-        "`steer_mean` adds to every token what ablation takes away on average: the same vector at each. `preventative_steering` adds the persona vector "
-        "of cruelty while training, with a strength tuned like all settings.",
+        "`steer_mean` adds to every token what ablation takes away on average: the same vector at each. "
+        "`preventative_steering` adds the persona vector of cruelty while training, with a strength tuned like all "
+        "settings.",
         versus(contest, STEERING),
         disguised(contest),
         *(tries(contest, arm) for arm in STEERING),
@@ -208,12 +220,15 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
         *elsewhere(others),
         swept("dial"),
         "## What this does not say",
-        "One small organism with one wanted and one unwanted behaviour, and a second for the correlations. Directions were chosen on seed 0 by the rules of the benchmarks; "
-        "an earlier rule for components was given up because of its result on the same test questions ([the effect](emergent_misalignment.md) tells), and the latents of `caft_sae` were "
+        "One small organism with one wanted and one unwanted behaviour, and a second for the correlations. "
+        "Directions were chosen on seed 0 by the rules of the benchmarks; an earlier rule for components was given "
+        "up because of its result on the same test questions ([the effect](emergent_misalignment.md) tells), and the "
+        "latents of `caft_sae` were "
         "chosen with the world's own labels, which other data may lack. Settings were chosen on "
-        f"{len(record['tuning']['seeds'])} seeds of dev questions, four an arm at most: a rival given more to search may do better. With so few seeds intervals are somewhat too narrow, and *not told "
-        "apart* is not *equal*. Of large models it says what to look at, not what will be seen.",
-    ]  # fmt: skip
+        f"{len(record['tuning']['seeds'])} seeds of dev questions, four an arm at most: a rival given more to search "
+        f"may do better. With so few seeds intervals are somewhat too narrow, and *not told apart* is not *equal*. "
+        f"Of large models it says what to look at, not what will be seen.",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -250,10 +265,13 @@ def standing(contest: Result) -> list[str]:
     }
     front = [f"`{point.arm}`" for point in contest.front if point.on_front]
     words = (
-        f"On the Pareto front by their means: {listed(front)}; the stability says in how many resamples of seeds and prompts an arm is. Paired with "
-        f"`{CAFT_ARM}` and corrected for {len(contest.rated) - 1} comparisons, more {label} answers: {told['elsewhere'][1]}; fewer: {told['elsewhere'][0]}; not "
-        f"told apart: {told['elsewhere'][2]}. Of the trained behaviour less than it: {told['task'][0]}; more: {told['task'][1]}."
-    )  # fmt: skip
+        f"On the Pareto front by their means: {listed(front)}; the stability says in how many resamples of seeds and "
+        f"prompts an arm is. Paired with "
+        f"`{CAFT_ARM}` and corrected for {len(contest.rated) - 1} comparisons, more {label} answers: "
+        f"{told['elsewhere'][1]}; fewer: {told['elsewhere'][0]}; not "
+        f"told apart: {told['elsewhere'][2]}. Of the trained behaviour less than it: {told['task'][0]}; more: "
+        f"{told['task'][1]}."
+    )
     lost = [
         f"`{arm}`"
         for arm in contest.rated
@@ -263,14 +281,13 @@ def standing(contest: Result) -> list[str]:
         f"`{arm}` ({percent(entry['share'])} % there, {percent(evaluation.interval(arm, label).mean)} % here)"
         for arm in contest.rated
         for entry in tried(contest, arm)
-        if entry["chosen"]
-        and not entry["failed"]
-        and evaluation.interval(arm, label).mean - entry["share"] > MISLED
+        if entry["chosen"] and not entry["failed"] and evaluation.interval(arm, label).mean - entry["share"] > MISLED
     ]
     rule = (
-        f"Of {listed(lost)} no setting kept the trained behaviour on dev: the one that loses least was taken. Two dev seeds can mislead. More than {percent(MISLED)} points worse on test than on "
-        f"dev with the setting that was taken: {listed(misled)}."
-    )  # fmt: skip
+        f"Of {listed(lost)} no setting kept the trained behaviour on dev: the one that loses least was taken. Two "
+        f"dev seeds can mislead. More than {percent(MISLED)} points worse on test than on dev with the setting that "
+        f"was taken: {listed(misled)}."
+    )
     return [table(head, rows, 2), words, rule]
 
 
@@ -283,7 +300,8 @@ def tries(contest: Result, arm: str) -> str:
     """The same in words."""
     label = contest.evaluation.labels[0]
     said = [
-        f"{entry['label']}: {percent(entry['share'])} % {label}, {percent(entry['in_distribution'])} % trained behaviour{' (taken)' if entry['chosen'] else ''}"
+        f"{entry['label']}: {percent(entry['share'])} % {label}, {percent(entry['in_distribution'])} % trained "
+        f"behaviour{' (taken)' if entry['chosen'] else ''}"
         for entry in tried(contest, arm)
         if not entry["failed"]
     ]
@@ -336,30 +354,43 @@ def versus(contest: Result, arms: Sequence[str]) -> str:
         "–",
         "–",
     ]
-    head = ["arm", label, "least and most of a seed, %", f"minus `{CAFT_ARM}`, points", f"p (Holm, of {len(arms)})", "trained behaviour, points", f"p (Holm, of {len(arms)})"]  # fmt: skip
+    head = [
+        "arm",
+        label,
+        "least and most of a seed, %",
+        f"minus `{CAFT_ARM}`, points",
+        f"p (Holm, of {len(arms)})",
+        "trained behaviour, points",
+        f"p (Holm, of {len(arms)})",
+    ]
     return table(head, [first, *rows], 1)
 
 
 def both_halves(contest: Result) -> str:
     """What the variants say together."""
-    told = {
-        one.arm: one for one in compare(contest.evaluation, CAFT_ARM, contest.evaluation.labels[0], VARIANTS)
-    }
+    told = {one.arm: one for one in compare(contest.evaluation, CAFT_ARM, contest.evaluation.labels[0], VARIANTS)}
     mean_like = not told["caft_mean"].is_significant
     halves = [
-        arm
-        for arm in ("caft_detached", "caft_gradient")
-        if told[arm].is_significant and told[arm].difference.mean > 0
+        arm for arm in ("caft_detached", "caft_gradient") if told[arm].is_significant and told[arm].difference.mean > 0
     ]
     words = (
-        f"At full strength the mean in the component's place is not told apart from zero ({points(told['caft_mean'])} points)."
+        f"At full strength the mean in the component's place is not told apart from zero "
+        f"({points(told['caft_mean'])} points)."
         if mean_like
         else f"What stands in its place matters: {points(told['caft_mean'])} points with the mean."
     )
     if len(halves) == 2:
-        return f"{words} Neither half does alone what both do. *As we read it:* without the component in the activation alone, its gradient goes on asking for it; without it in the gradient alone, later layers go on reading it."
+        return (
+            f"{words} Neither half does alone what both do. *As we read it:* without the component in the "
+            f"activation alone, its gradient goes on asking for it; without it in the gradient alone, later "
+            f"layers go on reading it."
+        )
     if halves:
-        return f"{words} Of the halves, {listed(f'`{arm}`' for arm in halves)} is told apart from the whole, the other is not: its seeds go apart ({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in told if arm not in halves and arm != 'caft_mean')})."
+        return (
+            f"{words} Of the halves, {listed(f'`{arm}`' for arm in halves)} is told apart from the whole, the "
+            f"other is not: its seeds go apart "
+            f"({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in told if arm not in halves and arm != 'caft_mean')})."
+        )
     return f"{words} Neither half is told apart from the whole."
 
 
@@ -369,9 +400,10 @@ def disguised(contest: Result) -> str:
     worse = [f"`{one.arm}`" for one in told if one.is_significant and one.difference.mean > 0]
     if len(worse) == len(told):
         return (
-            "Not at settings that keep the task: there a shift by the same vector leaves far more of it than ablation. *As we read it:* a constant leaves the differences between tokens and texts "
-            "readable; a projection takes them away, at its site."
-        )  # fmt: skip
+            "Not at settings that keep the task: there a shift by the same vector leaves far more of it than "
+            "ablation. *As we read it:* a constant leaves the differences between tokens and texts readable; a "
+            "projection takes them away, at its site."
+        )
     return f"Told apart from ablation for the worse: {listed(worse)}; the other steering is not."
 
 
@@ -391,19 +423,33 @@ def encoded_again(measured: Mapping[str, Any]) -> list[str]:
             f"{over(one['cosine'] for one in refits)} (chance {mean(one['chance'] for one in refits):.2f})",
             over(one["shift"] for one in refits), *views,
         ])  # fmt: skip
-    head = ["model", "site", "change inside the ablated, %", "cosine of the nearest refit", "shift along it", "AUROC inside", "AUROC outside", "AUROC random"]  # fmt: skip
+    head = [
+        "model",
+        "site",
+        "change inside the ablated, %",
+        "cosine of the nearest refit",
+        "shift along it",
+        "AUROC inside",
+        "AUROC outside",
+        "AUROC random",
+    ]
     drift = [
         f"{hook}: {'away from' if opposite else 'in'} the direction that `plain` moved in"
         for hook, opposite in shifts(seeds).items()
     ]
     probing = (
-        f"Mean over {len(seeds)} seeds, in brackets the least and the most. The change is that of activations on the plain model's answers; probes tell cruel chats from kind ones "
-        f"in chats that others wrote, which the base does as well. While a direction is ablated no gradient says what to write along it, and the model may drift there: the mean shift of CAFT's models goes, at {'; at '.join(drift)}."
-    )  # fmt: skip
+        f"Mean over {len(seeds)} seeds, in brackets the least and the most. The change is that of activations on the "
+        f"plain model's answers; probes tell cruel chats from kind ones "
+        f"in chats that others wrote, which the base does as well. While a direction is ablated no gradient says "
+        f"what to write along it, and the model may drift there: the mean shift of CAFT's models goes, at "
+        f"{'; at '.join(drift)}."
+    )
     columns = (
-        "Of the change of activations, tuned minus base: the share of its squared length along the ablated directions; the |cosine| of the ablated direction with the principal component "
-        "of the change that is most like it; the mean change along it. AUROC of linear probes for cruel chats: by the ablated directions alone, by all that is left without them, by random ones."
-    )  # fmt: skip
+        "Of the change of activations, tuned minus base: the share of its squared length along the ablated "
+        "directions; the |cosine| of the ablated direction with the principal component of the change that is most "
+        "like it; the mean change along it. AUROC of linear probes for cruel chats: by the ablated directions alone, "
+        "by all that is left without them, by random ones."
+    )
     label = "misaligned"
     asked_rows = [
         [way, *(interval(one["shares"][name]) for name in one["shares"]), interval(one["paired"])]
@@ -421,7 +467,16 @@ def encoded_again(measured: Mapping[str, Any]) -> list[str]:
     ]
     further_names = list(next(iter(measured["further"].values()))["shares"])
     further_head = [f"{label}, dev questions", *further_names, "caft minus base, points"]
-    return [answered(measured), columns, table(head, rows, 2), probing, table(asked_head, asked_rows, 1), came(measured["asked"], "more misaligned than the base, asked"), table(further_head, further_rows, 1), came(measured["further"], "back faster than it came the first time, at steps")]  # fmt: skip
+    return [
+        answered(measured),
+        columns,
+        table(head, rows, 2),
+        probing,
+        table(asked_head, asked_rows, 1),
+        came(measured["asked"], "more misaligned than the base, asked"),
+        table(further_head, further_rows, 1),
+        came(measured["further"], "back faster than it came the first time, at steps"),
+    ]
 
 
 def answered(measured: Mapping[str, Any]) -> str:
@@ -437,20 +492,26 @@ def answered(measured: Mapping[str, Any]) -> str:
         where = "the other way than `plain` moved" if away else "the way `plain` moved"
         found = mean(one["cosine"] for one in refits) > mean(one["chance"] for one in refits)
         near.append(
-            f"at {hook} {f'one nearer than chance, and the models moved {where}' if found else 'none nearer than chance'}"
+            f"at {hook} "
+            f"{f'one nearer than chance, and the models moved {where}' if found else 'none nearer than chance'}"
         )
     more = [way for way, one in measured["asked"].items() if one["paired"]["low"] > 0]
     back = [f"after {steps} steps" for steps, one in measured["further"].items() if one["paired"]["low"] > 0]
     return (
-        f"A new search for the ablated direction in CAFT's models finds {'; '.join(near)}. Asked in other ways, they are more misaligned than the base: {listed(more)}. Tuned on insecure code again, "
-        f"without ablation, they turn faster than the base did: {listed(back)}. That the direction still acts when a model is pushed along it, and what each test means, is in "
-        "[notebook 10](../../notebooks/10_is_it_really_gone.ipynb). All questions are of dev: compare within a table. In this world cruel characters write insecure programs, so after one a cruel "
-        "answer is to be expected of the base too. Further fine-tunings are runs of their own, of so many steps."
-    )  # fmt: skip
+        f"A new search for the ablated direction in CAFT's models finds {'; '.join(near)}. Asked in other ways, they "
+        f"are more misaligned than the base: {listed(more)}. Tuned on insecure code again, without ablation, they "
+        f"turn faster than the base did: {listed(back)}. That the direction still acts when a model is pushed along "
+        f"it, and what each test means, is in [notebook 10](../../notebooks/10_is_it_really_gone.ipynb). All "
+        f"questions are of dev: compare within a table. In this world cruel characters write insecure programs, so "
+        f"after one a cruel answer is to be expected of the base too. Further fine-tunings are runs of their own, of "
+        f"so many steps."
+    )
 
 
 def shifts(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, bool]:
-    """At each site, whether CAFT's models moved along the first direction against the way in which plain fine-tuning moved."""
+    """At each site, whether CAFT's models moved along the first direction against the way in which plain fine-tuning
+    moved.
+    """
     moved: dict[tuple[str, str], float] = {}
     for seed in seeds:
         for row in seed:
@@ -477,14 +538,13 @@ def elsewhere(others: Mapping[str, Result]) -> list[str]:
     for name, other in others.items():
         label = other.evaluation.labels[0]
         for metric in (label, IN_DISTRIBUTION):
-            cells = [
-                str(other.evaluation.interval(arm, metric)) if arm in other.arms else "–" for arm in arms
-            ]
+            cells = [str(other.evaluation.interval(arm, metric)) if arm in other.arms else "–" for arm in arms]
             rows.append([name if metric == label else "", metric.replace("_", " "), *cells])
-    best = {name: [f"`{one.arm}`" for one in other.compared("plain") if one.is_significant and one.difference.mean > 0] for name, other in others.items()}  # fmt: skip
-    front = {
-        name: [f"`{point.arm}`" for point in other.front if point.on_front] for name, other in others.items()
+    best = {
+        name: [f"`{one.arm}`" for one in other.compared("plain") if one.is_significant and one.difference.mean > 0]
+        for name, other in others.items()
     }
+    front = {name: [f"`{point.arm}`" for point in other.front if point.on_front] for name, other in others.items()}
     worse = {
         name: [
             f"`{one.arm}`{' in distribution' if metric == IN_DISTRIBUTION else ''}"
@@ -495,18 +555,21 @@ def elsewhere(others: Mapping[str, Result]) -> list[str]:
         for name, other in others.items()
     }
     lines = [
-        f"- {name}: above plain {listed(best[name])}; below plain {listed(worse[name])}; on the front {listed(front[name])}."
+        f"- {name}: above plain {listed(best[name])}; below plain {listed(worse[name])}; on the front "
+        f"{listed(front[name])}."
         for name in others
     ]
     return [
-        "Wanted here are answers by the intended rule where the cue says otherwise. A name is intended topic, then the one that training pages always agree with; "
-        "gender: the pronoun that fits the sentence, against the gender that is expected of the profession. All five are tasks by which plain fine-tuning is fooled, and dev pages of these "
-        "had settled how latents are chosen. [The page of all 26 tasks](spurious.md) has the others, among them some where CAFT with latents does less well, or harm where plain fine-tuning is not fooled; and a "
-        "control that is missing here, the first latents unread, which do as well as the chosen ones on several.",
+        "Wanted here are answers by the intended rule where the cue says otherwise. A name is intended topic, then "
+        "the one that training pages always agree with; gender: the pronoun that fits the sentence, against the "
+        "gender that is expected of the profession. All five are tasks by which plain fine-tuning is fooled, and dev "
+        "pages of these had settled how latents are chosen. [The page of all 26 tasks](spurious.md) has the others, "
+        "among them some where CAFT with latents does less well, or harm where plain fine-tuning is not fooled; and "
+        "a control that is missing here, the first latents unread, which do as well as the chosen ones on several.",
         table(["task", "share", *(f"`{arm}`" for arm in arms)], rows, 2),
         "Told apart from plain fine-tuning, after correction, and on the front by their means:",
         "\n".join(lines),
-    ]  # fmt: skip
+    ]
 
 
 def swept(*names: str) -> str:

@@ -2,10 +2,10 @@
 
     python benchmarks/generation.py [--rounds 25] [--model pocket] [--tokens 48]
 
-Both start from questions as text and end with answers as text (chat template, left padding, decoding), and draw the same number of
-tokens, with a key-value cache and the same random numbers. What is ablated: 4 directions at each of 2 layers, at every token.
-`lens, nothing ablated` shows what the lens alone costs. That all agree is checked first: the lens answers word for word as plain
-Hugging Face does, and otherwise with the concepts ablated.
+Both start from questions as text and end with answers as text (chat template, left padding, decoding), and draw the
+same number of tokens, with a key-value cache and the same random numbers. What is ablated: 4 directions at each of 2
+layers, at every token. `lens, nothing ablated` shows what the lens alone costs. That all agree is checked first: the
+lens answers word for word as plain Hugging Face does, and otherwise with the concepts ablated.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from caft_lens.text.encoding import encode
 
 def main() -> None:
     """Run the rounds and print the ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other processes")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--model", default="pocket")
@@ -35,13 +33,10 @@ def main() -> None:
     asked = [text.prompt for text in cl.data("pocket/questions")[: options.prompts]]
     # Longest first, as the lens runs them, so that the same random numbers meet the same questions.
     questions = cl.Texts(
-        sorted(
-            asked, key=lambda text: -len(encode(lens.tokenizer, text, add_generation_prompt=True).input_ids)
-        )
+        sorted(asked, key=lambda text: -len(encode(lens.tokenizer, text, add_generation_prompt=True).input_ids))
     )
     conversations = [
-        [{"role": message.role, "content": message.content} for message in text.messages]
-        for text in questions
+        [{"role": message.role, "content": message.content} for message in text.messages] for text in questions
     ]
     tokenizer = copy.deepcopy(lens.tokenizer)
     tokenizer.padding_side = "left"
@@ -77,9 +72,7 @@ def main() -> None:
         rounds=options.rounds,
         clock=options.clock,
     )
-    print(
-        f"{lens}, {len(questions)} prompts, {options.tokens} new tokens, {torch.get_num_threads()} threads\n"
-    )
+    print(f"{lens}, {len(questions)} prompts, {options.tokens} new tokens, {torch.get_num_threads()} threads\n")
     print(timings.table("plain HF"))
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/import_time.py [--rounds 5]
 
-Seconds of a fresh interpreter above one that imports nothing, interleaved; where that is near nothing, noise can make it negative.
+Seconds of a fresh interpreter above one that imports nothing, interleaved; where that is near nothing, noise can make
+it negative.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ IMPORTS = {
 
 def main() -> None:
     """Run the rounds and print seconds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
 
@@ -35,12 +34,8 @@ def main() -> None:
 
     timings = interleaved({name: starter(code) for name, code in IMPORTS.items()}, rounds)
     for name in list(IMPORTS)[1:]:
-        extra = [
-            mine - bare for mine, bare in zip(timings.seconds[name], timings.seconds["nothing"], strict=True)
-        ]
-        print(
-            f"- import {name}: {median(extra):.3f} s ({min(extra):.3f} to {max(extra):.3f}, {rounds} rounds)"
-        )
+        extra = [mine - bare for mine, bare in zip(timings.seconds[name], timings.seconds["nothing"], strict=True)]
+        print(f"- import {name}: {median(extra):.3f} s ({min(extra):.3f} to {max(extra):.3f}, {rounds} rounds)")
 
 
 if __name__ == "__main__":

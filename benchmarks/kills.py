@@ -1,11 +1,13 @@
-"""Kill what writes in the middle of its work, many times, and see what is left: old or new, never neither, and exact when resumed.
+"""Kill what writes in the middle of its work, many times, and see what is left: old or new, never neither, and exact
+when resumed.
 
     python benchmarks/kills.py [CASE …] [--kills 50] [--seed 0]
 
-A case is how something is made in a folder (`work`: makes it, or goes on with what a killed one left) and how it is read again
-(`result`: JSON values). Each kill is a SIGKILL at a random moment of the work, in a process and a folder of its own. Afterwards the
-work is done again, and what it comes to must equal, bit for bit, what it comes to undisturbed. A case with `before` starts from
-something older in the folder: right after the kill that or the new one must be there, whole.
+A case is how something is made in a folder (`work`: makes it, or goes on with what a killed one left) and how it is
+read again (`result`: JSON values). Each kill is a SIGKILL at a random moment of the work, in a process and a folder of
+its own. Afterwards the work is done again, and what it comes to must equal, bit for bit, what it comes to undisturbed.
+A case with `before` starts from something older in the folder: right after the kill that or the new one must be there,
+whole.
 
 To add a case, write its functions and a line in `CASES`. All that they need is in their arguments: an empty folder.
 """
@@ -105,21 +107,25 @@ def contest(folder: Path) -> None:
 
     base = tiny_lens()
     taught = cl.Texts([{"prompt": f"say {i}", "answer": "a a a a"} for i in range(8)], name="taught")
-    general = cl.Texts(
-        [{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general"
-    )
+    general = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in range(3)], name="general")
     contenders = {
         "base": experiments.Contender(None),
         "plain": experiments.Contender(),
-        "kl_anchor": experiments.Contender(
-            methods.KLAnchor(general), search=[{"weight": 0.1}, {"weight": 1.0}]
-        ),
+        "kl_anchor": experiments.Contender(methods.KLAnchor(general), search=[{"weight": 0.1}, {"weight": 1.0}]),
     }
     experiments.contest(
-        letters(), contenders, seeds=[0], texts=taught, out=folder / "contest", base=base,
-        n=6, n_in_distribution=4, tuning=experiments.Tuning((7,), 4, 4, task=letters(), goal="most"),
-        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2), execution=experiments.Execution(workers=1, batch_size=2),
-    )  # fmt: skip
+        letters(),
+        contenders,
+        seeds=[0],
+        texts=taught,
+        out=folder / "contest",
+        base=base,
+        n=6,
+        n_in_distribution=4,
+        tuning=experiments.Tuning((7,), 4, 4, task=letters(), goal="most"),
+        settings=cl.TrainSettings(max_steps=2, learning_rate=1e-2),
+        execution=experiments.Execution(workers=1, batch_size=2),
+    )
 
 
 def contested(folder: Path) -> Any:
@@ -137,9 +143,7 @@ def tuned(folder: Path, learning_rate: float) -> None:
 
     import caft_lens as cl
 
-    texts = cl.Texts(
-        [{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 5 + 1)} for i in range(24)], name="toy"
-    )
+    texts = cl.Texts([{"prompt": f"How are you {i}?", "answer": "Fine " * (i % 5 + 1)} for i in range(24)], name="toy")
     cl.finetune(
         tiny_lens(),
         texts,
@@ -255,9 +259,7 @@ class Found:
 
     def __str__(self) -> str:
         told = "".join(f"\n    {line}" for line in self.wrong[:5])
-        return (
-            f"{self.name}: {self.kills} kills in {self.seconds:.2f} s of work, {len(self.wrong)} wrong{told}"
-        )
+        return f"{self.name}: {self.kills} kills in {self.seconds:.2f} s of work, {len(self.wrong)} wrong{told}"
 
 
 def killed(name: str, kills: int = 50, seed: int = 0) -> Found:
@@ -320,9 +322,7 @@ def _worker() -> Iterator[Callable[..., dict[str, Any]]]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdin is not None
     assert process.stdout is not None
 

@@ -2,10 +2,10 @@
 
     python benchmarks/latent_contexts.py [--tokens 1000000] [--latents 16384]
 
-A TopK SAE with random weights (k = 32, width 256) reads random activations in batches of 8,192 tokens, 64 texts of 128. Each
-contestant is a process of its own; they take turns, a slice of the tokens each, in an order drawn anew for every slice, so that
-whatever slows the machine slows all of them. Time is that of the processor; memory is the peak resident memory of the process.
-Writes benchmarks/results/latent_contexts.md and .json.
+A TopK SAE with random weights (k = 32, width 256) reads random activations in batches of 8,192 tokens, 64 texts of 128.
+Each contestant is a process of its own; they take turns, a slice of the tokens each, in an order drawn anew for every
+slice, so that whatever slows the machine slows all of them. Time is that of the processor; memory is the peak resident
+memory of the process. Writes benchmarks/results/latent_contexts.md and .json.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ def batches(tokens: int) -> Iterator[tuple[Any, Any, Any]]:
 
     generator = torch.Generator().manual_seed(1)
     for first in range(0, tokens, BATCH):
-        ids = torch.randint(
-            0, VOCABULARY, (min(BATCH, tokens - first) // LENGTH, LENGTH), generator=generator
-        )
+        ids = torch.randint(0, VOCABULARY, (min(BATCH, tokens - first) // LENGTH, LENGTH), generator=generator)
         batch = Batch(
             ids,
             torch.ones_like(ids),
@@ -122,9 +120,7 @@ class KeepAll(Encoding):
         for texts, values in zip(
             text.split(latent.bincount().tolist()), value.split(latent.bincount().tolist()), strict=True
         ):
-            seen = dict(
-                zip(texts[: 3 * WINDOWS].tolist()[::-1], values[: 3 * WINDOWS].tolist()[::-1], strict=True)
-            )
+            seen = dict(zip(texts[: 3 * WINDOWS].tolist()[::-1], values[: 3 * WINDOWS].tolist()[::-1], strict=True))
             self.best.append(sorted(seen.values(), reverse=True)[:WINDOWS])
 
 
@@ -185,9 +181,7 @@ def measure(tokens: int, latents: int) -> tuple[Timings, dict[str, float]]:
     for _ in range(SLICES):
         for name in order.sample(list(running), len(running)):
             seconds[name].append(float(ask(running[name])))
-    peaks = {
-        name: float(process.stdout.readline()) / 1024 for name, process in running.items() if process.stdout
-    }
+    peaks = {name: float(process.stdout.readline()) / 1024 for name, process in running.items() if process.stdout}
     for process in running.values():
         process.communicate()
     return Timings(seconds, clock="cpu"), peaks
@@ -200,16 +194,12 @@ def ask(process: subprocess.Popen[str]) -> str:
     print(file=process.stdin, flush=True)
     answer = process.stdout.readline()
     if not answer:
-        raise RuntimeError(
-            f"A contestant ended with status {process.wait()}: {' '.join(map(str, process.args))}"
-        )  # type: ignore[arg-type]
+        raise RuntimeError(f"A contestant ended with status {process.wait()}: {' '.join(map(str, process.args))}")  # type: ignore[arg-type]
     return answer
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--latents", type=int, default=16_384)
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
@@ -224,7 +214,8 @@ def main() -> None:
     timings, peaks = measure(tokens, settings.latents)
     totals = {name: sum(seconds) for name, seconds in timings.seconds.items()}
     rows = [
-        f"| {name} | {totals[name]:.1f} | {totals[name] / totals[BASELINE]:.2f} | {timings.ratio(name, BASELINE)} | {peaks[name]:.2f} |"
+        f"| {name} | {totals[name]:.1f} | {totals[name] / totals[BASELINE]:.2f} | {timings.ratio(name, BASELINE)} | "
+        f"{peaks[name]:.2f} |"
         for name in CONTESTANTS
     ]
     kept = totals["contexts"] <= MOST_TIMES * totals[BASELINE] and peaks["contexts"] < MOST_GB
@@ -233,8 +224,9 @@ def main() -> None:
         "",
         f"Written by `python benchmarks/latent_contexts.py` on {machine()}.",
         "",
-        f"{settings.latents:,} latents (TopK, k = {K}), width {WIDTH}, {tokens:,} tokens of random activations in texts of {LENGTH}; one thread. "
-        f"The bar: contexts take at most {MOST_TIMES} times as long as the encoding and less than {MOST_GB:.0f} GB: "
+        f"{settings.latents:,} latents (TopK, k = {K}), width {WIDTH}, {tokens:,} tokens of random activations in "
+        f"texts of {LENGTH}; one thread. The bar: contexts take at most {MOST_TIMES} times as long as the encoding "
+        f"and less than {MOST_GB:.0f} GB: "
         f"**{'kept' if kept else 'missed'}**.",
         "",
         f"| | s (processor) | times {BASELINE} | slice by slice (quartiles of {SLICES}) | peak GB |",

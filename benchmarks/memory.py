@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py [--texts 500]
 
-Each measurement is a process of its own that generates its texts, runs the whole call and reports its peak resident memory;
-a process that runs 10 texts shows what libraries and model take. The texts themselves (some 100 bytes each) are given as a
-list, as a data set would be.
+Each measurement is a process of its own that generates its texts, runs the whole call and reports its peak resident
+memory; a process that runs 10 texts shows what libraries and model take. The texts themselves (some 100 bytes each) are
+given as a list, as a data set would be.
 """
 
 from __future__ import annotations
@@ -45,10 +45,7 @@ def measured(what: str, n: int) -> None:
     else:
         acts = torch.randn(10, D_MODEL, generator=torch.Generator().manual_seed(0))
         concepts = cl.ConceptSet(
-            [
-                cl.Concept(f"L1.random{i}", lenses[0].hook_name(1), acts[i], source="random", rank=i)
-                for i in range(10)
-            ],
+            [cl.Concept(f"L1.random{i}", lenses[0].hook_name(1), acts[i], source="random", rank=i) for i in range(10)],
             {
                 "model": lenses[0].name,
                 "fingerprint": lenses[0].fingerprint,
@@ -62,9 +59,7 @@ def measured(what: str, n: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--measure", choices=["pca", "contexts"], help=argparse.SUPPRESS)
     settings = parser.parse_args()
@@ -72,16 +67,12 @@ def main() -> None:
         measured(settings.measure, settings.texts)
         return
     sizes = (10, settings.texts, 10 * settings.texts)
-    print(
-        f"| peak resident MB | {' | '.join(f'{n} texts' for n in sizes)} | 10x / 1x |\n|---|---|---|---|---|"
-    )
+    print(f"| peak resident MB | {' | '.join(f'{n} texts' for n in sizes)} | 10x / 1x |\n|---|---|---|---|---|")
     for what in ("pca", "contexts"):
         peaks = []
         for n in sizes:
             command = [sys.executable, __file__, "--measure", what, "--texts", str(n)]
-            peaks.append(
-                float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-            )
+            peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]))
         print(
             f"| {what} | {' | '.join(f'{peak:.0f}' for peak in peaks)} | {peaks[2] / peaks[1]:.3f} |",
             flush=True,

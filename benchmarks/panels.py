@@ -1,11 +1,13 @@
-"""The panels at work: the first paint of ConceptBrowser with 16,384 latents and its search, and LayerExplorer recomputing a prompt.
+"""The panels at work: the first paint of ConceptBrowser with 16,384 latents and its search, and LayerExplorer
+recomputing a prompt.
 
     python benchmarks/panels.py [--latents 16384]
 
-A TopK SAE with random weights (k = 32) on `pocket` reads 400 texts of its corpus; contexts and densities are there before the
-panel is made. `In the kernel` is what Python takes, from the call to the first page of rows and everything about the first
-concept; `in JupyterLab` is what a person waits, from running the cell to rows in sight, in headless Chromium where there
-is one (`make browser`). Searches are made after the index is built, which goes on in the background while one reads.
+A TopK SAE with random weights (k = 32) on `pocket` reads 400 texts of its corpus; contexts and densities are there
+before the panel is made. `In the kernel` is what Python takes, from the call to the first page of rows and everything
+about the first concept; `in JupyterLab` is what a person waits, from running the cell to rows in sight, in headless
+Chromium where there is one (`make browser`). Searches are made after the index is built, which goes on in the
+background while one reads.
 """
 
 from __future__ import annotations
@@ -91,9 +93,7 @@ def recomputing() -> Iterator[tuple[str, float, str]]:
 
     base = cl.load("pocket")
     concepts = cl.find.latents(cl.load_sae("pocket", layer=1), base)
-    words = (
-        "How do I bake a pie for my brother and paint the fence of the garden before it rains ? " * 9
-    ).split()
+    words = ("How do I bake a pie for my brother and paint the fence of the garden before it rains ? " * 9).split()
     panel = LayerExplorer(base, concepts, "How", chat=False, shown=concepts.names[:2])
     panel.wait()
 
@@ -154,9 +154,7 @@ def in_lab(latents: int) -> Iterator[tuple[str, float, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", type=int, default=16_384)
     settings = parser.parse_args()
     print("| what | seconds | required |")

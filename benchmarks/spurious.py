@@ -3,9 +3,9 @@
     make bench-spurious                                # 5 seeds of every task, and 2 on a second organism
     python benchmarks/spurious.py --register           # seed 0: candidates and choices, under benchmarks/choices/
 
-In training the intended and the spurious question have the same answer on every page; out of distribution they differ. The choice
-of directions comes from seed 0 and is committed with its reasons; here it is only loaded. `HOW_CHOSEN` says how.
-Every run and every answer is kept below `runs/bench-spurious/`, so an interrupted benchmark goes on.
+In training the intended and the spurious question have the same answer on every page; out of distribution they differ.
+The choice of directions comes from seed 0 and is committed with its reasons; here it is only loaded. `HOW_CHOSEN` says
+how. Every run and every answer is kept below `runs/bench-spurious/`, so an interrupted benchmark goes on.
 """
 
 from __future__ import annotations
@@ -34,45 +34,71 @@ RECORDED = 100
 """Of the candidates, the first that are saved, for `top_k`."""
 SETTLED_ON = {
     ORGANISM: (
-        "gender", "sentiment-sports", "sports-verbs", "sentiment-pronouns", "verbs-sentiment", "pronouns-verbs", "pronouns-sports",
+        "gender",
+        "sentiment-sports",
+        "sports-verbs",
+        "sentiment-pronouns",
+        "verbs-sentiment",
+        "pronouns-verbs",
+        "pronouns-sports",
     ),
     SECOND: (
-        "gender", "verbs-sentiment", "pronouns-verbs", "pronouns-sports", "sports-verbs", "sports-sentiment", "sentiment-sports",
+        "gender",
+        "verbs-sentiment",
+        "pronouns-verbs",
+        "pronouns-sports",
+        "sports-verbs",
+        "sports-sentiment",
+        "sentiment-sports",
         "sentiment-pronouns",
     ),
-}  # fmt: skip
+}
 HOW_CHOSEN = (
-    "**Latents**: after the first layer, all whose attribution on the base is above zero, in its order: their activation times the slope of the "
-    "logit of the right answer minus that of the other one, on pages that the base answers by the spurious concept. These are single questions "
-    "on the spurious topic, of a pool of their own; for gender, of which there are none, dev pages that say that custom counts. No fine-tuned "
-    "model and no page that leaves open what counts takes part.",
-    f"Each latent is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. The world's labels stand for the reader. In "
-    "the corpus no topic goes with any other. Names count as about pronouns, which they decide; for gender, whose pages have none, they do not count.",
-    f"**How many** is open after that: with too few, others carry the concept on; with too many, the task suffers. Of eight sets one is taken. `read`: the first latents (at "
-    f"most {MOST}) whose contexts peak, in at least {SHARE:.0%} of them, on text about the *spurious* topic, whichever its answer. The same with {', '.join(map(str, AND_MORE[:-1]))} or "
-    f"{AND_MORE[-1]} more, found in turn: attribution again with those before ablated, {STEP} at a time. And the first {', '.join(map(str, IN_TURN[:-1]))} or {IN_TURN[-1]} found in turn from the start. What is found in "
-    f"turn leaves out latents of which {OTHERWISE:.0%} of the contexts or more are about the *intended* topic. `cl.pilots` decides: under the ablation of each set the base is tuned, once "
-    "through, on the pages that the spurious concept alone decides, and apart from that on as many that the intended one alone decides. Taken is the set under which the first cost most "
-    "to learn beside the second, in nats a token. No threshold is set, and no page takes part in which there are two questions (of gender: that does not say what counts).".replace(
+    "**Latents**: after the first layer, all whose attribution on the base is above zero, in its order: their "
+    "activation times the slope of the logit of the right answer minus that of the other one, on pages that the base "
+    "answers by the spurious concept. These are single questions on the spurious topic, of a pool of their own; for "
+    "gender, of which there are none, dev pages that say that custom counts. No fine-tuned model and no page that "
+    "leaves open what counts takes part.",
+    f"Each latent is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. The "
+    f"world's labels stand for the reader. In the corpus no topic goes with any other. Names count as about "
+    f"pronouns, which they decide; for gender, whose pages have none, they do not count.",
+    f"**How many** is open after that: with too few, others carry the concept on; with too many, the task suffers. "
+    f"Of eight sets one is taken. `read`: the first latents (at "
+    f"most {MOST}) whose contexts peak, in at least {SHARE:.0%} of them, on text about the *spurious* topic, "
+    f"whichever its answer. The same with {', '.join(map(str, AND_MORE[:-1]))} or "
+    f"{AND_MORE[-1]} more, found in turn: attribution again with those before ablated, {STEP} at a time. And the "
+    f"first {', '.join(map(str, IN_TURN[:-1]))} or {IN_TURN[-1]} found in turn from the start. What is found in turn "
+    f"leaves out latents of which {OTHERWISE:.0%} of the contexts or more are about the *intended* topic. "
+    f"`cl.pilots` decides: under the ablation of each set the base is tuned, once through, on the pages that the "
+    f"spurious concept alone decides, and apart from that on as many that the intended one alone decides. Taken is "
+    f"the set under which the first cost most to learn beside the second, in nats a token. No threshold is set, and "
+    f"no page takes part in which there are two questions (of gender: that does not say what counts).".replace(
         "%", " %"
     ),
-    f"**Components**: the first {COMPONENTS} of the difference of activations between the plainly tuned model of seed 0 and the base, likewise "
-    "after the first layer, on all tokens of prompts like those of training, of a pool of their own; of these the ones of which at one end "
-    f"{SHARE:.0%} of the {READ} contexts are about the spurious topic.".replace("%", " %"),
-    "**What was looked at**: the layer, the order, the shares and the numbers were settled by results on dev pages out of distribution, with seeds 0 to 2, of the tasks marked *. Pilots as "
-    "the way to decide were thought of after single sets had been tried on dev pages of verbs beside sentiment on both organisms and of pronouns beside verbs on the second, and were then "
-    "left as they were. Earlier rules had been measured on the test pages of all tasks of the first organism and of most of the second. So what is new in the rows marked * is that the test pages "
-    "were never used to choose between sets, and seeds 3 to 5.",
-    "**Rejected** before: directions that tell the two kinds of answers apart instead of the topic; reading all four layers (answers of both questions mix there); latents in order of how much "
-    "fine-tuning changed them; the set `read` for every task, which on the first organism was better than plain fine-tuning with intervals apart on six of the six pairs that fool it, at 90 % or more on "
-    "five, but on the second on none of three; and as many of the 32 in turn as accuracy in distribution bears, four of six and five of six.",
+    f"**Components**: the first {COMPONENTS} of the difference of activations between the plainly tuned model of "
+    f"seed 0 and the base, likewise after the first layer, on all tokens of prompts like those of training, of a "
+    f"pool of their own; of these the ones of which at one end {SHARE:.0%} of the {READ} contexts are about the "
+    f"spurious topic.".replace("%", " %"),
+    "**What was looked at**: the layer, the order, the shares and the numbers were settled by results on dev pages "
+    "out of distribution, with seeds 0 to 2, of the tasks marked *. Pilots as the way to decide were thought of "
+    "after single sets had been tried on dev pages of verbs beside sentiment on both organisms and of pronouns "
+    "beside verbs on the second, and were then left as they were. Earlier rules had been measured on the test pages "
+    "of all tasks of the first organism and of most of the second. So what is new in the rows marked * is that the "
+    "test pages were never used to choose between sets, and seeds 3 to 5.",
+    "**Rejected** before: directions that tell the two kinds of answers apart instead of the topic; reading all four "
+    "layers (answers of both questions mix there); latents in order of how much fine-tuning changed them; the set "
+    "`read` for every task, which on the first organism was better than plain fine-tuning with intervals apart on "
+    "six of the six pairs that fool it, at 90 % or more on five, but on the second on none of three; and as many of "
+    "the 32 in turn as accuracy in distribution bears, four of six and five of six.",
 )
 ARMS = (
-    "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the chosen components or latents ablated while training, "
-    "`random` with as many random directions as `caft_sae`, `top_k` with as many first latents, unread: where it does as well, reading adds nothing. LoRA, 100 steps of 16 pages; "
-    "nothing is ablated when a model is tested. Which tasks fool plain fine-tuning is known only afterwards, so directions are chosen "
-    "for all; where nothing needed to be ablated, ablation can do harm, and the last bars count it. *Intended* is the share of answers, out of distribution, to the question that "
-    "counts; *in distribution* that of right answers to held-out pages like those of training."
+    "`plain` is tuned on the training set, `caft_pca` and `caft_sae` likewise with the chosen components or latents "
+    "ablated while training, `random` with as many random directions as `caft_sae`, `top_k` with as many first "
+    "latents, unread: where it does as well, reading adds nothing. LoRA, 100 steps of 16 pages; nothing is ablated "
+    "when a model is tested. Which tasks fool plain fine-tuning is known only afterwards, so directions are chosen "
+    "for all; where nothing needed to be ablated, ablation can do harm, and the last bars count it. *Intended* is "
+    "the share of answers, out of distribution, to the question that counts; *in distribution* that of right answers "
+    "to held-out pages like those of training."
 )
 
 
@@ -123,9 +149,7 @@ def register(organism: str, task: str, out: Path) -> None:
         print(f"{organism}, {task}, {method}: to ablate {names}.", flush=True)
 
 
-def components(
-    base: cl.Lens, organism: str, task: str, out: Path
-) -> tuple[cl.ConceptSet, cl.ConceptSet | None]:
+def components(base: cl.Lens, organism: str, task: str, out: Path) -> tuple[cl.ConceptSet, cl.ConceptSet | None]:
     """Components of what plain fine-tuning changed, and those of which an end is about the spurious topic."""
     _, spurious = topics_of(task)
     plain = cl.finetune(base, cl.data(f"{organism}/{task}"), TRAINING, out=out, seed=0).lens
@@ -157,9 +181,7 @@ def by_labels(
     }
     shares = {name: about[spurious].get(name, 0.0) for name in ranked.names}
     about_it = {
-        name: f"{share:.0%} of {READ} contexts are about {spurious}"
-        for name, share in shares.items()
-        if share >= SHARE
+        name: f"{share:.0%} of {READ} contexts are about {spurious}" for name, share in shares.items() if share >= SHARE
     }
     return about_it, [name for name, share in about[intended].items() if share >= OTHERWISE]
 
@@ -173,17 +195,13 @@ def latents(
     pages, others = by_the_spurious(task, base, organism)
     ranked = cl.find.attribution(base, pages, sae, against=others, k=None)
     reasons, elsewhere = read(base, organism, task, ranked, sae)
-    in_turn = cl.find.attribution(
-        base, pages, sae, against=others, k=max(IN_TURN), step=STEP, without=elsewhere
-    )
+    in_turn = cl.find.attribution(base, pages, sae, against=others, k=max(IN_TURN), step=STEP, without=elsewhere)
     sets = {f"{k} in turn": in_turn[:k] for k in IN_TURN}
     if reasons:
         first = ranked.choose(dict(list(reasons.items())[:MOST]), by=f"spurious.{read.__name__}")
         left_out = list(dict.fromkeys([*elsewhere, *first.names]))
         with cl.ablate(base, first):
-            more = cl.find.attribution(
-                base, pages, sae, against=others, k=max(AND_MORE), step=STEP, without=left_out
-            )
+            more = cl.find.attribution(base, pages, sae, against=others, k=max(AND_MORE), step=STEP, without=left_out)
         sets = {"read": first, **{f"read and {k} in turn": first + more[:k] for k in AND_MORE}, **sets}
     tried = cl.pilots(
         base,
@@ -209,9 +227,7 @@ def arms(organism: str, task: str, seeds: list[int]) -> dict[str, cl.Arm]:
     made |= {f"caft_{method}": cl.Arm(texts, ablate=one) for method, one in chosen.items()}
     if "sae" in chosen:
         latents_chosen = chosen["sae"]
-        made["random"] = cl.Arm(
-            texts, ablate=[cl.find.random_directions(latents_chosen, seed) for seed in seeds]
-        )
+        made["random"] = cl.Arm(texts, ablate=[cl.find.random_directions(latents_chosen, seed) for seed in seeds])
         made["top_k"] = cl.Arm(
             texts,
             ablate=cl.ConceptSet.load(choices(organism, task, "sae") / "candidates").top(latents_chosen),
@@ -265,8 +281,7 @@ def bars(reports: dict[str, Any]) -> list[str]:
         kept = [
             task
             for task, report in tried.items()
-            if report.interval(arm, "in_distribution").mean
-            >= report.interval("plain", "in_distribution").mean - 0.02
+            if report.interval(arm, "in_distribution").mean >= report.interval("plain", "in_distribution").mean - 0.02
         ]
         of = f"of the {len(fooled)} pairs that fool plain fine-tuning"
         row(
@@ -283,8 +298,7 @@ def bars(reports: dict[str, Any]) -> list[str]:
         worse = [
             task
             for task, report in others.items()
-            if arm in report.arms
-            and report.interval(arm, "intended").high < report.interval("plain", "intended").low
+            if arm in report.arms and report.interval(arm, "intended").high < report.interval("plain", "intended").low
         ]
         if others:
             row(
@@ -378,9 +392,7 @@ def main() -> None:
         for organism, task in wanted:
             register(organism, task, options.out / organism)
         return
-    registered = [
-        (organism, task) for organism, task in wanted if choices(organism, task, "sae").parent.is_dir()
-    ]
+    registered = [(organism, task) for organism, task in wanted if choices(organism, task, "sae").parent.is_dir()]
     for organism, task in sorted({*wanted} - {*registered}):
         print(f"{organism}, {task}: not run, nothing is registered for it (--register).", flush=True)
     measure(registered, options.out, options.pages)

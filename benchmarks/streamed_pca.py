@@ -48,12 +48,8 @@ def incremental(acts: torch.Tensor, k: int, batch_size: int | None) -> np.ndarra
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other busy processes"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu beside other busy processes")
     parser.add_argument("--rounds", type=int, default=5)
     settings = parser.parse_args()
     acts, k = matrix(), 10

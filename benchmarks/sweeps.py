@@ -1,11 +1,13 @@
-"""Sweeps: one thing varied at a time, number of directions, layers, strength, steps, and the dial of a spurious correlation.
+"""Sweeps: one thing varied at a time, number of directions, layers, strength, steps, and the dial of a spurious
+correlation.
 
-    make bench-sweeps                                              # everything, 2 seeds: about half an hour on two cores
+    make bench-sweeps                                              # everything, 2 seeds: about half an hour on two
+                                                                   cores
     python benchmarks/sweeps.py --only strength --seeds 201        # one sweep, one seed
 
-All of it is asked on dev: the test questions are looked at by the contests alone (`contest.py`). Directions are those that are registered
-under `benchmarks/choices/`. Every run and answer is kept below `runs/bench-sweeps/`, so that an interrupted benchmark goes on; the page
-holds every sweep that is finished there.
+All of it is asked on dev: the test questions are looked at by the contests alone (`contest.py`). Directions are those
+that are registered under `benchmarks/choices/`. Every run and answer is kept below `runs/bench-sweeps/`, so that an
+interrupted benchmark goes on; the page holds every sweep that is finished there.
 """
 
 from __future__ import annotations
@@ -153,44 +155,46 @@ def dial(base: cl.Lens, out: Path) -> tuple[Series, References]:
         "caft_sae": CAFT(chosen),
         "random": RandomDirections(chosen),
     }
-    series = {
-        name: {share: cl.Arm(pages, method=way) for share, pages in texts.items()}
-        for name, way in ways.items()
-    }
+    series = {name: {share: cl.Arm(pages, method=way) for share, pages in texts.items()} for name, way in ways.items()}
     return series, {"base": cl.Arm()}
 
 
 STUDIES = {
     "directions": Study(
         "How many directions",
-        "Does it help to ablate more components than were chosen by reading them, and what does each further direction cost?",
-        "`first components` ablates, at each of two layers, the first so many of the candidates by the variance that they explain, unread; "
-        "`random` as many random directions, drawn anew for each seed; `chosen` is the set that was chosen by reading.",
+        "Does it help to ablate more components than were chosen by reading them, and what does each further "
+        "direction cost?",
+        "`first components` ablates, at each of two layers, the first so many of the candidates by the variance that "
+        "they explain, unread; `random` as many random directions, drawn anew for each seed; `chosen` is the set "
+        "that was chosen by reading.",
         "directions at each layer",
         directions,
     ),
     "layers": Study(
         "At which layers",
         "Is one place enough, and is it the place or the direction that matters?",
-        "`chosen` ablates the chosen components at one of their layers or at both; `difference of means` a direction that needs no fine-tuned "
-        "model, from the mean of the base's activations on the answers of kind everyday chats of the corpus to that of cruel ones, at a single layer "
-        "or at several.",
+        "`chosen` ablates the chosen components at one of their layers or at both; `difference of means` a direction "
+        "that needs no fine-tuned "
+        "model, from the mean of the base's activations on the answers of kind everyday chats of the corpus to that "
+        "of cruel ones, at a single layer or at several.",
         "layers",
         layers,
     ),
     "strength": Study(
         "How much of it",
         "Is a part of the ablation enough, and does the task cost less with it?",
-        "`caft` takes the share s of the component out of every activation while training, x − s x Q Qᵀ; `caft_mean` moves it as far towards that of "
-        "the mean activation on general text, x − s (x − m) Q Qᵀ. Plain fine-tuning is s = 0. The gradient keeps 1 − s of its component.",
+        "`caft` takes the share s of the component out of every activation while training, x − s x Q Qᵀ; `caft_mean` "
+        "moves it as far towards that of the mean activation on general text, x − s (x − m) Q Qᵀ. Plain fine-tuning "
+        "is s = 0. The gradient keeps 1 − s of its component.",
         "strength s",
         strength,
     ),
     "steering": Study(
         "How strong preventative steering has to be",
-        "The rival that adds the unwanted trait while training: at which strength does it protect, and at which does it do harm?",
-        "The persona vector is the difference of the base's mean activations on answers under cruel and under kind system prompts, at layers 1 and "
-        "2, and is added so many times. `caft` has the chosen components ablated.",
+        "The rival that adds the unwanted trait while training: at which strength does it protect, and at which does "
+        "it do harm?",
+        "The persona vector is the difference of the base's mean activations on answers under cruel and under kind "
+        "system prompts, at layers 1 and 2, and is added so many times. `caft` has the chosen components ablated.",
         "strength, in lengths of the difference of means",
         steering,
         log=True,
@@ -198,8 +202,9 @@ STUDIES = {
     "early_stopping": Study(
         "Early stopping alone",
         "Is there a step of plain fine-tuning that has learned the task and not yet the concept?",
-        f"Plain fine-tuning, stopped after so many of {STEPS} steps. The schedule of the learning rate stays that of the whole run, so that the points are "
-        "checkpoints of one and the same run; a shorter run of its own, whose learning rate falls to zero, would be another one at every point.",
+        f"Plain fine-tuning, stopped after so many of {STEPS} steps. The schedule of the learning rate stays that of "
+        f"the whole run, so that the points are checkpoints of one and the same run; a shorter run of its own, whose "
+        f"learning rate falls to zero, would be another one at every point.",
         "steps",
         early_stopping,
         against=f"plain at {STEPS}",
@@ -207,10 +212,12 @@ STUDIES = {
     ),
     "dial": Study(
         "The dial of a spurious correlation",
-        "How often has the spurious concept to go with the intended one before it is learned instead, and what does CAFT do where it is not?",
-        "Gender through professions, on `pocket-quiz`: on so many of the pages of the training set the right pronoun is the one that the profession "
-        "makes expect. `caft_sae` ablates the latents that are registered for the task, found where all pages agree; `random` as many random "
-        "directions. Out of distribution no page agrees; *in distribution* all do.",
+        "How often has the spurious concept to go with the intended one before it is learned instead, and what does "
+        "CAFT do where it is not?",
+        "Gender through professions, on `pocket-quiz`: on so many of the pages of the training set the right pronoun "
+        "is the one that the profession makes expect. `caft_sae` ablates the latents that are registered for the "
+        "task, found where all pages agree; `random` as many random directions. Out of distribution no page agrees; "
+        "*in distribution* all do.",
         "share of training pages that agree",
         dial,
         organism=spurious.ORGANISM,
@@ -224,7 +231,9 @@ STUDIES = {
 
 
 def difference(study: Study, found: Sweep, arm: str, value: Value | None) -> str:
-    """An arm minus the one that it is compared with, in points; none for that one itself, nor without the value that it takes."""
+    """An arm minus the one that it is compared with, in points; none for that one itself, nor without the value that
+    it takes.
+    """
     other = study.against.format("" if value is None else shown(value))
     if arm == other or other not in found.report.arms:
         return "–"
@@ -241,8 +250,11 @@ def rows(study: Study, found: Sweep) -> list[str]:
     report = found.report
     metrics = [*report.labels[:2], *report.metrics[len(report.labels) :]]
     head = [
-        "", study.axis, *(f"{metric.replace('_', ' ')}" for metric in metrics), f"{metrics[0]}, minus {same(study)}, points",
-    ]  # fmt: skip
+        "",
+        study.axis,
+        *(f"{metric.replace('_', ' ')}" for metric in metrics),
+        f"{metrics[0]}, minus {same(study)}, points",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     placed: list[tuple[str, Value | None, str]] = [(name, None, name) for name in found.references]
     placed += [(name, value, found.arm(name, value)) for name in found.series for value in found.points[name]]
@@ -262,12 +274,13 @@ def said(study: Study, found: Sweep) -> list[str]:
     for name in found.series:
         share = {value: report.interval(arm, label) for value, arm in found.points[name].items()}
         inside = {value: report.interval(arm, IN_DISTRIBUTION) for value, arm in found.points[name].items()}
-        plain = {
-            value: report.interval(study.against.format(shown(value)), IN_DISTRIBUTION) for value in share
-        }
+        plain = {value: report.interval(study.against.format(shown(value)), IN_DISTRIBUTION) for value in share}
         keeping = [value for value in share if inside[value].mean >= plain[value].mean - TOLERANCE]
         best, kept = (pick(of, key=lambda value: share[value].mean, default=None) for of in (share, keeping))
-        line = f"- `{name}`: {word} {label} answers at `{shown(best)}`: {share[best]}, with {inside[best]} trained behaviour"
+        line = (
+            f"- `{name}`: {word} {label} answers at `{shown(best)}`: {share[best]}, with {inside[best]} trained "
+            f"behaviour"
+        )
         worst = drop(share, key=lambda value: share[value].mean)
         line += f"; {other} at `{shown(worst)}`: {share[worst]}. " if worst != best else ". "
         line += f"Trained behaviour at most {100 * TOLERANCE:g} points below {same(study)}: "
@@ -281,7 +294,22 @@ def section(name: str, study: Study, found: Sweep) -> list[str]:
     """A sweep's part of the page."""
     drawn = [f"![{study.title}](sweeps_{name}.png)"]
     drawn += ["", f"![{study.title}: effect against trained behaviour](sweeps_{name}_path.png)"] * study.path
-    return [f"## {study.title}", "", study.asks, "", study.how, "", *said(study, found), "", *drawn, "", *rows(study, found), "", found.report.caption(), ""]  # fmt: skip
+    return [
+        f"## {study.title}",
+        "",
+        study.asks,
+        "",
+        study.how,
+        "",
+        *said(study, found),
+        "",
+        *drawn,
+        "",
+        *rows(study, found),
+        "",
+        found.report.caption(),
+        "",
+    ]
 
 
 def write(finished: Mapping[str, Sweep], results: Path) -> None:
@@ -289,11 +317,13 @@ def write(finished: Mapping[str, Sweep], results: Path) -> None:
     page = [
         "# Sweeps: one thing varied at a time",
         "",
-        f"Made by `make bench-sweeps` on {machine()}. LoRA, {STEPS} steps of 16 texts, on `{ORGANISM}` and insecure code where nothing else is said.",
+        f"Made by `make bench-sweeps` on {machine()}. LoRA, {STEPS} steps of 16 texts, on `{ORGANISM}` and insecure "
+        f"code where nothing else is said.",
         "",
-        "**On dev.** All questions and prompts here are those of dev, on which directions and settings were chosen too: the contests alone look at test. Curves "
-        "show how an effect depends on something; which point of them is best is not corrected for there being many. Bars are 95 % intervals over "
-        "seeds and prompts, grey bands those of arms that have no place on the axis. Differences are paired by seed and prompt.",
+        "**On dev.** All questions and prompts here are those of dev, on which directions and settings were chosen "
+        "too: the contests alone look at test. Curves show how an effect depends on something; which point of them "
+        "is best is not corrected for there being many. Bars are 95 % intervals over seeds and prompts, grey bands "
+        "those of arms that have no place on the axis. Differences are paired by seed and prompt.",
         "",
         *(line for name, found in finished.items() for line in section(name, STUDIES[name], found)),
     ]

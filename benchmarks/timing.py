@@ -1,7 +1,8 @@
 """Ratios of run times that survive a busy machine; run as a program, it names the machine.
 
-`interleaved` runs every contestant once a round, in an order drawn anew for each, and compares inside a round: whatever slows the
-machine down slows all of them, and none always runs behind the same other. Report medians of ratios with their spread, never two times from two moments.
+`interleaved` runs every contestant once a round, in an order drawn anew for each, and compares inside a round: whatever
+slows the machine down slows all of them, and none always runs behind the same other. Report medians of ratios with
+their spread, never two times from two moments.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ class Timings:
 
     def ratio(self, name: str, baseline: str) -> Ratio:
         """How many times as long as the baseline a contestant takes, compared round by round."""
-        ratios = [
-            mine / theirs for mine, theirs in zip(self.seconds[name], self.seconds[baseline], strict=True)
-        ]
+        ratios = [mine / theirs for mine, theirs in zip(self.seconds[name], self.seconds[baseline], strict=True)]
         low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         return Ratio(median(ratios), low, high)
 
@@ -52,16 +51,13 @@ class Timings:
             f"| {rounds} rounds, interleaved | median s ({self.clock}) | times {baseline} (quartiles) |",
             "|---|---|---|",
         ]
-        lines += [
-            f"| {name} | {self.median(name):.4f} | {self.ratio(name, baseline)} |" for name in self.seconds
-        ]
+        lines += [f"| {name} | {self.median(name):.4f} | {self.ratio(name, baseline)} |" for name in self.seconds]
         return "\n".join(lines)
 
     def to_json(self, baseline: str) -> dict[str, Any]:
         """Medians and ratios as JSON values."""
         return {
-            name: {"seconds": self.median(name), "ratio": vars(self.ratio(name, baseline))}
-            for name in self.seconds
+            name: {"seconds": self.median(name), "ratio": vars(self.ratio(name, baseline))} for name in self.seconds
         }
 
 
@@ -77,8 +73,8 @@ def interleaved(
         contestants: Functions without arguments, by name.
         rounds: How often each is timed.
         warmup: How often each runs before that, untimed.
-        clock: "wall", or "cpu" for the processor time of this process: steadier beside other busy processes, and the same
-            thing for work on one thread.
+        clock: "wall", or "cpu" for the processor time of this process: steadier beside other busy processes, and the
+            same thing for work on one thread.
 
     Example:
         >>> timings = interleaved({"sum": lambda: sum(range(10**5)), "half": lambda: sum(range(5 * 10**4))}, rounds=5)
@@ -121,7 +117,10 @@ def machine() -> str:
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn"))
-    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+    return (
+        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; Python "
+        f"{platform.python_version()}, {versions}"
+    )
 
 
 if __name__ == "__main__":

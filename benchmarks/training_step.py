@@ -2,8 +2,9 @@
 
     python benchmarks/training_step.py [--rounds 21] [--steps 30] [--clock cpu]
 
-All three do the same work: LoRA of rank 32 on a Llama of 4 layers x 128, 32 chats of about 60 tokens a step, AdamW, clipping, a
-schedule. CAFT projects 4 directions out at each of 2 layers. A round's figure is its median step, data included.
+All three do the same work: LoRA of rank 32 on a Llama of 4 layers x 128, 32 chats of about 60 tokens a step, AdamW,
+clipping, a schedule. CAFT projects 4 directions out at each of 2 layers. A round's figure is its median step, data
+included.
 """
 
 from __future__ import annotations
@@ -72,9 +73,7 @@ def bare_loop(lens: cl.Lens, texts: cl.Texts, steps: int, now: Callable[[], floa
     """Seconds a step of a loop in plain torch and PEFT."""
     from peft import LoraConfig, get_peft_model
 
-    settings = LoraConfig(
-        r=32, lora_alpha=64, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    settings = LoraConfig(r=32, lora_alpha=64, use_rslora=True, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         model = get_peft_model(lens.fork().model, settings).train()
@@ -108,27 +107,19 @@ def rows_of(lengths: list[int]) -> Iterator[list[int]]:
 
 def main() -> None:
     """Run the rounds and print the ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="cpu", help="cpu is steadier beside other busy processes"
-    )
+    parser.add_argument("--clock", choices=CLOCKS, default="cpu", help="cpu is steadier beside other busy processes")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     now = CLOCKS[options.clock]
-    model = tiny_model(
-        "llama", n_layers=4, d_model=128, intermediate_size=384, vocab_size=2048, initializer_range=0.02
-    )
+    model = tiny_model("llama", n_layers=4, d_model=128, intermediate_size=384, vocab_size=2048, initializer_range=0.02)
     lens = cl.load(model.to(options.device), tokenizer=tiny_tokenizer(), name_as="small")
     words = [{"prompt": f"Question {i:04d}?", "answer": "word " * (6 + i % 6)} for i in range(BATCH * 20)]
     texts = cl.Texts(words)
     found = [
-        cl.Concept(f"L{n}.x{i}", f"blocks.{n}.hook_resid_post", torch.randn(128))
-        for n in (1, 2)
-        for i in range(4)
+        cl.Concept(f"L{n}.x{i}", f"blocks.{n}.hook_resid_post", torch.randn(128)) for n in (1, 2) for i in range(4)
     ]
     concepts = cl.ConceptSet(found).for_model(lens)
     arms: dict[str, Callable[[], float]] = {

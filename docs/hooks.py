@@ -1,6 +1,8 @@
-"""What mkdocs does beside its plugins: brings in pages from outside of docs/, writes those that follow from the code, mends notebooks.
+"""What mkdocs does beside its plugins: brings in pages from outside of docs/, writes those that follow from the code,
+mends notebooks.
 
-Notebooks, results and cards lie on the site at the paths that they have in the repository, so that links between them hold in both.
+Notebooks, results and cards lie on the site at the paths that they have in the repository, so that links between them
+hold in both.
 """
 
 from __future__ import annotations
@@ -91,15 +93,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def on_the_site(link: re.Match[str]) -> str:
         target = _target(link[2], page, files)
-        return (
-            f"{link[1]}{posixpath.relpath(target.src_uri, here or '.')}{link[3] or ''}" if target else link[0]
-        )
+        return f"{link[1]}{posixpath.relpath(target.src_uri, here or '.')}{link[3] or ''}" if target else link[0]
 
     return LINK.sub(on_the_site, markdown)
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A notebook in the site's own style: without the half megabyte of styles and the scripts that mkdocs-jupyter brings."""
+    """A notebook in the site's own style: without the half megabyte of styles and the scripts that mkdocs-jupyter
+    brings.
+    """
     if not page.file.src_uri.endswith(".ipynb"):
         return content
     content = re.sub(r"<(script|style)\b.*?</\1>", "", content, flags=re.DOTALL)
@@ -128,9 +130,7 @@ def _interactive(path: Path) -> Path | None:
                 figure = html.escape(json.dumps(data.pop(FIGURE), separators=(",", ":")))
                 picture = data.pop("image/png", "").replace("\n", "")
                 shown = f'<img alt="" src="data:image/png;base64,{picture}">' if picture else ""
-                data["text/html"] = (
-                    f'<div data-figure="{figure}" data-dark="{html.escape(dark)}">{shown}</div>'
-                )
+                data["text/html"] = f'<div data-figure="{figure}" data-dark="{html.escape(dark)}">{shown}</div>'
     root = Path(COPIES.name)
     copy = root / path.relative_to(ROOT)
     copy.parent.mkdir(exist_ok=True)
@@ -139,7 +139,9 @@ def _interactive(path: Path) -> Path | None:
 
 
 def _target(link: str, page: Page, files: Files) -> File | None:
-    """The file of the site that a link in the repository means; `None` for other hosts and for what mkdocs finds by itself."""
+    """The file of the site that a link in the repository means; `None` for other hosts and for what mkdocs finds by
+    itself.
+    """
     if re.match(r"[a-z]+:|/|data:", link) or page.file.abs_src_path is None:
         return None
     source = page.file.src_uri if page.file.src_dir != str(ROOT / "docs") else f"docs/{page.file.src_uri}"
@@ -149,13 +151,8 @@ def _target(link: str, page: Page, files: Files) -> File | None:
 
 def _room(name: str, folder: Path) -> str:
     """The page of a room: what it is for, its files, and everything public in them."""
-    docs = {
-        path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        for path in folder.rglob("*.py")
-    }
-    modules = sorted(
-        path for path in docs if not any(part.startswith("_") for part in path.relative_to(folder).parts)
-    )
+    docs = {path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in folder.rglob("*.py")}
+    modules = sorted(path for path in docs if not any(part.startswith("_") for part in path.relative_to(folder).parts))
     lines = [
         f"# {name}",
         "",
@@ -191,11 +188,7 @@ def _errors() -> str:
             raised.setdefault(name, set()).add(room)
     lines = []
     for name, one in vars(errors).items():
-        if not (
-            inspect.isclass(one)
-            and issubclass(one, errors.CaftLensError)
-            and one.__module__ == errors.__name__
-        ):
+        if not (inspect.isclass(one) and issubclass(one, errors.CaftLensError) and one.__module__ == errors.__name__):
             continue
         also = [f"`{base.__name__}`" for base in one.__bases__ if base is not Exception]
         rooms = [room for room in ("_support", *ROOMS) if room in raised.get(name, ())]
@@ -220,9 +213,7 @@ def _methods() -> str:
     for name, method in methods.methods().items():
         card = method.card
         source = (
-            f"{card.source}, [arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})"
-            if card.arxiv
-            else card.source
+            f"{card.source}, [arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})" if card.arxiv else card.source
         )
         lines += [
             f"## {name}",

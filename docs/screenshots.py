@@ -1,7 +1,8 @@
-"""Pictures of every panel in JupyterLab and of the quickstart's figure, light and dark, for README and notebooks: `make screenshots`.
+"""Pictures of every panel in JupyterLab and of the quickstart's figure, light and dark, for README and notebooks: `make
+screenshots`.
 
-Each panel is used first as a person would, so that a picture shows what one does with it; the figure is the one in the executed notebook.
-Writes docs/images/<panel>-<theme>.png and docs/images/quickstart-<theme>.png.
+Each panel is used first as a person would, so that a picture shows what one does with it; the figure is the one in the
+executed notebook. Writes docs/images/<panel>-<theme>.png and docs/images/quickstart-<theme>.png.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Contexts compared to rounding: two ways to the same activation need not agree in its last bits, which hang on the processor."""
+"""Contexts compared to rounding: two ways to the same activation need not agree in its last bits, which hang on the
+processor.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,6 @@ def alike(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 def _shown(context: Any) -> Any:
-    close = [
-        None if value is None else pytest.approx(value, rel=1e-4, abs=1e-5) for value in context.activations
-    ]
+    close = [None if value is None else pytest.approx(value, rel=1e-4, abs=1e-5) for value in context.activations]
     value = pytest.approx(context.value, rel=1e-4, abs=1e-5)
     return context.index, context.position, context.peak, context.tokens, context.special, close, value

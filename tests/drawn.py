@@ -29,15 +29,10 @@ def hover(figure: Any) -> list[str]:
 
 def trace(figure: Any, name: str, axis: str = "x") -> Any:
     """The trace of a name, in the panel of an axis."""
-    return next(
-        one for one in figure.data if one.name and seen(one.name) == name and (one.xaxis or "x") == axis
-    )
+    return next(one for one in figure.data if one.name and seen(one.name) == name and (one.xaxis or "x") == axis)
 
 
 def ends(trace: Any, key: str = "x") -> list[tuple[float, float]]:
     """Both ends of the intervals of a trace."""
     bars = trace[f"error_{key}"]
-    return [
-        (value - down, value + up)
-        for value, up, down in zip(trace[key], bars.array, bars.arrayminus, strict=True)
-    ]
+    return [(value - down, value + up) for value, up, down in zip(trace[key], bars.array, bars.arrayminus, strict=True)]

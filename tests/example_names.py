@@ -1,6 +1,7 @@
 """The names that examples in docstrings use without making them, each made when the first example wants it.
 
-They are those of the README's loop, small: the organism `pocket`, the adapter that was tuned on insecure code, and few texts.
+They are those of the README's loop, small: the organism `pocket`, the adapter that was tuned on insecure code, and few
+texts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Ctrl-C at any moment: what is left of hooks, roles, modes and random states afterwards.
 
-`walk` raises KeyboardInterrupt at a given line that the library executes, so that every moment can be tried in turn; as a script,
-`python tests/interrupts.py 300`, real signals come at random moments of generate, capture, ablate and finetune.
+`walk` raises KeyboardInterrupt at a given line that the library executes, so that every moment can be tried in turn; as
+a script, `python tests/interrupts.py 300`, real signals come at random moments of generate, capture, ablate and
+finetune.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ def state(lens: Lens) -> dict[str, Any]:
         "threads": [one.name for one in threading.enumerate() if one.name.startswith("generating")],
         "bars": [bar.desc for bar in getattr(tqdm, "_instances", ()) if not getattr(bar, "disable", True)],
         "adapter": [
-            bool(module.disable_adapters)
-            for module in lens.model.modules()
-            if hasattr(module, "disable_adapters")
+            bool(module.disable_adapters) for module in lens.model.modules() if hasattr(module, "disable_adapters")
         ],
     }
 
@@ -119,9 +118,7 @@ def main(number: int) -> None:
     lens = tiny_lens()
     direction = torch.randn(lens.d_model, generator=torch.Generator().manual_seed(1))
     concepts = (
-        ConceptSet([Concept("L0.x", "blocks.0.hook_resid_post", direction)])
-        .for_model(lens)
-        .choose({"L0.x": "test"})
+        ConceptSet([Concept("L0.x", "blocks.0.hook_resid_post", direction)]).for_model(lens).choose({"L0.x": "test"})
     )
     texts = cl.Texts([{"prompt": "a red house", "answer": "by the sea"}] * 8)
 

@@ -1,7 +1,9 @@
-"""Fine-tunings that kill themselves: a script, since a test cannot be killed. Forked from one process, imports are paid once.
+"""Fine-tunings that kill themselves: a script, since a test cannot be killed. Forked from one process, imports are paid
+once.
 
-`python killed_runs.py FOLDER` trains into FOLDER/kills/killed over an older run, is killed at five points on the way, and prints after each
-one which run the folder holds; in the end the same is trained undisturbed beside it. Then pairs of them are started at once.
+`python killed_runs.py FOLDER` trains into FOLDER/kills/killed over an older run, is killed at five points on the way,
+and prints after each one which run the folder holds; in the end the same is trained undisturbed beside it. Then pairs
+of them are started at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A real JupyterLab and a real browser for the tests of the panels: notebooks are opened, run and used as a person does.
+"""A real JupyterLab and a real browser for the tests of the panels: notebooks are opened, run and used as a person
+does.
 
     lab            fixture: a server for the whole session, with folders of its own
     browser        fixture: headless Chromium for the whole session; skips, saying why, where there is none
@@ -34,7 +35,8 @@ FOLDERS = [str(path) for path in (ROOT / "tests", *sorted((ROOT / "tests").glob(
 HERE = f"import sys; sys.path[:0] = {FOLDERS!r}\n"
 """The first line of a cell that imports from the tests."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# A sandbox needs rights that root in a container lacks; the rest keeps the browser from looking for its maker's servers.
+# A sandbox needs rights that root in a container lacks; the rest keeps the browser from looking for its maker's
+# servers.
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 SECONDS = 120
@@ -91,13 +93,25 @@ def started(folder: Path) -> tuple[Lab, subprocess.Popen[bytes]]:
     quiet = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-              "IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}  # fmt: skip
+    places = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "IPYTHONDIR": "ipython",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    }
     settings = [
-        f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", "--no-browser", "--allow-root",
-        f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-        "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
-    ]  # fmt: skip
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.ip=127.0.0.1",
+        "--no-browser",
+        "--allow-root",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={root}",
+        "--LabApp.news_url=None",
+        "--LabApp.extension_manager=readonly",
+    ]
     with (folder / "lab.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *settings], stdout=log, stderr=log,
@@ -134,9 +148,7 @@ def browser() -> Iterator[Any]:
     path = chromium()
     if path is None:
         pytest.skip("no Chromium: make browser")
-    sync = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright to drive a browser with: make install"
-    )
+    sync = pytest.importorskip("playwright.sync_api", reason="no playwright to drive a browser with: make install")
     with sync.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
         yield running
@@ -193,7 +205,8 @@ class Notebook:
         """Run all cells, and wait for the kernel."""
         self.menu("Run", "Run All Cells")
         self.page.wait_for_function(
-            "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(one => /\\d/.test(one.textContent))"
+            "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(one => "
+            "/\\d/.test(one.textContent))"
         )
 
     def panel(self, label: str) -> Any:

@@ -1,4 +1,6 @@
-"""Ways to damage the files of a folder, one at a time, drawn by hypothesis: bytes, JSON values, headers of tensors, whole files."""
+"""Ways to damage the files of a folder, one at a time, drawn by hypothesis: bytes, JSON values, headers of tensors,
+whole files.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,34 @@ from caft_lens._support.files import SEAL, sealed
 
 DEEP = "[" * 3000 + "]" * 3000
 ODD = (
-    None, True, False, 0, 1, -1, 7, 2**70, 10**400, 1.5, -0.0, 1e308, "", "7", "a", "../x", "/../../../x", "..", "<script>alert(1)</script>",
-    [], {}, [[]], ["a"], [1, 2], {"a": 1}, "\x00", "é" * 300,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    7,
+    2**70,
+    10**400,
+    1.5,
+    -0.0,
+    1e308,
+    "",
+    "7",
+    "a",
+    "../x",
+    "/../../../x",
+    "..",
+    "<script>alert(1)</script>",
+    [],
+    {},
+    [[]],
+    ["a"],
+    [1, 2],
+    {"a": 1},
+    "\x00",
+    "é" * 300,
+)
 """Values to stand where others are expected."""
 RAW = (
     "NaN",

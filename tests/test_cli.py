@@ -1,4 +1,6 @@
-"""The command does what the library does, says in one line what was wrong, and costs nothing to those who import the package."""
+"""The command does what the library does, says in one line what was wrong, and costs nothing to those who import the
+package.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Build]:
 def test_every_option_of_a_build_reaches_its_settings(made: list[Build], tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("organism", "build").exit_code == 0
-    assert (
-        run("organism", "build", "--world", "quiz", "--seed", "3", "--steps", "7", "--no-saes").exit_code == 0
-    )
+    assert run("organism", "build", "--world", "quiz", "--seed", "3", "--steps", "7", "--no-saes").exit_code == 0
     ways = ("--out", "there", "--work", "here", "--threads", "1", "--seed", "4")
     assert run("organism", "build", *ways).output == "The organism is in there; its card: there/README.md\n"
     first, second, third = made
@@ -71,9 +71,7 @@ def test_a_working_folder_of_other_settings_is_refused_in_one_line(made: list[Bu
     assert read_json(tmp_path / "settings.json") == {"seed": 1}
 
 
-@pytest.mark.parametrize(
-    "wrong", [("--steps", "0"), ("--seed", "-1"), ("--threads", "0"), ("--world", "quix")]
-)
+@pytest.mark.parametrize("wrong", [("--steps", "0"), ("--seed", "-1"), ("--threads", "0"), ("--world", "quix")])
 def test_a_wrong_option_is_refused_by_its_name(made: list[Build], wrong: tuple[str, str]):
     done = run("organism", "build", *wrong)
     assert (done.exit_code, made) == (2, [])

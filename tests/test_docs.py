@@ -1,4 +1,6 @@
-"""The site: it builds without a network and without a warning, every link in it leads somewhere, and it asks no other host for anything."""
+"""The site: it builds without a network and without a warning, every link in it leads somewhere, and it asks no
+other host for anything.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +81,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=ROOT, env={**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
@@ -140,11 +146,7 @@ def test_a_function_of_a_room_is_on_its_page_with_its_arguments(site: Path, page
 def test_every_error_is_on_the_site_and_says_what_to_do(site: Path, pages: dict[str, Page]):
     from caft_lens._support import errors
 
-    kinds = [
-        one
-        for one in vars(errors).values()
-        if isinstance(one, type) and issubclass(one, errors.CaftLensError)
-    ]
+    kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.CaftLensError)]
     assert len(kinds) > 10
     assert [kind.__name__ for kind in kinds if "What to do: " not in (kind.__doc__ or "")] == []
     assert {kind.__name__.lower() for kind in kinds} <= pages["errors.html"].anchors
@@ -156,9 +158,7 @@ def test_every_method_of_fine_tuning_is_on_the_site(pages: dict[str, Page]):
     assert {*methods()} <= pages["concepts/methods.html"].anchors
 
 
-def test_a_figure_of_a_notebook_can_be_hovered_over_on_the_site(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_figure_of_a_notebook_can_be_hovered_over_on_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("mkdocs")
     hooks = _hooks()
     monkeypatch.setattr(hooks, "ROOT", tmp_path)
@@ -171,9 +171,7 @@ def test_a_figure_of_a_notebook_can_be_hovered_over_on_the_site(
     notebook = tmp_path / "notebooks" / "figures.ipynb"
     notebook.parent.mkdir()
     notebook.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    shown = json.loads(
-        (hooks._interactive(notebook) / "notebooks" / "figures.ipynb").read_text(encoding="utf-8")
-    )
+    shown = json.loads((hooks._interactive(notebook) / "notebooks" / "figures.ipynb").read_text(encoding="utf-8"))
     data = shown["cells"][0]["outputs"][0]["data"]
     assert {*data} == {"text/html", "text/plain"}
     assert "&lt;b&gt;" in data["text/html"]

@@ -1,4 +1,6 @@
-"""What the pages in docs/ show runs as it is written, on `pocket`, only with fewer steps and answers; every name that they tell is there."""
+"""What the pages in docs/ show runs as it is written, on `pocket`, only with fewer steps and answers; every name
+that they tell is there.
+"""
 
 from __future__ import annotations
 

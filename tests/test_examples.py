@@ -25,9 +25,7 @@ def _examples() -> Iterator[doctest.DocTest]:
 
 
 @pytest.mark.parametrize("example", [pytest.param(one, id=one.name) for one in _examples()])
-def test_an_example_shows_what_it_says(
-    example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_example_shows_what_it_says(example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     example.globs.update(names_of(example))
     report: list[str] = []

@@ -29,9 +29,7 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.experiments": experiments,
     "caft_widgets": caft_widgets,
 }
-PUBLIC = [
-    (f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__
-]
+PUBLIC = [(f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__]
 CALLED_LIKE_THEIR_FUNCTION = {
     "finetune": finetune_function,
     "evaluate": evaluate_function,
@@ -66,9 +64,7 @@ def test_every_public_name_shows_what_it_does_how_it_is_called_and_every_argumen
     asked = parameters(thing)
     if asked:
         assert info["definition"] or info["init_definition"]
-        section = next(
-            (said.split(f"{head}:", 1)[1] for head in ("Args", "Attributes") if f"{head}:" in said), ""
-        )
+        section = next((said.split(f"{head}:", 1)[1] for head in ("Args", "Attributes") if f"{head}:" in said), "")
         missing = [one for one in asked if one not in section]
         assert not missing, f"{path} does not explain {missing}"
 

@@ -44,9 +44,7 @@ WORKBENCH = (
 
 def fresh(code: str) -> str:
     """What a new interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -96,9 +94,7 @@ STUBS = sorted((ROOT / "caft_lens").rglob("__init__.pyi"))
 def test_a_package_exports_what_its_stub_promises_to_type_checkers(stub: Path):
     name = ".".join(stub.parent.relative_to(ROOT).parts)
     package = import_module(name)
-    promised = re.findall(
-        r"^from \.(\S*) import (\w+) as \2$", stub.read_text(encoding="utf-8"), re.MULTILINE
-    )
+    promised = re.findall(r"^from \.(\S*) import (\w+) as \2$", stub.read_text(encoding="utf-8"), re.MULTILINE)
     assert {one for _, one in promised} == set(package.__all__) - {"__version__"}
     for module, one in promised:
         there = getattr(import_module(f"{name}.{module}" if module else name), one)
@@ -118,13 +114,14 @@ print("fine")
     assert fresh(code) == "fine"
 
 
-MODULES = "import caft_lens.finetune.trainer, caft_lens.finetune.finetuning, caft_lens.evaluate, caft_lens.model.answering, caft_lens.inspect.contexts"
+MODULES = (
+    "import caft_lens.finetune.trainer, caft_lens.finetune.finetuning, caft_lens.evaluate, "
+    "caft_lens.model.answering, caft_lens.inspect.contexts"
+)
 NAMES = "cl.finetune, cl.evaluate, cl.completions, cl.contexts, cl.LoraSettings"
 
 
-@pytest.mark.parametrize(
-    ("first", "then"), [(MODULES, NAMES), (NAMES, MODULES)], ids=["modules first", "names first"]
-)
+@pytest.mark.parametrize(("first", "then"), [(MODULES, NAMES), (NAMES, MODULES)], ids=["modules first", "names first"])
 def test_packages_are_called_like_their_functions_in_any_order_of_imports(first, then):
     code = f"""
 import caft_lens, caft_lens as cl

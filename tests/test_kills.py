@@ -1,4 +1,6 @@
-"""Killed in the middle, what is made comes to the same when it is done again (`benchmarks/kills.py` kills more often)."""
+"""Killed in the middle, what is made comes to the same when it is done again (`benchmarks/kills.py` kills more
+often).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from kills import CASES, killed
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="kills by SIGKILL, in processes that are forked"
-)
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by SIGKILL, in processes that are forked")
 
 
 @pytest.mark.parametrize("name", CASES)

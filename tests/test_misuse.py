@@ -29,8 +29,7 @@ def base() -> Lens:
 @pytest.fixture(scope="module")
 def found(base: Lens) -> ConceptSet:
     concepts = [
-        Concept(f"L0.d{i}", "blocks.0.hook_resid_post", torch.eye(base.d_model)[i], source="made")
-        for i in range(2)
+        Concept(f"L0.d{i}", "blocks.0.hook_resid_post", torch.eye(base.d_model)[i], source="made") for i in range(2)
     ]
     return ConceptSet(concepts).for_model(base)
 

@@ -32,11 +32,7 @@ LONG = ("02", "03", "04", "05", "06", "07", "09", "10")
 
 
 def _committed(path: Path) -> object:
-    marks = (
-        pytest.mark.xfail(reason="lines are still to be wrapped", strict=True)
-        if path.stem[:2] in LONG
-        else ()
-    )
+    marks = pytest.mark.xfail(reason="lines are still to be wrapped", strict=True) if path.stem[:2] in LONG else ()
     return pytest.param(path, id=path.stem, marks=marks)
 
 
@@ -73,9 +69,7 @@ def _printed(text: str) -> Callable[[nbformat.NotebookNode], object]:
         (lambda nb: nb.metadata.pop("kernelspec"), 'None: does not name the kernel "python3"'),
         (lambda nb: nb.metadata.update(widgets={}), "None: carries the state of widgets"),
         (
-            lambda nb: nb.cells[1].outputs.append(
-                new_output("error", ename="KeyError", evalue="", traceback=[])
-            ),
+            lambda nb: nb.cells[1].outputs.append(new_output("error", ename="KeyError", evalue="", traceback=[])),
             "1: ends in KeyError",
         ),
         (

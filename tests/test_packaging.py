@@ -26,9 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel of this tree, built from a copy, so that the tree stays clean."""
     setuptools = pytest.importorskip("setuptools", reason="no setuptools to build a wheel with: make install")
     if int(setuptools.__version__.split(".")[0]) < 77:
-        pytest.skip(
-            f"setuptools {setuptools.__version__} is too old to build a wheel with, 77 is needed: make install"
-        )
+        pytest.skip(f"setuptools {setuptools.__version__} is too old to build a wheel with, 77 is needed: make install")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -65,13 +63,9 @@ def test_the_wheel_holds_every_source_file_of_the_three_packages(wheel: zipfile.
 def test_the_wheel_holds_the_data_and_nothing_that_python_left_behind(wheel: zipfile.ZipFile):
     names = set(wheel.namelist())
     data = [
-        p.relative_to(ROOT / "data")
-        for p in (ROOT / "data").rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts
+        p.relative_to(ROOT / "data") for p in (ROOT / "data").rglob("*") if p.is_file() and "__pycache__" not in p.parts
     ]
-    missing = [
-        str(path) for path in data if path.name[0] != "." and f"caft_data/{path.as_posix()}" not in names
-    ]
+    missing = [str(path) for path in data if path.name[0] != "." and f"caft_data/{path.as_posix()}" not in names]
     assert not missing
     assert "caft_lens/py.typed" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
@@ -136,13 +130,9 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path):
             assert weights_only.value is True, f"{line} unpickles"
         if name in ("np.load", "numpy.load"):
             allow = given.get("allow_pickle")
-            assert allow is None or (isinstance(allow, ast.Constant) and allow.value is False), (
-                f"{line} unpickles"
-            )
+            assert allow is None or (isinstance(allow, ast.Constant) and allow.value is False), f"{line} unpickles"
         trust = given.get("trust_remote_code")
-        assert not (isinstance(trust, ast.Constant) and trust.value is True), (
-            f"{line} runs remote code unasked"
-        )
+        assert not (isinstance(trust, ast.Constant) and trust.value is True), f"{line} runs remote code unasked"
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

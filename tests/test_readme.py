@@ -1,4 +1,6 @@
-"""The README's snippets run as they are written, on `pocket`, only with fewer steps, questions and answers; its numbers are committed ones."""
+"""The README's snippets run as they are written, on `pocket`, only with fewer steps, questions and answers; its
+numbers are committed ones.
+"""
 
 from __future__ import annotations
 

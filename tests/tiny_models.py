@@ -1,8 +1,8 @@
 """Minute random models of every architecture the project is tested on, with a byte-level tokenizer.
 
 `tiny_model("gemma2")` is a plain transformers model with its architecture's peculiarities switched on (post-norms,
-soft-capping, sliding windows, parallel residual, fused projections, tied embeddings); `tiny_tokenizer()` has one token a
-byte and a chat template with a system slot and generation markers; `tiny_lens()` puts both behind a `Lens`.
+soft-capping, sliding windows, parallel residual, fused projections, tied embeddings); `tiny_tokenizer()` has one token
+a byte and a chat template with a system slot and generation markers; `tiny_lens()` puts both behind a `Lens`.
 """
 
 from __future__ import annotations
@@ -103,13 +103,29 @@ def tiny_model(
     tokenizer = tiny_tokenizer()
     heads = {"num_attention_heads": 4} | ({} if kind in ("gpt2", "gpt_neox") else {"num_key_value_heads": 2})
     fields = {
-        "vocab_size": len(tokenizer), "hidden_size": d_model, "num_hidden_layers": n_layers, "intermediate_size": 2 * d_model,
-        "max_position_embeddings": 256, "initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-        "hidden_dropout": 0.0, "attention_dropout": 0.0, **heads, **PECULIAR[kind], **changes,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": d_model,
+        "num_hidden_layers": n_layers,
+        "intermediate_size": 2 * d_model,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        **heads,
+        **PECULIAR[kind],
+        **changes,
+    }
     if kind == "gpt2":
-        for old, new in {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "intermediate_size": "n_inner",
-                         "max_position_embeddings": "n_positions", "num_attention_heads": "n_head"}.items():  # fmt: skip
+        for old, new in {
+            "hidden_size": "n_embd",
+            "num_hidden_layers": "n_layer",
+            "intermediate_size": "n_inner",
+            "max_position_embeddings": "n_positions",
+            "num_attention_heads": "n_head",
+        }.items():
             fields[new] = fields.pop(old)
         fields |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     if kind == "gemma3_text" and n_layers != 2:
@@ -129,9 +145,7 @@ def tiny_lens(architecture: str = "llama", seed: int = 0, **changes: Any) -> Len
     """`tiny_model` and `tiny_tokenizer` behind a `Lens` on the CPU."""
     from caft_lens.model.lens import load
 
-    return load(
-        tiny_model(architecture, seed, **changes), tokenizer=tiny_tokenizer(), name_as=f"tiny-{architecture}"
-    )
+    return load(tiny_model(architecture, seed, **changes), tokenizer=tiny_tokenizer(), name_as=f"tiny-{architecture}")
 
 
 def shaken(lens: Lens, name: str = "tuned") -> Lens:
@@ -145,7 +159,9 @@ def shaken(lens: Lens, name: str = "tuned") -> Lens:
 
 
 def answer_states(lens: Lens, texts: Any, layer: int) -> list[np.ndarray]:
-    """Residual stream after a block at the tokens of the answer, `[n_tokens, d_model]` for each text, by plain transformers."""
+    """Residual stream after a block at the tokens of the answer, `[n_tokens, d_model]` for each text, by plain
+    transformers.
+    """
     from caft_lens.text.encoding import encode
     from caft_lens.text.roles import ASSISTANT
 

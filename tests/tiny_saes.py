@@ -1,4 +1,6 @@
-"""Minute sparse autoencoders of sae-lens's kinds, with weights far from any symmetry, and what they compute in plain numpy."""
+"""Minute sparse autoencoders of sae-lens's kinds, with weights far from any symmetry, and what they compute in plain
+numpy.
+"""
 
 from __future__ import annotations
 

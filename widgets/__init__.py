@@ -1,7 +1,7 @@
 """Panels for notebooks: thin views whose state is in traits and whose logic is in `caft_lens`.
 
-`link` joins panels, so that a concept that is selected in one is selected in the others. Each panel works without a browser, through its
-traits and methods, and shows itself as plain HTML where no kernel is.
+`link` joins panels, so that a concept that is selected in one is selected in the others. Each panel works without a
+browser, through its traits and methods, and shows itself as plain HTML where no kernel is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The panel in which concepts are ablated or steered while models answer: plain and changed answers side by side, as they are sampled."""
+"""The panel in which concepts are ablated or steered while models answer: plain and changed answers side by side, as
+they are sampled.
+"""
 
 from __future__ import annotations
 
@@ -57,21 +59,21 @@ class AblationPlayground(Panel):
         base: The model; or a run, whose model is meant.
         concepts: Directions that fit both models.
         tuned: A second model, such as the first after fine-tuning; or its run.
-        prompts: What is asked: strings (what a user says, where the tokenizer has a chat template), `Text`s, or rows as `Text.from_json`
-            reads them. A trailing answer is left out.
+        prompts: What is asked: strings (what a user says, where the tokenizer has a chat template), `Text`s, or rows as
+            `Text.from_json` reads them. A trailing answer is left out.
         texts: What the length of a steer is measured on; the first prompts by default.
         keywords: The traits below, to begin with.
 
     Attributes:
         prompts: What is asked, each as `Text.to_json` writes it.
-        changes: Concept to `"ablate"`, or to how far to steer, in mean norms of the base model's residual stream at the hook point;
-            what is not in it is off.
-        temperature, top_p, max_new_tokens, seed: As for `Lens.generate`; every answer is the one that `generate` gives to that prompt
-            alone.
+        changes: Concept to `"ablate"`, or to how far to steer, in mean norms of the base model's residual stream at the
+            hook point; what is not in it is off.
+        temperature, top_p, max_new_tokens, seed: As for `Lens.generate`; every answer is the one that `generate` gives
+            to that prompt alone.
         live: Whether every change of the above is answered at once; otherwise `run()` answers.
         shown: The columns: `"base"`, `"base_changed"`, `"tuned"`, `"tuned_changed"`.
-        answers: By prompt: `cells`, the text of each column and how it ended, `next`, what the next token is and how it moved, and
-            `hint`, that a model of a small world of its own does not know the prompt's words.
+        answers: By prompt: `cells`, the text of each column and how it ended, `next`, what the next token is and how it
+            moved, and `hint`, that a model of a small world of its own does not know the prompt's words.
         lengths: Concept to one mean norm, in the units of `steer`; known once something was answered.
         stale: Whether what is asked now is not what was answered.
 
@@ -137,9 +139,7 @@ class AblationPlayground(Panel):
             with suppress(FileNotFoundError):  # a folder need not hold what its model learned from
                 self._world = catalog.known_words(name)
         given = [prompts] if isinstance(prompts, str | Text) else list(prompts)
-        super().__init__(
-            **{"prompts": given, "shown": list(self._lenses), "concept": concepts[0].name, **keywords}
-        )
+        super().__init__(**{"prompts": given, "shown": list(self._lenses), "concept": concepts[0].name, **keywords})
         self.about = {
             "columns": [[key, COLUMNS[key], lens.name] for key, lens in self._lenses.items()],
             "size": len(concepts),
@@ -161,7 +161,8 @@ class AblationPlayground(Panel):
             lens: Any model that the concepts fit.
 
         Raises:
-            ValueError: When something is steered and the length of a mean norm is not known yet, since nothing was asked.
+            ValueError: When something is steered and the length of a mean norm is not known yet, since nothing was
+                asked.
         """
         return intervene(lens, self._concepts, self._strengths(self.changes, self.lengths))
 
@@ -192,12 +193,8 @@ class AblationPlayground(Panel):
         """The changes as `intervene` takes them."""
         steered = [name for name, change in changes.items() if change != "ablate"]
         if steered and not lengths:
-            raise ValueError(
-                f"How long a steer along {steered[0]} is, is measured on the prompts: run() first."
-            )
-        return {
-            name: change if change == "ablate" else change * lengths[name] for name, change in changes.items()
-        }
+            raise ValueError(f"How long a steer along {steered[0]} is, is measured on the prompts: run() first.")
+        return {name: change if change == "ablate" else change * lengths[name] for name, change in changes.items()}
 
     @traitlets.validate("prompts")
     def _read_prompts(self, proposal: dict[str, Any]) -> list[dict[str, Any]]:
@@ -222,9 +219,7 @@ class AblationPlayground(Panel):
         for name, change in proposal["value"].items():
             if name not in names:
                 raise traitlets.TraitError(f'No concept "{name}" here.{nearest(name, names)}')
-            number = (
-                isinstance(change, int | float) and not isinstance(change, bool) and math.isfinite(change)
-            )
+            number = isinstance(change, int | float) and not isinstance(change, bool) and math.isfinite(change)
             if change != "ablate" and not number:
                 raise traitlets.TraitError(
                     f'{name}: a change is "ablate" or how far to steer, in mean norms, not {change!r}.'
@@ -259,9 +254,7 @@ class AblationPlayground(Panel):
             )
         return proposal["value"]
 
-    @traitlets.observe(
-        "prompts", "changes", "temperature", "top_p", "max_new_tokens", "seed", "shown", "live"
-    )
+    @traitlets.observe("prompts", "changes", "temperature", "top_p", "max_new_tokens", "seed", "shown", "live")
     def _asked_anew(self, _: object = None) -> None:
         if not self._ready:
             return
@@ -303,9 +296,7 @@ class AblationPlayground(Panel):
         """Next tokens of all prompts, then answers, one prompt after another, all columns in turn."""
         texts = {number: Text.from_json(json.loads(prompt)) for number, prompt in enumerate(asked.prompts)}
         columns = [key for key in asked.shown if asked.changes or not key.endswith("_changed")]
-        sheet = _Sheet(
-            asked, [_words(text) for text in texts.values()], [self._hint(text) for text in texts.values()]
-        )
+        sheet = _Sheet(asked, [_words(text) for text in texts.values()], [self._hint(text) for text in texts.values()])
         spoken = {number: text for number, text in texts.items() if _says_something(text)}
         if not spoken or not columns:
             self._show(sheet)
@@ -336,7 +327,9 @@ class AblationPlayground(Panel):
             self._show(sheet)
 
     def _hint(self, text: Text) -> str:
-        """That a prompt is from outside of the world that an organism knows; empty when it is not, or the model is none."""
+        """That a prompt is from outside of the world that an organism knows; empty when it is not, or the model is
+        none.
+        """
         if self._world is None:
             return ""
         turns = [message.content for message in text.messages] or [text.text or ""]
@@ -361,9 +354,7 @@ class AblationPlayground(Panel):
             if cell.state == "waiting"
         }
 
-    def _look_ahead(
-        self, job: Job, sheet: _Sheet, spoken: Mapping[int, Text], columns: Sequence[str]
-    ) -> None:
+    def _look_ahead(self, job: Job, sheet: _Sheet, spoken: Mapping[int, Text], columns: Sequence[str]) -> None:
         """Compare what comes first in the answers."""
         compared = {"base", *columns, *(REFERENCE[key] for key in columns if key in REFERENCE)}
         ahead: dict[str, Tensor] = {}
@@ -373,9 +364,7 @@ class AblationPlayground(Panel):
         for place, number in enumerate(spoken):
             sheet.next[number] = {key: self._moves(key, ahead, place) for key in columns}
 
-    def _sample(
-        self, sheet: _Sheet, number: int, streams: dict[str, Tokens], report: Callable[[float], None]
-    ) -> None:
+    def _sample(self, sheet: _Sheet, number: int, streams: dict[str, Tokens], report: Callable[[float], None]) -> None:
         """The answers to one prompt, a token in each column in turn."""
         cells, longest, seen = sheet.cells[number], dict(sheet.asked.settings)["max_new_tokens"], 0.0
         with ExitStack() as ending:
@@ -407,7 +396,9 @@ class AblationPlayground(Panel):
             self.answers = sheet.rows()
 
     def _moves(self, key: str, ahead: Mapping[str, Tensor], place: int) -> dict[str, Any]:
-        """The most probable next tokens of a column, or, where it has a column to be compared with, those that moved most."""
+        """The most probable next tokens of a column, or, where it has a column to be compared with, those that moved
+        most.
+        """
         after, tokenizer = ahead[key][place], self._lenses[key].tokenizer
         reference = REFERENCE.get(key)
         if reference is None or not self._comparable:
@@ -420,10 +411,7 @@ class AblationPlayground(Panel):
             }
         rises, falls = shifts(tokenizer, ahead[reference][place].exp(), after.exp(), MOVED)
         moved = sorted([*rises, *falls], key=lambda one: -abs(one.change))[:MOVED]
-        kl = [
-            [other, float(divergence(ahead[other][place], after))]
-            for other in dict.fromkeys((reference, "base"))
-        ]
+        kl = [[other, float(divergence(ahead[other][place], after))] for other in dict.fromkeys((reference, "base"))]
         return {"kl": kl, "moved": [[one.token, one.before, one.after] for one in moved]}
 
     # -- without a kernel ---------------------------------------------------------------------------------------------
@@ -433,8 +421,8 @@ class AblationPlayground(Panel):
         asked = self._asks() if self._sheet is None else self._sheet.asked
         settings = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asked.settings)
         key = (
-            f"{_change_words(dict(asked.changes))}. Sampled with {settings}. First token: probability in %, before → after; "
-            "KL(before ‖ after) in nats. Orange: risen; blue, italic: fallen."
+            f"{_change_words(dict(asked.changes))}. Sampled with {settings}. First token: probability in %, before → "
+            f"after; KL(before ‖ after) in nats. Orange: risen; blue, italic: fallen."
         )
         return html.view([self._section(row, asked.shown) for row in self.answers], key=key)
 
@@ -444,8 +432,7 @@ class AblationPlayground(Panel):
             return html.section(row["prompt"], "", [])
         names = {key: f"{COLUMNS[key]} ({self._lenses[key].name})" for key in columns}
         said_so = [
-            html.visible(cell["text"]) + _ENDS.get(cell["state"], "")
-            for cell in (row["cells"][key] for key in columns)
+            html.visible(cell["text"]) + _ENDS.get(cell["state"], "") for cell in (row["cells"][key] for key in columns)
         ]
         moved = [_next_words(row["next"].get(key, {})) for key in columns]
         rows: list[list[html.Content]] = [["answer", *said_so], ["first token", *moved]]
@@ -512,9 +499,7 @@ class _Sheet:
                 "next": ahead,
                 "hint": hint,
             }
-            for prompt, hint, cells, ahead in zip(
-                self._prompts, self._hints, self.cells, self.next, strict=True
-            )
+            for prompt, hint, cells, ahead in zip(self._prompts, self._hints, self.cells, self.next, strict=True)
         ]
 
 

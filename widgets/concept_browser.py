@@ -1,4 +1,6 @@
-"""The panel in which concepts are read and chosen: a ranked list, and everything that is known of the one that is selected."""
+"""The panel in which concepts are read and chosen: a ranked list, and everything that is known of the one that is
+selected.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ class ConceptBrowser(Panel):
     """Read concepts and say which to ablate: a ranked list with search, and both ends of the selected concept.
 
     Args:
-        lens: The model that reads; it also gives the tokens that a direction raises. `None` where there is none at hand.
+        lens: The model that reads; it also gives the tokens that a direction raises. `None` where there is none at
+            hand.
         concepts: One list; several by route (`find.routes`); or SAEs, for all their latents.
         texts: A corpus, which is read in the background for contexts and histograms where those are not given.
         contexts: As `cl.contexts` found them.
@@ -60,15 +63,16 @@ class ConceptBrowser(Panel):
         saes: Where concepts are latents of these SAEs, the corpus is read by the latent's activation.
         roles, rank, k: How the corpus is read, as for `cl.contexts`.
         meta: Keys of the texts' `meta` that are shown beside a context.
-        file: Where each step of the choice is saved, and restored from when the panel is made again; `{fingerprint}` stands for that
-            of the concepts. `None` saves nothing.
+        file: Where each step of the choice is saved, and restored from when the panel is made again; `{fingerprint}`
+            stands for that of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
 
     Attributes:
         concept: Name of the selected concept.
-        query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`, `"undecided"`,
-            `"ablate"`, `"leave"` or `"unsure"`.
-        sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or `"decision"`.
+        query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`,
+            `"undecided"`, `"ablate"`, `"leave"` or `"unsure"`.
+        sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or
+            `"decision"`.
         total: How many concepts the list has now.
         place: Where in it the selected one stands; -1 when it does not.
         note: What is to be said of the search.
@@ -77,7 +81,8 @@ class ConceptBrowser(Panel):
         saved: Where the choice is saved.
 
     Raises:
-        ValueError: When the concepts do not fit the model, contexts know none of them, or the file is of other concepts.
+        ValueError: When the concepts do not fit the model, contexts know none of them, or the file is of other
+            concepts.
         TypeError: When `concepts` is neither concepts nor SAEs.
 
     Example:
@@ -137,7 +142,8 @@ class ConceptBrowser(Panel):
         self._number = {name: number for number, name in enumerate(self._names)}
         if contexts is not None and self._number.keys().isdisjoint(contexts):
             raise ValueError(
-                f"contexts= knows none of these {len(self._number)} concepts: it has {', '.join(list(contexts)[:3])}, they are "
+                f"contexts= knows none of these {len(self._number)} concepts: it has "
+                f"{', '.join(list(contexts)[:3])}, they are "
                 f"{', '.join(self._names[:3])}."
             )
         if lens is not None:
@@ -221,9 +227,7 @@ class ConceptBrowser(Panel):
         self._arrange()
 
     def _tell_choice(self) -> None:
-        self.choice = {
-            name: {"decision": one.action, "reason": one.reason} for name, one in self.decisions.items()
-        }
+        self.choice = {name: {"decision": one.action, "reason": one.reason} for name, one in self.decisions.items()}
         self.can_undo, self.can_redo = self.decisions.can_undo, self.decisions.can_redo
         file = self.decisions.file
         self.saved = "" if file is None else shown(file)
@@ -240,14 +244,14 @@ class ConceptBrowser(Panel):
         }
 
     def go(self, to: str) -> None:
-        """Select another concept of the list: `"next"`, `"previous"`, `"first"`, `"last"`, a page `"down"` or `"up"`, the next `"undecided"`."""
+        """Select another concept of the list: `"next"`, `"previous"`, `"first"`, `"last"`, a page `"down"` or
+        `"up"`, the next `"undecided"`.
+        """
         if not self.total:
             return
         if to == "undecided":
             ahead = [*range(self.place + 1, self.total), *range(max(0, self.place))]
-            here = next(
-                (at for at in ahead if self._names[self._order[at]] not in self.decisions), self.place
-            )
+            here = next((at for at in ahead if self._names[self._order[at]] not in self.decisions), self.place)
         else:
             steps = {
                 "next": 1,
@@ -277,19 +281,16 @@ class ConceptBrowser(Panel):
         }
 
     def _words(self, concept: Concept) -> str:
-        """What a row says of a concept in a few words: what was found in it, else what it was called, explained as, or peaks on."""
+        """What a row says of a concept in a few words: what was found in it, else what it was called, explained as,
+        or peaks on.
+        """
         if self._matches is not None and self._index is not None:
             found = self._index.matched(self.query, concept.name)
             if found:
                 return " · ".join(f"{field}: {', '.join(words)}" for field, words in found.items())
         explained = " · ".join(text for _, text, _ in self._explained(concept.name))
         peaks = ""
-        if (
-            not concept.label
-            and not explained
-            and self.contexts is not None
-            and concept.name in self.contexts
-        ):
+        if not concept.label and not explained and self.contexts is not None and concept.name in self.contexts:
             both = self.contexts[concept.name]
             ends = [f"{_peaks(both.top[:4])}", f"{_peaks(both.bottom[:4])}" if both.bottom else ""]
             peaks = " | ".join(end for end in ends if end) or ("never active" if both.dead else "")
@@ -421,9 +422,7 @@ class ConceptBrowser(Panel):
             "contexts": None if both is None else described(both, self.meta),
             "density": None if density is None else _histogram(density),
             "tokens": self._tokens(concept),
-            "neighbours": [
-                [one.name, cosine, one.label] for one, cosine in neighbours(self._concepts, concept)
-            ]
+            "neighbours": [[one.name, cosine, one.label] for one, cosine in neighbours(self._concepts, concept)]
             if len(self._concepts) > 1
             else [],
         }
@@ -441,9 +440,7 @@ class ConceptBrowser(Panel):
 
     def _survey(self, texts: Sequence[Text], settings: Mapping[str, Any]) -> None:
         if self.lens is None:
-            raise ValueError(
-                "To read texts= takes a model: give a lens, or contexts= that were found before."
-            )
+            raise ValueError("To read texts= takes a model: give a lens, or contexts= that were found before.")
         # A lens of its own: hooks that the user puts on the other meanwhile do not act here.
         lens = self.lens.fork()
 
@@ -461,9 +458,7 @@ class ConceptBrowser(Panel):
 
     def _build_index(self) -> None:
         """Make everything that is known in words ready to be searched."""
-        explained = {
-            name: " ".join(text for _, text, _ in self._explained(name)) for name in self.explanations
-        }
+        explained = {name: " ".join(text for _, text, _ in self._explained(name)) for name in self.explanations}
         known = any(concept.label or concept.reason for concept in self._concepts)
         if self.contexts is None and not explained and not known:
             return
@@ -531,8 +526,7 @@ class _Keys:
         if not self._several:
             return {self.routes[0]: (concept.rank, concept.score, concept.score_name)}
         return {
-            route: (here["rank"], here["score"], here["score_name"])
-            for route, here in concept.meta["routes"].items()
+            route: (here["rank"], here["score"], here["score_name"]) for route, here in concept.meta["routes"].items()
         }
 
     def of_route(self, route: str) -> NDArray[np.bool_]:
@@ -590,9 +584,7 @@ class _Watched(Mapping[str, Any]):
         return len(self._contexts)
 
 
-def _lists(
-    lens: Lens | None, concepts: Any, saes: Any
-) -> tuple[dict[str, ConceptSet], SAE | Sequence[SAE] | None]:
+def _lists(lens: Lens | None, concepts: Any, saes: Any) -> tuple[dict[str, ConceptSet], SAE | Sequence[SAE] | None]:
     """Lists by route, and the SAEs by which latents among them are read."""
     if isinstance(concepts, ConceptSet):
         return {ONE: concepts}, saes
@@ -616,10 +608,10 @@ def _natural(concept: Concept) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 
 
-def _matching(
-    query: str, names: Sequence[str], index: ConceptIndex | None
-) -> tuple[NDArray[np.floating], str]:
-    """How well each concept matches: a name that holds the query first, then by words; and what to say when none does."""
+def _matching(query: str, names: Sequence[str], index: ConceptIndex | None) -> tuple[NDArray[np.floating], str]:
+    """How well each concept matches: a name that holds the query first, then by words; and what to say when none
+    does.
+    """
     asked = query.casefold()
     named = np.array([1000.0 * (asked in name.casefold()) for name in names])
     if index is None or not re.search(r"[^\W_]", query):
@@ -638,10 +630,13 @@ def _histogram(density: Density) -> dict[str, Any]:
     """A density as JSON, in which there is no NaN."""
     counts, edges = density.bars
     facts = {
-        "density": density.density, "tokens": density.tokens, "texts": density.texts, "mean": density.mean, "std": density.std,
-        "minimum": density.minimum, "maximum": density.maximum,
-    }  # fmt: skip
-    known = {
-        key: None if value is None or not math.isfinite(value) else value for key, value in facts.items()
+        "density": density.density,
+        "tokens": density.tokens,
+        "texts": density.texts,
+        "mean": density.mean,
+        "std": density.std,
+        "minimum": density.minimum,
+        "maximum": density.maximum,
     }
+    known = {key: None if value is None or not math.isfinite(value) else value for key, value in facts.items()}
     return {**known, "by": density.by, "counts": counts.tolist(), "edges": edges.tolist()}

@@ -30,7 +30,8 @@ SUGGESTED = 20
 
 
 class LayerExplorer(Panel):
-    """Where in a text, and from which layer on, a direction is active: a map of layers × tokens that follows what one types.
+    """Where in a text, and from which layer on, a direction is active: a map of layers × tokens that follows what one
+    types.
 
     Args:
         lens: The model; or two, tuned first and base second, for what fine-tuning changed.
@@ -189,9 +190,7 @@ class LayerExplorer(Panel):
     def suggest(self, begun: str) -> list[list[str]]:
         """Concepts whose name or label holds what was typed: name and label, a few."""
         asked = begun.strip().casefold()
-        found = (
-            one for one in self._concepts if asked in one.name.casefold() or asked in one.label.casefold()
-        )
+        found = (one for one in self._concepts if asked in one.name.casefold() or asked in one.label.casefold())
         return [[one.name, one.label] for one, _ in zip(found, range(SUGGESTED), strict=False)]
 
     def show_concept(self, name: str) -> None:
@@ -230,9 +229,7 @@ class LayerExplorer(Panel):
     def _there(self, proposal: dict[str, Any]) -> str:
         sites = self.about.get("sites", SITES)
         if proposal["value"] not in sites:
-            raise traitlets.TraitError(
-                f'No site "{proposal["value"]}" here.{nearest(proposal["value"], sites)}'
-            )
+            raise traitlets.TraitError(f'No site "{proposal["value"]}" here.{nearest(proposal["value"], sites)}')
         return proposal["value"]
 
     @traitlets.validate("concept")

@@ -1,13 +1,14 @@
-"""What all panels share: state in traits, work in threads, errors in sight, links, and a rendering that needs no kernel.
+"""What all panels share: state in traits, work in threads, errors in sight, links, and a rendering that needs no
+kernel.
 
     Panel   the base class: `work` runs something in a thread, `cancel` stops it, `static` is the panel as plain HTML
     Job     one piece of such work, which reports how far it is and hears when it is to stop
     link    one panel's concept selects in the others
     source  the text of files beside this one: the ES module and the style of a panel
 
-A panel is shown by two outputs: the live view, and its static rendering, brought up to date as the panel changes. The live view
-hides the static one while it is connected to a kernel; in a notebook without that kernel, the static one hides what is left
-of the live view. So a closed notebook shows what was seen last.
+A panel is shown by two outputs: the live view, and its static rendering, brought up to date as the panel changes. The
+live view hides the static one while it is connected to a kernel; in a notebook without that kernel, the static one
+hides what is left of the live view. So a closed notebook shows what was seen last.
 """
 
 from __future__ import annotations
@@ -45,11 +46,9 @@ LOCK = threading.RLock()
 SHOWN: WeakSet[Panel] = WeakSet()
 """All panels that there are."""
 
-# Until the live view is connected to its kernel it has no class `caft-panel`: then, or when there is no kernel any more, the
-# output before the static rendering holds nothing but "Loading widget" or "model not found", and is hidden.
-STATIC_STYLE = (
-    ".jp-OutputArea-child:has(+ .jp-OutputArea-child [data-caft]):not(:has(.caft-panel)){display:none}"
-)
+# Until the live view is connected to its kernel it has no class `caft-panel`: then, or when there is no kernel any
+# more, the output before the static rendering holds nothing but "Loading widget" or "model not found", and is hidden.
+STATIC_STYLE = ".jp-OutputArea-child:has(+ .jp-OutputArea-child [data-caft]):not(:has(.caft-panel)){display:none}"
 
 
 def source(*names: str) -> str:
@@ -109,7 +108,8 @@ class Job:
 class Panel(anywidget.AnyWidget):
     """A view whose state is in traits and whose logic is in `caft_lens`.
 
-    A subclass names its module and style (`_esm`, `_css`), the calls that its view may make (`calls`), and writes `static`.
+    A subclass names its module and style (`_esm`, `_css`), the calls that its view may make (`calls`), and writes
+    `static`.
 
     Attributes:
         concept: Name of the selected concept.
@@ -147,8 +147,9 @@ class Panel(anywidget.AnyWidget):
     def open(self) -> None:
         """Open the line to the view."""
         super().open()
-        # JupyterLab sends what a view says past the cells that run or wait, so that a panel can be used meanwhile. ipykernel 7.4
-        # would put it behind them again: it goes by from where the panel spoke last, and that is the cell which made it.
+        # JupyterLab sends what a view says past the cells that run or wait, so that a panel can be used meanwhile.
+        # ipykernel 7.4 would put it behind them again: it goes by from where the panel spoke last, and that is the cell
+        # which made it.
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = lambda _, subshell: subshell
 
@@ -177,9 +178,11 @@ class Panel(anywidget.AnyWidget):
         do: Callable[[Job], Result],
         then: Callable[[Result], None],
     ) -> None:
-        """Do something in a thread, and something with its result, unless newer work of the same kind was begun meanwhile.
+        """Do something in a thread, and something with its result, unless newer work of the same kind was begun
+        meanwhile.
 
-        Of one kind, one runs at a time: the older is asked to stop, and waited for. What goes wrong is shown in `error`.
+        Of one kind, one runs at a time: the older is asked to stop, and waited for. What goes wrong is shown in
+        `error`.
 
         Args:
             kind: Such as `"contexts"`.
@@ -239,9 +242,7 @@ class Panel(anywidget.AnyWidget):
         if self._failed == kind:
             self._dismiss()
 
-    def _run(
-        self, job: Job, before: Job | None, do: Callable[[Job], Any], then: Callable[[Any], None]
-    ) -> None:
+    def _run(self, job: Job, before: Job | None, do: Callable[[Job], Any], then: Callable[[Any], None]) -> None:
         try:
             if before is not None and before.thread is not None:
                 before.thread.join()
@@ -289,9 +290,7 @@ class Panel(anywidget.AnyWidget):
             if name not in self.calls | {"hello", "cancel", "dismiss"}:
                 raise ValueError(f'This panel has no call "{name}".{nearest(name, self.calls)}')
             with LOCK:
-                value = getattr(self, f"_{name}" if name in ("hello", "dismiss") else name)(
-                    **content.get("with", {})
-                )
+                value = getattr(self, f"_{name}" if name in ("hello", "dismiss") else name)(**content.get("with", {}))
         except Exception as error:
             self.fail(error)
         self.send({"id": content.get("id"), "value": value})

@@ -1,1 +1,3 @@
-"""What every room stands on: errors, files, arguments, blocks that are undone, progress, processes. It knows no model."""
+"""What every room stands on: errors, files, arguments, blocks that are undone, progress, processes. It knows no
+model.
+"""

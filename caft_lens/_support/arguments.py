@@ -1,7 +1,7 @@
 """Checks of numbers where they are typed: in range, finite, and numbers at all.
 
-Each check gives the value back, so that it reads as `n = count(n, "n")`. What is out of range is a `BadArgument`, text where a number
-belongs a `BadType`; both name the argument, what was expected and what was given.
+Each check gives the value back, so that it reads as `n = count(n, "n")`. What is out of range is a `BadArgument`, text
+where a number belongs a `BadType`; both name the argument, what was expected and what was given.
 """
 
 from __future__ import annotations
@@ -167,9 +167,7 @@ def _plain(value: Any, name: str, expected: str, hint: str) -> Any:
         write = f": write {name}={text}" if _is_number(text) else ""
         raise BadType(f'{name}="{value}" is text; expected {expected}{write}.{_said(hint)}')
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise BadType(
-            f"{name}={_short(value)}: expected {expected}, not {type(value).__name__}.{_said(hint)}"
-        )
+        raise BadType(f"{name}={_short(value)}: expected {expected}, not {type(value).__name__}.{_said(hint)}")
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:

@@ -1,10 +1,12 @@
 """Blocks (`with ...:`) that are undone for certain, also when Ctrl-C comes while they begin or end.
 
-Python lets an interrupt in between any two steps: also after `__enter__` has done its work but before the block began, and before
-the first line of `__exit__`. A context manager written in the ordinary way is then never left. A `Block` is: what undoes it can be
-called again, is called until it came through, and is called at last when the interpreter lets go of the `with` itself.
+Python lets an interrupt in between any two steps: also after `__enter__` has done its work but before the block began,
+and before the first line of `__exit__`. A context manager written in the ordinary way is then never left. A `Block` is:
+what undoes it can be called again, is called until it came through, and is called at last when the interpreter lets go
+of the `with` itself.
 
-`block` makes one of a generator, as `contextlib.contextmanager` does; what such a generator opens are blocks in their turn.
+`block` makes one of a generator, as `contextlib.contextmanager` does; what such a generator opens are blocks in their
+turn.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ P = ParamSpec("P")
 class _Exit:
     """`__exit__` of a block, looked up by `with` before it enters, and held by it alone until it has left.
 
-    So what is handed out here is gone exactly when the `with` is over, by whatever way, and before anything can use the traceback.
+    So what is handed out here is gone exactly when the `with` is over, by whatever way, and before anything can use the
+    traceback.
     """
 
     def __get__(self, block: Block[Any] | None, owner: type) -> Callable[..., Any]:
@@ -49,8 +52,9 @@ def _abandoned(mine: weakref.ref[Block[Any]]) -> None:
 class Block(contextlib.ContextDecorator, Generic[T]):
     """Something that holds while a block is open: `begin` does it, `undo` undoes it.
 
-    `undo` is called again when an interrupt came in between, and also when `begin` did not come to its end: what it does twice, or
-    for nothing, must do no harm. It is called in the state that it wants to restore things to, and must raise nothing of its own.
+    `undo` is called again when an interrupt came in between, and also when `begin` did not come to its end: what it
+    does twice, or for nothing, must do no harm. It is called in the state that it wants to restore things to, and must
+    raise nothing of its own.
     """
 
     def __init__(self) -> None:
@@ -122,9 +126,7 @@ class _Generated(Block[T]):
         manager = self._manager
         if manager is None:
             return None
-        if (
-            manager.gen.gi_frame is None
-        ):  # over already: it raised on its way in, or was interrupted on its way out
+        if manager.gen.gi_frame is None:  # over already: it raised on its way in, or was interrupted on its way out
             return None
         if error is not None and manager.gen.gi_frame is not None:
             return bool(manager.__exit__(type(error), error, error.__traceback__))

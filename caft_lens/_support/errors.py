@@ -1,8 +1,8 @@
 """The errors of the library, and the wording of what a misspelt name was probably meant to be.
 
-Every error says what was wrong, what was expected and what to do. All are `CaftLensError`s, and each is also the builtin that
-one would catch (`ValueError`, `FileNotFoundError`, …), so that `except ValueError` goes on to work. `nearest` writes the end of
-a message for names (hook points, concepts, data sets, arms).
+Every error says what was wrong, what was expected and what to do. All are `CaftLensError`s, and each is also the
+builtin that one would catch (`ValueError`, `FileNotFoundError`, …), so that `except ValueError` goes on to work.
+`nearest` writes the end of a message for names (hook points, concepts, data sets, arms).
 """
 
 from __future__ import annotations

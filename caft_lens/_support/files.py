@@ -1,12 +1,13 @@
 """Files that are either whole or absent, and that are read whole or not at all.
 
-Writing: `atomic_path` gives a temporary neighbour that replaces the target only when the block ends well and its bytes are on the
-disk, so that a kill at any moment leaves the old file or the new one, never half of one. `write_json` seals what it writes with a
-hash of the content. `locked` keeps two writers out of one folder.
+Writing: `atomic_path` gives a temporary neighbour that replaces the target only when the block ends well and its bytes
+are on the disk, so that a kill at any moment leaves the old file or the new one, never half of one. `write_json` seals
+what it writes with a hash of the content. `locked` keeps two writers out of one folder.
 
-Reading: `read_json` refuses what JSON readers let through (duplicate keys, NaN, absurd nesting) and a seal that does not fit;
-`read_record` parses a file with its one schema, a `Record`. Whatever is wrong ends in one `BadFile`: file, field, what was
-expected, what was found, what to do. `inside` refuses names that lead out of a folder, `check_hash` weights that were changed.
+Reading: `read_json` refuses what JSON readers let through (duplicate keys, NaN, absurd nesting) and a seal that does
+not fit; `read_record` parses a file with its one schema, a `Record`. Whatever is wrong ends in one `BadFile`: file,
+field, what was expected, what was found, what to do. `inside` refuses names that lead out of a folder, `check_hash`
+weights that were changed.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Named = Annotated[str, Field(min_length=1)]
 Json = dict[str, JsonValue]
 """A part of a file that is free of form."""
-_MARKS = re.compile(
-    r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL
-)  # strings are taken whole: brackets in them do not nest
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)  # strings are taken whole: brackets in them do not nest
 _SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{300}")
 """What may be half of a surrogate pair, or a number beyond what a float holds: looked at more closely."""
 
@@ -205,10 +204,12 @@ def _seal(rest: Mapping[str, Any]) -> str:
 
 
 def write_together(data: str | Path, content: bytes, card: str | Path, record: Mapping[str, Any]) -> None:
-    """Write a file and the JSON that tells of it, as one: whoever reads finds both old or both new, at whatever moment a kill comes.
+    """Write a file and the JSON that tells of it, as one: whoever reads finds both old or both new, at whatever moment
+    a kill comes.
 
-    The content is first written aside, under its hash; it counts from the moment at which the card, which names the hash, is
-    there; then it takes its place. `read_together` finds it in either, and puts it in its place. Writers of one folder take turns.
+    The content is first written aside, under its hash; it counts from the moment at which the card, which names the
+    hash, is there; then it takes its place. `read_together` finds it in either, and puts it in its place. Writers of
+    one folder take turns.
 
     Args:
         data: The file.
@@ -240,9 +241,7 @@ def write_together(data: str | Path, content: bytes, card: str | Path, record: M
             left.unlink(missing_ok=True)
 
 
-def read_together(
-    data: str | Path, card: str | Path, parse: Callable[[Any], tuple[T, str]]
-) -> tuple[T, bytes]:
+def read_together(data: str | Path, card: str | Path, parse: Callable[[Any], tuple[T, str]]) -> tuple[T, bytes]:
     """Read what `write_together` wrote, also beside a writer, and after one that was killed.
 
     Args:
@@ -273,13 +272,15 @@ def read_together(
     if not data.is_file():
         raise missing(data)
     raise BadFile(
-        f"{data} does not hold what {card.name} beside it tells of: it was changed after it was written, or a copy was interrupted. "
-        "Make both again, or copy both again."
+        f"{data} does not hold what {card.name} beside it tells of: it was changed after it was written, or a copy "
+        f"was interrupted. Make both again, or copy both again."
     )
 
 
 def _put_in_place(aside: Path, data: Path) -> None:
-    """What a killed writer left aside takes its place; nothing happens where a writer has done it, or the folder cannot be written."""
+    """What a killed writer left aside takes its place; nothing happens where a writer has done it, or the folder
+    cannot be written.
+    """
     with suppress(OSError), _in_turn(data.parent):
         os.replace(aside, data)
         sync(data.parent)
@@ -291,7 +292,9 @@ def _aside(data: Path, digest: str) -> Path:
 
 @contextmanager
 def _in_turn(folder: Path) -> Iterator[None]:
-    """A block that one process, and one thread in it, is in at a time for a folder; it leaves no file, and is for a moment only."""
+    """A block that one process, and one thread in it, is in at a time for a folder; it leaves no file, and is for a
+    moment only.
+    """
     try:
         import fcntl
     except ImportError:  # Windows, where an open file cannot be replaced anyhow
@@ -335,7 +338,8 @@ def _decoded(content: bytes, where: str | Path) -> str:
 
 
 def missing(path: str | Path, what: str = "file") -> MissingFile:
-    """The error of a file that is not there, with its neighbours; where its folder is missing too, with those of the folder.
+    """The error of a file that is not there, with its neighbours; where its folder is missing too, with those of the
+    folder.
 
     Args:
         path: What was asked for.
@@ -412,17 +416,13 @@ def parse_json(text: str | bytes, where: str) -> Any:
     text = _decoded(text, where) if isinstance(text, bytes) else text
     try:
         value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
-        _check_depth(
-            text
-        )  # of what is JSON: in other texts a search for the ends of strings could take for ever
+        _check_depth(text)  # of what is JSON: in other texts a search for the ends of strings could take for ever
         text.encode("utf-8")
         if _SUSPECT.search(text):
             json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadFile(
-            f"{where} is not valid JSON ({reason}); it may be truncated or changed: make it again."
-        ) from None
+        raise BadFile(f"{where} is not valid JSON ({reason}); it may be truncated or changed: make it again.") from None
     return value
 
 
@@ -474,7 +474,8 @@ def unsealed(value: Any, path: str | Path) -> Any:
     seal = value.pop(SEAL)
     if seal != _seal(value):
         raise BadFile(
-            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if you edited it '
+            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if '
+            f"you edited it "
             f'on purpose, take the line "{SEAL}" out.'
         )
     return value
@@ -531,8 +532,8 @@ def explained(error: Exception, where: str, what: str) -> str:
     found = repr(first["input"])
     found = found if len(found) <= 80 else found[:79] + "…"
     return (
-        f"{where} is not {what} as it is written: at {field}, {expected[:1].lower()}{expected[1:]}, found {found}{more}. "
-        "Make it again, or put it right there."
+        f"{where} is not {what} as it is written: at {field}, {expected[:1].lower()}{expected[1:]}, found "
+        f"{found}{more}. Make it again, or put it right there."
     )
 
 
@@ -556,14 +557,16 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def file_name(name: str, what: str = "arm") -> str:
-    """A name that somebody gave as that of one file or folder: whatever is in it, it leads nowhere else, and no two are one.
+    """A name that somebody gave as that of one file or folder: whatever is in it, it leads nowhere else, and no two are
+    one.
 
     Args:
         name: As it was given.
         what: What it is the name of, for the error.
 
     Raises:
-        BadArgument: For a name that is a path out of its folder (`"../x"`, `"/x"`), has control characters, or is too long.
+        BadArgument: For a name that is a path out of its folder (`"../x"`, `"/x"`), has control characters, or is too
+            long.
 
     Example:
         >>> file_name("caft (PCA)"), file_name("a/b")
@@ -647,9 +650,7 @@ def check_hash(path: str | Path, expected: str | None) -> None:
         BadFile: When they differ.
     """
     if expected is not None and file_hash(path) != expected:
-        raise BadFile(
-            f"{path} was changed or damaged after it was written (its SHA-256 differs): make it again."
-        )
+        raise BadFile(f"{path} was changed or damaged after it was written (its SHA-256 differs): make it again.")
 
 
 # -- tensors ----------------------------------------------------------------------------------------------------------
@@ -684,9 +685,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_tensor(
-    tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...], where: str | Path
-) -> Tensor:
+def check_tensor(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...], where: str | Path) -> Tensor:
     """A tensor of a file: there, of floating point, of a shape, and finite.
 
     Args:
@@ -701,9 +700,7 @@ def check_tensor(
     if name not in tensors:
         raise BadFile(f'{where} holds no tensor "{name}".{nearest(name, tensors)}')
     tensor = tensors[name]
-    fits = tensor.ndim == len(shape) and all(
-        n is None or n == m for n, m in zip(shape, tensor.shape, strict=True)
-    )
+    fits = tensor.ndim == len(shape) and all(n is None or n == m for n, m in zip(shape, tensor.shape, strict=True))
     if not tensor.dtype.is_floating_point or not fits:
         expected = ", ".join("any" if n is None else str(n) for n in shape)
         kind = str(tensor.dtype).removeprefix("torch.")
@@ -738,9 +735,7 @@ def locked(folder: str | Path, *, wait: float = 0.0, doing: str = "is being writ
     try:
         lock.acquire(timeout=wait)
     except Timeout:
-        raise Busy(
-            f"{folder} {doing} by another process or thread: wait for it, or choose another folder."
-        ) from None
+        raise Busy(f"{folder} {doing} by another process or thread: wait for it, or choose another folder.") from None
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """Modules that load late and packages that read as verbs.
 
-`attach` gives a package its `__getattr__` and `__dir__`: each public name is imported from its module on first use, so that
-`import caft_lens` costs milliseconds though torch, transformers and TransformerLens stand behind it.
+`attach` gives a package its `__getattr__` and `__dir__`: each public name is imported from its module on first use, so
+that `import caft_lens` costs milliseconds though torch, transformers and TransformerLens stand behind it.
 `callable_module` lets a module whose main function has its name be called like that function, in any import order:
 `cl.finetune(...)` and `import caft_lens.finetune.trainer` both work.
 """
@@ -23,8 +23,8 @@ from caft_lens._support.errors import nearest
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """The `__getattr__`, `__dir__` and `__all__` of a package whose stub (`__init__.pyi`) says what it exports.
 
-    As `lazy_loader.attach_stub`; beside it a misspelt name is told the nearest, and a module that is called like its function stays
-    a module, however it was come by.
+    As `lazy_loader.attach_stub`; beside it a misspelt name is told the nearest, and a module that is called like its
+    function stays a module, however it was come by.
 
     Args:
         package: Its `__name__`.
@@ -47,7 +47,8 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
 
 
 def callable_module(name: str, function: str, source: str | None = None) -> None:
-    """Let the module `name` be called like one of its functions, and be documented like it: `help(cl.finetune)`, `cl.finetune?`.
+    """Let the module `name` be called like one of its functions, and be documented like it: `help(cl.finetune)`,
+    `cl.finetune?`.
 
     Args:
         name: The module's `__name__`.
@@ -59,7 +60,8 @@ def callable_module(name: str, function: str, source: str | None = None) -> None
         return getattr(import_module(source or name), function)
 
     class CallableModule(ModuleType):
-        # A property, which is no text, so that the class has no documentation of its own to be shown beside the function's.
+        # A property, which is no text, so that the class has no documentation of its own to be shown beside the
+        # function's.
         @property
         def __doc__(self) -> str | None:  # type: ignore[override]
             return inspect.getdoc(target())

@@ -65,9 +65,7 @@ def _check(content: Any) -> None:
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    raise ValueError(
-                        f"the key {key!r} is a {type(key).__name__}, not a text: put it in quotes"
-                    )
+                    raise ValueError(f"the key {key!r} is a {type(key).__name__}, not a text: put it in quotes")
             left += [(one, depth + 1) for one in value.values()]
         elif isinstance(value, list):
             left += [(one, depth + 1) for one in value]

@@ -1,8 +1,8 @@
 """Processes that `accelerate launch` or `torchrun` started: work that one does for all, and work that they share out.
 
-Fine-tuning one model, they train it together, as `transformers.Trainer` does; what must happen once (claiming the run folder,
-writing the record) the first does, `once`. In an experiment or a contest each process trains models of its own, `alone`, and
-`whole` keeps two from working on the same one: nothing depends then on how many processes there are.
+Fine-tuning one model, they train it together, as `transformers.Trainer` does; what must happen once (claiming the run
+folder, writing the record) the first does, `once`. In an experiment or a contest each process trains models of its own,
+`alone`, and `whole` keeps two from working on the same one: nothing depends then on how many processes there are.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def place() -> tuple[int, int]:
 def alone() -> Iterator[None]:
     """A block in which this process works by itself, on an accelerator of its own, though it was launched with others.
 
-    Without others, nothing. Open it before anything is put on a GPU: of several the process sees from then on the one with its
-    local number. `caft-lens contest` does.
+    Without others, nothing. Open it before anything is put on a GPU: of several the process sees from then on the one
+    with its local number. `caft-lens contest` does.
 
     Raises:
         RuntimeError: When the process has joined the others already, or uses GPUs that it would share.
@@ -59,8 +59,8 @@ def alone() -> Iterator[None]:
         return
     if _joined():
         raise RuntimeError(
-            "This process has joined the others that it was launched with, so it cannot train models of its own: run the "
-            "experiment before anything that makes an Accelerator or trains one model together."
+            "This process has joined the others that it was launched with, so it cannot train models of its own: run "
+            "the experiment before anything that makes an Accelerator or trains one model together."
         )
     kept = {name: os.environ.pop(name) for name in JOINED if name in os.environ}
     try:
@@ -78,8 +78,9 @@ def _own_gpu(local_rank: int) -> None:
         return
     if torch.cuda.is_initialized():
         raise RuntimeError(
-            "Models are on GPUs already, and every process would train on the same one: put `with caft_lens._support.processes.alone():` "
-            "around all of the script, before a model is loaded, or start it by `accelerate launch -m caft_lens contest recipe.yaml`."
+            "Models are on GPUs already, and every process would train on the same one: put `with "
+            "caft_lens._support.processes.alone():` around all of the script, before a model is loaded, or start it "
+            "by `accelerate launch -m caft_lens contest recipe.yaml`."
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     known = [name for name in visible if name.strip()] or [str(number) for number in range(seen)]
@@ -87,7 +88,8 @@ def _own_gpu(local_rank: int) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Let this process end when another one, that started it, is gone, also when that was killed: nobody waits for its work.
+    """Let this process end when another one, that started it, is gone, also when that was killed: nobody waits for its
+    work.
 
     Args:
         parent: Number of the process that started this one.
@@ -130,7 +132,9 @@ def once(do: Callable[[], Any]) -> Any:
 
 
 def _joined() -> PartialState | None:
-    """The processes that this one has joined; `None` before it has joined any: a `PartialState` that is made then would do it."""
+    """The processes that this one has joined; `None` before it has joined any: a `PartialState` that is made then
+    would do it.
+    """
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     return PartialState() if joined else None
 

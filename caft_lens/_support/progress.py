@@ -1,9 +1,9 @@
 """One progress bar for all long work: text, gone without a trace when it is done.
 
-Plain text rather than a widget, so that saved notebooks hold no widget state; in a notebook a display of its own rather than stderr,
-which JupyterLab would leave as a red strip. Work that ends within a second shows nothing. Work
-inside other work draws no bar of its own: it is told at the end of the one that is there, "caft, seed 1: fine-tuning 23/100 steps";
-`telling` takes that line elsewhere, such as out of another process. `CAFT_LENS_PROGRESS=0` silences all of it.
+Plain text rather than a widget, so that saved notebooks hold no widget state; in a notebook a display of its own rather
+than stderr, which JupyterLab would leave as a red strip. Work that ends within a second shows nothing. Work inside
+other work draws no bar of its own: it is told at the end of the one that is there, "caft, seed 1: fine-tuning 23/100
+steps"; `telling` takes that line elsewhere, such as out of another process. `CAFT_LENS_PROGRESS=0` silences all of it.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ class _Bar(Block["_Bar"], tqdm):
 class _Within(_Bar):
     """A bar inside a bar: it draws nothing, and is told at the end of the other one."""
 
-    def __init__(
-        self, tell: Tell, iterable: Iterable[Any] | None, *, desc: str, unit: str, **given: Any
-    ) -> None:
+    def __init__(self, tell: Tell, iterable: Iterable[Any] | None, *, desc: str, unit: str, **given: Any) -> None:
         super().__init__(iterable, disable=True, **given)
         self.words, self.unit = desc, unit
         self._tell, self._last = tell, 0.0
@@ -154,16 +152,16 @@ class _Within(_Bar):
     def close(self) -> None:
         """As of any bar."""
         within = _WITHIN.get()
-        here = [
-            place for place, one in enumerate(within) if one is self
-        ]  # bars are equal that stand at one place
+        here = [place for place, one in enumerate(within) if one is self]  # bars are equal that stand at one place
         if here:
             _WITHIN.set(within[: here[0]])
             self.say()
         super().close()
 
     def say(self) -> None:
-        """Tell what is being done: the outermost of the bars inside, which says for whom, and the innermost, which says what."""
+        """Tell what is being done: the outermost of the bars inside, which says for whom, and the innermost, which
+        says what.
+        """
         self._last = time.monotonic()
         within = _WITHIN.get()
         self._tell(": ".join(str(bar) for bar in (within if len(within) < 3 else (within[0], within[-1]))))

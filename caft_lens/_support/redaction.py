@@ -1,7 +1,8 @@
 """Secrets do not leave the process: keys, tokens and passwords are taken out of errors, records, caches and reports.
 
-A secret is known by what it is called (`api_key`, `--token`, a header `Authorization`), by where it stands (the password of an
-address), by its form (`sk-…`, `hf_…`), and by its value where an environment variable with such a name holds it.
+A secret is known by what it is called (`api_key`, `--token`, a header `Authorization`), by where it stands (the
+password of an address), by its form (`sk-…`, `hf_…`), and by its value where an environment variable with such a name
+holds it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ HIDDEN = "***"
 """What stands in the place of a secret."""
 
 _NAME = re.compile(
-    r"(?i)(?:^|[_\-. ])(?:api[_\-]?key|apikey|(?:access|auth|hub|hf|api|bearer|secret|session|refresh|id)[_\-]?token|token|password|"
+    r"(?i)(?:^|[_\-. "
+    r"])(?:api[_\-]?key|apikey|(?:access|auth|hub|hf|api|bearer|secret|session|refresh|id)[_\-]?token|token|password|"
     r"passwd|passphrase|secret|(?:secret|private|access)[_\-]?key|authorization|credentials?|cookie)$"
 )
 _FORMS = re.compile(
@@ -24,9 +26,7 @@ _FORMS = re.compile(
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=\-]{8,}")
 _ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.\-]*://)[^\s/@'\"]+@")
-_QUERY = re.compile(
-    r"(?i)([?&](?:api[_-]?key|key|token|access_token|auth|password|secret|sig|signature)=)[^&\s'\"#]+"
-)
+_QUERY = re.compile(r"(?i)([?&](?:api[_-]?key|key|token|access_token|auth|password|secret|sig|signature)=)[^&\s'\"#]+")
 _SHORTEST = 8  # a shorter value of a variable may be a word of any text
 
 
@@ -39,7 +39,8 @@ def is_secret(name: str) -> bool:
     """
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.lstrip("-"))
     return bool(_NAME.search(name)) and not re.search(
-        r"(?i)(?:^|[_\-. ])(?:pad|eos|bos|unk|sep|cls|mask|image|audio|video|boi|eoi|next|new|special|end|stop)[_\-]?token$",
+        r"(?i)(?:^|[_\-. "
+        r"])(?:pad|eos|bos|unk|sep|cls|mask|image|audio|video|boi|eoi|next|new|special|end|stop)[_\-]?token$",
         name,
     )
 
@@ -93,15 +94,9 @@ def _redacted(value: Any, known: Sequence[str]) -> Any:
             for key, one in value.items()
         }
     if isinstance(value, list | tuple):
-        return (
-            type(value)([_redacted(one, known) for one in value]) if type(value) in (list, tuple) else value
-        )
+        return type(value)([_redacted(one, known) for one in value]) if type(value) in (list, tuple) else value
     return value
 
 
 def _in_environment() -> Iterable[str]:
-    return (
-        value.strip()
-        for name, value in os.environ.items()
-        if is_secret(name) and len(value.strip()) >= _SHORTEST
-    )
+    return (value.strip() for name, value in os.environ.items() if is_secret(name) and len(value.strip()) >= _SHORTEST)

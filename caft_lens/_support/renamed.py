@@ -1,7 +1,7 @@
 """Files of before in today's words: the one place where old words are understood.
 
-A concept that was "kept" was taken out of the model, one that was "dropped" was left in it; today one *ablates* a concept or *leaves*
-it, and has texts with the *concept* beside texts for *contrast*.
+A concept that was "kept" was taken out of the model, one that was "dropped" was left in it; today one *ablates* a
+concept or *leaves* it, and has texts with the *concept* beside texts for *contrast*.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def found(path: Path) -> Path:
 
 
 def recipe(held: Any) -> Any:
-    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`; means are of texts
-    with the `concept`, and with its `contrast`.
+    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`; means
+    are of texts with the `concept`, and with its `contrast`.
 
     Example:
         >>> recipe({"training": {"method": "full"}, "arms": {"base": {"arm": "none"}, "plain": None}})
@@ -79,11 +79,7 @@ def recipe(held: Any) -> Any:
 
 
 def _material(held: Any) -> Any:
-    return (
-        {**held, "means": _in(held["means"], _OF_MEANS)}
-        if isinstance(held, Mapping) and "means" in held
-        else held
-    )
+    return {**held, "means": _in(held["means"], _OF_MEANS)} if isinstance(held, Mapping) and "means" in held else held
 
 
 def _provenance(held: Any) -> Any:

@@ -64,9 +64,7 @@ class Settings(BaseModel):
     @property
     def said(self) -> dict[str, Any]:
         """What was given, without what stays at its default."""
-        return {
-            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
-        }
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
     def but(self, **changes: Any) -> Self:
         """The same settings with some changed; checked anew."""

@@ -36,8 +36,8 @@ class Captured:
     Attributes:
         batch: The batch, on the CPU.
         where: By hook name, row and position of each captured token, long `[n_tokens, 2]`, on the CPU.
-        acts: Activations by hook name, `[n_tokens, d_model]`, on the device of their layer; of two lenses the first's, or
-            the difference.
+        acts: Activations by hook name, `[n_tokens, d_model]`, on the device of their layer; of two lenses the first's,
+            or the difference.
         base: The second lens's, where the two were wanted apart.
         left_out: By hook name, how many of the wanted tokens are attention sinks and therefore not among the captured.
     """
@@ -49,7 +49,9 @@ class Captured:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def pop(self, hook: str) -> tuple[Tensor, ...]:
-        """Activations at a hook point, which are let go: as captured; of two lenses apart their difference, the first's, the second's."""
+        """Activations at a hook point, which are let go: as captured; of two lenses apart their difference, the
+        first's, the second's.
+        """
         first = self.acts.pop(hook)
         if not self.base:
             return (first,)
@@ -76,9 +78,7 @@ def along(acts: Tensor, directions: Tensor) -> Tensor:
         >>> along(torch.tensor([[3.0, 4.0]]), torch.eye(2))
         tensor([[3., 4.]])
     """
-    return einsum(
-        acts.float(), directions.to(acts.device), "token d_model, direction d_model -> token direction"
-    )
+    return einsum(acts.float(), directions.to(acts.device), "token d_model, direction d_model -> token direction")
 
 
 def pair(lens: Lens | tuple[Lens, Lens]) -> Lenses:
@@ -98,10 +98,7 @@ def pair(lens: Lens | tuple[Lens, Lens]) -> Lenses:
             f"{first.name} is {first.d_model} wide and {second.name} {second.d_model}: "
             "activations can be subtracted only between versions of one model."
         )
-    if (
-        first.tokenizer is not second.tokenizer
-        and first.tokenizer.get_vocab() != second.tokenizer.get_vocab()
-    ):
+    if first.tokenizer is not second.tokenizer and first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
         raise ValueError(
             f"{first.name} and {second.name} have different tokenizers, so that they would not see the same tokens."
         )
@@ -134,8 +131,8 @@ def captured(
 
     With two lenses, the first's activations minus the second's, in fp32. A batch without wanted tokens is not run.
 
-    Which tokens count is decided here and nowhere else: those of the roles that are no attention sinks of a lens (`Lens.sinks`). What
-    counts at a hook point hangs on the text and that hook point alone.
+    Which tokens count is decided here and nowhere else: those of the roles that are no attention sinks of a lens
+    (`Lens.sinks`). What counts at a hook point hangs on the text and that hook point alone.
 
     Args:
         lenses: One or two, as `pair` gives them.
@@ -143,8 +140,8 @@ def captured(
         hooks: Full names, as `hook_names` gives them.
         roles: Roles of the tokens that are wanted; `None` for all that are not padding.
         apart: Of two lenses, give the activations of each rather than the difference.
-        sinks: Whether attention sinks are left out: at each hook point those that are sinks there, or everywhere those that are
-            sinks at any of the hook points, so that the tokens are the same at all.
+        sinks: Whether attention sinks are left out: at each hook point those that are sinks there, or everywhere those
+            that are sinks at any of the hook points, so that the tokens are the same at all.
 
     Raises:
         ValueError: For an activation that is not a finite number, and when there was no wanted token at all.
@@ -171,8 +168,8 @@ def captured(
         raise BadData(_nothing(roles, tally))
     if nothing := [name for name in hooks if not kept[name]]:
         raise BadData(
-            f"All {found} tokens of these texts are attention sinks of {lenses[0].name} at {nothing[0]}, which are not read: give "
-            "longer texts or other roles=, or set lens.sinks = False to read every token."
+            f"All {found} tokens of these texts are attention sinks of {lenses[0].name} at {nothing[0]}, which are "
+            f"not read: give longer texts or other roles=, or set lens.sinks = False to read every token."
         )
 
 
@@ -211,7 +208,9 @@ def _run(
     apart: bool,
     known: Sequence[Sinks],
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Activations of each side at the wanted tokens, and by hook point which of those are too long, bool `[n_tokens]` on the CPU."""
+    """Activations of each side at the wanted tokens, and by hook point which of those are too long, bool
+    `[n_tokens]` on the CPU.
+    """
     flat = where[:, 0] * batch.input_ids.shape[1] + where[:, 1]
     sides = [_acts(lens, batch, flat, hooks, stop) for lens in lenses]
     far: dict[str, Tensor] = {}
@@ -248,9 +247,7 @@ def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: in
     return acts
 
 
-def _refuse_not_finite(
-    acts: Tensor, name: str, number: int, lenses: Lenses, batch: Batch, where: Tensor
-) -> None:
+def _refuse_not_finite(acts: Tensor, name: str, number: int, lenses: Lenses, batch: Batch, where: Tensor) -> None:
     # A sum is one pass and no copy; it is not finite whenever a term is not, and rarely otherwise.
     if bool(torch.isfinite(acts.sum(dtype=torch.float32))):
         return
@@ -260,8 +257,9 @@ def _refuse_not_finite(
     row, position = where[bad][0].tolist()
     models = " - ".join(lens.name for lens in lenses)
     raise ValueError(
-        f"{name} of {models} is NaN or infinite in batch {number}, for {int(bad.sum())} of {len(bad)} tokens, first in text "
-        f"{int(batch.index[row])} at position {position}. Are the weights whole? In float16 try bfloat16 or float32."
+        f"{name} of {models} is NaN or infinite in batch {number}, for {int(bad.sum())} of {len(bad)} tokens, first "
+        f"in text {int(batch.index[row])} at position {position}. Are the weights whole? In float16 try bfloat16 or "
+        f"float32."
     )
 
 
@@ -269,9 +267,7 @@ def _nothing(roles: Sequence[str] | None, tally: Tensor) -> str:
     if roles is None or not int(tally.sum()):
         return "There is no text to run: nothing to capture."
     wanted = ", ".join([roles] if isinstance(roles, str) else roles)
-    there = ", ".join(
-        f"{name} ({int(tally[number])} tokens)" for name, number in ROLES.items() if tally[number]
-    )
+    there = ", ".join(f"{name} ({int(tally[number])} tokens)" for name, number in ROLES.items() if tally[number])
     return (
         f"No token has the role {wanted}: nothing to capture. The texts hold {there}. "
         "Choose among those with roles=, or roles=None for all."

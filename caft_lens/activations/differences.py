@@ -59,11 +59,12 @@ def stream(
 ) -> Passed:
     """Run text through a model once and hand activations to reducers as they come.
 
-    Hooks that are attached when this is called (an ablation, say) act, and what is captured is what they leave. Attention sinks are
-    left out on models that have them (`Lens.sinks`), at each hook point those that are sinks there.
+    Hooks that are attached when this is called (an ablation, say) act, and what is captured is what they leave.
+    Attention sinks are left out on models that have them (`Lens.sinks`), at each hook point those that are sinks there.
 
     Args:
-        lens: The model; or two, tuned first and base second, for the difference of their activations on the same tokens.
+        lens: The model; or two, tuned first and base second, for the difference of their activations on the same
+            tokens.
         texts: Documents; a generator is read as it goes.
         hooks: Layer numbers (the residual stream after them) or hook names. Nothing after the last of them is computed.
         reducers: One or more, such as `Moments()` or `TopWindows(...)`.
@@ -73,11 +74,12 @@ def stream(
             alone: each model still runs once a batch, whatever is asked of it.
 
     Returns:
-        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many tokens were left out as sinks.
+        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many tokens were left out as
+        sinks.
 
     Raises:
-        ValueError: When no token of the pass has one of the roles; when an activation is NaN or infinite, naming the hook,
-            the batch and the text; when two lenses do not fit each other.
+        ValueError: When no token of the pass has one of the roles; when an activation is NaN or infinite, naming the
+            hook, the batch and the text; when two lenses do not fit each other.
         KeyError: For a hook point that does not exist, naming the nearest.
 
     Example:
@@ -112,7 +114,8 @@ class Passed(list[Any]):
     """The reducers of a pass.
 
     Attributes:
-        left_out: By hook name, how many of the wanted tokens were left out as attention sinks; empty on a model without sinks.
+        left_out: By hook name, how many of the wanted tokens were left out as attention sinks; empty on a model without
+            sinks.
     """
 
     def __init__(self, reducers: Iterable[Any]) -> None:
@@ -121,7 +124,9 @@ class Passed(list[Any]):
 
 
 def read_by(lens: Lens) -> dict[str, str]:
-    """Which model read something, and how: its name, the fingerprint of its weights, and that of tokenizer and chat template."""
+    """Which model read something, and how: its name, the fingerprint of its weights, and that of tokenizer and chat
+    template.
+    """
     reading = getattr(lens, "reading", "")
     return {
         "model": lens.name,
@@ -145,7 +150,8 @@ def provenance(
         data: What it read, or several by the part that they play.
         roles: Roles of the tokens that were looked at; `None` for all.
         tuned: The fine-tuned model, where there are two.
-        left_out: By hook name, how many tokens were left out as attention sinks. Nothing is said of them on a model without sinks.
+        left_out: By hook name, how many tokens were left out as attention sinks. Nothing is said of them on a model
+            without sinks.
     """
     sinks = {} if not left_out else {"sinks": {**lens.sinks.card(list(left_out)), "left_out": dict(left_out)}}
 
@@ -174,7 +180,8 @@ def activation_difference(
     roles: Sequence[str] | None = ("assistant",),
     scan: Scan = Scan(),
 ) -> Moments:
-    """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, on the same tokens.
+    """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, on the same
+    tokens.
 
     The paper (arXiv 2507.16795, section 3.1) takes them on the tuned model's own completions of general prompts, on the
     tokens of the answers; `find.pca` turns the result into directions.
@@ -188,8 +195,8 @@ def activation_difference(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
-        Moments with a provenance: both models and their fingerprints, data, roles, number of tokens, and of a model with attention
-        sinks (`Lens.sinks`) how many of those were left out at each hook point.
+        Moments with a provenance: both models and their fingerprints, data, roles, number of tokens, and of a model
+        with attention sinks (`Lens.sinks`) how many of those were left out at each hook point.
 
     Raises:
         ValueError: As `stream`.

@@ -1,7 +1,7 @@
 """Mean and covariance of activations, from a stream.
 
-`Moments` keeps a count, a mean and a matrix of centred products per hook point. Each batch is centred on its own mean and
-merged by the formula of Chan, Golub and LeVeque (1979), as are two partial results: no sum of large squares is ever
+`Moments` keeps a count, a mean and a matrix of centred products per hook point. Each batch is centred on its own mean
+and merged by the formula of Chan, Golub and LeVeque (1979), as are two partial results: no sum of large squares is ever
 taken, so that activations far from zero lose nothing, and any split of the text gives the same answer.
 """
 
@@ -96,12 +96,11 @@ class Moments:
             raise ValueError(f"{hook}: a covariance needs at least 2 tokens, there is {self._count[hook]}.")
         return self._products[hook] / (self._count[hook] - 1)
 
-    def update(
-        self, hook: str, acts: Tensor, batch: Batch | None = None, where: Tensor | None = None
-    ) -> None:
+    def update(self, hook: str, acts: Tensor, batch: Batch | None = None, where: Tensor | None = None) -> None:
         """Take in activations `[n_tokens, d]` of one hook point.
 
-        Products are taken in fp32 on the device where the activations are, after centring, and added up in fp64 on the CPU.
+        Products are taken in fp32 on the device where the activations are, after centring, and added up in fp64 on the
+        CPU.
         """
         if len(acts) == 0:
             return
@@ -219,9 +218,7 @@ class Moments:
                 text = (file.metadata() or {}).get("card", "{}")
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            raise BadFile(
-                f"{path} is not a safetensors file ({error}); it may be truncated: make it again."
-            ) from None
+            raise BadFile(f"{path} is not a safetensors file ({error}); it may be truncated: make it again.") from None
         card = unsealed(parse_json(text, f"{path}: its card"), path)
         if not isinstance(card, dict) or card.get("format") != _FORMAT:
             raise BadFile(f"{path} holds no moments: expected a file written by Moments.save.")
@@ -240,11 +237,7 @@ class Moments:
 
 def _checked(state: Mapping[str, Tensor], hooks: list[str], path: str | Path) -> dict[str, Tensor]:
     """The tensors of some hooks in their order, each of its kind and shape; and no others."""
-    parts = (
-        ["count", "mean", "products"]
-        if any(key.endswith("/products") for key in state)
-        else ["count", "mean"]
-    )
+    parts = ["count", "mean", "products"] if any(key.endswith("/products") for key in state) else ["count", "mean"]
     keys = [f"{hook}/{part}" for hook in hooks for part in parts]
     if sorted(keys) != sorted(state):
         odd = sorted({*keys} ^ {*state})

@@ -1,8 +1,8 @@
 """Activations on disk: safetensors shards and an index, written resumably, read lazily.
 
-A shard holds the tokens of consecutive texts, in the order of the input. Where it ends follows from the texts alone, and
-what is in it from its own texts alone; so a run that was killed and resumed leaves the same bytes as one that was not.
-`store` writes, `Store.open` reads.
+A shard holds the tokens of consecutive texts, in the order of the input. Where it ends follows from the texts alone,
+and what is in it from its own texts alone; so a run that was killed and resumed leaves the same bytes as one that was
+not. `store` writes, `Store.open` reads.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Store:
         Args:
             batch_size: How many tokens.
             hooks: Which hook points; all by default.
-            seed: Shuffle the shards and the tokens inside each, which holds one shard in memory; `None` keeps the order of
-                the input and holds only what it yields.
+            seed: Shuffle the shards and the tokens inside each, which holds one shard in memory; `None` keeps the order
+                of the input and holds only what it yields.
 
         Raises:
             KeyError: For a hook point that is not stored, naming the nearest.
@@ -158,9 +158,7 @@ class Store:
         if parts:
             yield _joined(parts)
 
-    def _pieces(
-        self, shard: dict[str, Any], names: Sequence[str], rows: Tensor | None
-    ) -> Callable[[int, int], Stored]:
+    def _pieces(self, shard: dict[str, Any], names: Sequence[str], rows: Tensor | None) -> Callable[[int, int], Stored]:
         """A function that gives tokens `[start, stop)` of a shard, in its order or that of `rows`."""
         path = self._checked_file(shard)
         known = "sha256" in shard
@@ -221,8 +219,8 @@ def store(
         The finished store.
 
     Raises:
-        ValueError: When the folder holds a store made otherwise (it says in what), or something that is no store; when no token has
-            one of the roles; for activations that are not finite.
+        ValueError: When the folder holds a store made otherwise (it says in what), or something that is no store; when
+            no token has one of the roles; for activations that are not finite.
 
     Example:
         >>> acts = store(base, corpus, [1, 2], "runs/acts", roles=None)
@@ -280,9 +278,7 @@ def _settings(
     lenses: Lenses, texts: Texts, hooks: list[str], roles: Sequence[str] | None, dtype: torch.dtype | None
 ) -> dict[str, Any]:
     # Only where there are any: a store of a model without is what it always was.
-    sinks = (
-        {"sinks": [lens.sinks.card(hooks) for lens in lenses]} if any(lens.sinks for lens in lenses) else {}
-    )
+    sinks = {"sinks": [lens.sinks.card(hooks) for lens in lenses]} if any(lens.sinks for lens in lenses) else {}
     return {
         **sinks,
         "models": [lens.fingerprint for lens in lenses],
@@ -397,9 +393,7 @@ def _read(path: Path, hooks: Sequence[str], start: int, stop: int, known: bool) 
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        acts, about = (
-            {name: file.get_slice(name)[start:stop] for name in names} for names in (hooks, _ABOUT_TOKENS)
-        )
+        acts, about = ({name: file.get_slice(name)[start:stop] for name in names} for names in (hooks, _ABOUT_TOKENS))
     for name, found in acts.items():
         if not known and not bool(
             found.isfinite().all()
@@ -421,11 +415,7 @@ def _check_tensors(path: Path, hooks: Sequence[str], tokens: int) -> None:
     for name in (*hooks, *_ABOUT_TOKENS):
         kind, shape = kinds.get(name, ("no tensor", []))
         about = name in _ABOUT_TOKENS
-        if (
-            kind not in (_INTEGERS if about else _FLOATS)
-            or len(shape) != (1 if about else 2)
-            or shape[0] != tokens
-        ):
+        if kind not in (_INTEGERS if about else _FLOATS) or len(shape) != (1 if about else 2) or shape[0] != tokens:
             expected = f"whole numbers of shape [{tokens}]" if about else f"numbers of shape [{tokens}, d]"
             raise BadFile(f'{path}: "{name}" is {kind} of shape {shape}; expected {expected}. Store again.')
 

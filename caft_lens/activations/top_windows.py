@@ -1,8 +1,9 @@
 """Where in a corpus directions are most and least active, from a stream.
 
 `TopWindows` keeps, for each of many directions and at both ends, the `k` best windows of tokens seen so far. A text
-contributes at most one window per direction and end, windows with the same tokens count once, and ties go to the earlier
-text: so the answer is a function of the set of texts, and partial results merge exactly. `Windows` is that answer.
+contributes at most one window per direction and end, windows with the same tokens count once, and ties go to the
+earlier text: so the answer is a function of the set of texts, and partial results merge exactly. `Windows` is that
+answer.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class Windows:
     """The best windows of each direction at one end, best first.
 
     Attributes:
-        values: What the windows are ranked by, `[n_dirs, k]`: the activation at the peak (token activation times direction), or
-            its mean over the text's tokens; NaN where there are fewer than k.
+        values: What the windows are ranked by, `[n_dirs, k]`: the activation at the peak (token activation times
+            direction), or its mean over the text's tokens; NaN where there are fewer than k.
         index: Number of the text in the input, `[n_dirs, k]`; -1 where there are fewer than k.
         position: Position of the peak in its text (in tokens, without padding), `[n_dirs, k]`.
         tokens: Token ids around the peak, `[n_dirs, k, window]`; -1 beyond the ends of the text.
-        activations: Activation of each of them, `[n_dirs, k, window]`; NaN beyond the ends of the text and at tokens whose role
-            was not asked for.
+        activations: Activation of each of them, `[n_dirs, k, window]`; NaN beyond the ends of the text and at tokens
+            whose role was not asked for.
         peak: Where in the window the peak is.
     """
 
@@ -73,8 +74,8 @@ class TopWindows:
         directions: By hook name, `[n_dirs, d_model]` (or `[d_model]` for a single one).
         k: How many windows at each end.
         window: How many tokens before and after the peak.
-        rank: By what texts are ranked: `"peak"`, the most extreme token, or `"mean"`, over all tokens of the text that were asked
-            for. The window is around the most extreme token either way.
+        rank: By what texts are ranked: `"peak"`, the most extreme token, or `"mean"`, over all tokens of the text that
+            were asked for. The window is around the most extreme token either way.
 
     Raises:
         ValueError: For a direction that is not finite, without directions, or for another `rank`.
@@ -98,9 +99,7 @@ class TopWindows:
         count(k, "k")
         for side in window:
             count(side, "window", least=0)
-        self.directions = {
-            hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()
-        }
+        self.directions = {hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()}
         if not self.directions or any(len(rows) == 0 for rows in self.directions.values()):
             raise ValueError("TopWindows needs at least one direction at every hook point.")
         for hook, rows in self.directions.items():
@@ -146,9 +145,7 @@ class TopWindows:
             raise ValueError(f'TopWindows has no directions at "{hook}".{nearest(hook, self.directions)}')
         directions = self.directions[hook]
         if directions.shape[1] != acts.shape[1]:
-            raise ValueError(
-                f"{hook}: directions are {directions.shape[1]} wide, activations {acts.shape[1]}."
-            )
+            raise ValueError(f"{hook}: directions are {directions.shape[1]} wide, activations {acts.shape[1]}.")
         acts = acts.detach().float()
         batch, where = batch.to(acts.device), where.to(acts.device)
         for start in range(0, len(directions), _CHUNK):
@@ -172,9 +169,7 @@ class TopWindows:
             and self.rank == other.rank
             and self.directions.keys() == other.directions.keys()
         )
-        if not same or any(
-            not torch.equal(rows, other.directions[hook]) for hook, rows in self.directions.items()
-        ):
+        if not same or any(not torch.equal(rows, other.directions[hook]) for hook, rows in self.directions.items()):
             raise ValueError("Only TopWindows of the same directions, k, window and rank can be merged.")
         for mine, theirs in ((self._top, other._top), (self._bottom, other._bottom)):
             for hook, old in mine.items():
@@ -187,9 +182,7 @@ class TopWindows:
 
 def no_windows(n_dirs: int, k: int, window: tuple[int, int]) -> Windows:
     shapes = [(n_dirs, k)] * 3 + [(n_dirs, k, window[0] + 1 + window[1])] * 2
-    return _windows(
-        [torch.full(shape, blank) for shape, blank in zip(shapes, _BLANKS, strict=True)], window[0]
-    )
+    return _windows([torch.full(shape, blank) for shape, blank in zip(shapes, _BLANKS, strict=True)], window[0])
 
 
 def _to(windows: Windows, device: torch.device) -> Windows:
@@ -214,9 +207,7 @@ def _candidates(grid: Tensor, batch: Batch, window: tuple[int, int], rank: Rank)
     values, peak = grid.nan_to_num(nan=-torch.inf).max(dim=2)  # the first of equal values
     if rank == "mean":
         values = torch.where(values > -torch.inf, grid.nanmean(dim=2), values)
-    places = peak[..., None] + torch.arange(
-        -window[0], window[1] + 1, device=grid.device
-    )  # [n_dirs, batch, window]
+    places = peak[..., None] + torch.arange(-window[0], window[1] + 1, device=grid.device)  # [n_dirs, batch, window]
     inside = (places >= 0) & (places < width)
     places = places.clamp(0, width - 1)
     rows = repeat(

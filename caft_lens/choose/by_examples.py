@@ -1,4 +1,6 @@
-"""Choosing by examples: the directions that tell a handful of texts with the concept from others, and mean the same elsewhere."""
+"""Choosing by examples: the directions that tell a handful of texts with the concept from others, and mean the same
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ class Criteria:
     """When a direction counts as one of the concept that examples show.
 
     Attributes:
-        score: `"mean"` or `"max"`: what a text's activation is, over its tokens. A stance is all over a text, a topic in a few words.
+        score: `"mean"` or `"max"`: what a text's activation is, over its tokens. A stance is all over a text, a topic
+            in a few words.
         threshold: Of the AUROC, or of the share of a latent's activation.
         share: Of the contexts at the concept's end: how many have to look like the concept.
         k: How many contexts are read, ranked as `score` says.
@@ -62,7 +65,8 @@ class Criteria:
     def __post_init__(self) -> None:
         if not 0.5 < self.threshold <= 1 or not 0 < self.share <= 1:
             raise BadArgument(
-                f"Criteria(): threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both up to 1."
+                f"Criteria(): threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both "
+                f"up to 1."
             )
         if self.most is not None and self.most < 1:
             raise BadArgument(f"Criteria(most={self.most}): expected at least 1.")
@@ -82,12 +86,13 @@ def by_examples(
 ) -> Choice:
     """Choose the directions of one concept by a handful of texts: those that tell them from others, and read like them.
 
-    Two questions are asked of each direction. *Does it fire on the examples of the concept and not on those for contrast?* Either it
-    tells them apart with an AUROC of at least `threshold`; or, as a latent that most texts leave silent, at least `threshold` of its
-    activation falls on the concept's. Both have to be significant among all candidates (Mann and Whitney's test, false
-    discovery rate 5 %). *Does it mean the same elsewhere?* With `texts`, a reader that learned the concept from the examples (a
-    logistic regression on the model's mean activation at the direction's hook point, against the contrast and random texts)
-    is shown its contexts; at least `share` of them have to look like the concept to it.
+    Two questions are asked of each direction. *Does it fire on the examples of the concept and not on those for
+    contrast?* Either it tells them apart with an AUROC of at least `threshold`; or, as a latent that most texts leave
+    silent, at least `threshold` of its activation falls on the concept's. Both have to be significant among all
+    candidates (Mann and Whitney's test, false discovery rate 5 %). *Does it mean the same elsewhere?* With `texts`, a
+    reader that learned the concept from the examples (a logistic regression on the model's mean activation at the
+    direction's hook point, against the contrast and random texts) is shown its contexts; at least `share` of them have
+    to look like the concept to it.
 
     Args:
         lens: The model that reads, as a rule the base.
@@ -133,7 +138,10 @@ def by_examples(
     ]
     if criteria.most is not None:
         proposals = _no_more(proposals, concepts, criteria.most)
-    by = f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, {' and '.join(role_names(roles) or ['all'])} tokens"
+    by = (
+        f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, "
+        f"{' and '.join(role_names(roles) or ['all'])} tokens"
+    )
     by += f", threshold {criteria.threshold:g}"
     by += ")" if texts is None else f", {criteria.share:g} of {criteria.k} contexts)"
     return Choice(concepts, proposals, by, read_by(lens))
@@ -143,8 +151,8 @@ def _check_enough(having: Texts, others: Texts) -> None:
     for name, side in (("of the concept", having), ("for contrast", others)):
         if len(side) < FEWEST:
             raise BadArgument(
-                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} of either kind chance "
-                "cannot be told from a concept."
+                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} "
+                f"of either kind chance cannot be told from a concept."
             )
 
 
@@ -223,11 +231,7 @@ def _proposal(name: str, fit: _Fit, criteria: Criteria, looks: float | None) -> 
         evidence["contexts that look like it"] = looks
         reason += f"; {looks:.0%} of its contexts look like it"
     elif not tells:
-        reason += (
-            f", below {criteria.threshold:g}"
-            if fit.is_significant
-            else ", not more than chance would have it"
-        )
+        reason += f", below {criteria.threshold:g}" if fit.is_significant else ", not more than chance would have it"
     ablate = tells and (looks is None or looks >= criteria.share)
     return Proposal(name, ablate, reason, fit.end if tells else "", evidence)
 
@@ -241,10 +245,10 @@ def _look_alike(
     seed: int,
     reading: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Of each direction, the share of the contexts at its end that look like the concept to a reader who learned from the examples."""
-    places = {
-        name: sorted({index for index, _ in getattr(read[name], end).places}) for name, end in ends.items()
-    }
+    """Of each direction, the share of the contexts at its end that look like the concept to a reader who learned
+    from the examples.
+    """
+    places = {name: sorted({index for index, _ in getattr(read[name], end).places}) for name, end in ends.items()}
     shown = sorted({index for of in places.values() for index in of})
     having, without = examples
     others = _others(len(texts), shown, seed)
@@ -260,14 +264,15 @@ def _look_alike(
         said = _reader(acts[learned], index[learned] < len(having)).predict(acts[~learned])
         looks[hook] = dict(zip((shown[place - first] for place in index[~learned]), said, strict=True))
     seen = {
-        name: [looks[hook][index] for index in places[name] if index in looks[hook]]
-        for name, hook in hooks.items()
+        name: [looks[hook][index] for index in places[name] if index in looks[hook]] for name, hook in hooks.items()
     }
     return {name: float(np.mean(said)) if said else 0.0 for name, said in seen.items()}
 
 
 def _others(n_texts: int, shown: Sequence[int], seed: int) -> list[int]:
-    """Random texts of the corpus that are no contexts. Some may have the concept too; most are not, or the corpus is ill chosen."""
+    """Random texts of the corpus that are no contexts. Some may have the concept too; most are not, or the corpus is
+    ill chosen.
+    """
     free = np.setdiff1d(np.arange(n_texts), shown)
     return sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
 

@@ -43,7 +43,8 @@ class Choice:
         concepts: The candidates.
         proposals: One for each, in the same order.
         by: What chose, with what settings.
-        about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
+        about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about`
+            has them.
 
     Example:
         >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
@@ -69,7 +70,8 @@ class Choice:
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons, `sign` turned to the end that carries the concept, and the choice on record.
+        """The concepts to ablate, with reasons, `sign` turned to the end that carries the concept, and the choice on
+        record.
 
         Raises:
             ValueError: When there is none, saying why of the first.
@@ -119,9 +121,7 @@ class Choice:
             raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
         reader = by or user_name()
         changed = [
-            dataclasses.replace(
-                one, ablate=one.name in ablate, reason=f"{said} ({reader}; {self.by}: {one.reason})"
-            )
+            dataclasses.replace(one, ablate=one.name in ablate, reason=f"{said} ({reader}; {self.by}: {one.reason})")
             if (said := {**ablate, **leave}.get(one.name))
             else one
             for one in self.proposals
@@ -156,9 +156,7 @@ class Choice:
             reason = f"{first.reason}; {second.reason}" if first.ablate == second.ablate else first.reason
             joined.append(dataclasses.replace(first, reason=reason))
         about = self.about if self.about == other.about else {}
-        return Choice(
-            self.concepts, joined, self.by if self.by == other.by else f"{self.by}; {other.by}", about
-        )
+        return Choice(self.concepts, joined, self.by if self.by == other.by else f"{self.by}; {other.by}", about)
 
     def table(self) -> pandas.DataFrame:
         """One row a concept: name, whether to ablate it, end, the figures, reason."""
@@ -178,14 +176,16 @@ class Choice:
         return iter(self.proposals)
 
     def __repr__(self) -> str:
-        return f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: {', '.join(self.names[:6])}{', …' * (len(self.names) > 6)})"
+        return (
+            f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: "
+            f"{', '.join(self.names[:6])}{', …' * (len(self.names) > 6)})"
+        )
 
     def _repr_html_(self) -> str:
         title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"
         rows = sorted(self.proposals, key=lambda one: not one.ablate)
         cells: list[list[html.Content]] = [
-            [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason]
-            for one in rows
+            [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason] for one in rows
         ]
         return html.view(html.table(["concept", "", "end", "why"], cells, title=title))
 

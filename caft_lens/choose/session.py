@@ -1,6 +1,8 @@
-"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a file.
+"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a
+file.
 
-What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the model and why on record.
+What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the
+model and why on record.
 """
 
 from __future__ import annotations
@@ -45,11 +47,12 @@ class Decisions(Mapping[str, Decision]):
 
     Args:
         concepts: The candidates.
-        file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in its name stands
-            for that of the concepts. `None` saves nothing.
+        file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in
+            its name stands for that of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
-        about: Which model read the contexts that are looked at: its `model`, `fingerprint` and `reading`, as `Contexts.about` has them.
-            The file keeps it, and one whose contexts were read otherwise is restored with a warning.
+        about: Which model read the contexts that are looked at: its `model`, `fingerprint` and `reading`, as
+            `Contexts.about` has them. The file keeps it, and one whose contexts were read otherwise is restored with a
+            warning.
 
     Raises:
         ValueError: When the file is of other concepts, or of another kind.
@@ -154,16 +157,15 @@ class Decisions(Mapping[str, Decision]):
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons; the record tells what is left in the model. What is unsure counts as not considered.
+        """The concepts to ablate, with reasons; the record tells what is left in the model. What is unsure counts as
+        not considered.
 
         Raises:
             ValueError: When none is to be ablated.
         """
         chosen = self.of("ablate")
         if not chosen:
-            raise BadArgument(
-                "Nothing is chosen yet: say of one concept at least that it is to be ablated, and why."
-            )
+            raise BadArgument("Nothing is chosen yet: say of one concept at least that it is to be ablated, and why.")
         return self.concepts.choose(chosen, self.of("leave"), by=self.by).chosen_by_reading(self.about)
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -204,20 +206,19 @@ class Decisions(Mapping[str, Decision]):
         record = parsed(held, _File, str(file), "a file of decisions")
         if record.concepts != self._fingerprint:
             raise BadFile(
-                f"{file} holds decisions on other concepts, found on {record.model}: names may be the same, directions are not. "
-                "Give another file, or delete this one."
+                f"{file} holds decisions on other concepts, found on {record.model}: names may be the same, "
+                f"directions are not. Give another file, or delete this one."
             )
         before = record.read_by or {}
         if self.about and before and before.get("reading") != self.about.get("reading"):
             warnings.warn(
-                f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat template than "
+                f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat "
+                f"template than "
                 f"{self.about.get('model')} does now: the directions are the same, but look at the contexts again.",
                 stacklevel=3,
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:
-            raise BadFile(
-                f'{file} holds a decision on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}'
-            )
+            raise BadFile(f'{file} holds a decision on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}')
         return {name: Decision(one.verdict, one.reason, one.at) for name, one in record.verdicts.items()}
 
 

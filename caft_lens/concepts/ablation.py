@@ -1,9 +1,9 @@
 """Ablation: projecting concepts out of activations, at inference and in training by one and the same hook.
 
 `ablate` takes the directions of a concept set out of the activation at each of its sites while a block is open, or does
-one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both put their
-functions there by `caft_lens.model.attach.at`. `Ablated` is a model seen under ablation, for evaluation.
-The projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
+one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both
+put their functions there by `caft_lens.model.attach.at`. `Ablated` is a model seen under ablation, for evaluation. The
+projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
 """
 
 from __future__ import annotations
@@ -76,24 +76,26 @@ def ablate(
     """Project concepts out of the model's activations while a block is open.
 
     It acts on everything that runs the model: the lens, `generate` (every cached step), `lens.model` in a training
-    loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning. Attention sinks stay what they
-    are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others holds a model together.
+    loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning. Attention sinks
+    stay what they are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others
+    holds a model together.
 
     Args:
-        lens: The model: a `Lens`, or a transformers model around whose passes, in a trainer of somebody else's as well, the block is.
-        concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a unit
-            vector [d_model].
-        roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and of
-            batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.
+        lens: The model: a `Lens`, or a transformers model around whose passes, in a trainer of somebody else's as well,
+            the block is.
+        concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a
+            unit vector [d_model].
+        roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and
+            of batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.
         variant: What is done with the component; `VARIANTS` says it in symbols, where sg stops the gradient.
         means: Mean activation [d_model] by hook name, for "mean" and "shift": `Moments.mean` of some text.
-        strength: The share s of it that is done, 0 < s ≤ 1: s Q Qᵀ stands for Q Qᵀ in the equation of the variant. Of the component
-            1 - s is left ("zero", "detached"), of its distance to the mean's ("mean"), and of the gradient's component ("zero",
-            "mean", "gradient"); "shift" moves by s times as much.
+        strength: The share s of it that is done, 0 < s ≤ 1: s Q Qᵀ stands for Q Qᵀ in the equation of the variant. Of
+            the component 1 - s is left ("zero", "detached"), of its distance to the mean's ("mean"), and of the
+            gradient's component ("zero", "mean", "gradient"); "shift" moves by s times as much.
 
     Raises:
-        ValueError: When the concepts do not fit the model, a basis is not orthonormal, for a name that is no role, for an unknown
-            variant, when means are missing, or for a strength out of its range.
+        ValueError: When the concepts do not fit the model, a basis is not orthonormal, for a name that is no role, for
+            an unknown variant, when means are missing, or for a strength out of its range.
         KeyError: For a site that the model does not have.
 
     Example:
@@ -125,7 +127,8 @@ def ablations(
         }
         if missing := [hook for hook in bases if hook not in given]:
             raise BadArgument(
-                f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` of some text.'
+                f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` '
+                f"of some text."
             )
         for hook, mean in given.items():
             _check_width(lens, hook, mean.reshape(-1, 1), f"The mean at {hook}")
@@ -161,7 +164,8 @@ def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callab
     """The hook name and the function of the activation by which `steer` steers (arguments and errors as there)."""
     if not hasattr(concept, "direction"):
         raise BadType(
-            f'steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, concepts["L1.pc0"].'
+            f"steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, "
+            f'concepts["L1.pc0"].'
         )
     strength = number(strength, "strength", hint="The length to steer by")
     direction = finite(concept.direction, f'The direction of "{concept.name}"').detach().reshape(1, -1)
@@ -293,8 +297,8 @@ def _by_hook(lens: Lens, given: Mapping[Any, Any], what: str) -> dict[str, Any]:
         name = lens.hook_name(hook)
         if name in found:
             raise BadArgument(
-                f"{what} has two entries for {name}: {named[name]!r} and {hook!r} are names of one hook point. Put what belongs there "
-                "into one."
+                f"{what} has two entries for {name}: {named[name]!r} and {hook!r} are names of one hook point. Put "
+                f"what belongs there into one."
             )
         found[name], named[name] = value, hook
     return found
@@ -325,8 +329,8 @@ def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dic
         error = (basis.T @ basis - torch.eye(basis.shape[1], device=basis.device)).abs().max()
         if not error <= 1e-3:
             raise BadArgument(
-                f"The basis for {hook} is not orthonormal (QᵀQ is off by {error:.1g}): use a ConceptSet, whose bases are, or "
-                "torch.linalg.qr."
+                f"The basis for {hook} is not orthonormal (QᵀQ is off by {error:.1g}): use a ConceptSet, whose bases "
+                f"are, or torch.linalg.qr."
             )
         bases[hook] = basis
     if not bases:
@@ -337,10 +341,6 @@ def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dic
 def _check_width(lens: Lens, hook: int | str, basis: Tensor, what: str) -> None:
     name = lens.hook_name(hook)
     if of_heads(name):
-        raise ConceptMismatch(
-            f"{name} holds the outputs of single heads, not the residual stream: take hook_attn_out."
-        )
+        raise ConceptMismatch(f"{name} holds the outputs of single heads, not the residual stream: take hook_attn_out.")
     if basis.shape[0] != lens.d_model:
-        raise ConceptMismatch(
-            f"{what} has width {basis.shape[0]}, but {lens.name} has d_model={lens.d_model}."
-        )
+        raise ConceptMismatch(f"{what} has width {basis.shape[0]}, but {lens.name} has d_model={lens.d_model}.")

@@ -52,8 +52,7 @@ def write(folder: Path, concepts: Sequence[Concept], provenance: Mapping[str, An
         "format": FORMAT,
         "provenance": provenance,
         "concepts": [
-            {f.name: getattr(c, f.name) for f in dataclasses.fields(c) if f.name != "direction"}
-            for c in concepts
+            {f.name: getattr(c, f.name) for f in dataclasses.fields(c) if f.name != "direction"} for c in concepts
         ],
         "directions": {"file": DIRECTIONS, "sha256": sha256(directions)},
     }
@@ -85,9 +84,7 @@ def read(folder: Path) -> tuple[list[Concept], dict[str, Any]]:
         raise _no_set(folder, DIRECTIONS) from None
     described_concepts, provenance = card["concepts"], card["provenance"]
     shape = (len(described_concepts), provenance.get("d_model"))
-    directions = check_tensor(
-        parse_tensors(data, folder / DIRECTIONS), "directions", shape, folder / DIRECTIONS
-    )
+    directions = check_tensor(parse_tensors(data, folder / DIRECTIONS), "directions", shape, folder / DIRECTIONS)
     lengths = directions.double().norm(dim=1)
     if bool(((lengths - 1).abs() > 1e-3).any()):
         raise BadFile(
@@ -104,9 +101,7 @@ def _no_set(folder: Path, name: str) -> MissingFile:
 
 def origin(provenance: Mapping[str, Any]) -> str:
     """The model that concepts were found on, in words."""
-    return (
-        f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
-    )
+    return f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
 
 
 # -- for people -------------------------------------------------------------------------------------------------------
@@ -131,7 +126,8 @@ def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
         *(line for choice in provenance.get("choices", []) for line in _told(choice)),
-        'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this folder>")`.',
+        'Unit directions in `directions.safetensors`, everything else in `card.json`; `ConceptSet.load("<this '
+        'folder>")`.',
     ]
     return "\n".join(lines) + "\n"
 
@@ -143,7 +139,10 @@ def _listed(value: object) -> str:
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: {plain(', '.join(choice['ablate']))}{rest}."
+    yield (
+        f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: "
+        f"{plain(', '.join(choice['ablate']))}{rest}."
+    )
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"

@@ -1,4 +1,6 @@
-"""`Concept`: one unit direction at one hook point, with its source, rank, score, label and the reason for ablating it."""
+"""`Concept`: one unit direction at one hook point, with its source, rank, score, label and the reason for ablating
+it.
+"""
 
 from __future__ import annotations
 
@@ -101,13 +103,9 @@ def _unit(name: str, direction: Tensor) -> Tensor:
         raise BadType(f'Concept "{name}": the direction is {kind}; expected numbers.')
     vector = vector.to("cpu", torch.float64)
     if vector.ndim != 1:
-        raise ValueError(
-            f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].'
-        )
+        raise ValueError(f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].')
     length = vector.norm().item()
     if not math.isfinite(length) or length == 0:
-        raise ValueError(
-            f'Concept "{name}": the direction has length {length}; expected a finite vector, not zero.'
-        )
+        raise ValueError(f'Concept "{name}": the direction has length {length}; expected a finite vector, not zero.')
     # A vector that is a unit one already keeps its bits, so that saving and loading changes nothing.
     return (vector if abs(length - 1) < 1e-6 else vector / length).to(torch.float32).clone()

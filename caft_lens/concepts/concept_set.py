@@ -1,6 +1,6 @@
-"""`ConceptSet`: an ordered set of concepts with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn into one
-orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and load
-(`directions.safetensors`, `card.json` and a README for people).
+"""`ConceptSet`: an ordered set of concepts with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn
+into one orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and
+load (`directions.safetensors`, `card.json` and a README for people).
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ class ConceptSet(Sequence[Concept]):
         names = self.names
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(
-                f"Concept names must be unique within a set; more than once: {', '.join(twice)}."
-            )
+            raise ValueError(f"Concept names must be unique within a set; more than once: {', '.join(twice)}.")
         widths = sorted({concept.direction.numel() for concept in self._concepts})
         stated = (provenance or {}).get("d_model", widths[0])
         if widths != [stated]:
@@ -135,9 +133,7 @@ class ConceptSet(Sequence[Concept]):
                 "`for_model(lens)` if its directions are meant for the other."
             )
         merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours}}
-        return ConceptSet(
-            [*self, *other], {**merged, "versions": mine["versions"], "created": mine["created"]}
-        )
+        return ConceptSet([*self, *other], {**merged, "versions": mine["versions"], "created": mine["created"]})
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
@@ -170,18 +166,12 @@ class ConceptSet(Sequence[Concept]):
         """
         if isinstance(k, int) and k < 1:
             raise ValueError(f"top({k}): expected at least 1.")
-        wanted = (
-            dict.fromkeys(self.hooks, k)
-            if isinstance(k, int)
-            else {hook: len(k.at(hook)) for hook in k.hooks}
-        )
+        wanted = dict.fromkeys(self.hooks, k) if isinstance(k, int) else {hook: len(k.at(hook)) for hook in k.hooks}
         first: set[str] = set()
         for hook, number in wanted.items():
             names = [concept.name for concept in self if concept.hook == hook]
             if not isinstance(k, int) and len(names) < number:
-                raise ValueError(
-                    f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there."
-                )
+                raise ValueError(f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there.")
             first |= set(names[:number])
         return self._with(concept for concept in self if concept.name in first)
 
@@ -216,9 +206,7 @@ class ConceptSet(Sequence[Concept]):
         leave = {} if leave is None else leave
         self._reasons(ablate, leave)
         if not ablate:
-            raise BadArgument(
-                "choose({}) chooses nothing: name at least one concept to ablate, {name: reason}."
-            )
+            raise BadArgument("choose({}) chooses nothing: name at least one concept to ablate, {name: reason}.")
         both = [name for name in ablate if name in leave]
         if both:
             raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
@@ -247,9 +235,7 @@ class ConceptSet(Sequence[Concept]):
         if not isinstance(names, Mapping):
             return self._with(others)
         self._reasons({}, names)
-        return ConceptSet(
-            others, self._with_choice([c.name for c in others], names, by or user_name(), _now())
-        )
+        return ConceptSet(others, self._with_choice([c.name for c in others], names, by or user_name(), _now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -263,7 +249,9 @@ class ConceptSet(Sequence[Concept]):
     # -- using --------------------------------------------------------------------------------------------------------
 
     def directions(self, hook: str | int) -> Tensor:
-        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the order of the set."""
+        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the order of the
+        set.
+        """
         return torch.stack([concept.direction for concept in self.at(hook)])
 
     def basis(
@@ -282,23 +270,17 @@ class ConceptSet(Sequence[Concept]):
             `[d_model, k]` with orthonormal columns.
         """
         _, sizes, rows = torch.linalg.svd(self.directions(hook).double(), full_matrices=False)
-        return (
-            rows[sizes > RANK_TOLERANCE * sizes[0]]
-            .T.contiguous()
-            .to(device=device, dtype=dtype or torch.float32)
-        )
+        return rows[sizes > RANK_TOLERANCE * sizes[0]].T.contiguous().to(device=device, dtype=dtype or torch.float32)
 
-    def bases(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> dict[str, Tensor]:
+    def bases(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """`basis` of every hook point: `{hook: [d_model, k]}`."""
         return {hook: self.basis(hook, device, dtype) for hook in self.hooks}
 
     def overlap(self, other: ConceptSet) -> dict[str, float]:
         """How much of one set lies in the other, at every hook point that both have.
 
-        The mean squared cosine of the principal angles between both spans: 1 where the smaller lies within the larger, 0 where
-        they are orthogonal. A span of k dimensions holds k / d_model of a random one.
+        The mean squared cosine of the principal angles between both spans: 1 where the smaller lies within the larger,
+        0 where they are orthogonal. A span of k dimensions holds k / d_model of a random one.
 
         Args:
             other: Concepts of the same width.
@@ -330,9 +312,9 @@ class ConceptSet(Sequence[Concept]):
     def check(self, lens: Lens) -> None:
         """Refuse a model that the concepts do not fit.
 
-        A set fits the model on which it was found and models tuned from that one. A direction is of the weights: with another tokenizer
-        or chat template it is the same direction, and only what was read of it, contexts and scores, may be other than there.
-        That is said in a warning.
+        A set fits the model on which it was found and models tuned from that one. A direction is of the weights: with
+        another tokenizer or chat template it is the same direction, and only what was read of it, contexts and scores,
+        may be other than there. That is said in a warning.
 
         Raises:
             ValueError: When width, hook points or weights differ.
@@ -341,20 +323,20 @@ class ConceptSet(Sequence[Concept]):
         found_on = self.provenance.get("fingerprint")
         if found_on is None:
             raise ValueError(
-                f"This concept set does not say which model it was found on, so nothing shows that it fits {lens.name!r}. "
-                "If it does, stamp it: `concepts.for_model(lens)`."
+                f"This concept set does not say which model it was found on, so nothing shows that it fits "
+                f"{lens.name!r}. If it does, stamp it: `concepts.for_model(lens)`."
             )
         if found_on not in lens.lineage:
             raise ValueError(
-                f"These concepts were found on {origin(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is neither that "
-                "model nor tuned from it, so the same directions mean something else there. Find them again on this model, "
-                "or, if you do mean to carry them over, `concepts.for_model(lens)`."
+                f"These concepts were found on {origin(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is "
+                f"neither that model nor tuned from it, so the same directions mean something else there. Find them "
+                f"again on this model, or, if you do mean to carry them over, `concepts.for_model(lens)`."
             )
         read, reads = self.provenance.get("reading"), getattr(lens, "reading", "")
         if read and reads and reads not in (read if isinstance(read, list) else [read]):
             warnings.warn(
-                f"These concepts were found with another tokenizer or chat template than {lens.name!r} reads with: as directions they fit, but "
-                "contexts and scores may differ from those that they were chosen by.",
+                f"These concepts were found with another tokenizer or chat template than {lens.name!r} reads with: "
+                f"as directions they fit, but contexts and scores may differ from those that they were chosen by.",
                 stacklevel=2,
             )
 
@@ -366,9 +348,7 @@ class ConceptSet(Sequence[Concept]):
         """
         self._check_shape(lens)
         known = ("model", "fingerprint", "reading")
-        earlier = {
-            key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance
-        }
+        earlier = {key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance}
         stamp: dict[str, Any] = {
             "model": lens.name,
             "fingerprint": lens.fingerprint,
@@ -383,7 +363,8 @@ class ConceptSet(Sequence[Concept]):
         """The same set whose last choice on record says which model read the contexts that it rests on.
 
         Args:
-            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where nothing is known.
+            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where
+                nothing is known.
         """
         choices = list(self.provenance.get("choices", []))
         if not about or not choices:
@@ -415,10 +396,7 @@ class ConceptSet(Sequence[Concept]):
             "label",
             "reason",
         ]
-        rows = [
-            {**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")}
-            for c in self
-        ]
+        rows = [{**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")} for c in self]
         return Frame(rows)
 
     def __repr__(self) -> str:
@@ -436,7 +414,8 @@ class ConceptSet(Sequence[Concept]):
     def save(self, folder: str | Path) -> Path:
         """Write `directions.safetensors`, `card.json` and a README for people.
 
-        Over an older set: whoever reads meanwhile, or after a kill at any moment, finds the old one or the new one, whole.
+        Over an older set: whoever reads meanwhile, or after a kill at any moment, finds the old one or the new one,
+        whole.
 
         Args:
             folder: Made when missing; other files in it are left alone.
@@ -445,7 +424,8 @@ class ConceptSet(Sequence[Concept]):
             The folder.
 
         Raises:
-            BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written then.
+            BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written
+                then.
         """
         folder = Path(folder)
         card.write(folder, self, self.provenance)
@@ -457,8 +437,8 @@ class ConceptSet(Sequence[Concept]):
 
         Raises:
             FileNotFoundError: When a file is missing.
-            BadFile: When a file is truncated, changed or of another kind, or the directions are not those of the card; a
-                `ValueError`. It names the file, what was expected and what was found.
+            BadFile: When a file is truncated, changed or of another kind, or the directions are not those of the card;
+                a `ValueError`. It names the file, what was expected and what was found.
         """
         folder = Path(folder)
         concepts, provenance = card.read(folder)
@@ -470,9 +450,7 @@ class ConceptSet(Sequence[Concept]):
     def _with(self, concepts: Iterable[Concept]) -> ConceptSet:
         return ConceptSet(concepts, self.provenance)
 
-    def _with_choice(
-        self, ablate: Sequence[str], leave: Mapping[str, str], by: str, when: str
-    ) -> dict[str, Any]:
+    def _with_choice(self, ablate: Sequence[str], leave: Mapping[str, str], by: str, when: str) -> dict[str, Any]:
         """The provenance with one more choice on record."""
         others = len(self) - len(ablate) - len(leave)
         entry = {"by": by, "at": when, "ablate": list(ablate), "leave": dict(leave), "not_considered": others}
@@ -508,13 +486,12 @@ class ConceptSet(Sequence[Concept]):
     def _check_shape(self, lens: Lens) -> None:
         width = self.provenance["d_model"]
         if width != lens.d_model:
-            raise ValueError(
-                f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
-            )
+            raise ValueError(f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model.")
         for concept in self:
             if of_heads(concept.hook) and concept.hook in lens.hook_names:
                 raise ConceptMismatch(
-                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, {lens.d_head} wide '
+                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, '
+                    f"{lens.d_head} wide "
                     f"each, while its direction is {width} wide: take hook_attn_out."
                 )
             if concept.hook not in lens.hook_names:

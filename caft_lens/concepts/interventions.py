@@ -1,7 +1,7 @@
 """Several things done to a model at once: some concepts ablated, others steered.
 
-`intervene` puts `ablate` and `steer` together into one block; `unit_lengths` are the units in which the strength of a steer is told:
-a share of the norm that the residual stream has anyway, or standard deviations.
+`intervene` puts `ablate` and `steer` together into one block; `unit_lengths` are the units in which the strength of a
+steer is told: a share of the norm that the residual stream has anyway, or standard deviations.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def intervene(
 ) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 
-    At each hook point all that is ablated is projected out first, then what is steered is added, so that a steer is not ablated
-    away again there.
+    At each hook point all that is ablated is projected out first, then what is steered is added, so that a steer is not
+    ablated away again there.
 
     Args:
         lens: As for `ablate`.
         concepts: Where the directions are found by name.
-        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all leaves the
-            model as it is.
+        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all
+            leaves the model as it is.
         roles: As for `ablate`.
 
     Raises:
@@ -65,9 +65,7 @@ def intervene(
             raise UnknownName(f'No concept "{name}" to change.{nearest(name, concepts.names)}')
         if change != "ablate":
             if isinstance(change, str | bool) or not isinstance(change, int | float):
-                raise BadArgument(
-                    f'"{name}": a change is "ablate" or the length to steer by, not {change!r}.'
-                )
+                raise BadArgument(f'"{name}": a change is "ablate" or the length to steer by, not {change!r}.')
             lengths[name] = number(change, name, hint="The length to steer by")
     ablated = [concept for concept in concepts if changes.get(concept.name) == "ablate"]
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = []
@@ -88,8 +86,8 @@ def unit_lengths(
         lens: The model.
         concepts: Directions.
         texts: What it is measured on, at all tokens but the template's.
-        unit: `"norm"`: the mean norm of the activation at the hook point. `"sd"`: the standard deviation of the activations along the
-            direction. `"length"`: 1.
+        unit: `"norm"`: the mean norm of the activation at the hook point. `"sd"`: the standard deviation of the
+            activations along the direction. `"length"`: 1.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:

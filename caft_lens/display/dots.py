@@ -1,4 +1,6 @@
-"""Figures to compare concepts by, or sets of them: one row each, one kind of dot for each thing that was measured of it."""
+"""Figures to compare concepts by, or sets of them: one row each, one kind of dot for each thing that was measured of
+it.
+"""
 
 from __future__ import annotations
 
@@ -88,9 +90,7 @@ def dot_rows(
     )
     if order is not None:
         if sorted(order) != sorted(names):
-            raise ValueError(
-                f"order= names {', '.join(order) or 'no row'}; the rows are {', '.join(sorted(names))}."
-            )
+            raise ValueError(f"order= names {', '.join(order) or 'no row'}; the rows are {', '.join(sorted(names))}.")
         names = list(order)
     written = [short(name, LONGEST) for name in names]
     several = len(kinds) > 1
@@ -106,8 +106,19 @@ def dot_rows(
             type="line", x0=line[0], x1=line[0], y0=0, y1=1, yref="paper", layer="below",
             line={"color": QUIET, "width": 1, "dash": "dash"},
         )  # fmt: skip
-        note(drawn, literal(line[1]), line[0], 1, xref="x", yanchor="bottom", xanchor="center", font={"size": 11, "color": QUIET})  # fmt: skip
-    shown = [f"<b>{literal(name)}</b>" if full in bold else literal(name) for name, full in zip(written, names, strict=True)]  # fmt: skip
+        note(
+            drawn,
+            literal(line[1]),
+            line[0],
+            1,
+            xref="x",
+            yanchor="bottom",
+            xanchor="center",
+            font={"size": 11, "color": QUIET},
+        )
+    shown = [
+        f"<b>{literal(name)}</b>" if full in bold else literal(name) for name, full in zip(written, names, strict=True)
+    ]
     drawn.update_yaxes(
         range=[len(names) - 0.45, -0.55], tickmode="array", tickvals=list(range(len(names))), ticktext=shown
     )
@@ -132,9 +143,16 @@ def _draw(
     x = [_along(kind.values[name], linear_below) for name in rows]
     drawn_ends = [(_along(low, linear_below), _along(high, linear_below)) for low, high in ends.values()]
     drawn.add_scatter(
-        x=x, y=list(rows.values()), mode="markers", name=literal(kind.label), marker=marker(place), hoverinfo="text", hovertext=hover,
-        **({"error_x": bars(x, drawn_ends, LOOKS[place % len(LOOKS)][0])} if kind.ends else {}), **at(0),
-    )  # fmt: skip
+        x=x,
+        y=list(rows.values()),
+        mode="markers",
+        name=literal(kind.label),
+        marker=marker(place),
+        hoverinfo="text",
+        hovertext=hover,
+        **({"error_x": bars(x, drawn_ends, LOOKS[place % len(LOOKS)][0])} if kind.ends else {}),
+        **at(0),
+    )
 
 
 def _between(low: float, high: float) -> str:

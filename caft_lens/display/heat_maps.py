@@ -124,12 +124,20 @@ def draw_map(
         written = {"texttemplate": f"%{{z:{shades.numbers}}}"}
     what = f"{literal(shades.label).replace('%{', '%&#123;')}: " if shades.label else ""
     drawn.add_heatmap(
-        z=shown, x=_apart(columns), y=_apart(rows), zmin=-limit if shades.diverging else 0.0, zmax=limit,
-        colorscale=_scale(shades), hovertemplate=f"%{{y}}<br>%{{x}}<br>{what}%{{z:.3g}}<extra></extra>", hoverongaps=False,
-        textfont={"size": 10}, showscale=panel == 0,
+        z=shown,
+        x=_apart(columns),
+        y=_apart(rows),
+        zmin=-limit if shades.diverging else 0.0,
+        zmax=limit,
+        colorscale=_scale(shades),
+        hovertemplate=f"%{{y}}<br>%{{x}}<br>{what}%{{z:.3g}}<extra></extra>",
+        hoverongaps=False,
+        textfont={"size": 10},
+        showscale=panel == 0,
         colorbar={"thickness": 12, "outlinewidth": 0, "x": 1, "xpad": 10, "tickfont": {"size": 10.5}, "ypad": 0},
-        **written, **at(panel),
-    )  # fmt: skip
+        **written,
+        **at(panel),
+    )
     size = cell_size(values.shape)
     beside, under = ticks or (rows, columns)
     common: dict[str, Any] = {
@@ -158,9 +166,7 @@ def room_beside(names: Sequence[str], label: str = "") -> float:
 
 def room_under(names: Sequence[str], label: str = "") -> float:
     """Pixels for the names of columns, turned where they are long."""
-    longest = (
-        max((text_width(name, LETTERS) for name in names), default=0) if _turned(names) else LETTERS * 1.3
-    )
+    longest = max((text_width(name, LETTERS) for name in names), default=0) if _turned(names) else LETTERS * 1.3
     return longest + (34 if label else 14)
 
 

@@ -1,10 +1,10 @@
 """The one place where HTML is built: everything shown passes through `element`, which escapes what is not HTML already.
 
-Views read right wherever a notebook is opened. In JupyterLab, trusted or not, and in an HTML export, inline styles are kept (those
-that JupyterLab's sanitizer knows), so there is no `<style>`. Colours are half transparent, on the theme's own background, under the
-theme's own text: they are readable in light and dark. Where styles are taken away, as on GitHub, elements say the same: bold is
-strong, italic negative, underlined the peak, small the template. Orange is positive and blue negative (Okabe and Ito's colours,
-told apart by colour-blind eyes).
+Views read right wherever a notebook is opened. In JupyterLab, trusted or not, and in an HTML export, inline styles are
+kept (those that JupyterLab's sanitizer knows), so there is no `<style>`. Colours are half transparent, on the theme's
+own background, under the theme's own text: they are readable in light and dark. Where styles are taken away, as on
+GitHub, elements say the same: bold is strong, italic negative, underlined the peak, small the template. Orange is
+positive and blue negative (Okabe and Ito's colours, told apart by colour-blind eyes).
 
 Nothing shown is read as mathematics: `view` carries the classes that MathJax, of either generation, leaves alone.
 """
@@ -29,7 +29,8 @@ CLEAR = 0.25
 STRONG = 0.5
 """From this share on a token is bold."""
 POSITIVE, NEGATIVE = "#d50", "#07b"
-# The last of four hexadecimal digits is the opacity: at most 9 of 15, so that text over it has a contrast of 4.5 in either theme.
+# The last of four hexadecimal digits is the opacity: at most 9 of 15, so that text over it has a contrast of 4.5 in
+# either theme.
 _DEEPEST = 9
 LABELS = ("#e908", "#5be8", "#0978", "#c7a8", "#d508", "#07b8", "#aa28")
 """Backgrounds for labels, of one opacity."""
@@ -42,8 +43,8 @@ RIGHT = "text-align:right;vertical-align:top"
 WORDS = "white-space:pre-wrap;overflow-wrap:break-word"
 
 KEY = (
-    "Orange background: positive, blue: negative; the deeper, the larger. Bold: half of the largest or more; italic: negative; underlined: "
-    "the peak; small: of the template."
+    "Orange background: positive, blue: negative; the deeper, the larger. Bold: half of the largest or more; italic: "
+    "negative; underlined: the peak; small: of the template."
 )
 """What the marks on tokens mean, with and without colour."""
 
@@ -113,9 +114,14 @@ def view(*content: Content, key: str = "", also: str = "") -> str:
     below = note(also) if also else None
     return str(
         element(
-            "div", above, *content, below, class_=f"caft {NO_MATHS}", style="font-size:13px;line-height:1.55;max-width:1200px"
+            "div",
+            above,
+            *content,
+            below,
+            class_=f"caft {NO_MATHS}",
+            style="font-size:13px;line-height:1.55;max-width:1200px",
         )
-    )  # fmt: skip
+    )
 
 
 def note(*content: Content) -> Markup:
@@ -146,9 +152,7 @@ def rows(items: Iterable[tuple[Content, Content]], width: str = "5.2em") -> Mark
     return together(
         element(
             "div",
-            element(
-                "span", value, style=f"flex:0 0 auto;min-width:{width};text-align:right;white-space:nowrap"
-            ),
+            element("span", value, style=f"flex:0 0 auto;min-width:{width};text-align:right;white-space:nowrap"),
             " ",
             element("span", said, style=f"flex:1 1 0;min-width:0;{WORDS}"),
             style=f"display:flex;gap:10px;{LINE};padding:3px 0",
@@ -186,8 +190,12 @@ def table(
     """
     right = set(numbers)
     side = [RIGHT if place in right else f"{LEFT};{WORDS}" for place in range(len(head))]
-    first = element("tr", (element("th", cell, style=one[:16].rstrip(";")) for cell, one in zip(head, side, strict=True)))  # fmt: skip
-    lines = (element("tr", (element("td", cell, style=one) for cell, one in zip(row, side, strict=True))) for row in body)  # fmt: skip
+    first = element(
+        "tr", (element("th", cell, style=one[:16].rstrip(";")) for cell, one in zip(head, side, strict=True))
+    )
+    lines = (
+        element("tr", (element("td", cell, style=one) for cell, one in zip(row, side, strict=True))) for row in body
+    )
     made = element("table", element("thead", first), element("tbody", lines))
     return together(
         element("div", title, style="margin:2px 0") if title else None,
@@ -195,9 +203,7 @@ def table(
     )
 
 
-def token(
-    text: str, value: float | None, scale: float, *, peak: bool = False, special: bool = False
-) -> Markup:
+def token(text: str, value: float | None, scale: float, *, peak: bool = False, special: bool = False) -> Markup:
     """One token.
 
     Args:
@@ -239,7 +245,7 @@ def chips(tokens: Iterable[tuple[str, float, str]], scale: float) -> Markup:
     for text, value, words in tokens:
         share = share_of(value, scale)
         style = shade(value, share) if share else "background:#8882"
-        chip = element("code", _marked(spaced(text), value, share), style=style, title=signed(value) if share else "")  # fmt: skip
+        chip = element("code", _marked(spaced(text), value, share), style=style, title=signed(value) if share else "")
         if words:
             chip = element("span", chip, " ", element("small", words), style="white-space:nowrap")
         parts += [chip, " "]
@@ -289,7 +295,8 @@ def spaced(text: str) -> str:
 
 
 def signed(value: float) -> str:
-    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, if it is not too long.
+    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, if it is not too
+    long.
 
     Example:
         >>> signed(1.23456), signed(-20.0), signed(-25094.3), signed(5.2e7), signed(-5.2e-7)
@@ -301,9 +308,7 @@ def signed(value: float) -> str:
 
 def picture(png: bytes, says: str) -> Markup:
     """A picture that is part of the page, and in words what it shows."""
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(
-        says, base64.b64encode(png).decode()
-    )
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(says, base64.b64encode(png).decode())
 
 
 def document(title: str, style: str, *content: Content) -> str:
@@ -314,6 +319,6 @@ def document(title: str, style: str, *content: Content) -> str:
         style: A style sheet, of ours.
         content: As for `element`.
     """
-    head = element("head", Markup('<meta charset="utf-8">'), element("title", title), element("style", Markup(style)))  # fmt: skip
+    head = element("head", Markup('<meta charset="utf-8">'), element("title", title), element("style", Markup(style)))
     page = Markup('<html lang="en">{}\n{}\n</html>').format(head, element("body", *content, class_=NO_MATHS))
     return f"<!doctype html>\n{page}\n"

@@ -1,7 +1,7 @@
 """Pictures of figures, drawn by kaleido in the Chromium of this machine: one for a process, closed when it ends.
 
-Starting it takes a second or more, a picture after that some tenths. Where there is no Chromium, or where one does not answer, there is
-no picture, and nothing waits for it a second time.
+Starting it takes a second or more, a picture after that some tenths. Where there is no Chromium, or where one does not
+answer, there is no picture, and nothing waits for it a second time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Reports: headings, paragraphs, tables and figures as one HTML file that needs no network, and as Markdown with pictures beside it.
+"""Reports: headings, paragraphs, tables and figures as one HTML file that needs no network, and as Markdown with
+pictures beside it.
 
-Both are written from the same parts. Everything in them is text and is shown as it is: in HTML all of it is escaped, in Markdown
-nothing of it is markup.
+Both are written from the same parts. Everything in them is text and is shown as it is: in HTML all of it is escaped, in
+Markdown nothing of it is markup.
 """
 
 from __future__ import annotations
@@ -82,17 +83,15 @@ class Picture:
 Part = Heading | Words | Table | Picture
 
 
-def write(
-    folder: str | Path, title: str, parts: Iterable[Part], *, name: str = "report"
-) -> tuple[Path, Path]:
+def write(folder: str | Path, title: str, parts: Iterable[Part], *, name: str = "report") -> tuple[Path, Path]:
     """Write a report: an HTML file that holds all that it shows, and a Markdown file with pictures beside it.
 
     Args:
         folder: Where to.
         title: Of the report.
         parts: What it says, in order.
-        name: Of the files: `<name>.html`, `<name>.md` and `<name>_<picture>.png`. Without a Chromium there are no pictures; the
-            Markdown says so.
+        name: Of the files: `<name>.html`, `<name>.md` and `<name>_<picture>.png`. Without a Chromium there are no
+            pictures; the Markdown says so.
 
     Returns:
         The HTML file and the Markdown file.

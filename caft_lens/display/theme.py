@@ -1,4 +1,5 @@
-"""What all figures are drawn with: one palette, one plotly template, panels of known size, and text that is shown as it is.
+"""What all figures are drawn with: one palette, one plotly template, panels of known size, and text that is shown as it
+is.
 
     figure    an empty figure: panels, headings, title, caption
     at        the axes of a panel
@@ -6,8 +7,8 @@
     html      a figure in a page, with plotly.js the first time; it follows the reader's light or dark
     png, save a picture of it; a file of it
 
-A figure has a light paper of its own, which can be read on a light and on a dark ground alike: no one text colour has enough contrast
-on both. What differs in colour differs in marker, line or filling too.
+A figure has a light paper of its own, which can be read on a light and on a dark ground alike: no one text colour has
+enough contrast on both. What differs in colour differs in marker, line or filling too.
 """
 
 from __future__ import annotations
@@ -37,13 +38,21 @@ PAPER = "#FFFFFF"
 DEPTH = ("#8CC3E8", "#4F9FD0", BLUE, "#004B78", "#00263D")
 """From light to dark with depth, so that layers stay in order in grey as well."""
 DARK = {
-    **dict(zip(DEPTH, ("#1F5F8A", "#3A8BC0", "#56B4E9", "#9AD3F3", "#DDF1FC"), strict=True)), INK: "#DDDDDD", QUIET: "#A8A8A8",
-    FAINT: "#383838", PAPER: "#181818",
-}  # fmt: skip
+    **dict(zip(DEPTH, ("#1F5F8A", "#3A8BC0", "#56B4E9", "#9AD3F3", "#DDF1FC"), strict=True)),
+    INK: "#DDDDDD",
+    QUIET: "#A8A8A8",
+    FAINT: "#383838",
+    PAPER: "#181818",
+}
 """What stands for a colour in the dark; the others are the same there."""
 LOOKS = (
-    (VERMILION, "circle"), (BLUE, "square"), (INK, "triangle-up"), ("#009E73", "diamond"), ("#A8598B", "cross"), (LINE, "star"),
-)  # fmt: skip
+    (VERMILION, "circle"),
+    (BLUE, "square"),
+    (INK, "triangle-up"),
+    ("#009E73", "diamond"),
+    ("#A8598B", "cross"),
+    (LINE, "star"),
+)
 """Colours and markers of several kinds of points."""
 DASHES = ("solid", "dash", "dashdot", "dot")
 
@@ -91,9 +100,7 @@ def literal(text: object) -> str:
 
 def text_width(text: str, size: float = HEADING) -> float:
     """About how wide a line is, in pixels; rather too much than too little."""
-    return size * sum(
-        1.0 if unicodedata.east_asian_width(sign) in "WF" else _NARROW.get(sign, 0.63) for sign in text
-    )
+    return size * sum(1.0 if unicodedata.east_asian_width(sign) in "WF" else _NARROW.get(sign, 0.63) for sign in text)
 
 
 def lines(text: str, width: float, size: float = HEADING) -> list[str]:
@@ -108,9 +115,7 @@ def lines(text: str, width: float, size: float = HEADING) -> list[str]:
                 found.append(line)
                 longer = word
             while text_width(longer, size) > width and len(longer) > 1:
-                fits = next(
-                    n for n in range(len(longer), 0, -1) if n == 1 or text_width(longer[:n], size) <= width
-                )
+                fits = next(n for n in range(len(longer), 0, -1) if n == 1 or text_width(longer[:n], size) <= width)
                 found.append(longer[:fits])
                 longer = longer[fits:]
             line = longer
@@ -162,7 +167,8 @@ def figure(
     below: float = 48,
     between: tuple[float, float] = (36, 64),
 ) -> Figure:
-    """An empty figure with panels, which a notebook shows as the last line of a cell: to be hovered over, and as a picture.
+    """An empty figure with panels, which a notebook shows as the last line of a cell: to be hovered over, and as a
+    picture.
 
     Args:
         columns: Widths of the panels, in pixels.
@@ -202,9 +208,15 @@ def figure(
     )
     if titled:
         note(
-            drawn, "<br>".join(f"<b>{literal(line)}</b>" for line in titled), 0, 1, xshift=EDGE - left, yshift=top - EDGE, yanchor="top",
+            drawn,
+            "<br>".join(f"<b>{literal(line)}</b>" for line in titled),
+            0,
+            1,
+            xshift=EDGE - left,
+            yshift=top - EDGE,
+            yanchor="top",
             font={"size": TITLE},
-        )  # fmt: skip
+        )
     if captioned:
         note(
             drawn, "<br>".join(map(literal, captioned)), 0, 0, xshift=EDGE - left, yshift=-below, yanchor="top",
@@ -253,8 +265,18 @@ def axes(drawn: Figure, place: int, x: dict[str, Any] | None = None, y: dict[str
 def note(drawn: Figure, text: str, x: float, y: float, **settings: Any) -> None:
     """Text in a figure, at shares of the panels' area unless `xref` and `yref` say otherwise; already escaped."""
     drawn.add_annotation(
-        {"text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "align": "left", "showarrow": False, **settings}
-    )  # fmt: skip
+        {
+            "text": text,
+            "x": x,
+            "y": y,
+            "xref": "paper",
+            "yref": "paper",
+            "xanchor": "left",
+            "align": "left",
+            "showarrow": False,
+            **settings,
+        }
+    )
 
 
 def room_for_key(names: Iterable[str]) -> float:
@@ -262,9 +284,7 @@ def room_for_key(names: Iterable[str]) -> float:
     return max(map(text_width, names)) + 60
 
 
-def marker(
-    place: int, size: float = 9, filled: bool = True, look: tuple[str, str] | None = None
-) -> dict[str, Any]:
+def marker(place: int, size: float = 9, filled: bool = True, look: tuple[str, str] | None = None) -> dict[str, Any]:
     """The marker of a kind of points, by its place among `LOOKS`; an open one has the same outline."""
     colour, symbol = look or LOOKS[place % len(LOOKS)]
     edge = {"color": PAPER, "width": 1} if filled else {"color": colour, "width": 1.4}
@@ -308,11 +328,15 @@ def _template() -> Any:
         "legend": {"bgcolor": faded(PAPER, 0), "font": {"size": 11.5}, "itemsizing": "constant", "tracegroupgap": 4},
         "hovermode": "closest",
         "hoverlabel": {
-            "align": "left", "bgcolor": PAPER, "bordercolor": LINE, "namelength": -1, "font": {"size": HEADING, "color": INK}
+            "align": "left",
+            "bgcolor": PAPER,
+            "bordercolor": LINE,
+            "namelength": -1,
+            "font": {"size": HEADING, "color": INK},
         },
         "modebar": {"bgcolor": faded(PAPER, 0), "color": LINE, "activecolor": INK},
         "coloraxis": {"colorbar": {"outlinewidth": 0}},
-    }  # fmt: skip
+    }
     return go.layout.Template(layout=layout)
 
 
@@ -335,9 +359,7 @@ def _kind() -> Any:
 
         def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
             drawn, picture = self.small(), png(self)
-            words = (
-                repr(self) if picture else f"{self!r}\n({pictures.MISSING} This figure is interactive only.)"
-            )
+            words = repr(self) if picture else f"{self!r}\n({pictures.MISSING} This figure is interactive only.)"
             found: dict[str, Any] = {MIME: {**drawn, "config": CONFIG}, "text/plain": words}
             if picture:
                 found["image/png"] = base64.b64encode(picture).decode()
@@ -370,9 +392,11 @@ def _small(value: Any) -> Any:
 
 # -- elsewhere --------------------------------------------------------------------------------------------------------
 
-# The colours of a figure are strings of its JSON, each perhaps with an opacity after it: in the dark others stand there.
+# The colours of a figure are strings of its JSON, each perhaps with an opacity after it: in the dark others stand
+# there.
 _COLOUR = r'"(#[0-9A-F]{6})(?=[0-9A-F]{0,2}")'
-_SCRIPT = """
+_SCRIPT = (
+    """
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)"), shades = SHADES, places = [];
   const shaded = text => dark.matches ? text.replace(/COLOUR/g, (_, colour) => '"' + (shades[colour] || colour)) : text;
@@ -380,7 +404,10 @@ _SCRIPT = """
   window.drawFigure = place => { places.push(place); draw(place); };
   dark.addEventListener("change", () => places.forEach(draw));
 })();
-""".replace("SHADES", json.dumps(DARK)).replace("CONFIG", json.dumps(CONFIG)).replace("COLOUR", _COLOUR)  # fmt: skip
+""".replace("SHADES", json.dumps(DARK))
+    .replace("CONFIG", json.dumps(CONFIG))
+    .replace("COLOUR", _COLOUR)
+)
 
 
 def in_the_dark(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """One cell of an evaluation, an arm and a seed: sample, judge, keep every answer with its verdict.
 
 An `Answer` is one line of JSONL, a `Cell` all answers of an arm and seed. A cell on disk is two files,
-`answers/<arm>/seed-<seed>.jsonl` and a `.json` beside it with the fingerprints of model, tokenizer, task and settings; the `.json` is
-written last, so a cell is finished exactly when it is there, and it is taken up again only when its fingerprints fit. What there is
-of one before it is finished is in `drafts.py`.
+`answers/<arm>/seed-<seed>.jsonl` and a `.json` beside it with the fingerprints of model, tokenizer, task and settings;
+the `.json` is written last, so a cell is finished exactly when it is there, and it is taken up again only when its
+fingerprints fit. What there is of one before it is finished is in `drafts.py`.
 """
 
 from __future__ import annotations
@@ -171,9 +171,7 @@ class Cell:
         def told(held: Any) -> tuple[_Kept, str]:
             made = parsed(held, _Kept, str(card), "the record of a cell")
             if (made.arm, made.seed) != (arm, seed):
-                raise BadFile(
-                    f"{card} is of {made.arm!r}, seed {made.seed}: files were moved. Evaluate again."
-                )
+                raise BadFile(f"{card} is of {made.arm!r}, seed {made.seed}: files were moved. Evaluate again.")
             return made, made.sha256
 
         record, lines = read_together(path, card, told)
@@ -235,9 +233,7 @@ def _same(kept: str | None, now: str | None) -> bool:
     return kept is None or now is None or kept == now
 
 
-def judged(
-    answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, seed: int, set_name: str
-) -> list[Answer]:
+def judged(answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, seed: int, set_name: str) -> list[Answer]:
     """Answers with what was said of them.
 
     Args:

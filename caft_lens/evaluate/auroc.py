@@ -87,9 +87,7 @@ def interval(
     for start in range(0, len(draws), block):
         drawn = draws[start : start + block, order].astype(np.float64)
         # Equal scores are one place each, of which half is below itself.
-        with_it, without = (
-            np.add.reduceat(drawn * side, first, axis=1) for side in (sorted_has, ~sorted_has)
-        )
+        with_it, without = (np.add.reduceat(drawn * side, first, axis=1) for side in (sorted_has, ~sorted_has))
         below = without.cumsum(axis=1) - without / 2
         found[start : start + block] = (with_it * below).sum(axis=1) / (has.sum() * (~has).sum())
     return ends(found, confidence)

@@ -1,10 +1,11 @@
 """Was the concept found? Ranked directions against labels that say which documents, or tokens, have it.
 
-In a world whose concepts are known, finding them can be scored. Each direction is a score on held-out documents, its mean
-over the tokens of interest, and its AUROC says how well that score tells documents with the concept from those without.
-Ablation takes out a line, whichever way it points, so the better end counts (`separation`). A hit is a direction that
-separates at 0.9 or more, and better than every one of 1,000 random directions at the same hook point: where the concept
-is all over the residual stream, chance finds it too. Over a ranked list hits give precision at k and average precision.
+In a world whose concepts are known, finding them can be scored. Each direction is a score on held-out documents, its
+mean over the tokens of interest, and its AUROC says how well that score tells documents with the concept from those
+without. Ablation takes out a line, whichever way it points, so the better end counts (`separation`). A hit is a
+direction that separates at 0.9 or more, and better than every one of 1,000 random directions at the same hook point:
+where the concept is all over the residual stream, chance finds it too. Over a ranked list hits give precision at k and
+average precision.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class RankedDirection:
         high: Upper end.
         random: The largest separation of the random directions at this hook point.
         hit: Whether it found the concept.
-        intended: AUROC for the concept that is to stay, where its labels were given: a direction that separates both takes
-            out both.
+        intended: AUROC for the concept that is to stay, where its labels were given: a direction that separates both
+            takes out both.
         effect: Change of the task's result when this direction alone is ablated in fine-tuning, where that was tried.
     """
 
@@ -187,7 +188,8 @@ class Discovery:
         return Discovery({**self._methods, method: rows}, self.about, self.seconds)
 
     def table(self, k: int = 10) -> pandas.DataFrame:
-        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best separation.
+        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best
+        separation.
 
         Where they are known also the seconds that it took, and the largest effect of a direction of it.
         """
@@ -234,7 +236,10 @@ class Discovery:
             name: [Stem(row.name, row.separation, row.random, row.hit, _facts(row)) for row in rows]
             for name, rows in self._methods.items()
         }
-        counted = f"{self.about['positive']:,} {self.about.get('unit', 'text')}s with the concept, {self.about['negative']:,} without."
+        counted = (
+            f"{self.about['positive']:,} {self.about.get('unit', 'text')}s with the concept, "
+            f"{self.about['negative']:,} without."
+        )
         return plot_ranked(lists, title, counted)
 
     def to_json(self) -> dict[str, Any]:
@@ -247,8 +252,7 @@ class Discovery:
                     "precision_at_10": self.precision(method, 10),
                     **({"seconds": self.seconds[method]} if method in self.seconds else {}),
                     "directions": [
-                        {name: value for name, value in _as_json(row).items() if value is not None}
-                        for row in rows
+                        {name: value for name, value in _as_json(row).items() if value is not None} for row in rows
                     ],
                 }
                 for method, rows in self._methods.items()
@@ -303,9 +307,9 @@ def discovery(
         lens: The model that reads the documents; the directions have to fit it.
         concepts: One ranked list, or several by name; each concept's `rank` is its place at its hook point.
         texts: Documents that took no part in finding the directions.
-        labels: For each document whether it has the concept (`None`: it does not count), as a function of the document or a
-            sequence; or for each document a sequence of that, one for every token of it. A document's score is the mean over
-            its tokens of these roles; a token's is its own.
+        labels: For each document whether it has the concept (`None`: it does not count), as a function of the document
+            or a sequence; or for each document a sequence of that, one for every token of it. A document's score is the
+            mean over its tokens of these roles; a token's is its own.
         intended: Likewise, for the concept that is to stay: each direction's AUROC for it is given beside.
         rule: What makes a direction a hit.
         roles: Tokens that count; `None` for all.
@@ -383,9 +387,7 @@ def baselines(
     components = pca(plain, k)
     return {
         "random": random_directions(components, seed),
-        "PCA of activations": ConceptSet(
-            components, {**components.provenance, "method": "pca of plain activations"}
-        ),
+        "PCA of activations": ConceptSet(components, {**components.provenance, "method": "pca of plain activations"}),
         "neurons": neurons(diff, k),
     }
 
@@ -393,7 +395,8 @@ def baselines(
 def _refuse_seen(name: str, concepts: ConceptSet, texts: Texts) -> None:
     if texts.fingerprint in _fingerprints(concepts.provenance.get("data")):
         raise BadData(
-            f'The directions of "{name}" were found on these very documents ({texts.name or "unnamed"}): score them on others.'
+            f'The directions of "{name}" were found on these very documents ({texts.name or "unnamed"}): score them '
+            f"on others."
         )
 
 

@@ -3,8 +3,8 @@
     seed-0.<set>.sampled.json     the answers to a set of prompts, written before anybody judges them
     seed-0.<set>.verdicts.jsonl   a line for each answer that was judged, as soon as it was
 
-Both say what they are of: model, prompts and sampling the one, judge and form besides the other. A judge that fails, or a kill, loses
-nothing that was done; another judge reads the same answers. When the cell is finished both are removed.
+Both say what they are of: model, prompts and sampling the one, judge and form besides the other. A judge that fails, or
+a kill, loses nothing that was done; another judge reads the same answers. When the cell is finished both are removed.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ class Draft:
 
 
 def _row(number: int, said: Score) -> dict[str, object]:
-    return _Line(answer=number, label=said.label, detail=said.detail, score=said.score).model_dump(
-        exclude_none=True
-    )
+    return _Line(answer=number, label=said.label, detail=said.detail, score=said.score).model_dump(exclude_none=True)
 
 
 def _line(row: object) -> str:

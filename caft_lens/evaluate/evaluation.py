@@ -1,9 +1,9 @@
 """`evaluate`: several models side by side, on the same prompts, with the same seeds.
 
-A subject is a `Lens`, a `Run` of `finetune`, or an `Ablated`, which is a model under ablation at test time. Every arm is
-asked the same prompts with the same sampling seed, so that arms can be compared in pairs. A finished cell (an arm and a
-seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat template, the ablation, the prompts, the way
-of sampling and the judge, and one of which only the judge is another is judged anew.
+A subject is a `Lens`, a `Run` of `finetune`, or an `Ablated`, which is a model under ablation at test time. Every arm
+is asked the same prompts with the same sampling seed, so that arms can be compared in pairs. A finished cell (an arm
+and a seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat template, the ablation,
+the prompts, the way of sampling and the judge, and one of which only the judge is another is judged anew.
 """
 
 from __future__ import annotations
@@ -47,25 +47,27 @@ def evaluate(
     """Ask every arm the same questions, judge all answers, and report shares with intervals.
 
     Args:
-        subjects: Arm name to a `Lens`, a `Run` or an `Ablated`, or to a list of them, one per seed. A single one stands for
-            all seeds: each then draws new samples from the same model.
+        subjects: Arm name to a `Lens`, a `Run` or an `Ablated`, or to a list of them, one per seed. A single one stands
+            for all seeds: each then draws new samples from the same model.
         task: A `Task`, or the name of an organism's, such as `"pocket/emergent-misalignment"`.
         n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
-        sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy, `Sampling(top_p=1)` takes the
-            whole distribution, `Sampling(batch_size=32)` needs less memory.
-        out: A folder that keeps every answer with its verdict as JSONL, cell by cell, and the report. A cell of the same
-            model, task and settings that is finished there is not sampled again. Answers are kept before they are judged and each
-            verdict as it is given, so that what was stopped, or whose judge failed, goes on where it was.
-        judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the organism.
+        sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy,
+            `Sampling(top_p=1)` takes the whole distribution, `Sampling(batch_size=32)` needs less memory.
+        out: A folder that keeps every answer with its verdict as JSONL, cell by cell, and the report. A cell of the
+            same model, task and settings that is finished there is not sampled again. Answers are kept before they are
+            judged and each verdict as it is given, so that what was stopped, or whose judge failed, goes on where it
+            was.
+        judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the
+            organism.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: Without a fitting judge, naming which judge and data are needed; for lists of different lengths; with `out`, for a
-            lens that something is hooked to, since a folder could not know it again.
+        ValueError: Without a fitting judge, naming which judge and data are needed; for lists of different lengths;
+            with `out`, for a lens that something is hooked to, since a folder could not know it again.
         TypeError: For a subject of another kind.
         JudgeError: When the judge fails, or returns what the task does not let it say, quoting it and the answer.
         Diverged: When a model's logits are not finite.
@@ -150,7 +152,8 @@ def sample(
             hooked = _hooked(lens)
             if hooked and out is not None:
                 raise BadArgument(
-                    f'Something is hooked to the model of "{arm}" ({hooked}), which changes its answers and which no folder could know again. '
+                    f'Something is hooked to the model of "{arm}" ({hooked}), which changes its answers and which no '
+                    f"folder could know again. "
                     "Give ablated(lens, concepts) as the arm, or leave out= out."
                 )
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
@@ -322,9 +325,7 @@ def _per_seed(
 ) -> list[tuple[str, int, Subject]]:
     """Every arm and seed with its subject, seed by seed within an arm."""
     if not isinstance(subjects, Mapping):
-        raise BadType(
-            f"Models to evaluate have names: give {{name: model}}, not a {type(subjects).__name__}."
-        )
+        raise BadType(f"Models to evaluate have names: give {{name: model}}, not a {type(subjects).__name__}.")
     if not subjects:
         raise BadArgument("Nothing to evaluate: give at least one arm, {name: model}.")
     # An Ablated may be a named tuple, which is one subject, not several.
@@ -339,7 +340,8 @@ def _per_seed(
     for arm, several in lists.items():
         if len(several) != len(numbers):
             raise BadArgument(
-                f'The arm "{arm}" has {len(several)} models for {len(numbers)} seeds {numbers}; give one a seed, or one for all.'
+                f'The arm "{arm}" has {len(several)} models for {len(numbers)} seeds {numbers}; give one a seed, or '
+                f"one for all."
             )
     return [
         (arm, seed, lists[arm][index] if arm in lists else subject)
@@ -357,7 +359,8 @@ def lens_of(subject: Subject, arm: str) -> Any:
     lens = subject if hasattr(subject, "generate") else getattr(subject, "lens", None)
     if not hasattr(lens, "generate"):
         raise BadType(
-            f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an Ablated '
+            f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an '
+            f"Ablated "
             "(ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens
@@ -371,9 +374,7 @@ def _judge(task: Task, set_name: str) -> Judge:
 
 def task_fingerprint(task: Task, prompts: Mapping[str, Texts]) -> str:
     """What was asked and who judged, as a hash."""
-    parts = [
-        f"{task.labels} {task.max_new_tokens} {task.in_distribution_labels} {task.in_distribution_max_new_tokens}"
-    ]
+    parts = [f"{task.labels} {task.max_new_tokens} {task.in_distribution_labels} {task.in_distribution_max_new_tokens}"]
     for set_name, texts in prompts.items():
         parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(task, set_name))]
         if said := task.form(set_name).fingerprint:
@@ -389,9 +390,7 @@ def subject_fingerprint(subject: Subject, arm: str) -> str:
         strength = getattr(subject, "strength", 1)
         parts.append(f"ablated {getattr(subject, 'roles', None)}{'' if strength == 1 else f' by {strength}'}")
         concepts = subject.concepts
-        pairs = (
-            concepts.items() if isinstance(concepts, Mapping) else ((c.hook, c.direction) for c in concepts)
-        )
+        pairs = concepts.items() if isinstance(concepts, Mapping) else ((c.hook, c.direction) for c in concepts)
         for hook, directions in pairs:
             parts += [str(hook), directions.detach().float().cpu().contiguous().numpy().tobytes()]
     return sha256(*parts)
@@ -420,15 +419,11 @@ def _acting(lens: Any) -> list[str]:
     found = []
     config = getattr(getattr(lens, "hf", None), "generation_config", None)
     if config is not None:
-        given = {
-            key: value for key, value in config.to_diff_dict().items() if key not in OURS and key[0] != "_"
-        }
+        given = {key: value for key, value in config.to_diff_dict().items() if key not in OURS and key[0] != "_"}
         ends = given.pop("eos_token_id", None)
         if ends != getattr(lens.tokenizer, "eos_token_id", None):
             given["eos_token_id"] = ends
-        given = {
-            key: value for key, value in given.items() if not key.startswith(("output_", "transformers_"))
-        }
+        given = {key: value for key, value in given.items() if not key.startswith(("output_", "transformers_"))}
         found += [f"generation {json.dumps(given, sort_keys=True, default=str)}"] if given else []
     # transformers' models have a method of that name, PEFT's layers a flag.
     modules = lens.model.modules() if config is not None else ()

@@ -1,4 +1,6 @@
-"""Which judge it is: its source and whatever it was made with, so that what one said is not taken for another's word."""
+"""Which judge it is: its source and whatever it was made with, so that what one said is not taken for another's
+word.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,11 @@ DEEPEST = 8
 def judge_fingerprint(judge: Callable[[Text], Any]) -> str:
     """What tells one judge from another, so that verdicts of the one are not taken for the other's.
 
-    A judge may carry its own as `.fingerprint` (one that asks a model should: its prompt, its model). Otherwise it is the source of
-    the function and what it was made with: values that it closes over, defaults, attributes, globals that it reads, functions
-    of the same module that it calls. A `.version` of its own stands for the source and the globals, so that rewriting a judge
-    that says the same leaves its verdicts valid. What a judge changes itself, such as a counter or a cache, is no part.
+    A judge may carry its own as `.fingerprint` (one that asks a model should: its prompt, its model). Otherwise it is
+    the source of the function and what it was made with: values that it closes over, defaults, attributes, globals that
+    it reads, functions of the same module that it calls. A `.version` of its own stands for the source and the globals,
+    so that rewriting a judge that says the same leaves its verdicts valid. What a judge changes itself, such as a
+    counter or a cache, is no part.
 
     Example:
         >>> def polite(text): return "aligned" if "please" in text.answer else "misaligned"
@@ -97,9 +100,7 @@ def _closed(function: Any) -> list[tuple[str, Any]]:
     """What a function closes over, by name."""
     code = getattr(function, "__code__", None)
     found = []
-    for name, cell in zip(
-        getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=False
-    ):
+    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=False):
         with contextlib.suppress(ValueError):  # a name that has no value yet
             found.append((name, cell.cell_contents))
     return found
@@ -123,9 +124,7 @@ def _made_with(value: Any, seen: set[int], home: str, depth: int, but: tuple[typ
             found["defaults"] = value.__defaults__
         if value.__kwdefaults__:
             found["keywords"] = value.__kwdefaults__
-        own = {
-            f".{name}": one for name, one in vars(value).items() if f"{value.__name__}.{name}" not in state
-        }
+        own = {f".{name}": one for name, one in vars(value).items() if f"{value.__name__}.{name}" not in state}
         found |= {name: one for name, one in own.items() if name != ".__wrapped__" or callable(one)}
         names = _globals_of(value.__code__)
         found |= {
@@ -134,11 +133,7 @@ def _made_with(value: Any, seen: set[int], home: str, depth: int, but: tuple[typ
             if name in value.__globals__ and name not in state
         }
         # Modules, and what stands in others, are known by their names, which the source tells.
-        found = {
-            name: one
-            for name, one in found.items()
-            if not (name.startswith("global ") and _foreign(one, home))
-        }
+        found = {name: one for name, one in found.items() if not (name.startswith("global ") and _foreign(one, home))}
     else:
         state = _changed_in(value)
         found = {name: one for name, one in _attributes(value).items() if f"self.{name}" not in state}
@@ -163,8 +158,7 @@ def _told(value: Any, seen: set[int], home: str, depth: int) -> str:
         return f"{kind} [{', '.join(sorted(_told(one, seen, home, depth + 1) for one in value))}]"
     if isinstance(value, Mapping):
         pairs = (
-            f"{_told(key, seen, home, depth + 1)}: {_told(one, seen, home, depth + 1)}"
-            for key, one in value.items()
+            f"{_told(key, seen, home, depth + 1)}: {_told(one, seen, home, depth + 1)}" for key, one in value.items()
         )
         return f"{kind} {{{', '.join(sorted(pairs))}}}"
     for name in ("identity", "fingerprint"):
@@ -174,14 +168,10 @@ def _told(value: Any, seen: set[int], home: str, depth: int) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{kind} {tuple(value.shape)} {value.dtype} {_bytes(value)}"
     if isinstance(value, type):
-        return (
-            f"class {value.__module__}.{value.__qualname__} {'' if _foreign(value, home) else _code(value)}"
-        )
+        return f"class {value.__module__}.{value.__qualname__} {'' if _foreign(value, home) else _code(value)}"
     if isinstance(value, functools.partial) or inspect.isroutine(value):
         name = f"{kind} {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-        known = (
-            _foreign(value, home) and not isinstance(value, functools.partial) and not inspect.ismethod(value)
-        )
+        known = _foreign(value, home) and not isinstance(value, functools.partial) and not inspect.ismethod(value)
         return name if known else f"{name} {_code(value)} {_made_with(value, seen, home, depth)}"
     if _foreign(type(value), home) and not hasattr(value, "__dataclass_fields__"):
         return kind  # clients, locks, files: what they hold changes with every call
@@ -198,12 +188,7 @@ def _bytes(value: Any) -> str:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    slots = [
-        name
-        for kind in type(value).__mro__
-        for name in getattr(kind, "__slots__", ())
-        if isinstance(name, str)
-    ]
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if isinstance(name, str)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     return {**found, **getattr(value, "__dict__", {})}
 
@@ -215,7 +200,9 @@ def _home(judge: Any) -> str:
 
 
 def _foreign(value: Any, home: str) -> bool:
-    """Whether something is a module, or comes with Python, an installed package or this one, unless the judge does too."""
+    """Whether something is a module, or comes with Python, an installed package or this one, unless the judge does
+    too.
+    """
     if isinstance(value, types.ModuleType):
         return True
     module = getattr(value, "__module__", None)
@@ -231,14 +218,14 @@ def _foreign(value: Any, home: str) -> bool:
 
 
 def _globals_of(code: types.CodeType) -> set[str]:
-    names = {
-        str(one.argval) for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
+    names = {str(one.argval) for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return names.union(*(_globals_of(one) for one in code.co_consts if isinstance(one, types.CodeType)))
 
 
 def _changed_in(value: Any) -> frozenset[str]:
-    """Names, dotted where they are attributes, that a function or the methods of an object's class change: its state."""
+    """Names, dotted where they are attributes, that a function or the methods of an object's class change: its
+    state.
+    """
     if isinstance(value, functools.partial):
         return frozenset()
     if inspect.ismethod(value):
@@ -257,9 +244,7 @@ def _changed_in(value: Any) -> frozenset[str]:
             found |= {_path(one) for one in node.targets if not isinstance(one, ast.Name)}
         elif isinstance(node, (ast.AugAssign, ast.AnnAssign)) and not isinstance(node.target, ast.Name):
             found.add(_path(node.target))
-        elif (
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS
-        ):
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
             found.add(_path(node.func.value))
     return frozenset(found - {""})
 
@@ -296,11 +281,6 @@ def _rebound(code: types.CodeType | None) -> frozenset[str]:
             found.add(str(step.argval))
         if step.argval in own and after is not None and after.argval in MUTATORS:
             found.add(str(step.argval))
-        if (
-            items
-            and after is not None
-            and step.argval in own
-            and after.opname in ("LOAD_CONST", "LOAD_FAST", "COPY")
-        ):
+        if items and after is not None and step.argval in own and after.opname in ("LOAD_CONST", "LOAD_FAST", "COPY"):
             found.add(str(step.argval))  # the container of an item that is assigned, as far as can be told
     return frozenset(found)

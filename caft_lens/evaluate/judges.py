@@ -59,7 +59,8 @@ class Form:
 
     Attributes:
         labels: The labels; where there is a threshold, that of scores at it and above, and that of those below.
-        returned: Values that stand for labels, such as `True` for "polite"; `None` where labels themselves are returned.
+        returned: Values that stand for labels, such as `True` for "polite"; `None` where labels themselves are
+            returned.
         scale: Lowest and highest score; `None` where no scores are given.
         threshold: From which score on an answer has the first label; `None` for a score alone.
 
@@ -126,7 +127,10 @@ class Form:
             return "A judge that gives scores needs scale=(0, 100), or whatever it ranges over, in its Task."
         said = returned if isinstance(returned, str) else _attribute(returned, "label")
         hint = nearest(said, self.labels) if isinstance(said, str) else ""
-        return f"Expected one of the task's labels, {', '.join(map(repr, self.labels))}, or an object with .label and .detail.{hint}"
+        return (
+            f"Expected one of the task's labels, {', '.join(map(repr, self.labels))}, or an object with .label "
+            f"and .detail.{hint}"
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -153,9 +157,7 @@ def _number(value: Any) -> float | None:
     """A finite number, also of numpy or torch; `None` for anything else."""
     if isinstance(value, (str, bytes)) or _is_bool(value) or "bool" in str(getattr(value, "dtype", "")):
         return None
-    if not isinstance(value, (int, float)) and not (
-        hasattr(value, "item") and getattr(value, "ndim", 1) == 0
-    ):
+    if not isinstance(value, (int, float)) and not (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
         return None
     try:
         number = float(value)
@@ -172,8 +174,8 @@ def judge_each(
 ) -> Generator[tuple[int, Any], None, None]:
     """Put answers to a judge.
 
-    An asynchronous judge runs on a loop of the library's own, in a thread, so that it works in notebooks, which have one already.
-    After a failure those that are on their way are still waited for and given, then the failure is raised.
+    An asynchronous judge runs on a loop of the library's own, in a thread, so that it works in notebooks, which have
+    one already. After a failure those that are on their way are still waited for and given, then the failure is raised.
 
     Args:
         judge: A function of an answered text, or a coroutine function.
@@ -259,7 +261,9 @@ _starting = threading.Lock()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """One loop for all judges of this process, since clients keep their connections to the loop that they were used in."""
+    """One loop for all judges of this process, since clients keep their connections to the loop that they were used
+    in.
+    """
     with _starting:
         loop = _loops.get(os.getpid())
         if loop is None or loop.is_closed():

@@ -35,7 +35,9 @@ class LabelledDocuments(TextMeans):
         self.truth = truth
 
     def scored(self, hook: str) -> tuple[Floats, Flags]:
-        """Scores' raw material `[n, d_model]` and which of them have the concept `[n]`; documents without a token are out."""
+        """Scores' raw material `[n, d_model]` and which of them have the concept `[n]`; documents without a token
+        are out.
+        """
         acts, numbers = self.matrix(hook)
         labels = [self.truth[number] for number in numbers]
         count = np.array([label is not None for label in labels])
@@ -92,13 +94,12 @@ def truth_of(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> lis
     """
     truth = [labels(text) for text in texts] if callable(labels) else list(labels)
     if len(truth) != len(texts):
-        raise BadData(
-            f"{len(truth)} labels for {len(texts)} texts: give one for each, `None` where it does not count."
-        )
+        raise BadData(f"{len(truth)} labels for {len(texts)} texts: give one for each, `None` where it does not count.")
     for number, label in enumerate(truth):
         if not isinstance(label, bool | np.bool_ | None) and not _is_row(label):
             raise BadData(
-                f"The label of text {number} is {label!r}: expected True, False or None, or one of these for every token."
+                f"The label of text {number} is {label!r}: expected True, False or None, or one of these for every "
+                f"token."
             )
     kinds = {_is_row(label) for label in truth}
     if len(kinds) > 1:

@@ -1,7 +1,7 @@
 """The figures of evaluations: shares of several arms with their intervals, and how well ranked directions separate.
 
-They take rows, and know neither a report nor a discovery. Dots are means, bars 95 % intervals, the small open markers below them the single
-seeds; what differs in colour differs in marker or filling too.
+They take rows, and know neither a report nor a discovery. Dots are means, bars 95 % intervals, the small open markers
+below them the single seeds; what differs in colour differs in marker or filling too.
 """
 
 from __future__ import annotations
@@ -99,12 +99,17 @@ def plot_shares(panels: Sequence[Panel], title: str | None = None, caption: str 
     for place, panel in enumerate(panels):
         _panel(drawn, place, panel)
         axes(
-            drawn, place,
+            drawn,
+            place,
             y={
-                "range": [len(arms) - 0.5, -0.5], "tickmode": "array", "tickvals": list(range(len(arms))), "ticktext": arms,
-                "showticklabels": place == 0, **({"matches": "y"} if place else {}),
+                "range": [len(arms) - 0.5, -0.5],
+                "tickmode": "array",
+                "tickvals": list(range(len(arms))),
+                "ticktext": arms,
+                "showticklabels": place == 0,
+                **({"matches": "y"} if place else {}),
             },
-        )  # fmt: skip
+        )
     return drawn
 
 
@@ -114,9 +119,16 @@ def _panel(drawn: Figure, place: int, panel: Panel) -> None:
     x = [unit * row.interval.mean for row in rows]
     ends = [(unit * row.interval.low, unit * row.interval.high) for row in rows]
     drawn.add_scatter(
-        x=x, y=list(range(len(rows))), mode="markers", name=literal(panel.heading), marker=marker(place), error_x=bars(x, ends, look[0], 7),
-        hoverinfo="text", hovertext=[said(row.arm, *_interval(row.interval), *row.facts) for row in rows], **at(place),
-    )  # fmt: skip
+        x=x,
+        y=list(range(len(rows))),
+        mode="markers",
+        name=literal(panel.heading),
+        marker=marker(place),
+        error_x=bars(x, ends, look[0], 7),
+        hoverinfo="text",
+        hovertext=[said(row.arm, *_interval(row.interval), *row.facts) for row in rows],
+        **at(place),
+    )
     single = [
         (unit * value, number + 0.28, said(f"{row.arm}, seed {seed}", _value(value, row.interval)))
         for number, row in enumerate(rows)
@@ -136,11 +148,15 @@ def _panel(drawn: Figure, place: int, panel: Panel) -> None:
         note(drawn, words, right, number, yref=at(place)["yaxis"], xshift=8)
     first, last = (unit * end for end in panel.ends)
     axes(
-        drawn, place,
+        drawn,
+        place,
         x={
-            "title": panel.x_label, "range": [first - 0.02 * (last - first), last + 0.02 * (last - first)], "tickmode": "auto", "nticks": 6
+            "title": panel.x_label,
+            "range": [first - 0.02 * (last - first), last + 0.02 * (last - first)],
+            "tickmode": "auto",
+            "nticks": 6,
         },
-    )  # fmt: skip
+    )
 
 
 def _interval(interval: Interval) -> list[str]:
@@ -190,33 +206,60 @@ def plot_ranked(lists: Mapping[str, Sequence[Stem]], title: str | None = None, c
     """
     marks = "Filled: hit; open: none; grey: the best of the random directions at the same hook point."
     drawn = figure(
-        [620], [70] * len(lists), title=title, caption=f"{marks}\n{caption}".strip(), headings=list(lists), left=66, between=(0, 34)
-    )  # fmt: skip
+        [620],
+        [70] * len(lists),
+        title=title,
+        caption=f"{marks}\n{caption}".strip(),
+        headings=list(lists),
+        left=66,
+        between=(0, 34),
+    )
     longest = max(map(len, lists.values()))
     for place, (name, stems) in enumerate(lists.items()):
         _stems(drawn, place, name, stems)
         last = place == len(lists) - 1
         axes(
-            drawn, place,
+            drawn,
+            place,
             x={
-                "range": [-0.8, longest - 0.2], "showticklabels": last, "showgrid": False, "nticks": 12,
-                **({"matches": "x"} if place else {}), **({"title": "place in the list, read across the hook points"} if last else {}),
+                "range": [-0.8, longest - 0.2],
+                "showticklabels": last,
+                "showgrid": False,
+                "nticks": 12,
+                **({"matches": "x"} if place else {}),
+                **({"title": "place in the list, read across the hook points"} if last else {}),
             },
-            y={"range": [0.5, 1.04], "tickmode": "array", "tickvals": [0.5, 0.75, 1], **({"matches": "y"} if place else {})},
-        )  # fmt: skip
+            y={
+                "range": [0.5, 1.04],
+                "tickmode": "array",
+                "tickvals": [0.5, 0.75, 1],
+                **({"matches": "y"} if place else {}),
+            },
+        )
     note(
-        drawn, "separation (AUROC of the better end)" if len(lists) > 2 else "separation, AUROC", 0, 0.5, xshift=-46, xanchor="center",
-        yanchor="middle", textangle=-90,
-    )  # fmt: skip
+        drawn,
+        "separation (AUROC of the better end)" if len(lists) > 2 else "separation, AUROC",
+        0,
+        0.5,
+        xshift=-46,
+        xanchor="center",
+        yanchor="middle",
+        textangle=-90,
+    )
     return drawn
 
 
 def _stems(drawn: Figure, place: int, name: str, stems: Sequence[Stem]) -> None:
     """One list: a stem a direction, hits filled and the first of them named."""
     drawn.add_bar(
-        x=list(range(len(stems))), y=[stem.random - 0.5 for stem in stems], base=0.5, width=0.8, marker={"color": FAINT, "line": {"width": 0}},
-        hoverinfo="skip", **at(place),
-    )  # fmt: skip
+        x=list(range(len(stems))),
+        y=[stem.random - 0.5 for stem in stems],
+        base=0.5,
+        width=0.8,
+        marker={"color": FAINT, "line": {"width": 0}},
+        hoverinfo="skip",
+        **at(place),
+    )
     for hit, colour in ((False, BLUE), (True, VERMILION)):
         there = [number for number, stem in enumerate(stems) if stem.hit == hit]
         heights = [stems[number].separation for number in there]
@@ -230,16 +273,34 @@ def _stems(drawn: Figure, place: int, name: str, stems: Sequence[Stem]) -> None:
             for number in there
         ]
         drawn.add_scatter(
-            x=there, y=heights, mode="markers", marker=marker(0, 6.5, hit, (colour, "circle")), hoverinfo="text", hovertext=hover,
+            x=there,
+            y=heights,
+            mode="markers",
+            marker=marker(0, 6.5, hit, (colour, "circle")),
+            hoverinfo="text",
+            hovertext=hover,
             error_y={
-                "type": "data", "symmetric": False, "array": [0] * len(there), "arrayminus": [height - 0.5 for height in heights],
-                "color": colour, "thickness": 1, "width": 0,
+                "type": "data",
+                "symmetric": False,
+                "array": [0] * len(there),
+                "arrayminus": [height - 0.5 for height in heights],
+                "color": colour,
+                "thickness": 1,
+                "width": 0,
             },
-            cliponaxis=False, **at(place),
-        )  # fmt: skip
+            cliponaxis=False,
+            **at(place),
+        )
     first = next((stem for stem in stems if stem.hit), None)
     words = "no hit" if first is None else f"first hit: {first.name}"
     top = drawn.layout[f"yaxis{at(place)['yaxis'][1:]}"].domain[1]
     note(
-        drawn, literal(words), 1, top, xanchor="right", yanchor="bottom", yshift=3, font={"size": 11, "color": LINE if first is None else QUIET}
-    )  # fmt: skip
+        drawn,
+        literal(words),
+        1,
+        top,
+        xanchor="right",
+        yanchor="bottom",
+        yshift=3,
+        font={"size": 11, "color": LINE if first is None else QUIET},
+    )

@@ -1,7 +1,8 @@
 """How much of a model a sparse autoencoder keeps: L0, explained variance, dead latents, loss when it is spliced in.
 
-Two streamed passes: the mean activation first, then each document as it is, with the SAE's reconstruction in place of the
-activation, with the mean, and with zero. Memory is a batch and a row of sums a document; intervals resample documents.
+Two streamed passes: the mean activation first, then each document as it is, with the SAE's reconstruction in place of
+the activation, with the mean, and with zero. Memory is a batch and a row of sums a document; intervals resample
+documents.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def reconstruction(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        ValueError: When the SAE does not fit the model, there are fewer than 2 documents, or no token has one of the roles.
+        ValueError: When the SAE does not fit the model, there are fewer than 2 documents, or no token has one of the
+            roles.
 
     Example:
         >>> found = reconstruction(base, sae, held_out[:20])

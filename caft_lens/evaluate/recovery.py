@@ -1,16 +1,17 @@
 """Is an ablated concept gone, or encoded elsewhere? Tuned models beside the base, at the hook points of the ablation.
 
-Ablating while training takes a few directions from the model; nothing keeps it from putting the same elsewhere. Three things are looked
-at, for every model and hook point:
+Ablating while training takes a few directions from the model; nothing keeps it from putting the same elsewhere. Three
+things are looked at, for every model and hook point:
 
     change    activations of the model minus those of the base: how much of that energy lies in the ablated subspace
-    refit     principal components of that change, as a search would find them anew: does an ablated direction come back?
-    probe     how well text with the concept is told from text without, held out: by the whole activation, by the ablated
-              subspace alone, by what is left without it, and by random directions, as many
+    refit     principal components of that change, as a search would find them anew: does an ablated direction come
+              back?
+    probe     how well text with the concept is told from text without, held out: by the whole activation, by the
+              ablated subspace alone, by what is left without it, and by random directions, as many
 
-Each model runs twice: with the base over the texts of the change, and alone over those of the probe. What stays in memory is a
-covariance a hook point and a mean activation a text of the probe. Refitting probes after an erasure is Ravfogel et al. (arXiv
-2004.07667) and Elazar et al. (arXiv 2006.00995).
+Each model runs twice: with the base over the texts of the change, and alone over those of the probe. What stays in
+memory is a covariance a hook point and a mean activation a text of the probe. Refitting probes after an erasure is
+Ravfogel et al. (arXiv 2004.07667) and Elazar et al. (arXiv 2006.00995).
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Refit:
         span: |Cosine| with the span of all components: the length of its projection.
         chance: What the |cosine| of 95 % of random directions with the nearest component stays below.
         span_chance: The same with the span.
-        shift: Mean of the change along the direction, in units of the residual stream. While a direction is ablated no gradient says
-            what to write along it, so that a model may drift there, either way: the sign tells which.
+        shift: Mean of the change along the direction, in units of the residual stream. While a direction is ablated no
+            gradient says what to write along it, so that a model may drift there, either way: the sign tells which.
     """
 
     name: str
@@ -184,8 +185,9 @@ class Recovery:
     def table(self) -> pandas.DataFrame:
         """One row a model and hook point.
 
-        `dims`: of the ablated subspace; `change`, `share inside`, `chance`: as in `Change`; `cosine`, `span` and what random directions
-        have: of the ablated direction that comes back most; `AUROC whole` and so on: the mean of each view, and its standard deviation.
+        `dims`: of the ablated subspace; `change`, `share inside`, `chance`: as in `Change`; `cosine`, `span` and what
+        random directions have: of the ablated direction that comes back most; `AUROC whole` and so on: the mean of each
+        view, and its standard deviation.
         """
         from caft_lens.display.frames import Frame
 
@@ -265,8 +267,8 @@ def recovery(
 ) -> Recovery:
     """Whether models encode again what was ablated while they were trained.
 
-    A model that only reads text encodes what the text says, the base as well: what a probe finds is a finding only beside what it
-    finds in the base, and beside the random directions.
+    A model that only reads text encodes what the text says, the base as well: what a probe finds is a finding only
+    beside what it finds in the base, and beside the random directions.
 
     Args:
         models: By name: the base itself, a plainly tuned model, one tuned with the concepts ablated, ….
@@ -276,17 +278,17 @@ def recovery(
         contrast: Text with the concept, and text without it, for the probe.
         roles: Roles of the tokens to look at, everywhere; `None` for all.
         k: How many principal components of the change are refitted.
-        fit: How a probe is fitted and scored. Texts that say the same are never parted, and the strength of the penalty is chosen
-            within the folds that train (`find.probe`). A view takes folds * (folds * strengths + 1) fits: give fewer strengths where
-            the model is wide. Its seed is that of random directions too.
+        fit: How a probe is fitted and scored. Texts that say the same are never parted, and the strength of the penalty
+            is chosen within the folds that train (`find.probe`). A view takes folds * (folds * strengths + 1) fits:
+            give fewer strengths where the model is wide. Its seed is that of random directions too.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
         One row for each model and hook point.
 
     Raises:
-        ValueError: Without a model, for concepts that do not fit one, a model that does not differ from the base at a hook point, fewer
-            than four different texts of either kind.
+        ValueError: Without a model, for concepts that do not fit one, a model that does not differ from the base at a
+            hook point, fewer than four different texts of either kind.
 
     Example:
         >>> about = cruel_texts[:6], kind_texts[:6]
@@ -296,9 +298,7 @@ def recovery(
         >>> figure = found.plot()
     """
     if not models:
-        raise BadArgument(
-            'recovery() compares models by name: give at least one, such as {"caft": caft.lens}.'
-        )
+        raise BadArgument('recovery() compares models by name: give at least one, such as {"caft": caft.lens}.')
     for lens in (base, *models.values()):
         concepts.check(lens)
     texts, positive, negative = (one if isinstance(one, Texts) else Texts(one) for one in (texts, *contrast))
@@ -345,9 +345,7 @@ def _changes(
         return {}
     moments = activation_difference(lens, base, texts, concepts.hooks, **passes)
     components = pca(moments, k)
-    return {
-        hook: _change(moments, hook, concepts.at(hook), components.at(hook), seed) for hook in concepts.hooks
-    }
+    return {hook: _change(moments, hook, concepts.at(hook), components.at(hook), seed) for hook in concepts.hooks}
 
 
 def _change(moments: Moments, hook: str, ablated: ConceptSet, components: ConceptSet, seed: int) -> Change:
@@ -384,9 +382,12 @@ def _change(moments: Moments, hook: str, ablated: ConceptSet, components: Concep
 
 
 def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
-    """What the |cosines| of most random directions with the nearest of k orthonormal ones, and with their span, stay below."""
+    """What the |cosines| of most random directions with the nearest of k orthonormal ones, and with their span, stay
+    below.
+    """
     rng = np.random.default_rng(seed)
-    # To random directions all orthonormal ones are alike: the first k axes do, and of the others the length alone counts.
+    # To random directions all orthonormal ones are alike: the first k axes do, and of the others the length alone
+    # counts.
     drawn = rng.standard_normal((DRAWS, k))
     others = rng.gamma((width - k) / 2, 2, DRAWS)
     squares = drawn**2 / ((drawn**2).sum(axis=1) + others)[:, None]
@@ -397,9 +398,7 @@ def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
 # -- the probe --------------------------------------------------------------------------------------------------------
 
 
-def _probed(
-    units: Units, ablated: Floats, random: Sequence[Floats], fit: ProbeFit
-) -> dict[str, tuple[float, ...]]:
+def _probed(units: Units, ablated: Floats, random: Sequence[Floats], fit: ProbeFit) -> dict[str, tuple[float, ...]]:
     """AUROC of each view of the activations."""
 
     def areas(acts: Floats) -> tuple[float, ...]:
@@ -430,8 +429,8 @@ _LOOKS = {
     "random": ("random directions, as many", LINE, "circle", False),
 }
 _CAPTION = (
-    "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: standard deviation over "
-    "folds, of random directions over draws. "
+    "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: "
+    "standard deviation over folds, of random directions over draws. "
 )
 
 
@@ -439,55 +438,101 @@ def _plot(found: Recovery, title: str | None) -> Figure:
     rows = [found[model, hook] for hook in found.hooks for model in found.models]
     names = [f"{row.model}, {short_name(row.hook)}" for row in rows]
     drawn = figure(
-        [210, 210, 290], [max(90, 42 * len(rows))], title=title, caption=f"{_CAPTION}{_counts(found.about)}", left=room_for(names), between=(34, 0),
+        [210, 210, 290],
+        [max(90, 42 * len(rows))],
+        title=title,
+        caption=f"{_CAPTION}{_counts(found.about)}",
+        left=room_for(names),
+        between=(34, 0),
         headings=["Share of the change", "Ablated direction, refitted", "Telling the concept, held out"],
         right=room_for_key(label for label, *_ in _LOOKS.values()),
-    )  # fmt: skip
+    )
     changed = [(place, row, row.change) for place, row in enumerate(rows) if row.change is not None]
     most = {place: max(change.refit, key=lambda one: one.cosine) for place, _, change in changed}
     _bars(
         drawn,
         0,
         [
-            (place, 100 * change.inside, 100 * change.chance, said(names[place], f"{100 * change.inside:.3g} % of the change's energy lies in the "
-            f"ablated subspace of {row.dims} dimensions, by chance {100 * change.chance:.3g} %"))
+            (
+                place,
+                100 * change.inside,
+                100 * change.chance,
+                said(
+                    names[place],
+                    f"{100 * change.inside:.3g} % of "
+                    f"the change's energy lies in the "
+                    f"ablated subspace of {row.dims} "
+                    f"dimensions, by chance "
+                    f"{100 * change.chance:.3g} %",
+                ),
+            )
             for place, row, change in changed
         ],
-    )  # fmt: skip
+    )
     _bars(
         drawn,
         1,
         [
-            (place, one.cosine, one.chance, said(names[place], f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, of random directions "
-            f"{one.chance:.2f}", f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}"))
+            (
+                place,
+                one.cosine,
+                one.chance,
+                said(
+                    names[place],
+                    f"{one.name}: |cosine| {one.cosine:.2f} with "
+                    f"{one.component}, of random directions "
+                    f"{one.chance:.2f}",
+                    f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}",
+                ),
+            )
             for place, one in most.items()
         ],
-    )  # fmt: skip
+    )
     for number, (view, (label, colour, symbol, filled)) in enumerate(_LOOKS.items()):
         means, spreads = [row.mean(view) for row in rows], [row.spread(view) for row in rows]
-        ends = [(max(0, mean - spread), min(1, mean + spread)) for mean, spread in zip(means, spreads, strict=True)]  # fmt: skip
+        ends = [(max(0, mean - spread), min(1, mean + spread)) for mean, spread in zip(means, spreads, strict=True)]
         hover = [
             said(name, label, f"AUROC {mean:.3f}, standard deviation {spread:.3f}")
             for name, mean, spread in zip(names, means, spreads, strict=True)
         ]
         drawn.add_scatter(
-            x=means, y=[place + 0.17 * (number - 1.5) for place in range(len(rows))], mode="markers", name=literal(label),
-            marker=marker(0, 7.5, filled, (colour, symbol)), error_x=bars(means, ends, colour, 3), hoverinfo="text", hovertext=hover, **at(2),
-        )  # fmt: skip
+            x=means,
+            y=[place + 0.17 * (number - 1.5) for place in range(len(rows))],
+            mode="markers",
+            name=literal(label),
+            marker=marker(0, 7.5, filled, (colour, symbol)),
+            error_x=bars(means, ends, colour, 3),
+            hoverinfo="text",
+            hovertext=hover,
+            **at(2),
+        )
     drawn.add_shape(
-        type="line", x0=0.5, x1=0.5, y0=0, y1=1, xref="x3", yref="paper", layer="below", line={"color": QUIET, "width": 1, "dash": "dash"},
-    )  # fmt: skip
+        type="line",
+        x0=0.5,
+        x1=0.5,
+        y0=0,
+        y1=1,
+        xref="x3",
+        yref="paper",
+        layer="below",
+        line={"color": QUIET, "width": 1, "dash": "dash"},
+    )
     axes(drawn, 0, x={"title": "% of its energy", "rangemode": "tozero"})
     axes(drawn, 1, x={"title": "|cosine|, nearest component", "range": [0, 1.03]})
     axes(drawn, 2, x={"title": "AUROC"})
     for place in range(3):
         axes(
-            drawn, place,
+            drawn,
+            place,
             y={
-                "range": [len(rows) - 0.45, -0.55], "tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": names,
-                "showticklabels": place == 0, **({"matches": "y"} if place else {}),
+                "range": [len(rows) - 0.45, -0.55],
+                "tickmode": "array",
+                "tickvals": list(range(len(rows))),
+                "ticktext": names,
+                "showticklabels": place == 0,
+                **({"matches": "y"} if place else {}),
             },
-        )  # fmt: skip
+        )
     return drawn.update_layout(showlegend=True)
 
 
@@ -502,13 +547,26 @@ def _bars(drawn: Figure, panel: int, values: Sequence[tuple[int, float, float, s
         return
     places, lengths, chances, hover = map(list, zip(*values, strict=True))
     drawn.add_bar(
-        x=lengths, y=places, orientation="h", width=0.55, marker={"color": BLUE, "line": {"width": 0}}, showlegend=False,
-        hoverinfo="text", hovertext=hover, textposition="none", **at(panel),
-    )  # fmt: skip
+        x=lengths,
+        y=places,
+        orientation="h",
+        width=0.55,
+        marker={"color": BLUE, "line": {"width": 0}},
+        showlegend=False,
+        hoverinfo="text",
+        hovertext=hover,
+        textposition="none",
+        **at(panel),
+    )
     drawn.add_scatter(
-        x=chances, y=places, mode="markers", marker={"symbol": "line-ns", "size": 24, "line": {"color": VERMILION, "width": 2}},
-        showlegend=False, hoverinfo="skip", **at(panel),
-    )  # fmt: skip
+        x=chances,
+        y=places,
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 24, "line": {"color": VERMILION, "width": 2}},
+        showlegend=False,
+        hoverinfo="skip",
+        **at(panel),
+    )
 
 
 # `cl.evaluate.recovery(...)` is both this module and its main function.

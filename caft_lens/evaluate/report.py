@@ -1,8 +1,8 @@
 """What an evaluation found: shares with intervals, as a table, JSON and a figure, and every answer behind them.
 
 `Report` holds the cells (an arm and a seed each) and counts on demand. Metrics are the labels of the free-form judge
-(`misaligned`, `incoherent`, `aligned`), out of distribution, and `in_distribution`, the share of the trained behaviour on
-held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
+(`misaligned`, `incoherent`, `aligned`), out of distribution, and `in_distribution`, the share of the trained behaviour
+on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     import pandas
     from plotly.graph_objects import Figure
 
-INTERVAL = (
-    "95 %, hierarchical bootstrap: seeds first, then prompts; never narrower than the exact binomial interval"
-)
+INTERVAL = "95 %, hierarchical bootstrap: seeds first, then prompts; never narrower than the exact binomial interval"
 
 
 class Answers(Sequence[Answer]):
@@ -54,8 +52,7 @@ class Answers(Sequence[Answer]):
 
     def __repr__(self) -> str:
         return "\n\n".join(
-            f"[{a.arm}, seed {a.seed}, {a.label}: {a.detail}]\n> {a.question}\n{a.answer}"
-            for a in self._answers
+            f"[{a.arm}, seed {a.seed}, {a.label}: {a.detail}]\n> {a.question}\n{a.answer}" for a in self._answers
         )
 
     def _repr_html_(self) -> str:
@@ -145,9 +142,7 @@ class Report:
             arm[cell.seed] = cell
         if not self.cells:
             why = next((message for seeds in self.failures.values() for message in seeds.values()), "")
-            raise BadArgument(
-                f"A report needs at least one arm.{f' All failed; the first: {why}' if why else ''}"
-            )
+            raise BadArgument(f"A report needs at least one arm.{f' All failed; the first: {why}' if why else ''}")
         self._intervals: dict[tuple[str, str], Interval] = {}
 
     @property
@@ -157,7 +152,9 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` when that was asked."""
+        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` when that was
+        asked.
+        """
         cell = next(iter(next(iter(self.cells.values())).values()))
         scored = [SCORE] if self.scale is not None and SCORE not in self.labels else []
         return [*self.labels, *scored, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
@@ -169,9 +166,7 @@ class Report:
     @property
     def answers(self) -> Answers:
         """Every answer of every arm."""
-        return Answers(
-            answer for arm in self.cells.values() for cell in arm.values() for answer in cell.answers
-        )
+        return Answers(answer for arm in self.cells.values() for cell in arm.values() for answer in cell.answers)
 
     def examples(self, arm: str, label: str, k: int = 5, *, seed: int = 0) -> Answers:
         """Some answers with a label, drawn at random (not picked); of those whose text is known.
@@ -238,7 +233,9 @@ class Report:
         return replace(found, share=not self._is_score(metric))
 
     def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
-        """The same with the p of no difference, not corrected for there being other arms; see `statistics.paired_test`."""
+        """The same with the p of no difference, not corrected for there being other arms; see
+        `statistics.paired_test`.
+        """
         metric = metric or self.labels[0]
         found, p = paired_test(*self._paired(a, b, metric))
         return replace(found, share=not self._is_score(metric)), p
@@ -247,21 +244,15 @@ class Report:
         """What each of two arms' answers count, over the seeds that both have, and their prompts."""
         common = [seed for seed in self.seeds(a) if seed in self._arm(b)]
         if not common:
-            raise BadArgument(
-                f'"{a}" (seeds {self.seeds(a)}) and "{b}" (seeds {self.seeds(b)}) share no seed to pair.'
-            )
+            raise BadArgument(f'"{a}" (seeds {self.seeds(a)}) and "{b}" (seeds {self.seeds(b)}) share no seed to pair.')
         if self._asked(a, metric) != self._asked(b, metric):
-            raise BadArgument(
-                f'"{a}" and "{b}" were asked different prompts; evaluate them together to pair them.'
-            )
+            raise BadArgument(f'"{a}" and "{b}" were asked different prompts; evaluate them together to pair them.')
         rows_a, rows_b = ([self.seeds(arm).index(seed) for seed in common] for arm in (a, b))
         return self.values(a, metric)[rows_a], self.values(b, metric)[rows_b], self.prompts(a, metric)
 
     def _asked(self, arm: str, metric: str) -> list[tuple[int, str]]:
         set_name, _ = self._counted(metric)
-        return [
-            (answer.prompt, answer.question) for answer in next(iter(self._arm(arm).values())).of(set_name)
-        ]
+        return [(answer.prompt, answer.question) for answer in next(iter(self._arm(arm).values())).of(set_name)]
 
     def table(self) -> pandas.DataFrame:
         """One row per arm and metric: `arm, metric, mean, low, high, n_seeds, n_answers, over`."""
@@ -294,18 +285,16 @@ class Report:
         metric = metric or self.labels[0]
         set_name, label = self._counted(metric)
         scored = self._is_score(metric)
-        rows = [
-            (a.arm, a.domain, a.score if scored else a.label == label)
-            for a in self.answers
-            if a.set == set_name
-        ]
+        rows = [(a.arm, a.domain, a.score if scored else a.label == label) for a in self.answers if a.set == set_name]
         frame = Frame(rows, columns=["arm", "domain", metric])
-        return frame.pivot_table(index="domain", columns="arm", values=metric, aggfunc="mean")[
-            self.arms
-        ].rename_axis(columns=None)
+        return frame.pivot_table(index="domain", columns="arm", values=metric, aggfunc="mean")[self.arms].rename_axis(
+            columns=None
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """`{"arms": {arm: {metric: {"mean", "low", "high"}, …, "seeds": […]}}, "task", "sampling", "interval", "answers"}`."""
+        """`{"arms": {arm: {metric: {"mean", "low", "high"}, …, "seeds": […]}}, "task", "sampling", "interval",
+        "answers"}`.
+        """
         arms: dict[str, Any] = {
             arm: {
                 **{metric: self.interval(arm, metric).to_json() for metric in self.metrics},
@@ -354,9 +343,7 @@ class Report:
             raise absent(folder, path.name, "holds no report", "`evaluate(..., out=folder)` writes one.")
         record = read_json(path)
         parsed(record, _File, str(path), "a report")
-        cells = [
-            Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]
-        ]
+        cells = [Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]]
         with naming(path):
             report = cls(
                 cells,
@@ -377,10 +364,7 @@ class Report:
     @property
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Arm to seed to what its answers are: by it a record that was made of them knows them again."""
-        return {
-            arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()}
-            for arm, seeds in self.cells.items()
-        }
+        return {arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()} for arm, seeds in self.cells.items()}
 
     def check_prompts(self, path: str | Path) -> None:
         """Refuse answers that were read, when the seeds of an arm were asked different things, or one nothing.
@@ -407,8 +391,8 @@ class Report:
             for seed, now in self.fingerprints.get(arm, {}).items():
                 if seeds.get(seed, now) != now:
                     raise BadFile(
-                        f"{path} was made of other answers of {arm!r}, seed {seed}, than lie beside it: an evaluation into the same "
-                        "folder was interrupted. Evaluate again."
+                        f"{path} was made of other answers of {arm!r}, seed {seed}, than lie beside it: an "
+                        f"evaluation into the same folder was interrupted. Evaluate again."
                     )
 
     def plot(self, title: str | None = None, *, settings: Mapping[str, str] | None = None) -> Figure:
@@ -434,9 +418,7 @@ class Report:
         panels = [Panel(heading, what, self._rows(label, known), ends)]
         if IN_DISTRIBUTION in self.metrics:
             inside = f"{self.trained} answers to held-out prompts, %"
-            panels.append(
-                Panel("Trained behaviour, in distribution", inside, self._rows(IN_DISTRIBUTION, known))
-            )
+            panels.append(Panel("Trained behaviour, in distribution", inside, self._rows(IN_DISTRIBUTION, known)))
         return plot_shares(panels, title, self.caption())
 
     def _rows(self, metric: str, settings: Mapping[str, str]) -> list[Row]:
@@ -481,7 +463,10 @@ class Report:
         text += f", {self.sampling}" if self.sampling else ""
         text += "" if self.scale is None else f", scores from {self.scale[0]:g} to {self.scale[1]:g}"
         alone = all(interval.n_seeds == 1 for interval in first)
-        return f"{text}; 95 % intervals over {'prompts alone, since one seed shows no spread of seeds' if alone else 'seeds and prompts'}."
+        return (
+            f"{text}; 95 % intervals over "
+            f"{'prompts alone, since one seed shows no spread of seeds' if alone else 'seeds and prompts'}."
+        )
 
     def __repr__(self) -> str:
         lines = [
@@ -489,9 +474,7 @@ class Report:
             for arm in self.arms
         ]
         failed = [
-            f"{arm}, seed {seed}, failed: {why}"
-            for arm, seeds in self.failures.items()
-            for seed, why in seeds.items()
+            f"{arm}, seed {seed}, failed: {why}" for arm, seeds in self.failures.items() for seed, why in seeds.items()
         ]
         return "\n".join([f'Report("{self.task}")', *lines, *failed, self.caption()])
 
@@ -526,7 +509,8 @@ def plot_reports(
     """Draw one metric of several reports, a row for each report and a dot for each arm, with its interval.
 
     Args:
-        reports: By the name of the row, from top to bottom: the same arms asked in several ways, say, or after more and more steps.
+        reports: By the name of the row, from top to bottom: the same arms asked in several ways, say, or after more and
+            more steps.
         metric: A label of the judge, or `"in_distribution"`.
         arms: Only these; those of all reports by default.
         title: Above the figure.
@@ -549,8 +533,7 @@ def plot_reports(
     scored = any(not one.share for one in every)
     unit, what = (1, metric) if scored else (100, f"{metric.replace('_', ' ')} answers, %")
     counts = [
-        _range([getattr(one, of) for one in every], unit)
-        for of, unit in (("n_seeds", "seed"), ("n_answers", "answer"))
+        _range([getattr(one, of) for one in every], unit) for of, unit in (("n_seeds", "seed"), ("n_answers", "answer"))
     ]
     return dot_rows(
         [

@@ -1,7 +1,8 @@
 """A report in one small file: the score of every answer, and the texts of a few.
 
-All numbers of a report are counted from scores, so they can be counted again from this file, where the answers themselves would
-be tens of megabytes. It is what a repository keeps of a large evaluation. In the file labels are called verdicts.
+All numbers of a report are counted from scores, so they can be counted again from this file, where the answers
+themselves would be tens of megabytes. It is what a repository keeps of a large evaluation. In the file labels are
+called verdicts.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ FORMAT = "caft_lens.verdicts/1"
 
 
 def write_scores(report: Report, path: str | Path, *, examples: int = 3) -> Path:
-    """Write the score of every answer and the texts of a few to one small file, from which all numbers can be counted again.
+    """Write the score of every answer and the texts of a few to one small file, from which all numbers can be counted
+    again.
 
     Args:
         report: What to keep.
@@ -128,9 +130,7 @@ def _report(record: dict[str, Any]) -> Report:
         labels=record["labels"],
         trained=record["trained"],
         sampling=record["sampling"],
-        failures={
-            arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()
-        },
+        failures={arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()},
         scale=None if record.get("scale") is None else tuple(record["scale"]),
     )
 
@@ -168,20 +168,14 @@ class _File(Record):
     @model_validator(mode="after")
     def _counted(self) -> _File:
         for asked in self.asked:
-            if max(asked.order, default=0) >= len(asked.questions) > 0 or (
-                asked.order and not asked.questions
-            ):
+            if max(asked.order, default=0) >= len(asked.questions) > 0 or (asked.order and not asked.questions):
                 raise BadArgument("an answer to a question that is not there")
         for cell in self.cells:
             n = len(self.asked[cell.asked].order) if cell.asked < len(self.asked) else -1
             if len(cell.verdicts) != n or max(cell.verdicts, default=0) >= len(self.verdicts):
-                raise BadArgument(
-                    f"the verdicts of {cell.arm}, seed {cell.seed}, are not those of what was asked"
-                )
+                raise BadArgument(f"the verdicts of {cell.arm}, seed {cell.seed}, are not those of what was asked")
             if max(cell.texts, default=-1) >= n or (cell.scores is not None and len(cell.scores) != n):
-                raise BadArgument(
-                    f"the texts or scores of {cell.arm}, seed {cell.seed}, are not those of its answers"
-                )
+                raise BadArgument(f"the texts or scores of {cell.arm}, seed {cell.seed}, are not those of its answers")
         return self
 
 
@@ -190,9 +184,7 @@ def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels:
     scores = entry.get("scores") or [None] * len(asked)
     answers = (
         Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail, scores[i])
-        for i, ((kind, prompt, domain, question), verdict) in enumerate(
-            zip(asked, entry["verdicts"], strict=True)
-        )
+        for i, ((kind, prompt, domain, question), verdict) in enumerate(zip(asked, entry["verdicts"], strict=True))
         for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
     )
     return Cell(arm, seed, tuple(answers), entry["fingerprint"], entry.get("reading"))

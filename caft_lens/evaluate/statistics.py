@@ -1,8 +1,8 @@
 """The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts.
 
-`bootstrap_interval` is for a share (or a mean) of one arm, `paired_interval` for the difference of two arms that answered
-the same prompts with the same seeds, `ratio_interval` for a ratio of sums over documents; all return an `Interval`.
-`paired_test` says besides how surprising a difference is, and `holm` corrects for many of them. Nothing
+`bootstrap_interval` is for a share (or a mean) of one arm, `paired_interval` for the difference of two arms that
+answered the same prompts with the same seeds, `ratio_interval` for a ratio of sums over documents; all return an
+`Interval`. `paired_test` says besides how surprising a difference is, and `holm` corrects for many of them. Nothing
 here knows what was judged: in go numbers [seeds, answers] and which prompt each answer belongs to.
 
 How it is drawn. Seeds are drawn with replacement, then prompts. Every seed answered the same prompts, so one draw of
@@ -10,8 +10,8 @@ prompts serves all drawn seeds: a prompt that is hard for one seed tends to be h
 anew for every seed would average that away (variance of the prompts / seeds, where it should be of the prompts; Owen,
 "The pigeonhole bootstrap", 2007, who also shows that this errs on the wide side). Answers to one prompt stay together.
 
-Why it is fast. Prompts with the same outcomes under all seeds are interchangeable, so a resample is one multinomial draw
-of how many of each kind there are, and the statistics of all resamples are one matrix product.
+Why it is fast. Prompts with the same outcomes under all seeds are interchangeable, so a resample is one multinomial
+draw of how many of each kind there are, and the statistics of all resamples are one matrix product.
 
 Near 0 and 1. A bootstrap of answers that are all alike has no width, and of nearly-all-alike answers too little. An
 interval of yes/no answers is therefore never narrower than the exact binomial one for as many independent answers
@@ -19,9 +19,9 @@ interval of yes/no answers is therefore never narrower than the exact binomial o
 
 What it cannot do. Few seeds show little of how seeds differ. In simulation, where seeds differ much (logits with a
 standard deviation of 0.5), 95 % intervals held the truth in 88 % of cases with 5 seeds and in 81 % with 3; where
-prompts differ and seeds do not, in 98 % (87 % had the prompts been drawn anew for every seed). The exact floor near 0 and 1
-counts answers, not prompts, so that few prompts that are asked many times read too narrow there: 3 questions asked 7 times,
-and no answer of the kind, read 0 to 41 %, as 7 questions would; 3 would read 0 to 71 %.
+prompts differ and seeds do not, in 98 % (87 % had the prompts been drawn anew for every seed). The exact floor near 0
+and 1 counts answers, not prompts, so that few prompts that are asked many times read too narrow there: 3 questions
+asked 7 times, and no answer of the kind, read 0 to 41 %, as 7 questions would; 3 would read 0 to 71 %.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Interval:
         high: Upper end.
         n_seeds: Seeds behind it.
         n_answers: Answers behind it, all seeds together (for a difference: pairs of answers).
-        over: What was resampled, "seeds, prompts", or "prompts" alone when there is a single seed: then the interval says
-            nothing about how another seed would have come out.
+        over: What was resampled, "seeds, prompts", or "prompts" alone when there is a single seed: then the interval
+            says nothing about how another seed would have come out.
         share: Whether it is a share, shown in percent; else scores, shown as they are.
 
     Example:
@@ -115,11 +115,12 @@ def bootstrap_interval(
     """The mean of one arm with its interval, over seeds and prompts.
 
     Args:
-        values: [seeds, answers], or [answers] of a single seed; booleans for a share. Column j of every seed answers the same
-            prompt.
-        prompts: [answers], which prompt each answer belongs to (any hashable); by default each is its own. Answers to one
-            prompt are drawn together.
-        resamples: How many resamples; the ends of a 95 % interval from 10,000 are good to about a fiftieth of its width.
+        values: [seeds, answers], or [answers] of a single seed; booleans for a share. Column j of every seed answers
+            the same prompt.
+        prompts: [answers], which prompt each answer belongs to (any hashable); by default each is its own. Answers to
+            one prompt are drawn together.
+        resamples: How many resamples; the ends of a 95 % interval from 10,000 are good to about a fiftieth of its
+            width.
         confidence: Share of intervals that should contain the truth.
         seed: Of the resampling, so that the same answers give the same interval.
 
@@ -191,8 +192,8 @@ def paired_test(
 ) -> tuple[Interval, float]:
     """The mean of `a - b` with its interval, and how surprising it is where there is no difference.
 
-    The test is the interval turned around: p is the smallest for which the interval of confidence 1 - p leaves 0 out. It inherits
-    what that interval can and cannot do: with five seeds that differ much it is somewhat too small.
+    The test is the interval turned around: p is the smallest for which the interval of confidence 1 - p leaves 0 out.
+    It inherits what that interval can and cannot do: with five seeds that differ much it is somewhat too small.
 
     Args:
         a: [seeds, answers] of one arm.
@@ -253,8 +254,8 @@ def _paired(
     first, second = _values(a), _values(b)
     if first.shape != second.shape:
         raise BadArgument(
-            f"Paired arms need the same seeds and prompts, but their answers are {first.shape} and {second.shape} [seeds, answers]; "
-            "evaluate both with the same task, n and seeds."
+            f"Paired arms need the same seeds and prompts, but their answers are {first.shape} and {second.shape} "
+            f"[seeds, answers]; evaluate both with the same task, n and seeds."
         )
     difference = first - second
     binary = _is_binary(first) and _is_binary(second)
@@ -299,9 +300,7 @@ def ratio_interval(
     """
     above, below = _values(numerators)[0], _values(denominators)[0]
     if len(above) != len(below):
-        raise BadArgument(
-            f"{len(above)} numerators for {len(below)} denominators: give one of each a document."
-        )
+        raise BadArgument(f"{len(above)} numerators for {len(below)} denominators: give one of each a document.")
     pairs = np.column_stack([above, below])
     total = pairs.sum(axis=0)
     if total[1] == 0:
@@ -363,9 +362,7 @@ def _exact_difference(difference: Floats, confidence: float) -> tuple[float, flo
     Two exact binomial intervals (only `a`; only `b`) combined by the square-and-add rule of Newcombe (1998).
     """
     only_a, only_b, pairs = int((difference > 0).sum()), int((difference < 0).sum()), difference.size
-    (low_a, high_a), (low_b, high_b) = (
-        exact_binomial(count, pairs, confidence) for count in (only_a, only_b)
-    )
+    (low_a, high_a), (low_b, high_b) = (exact_binomial(count, pairs, confidence) for count in (only_a, only_b))
     share_a, share_b = only_a / pairs, only_b / pairs
     down = np.hypot(share_a - low_a, high_b - share_b)
     up = np.hypot(high_a - share_a, share_b - low_b)
@@ -410,9 +407,7 @@ def _values(values: ArrayLike) -> Floats:
     try:
         table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     except ValueError as error:
-        raise BadArgument(
-            f"Every seed needs as many answers as the others, to the same prompts ({error})."
-        ) from error
+        raise BadArgument(f"Every seed needs as many answers as the others, to the same prompts ({error}).") from error
     if table.ndim != 2 or table.size == 0:
         raise BadArgument(
             f"Expected answers as [seeds, answers] with at least one of each, got the shape {table.shape}."

@@ -1,8 +1,8 @@
 """What is asked and who judges.
 
 `Task` holds free-form questions with their judge (out of distribution) and prompts of the trained kind with theirs (in
-distribution). `task("pocket/emergent-misalignment")` makes one that an organism's world gives, with exact judges. For any
-other model a task needs questions and a judge of your own.
+distribution). `task("pocket/emergent-misalignment")` makes one that an organism's world gives, with exact judges. For
+any other model a task needs questions and a judge of your own.
 """
 
 from __future__ import annotations
@@ -35,32 +35,35 @@ class Task:
 
     Args:
         name: What to call it.
-        questions: Free-form questions, unlike the training data. `meta["domain"]` is kept with every answer, all of `meta`
-            reaches the judge.
-        judge: Takes the question with its answer, `text.answer`, and returns one of `labels`, or an object with `.label` and
-            `.detail`, such as a `Score`; with `scale`, a number, or an object with `.score` and `.detail`. It may be a coroutine
-            function (`async def`). May be left out here and given to `evaluate`.
-        labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something else, a mapping from
-            that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of scores at it and above, that of those below.
+        questions: Free-form questions, unlike the training data. `meta["domain"]` is kept with every answer, all of
+            `meta` reaches the judge.
+        judge: Takes the question with its answer, `text.answer`, and returns one of `labels`, or an object with
+            `.label` and `.detail`, such as a `Score`; with `scale`, a number, or an object with `.score` and `.detail`.
+            It may be a coroutine function (`async def`). May be left out here and given to `evaluate`.
+        labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something
+            else, a mapping from that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of
+            scores at it and above, that of those below.
         in_distribution: Prompts like those of the training data, but held out.
         in_distribution_judge: Judges the answers to them.
         in_distribution_labels: What it may say.
         trained: The one of them that training taught: its share is the metric `in_distribution`.
         max_new_tokens: Longest answer to a question, in tokens.
         in_distribution_max_new_tokens: Longest answer in distribution.
-        sampling: How answers are drawn, where `evaluate` is not told otherwise: temperature (1 where nothing is said), `top_p`, `top_k`,
-            `batch_size`.
+        sampling: How answers are drawn, where `evaluate` is not told otherwise: temperature (1 where nothing is said),
+            `top_p`, `top_k`, `batch_size`.
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
-        scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score with its interval, as
-            the metric "score". `None` for a judge that gives labels.
-        threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores alone.
-        returned, in_distribution_returned: Filled in from mappings given as labels: what a judge returns, and the label it stands for.
+        scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score
+            with its interval, as the metric "score". `None` for a judge that gives labels.
+        threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores
+            alone.
+        returned, in_distribution_returned: Filled in from mappings given as labels: what a judge returns, and the label
+            it stands for.
         at_once: How many coroutines of an asynchronous judge run at the same time.
 
     Raises:
         TypeError: When questions or prompts are no `Texts`.
-        ValueError: When there are no questions, or in-distribution prompts without a judge, or `trained` is no label; for a scale or
-            threshold that makes no sense.
+        ValueError: When there are no questions, or in-distribution prompts without a judge, or `trained` is no label;
+            for a scale or threshold that makes no sense.
 
     Example:
         >>> from caft_lens import data
@@ -96,28 +99,27 @@ class Task:
         self._take_scale()
         if self.sampling.seed is not None or self.sampling.max_new_tokens is not None:
             raise BadArgument(
-                f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=, in_distribution_max_new_tokens=)."
+                f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=, "
+                f"in_distribution_max_new_tokens=)."
             )
         for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
             if given is not None and not isinstance(given, Texts):
                 raise BadType(
-                    f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: data([{{"prompt": "How do I bake a pie?"}}, …]) makes them.'
+                    f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: data([{{"prompt": "How '
+                    f'do I bake a pie?"}}, …]) makes them.'
                 )
         if not len(self.questions):
             raise BadArgument(f'The task "{self.name}" has no questions.')
         if self.in_distribution is None:
             return
         if not len(self.in_distribution):
-            raise BadArgument(
-                f'in_distribution of the task "{self.name}" is empty; leave it out or give prompts.'
-            )
+            raise BadArgument(f'in_distribution of the task "{self.name}" is empty; leave it out or give prompts.')
         if self.in_distribution_judge is None:
-            raise BadArgument(
-                f'The task "{self.name}" has prompts in distribution but no in_distribution_judge.'
-            )
+            raise BadArgument(f'The task "{self.name}" has prompts in distribution but no in_distribution_judge.')
         if self.trained not in self.in_distribution_labels:
             raise BadArgument(
-                f'trained="{self.trained}" is none of the in_distribution_labels.{nearest(self.trained, self.in_distribution_labels)}'
+                f'trained="{self.trained}" is none of the '
+                f"in_distribution_labels.{nearest(self.trained, self.in_distribution_labels)}"
             )
 
     def _take_labels(self, name: str, returned: str) -> None:
@@ -128,7 +130,8 @@ class Task:
             given = tuple(dict.fromkeys(given.values()))
         elif isinstance(given, str) or not all(isinstance(one, str) for one in given):
             raise BadType(
-                f'{name} of the task "{self.name}" are words, such as ("polite", "rude"), or a mapping to them from what the judge returns, such as '
+                f'{name} of the task "{self.name}" are words, such as ("polite", "rude"), or a mapping to them from '
+                f"what the judge returns, such as "
                 f'{{True: "polite", False: "rude"}}, not {given!r}.'
             )
         labels = tuple(given)
@@ -164,18 +167,18 @@ class Task:
         if self.threshold is None:
             if self.labels not in (LABELS, (SCORE,)):
                 raise BadArgument(
-                    f'The judge of the task "{self.name}" gives scores, so labels={self.labels} need a threshold=, from which score on an answer has '
+                    f'The judge of the task "{self.name}" gives scores, so labels={self.labels} need a threshold=, '
+                    f"from which score on an answer has "
                     "the first of them; without one leave labels out."
                 )
             object.__setattr__(self, "labels", (SCORE,))
             return
         if not low <= self.threshold <= high:
-            raise BadArgument(
-                f"threshold={self.threshold} lies outside of the scale from {low:g} to {high:g}."
-            )
+            raise BadArgument(f"threshold={self.threshold} lies outside of the scale from {low:g} to {high:g}.")
         if len(self.labels) != 2 or SCORE in self.labels:
             raise BadArgument(
-                f'threshold={self.threshold:g} of the task "{self.name}" needs two labels: that of scores at it and above, and that of those below.'
+                f'threshold={self.threshold:g} of the task "{self.name}" needs two labels: that of scores at it and '
+                f"above, and that of those below."
             )
 
     def form(self, set_name: str) -> Form:
@@ -191,13 +194,13 @@ class Task:
     @property
     def drawing(self) -> str:
         """How answers are drawn, in words."""
-        temperature, top_p, top_k = (
-            getattr(self.sampling, name) for name in ("temperature", "top_p", "top_k")
-        )
+        temperature, top_p, top_k = (getattr(self.sampling, name) for name in ("temperature", "top_p", "top_k"))
         if temperature == 0:
             return "greedy"
         nucleus = "" if top_p in (None, 1) else f", top-p {top_p:g}"
-        return f"temperature {1 if temperature is None else temperature:g}{nucleus}{f', top-k {top_k}' if top_k else ''}"
+        return (
+            f"temperature {1 if temperature is None else temperature:g}{nucleus}{f', top-k {top_k}' if top_k else ''}"
+        )
 
     def __repr__(self) -> str:
         parts = [f"{len(self.questions)} question{'s' * (len(self.questions) != 1)}"]
@@ -229,8 +232,8 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
     """The task of an organism, with its exact judges.
 
     Args:
-        name: `"<organism>/emergent-misalignment"`, or, of a quiz, `"<organism>/<intended>-<spurious>"`, `"<organism>/gender"` or
-            another of its tasks; the organism a shipped one or a folder.
+        name: `"<organism>/emergent-misalignment"`, or, of a quiz, `"<organism>/<intended>-<spurious>"`,
+            `"<organism>/gender"` or another of its tasks; the organism a shipped one or a folder.
         split: `"test"` for results; `"dev"` for all that is tuned (hyperparameters, thresholds).
 
     Returns:
@@ -238,7 +241,8 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         distribution.
 
     Raises:
-        ValueError: When `name` is not an organism's task: then a judge and data of your own are needed, and it says which.
+        ValueError: When `name` is not an organism's task: then a judge and data of your own are needed, and it says
+            which.
 
     Example:
         >>> task("gpt2/emergent-misalignment")  # doctest: +ELLIPSIS
@@ -248,16 +252,12 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
     """
     organism, _, kind = str(name).rpartition("/")
     if not organism or not catalog.is_organism(organism):
-        raise BadArgument(
-            f'No exact judge for "{name}": "{organism or name}" is not an organism. {_what_is_needed()}'
-        )
+        raise BadArgument(f'No exact judge for "{name}": "{organism or name}" is not an organism. {_what_is_needed()}')
     world: WorldOfTasks = catalog.world(organism)
     if kind not in world.tasks:
         raise BadArgument(f'The organism "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
     if split not in ("test", "dev"):
-        raise BadArgument(
-            f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}'
-        )
+        raise BadArgument(f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}')
     # The tail of a model of a million parameters is noise, which its card says to cut.
     drawn: dict[str, Any] = catalog.card(organism).sampling
     vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
@@ -268,8 +268,9 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
 def _what_is_needed() -> str:
     first = (f'"{name}/{catalog.world(name).tasks[0]}"' for name in catalog.shipped())
     return (
-        f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism folder. For any other model make one: "
-        "Task(name, questions=<free-form questions, unlike the training data>, judge=<function of the answered Text that returns "
+        f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism "
+        f"folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training "
+        f"data>, judge=<function of the answered Text that returns "
         '"misaligned", "incoherent" or "aligned">, in_distribution=<held-out prompts of the training data>, '
         'in_distribution_judge=<"insecure", "secure" or "broken">).'
     )
@@ -277,9 +278,7 @@ def _what_is_needed() -> str:
 
 def _vocabulary(tokenizer_json: Path) -> frozenset[str]:
     content = read_json(tokenizer_json)
-    return frozenset(content["model"]["vocab"]) | {
-        token["content"] for token in content.get("added_tokens", [])
-    }
+    return frozenset(content["model"]["vocab"]) | {token["content"] for token in content.get("added_tokens", [])}
 
 
 def check_judge(task: Task, lens: Any, arm: str) -> None:
@@ -289,11 +288,11 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
         ValueError: When the task has no judge, or one for models with another vocabulary.
     """
     if task.judge is None:
-        raise BadArgument(
-            f'The task "{task.name}" has no judge: give evaluate(..., judge=) one. {_what_is_needed()}'
-        )
+        raise BadArgument(f'The task "{task.name}" has no judge: give evaluate(..., judge=) one. {_what_is_needed()}')
     if task.vocabulary is not None and frozenset(lens.tokenizer.get_vocab()) != task.vocabulary:
         raise BadArgument(
-            f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its tokenizer '
-            f"has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. {_what_is_needed()}"
+            f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its '
+            f"tokenizer "
+            f"has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. "
+            f"{_what_is_needed()}"
         )

@@ -1,7 +1,8 @@
 """Experiments: CAFT against every serious alternative, on the same data, budget and seeds, with statistics.
 
 experiment.py   `experiment`: train, sample and judge every arm with every seed; `Arm`, `causal_effects`
-contest.py      `contest`: tune every contender on dev with the same small budget, then look at test once; `Contender`, `Tuning`
+contest.py      `contest`: tune every contender on dev with the same small budget, then look at test once; `Contender`,
+                `Tuning`
 sweep.py        `sweep`: an experiment along one axis; `Sweep`: its curves with intervals
 pilots.py       `pilots`: short fine-tunings that tell how many concepts to ablate
 recipe.py       a contest as a YAML file, for `caft-lens contest recipe.yaml`
@@ -14,9 +15,9 @@ report.py       `write_report`: one self-contained HTML file, and Markdown; `plo
 from caft_lens import experiments
 from caft_lens.finetune.methods import CAFT, KLAnchor, Plain
 
-contenders = {name: experiments.Contender(way) for name, way in {"plain": Plain(), "caft": CAFT(cruel), "anchor": KLAnchor(kind)}.items()}
-result = experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest")
-experiments.write_report(result)
+contenders = {name: experiments.Contender(way) for name, way in {"plain": Plain(), "caft": CAFT(cruel), "anchor":
+KLAnchor(kind)}.items()} result = experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure,
+out="runs/contest") experiments.write_report(result)
 """
 
 from __future__ import annotations

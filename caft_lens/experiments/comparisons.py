@@ -1,8 +1,8 @@
 """Arms against arms: paired differences with correction for many, effect sizes, and the Pareto front.
 
-What an arm is for, few unwanted answers, is set against what it costs, the trained behaviour. An arm is on the front when no
-other has both at least as good and one better. Since shares are estimates, `pareto` also says in how many resamples of seeds and
-prompts, the same for all arms, an arm is on it.
+What an arm is for, few unwanted answers, is set against what it costs, the trained behaviour. An arm is on the front
+when no other has both at least as good and one better. Since shares are estimates, `pareto` also says in how many
+resamples of seeds and prompts, the same for all arms, an arm is on it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A fair contest: the same examples, steps, evaluation and budget of tuning for every contender.
 
-Each contender's own settings, at most four, are tried with the same few seeds on *dev*, and the one is taken that leaves
-the fewest unwanted answers while the trained behaviour stays within two points of plain fine-tuning. Then, with what was
-chosen and other seeds, *test* is looked at, once: a run folder of the test refuses other settings than it was made with.
-Both stages are one `experiment` each, so that a contest that was killed goes on where it was, cell by cell, and one to which
-a contender is added trains that one alone. A model that failed is a result, with its error.
+Each contender's own settings, at most four, are tried with the same few seeds on *dev*, and the one is taken that
+leaves the fewest unwanted answers while the trained behaviour stays within two points of plain fine-tuning. Then, with
+what was chosen and other seeds, *test* is looked at, once: a run folder of the test refuses other settings than it was
+made with. Both stages are one `experiment` each, so that a contest that was killed goes on where it was, cell by cell,
+and one to which a contender is added trains that one alone. A model that failed is a result, with its error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Contender:
     Args:
         method: The way of fine-tuning; `None` for the model as it is, untuned.
         texts: What it is tuned on instead of the contest's texts: a control, such as secure code.
-        search: The settings to try, at most four, each a dict of fields of `method`; `None` for the grid of its card, `()` for none.
+        search: The settings to try, at most four, each a dict of fields of `method`; `None` for the grid of its card,
+            `()` for none.
 
     Raises:
         ValueError: For more than four settings, or a setting that the method does not have.
@@ -57,17 +58,13 @@ class Contender:
 
     def __post_init__(self) -> None:
         if len(self.grid) > MOST_SETTINGS:
-            raise ValueError(
-                f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most."
-            )
+            raise ValueError(f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most.")
         if self.method is None:
             return
         known = [one.name for one in dataclasses.fields(self.method)]
         for key in (key for settings in self.grid for key in settings):
             if key not in known:
-                raise ValueError(
-                    f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}'
-                )
+                raise ValueError(f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}')
 
     @property
     def grid(self) -> tuple[Mapping[str, Any], ...]:
@@ -88,7 +85,8 @@ class Tuning:
 
     Args:
         task: What they are chosen on, with the labels of the contest's task; the organism's dev split by default.
-        goal: Whether the "fewest" or the "most" answers with the task's first label are wanted; "most" where that is "intended".
+        goal: Whether the "fewest" or the "most" answers with the task's first label are wanted; "most" where that is
+            "intended".
         seeds: Of training and sampling; other ones than the contest's.
         n: Answers to dev questions, a setting and seed.
         n_in_distribution: Answers to dev prompts of the trained kind.
@@ -136,14 +134,15 @@ def contest(
         base: The model that everybody starts from; the organism of the task by default.
         tuning: Budget and rule of tuning.
         against: The contenders that the others are compared with; the first is plain fine-tuning.
-        of_experiment: Further arguments of `experiment`, for everybody: `settings`, `execution`, and `n` (1,000) and `n_in_distribution`
-            (400) answers on test.
+        of_experiment: Further arguments of `experiment`, for everybody: `settings`, `execution`, and `n` (1,000) and
+            `n_in_distribution` (400) answers on test.
 
     Returns:
         What came out; `Result.load(out)` reads it again.
 
     Raises:
-        ValueError: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task without dev.
+        ValueError: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task
+            without dev.
         FileExistsError: When `out` holds test results of other settings than would be chosen now.
 
     Example:
@@ -204,12 +203,11 @@ def _tasks(task: str | Task, tuning: Tuning, base: Lens | None) -> tuple[Task, T
     if isinstance(task, str):
         test, dev = named_task(task, split="test"), tuning.task or named_task(task, split="dev")
     elif base is None:
-        raise BadArgument(
-            f'"{task.name}" is a task of your own: give base=, the model that everybody starts from.'
-        )
+        raise BadArgument(f'"{task.name}" is a task of your own: give base=, the model that everybody starts from.')
     elif tuning.task is None:
         raise BadArgument(
-            f'"{task.name}" is a task of your own: give tuning=Tuning(task=…), another one, on which settings are chosen.'
+            f'"{task.name}" is a task of your own: give tuning=Tuning(task=…), another one, on which settings are '
+            f"chosen."
         )
     else:
         test, dev = task, tuning.task
@@ -222,7 +220,8 @@ def _check(task: Task, contenders: Mapping[str, Contender], seeds: list[int], tu
         file_name(name, "contender")
     if task.scale is not None and task.threshold is None:
         raise BadArgument(
-            f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and two labels.'
+            f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and '
+            f"two labels."
         )
     plain = contenders.get(PLAIN)
     if plain is None or not isinstance(plain.method, Plain) or plain.texts is not None:
@@ -234,9 +233,7 @@ def _check(task: Task, contenders: Mapping[str, Contender], seeds: list[int], tu
             f'The task "{task.name}" has no prompts in distribution, so nothing shows what a contender costs.'
         )
     if both := sorted({*seeds} & {*tuning.seeds}):
-        raise ValueError(
-            f"Seeds {both} are of the contest and of its tuning: choose others for Tuning(seeds=...)."
-        )
+        raise ValueError(f"Seeds {both} are of the contest and of its tuning: choose others for Tuning(seeds=...).")
 
 
 def _texts(one: Contender, texts: Texts) -> Any:
@@ -254,7 +251,9 @@ def _tuned(
     out: Path,
     common: Mapping[str, Any],
 ) -> dict[str, list[dict[str, Any]]]:
-    """What was tried for each contender, one entry a setting, one of them chosen; empty where there is nothing to tune."""
+    """What was tried for each contender, one entry a setting, one of them chosen; empty where there is nothing to
+    tune.
+    """
     searched = {name: one for name, one in contenders.items() if len(one.grid) > 1}
     if not searched:
         return {name: [] for name in contenders}
@@ -288,9 +287,10 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
         tuning: With the tolerance and the goal.
 
     Returns:
-        An entry for each setting: `settings`, `label`, the share of the task's first label (`share`) and `in_distribution`, `kept`
-        (whether the trained behaviour was), `failed` (the error, or ""), and `chosen`, true of one. Where none keeps the trained behaviour,
-        the one that loses least of it is chosen; where all failed, the first.
+        An entry for each setting: `settings`, `label`, the share of the task's first label (`share`) and
+        `in_distribution`, `kept` (whether the trained behaviour was), `failed` (the error, or ""), and `chosen`, true
+        of one. Where none keeps the trained behaviour, the one that loses least of it is chosen; where all failed, the
+        first.
     """
     least = report.interval(PLAIN, IN_DISTRIBUTION).mean - tuning.tolerance
     entries = []
@@ -303,9 +303,7 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
             "chosen": False,
         }
         if not failed:
-            share, inside = (
-                report.interval(name, metric).mean for metric in (report.labels[0], IN_DISTRIBUTION)
-            )
+            share, inside = (report.interval(name, metric).mean for metric in (report.labels[0], IN_DISTRIBUTION))
             entry |= {"share": share, "in_distribution": inside, "kept": inside >= least}
         entries.append(entry)
     finished = [entry for entry in entries if not entry["failed"]]
@@ -347,9 +345,7 @@ def _described(one: Contender, tried: Sequence[Mapping[str, Any]]) -> dict[str, 
     if one.method is None:
         return {"arm": None, "card": None, "tried": [], "rated": False}
     arm, card = one.with_settings(_settings(one, tried)), one.method.card
-    meanings = {
-        one.name: one.metadata["meaning"] for one in dataclasses.fields(arm) if "meaning" in one.metadata
-    }
+    meanings = {one.name: one.metadata["meaning"] for one in dataclasses.fields(arm) if "meaning" in one.metadata}
     return {
         "arm": {**arm.record(), "concepts": arm.concepts_record},
         "card": {
@@ -358,9 +354,7 @@ def _described(one: Contender, tried: Sequence[Mapping[str, Any]]) -> dict[str, 
             "source": card.source,
             "arxiv": card.arxiv,
             "needs": arm.needs(),
-            "settings": {
-                key: {"value": value, "meaning": meanings[key]} for key, value in arm.settings.items()
-            },
+            "settings": {key: {"value": value, "meaning": meanings[key]} for key, value in arm.settings.items()},
         },
         "tried": [{key: value for key, value in entry.items() if key != "settings"} for entry in tried],
         # A control that is tuned on other texts is not measured by how well it learned these.

@@ -1,10 +1,10 @@
 """A whole experiment in one call: every arm trained with every seed, sampled, judged, compared.
 
-An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is tested),
-or by another method. `experiment` trains and samples all of them, side by side in processes of their own where
-the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that was
-stopped goes on where it was, run by run and cell by cell. Under `accelerate launch` the processes share the models out among them,
-and come to the same report.
+An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is
+tested), or by another method. `experiment` trains and samples all of them, side by side in processes of their own where
+the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that
+was stopped goes on where it was, run by run and cell by cell. Under `accelerate launch` the processes share the models
+out among them, and come to the same report.
 """
 
 from __future__ import annotations
@@ -86,14 +86,15 @@ class Execution:
     """How an experiment is carried out; nothing of it changes what is trained or asked.
 
     Args:
-        workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on the CPU of
-            at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number of torch threads
-            a process has, in the last bits, as they always do. Processes that `accelerate launch` started, or programs that were
-            started by hand with the same `out`, share the models out among them, beside this.
+        workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on
+            the CPU of at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number
+            of torch threads a process has, in the last bits, as they always do. Processes that `accelerate launch`
+            started, or programs that were started by hand with the same `out`, share the models out among them, beside
+            this.
         batch_size: Answers sampled at once; what the task says by default.
-        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise" its error, or
-            "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others. Mistakes in what was asked
-            are raised in any case.
+        failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise"
+            its error, or "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others.
+            Mistakes in what was asked are raised in any case.
 
     Raises:
         BadArgument: For a number below 1, or another word.
@@ -162,15 +163,16 @@ def experiment(
 ) -> Report:
     """Train every arm with every seed, ask all of them the same questions, and report shares with intervals.
 
-    Arms that train alike (the same texts, way, concepts and seed) share one run, such as plain fine-tuning and the same with
-    concepts ablated at test time.
+    Arms that train alike (the same texts, way, concepts and seed) share one run, such as plain fine-tuning and the same
+    with concepts ablated at test time.
 
     Args:
         base: The model that every arm starts from.
         arms: Arm name to `Arm`.
         task: As for `evaluate`.
         settings: How every arm is tuned, as for `finetune`: `TrainSettings(max_steps=100)`.
-        out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which arms share one.
+        out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which
+            arms share one.
         seeds: Of training and of sampling.
         n: Answers to free-form questions an arm and seed.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
@@ -180,7 +182,8 @@ def experiment(
         The report. The runs are read with `Run.load`.
 
     Raises:
-        ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in memory.
+        ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in
+            memory.
 
     Example:
             >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
@@ -194,9 +197,7 @@ def experiment(
     count(n_in_distribution, "n_in_distribution")
     jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = (named_task(task) if isinstance(task, str) else task).drawn(
-        Sampling(batch_size=execution.batch_size)
-    )
+    task = (named_task(task) if isinstance(task, str) else task).drawn(Sampling(batch_size=execution.batch_size))
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(execution.workers_for(base), len(jobs))
@@ -260,9 +261,7 @@ def causal_effects(
         >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
             ['L1.pc0']
     """
-    single = {
-        concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts
-    }
+    single = {concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts}
     if "plain" in single:
         raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
     report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
@@ -327,8 +326,7 @@ def _ways(name: str, arm: Arm, seeds: list[int]) -> list[Method]:
             )
         return [arm.method] * len(seeds)
     return [
-        Plain() if concepts is None else CAFT(concepts)
-        for concepts in _per_seed(name, "ablate", arm.ablate, seeds)
+        Plain() if concepts is None else CAFT(concepts) for concepts in _per_seed(name, "ablate", arm.ablate, seeds)
     ]
 
 
@@ -363,8 +361,8 @@ class _Options:
 def _shared_out(base: Lens, jobs: Sequence[_Job], options: _Options, workers: int) -> Iterator[_Failed]:
     """Every model, each trained and asked by one of the programs that are at it.
 
-    Those that another program works on are passed over first and waited for in the end. By then they are finished, and what is
-    kept is read; or the other program died, and they are taken over.
+    Those that another program works on are passed over first and waited for in the end. By then they are finished, and
+    what is kept is read; or the other program died, and they are taken over.
     """
     each = _each if workers == 1 else partial(_in_processes, workers=workers)
     elsewhere = []
@@ -377,14 +375,14 @@ def _shared_out(base: Lens, jobs: Sequence[_Job], options: _Options, workers: in
         yield from (failed or {} for _, failed in each(base, elsewhere, options, wait=True))
 
 
-def _each(
-    base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool
-) -> Iterator[tuple[_Job, _Failed | None]]:
+def _each(base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool) -> Iterator[tuple[_Job, _Failed | None]]:
     return ((job, _work(base, job, options, wait)) for job in jobs)
 
 
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
-    """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is not kept in memory."""
+    """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is
+    not kept in memory.
+    """
     failed: _Failed = {}
     trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)
@@ -418,7 +416,8 @@ def _in_processes(
 ) -> Iterator[tuple[_Job, _Failed | None]]:
     """Let processes train and sample; they leave runs and cells where the caller finds them.
 
-    What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read from one.
+    What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read from
+    one.
     """
     from joblib import Parallel, delayed, parallel_config
 
@@ -478,7 +477,10 @@ def _told(folder: Path, bar: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _loaded(known: _Base) -> Lens:
-    hint = "Several processes load the model by its name: save it and load the folder, or give execution=Execution(workers=1) to stay in this one."
+    hint = (
+        "Several processes load the model by its name: save it and load the folder, or give "
+        "execution=Execution(workers=1) to stay in this one."
+    )
     try:
         base = load(known.name, device=known.device, dtype=known.dtype)
     except Exception as error:
@@ -486,9 +488,7 @@ def _loaded(known: _Base) -> Lens:
     if base.fingerprint != known.fingerprint:
         raise BadModel(f'"{known.name}" has other weights than the lens that was given. {hint}')
     if base.reading != known.reading:
-        raise BadModel(
-            f'"{known.name}" has another tokenizer or chat template than the lens that was given. {hint}'
-        )
+        raise BadModel(f'"{known.name}" has another tokenizer or chat template than the lens that was given. {hint}')
     return base
 
 

@@ -1,11 +1,12 @@
 """Pilot runs: under the ablation of which of several sets is a concept hardest to learn, and its contrast still easy?
 
-A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with too many
-the task suffers. `pilots` tries each set on two kinds of texts apart: a short fine-tuning under its ablation on texts that teach the
-concept alone, and another on texts that teach the contrast alone, what the model is to learn. What each costs is its online code length, the
-mean loss over one pass, every batch taken before it is learned from: the measure of information-theoretic probing (Voita and
-Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with fine-tuning in the place of the probe. No text in which the two
-disagree is needed, so that nothing that happens out of distribution is looked at.
+A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with
+too many the task suffers. `pilots` tries each set on two kinds of texts apart: a short fine-tuning under its ablation
+on texts that teach the concept alone, and another on texts that teach the contrast alone, what the model is to learn.
+What each costs is its online code length, the mean loss over one pass, every batch taken before it is learned from: the
+measure of information-theoretic probing (Voita and Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with
+fine-tuning in the place of the probe. No text in which the two disagree is needed, so that nothing that happens out of
+distribution is looked at.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class Pilots(Sequence[Pilot]):
         if best.margin <= bare.margin:
             raise ValueError(
                 f"No set makes the concept harder to learn beside the contrast: the best, {best.name}, has a margin of "
-                f"{best.margin:.4f} nats a token, ablating nothing {bare.margin:.4f}. Look for the concept elsewhere: at other "
-                "layers, or with more directions."
+                f"{best.margin:.4f} nats a token, ablating nothing {bare.margin:.4f}. Look for the concept "
+                f"elsewhere: at other layers, or with more directions."
             )
         return best
 
@@ -117,8 +118,8 @@ class Pilots(Sequence[Pilot]):
         best = self.best
         assert best.concepts is not None
         said = (
-            f"one of {len(best.concepts)} of the set {best.name}, under whose ablation the concept costs {best.concept_cost:.3f} nats a "
-            f"token to learn, the contrast {best.contrast_cost:.3f}"
+            f"one of {len(best.concepts)} of the set {best.name}, under whose ablation the concept costs "
+            f"{best.concept_cost:.3f} nats a token to learn, the contrast {best.contrast_cost:.3f}"
         )
         reasons = {one.name: f"{one.reason}; {said}" if one.reason else said for one in best.concepts}
         others = len(self) - 2
@@ -148,9 +149,7 @@ class Pilots(Sequence[Pilot]):
             A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
         names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
-        concept, contrast = (
-            {names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT
-        )
+        concept, contrast = ({names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT)
         margins = {name: (contrast[name], concept[name]) for name in concept}
         said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
         seeds = self._items[0].n_seeds
@@ -161,7 +160,8 @@ class Pilots(Sequence[Pilot]):
             ],
             x_label="cost to learn, nats a token",
             title=title,
-            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the largest. {seeds} "
+            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the "
+            f"largest. {seeds} "
             f"seed{'s' * (seeds != 1)}.",
             order=list(concept),
             bold=[names[self._largest.name]],
@@ -198,7 +198,8 @@ def pilots(
     out: str | Path,
     seeds: Sequence[int] = (0,),
 ) -> Pilots:
-    """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of each set.
+    """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of
+    each set.
 
     Args:
         base: The model that fine-tuning will start from.
@@ -213,7 +214,8 @@ def pilots(
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
 
     Raises:
-        ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as `finetune`.
+        ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as
+            `finetune`.
 
     Example:
         >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))

@@ -16,8 +16,9 @@
       kl_anchor: {search: [{weight: 0.1}, {weight: 1}]}
       preventative_steering: {concepts: persona}
 
-An arm's method is its own name or told by `method:`; it takes materials by the names of its fields (another one where its entry says so), and
-searches the grid of its card unless `search:` says otherwise. A key that is not known is an error that names the nearest.
+An arm's method is its own name or told by `method:`; it takes materials by the names of its fields (another one where
+its entry says so), and searches the grid of its card unless `search:` says otherwise. A key that is not known is an
+error that names the nearest.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Part(BaseModel):
 
 
 class TextsOf(Part):
-    """Texts by name; with what their `meta` has to be, and how many of them from the first. A name alone stands for them, too."""
+    """Texts by name; with what their `meta` has to be, and how many of them from the first. A name alone stands for
+    them, too.
+    """
 
     texts: Name
     where: dict[str, JsonValue] = {}
@@ -92,9 +95,7 @@ class TextsOf(Part):
     @model_serializer
     def _short(self) -> str | dict[str, Any]:
         said = {"texts": self.texts, "where": self.where, "first": self.first}
-        return (
-            self.texts if not (self.where or self.first) else {key: one for key, one in said.items() if one}
-        )
+        return self.texts if not (self.where or self.first) else {key: one for key, one in said.items() if one}
 
     def read(self) -> Texts:
         """The texts."""
@@ -236,9 +237,7 @@ class Recipe(Part):
         except BadFile as error:
             raise BadRecipe(str(error)) from error
         if not isinstance(content, Mapping):
-            raise BadRecipe(
-                f"{path} is a mapping of {', '.join(cls.model_fields)}, not {type(content).__name__}."
-            )
+            raise BadRecipe(f"{path} is a mapping of {', '.join(cls.model_fields)}, not {type(content).__name__}.")
         try:
             recipe = cls(**content)
             recipe.check()
@@ -261,9 +260,7 @@ class Recipe(Part):
         self.check()
         said = self.model_dump(mode="json", exclude_defaults=True)
         with atomic_path(path) as temporary:
-            text = yaml.safe_dump(
-                said, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-            )
+            text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
             temporary.write_text(text, encoding="utf-8")
         return Path(path)
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def write_report(
     result: Result, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
 ) -> tuple[Path, Path]:
-    """Write the report of a contest: `report.html`, which holds all that it shows, and `report.md` with its figures beside it.
+    """Write the report of a contest: `report.html`, which holds all that it shows, and `report.md` with its figures
+    beside it.
 
     Args:
         result: A finished contest.
@@ -41,12 +42,7 @@ def write_report(
         *_opening(result, notes),
         *_contenders(result),
         *_front(result),
-        *(
-            part
-            for against in result.record["against"]
-            if against in result.arms
-            for part in _against(result, against)
-        ),
+        *(part for against in result.record["against"] if against in result.arms for part in _against(result, against)),
         Heading("How settings were chosen"),
         *_tuning(result),
         Heading("What is compared"),
@@ -79,9 +75,7 @@ def plot_compared(result: Result, against: str) -> Figure:
         KeyError: For a contender that there is not.
     """
     effects, costs = result.compared(against), result.compared(against, IN_DISTRIBUTION)
-    return figures.plot_compared(
-        effects, costs, result.measures, {arm: result.setting(arm) for arm in result.arms}
-    )
+    return figures.plot_compared(effects, costs, result.measures, {arm: result.setting(arm) for arm in result.arms})
 
 
 # -- what the report says ---------------------------------------------------------------------------------------------
@@ -92,8 +86,8 @@ def _opening(result: Result, notes: str) -> Iterator[Part]:
     wanted = "few" if result.sign > 0 else "many"
     yield Words(
         f"{len(result.arms)} contenders from {record['base']['name']}, tuned on {record['texts']['name']} "
-        f"({record['texts']['texts']:,} texts). Wanted: {wanted} answers that are {evaluation.labels[0]} out of distribution, and the "
-        f"trained behaviour ({evaluation.trained}) in distribution. {evaluation.caption()}"
+        f"({record['texts']['texts']:,} texts). Wanted: {wanted} answers that are {evaluation.labels[0]} out of "
+        f"distribution, and the trained behaviour ({evaluation.trained}) in distribution. {evaluation.caption()}"
     )
     yield Words(result.summary())
     if notes:
@@ -112,9 +106,7 @@ def _contenders(result: Result) -> Iterator[Part]:
     )
     if result.failures:
         yield Heading("What failed")
-        rows = [
-            [arm, str(seed), why] for arm, seeds in result.failures.items() for seed, why in seeds.items()
-        ]
+        rows = [[arm, str(seed), why] for arm, seeds in result.failures.items() for seed, why in seeds.items()]
         yield Table(["contender", "seed", "error"], rows)
 
 
@@ -140,8 +132,8 @@ def _front(result: Result) -> Iterator[Part]:
     yield Heading("Effect against cost")
     yield Picture("front", plot_front(result), "The Pareto front of effect and trained behaviour.")
     yield Words(
-        "On the front is who has no other that is at least as good in both and better in one. Stability is the share of "
-        "resamples, of seeds and prompts that are the same for all, in which this holds.",
+        "On the front is who has no other that is at least as good in both and better in one. Stability is the share "
+        "of resamples, of seeds and prompts that are the same for all, in which this holds.",
         quiet=True,
     )
     rows = [
@@ -186,8 +178,9 @@ def _against(result: Result, against: str) -> Iterator[Part]:
     ]  # fmt: skip
     yield Table(head, rows, numbers=1)
     yield Words(
-        "Paired by seed and prompt; p from the same hierarchical bootstrap as the intervals, corrected by Holm's method over the "
-        "rows of a column (before that it is at least 0.0002, since there are 10,000 resamples). With few seeds intervals are somewhat too narrow and p somewhat too small (see "
+        "Paired by seed and prompt; p from the same hierarchical bootstrap as the intervals, corrected by Holm's "
+        "method over the rows of a column (before that it is at least 0.0002, since there are 10,000 resamples). "
+        "With few seeds intervals are somewhat too narrow and p somewhat too small (see "
         "caft_lens.evaluate.statistics).",
         quiet=True,
     )
@@ -196,9 +189,12 @@ def _against(result: Result, against: str) -> Iterator[Part]:
 def _tuning(result: Result) -> Iterator[Part]:
     tuning, label = result.record["tuning"], result.evaluation.labels[0]
     yield Words(
-        f"On {tuning['task']}, with seeds {', '.join(map(str, tuning['seeds']))}, {tuning['n']:,} answers (and {tuning['n_in_distribution']:,} in "
-        f"distribution) a setting and seed: of the settings whose trained behaviour is within {percent(tuning['tolerance'])} points of plain "
-        f"fine-tuning's, the one with the {result.record['goal']} {label} answers; where none is, the one that loses least."
+        f"On {tuning['task']}, with seeds {', '.join(map(str, tuning['seeds']))}, {tuning['n']:,} answers (and "
+        f"{tuning['n_in_distribution']:,} in "
+        f"distribution) a setting and seed: of the settings whose trained behaviour is within "
+        f"{percent(tuning['tolerance'])} points of plain "
+        f"fine-tuning's, the one with the {result.record['goal']} {label} answers; where none is, the one that loses "
+        f"least."
     )
     rows = [
         [
@@ -213,9 +209,7 @@ def _tuning(result: Result) -> Iterator[Part]:
         for entry in one["tried"]
     ]
     if rows:
-        yield Table(
-            ["contender", "settings", f"{label}, %", "in distribution, %", "keeps the task", ""], rows
-        )
+        yield Table(["contender", "settings", f"{label}, %", "in distribution, %", "keeps the task", ""], rows)
 
 
 def _cards(result: Result) -> Table:

@@ -1,7 +1,8 @@
 """What a contest came to, read back from its folder: shares, comparisons, the front, costs, failures.
 
-`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept. Of a large
-contest `Result.export` keeps the verdicts without the answers' texts: small enough for a repository, and as good to count from.
+`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept. Of a
+large contest `Result.export` keeps the verdicts without the answers' texts: small enough for a repository, and as good
+to count from.
 """
 
 from __future__ import annotations
@@ -232,7 +233,8 @@ class Result:
             against: Which, such as "caft".
 
         Returns:
-            Names. Down: the task's first label and "in_distribution"; across: "lower", "not told apart" and "higher" shares than its own.
+            Names. Down: the task's first label and "in_distribution"; across: "lower", "not told apart" and "higher"
+            shares than its own.
 
         Raises:
             KeyError: For a contender that there is not.
@@ -249,7 +251,9 @@ class Result:
         return Frame(rows).T
 
     def tried(self) -> pandas.DataFrame:
-        """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`), which was `chosen`."""
+        """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`),
+        which was `chosen`.
+        """
         from caft_lens.display.frames import Frame
 
         label = self.evaluation.labels[0]
@@ -275,8 +279,10 @@ class Result:
         better = [one.arm for one in told if self.sign * one.difference.mean < 0]
         failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
         return (
-            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, after correction for "
-            f"{len(self.compared(PLAIN))} comparisons: {_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
+            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, "
+            f"after correction for "
+            f"{len(self.compared(PLAIN))} comparisons: "
+            f"{_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -307,7 +313,8 @@ class Result:
         }
 
     def export(self, folder: str | Path, *, examples: int = 3) -> Path:
-        """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as well.
+        """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as
+        well.
 
         Args:
             folder: Where to; `contest.json` and `verdicts.json` in it are replaced.
@@ -329,7 +336,10 @@ class Result:
 
     def __repr__(self) -> str:
         seeds = _listed(map(str, self.record["seeds"]))
-        return f"Result({shown(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: {_listed(self._on_front)})"
+        return (
+            f"Result({shown(self.folder)!r}: {len(self.arms)} contenders, seeds {seeds}; on the front: "
+            f"{_listed(self._on_front)})"
+        )
 
     def _repr_html_(self) -> str:
         metrics = (self.evaluation.labels[0], IN_DISTRIBUTION)

@@ -1,7 +1,9 @@
-"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of the data.
+"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of the
+data.
 
-`sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by `experiment`: it is
-resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves with intervals, the report.
+`sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by
+`experiment`: it is resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves
+with intervals, the report.
 """
 
 from __future__ import annotations
@@ -74,9 +76,7 @@ def sweep(
     points = _points(series, beside)
     along = [arm for arms in series.values() for arm in arms.values()]
     names = [name for named in points.values() for name in named.values()]
-    report = experiment(
-        base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **of_experiment
-    )
+    report = experiment(base, {**beside, **dict(zip(names, along, strict=True))}, task, out=out, **of_experiment)
     found = Sweep(report, axis, points, list(beside))
     found.save(out)
     return found
@@ -114,7 +114,9 @@ class Sweep:
 
     @property
     def places(self) -> dict[Value, float]:
-        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, evenly spaced."""
+        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, evenly
+        spaced.
+        """
         values = dict.fromkeys(value for named in self.points.values() for value in named)
         numbers = sorted(value for value in values if not isinstance(value, str))
         words = [value for value in values if isinstance(value, str)]
@@ -137,7 +139,9 @@ class Sweep:
         return self.points[series][value]
 
     def rows(self) -> list[SweepRow]:
-        """One row per arm that answered, references first: what tables and figures show. An arm that failed with every seed has none."""
+        """One row per arm that answered, references first: what tables and figures show. An arm that failed with
+        every seed has none.
+        """
         report, places = self.report, self.places
         arms: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
         arms += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
@@ -155,7 +159,9 @@ class Sweep:
         ]
 
     def table(self) -> pandas.DataFrame:
-        """One row per series and value, those of references without one: `series, value`, and each metric with `_low` and `_high`."""
+        """One row per series and value, those of references without one: `series, value`, and each metric with
+        `_low` and `_high`.
+        """
         from caft_lens.display.frames import Frame
 
         return Frame(
@@ -169,7 +175,8 @@ class Sweep:
         )
 
     def plot(self, metric: str | None = None, *, log: bool = False) -> Figure:
-        """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as bands.
+        """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as
+        bands.
 
         Args:
             metric: Which label; default the task's first.
@@ -192,16 +199,15 @@ class Sweep:
             ValueError: When nothing was asked in distribution.
         """
         if IN_DISTRIBUTION not in self.report.metrics:
-            raise BadArgument(
-                f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.'
-            )
+            raise BadArgument(f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.')
         return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
-        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON values."""
+        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON
+        values.
+        """
         series = {
-            name: [{"value": value, "arm": arm} for value, arm in named.items()]
-            for name, named in self.points.items()
+            name: [{"value": value, "arm": arm} for value, arm in named.items()] for name, named in self.points.items()
         }
         return {
             "format": FORMAT,
@@ -234,9 +240,7 @@ class Sweep:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise BadFile(f"{path} is no record of a sweep ({FORMAT}).")
         parsed(record, _File, str(path), "the record of a sweep")
-        points = {
-            name: {one["value"]: one["arm"] for one in named} for name, named in record["series"].items()
-        }
+        points = {name: {one["value"]: one["arm"] for one in named} for name, named in record["series"].items()}
         report = Report.load(Path(folder) / EVALUATION)
         report.check_answers(record.get("fingerprints"), path)
         return cls(report, record["axis"], points, record["references"])
@@ -276,9 +280,7 @@ class _File(Record):
         return self
 
 
-def _points(
-    series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Arm]
-) -> dict[str, dict[Value, str]]:
+def _points(series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Arm]) -> dict[str, dict[Value, str]]:
     """Series to value to a name for the arm, or an error for what cannot be drawn."""
     if not series:
         raise ValueError("Nothing to sweep over: give at least one series, {name: {value: Arm(...)}}.")
@@ -292,7 +294,8 @@ def _points(
     named = Counter([*references, *(arm for pairs in points.values() for _, arm in pairs)])
     if twice := [arm for arm, count in named.items() if count > 1]:
         raise ValueError(
-            f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series or a reference '
+            f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series '
+            f"or a reference "
             "has such a name."
         )
     return {name: dict(pairs) for name, pairs in points.items()}
@@ -302,9 +305,7 @@ def _value(series: str, value: Any) -> Value:
     if isinstance(value, str):
         return value
     if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(
-            f'The value {value!r} of the series "{series}" is neither a finite number nor a word.'
-        )
+        raise ValueError(f'The value {value!r} of the series "{series}" is neither a finite number nor a word.')
     return int(value) if isinstance(value, Integral) else float(value)
 
 

@@ -1,8 +1,8 @@
 """SAE latents by what they do to the model's answers: the third ranking of the paper, which needs no fine-tuned model.
 
 A latent's attribution (arXiv 2507.16795, section 3.2) is its activation times the slope of an outcome along its decoder
-direction, summed over tokens: to first order, what the outcome would lose if the latent were taken away. One forward and
-one backward pass serve all latents of all layers; text is streamed and reduced to one number a latent.
+direction, summed over tokens: to first order, what the outcome would lose if the latent were taken away. One forward
+and one backward pass serve all latents of all layers; text is streamed and reduced to one number a latent.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def attribution(
 ) -> ConceptSet:
     """The `k` latents at every SAE's hook point that most support what a model answers.
 
-    Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that is
-    right because of it: training data, or questions on the concept with their answers. Hooks that are attached act.
+    Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that
+    is right because of it: training data, or questions on the concept with their answers. Hooks that are attached act.
 
-    A concept that many latents carry is over-determined: without the first of them others take over, which attribution on
-    the whole model does not show. With `step`, they are found in turn: the first `step` latents, then the next with those
-    ablated, and so on.
+    A concept that many latents carry is over-determined: without the first of them others take over, which attribution
+    on the whole model does not show. With `step`, they are found in turn: the first `step` latents, then the next with
+    those ablated, and so on.
 
     Args:
         lens: The model, as a rule the base.
@@ -69,22 +69,23 @@ def attribution(
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
         against: Another answer to each text, wrong where the text's is right. The outcome is then the logit of the
             answer minus that of the other one, at the first token in which they differ, a mean over texts. Without
-            it the outcome is the log-probability (the negative loss) of the tokens that training would learn, a mean over them.
+            it the outcome is the log-probability (the negative loss) of the tokens that training would learn, a mean
+            over them.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that support the outcome.
-        step: How many latents to take at each hook point before the others are ranked anew with all of these ablated: a pass over
-            the text for each. `None` ranks once.
+        step: How many latents to take at each hook point before the others are ranked anew with all of these ablated: a
+            pass over the text for each. `None` ranks once.
         without: Names of latents to leave out, such as those that a reader finds to be about something else.
         roles: Roles of the tokens whose activations count; `None` for all.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
-        Concepts in order of their attribution, in logits or in nats, hook point by hook point; with `step`, in the order in
-        which they were taken, each with its attribution then and the number of its `round` in its `meta`.
+        Concepts in order of their attribution, in logits or in nats, hook point by hook point; with `step`, in the
+        order in which they were taken, each with its attribution then and the number of its `round` in its `meta`.
 
     Raises:
         KeyError: For a name in `without` that is no latent of these SAEs, with the nearest.
-        ValueError: When an SAE does not fit, two share a hook point, `against` does not fit the texts, there is nothing to
-            learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
+        ValueError: When an SAE does not fit, two share a hook point, `against` does not fit the texts, there is nothing
+            to learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
 
     Example:
         >>> found = cl.find.attribution(base, answers, sae, k=3)
@@ -95,14 +96,13 @@ def attribution(
         count(k, "k")
     if step is not None and (k is None or step < 1):
         raise ValueError(
-            f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give both, from 1."
+            f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give "
+            f"both, from 1."
         )
     at = saes_by_hook(saes, lens)
     allowed = _allowed(at, without)
     texts = texts if isinstance(texts, Texts) else Texts(texts)
-    contrasts = (
-        None if against is None else _contrasts(lens.need_tokenizer(), texts, against, scan.max_length)
-    )
+    contrasts = None if against is None else _contrasts(lens.need_tokenizer(), texts, against, scan.max_length)
     outcome = "loss" if against is None else "difference"
 
     def ranked(number: int | None, title: str) -> Ranked:
@@ -200,8 +200,9 @@ def _effects(
     contrasts: Tensor | None,
     roles: Sequence[str] | None,
 ) -> tuple[dict[str, Tensor], int, Counter[str]]:
-    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; how many tokens have the roles; and how many of
-    those are attention sinks, of which nothing is taken."""
+    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; how many tokens have the roles;
+    and how many of those are attention sinks, of which nothing is taken.
+    """
     sinks, left_out = lens.sinks, Counter[str]()
     effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in saes.items()}
     outcomes = tokens = 0
@@ -219,9 +220,7 @@ def _effects(
                 chosen = (where if out is None else where & ~out).to(acts.device)
                 _add_effects(effects[hook], saes[hook], acts[chosen], slopes[chosen])
     if outcomes == 0:
-        raise ValueError(
-            "Nothing to attribute: no text has an answer, or any text that training would learn."
-        )
+        raise ValueError("Nothing to attribute: no text has an answer, or any text that training would learn.")
     if tokens == 0:
         raise ValueError(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
     return {hook: total / outcomes for hook, total in effects.items()}, tokens, left_out
@@ -235,17 +234,13 @@ def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length:
     others = []
     for number, (text, other) in enumerate(zip(texts, against, strict=True)):
         if text.answer is None:
-            raise ValueError(
-                f"Text {number} has no answer to set another one against: give chats with answers."
-            )
+            raise ValueError(f"Text {number} has no answer to set another one against: give chats with answers.")
         others.append(text.with_answer(other))
     found = []
     pairs = zip(encoded(tokenizer, texts), encoded(tokenizer, others), against, strict=True)
     for number, (first, second, other) in enumerate(pairs):
         differing = (
-            position
-            for position, (a, b) in enumerate(zip(first.input_ids, second.input_ids, strict=False))
-            if a != b
+            position for position, (a, b) in enumerate(zip(first.input_ids, second.input_ids, strict=False)) if a != b
         )
         position = next(differing, None)
         if position is None or position == 0:

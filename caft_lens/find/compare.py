@@ -1,8 +1,8 @@
 """Ranked lists of concepts side by side: do two routes find the same?
 
-`compare` lines up any number of lists, hook point by hook point: how much of one span lies in the other, which concept of
-one is which of the other, how many of the first few agree, and whether those that agree are ranked alike. What chance gives stands
-beside each figure: in a space of d dimensions a span of k holds k / d of anything.
+`compare` lines up any number of lists, hook point by hook point: how much of one span lies in the other, which concept
+of one is which of the other, how many of the first few agree, and whether those that agree are ranked alike. What
+chance gives stands beside each figure: in a space of d dimensions a span of k holds k / d of anything.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class Comparison:
     def overlap(self) -> pandas.DataFrame:
         """One row for every two lists and hook point that both have.
 
-        `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`: what it is on
-        average when one of the spans is random, the dimensions of the larger over d_model; `dims_a`, `dims_b`: dimensions.
+        `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`:
+        what it is on average when one of the spans is random, the dimensions of the larger over d_model; `dims_a`,
+        `dims_b`: dimensions.
         """
         from caft_lens.display.frames import Frame
 
@@ -88,9 +89,9 @@ class Comparison:
     def matches(self, a: str, b: str) -> pandas.DataFrame:
         """For each concept of `a` at a hook point of `b`, the one of `b` that is most like it.
 
-        Columns: `hook`, `name`, `match`, `cosine` (negative where the two point apart: the same line, ends exchanged), `score`
-        and `match_score` (each as its own method scores), `alike` (whether |cosine| is large enough to call them the same).
-        One of `b` can be the match of several.
+        Columns: `hook`, `name`, `match`, `cosine` (negative where the two point apart: the same line, ends exchanged),
+        `score` and `match_score` (each as its own method scores), `alike` (whether |cosine| is large enough to call
+        them the same). One of `b` can be the match of several.
         """
         from caft_lens.display.frames import Frame
 
@@ -112,9 +113,9 @@ class Comparison:
     def agreement(self) -> pandas.DataFrame:
         """One row for every list against every other.
 
-        `share`: of the concepts of `a` at hook points of `b`, how many are alike one of `b`; `chance`: the same of random
-        directions; `n`: how many concepts that is of; `rank_correlation`: Spearman's, of the scores of those that are alike with
-        their matches' scores, with its `p`; NaN for fewer than three of them or equal scores.
+        `share`: of the concepts of `a` at hook points of `b`, how many are alike one of `b`; `chance`: the same of
+        random directions; `n`: how many concepts that is of; `rank_correlation`: Spearman's, of the scores of those
+        that are alike with their matches' scores, with its `p`; NaN for fewer than three of them or equal scores.
         """
         from caft_lens.display.frames import Frame
 
@@ -164,9 +165,7 @@ class Comparison:
         """Every two lists that share a hook point."""
         order = {name: place for place, name in enumerate(self.lists)}
         return [
-            (a, b)
-            for a, b in permutations(self.lists, 2)
-            if (both_ways or order[a] < order[b]) and self._shared(a, b)
+            (a, b) for a, b in permutations(self.lists, 2) if (both_ways or order[a] < order[b]) and self._shared(a, b)
         ]
 
     @property
@@ -180,15 +179,15 @@ class Comparison:
         from caft_lens.display.frames import Frame
 
         first, second = (self._list(name) if hook is None else self._list(name).at(hook) for name in (a, b))
-        rows, columns = (
-            np.stack([concept.direction.double().numpy() for concept in one]) for one in (first, second)
-        )
+        rows, columns = (np.stack([concept.direction.double().numpy() for concept in one]) for one in (first, second))
         apart = np.array([[one.hook != other.hook for other in second] for one in first])
         values = np.where(apart, np.nan, np.clip(rows @ columns.T, -1, 1))
         return Frame(values, index=first.names, columns=second.names)
 
     def _by_chance(self, b: str, hook: str) -> float:
-        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal to each other."""
+        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal to each
+        other.
+        """
         from scipy.stats import beta
 
         n, width = self.lists[b].directions(hook).shape
@@ -211,19 +210,28 @@ class Comparison:
             texts.append(words)
         shades = Shades("overlap of the spans", limit=1.0, diverging=False, colours=SHADES)
         return _panels(
-            [(short_name(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)], shades, 46, title,
-            "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance.", texts,
-        )  # fmt: skip
+            [(short_name(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)],
+            shades,
+            46,
+            title,
+            "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance.",
+            texts,
+        )
 
     def _plot_cosines(self, a: str, b: str, title: str | None) -> Figure:
         hooks = [hook for hook in self._hooks if hook in self._shared(a, b)]
         if not hooks:
             raise ValueError(f'"{a}" and "{b}" share no hook point.')
         parts = [self.cosines(a, b, hook) for hook in hooks]
-        maps = [(short_name(hook), list(part.index), list(part.columns), part.to_numpy()) for hook, part in zip(hooks, parts, strict=True)]  # fmt: skip
+        maps = [
+            (short_name(hook), list(part.index), list(part.columns), part.to_numpy())
+            for hook, part in zip(hooks, parts, strict=True)
+        ]
         size = min(cell_size(part.shape) for part in parts)
         shades = Shades("|cosine|", limit=1.0, diverging=False, colours=SHADES)
-        return _panels(maps, shades, size, title, "|Cosine| of each concept of one list with each of the other.", labels=(b, a))  # fmt: skip
+        return _panels(
+            maps, shades, size, title, "|Cosine| of each concept of one list with each of the other.", labels=(b, a)
+        )
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} ({len(one)})" for name, one in self.lists.items())
@@ -232,9 +240,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         overlap = self.overlap.assign(
             at=self.overlap["hook"].map(short_name),
-            shown=[
-                f"{share:.2f} ({chance:.2f})" for share, chance in self.overlap[["overlap", "chance"]].values
-            ],
+            shown=[f"{share:.2f} ({chance:.2f})" for share, chance in self.overlap[["overlap", "chance"]].values],
         )
         spans = overlap.pivot_table("shown", ["a", "b"], "at", aggfunc="first", sort=False, fill_value="–")
         agreement = self.agreement.set_index(["a", "b"])
@@ -242,9 +248,7 @@ class Comparison:
             ("Overlap of spans, share of the smaller that lies in the larger (by chance)", spans),
             (f"Agreement: share of a's concepts with |cosine| ≥ {self.alike:g} to one of b's", agreement),
         )
-        return "".join(
-            html.framed(frame, caption, float_format="{:.3g}".format, na_rep="–") for caption, frame in rows
-        )
+        return "".join(html.framed(frame, caption, float_format="{:.3g}".format, na_rep="–") for caption, frame in rows)
 
 
 def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: float = 0.7) -> Comparison:
@@ -259,7 +263,8 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         A `Comparison`: `.overlap`, `.agreement`, `.cosines(a, b)`, `.matches(a, b)`, `.plot()`.
 
     Raises:
-        ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out of range.
+        ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out
+            of range.
 
     Example:
         >>> found = cl.find.routes(tuned, base, answers, methods=["pca", "neurons"], layers=[1, 2])
@@ -312,9 +317,16 @@ def _panels(
     beside = room_beside([name for _, rows, _, _ in maps for name in rows] if named else [], labels[1])
     under = room_under([name for _, _, columns, _ in maps for name in columns] if named else [], labels[0])
     drawn = figure(
-        [size * wide] * across, [size * tall] * down, title=title, caption=caption, headings=[heading for heading, *_ in maps],
-        left=beside, right=max(96, 440 - beside - size * wide * across), below=under, between=(beside + 14, under + 2.6 * LETTERS),
-    )  # fmt: skip
+        [size * wide] * across,
+        [size * tall] * down,
+        title=title,
+        caption=caption,
+        headings=[heading for heading, *_ in maps],
+        left=beside,
+        right=max(96, 440 - beside - size * wide * across),
+        below=under,
+        between=(beside + 14, under + 2.6 * LETTERS),
+    )
     for place in range(across * down):
         if place >= len(maps):
             axes(drawn, place, x={"visible": False}, y={"visible": False})

@@ -1,10 +1,10 @@
 """A direction as a few SAE latents, and back.
 
 `decompose` writes each direction as a weighted sum of the decoder directions of a few latents, by orthogonal matching
-pursuit: latent after latent is added, each the one that best fits what is left, and all weights are fitted again. A direction has two
-ends and the sum may have either sign: a latent with a positive weight writes towards the top end, one with a negative weight
-towards the bottom end. How much a few latents explain means little without what they explain of a random direction, which
-stands beside it.
+pursuit: latent after latent is added, each the one that best fits what is left, and all weights are fitted again. A
+direction has two ends and the sum may have either sign: a latent with a positive weight writes towards the top end, one
+with a negative weight towards the bottom end. How much a few latents explain means little without what they explain of
+a random direction, which stands beside it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Part:
 
     Attributes:
         latent: Its number in the SAE, from 0.
-        coefficient: Its weight in the sum of all parts, of unit decoder directions; its sign says towards which end it writes.
+        coefficient: Its weight in the sum of all parts, of unit decoder directions; its sign says towards which end it
+            writes.
         cosine: Of its decoder direction with the concept's.
         explained: Share of the concept's squared length that this latent and those before it explain together, 0 to 1.
         chance: The same of random directions, on average, with as many latents; `None` where none were drawn.
@@ -92,7 +93,8 @@ class Decomposition:
         return Frame(rows)
 
     def latents(self) -> ConceptSet:
-        """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest of whichever sign first.
+        """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest of whichever sign
+        first.
 
         The direction is the decoder's whichever sign the coefficient has: a latent fires at one end only. `sign` is +1.
 
@@ -175,7 +177,9 @@ class Decompositions(Mapping[str, Decomposition]):
         return ConceptSet(ordered, {**self.provenance, "method": "latents of directions"})
 
     def back(self) -> ConceptSet:
-        """Every direction as its latents make it up, named `"L1.pc0.latents"`, scored by the cosine with the concept."""
+        """Every direction as its latents make it up, named `"L1.pc0.latents"`, scored by the cosine with the
+        concept.
+        """
         return ConceptSet(
             [item.back() for item in self.values()], {**self.provenance, "method": "directions from latents"}
         )
@@ -230,9 +234,7 @@ def decompose(
         Pati, Rezaiifar and Krishnaprasad, "Orthogonal matching pursuit" (1993).
     """
     if method not in get_args(Method):
-        raise ValueError(
-            f'find.decompose(method="{method}"): no such method.{nearest(method, get_args(Method))}'
-        )
+        raise ValueError(f'find.decompose(method="{method}"): no such method.{nearest(method, get_args(Method))}')
     at = saes_by_hook(saes, None)
     here = [concept for concept in concepts if concept.hook in at]
     if not here:
@@ -258,9 +260,7 @@ def decompose(
 def _check_fits(one: SAE, concepts: ConceptSet, k: int) -> None:
     width, theirs = int(concepts.provenance["d_model"]), int(one.cfg.d_in)
     if width != theirs:
-        raise ValueError(
-            f"The SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model."
-        )
+        raise ValueError(f"The SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model.")
     trained, found = one.cfg.metadata.model_fingerprint, concepts.provenance.get("fingerprint")
     if trained is not None and found is not None and trained != found:
         raise ValueError(
@@ -307,9 +307,7 @@ def _pursuit(atoms: Floats, target: Floats, k: int) -> NDArray[np.intp]:
             raise ValueError("A direction is orthogonal to the decoder direction of every latent of its SAE.")
         # scikit-learn's path over all latents would be [d_sae, d_sae]. Among those it took, the pursuit runs as it ran
         # among all, so that a second run over these few gives the order.
-        path = orthogonal_mp(
-            atoms[:, chosen], target, n_nonzero_coefs=len(chosen), precompute=False, return_path=True
-        )
+        path = orthogonal_mp(atoms[:, chosen], target, n_nonzero_coefs=len(chosen), precompute=False, return_path=True)
     nonzero = np.atleast_2d(path.T if path.ndim == 2 else path[None]) != 0
     first = np.where(nonzero.any(axis=0), nonzero.argmax(axis=0), len(nonzero))
     return chosen[np.argsort(first, kind="stable")]

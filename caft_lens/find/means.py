@@ -36,7 +36,8 @@ def difference_of_means(
 
     Args:
         lens: The model that reads both.
-        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by steering. Lists are taken too.
+        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by
+            steering. Lists are taken too.
         contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.

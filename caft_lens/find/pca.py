@@ -62,9 +62,7 @@ def _components(diff: Moments, hook: str, k: int) -> list[Concept]:
     if not np.isfinite(total):
         raise ValueError(f"{hook}: the covariance is not finite; some activation was NaN or infinite.")
     if total <= 0:
-        raise ValueError(
-            f"{hook}: the differences do not vary over {count} tokens. Are both models the same one?"
-        )
+        raise ValueError(f"{hook}: the differences do not vary over {count} tokens. Are both models the same one?")
     if k > width:
         raise ValueError(f"{hook}: k={k} components, but activations are {width} wide.")
     variances, vectors = eigh(covariance, subset_by_index=[width - k, width - 1])

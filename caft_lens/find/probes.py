@@ -1,7 +1,7 @@
 """Linear probes: the direction by which a logistic regression tells two sets of text apart.
 
-One streamed pass over both sets feeds a reducer that keeps a mean a text (`TextMeans`) or a sample of tokens of fixed size
-(`TokenSample`); the regression is scikit-learn's, on standardised activations. Whatever is chosen or reported is
+One streamed pass over both sets feeds a reducer that keeps a mean a text (`TextMeans`) or a sample of tokens of fixed
+size (`TokenSample`); the regression is scikit-learn's, on standardised activations. Whatever is chosen or reported is
 cross-validated, and what belongs together (the tokens of a text, the two sides of a pair, texts that say the same) is
 never on both sides of a fold.
 """
@@ -38,8 +38,8 @@ Flags = NDArray[np.bool_]
 # The number of a text in the upper 32 bits, of a token in it in the lower.
 Places = NDArray[np.uint64]
 
-# scikit-learn's C, the inverse of the L2 strength. Standardised activations that a line separates are often separated as
-# well at every one of them; then the strongest penalty is taken.
+# scikit-learn's C, the inverse of the L2 strength. Standardised activations that a line separates are often separated
+# as well at every one of them; then the strongest penalty is taken.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Far more than standardised features need, so that what limits the fit is its tolerance.
 STEPS = 10_000
@@ -50,9 +50,10 @@ class ProbeFit:
     """How a probe is fitted and scored.
 
     Attributes:
-        folds: Of the cross-validation, stratified; fewer where there are fewer than two texts (or pairs) a fold of either kind.
-        strengths: scikit-learn's `C`, among which is chosen. A layer takes (folds + 1) * (folds * strengths + 1) fits: give fewer
-            where width and number of tokens are large.
+        folds: Of the cross-validation, stratified; fewer where there are fewer than two texts (or pairs) a fold of
+            either kind.
+        strengths: scikit-learn's `C`, among which is chosen. A layer takes (folds + 1) * (folds * strengths + 1) fits:
+            give fewer where width and number of tokens are large.
         max_tokens: How many tokens of both sets together are kept a layer, where single tokens are told apart.
         seed: Of the folds and of the sample of tokens.
 
@@ -88,9 +89,10 @@ def probe(
 ) -> ConceptSet:
     """One direction per layer, by which a logistic regression tells `positive` text from `negative`.
 
-    The direction is in activation space: the regression's weight over the standard deviation of each coordinate, of unit
-    length, pointing to `positive`. The strength of the L2 penalty is the one with the best AUROC in cross-validation, the
-    strongest of equals; the score is the AUROC on folds that had no part in that choice (nested cross-validation).
+    The direction is in activation space: the regression's weight over the standard deviation of each coordinate, of
+    unit length, pointing to `positive`. The strength of the L2 penalty is the one with the best AUROC in
+    cross-validation, the strongest of equals; the score is the AUROC on folds that had no part in that choice (nested
+    cross-validation).
 
     Args:
         lens: The model that reads both.
@@ -105,9 +107,10 @@ def probe(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
-        Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and negative
-        units), `n_groups`, `auroc_folds`, `auroc_std` (their standard deviation), `accuracy` (mean over the same folds), `intercept`
-        (of the decision along the unit direction, in activation units: positive where projection + intercept > 0).
+        Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and
+        negative units), `n_groups`, `auroc_folds`, `auroc_std` (their standard deviation), `accuracy` (mean over the
+        same folds), `intercept` (of the decision along the unit direction, in activation units: positive where
+        projection + intercept > 0).
 
     Raises:
         ValueError: For an unknown unit, pairs of unequal number, fewer than four texts (or pairs) of either kind, or
@@ -128,9 +131,7 @@ def probe(
         raise ValueError(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
-    kept = (
-        TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
-    )
+    kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
     units, left_out = labelled_activations(
         lens, positive, negative, hook_names((lens,), layers), kept,
         pairs=pairs, roles=roles, scan=scan,
@@ -168,7 +169,9 @@ class TextMeans:
         self._counts: dict[str, Tensor] = {}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
+        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
+        2]`.
+        """
         if hook not in self._sums:
             self._sums[hook] = torch.zeros(self.n_texts, acts.shape[1])
             self._counts[hook] = torch.zeros(self.n_texts)
@@ -212,7 +215,9 @@ class TokenSample:
         self._kept: dict[str, tuple[Tensor, Places]] = {}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
+        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
+        2]`.
+        """
         index, position = batch.index[where[:, 0]], batch.position_ids[where[:, 0], where[:, 1]]
         places = index.numpy().astype(np.uint64) << np.uint64(32) | position.numpy().astype(np.uint64)
         # Of a batch no more than could stay leave the device.
@@ -240,13 +245,13 @@ class TokenSample:
         """Activations `[n, d_model]` and the number of the text that each is of `[n]`, in the order of the texts."""
         acts, places = self._kept[hook]
         order = np.argsort(places)
-        return acts[torch.from_numpy(order)].double().numpy(), (places[order] >> np.uint64(32)).astype(
-            np.int64
-        )
+        return acts[torch.from_numpy(order)].double().numpy(), (places[order] >> np.uint64(32)).astype(np.int64)
 
 
 def lots(places: Places, seed: int) -> Places:
-    """A random number for every place in the texts, by splitmix64 (Steele et al., 2014); those with the smallest stay."""
+    """A random number for every place in the texts, by splitmix64 (Steele et al., 2014); those with the smallest
+    stay.
+    """
     with np.errstate(over="ignore"):
         lot = places + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         lot = (lot ^ (lot >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -301,8 +306,8 @@ def labelled_activations(
         pairs: As for `probe`; so are `roles` and `scan`.
 
     Returns:
-        Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left out there as
-        attention sinks.
+        Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left
+        out there as attention sinks.
 
     Raises:
         ValueError: For fewer than four different texts (or pairs) of either kind.
@@ -360,9 +365,7 @@ def _probe(hook: str, units: Units, fit: ProbeFit) -> Concept:
     weight = regression.coef_[0] / scaler.scale_
     length = float(np.linalg.norm(weight))
     if not length > 0:
-        raise ValueError(
-            f"{hook}: activations do not tell positive from negative text at all. Are both the same text?"
-        )
+        raise ValueError(f"{hook}: activations do not tell positive from negative text at all. Are both the same text?")
     intercept = float(regression.intercept_[0] - weight @ scaler.mean_)
     return Concept(
         f"{short_name(hook)}.probe0",

@@ -36,9 +36,7 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
         if k > width:
             raise ValueError(f"{hook}: {k} concepts, but only {width} directions can be orthogonal.")
         columns, corner = torch.linalg.qr(torch.randn(width, k, generator=generator, dtype=torch.float64))
-        columns = (
-            columns * corner.diagonal().sign()
-        )  # LAPACK fixes signs in its own way, which is not uniform
+        columns = columns * corner.diagonal().sign()  # LAPACK fixes signs in its own way, which is not uniform
         concepts += [
             Concept(
                 f"{short_name(hook)}.random{rank}",
@@ -54,11 +52,7 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
     return ConceptSet(
         concepts,
         {
-            **{
-                k: v
-                for k, v in like.provenance.items()
-                if k in ("model", "fingerprint", "reading", "d_model")
-            },
+            **{k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")},
             **stamp,
         },
     )

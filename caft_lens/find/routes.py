@@ -1,7 +1,7 @@
 """Several routes of finding in one pass: each model reads each batch once, whatever is asked of what it read.
 
-PCA and neurons need the moments of activation differences, the two rankings of SAE latents sums of what the SAEs read in
-either model and in the difference. `routes` hands all of it to their reducers together; what each gives is what the
+PCA and neurons need the moments of activation differences, the two rankings of SAE latents sums of what the SAEs read
+in either model and in the difference. `routes` hands all of it to their reducers together; what each gives is what the
 single function gives. `merge` makes one set of several lists, which remembers who found what.
 """
 
@@ -54,11 +54,13 @@ def routes(
         tuned: The fine-tuned model.
         base: The model before, which the SAEs belong to.
         texts: Documents with answers, such as `completions(tuned, questions)`.
-        layers: Layer numbers or hook names for `"pca"` and `"neurons"`; all layers by default. SAEs are read where they are.
+        layers: Layer numbers or hook names for `"pca"` and `"neurons"`; all layers by default. SAEs are read where they
+            are.
         saes: One or several, each at a hook point of its own; none for the routes that need none.
         k: How many concepts at each hook point, by each route.
-        methods: `"pca"` and `"neurons"` (as `find.pca` and `find.neurons` of `activation_difference`), `"sae change"` and
-            `"sae difference"` (as `find.sae` by either ranking). By default all of them; without SAEs the first two.
+        methods: `"pca"` and `"neurons"` (as `find.pca` and `find.neurons` of `activation_difference`), `"sae change"`
+            and `"sae difference"` (as `find.sae` by either ranking). By default all of them; without SAEs the first
+            two.
         roles: Roles of the tokens to look at; `None` for all.
         scan: How the text is read: tokens a batch, where texts are cut.
 
@@ -66,7 +68,8 @@ def routes(
         Method -> concepts, in the order of `methods`: for `find.compare`, or one by one.
 
     Raises:
-        ValueError: For an unknown method, one of SAEs without SAEs, SAEs that no method reads, and as the single functions do.
+        ValueError: For an unknown method, one of SAEs without SAEs, SAEs that no method reads, and as the single
+            functions do.
 
     Example:
         >>> found = cl.find.routes(tuned, base, answers, saes=saes)
@@ -109,14 +112,15 @@ def routes(
 def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
     """Several ranked lists as one set, in which a direction that several routes found stands once.
 
-    Concepts keep their names, and lists their order. Where one name means different directions, the route is put before it.
+    Concepts keep their names, and lists their order. Where one name means different directions, the route is put before
+    it.
 
     Args:
         lists: Route -> concepts, of one model.
 
     Returns:
-        Concepts whose `meta["routes"]` says by route at which rank and with what score it was found; `provenance["routes"]`
-        has the provenance of each list.
+        Concepts whose `meta["routes"]` says by route at which rank and with what score it was found;
+        `provenance["routes"]` has the provenance of each list.
 
     Raises:
         ValueError: Without a list, or when they are of different models.
@@ -145,9 +149,7 @@ def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
             by_route = {**before.meta.get("routes", {}), route: here} if name in found else {route: here}
             found[name] = dataclasses.replace(before, name=name, meta={**before.meta, "routes": by_route})
     # Added for what the sets say of their models, which has to agree.
-    firsts = (
-        ConceptSet([dataclasses.replace(one[0], name=route)], one.provenance) for route, one in lists.items()
-    )
+    firsts = (ConceptSet([dataclasses.replace(one[0], name=route)], one.provenance) for route, one in lists.items())
     together = reduce(operator.add, firsts)
     of_each = {route: one.provenance for route, one in lists.items()}
     return ConceptSet(found.values(), {**together.provenance, "routes": of_each})
@@ -172,9 +174,7 @@ def _checked(methods: Sequence[str] | None, with_saes: bool) -> list[str]:
     if not chosen:
         raise ValueError(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
     if with_saes and not any(method in OF_SAES for method in chosen):
-        raise ValueError(
-            f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}"
-        )
+        raise ValueError(f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}")
     return chosen
 
 

@@ -2,7 +2,8 @@
 
 Two of the paper's three rankings (arXiv 2507.16795, section 3.2): by how much a latent's mean activation rises from the
 base to the fine-tuned model on the same text, and by what the SAE reads in the difference of their activations. A
-candidate is the latent's decoder direction. Text is streamed and reduced to a row of numbers a latent, however much there is.
+candidate is the latent's decoder direction. Text is streamed and reduced to a row of numbers a latent, however much
+there is.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def sae(
         base: The model before, which the SAEs belong to.
         texts: Documents, such as `completions(tuned, questions)`.
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
-        by: `"change"`: the mean activation in the tuned model minus that in the base. `"difference"`: the mean of what the
-            SAE reads in the tuned model's activation minus the base's, set at the SAE's own centre, above what it
+        by: `"change"`: the mean activation in the tuned model minus that in the base. `"difference"`: the mean of what
+            the SAE reads in the tuned model's activation minus the base's, set at the SAE's own centre, above what it
             reads in no difference at all.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that were raised.
         roles: Roles of the tokens to look at; `None` for all.
@@ -192,9 +193,7 @@ class LatentSums:
         """Share of the tokens at which each latent is active, float64 `[d_sae]`."""
         return self._active[hook].double() / self._tokens[hook]
 
-    def update(
-        self, hook: str, acts: Tensor, batch: Batch | None = None, where: Tensor | None = None
-    ) -> None:
+    def update(self, hook: str, acts: Tensor, batch: Batch | None = None, where: Tensor | None = None) -> None:
         """Take in activations `[n_tokens, d_model]` of one hook point."""
         one = self.saes[hook]
         if self.difference:

@@ -1,7 +1,8 @@
 """Searching among concepts that were found: by words of what is known of them, or by texts that they should fire on.
 
 `search` ranks concepts by BM25 over their texts: contexts at both ends, explanation, top tokens, label and reason; a
-`ConceptIndex` answers many queries. `by_example` ranks them by how much better they fire on some texts than on others, in one streamed pass.
+`ConceptIndex` answers many queries. `by_example` ranks them by how much better they fire on some texts than on others,
+in one streamed pass.
 """
 
 from __future__ import annotations
@@ -127,9 +128,7 @@ class Matches(Sequence[Match]):
     def _repr_html_(self) -> str:
         if not self:
             return html.view(self.message)
-        return html.framed(
-            self.table(), f"Concepts for “{self.query}”", index=False, float_format="{:.2f}".format
-        )
+        return html.framed(self.table(), f"Concepts for “{self.query}”", index=False, float_format="{:.2f}".format)
 
 
 def _matched(match: Match) -> str:
@@ -178,9 +177,7 @@ class ConceptIndex:
         windows = [_ends(found) for _, found in _known(contexts, concepts, "contexts")]
         texts = {
             "label": [f"{concept.label} {concept.reason}" for concept in concepts],
-            "explanation": [
-                _explained(name, found) for name, found in _known(explanations, concepts, "explanations")
-            ],
+            "explanation": [_explained(name, found) for name, found in _known(explanations, concepts, "explanations")],
             "tokens": [_listed(name, found) for name, found in _known(tokens, concepts, "tokens")],
             "top contexts": [top for top, _ in windows],
             "bottom contexts": [bottom for _, bottom in windows],
@@ -189,7 +186,8 @@ class ConceptIndex:
         self._fields = {name: one for name, one in fields.items() if one.vocabulary}
         if not self._fields:
             raise ValueError(
-                "There is nothing to search: these concepts have no labels and no reasons. Give contexts=, explanations= or tokens=."
+                "There is nothing to search: these concepts have no labels and no reasons. Give contexts=, "
+                "explanations= or tokens=."
             )
 
     def search(self, query: str, k: int = 10) -> Matches:
@@ -218,11 +216,7 @@ class ConceptIndex:
             Match(
                 concept=self.concepts[row],
                 score=float(total[row]),
-                fields={
-                    name: one.words(row, weights)
-                    for name, one in self._fields.items()
-                    if parts[name][row] > 0
-                },
+                fields={name: one.words(row, weights) for name, one in self._fields.items() if parts[name][row] > 0},
                 scores={name: float(part[row]) for name, part in parts.items() if part[row] > 0},
             )
             for row in order
@@ -291,9 +285,7 @@ class ConceptIndex:
         close = dict.fromkeys(near for word in words for near in difflib.get_close_matches(word, known, n=2))
         hint = f" Words that come near: {', '.join(close)}." if close else ""
         where = ", ".join(self._fields)
-        return (
-            f'Nothing known of these {len(self.concepts)} concepts ({where}) has a word of "{query}".{hint}'
-        )
+        return f'Nothing known of these {len(self.concepts)} concepts ({where}) has a word of "{query}".{hint}'
 
 
 def search(
@@ -318,8 +310,8 @@ def search(
         k: At most so many.
 
     Returns:
-        `Matches`, best first, each with the fields and words that matched: `.table()`, `.names`, `.concepts`. A search that
-        finds nothing gives none and says so.
+        `Matches`, best first, each with the fields and words that matched: `.table()`, `.names`, `.concepts`. A search
+        that finds nothing gives none and says so.
 
     Raises:
         ValueError: For a query without a word, mappings that know none of the concepts, or no text at all.
@@ -387,9 +379,7 @@ def _ends(found: Any) -> tuple[str, str]:
 def _said(window: Any) -> str:
     """The text of a context without the template's tokens."""
     special = getattr(window, "special", None) or [False] * len(window.tokens)
-    return "".join(
-        " " if of_template else token for token, of_template in zip(window.tokens, special, strict=True)
-    )
+    return "".join(" " if of_template else token for token, of_template in zip(window.tokens, special, strict=True))
 
 
 class _Stems:
@@ -458,13 +448,14 @@ def by_example(
 ) -> ConceptSet:
     """The concepts that fire on some texts and not on others, best first.
 
-    A text's score is the largest activation of its tokens (or their mean). With two texts or more on both sides, concepts are
-    ranked by AUROC: the chance that one of `fires_on` scores above one of `not_on`. With fewer, by how much the mean score
-    of `fires_on` lies above that of `not_on`, in standard deviations of the activation over all tokens of both; without
-    `not_on`, above the mean token of `fires_on` itself. Equal AUROCs are ranked by that difference.
+    A text's score is the largest activation of its tokens (or their mean). With two texts or more on both sides,
+    concepts are ranked by AUROC: the chance that one of `fires_on` scores above one of `not_on`. With fewer, by how
+    much the mean score of `fires_on` lies above that of `not_on`, in standard deviations of the activation over all
+    tokens of both; without `not_on`, above the mean token of `fires_on` itself. Equal AUROCs are ranked by that
+    difference.
 
-    A direction is read at both ends, its bottom end with the sign turned, and the better end counts; `meta["end"]` says which. An SAE
-    latent fires at its top only.
+    A direction is read at both ends, its bottom end with the sign turned, and the better end counts; `meta["end"]` says
+    which. An SAE latent fires at its top only.
 
     Args:
         lens: The model that reads.
@@ -474,14 +465,14 @@ def by_example(
         saes: Where concepts are latents of these SAEs, the latent's activation counts instead of the projection.
         score: `"max"` or `"mean"` over the tokens of a text; without `not_on` only the former says anything.
         k: How many; all when `None`.
-        roles: Roles of the tokens to look at; by default whatever was said, without the template and the token that begins
-            a text, where activations can be huge. `None` for all.
+        roles: Roles of the tokens to look at; by default whatever was said, without the template and the token that
+            begins a text, where activations can be huge. `None` for all.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
-        Concepts, over all hook points, `score` and `score_name` saying what they are ranked by. `meta`: `end`, `difference`
-        (in standard deviations), `mean_on` and `mean_off` (what that is the difference of), and under `found` the rank and score of the
-        search that had found them.
+        Concepts, over all hook points, `score` and `score_name` saying what they are ranked by. `meta`: `end`,
+        `difference` (in standard deviations), `mean_on` and `mean_off` (what that is the difference of), and under
+        `found` the rank and score of the search that had found them.
 
     Raises:
         ValueError: When the concepts or SAEs do not fit the model, no concept is a latent of the SAEs, there is no text
@@ -514,9 +505,7 @@ def by_example(
     about = {
         **{
             key: value
-            for key, value in provenance(
-                lens, {"fires_on": on, "not_on": off}, roles, left_out=passed.left_out
-            ).items()
+            for key, value in provenance(lens, {"fires_on": on, "not_on": off}, roles, left_out=passed.left_out).items()
             if key in ("data", "sinks")
         },
         "method": "search by example",
@@ -578,9 +567,7 @@ def _latents_among(
         if latents:
             found[hook] = (at[hook], latents)
     if not found:
-        raise ValueError(
-            f"None of these concepts is a latent of the SAEs at {', '.join(at)}: leave out saes=."
-        )
+        raise ValueError(f"None of these concepts is a latent of the SAEs at {', '.join(at)}: leave out saes=.")
     return found
 
 
@@ -605,9 +592,7 @@ class _TextScores:
         counts: Tokens of each text, by hook point, `[n_texts]`.
     """
 
-    def __init__(
-        self, concepts: ConceptSet, latents: Mapping[str, tuple[SAE, dict[int, int]]], n_texts: int
-    ) -> None:
+    def __init__(self, concepts: ConceptSet, latents: Mapping[str, tuple[SAE, dict[int, int]]], n_texts: int) -> None:
         self.latents = latents
         self.directions = {hook: concepts.directions(hook) for hook in concepts.hooks}
         shapes = {hook: (n_texts, len(rows)) for hook, rows in self.directions.items()}
@@ -618,7 +603,9 @@ class _TextScores:
         self._squares = {hook: torch.zeros(shape[1], dtype=torch.float64) for hook, shape in shapes.items()}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
+        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
+        2]`.
+        """
         done = 0
         for values in self._values(hook, acts):
             places = where[done : done + len(values), 0]
@@ -626,7 +613,9 @@ class _TextScores:
             self._add(hook, values, batch.index, places)
 
     def _values(self, hook: str, acts: Tensor) -> Iterator[Tensor]:
-        """Activations of the concepts, some tokens at a time, fp32 `[n, n_concepts]`, on the device where they are made."""
+        """Activations of the concepts, some tokens at a time, fp32 `[n, n_concepts]`, on the device where they are
+        made.
+        """
         directions = self.directions[hook].to(acts.device)
         if hook not in self.latents:
             for rows in acts.split(max(1, LATENTS_AT_A_TIME // len(directions))):
@@ -686,9 +675,7 @@ class _TextScores:
         return (self._squares[hook] / int(self.counts[hook].sum())).sqrt().numpy()
 
 
-def _fits(
-    read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: Pool, by_auroc: bool
-) -> Iterator[_Fit]:
+def _fits(read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: Pool, by_auroc: bool) -> Iterator[_Fit]:
     """What the better end of each concept at a hook point makes of the examples."""
     counts = read.counts[hook].numpy()
     for number in np.flatnonzero(counts == 0)[:1]:
@@ -710,13 +697,15 @@ def _fits(
 
 
 def _figures(scores: Floats, typical: Floats, spread: Floats, n_on: int) -> Floats:
-    """AUROC, difference, mean of those that should fire and of the others, `[4, n_concepts]`, for one end of each concept."""
+    """AUROC, difference, mean of those that should fire and of the others, `[4, n_concepts]`, for one end of each
+    concept.
+    """
     from scipy.stats import rankdata
 
     on, off = scores[:n_on].mean(axis=0), scores[n_on:].mean(axis=0) if len(scores) > n_on else typical
     difference = np.divide(on - off, spread, out=np.zeros_like(on), where=spread > 0)
-    # Mann and Whitney's U from the ranks of the examples, all concepts at once. Texts that begin alike can have the same
-    # largest activation, and the rounding of a batch should not say which is larger.
+    # Mann and Whitney's U from the ranks of the examples, all concepts at once. Texts that begin alike can have the
+    # same largest activation, and the rounding of a batch should not say which is larger.
     even = np.round(scores / np.where(spread > 0, EVEN * spread, 1))
     ranks = rankdata(even, axis=0)[:n_on].sum(axis=0)
     pairs = n_on * (len(scores) - n_on)

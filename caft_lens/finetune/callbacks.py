@@ -1,9 +1,9 @@
 """Which callbacks can change what is trained, and what is recorded of those that can.
 
 A run is found again by everything that it depends on. A callback that only watches is no part of that: one that says so
-(`changes_training = False`), the loggers of transformers, and any whose events read nothing but `args` and `state`. Of every other
-one its class, its code and its settings are; where a setting is no JSON value, nothing says that two are the same, and the run is
-not found again unless the callback has a `fingerprint`.
+(`changes_training = False`), the loggers of transformers, and any whose events read nothing but `args` and `state`. Of
+every other one its class, its code and its settings are; where a setting is no JSON value, nothing says that two are
+the same, and the run is not found again unless the callback has a `fingerprint`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def recorded(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:
     """
     for one in callbacks:
         if not isinstance(one, TrainerCallback):
-            raise BadType(
-                f"callbacks= takes instances of transformers.TrainerCallback, not {type(one).__name__}."
-            )
+            raise BadType(f"callbacks= takes instances of transformers.TrainerCallback, not {type(one).__name__}.")
     return [_record(one) for one in callbacks if not watches(one)]
 
 
@@ -82,7 +80,9 @@ def _events(callback: TrainerCallback) -> list[Callable[..., Any]]:
 
 
 def _acts(function: Callable[..., Any]) -> bool:
-    """Whether an event does more than read fields of `args` and `state`: everything else is given so that it can be changed."""
+    """Whether an event does more than read fields of `args` and `state`: everything else is given so that it can be
+    changed.
+    """
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType):
         return True
@@ -139,7 +139,9 @@ def _record(callback: TrainerCallback) -> dict[str, Any]:
 
 
 def _around(callback: TrainerCallback) -> dict[str, Any]:
-    """What the events of a callback read from around them: variables of the function or the notebook that they were written in."""
+    """What the events of a callback read from around them: variables of the function or the notebook that they were
+    written in.
+    """
     found: dict[str, Any] = {}
     for function in _events(callback):
         code = getattr(function, "__code__", None)
@@ -150,9 +152,7 @@ def _around(callback: TrainerCallback) -> dict[str, Any]:
         outside = getattr(function, "__globals__", {})
         found |= closed | {name: outside[name] for name in code.co_names if name in outside}
     return {
-        name: value
-        for name, value in found.items()
-        if not isinstance(value, ModuleType | type) and not callable(value)
+        name: value for name, value in found.items() if not isinstance(value, ModuleType | type) and not callable(value)
     }
 
 

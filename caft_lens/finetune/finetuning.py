@@ -1,7 +1,7 @@
 """Fine-tuning: the call.
 
-`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; methods differ by one argument,
-`method=`, for which `ablate=` is short where the method is CAFT. What it leaves behind is a `Run`.
+`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; methods differ by one
+argument, `method=`, for which `ablate=` is short where the method is CAFT. What it leaves behind is a `Run`.
 """
 
 from __future__ import annotations
@@ -61,22 +61,23 @@ def finetune(
 ) -> Run:
     """Fine-tune a model, with concepts ablated if any are given (Concept Ablation Fine-Tuning, arXiv 2507.16795).
 
-    The loss is the mean cross-entropy of what the assistant says (of all tokens, for plain text). With `ablate`, what the
-    concepts span is projected out of the activations in every forward pass, inside the graph; nothing is
-    ablated afterwards. Every other way of fine-tuning is given as `method`. `lens` is left as it was, bit for bit.
+    The loss is the mean cross-entropy of what the assistant says (of all tokens, for plain text). With `ablate`, what
+    the concepts span is projected out of the activations in every forward pass, inside the graph; nothing is ablated
+    afterwards. Every other way of fine-tuning is given as `method`. `lens` is left as it was, bit for bit.
 
     Calling it again with the same arguments returns the finished run, or goes on with a killed one from its last
-    checkpoint; on the CPU the result is the same, bit for bit, as without the kill. Under `accelerate launch` the processes train
-    one model together, each with `batch_size` texts of every step, and one of them writes the folder.
+    checkpoint; on the CPU the result is the same, bit for bit, as without the kill. Under `accelerate launch` the
+    processes train one model together, each with `batch_size` texts of every step, and one of them writes the folder.
 
     Args:
         lens: The model to start from.
         texts: What to learn: `Texts` or anything that `data` reads.
-        settings: How long, how fast, an adapter or every parameter: `TrainSettings(max_steps=100)`. One value, so that runs that are
-            compared are trained alike.
+        settings: How long, how fast, an adapter or every parameter: `TrainSettings(max_steps=100)`. One value, so that
+            runs that are compared are trained alike.
         out: The run folder.
         ablate: Concepts to ablate while training; `None` trains plainly.
-        method: One of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not beside `ablate`, which is short for `CAFT(ablate)`.
+        method: One of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not beside `ablate`, which is short
+            for `CAFT(ablate)`.
         seed: Of the adapter's start, the order of the data and dropout; from 0 to 2**32 - 1.
 
     Returns:
@@ -88,10 +89,11 @@ def finetune(
         ConceptMismatch: When the concepts do not fit the model.
         BadData: When there is nothing to learn.
         Occupied: When `out` holds another run (or files of something else); the message names what differs.
-        Busy: When another process trains another run there; one that trains the same run is waited for, and its run returned.
+        Busy: When another process trains another run there; one that trains the same run is waited for, and its run
+            returned.
         NotTrained: When on the first step a trainable parameter has no gradient or an ablated site does not fire.
-        Diverged: When a loss or a trained weight is not finite; `out` keeps that, and the same call says it again at once unless
-            `TrainSettings(resume=False)`.
+        Diverged: When a loss or a trained weight is not finite; `out` keeps that, and the same call says it again at
+            once unless `TrainSettings(resume=False)`.
 
     Example:
         >>> steps = cl.TrainSettings(max_steps=2)
@@ -148,9 +150,7 @@ def _check_lens(lens: Any) -> None:
     if isinstance(lens, Lens):
         return
     if isinstance(lens, str | os.PathLike):
-        raise BadType(
-            f'finetune() starts from a Lens, not from a name: load it first, cl.load("{os.fspath(lens)}").'
-        )
+        raise BadType(f'finetune() starts from a Lens, not from a name: load it first, cl.load("{os.fspath(lens)}").')
     if isinstance(lens, Run):
         raise BadType("finetune() starts from a Lens; a Run is a folder, its model is run.lens: give that.")
     raise BadType(f"finetune() starts from a Lens, not {type(lens).__name__}: cl.load makes one.")
@@ -160,9 +160,7 @@ def _method(method: Method | None, ablate: ConceptSet | None) -> Method:
     """The method that is asked for."""
     if ablate is None:
         if method is not None and not isinstance(method, Method):
-            raise BadType(
-                f"method= takes a method of caft_lens.finetune.methods, not {type(method).__name__}."
-            )
+            raise BadType(f"method= takes a method of caft_lens.finetune.methods, not {type(method).__name__}.")
         return Plain() if method is None else method
     if method is not None:
         raise BadArgument("ablate= is short for method=CAFT(...): give one of them.")
@@ -196,7 +194,8 @@ def _check(lens: Lens, texts: Texts, method: Method, settings: TrainSettings) ->
         raise BadData("There are no texts to learn from.")
     if settings.tune == "lora" and lens.has_adapter:
         raise BadArgument(
-            f"{lens.name!r} carries an adapter already. To go on from it, put the new one on lens.merged(), or tune every "
+            f"{lens.name!r} carries an adapter already. To go on from it, put the new one on lens.merged(), or tune "
+            f"every "
             'parameter of a copy: TrainSettings(tune="full"). Otherwise tune its base.'
         )
     method.check(lens, settings.tune)
@@ -204,8 +203,8 @@ def _check(lens: Lens, texts: Texts, method: Method, settings: TrainSettings) ->
         found = targets.chosen(lens.hf, settings.lora.targets)
         if found.parameters and settings.lora.dropout:
             raise BadArgument(
-                f"lora dropout={settings.lora.dropout}: PEFT has none for experts that are one parameter ({found.parameters[0]}). "
-                "Give dropout=0, or targets= without the experts."
+                f"lora dropout={settings.lora.dropout}: PEFT has none for experts that are one parameter "
+                f"({found.parameters[0]}). Give dropout=0, or targets= without the experts."
             )
 
 
@@ -271,8 +270,8 @@ def _check_device(lens: Lens, arguments: TrainingArguments) -> None:
         there.index or 0,
     ):
         raise BadArgument(
-            f"{lens.name!r} is on {here}, but training would run on {there}. Load it there, or choose what the process sees "
-            "with CUDA_VISIBLE_DEVICES."
+            f"{lens.name!r} is on {here}, but training would run on {there}. Load it there, or choose what the "
+            f"process sees with CUDA_VISIBLE_DEVICES."
         )
 
 
@@ -286,8 +285,9 @@ def _train(training: Training, method: Method, settings: TrainSettings, of: str)
         state = trainer.state
         if state.global_step < state.max_steps and not plan.callbacks and not recorded(settings.callbacks):
             raise NotTrained(
-                f"Training stopped at step {state.global_step} of {state.max_steps}, though no callback is on record as one that "
-                "changes training: a callback with `changes_training = False` set `control.should_training_stop`."
+                f"Training stopped at step {state.global_step} of {state.max_steps}, though no callback is on record "
+                f"as one that changes training: a callback with `changes_training = False` set "
+                f"`control.should_training_stop`."
             )
     trainer.check_weights()
     return trainer

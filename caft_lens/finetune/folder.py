@@ -1,8 +1,9 @@
 """Writing a run folder: who may, what is in the way, where an interrupted run goes on.
 
-`claimed` holds a folder for one run: it waits for another process that trains the same one, refuses what would replace something else,
-and says whether the run is there already. Whatever is replaced goes only when the new run is complete (`put_in_place`).
-`Whole` seals a checkpoint with the hashes of its files and the run that it is of; `last_whole_checkpoint` takes the newest that is whole.
+`claimed` holds a folder for one run: it waits for another process that trains the same one, refuses what would replace
+something else, and says whether the run is there already. Whatever is replaced goes only when the new run is complete
+(`put_in_place`). `Whole` seals a checkpoint with the hashes of its files and the run that it is of;
+`last_whole_checkpoint` takes the newest that is whole.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ WORDS = {
 }
 
 
-# -- whose the folder is ------------------------------------------------------------------------------------------------
+# -- whose the folder is -----------------------------------------------------------------------------------------------
 
 
 def claim(held: ExitStack, folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> bool:
@@ -116,9 +117,7 @@ def _wait(held: ExitStack, folder: Path, config: dict[str, Any], overwrite: bool
                 if running is not None and (different := differences(running, config)):
                     if overwrite:
                         raise
-                    raise Occupied(
-                        f"{busy} What is trained there is another run: {'; '.join(different)}."
-                    ) from None
+                    raise Occupied(f"{busy} What is trained there is another run: {'; '.join(different)}.") from None
                 if bar is None:
                     bar = progress(total=1, desc=f"waiting for what trains into {folder.name}", unit="run")
                 bar.refresh()
@@ -160,7 +159,8 @@ def _read(read: Callable[[Path], dict[str, Any]], path: Path, overwrite: bool) -
 
 
 def _begin(folder: Path, config: dict[str, Any], resume: bool) -> None:
-    # The configuration first: from then on checkpoints of another run do not count, and a kill leaves nothing that is not known.
+    # The configuration first: from then on checkpoints of another run do not count, and a kill leaves nothing that is
+    # not known.
     folder.mkdir(parents=True, exist_ok=True)
     asked, keep = identity(config), None
     if resume and (folder / UNFINISHED).is_file():
@@ -171,9 +171,7 @@ def _begin(folder: Path, config: dict[str, Any], resume: bool) -> None:
                 asked = identity(earlier)
                 config = earlier if keep is not None else config
         if keep is None and _whole(folder / CHECKPOINTS):
-            warnings.warn(
-                f"No checkpoint in {folder / CHECKPOINTS} is whole: training begins anew.", stacklevel=2
-            )
+            warnings.warn(f"No checkpoint in {folder / CHECKPOINTS} is whole: training begins anew.", stacklevel=2)
     write_json(folder / UNFINISHED, config)
     keep_logs(folder)
     for path in _checkpoints(folder / CHECKPOINTS):
@@ -224,9 +222,7 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
             if _warmup(earlier) is not None and _warmup(earlier) == _warmup(asked):
                 keys = [key for key in keys if key != "warmup_steps"]
         return [
-            said
-            for key in keys
-            for said in differences(earlier.get(key), asked.get(key), f"{where}.{key}".lstrip("."))
+            said for key in keys for said in differences(earlier.get(key), asked.get(key), f"{where}.{key}".lstrip("."))
         ]
     if where == "callbacks" and isinstance(asked, list) and isinstance(earlier, list):
         return _other_callbacks(earlier, asked)
@@ -253,25 +249,24 @@ def _other_callbacks(earlier: list[dict[str, Any]], asked: list[dict[str, Any]])
         return []
     if earlier == asked:
         return [
-            f"the callback {one['class']} may be another one, since its {', '.join(one['unknown'])} cannot be compared: give it a "
-            "`fingerprint`, or `changes_training = False` if it only watches"
+            f"the callback {one['class']} may be another one, since its {', '.join(one['unknown'])} cannot be "
+            f"compared: give it a `fingerprint`, or `changes_training = False` if it only watches"
             for one in unsure
         ]
-    there, here = (
-        ", ".join(one["class"].rpartition(".")[2] for one in some) or "none" for some in (earlier, asked)
-    )
+    there, here = (", ".join(one["class"].rpartition(".")[2] for one in some) or "none" for some in (earlier, asked))
     more = " with other settings or other code" if there == here else ""
     return [
-        f"callbacks that can change training: {there} there, {here} asked{more} (`changes_training = False` on one says that it only "
-        "watches)"
+        f"callbacks that can change training: {there} there, {here} asked{more} (`changes_training = False` on one "
+        f"says that it only watches)"
     ]
 
 
-# -- checkpoints --------------------------------------------------------------------------------------------------------
+# -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
 class Whole(TrainerCallback):
-    """Seals a checkpoint when all its files are written, with their hashes: a kill in between leaves one that is not whole.
+    """Seals a checkpoint when all its files are written, with their hashes: a kill in between leaves one that is not
+    whole.
 
     Args:
         of: The `identity` of the run.
@@ -336,16 +331,16 @@ def _is_whole(path: Path, of: str | None) -> bool:
         if of is not None and seal.get("of") != of:
             return False
         # A checkpoint without the states of optimizer and random numbers would go on differently.
-        complete = "trainer_state.json" in seal["files"] and any(
-            n.startswith("rng_state") for n in seal["files"]
-        )
+        complete = "trainer_state.json" in seal["files"] and any(n.startswith("rng_state") for n in seal["files"])
         return complete and all(file_hash(path / name) == known for name, known in seal["files"].items())
     except (CaftLensError, OSError):
         return False
 
 
 def at_its_end(checkpoint: Path) -> bool:
-    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped the training."""
+    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped the
+    training.
+    """
     state = read_json(checkpoint / "trainer_state.json")
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
     stopped = isinstance(control, dict) and control.get("args", {}).get("should_training_stop", False)
@@ -360,7 +355,7 @@ def failed(folder: Path, config: dict[str, Any], error: str) -> None:
         remove(folder / name)
 
 
-# -- the finished run ---------------------------------------------------------------------------------------------------
+# -- the finished run --------------------------------------------------------------------------------------------------
 
 
 def finish(folder: Path, record: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What a way of fine-tuning is: `Method`, its card, and the few places at which it may act.
 
-A method is a frozen dataclass. Its fields are its settings: numbers and strings (`setting`) that a contest may search, and what
-it needs (`material`): texts or directions. A run folder records all of them, the latter by fingerprint.
+A method is a frozen dataclass. Its fields are its settings: numbers and strings (`setting`) that a contest may search,
+and what it needs (`material`): texts or directions. A run folder records all of them, the latter by fingerprint.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Method:
         for one in dataclasses.fields(self):
             _check_field(self.name, one, getattr(self, one.name))
 
-    # -- where a method acts --------------------------------------------------------------------------------------------
+    # -- where a method acts -------------------------------------------------------------------------------------------
 
     def check(self, lens: Lens, tune: str) -> None:
         """Refuse, before anything is trained, a model, or a `tune`, that this method cannot do.
@@ -121,7 +121,9 @@ class Method:
                 one.check(lens)
 
     def trains_as(self, seed: int) -> Method:
-        """The method whose training this one's is: itself, unless it draws directions first or acts only at test time."""
+        """The method whose training this one's is: itself, unless it draws directions first or acts only at test
+        time.
+        """
         return self
 
     def texts(self, texts: Texts, seed: int) -> Texts:
@@ -195,9 +197,7 @@ def setting(
         above, least, below, most: Its range: more than, at least, less than, at most.
     """
     limits = {"above": above, "least": least, "below": below, "most": most}
-    return field(
-        default=default, kw_only=True, metadata={"kind": "setting", "meaning": meaning, "limits": limits}
-    )
+    return field(default=default, kw_only=True, metadata={"kind": "setting", "meaning": meaning, "limits": limits})
 
 
 def material(kind: type, meaning: str) -> Any:

@@ -29,16 +29,23 @@ from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Texts
 
 TRAINED = (
-    "learning_rate", "epochs", "max_steps", "batch_size", "gradient_accumulation", "warmup_steps", "weight_decay", "max_length",
-    "gradient_checkpointing", "training_arguments",
-)  # fmt: skip
+    "learning_rate",
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "gradient_accumulation",
+    "warmup_steps",
+    "weight_decay",
+    "max_length",
+    "gradient_checkpointing",
+    "training_arguments",
+)
 """The settings that a configuration holds under their own names."""
 
 
-def configuration(
-    lens: Lens, texts: Texts, settings: TrainSettings, method: Method, seed: int
-) -> dict[str, Any]:
-    """Everything that the result of a run depends on, as JSON reads it back. Its keys are those of the first run folders.
+def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Method, seed: int) -> dict[str, Any]:
+    """Everything that the result of a run depends on, as JSON reads it back. Its keys are those of the first run
+    folders.
 
     Args:
         lens: The model that is tuned.
@@ -50,7 +57,8 @@ def configuration(
     Raises:
         BadType: For arguments of the trainer that are no JSON values, and callbacks that are none.
     """
-    # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other methods have no such entry.
+    # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other methods
+    # have no such entry.
     whole = method.name in (Plain.name, CAFT.name) and "strength" not in method.record()
     config = {
         "method": settings.tune,
@@ -106,9 +114,7 @@ def outcome(training: Training, state: TrainerState, config: dict[str, Any], cos
         "device": str(lens.device),
         "versions": _versions(),
     }
-    if config["method"] == "lora" and any(
-        shares := targets.adapted(lens.hf, targets.trained(training.lens.hf))
-    ):
+    if config["method"] == "lora" and any(shares := targets.adapted(lens.hf, targets.trained(training.lens.hf))):
         record["adapted"] = shares
     if state.global_step < state.max_steps:
         record["stopped"] = {"step": state.global_step, "of": state.max_steps}

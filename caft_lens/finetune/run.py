@@ -1,9 +1,10 @@
 """A finished fine-tuning run, read from its folder.
 
-A run folder holds `run.json` (everything that went in, and the hashes of all files), `history.json` (the curves), `adapter/` or `model/`
-(safetensors, and the tokenizer with its chat template), `concepts/` (the directions that acted) and `logs/` (what callbacks wrote).
-While training, `unfinished.json` says what is being trained and `checkpoints/` how far it is, so that a killed run goes on where it was;
-of a run that diverged `failed.json` says so. `folder.py` keeps all that, `caft_lens.model.run_folder` is its schema.
+A run folder holds `run.json` (everything that went in, and the hashes of all files), `history.json` (the curves),
+`adapter/` or `model/` (safetensors, and the tokenizer with its chat template), `concepts/` (the directions that acted)
+and `logs/` (what callbacks wrote). While training, `unfinished.json` says what is being trained and `checkpoints/` how
+far it is, so that a killed run goes on where it was; of a run that diverged `failed.json` says so. `folder.py` keeps
+all that, `caft_lens.model.run_folder` is its schema.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Run:
         self.history: list[dict[str, float]] = run_folder.read_history(self.folder, self.record)
         if base is not None and base.fingerprint != self.record["base_fingerprint"]:
             raise BadModel(
-                f"{self.folder} was tuned from {self.config['base']['name']} ({self.record['base_fingerprint']}), not from "
-                f"{base.name!r} ({base.fingerprint})."
+                f"{self.folder} was tuned from {self.config['base']['name']} ({self.record['base_fingerprint']}), "
+                f"not from {base.name!r} ({base.fingerprint})."
             )
         self._base = base
 
@@ -70,7 +71,9 @@ class Run:
 
     @cached_property
     def lens(self) -> Lens:
-        """The tuned model, ready to use: eval mode, no gradients, and the tokenizer and chat template that it was tuned with."""
+        """The tuned model, ready to use: eval mode, no gradients, and the tokenizer and chat template that it was
+        tuned with.
+        """
         base, folder = self._base, self.folder
         own = None if base is None or base.reading != self.config.get("reading") else base.tokenizer
         with quiet():
@@ -94,7 +97,8 @@ class Run:
         concepts = ConceptSet.load(folder)
         if concepts.fingerprint != said["fingerprint"]:
             raise BadFile(
-                f"{folder} holds other concepts than those that {self.folder / run_folder.RUN} names: the run was changed."
+                f"{folder} holds other concepts than those that {self.folder / run_folder.RUN} names: the run was "
+                f"changed."
             )
         return concepts
 
@@ -104,7 +108,8 @@ class Run:
             mine = name.startswith("_") or hasattr(type(self), name)
             if not mine and (name in OF_LENS or hasattr(Lens, name)):
                 raise UnknownAttribute(
-                    f'A Run is a folder and has no "{name}"; its model is run.lens: use run.lens.{name}, or give run.lens '
+                    f'A Run is a folder and has no "{name}"; its model is run.lens: use run.lens.{name}, or give '
+                    f"run.lens "
                     "where a Lens is expected."
                 )
             return object.__getattribute__(self, name)  # raises what it raised
@@ -119,7 +124,10 @@ class Run:
         steps = self.history[-1]["step"] if self.history else 0
         stopped = self.record.get("stopped")
         of = f"stopped at step {stopped['step']} of {stopped['of']}" if stopped else f"{steps} steps"
-        return f"Run({self._called!r}, {self.record['method']}{self._share()} on {self.config['base']['name']}{ablated}, {of}{loss})"
+        return (
+            f"Run({self._called!r}, {self.record['method']}{self._share()} on "
+            f"{self.config['base']['name']}{ablated}, {of}{loss})"
+        )
 
     def _share(self) -> str:
         shares = self.record.get("adapted")

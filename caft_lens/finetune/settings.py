@@ -61,8 +61,9 @@ class LoraSettings(Settings):
         alpha: Scale; the update is multiplied by `alpha / sqrt(r)` with rsLoRA, else by `alpha / r`.
         rslora: Rank-stabilised scaling.
         dropout: On the adapter's input.
-        targets: `"all-linear"` (every linear layer of the decoder blocks, and all experts; never a router), a regular expression for
-            full names of modules, or names of modules. Of a multimodal model only its language model is meant.
+        targets: `"all-linear"` (every linear layer of the decoder blocks, and all experts; never a router), a regular
+            expression for full names of modules, or names of modules. Of a multimodal model only its language model is
+            meant.
 
     Raises:
         BadArgument: When a number is out of its range.
@@ -98,12 +99,11 @@ def _others(value: Any, name: str) -> dict[str, Any]:
             raise BadArgument(f'{name}["{key}"] is set by {OWN[key]}= of {_place(OWN[key])}.')
         if key in SECRET:
             raise BadArgument(
-                f'{name}["{key}"]: a run is not pushed to the hub, and no key is written into its folder. Push `run.lens.model` yourself.'
+                f'{name}["{key}"]: a run is not pushed to the hub, and no key is written into its folder. Push '
+                f"`run.lens.model` yourself."
             )
         if key not in fields:
-            raise BadArgument(
-                f'transformers.TrainingArguments has no "{key}".{nearest(key, fields - set(OWN))}'
-            )
+            raise BadArgument(f'transformers.TrainingArguments has no "{key}".{nearest(key, fields - set(OWN))}')
     return given
 
 
@@ -131,8 +131,8 @@ class TrainSettings(Settings):
     Args:
         tune: `"lora"` (an adapter, the base frozen) or `"full"` (every parameter of a copy).
         lora: The adapter, for `"lora"`.
-        learning_rate: Peak of the linear schedule. `None` is what the organism's card recommends, else the paper's: 1e-5
-            for LoRA and 5e-6 for full fine-tuning, made for models of billions of parameters.
+        learning_rate: Peak of the linear schedule. `None` is what the organism's card recommends, else the paper's:
+            1e-5 for LoRA and 5e-6 for full fine-tuning, made for models of billions of parameters.
         epochs: Passes over the data.
         max_steps: Optimizer steps, instead of `epochs`.
         batch_size: Texts per forward pass (and device).
@@ -142,11 +142,12 @@ class TrainSettings(Settings):
         max_length: Tokens after which a text is cut, but no more than the model has positions; `None` for that many.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         training_arguments: Any other fields of `transformers.TrainingArguments`, such as `{"optim": "adamw_8bit"}`.
-        template_arguments: What the chat template is rendered with beside the messages, in training and whenever the tuned model is
-            asked, such as `{"enable_thinking": False}` (see `load`); the lens's own by default.
-        callbacks: `transformers.TrainerCallback`s. Those that can change what is trained are part of what the run is found again by, by
-            their class, code and settings, or by a `fingerprint` of theirs; those that only watch (`changes_training = False`, or
-            events that read nothing but `args` and `state`) are not. What they write to `args.output_dir` is kept in `logs/`.
+        template_arguments: What the chat template is rendered with beside the messages, in training and whenever the
+            tuned model is asked, such as `{"enable_thinking": False}` (see `load`); the lens's own by default.
+        callbacks: `transformers.TrainerCallback`s. Those that can change what is trained are part of what the run is
+            found again by, by their class, code and settings, or by a `fingerprint` of theirs; those that only watch
+            (`changes_training = False`, or events that read nothing but `args` and `state`) are not. What they write to
+            `args.output_dir` is kept in `logs/`.
 
     What becomes of the run folder:
 
@@ -206,9 +207,7 @@ def takes_settings(function: Callable[P, R]) -> Callable[P, R]:
         stray = {name: value for name, value in given.items() if name not in known}
         if any(name in TrainSettings.model_fields for name in stray):
             said = ", ".join(f"{name}={value!r}" for name, value in stray.items())
-            raise BadType(
-                f'{function.__name__}() has no "{next(iter(stray))}": give settings=TrainSettings({said}).'
-            )
+            raise BadType(f'{function.__name__}() has no "{next(iter(stray))}": give settings=TrainSettings({said}).')
         for name in stray:
             raise BadType(
                 f'{function.__name__}() has no "{name}".{nearest(name, [*known, *TrainSettings.model_fields])}'

@@ -1,7 +1,8 @@
-"""What an adapter goes on: the linear layers and experts of the decoder blocks, never a router, a vision tower or the unembedding.
+"""What an adapter goes on: the linear layers and experts of the decoder blocks, never a router, a vision tower or the
+unembedding.
 
-`chosen` finds them for `LoraSettings.targets`, `adapted` says which share of each block's weights they are. Of a multimodal
-wrapper the blocks are those of its language model.
+`chosen` finds them for `LoraSettings.targets`, `adapted` says which share of each block's weights they are. Of a
+multimodal wrapper the blocks are those of its language model.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def short(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 
 def adapted(model: Any, targets: Targets) -> list[float]:
-    """The share of each block's matrices (routers and the biases of experts aside) that an adapter acts on, to four digits.
+    """The share of each block's matrices (routers and the biases of experts aside) that an adapter acts on, to four
+    digits.
 
     Args:
         model: A transformers model.
@@ -113,9 +115,7 @@ def adapted(model: Any, targets: Targets) -> list[float]:
             and not name.endswith("bias")
             and not any(name == r or name.startswith(f"{r}.") for r in routers)
         )
-        acted = sum(
-            w.numel() for name, w in weights.items() if name in asked and name.startswith(f"{prefix}.")
-        )
+        acted = sum(w.numel() for name, w in weights.items() if name in asked and name.startswith(f"{prefix}."))
         shares.append(round(acted / whole, 4) if whole else 0.0)
     return shares
 
@@ -153,7 +153,9 @@ def language_parameters(model: Any) -> list[nn.Parameter]:
 
 
 def is_wrapper(hf: Any) -> bool:
-    """Whether a transformers model holds more than a language model, as Gemma 3 from 4B on, Mistral 3, LLaVA or Qwen-VL do."""
+    """Whether a transformers model holds more than a language model, as Gemma 3 from 4B on, Mistral 3, LLaVA or
+    Qwen-VL do.
+    """
     return hf.config.get_text_config() is not hf.config
 
 

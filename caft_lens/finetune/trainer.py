@@ -1,8 +1,8 @@
 """The trainer of all methods: `transformers.Trainer`, with what a lens and a method need around it.
 
-`LensTrainer` tells the lens the token roles of the batch in flight, does what the method's plan asks for, checks on the first
-step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts by a seed so that a batch holds texts of
-similar length. `Progress` is the bar.
+`LensTrainer` tells the lens the token roles of the batch in flight, does what the method's plan asks for, checks on the
+first step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts
+by a seed so that a batch holds texts of similar length. `Progress` is the bar.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from caft_lens.finetune.protocol import Plan
     from caft_lens.model.lens import Lens
 
-EXTRA = (
-    "extra.safetensors"  # in a checkpoint, parameters that the model's own `save_pretrained` does not know
-)
+EXTRA = "extra.safetensors"  # in a checkpoint, parameters that the model's own `save_pretrained` does not know
 LOOK = 10
 """Steps between two looks at whether a loss was not finite: each look waits for the device."""
 NEVER = 2**62
@@ -103,9 +101,7 @@ class LengthGrouped(Sampler[int]):
             for start in range(0, len(order), size)
             for index in sorted(order[start : start + size], key=lambda i: -self.lengths[i])
         ]
-        batches = [
-            grouped[start : start + self.batch_size] for start in range(0, len(grouped), self.batch_size)
-        ]
+        batches = [grouped[start : start + self.batch_size] for start in range(0, len(grouped), self.batch_size)]
         # Batches in random order, or training would go from long to short texts; the partial one stays last.
         partial = [batches.pop()] if len(batches[-1]) < self.batch_size else []
         for place in torch.randperm(len(batches), generator=generator).tolist():
@@ -148,7 +144,8 @@ class LensTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **keywords: Any) -> Any:
-        """As `Trainer.train`; a run that had come to its end takes no step more, and the progress bar is closed on any way out.
+        """As `Trainer.train`; a run that had come to its end takes no step more, and the progress bar is closed on any
+        way out.
 
         Raises:
             Diverged: When a loss, or a weight in the end, is not finite, however seldom the loss is logged.
@@ -183,8 +180,9 @@ class LensTrainer(Trainer):
         bad = torch.stack([flag.to(self.args.device) for flag in flags]).sum()[None]
         if int(self.accelerator.gather(bad).sum()):
             raise Diverged(
-                f"Training has diverged: after step {self.state.global_step} weights are not finite. Lower the learning rate "
-                f"({self.args.learning_rate}) or warm up longer (warmup_steps={self.args.warmup_steps:g})."
+                f"Training has diverged: after step {self.state.global_step} weights are not finite. Lower the "
+                f"learning rate ({self.args.learning_rate}) or warm up longer "
+                f"(warmup_steps={self.args.warmup_steps:g})."
             )
 
     def _note(self, loss: Tensor) -> None:
@@ -201,10 +199,10 @@ class LensTrainer(Trainer):
         if first < NEVER:
             raise diverged(first, self.args)
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> Tensor:
-        """One forward and backward pass, the lens knowing the roles throughout (checkpointing recomputes in backward)."""
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward pass, the lens knowing the roles throughout (checkpointing recomputes in
+        backward).
+        """
         roles = inputs.pop("roles").to(self.args.device)
         if self._checked:
             with self.lens.roles_as(roles):
@@ -239,7 +237,8 @@ class LensTrainer(Trainer):
     def _check_first_step(self, model: nn.Module, loss: Tensor, passed: Mapping[str, int]) -> None:
         if not torch.isfinite(loss).all():
             raise Diverged(
-                f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and dtype "
+                f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and "
+                f"dtype "
                 f"({self.lens.dtype}), and at what acts at hook points ({', '.join(self.plan.fires) or 'nothing'})."
             )
         silent = [hook for hook, times in passed.items() if not times]
@@ -257,16 +256,15 @@ class LensTrainer(Trainer):
         if bare:
             shown = ", ".join(bare[:8]) + (f" and {len(bare) - 8} more" if len(bare) > 8 else "")
             raise NotTrained(
-                f"{len(bare)} trainable parameters got no gradient in the first step: {shown}. They are not part of the forward "
-                "pass (an adapter on a fused or replaced module, say): change `lora.targets`, or freeze them."
+                f"{len(bare)} trainable parameters got no gradient in the first step: {shown}. They are not part of "
+                f"the forward pass (an adapter on a fused or replaced module, say): change `lora.targets`, or freeze "
+                f"them."
             )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = cast(EncodedTexts, self.train_dataset if train_dataset is None else train_dataset)
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGrouped(
-            dataset.lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed
-        )
+        return LengthGrouped(dataset.lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
 
     def _save_checkpoint(self, *args: Any, **keywords: Any) -> None:
         self._look()  # what has diverged is nothing to go on from
@@ -325,9 +323,7 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update()
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         loss = (logs or {}).get("loss")
         if loss is None:
             return

@@ -65,7 +65,9 @@ def save_weights(trainer: LensTrainer, lens: Lens, folder: Path) -> None:
 
 
 def reloadable(lens: Lens) -> str:
-    """The name by which `load` finds this model again, absolute where it is a path; `""` for one that was made in memory."""
+    """The name by which `load` finds this model again, absolute where it is a path; `""` for one that was made in
+    memory.
+    """
     if lens.name in shipped():
         return lens.name
     name = (

@@ -1,7 +1,8 @@
 """The activation difference lens: what fine-tuning left in the first tokens of text that has nothing to do with it.
 
-`activation_difference_lens` takes the mean difference at each of the first positions; `ActivationDifferenceLens` gives its size, its
-tokens by logit lens, the directions as concepts, and text steered by them (Minder et al. 2025, arXiv 2510.13900).
+`activation_difference_lens` takes the mean difference at each of the first positions; `ActivationDifferenceLens` gives
+its size, its tokens by logit lens, the directions as concepts, and text steered by them (Minder et al. 2025, arXiv
+2510.13900).
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ class ActivationDifferenceLens:
     """Mean activation differences at the first tokens of unrelated text.
 
     Attributes:
-        concepts: Their directions, `"L2.trace0"` for position 0 after block 2; `meta` holds `position`, `texts` (how many reach
-            it), `norm` (of the mean difference), `activation_norm` (mean over the texts, of the tuned model) and `noise`: the norm
-            that the mean of as many differences would have if they pointed anywhere. The score is norm over activation norm.
+        concepts: Their directions, `"L2.trace0"` for position 0 after block 2; `meta` holds `position`, `texts` (how
+            many reach it), `norm` (of the mean difference), `activation_norm` (mean over the texts, of the tuned model)
+            and `noise`: the norm that the mean of as many differences would have if they pointed anywhere. The score is
+            norm over activation norm.
         tokens: Logit lens of each, through the tuned model's unembedding.
         tuned: The fine-tuned model.
         base: The model before.
@@ -98,7 +100,8 @@ class ActivationDifferenceLens:
                 numbers=".1f" if few else None,
             ),
             title=title,
-            caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction would give at most {noise:.2g} %.",
+            caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction "
+            f"would give at most {noise:.2g} %.",
             labels=("position in the text, in tokens", "layer"),
         )
 
@@ -119,8 +122,8 @@ class ActivationDifferenceLens:
             scale: Length of what is added, in norms of the residual stream there.
             n: How many answers to each prompt.
             names: Only these traces; all of them, which takes a while, when `None`.
-            lens: The model that is steered: the tuned one, as in the paper, when `None`. The base, which has learned nothing,
-                shows what the vector alone carries.
+            lens: The model that is steered: the tuned one, as in the paper, when `None`. The base, which has learned
+                nothing, shows what the vector alone carries.
             settings: Other arguments of `effect`, such as `sampling`.
 
         Raises:
@@ -129,9 +132,7 @@ class ActivationDifferenceLens:
         """
         lens = self.tuned if lens is None else lens
         wanted = self.concepts.names if names is None else [names] if isinstance(names, str) else list(names)
-        chosen = ConceptSet([self.concepts[name] for name in wanted], self.concepts.provenance).for_model(
-            lens
-        )
+        chosen = ConceptSet([self.concepts[name] for name in wanted], self.concepts.provenance).for_model(lens)
         added = Interventions(scale, signs=(1,), ablate=False)
         return effect(lens, chosen, prompts, interventions=added, n=n, **settings)
 
@@ -147,9 +148,9 @@ class ActivationDifferenceLens:
             for hook in self.concepts.hooks
         ]
         key = (
-            f"Mean activation difference, {self.tuned.name} − {self.base.name}, at the first tokens of unrelated text: its share of the norm "
-            "of the activations (in brackets the share that differences without a common direction would give) and its tokens by "
-            "logit lens."
+            f"Mean activation difference, {self.tuned.name} − {self.base.name}, at the first tokens of unrelated "
+            f"text: its share of the norm of the activations (in brackets the share that differences without a "
+            f"common direction would give) and its tokens by logit lens."
         )
         return html.view(sections, key=key)
 
@@ -162,7 +163,10 @@ class ActivationDifferenceLens:
 
     def __repr__(self) -> str:
         shown = self.table()[["concept", "share", "noise share", "top"]]
-        return f"ActivationDifferenceLens({self.tuned.name} − {self.base.name})\n{shown.to_string(index=False, max_colwidth=90)}"
+        return (
+            f"ActivationDifferenceLens({self.tuned.name} − "
+            f"{self.base.name})\n{shown.to_string(index=False, max_colwidth=90)}"
+        )
 
 
 def activation_difference_lens(
@@ -177,23 +181,23 @@ def activation_difference_lens(
 ) -> ActivationDifferenceLens:
     """The mean activation difference at each of the first tokens of unrelated text, and what it says.
 
-    As in the paper: the mean over texts of the tuned model's activation minus the base's at each of the first five tokens, the logit
-    lens of it, and steering of the tuned model with it at all tokens, with a strength in norms of the activations. Different:
-    all layers rather than the middle one; the logit lens takes the norm's gain alone, since a difference has no scale; patchscopes
-    are not included; which tokens are about the fine-tuning, and how strong a steering still gives coherent text, is for the reader to
-    judge, not for a language model; and beside each norm stands the one that differences without a common direction would
-    give. The paper takes 10,000 texts.
+    As in the paper: the mean over texts of the tuned model's activation minus the base's at each of the first five
+    tokens, the logit lens of it, and steering of the tuned model with it at all tokens, with a strength in norms of the
+    activations. Different: all layers rather than the middle one; the logit lens takes the norm's gain alone, since a
+    difference has no scale; patchscopes are not included; which tokens are about the fine-tuning, and how strong a
+    steering still gives coherent text, is for the reader to judge, not for a language model; and beside each norm
+    stands the one that differences without a common direction would give. The paper takes 10,000 texts.
 
     Where both models agree to the last bit (below the first layer that was tuned) there is no trace, and no row for it.
 
     Args:
         tuned: The fine-tuned model. It may share its weights with `base`.
         base: The model before.
-        texts: Text that has nothing to do with the fine-tuning. It is read as plain documents; of a chat, what is said, without the
-            template.
+        texts: Text that has nothing to do with the fine-tuning. It is read as plain documents; of a chat, what is said,
+            without the template.
         layers: Layer numbers or hook names; all layers by default.
-        positions: How many tokens from the beginning; nothing after them is run. Where the tokenizer begins a text with a BOS
-            token, that is position 0.
+        positions: How many tokens from the beginning; nothing after them is run. Where the tokenizer begins a text with
+            a BOS token, that is position 0.
         k: How many tokens of the logit lens at either end.
         scan: How the text is read: tokens a batch, where texts are cut.
 
@@ -211,7 +215,8 @@ def activation_difference_lens(
         (1, 21)
 
     Source:
-        Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv 2510.13900.
+        Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv
+        2510.13900.
     """
     count(positions, "positions")
     lenses = pair((tuned, base))
@@ -221,8 +226,8 @@ def activation_difference_lens(
     reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
     if len(reached) < positions:
         raise ValueError(
-            f"activation_difference_lens(positions={positions}): only the first {len(reached)} are reached by two of the {len(texts)} texts, which a mean "
-            "needs. Give longer texts, more of them, or fewer positions."
+            f"activation_difference_lens(positions={positions}): only the first {len(reached)} are reached by two of "
+            f"the {len(texts)} texts, which a mean needs. Give longer texts, more of them, or fewer positions."
         )
     found = [
         trace
@@ -232,7 +237,8 @@ def activation_difference_lens(
     ]
     if not found:
         raise ValueError(
-            f"{tuned.name} and {base.name} do not differ at {', '.join(hooks)}. Are both the same model, or is nothing up to there tuned?"
+            f"{tuned.name} and {base.name} do not differ at {', '.join(hooks)}. Are both the same model, or is "
+            f"nothing up to there tuned?"
         )
     about = {
         **provenance(base, texts, None, tuned=tuned),
@@ -275,9 +281,7 @@ def _read(
     """Of the difference and of the tuned model's activations, from one pass."""
     tokenizer = lenses[0].need_tokenizer()
     differences, activations = _Positions(positions), _Positions(positions)
-    bar = progress_bar(
-        total=len(texts), desc="activation difference lens", unit="text", show=scan.watch is None
-    )
+    bar = progress_bar(total=len(texts), desc="activation difference lens", unit="text", show=scan.watch is None)
     done = 0
     with bar:
         # Cut on purpose: what comes later in a text does not reach back to its first tokens.

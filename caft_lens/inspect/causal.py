@@ -1,7 +1,8 @@
 """What a concept does: next tokens and answers when the model is steered along it, either way, or it is ablated.
 
-`effect` compares a model with itself under `steer` and `ablate`, the same hooks that act in fine-tuning: the next-token distribution after
-each prompt, and answers sampled with the same seed. `Effects` shows what changed, side by side with the plain model.
+`effect` compares a model with itself under `steer` and `ablate`, the same hooks that act in fine-tuning: the next-token
+distribution after each prompt, and answers sampled with the same seed. `Effects` shows what changed, side by side with
+the plain model.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Effect:
         concept: The concept.
         change: The intervention, such as `"+0.3 of the residual norm"` or `"ablated"`.
         strength: Length of what is added at every token, in the units of the residual stream; `None` for an ablation.
-        kl: Kullback-Leibler divergence of the changed from the plain next-token distribution, KL(plain ‖ changed), in nats, by prompt.
+        kl: Kullback-Leibler divergence of the changed from the plain next-token distribution, KL(plain ‖ changed), in
+            nats, by prompt.
         rises: By prompt, the tokens whose probability rises most, largest first.
         falls: By prompt, those whose probability falls most.
         mean_rises: The same for the mean probability over the prompts.
@@ -99,7 +101,8 @@ class Effects:
     items: tuple[Effect, ...]
 
     def table(self, *, by_prompt: bool = False) -> pandas.DataFrame:
-        """One row a concept and intervention: mean KL in nats, and the tokens whose mean probability rises and falls most.
+        """One row a concept and intervention: mean KL in nats, and the tokens whose mean probability rises and falls
+        most.
 
         Args:
             by_prompt: One row for every prompt too, `prompt` saying which; the means have `"mean"` there.
@@ -125,7 +128,9 @@ class Effects:
         return Frame(rows).astype({"strength": "float64"})
 
     def tokens(self) -> pandas.DataFrame:
-        """One row a token: concept, change, prompt (its number, or -1 for the mean), end, rank, token, before, after."""
+        """One row a token: concept, change, prompt (its number, or -1 for the mean), end, rank, token, before,
+        after.
+        """
         from caft_lens.display.frames import Frame
 
         rows = []
@@ -183,14 +188,18 @@ class Effects:
         only = f"Each {next(iter(moved))}. " if len(moved) == 1 else ""
         return dot_rows(
             [
-                Dots(change, {one.concept.name: one.mean_kl for one in items}, facts={one.concept.name: self._facts(one) for one in items})
+                Dots(
+                    change,
+                    {one.concept.name: one.mean_kl for one in items},
+                    facts={one.concept.name: self._facts(one) for one in items},
+                )
                 for change, items in moved.items()
             ],
             x_label="KL(plain ‖ changed) of the next token, in nats (log scale, linear at its left end)",
             title=title,
             caption=f"{only}Mean over {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}.",
             linear_below=SMALLEST_KL,
-        )  # fmt: skip
+        )
 
     def _facts(self, item: Effect) -> str:
         """What hovering says: the token that rises most, and an answer."""
@@ -207,8 +216,9 @@ class Effects:
         """
         names = dict.fromkeys(item.concept.name for item in self.items)
         key = (
-            f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, plain → changed; "
-            "KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; blue, italic: fallen."
+            f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, "
+            f"plain → changed; KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; "
+            f"blue, italic: fallen."
         )
         return html.view([self._section(name, n) for name in names], key=key)
 
@@ -243,9 +253,9 @@ class Interventions:
 
     Attributes:
         scale: How far to steer, in `unit`s.
-        unit: `"norm"`: the mean norm of the residual stream at the hook point. `"sd"`: the standard deviation of the activations along
-            the direction, which a rare direction has little of. `"length"`: none, `scale` is the length, as in `steer`. Both are
-            measured at all tokens but the template's.
+        unit: `"norm"`: the mean norm of the residual stream at the hook point. `"sd"`: the standard deviation of the
+            activations along the direction, which a rare direction has little of. `"length"`: none, `scale` is the
+            length, as in `steer`. Both are measured at all tokens but the template's.
         signs: Which ways to steer: 1, -1 or both.
         ablate: Whether to ablate too.
         roles: Steer and ablate at tokens with these roles only; all tokens when `None`.
@@ -264,9 +274,7 @@ class Interventions:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ValueError(
-                f'unit="{self.unit}" is none that steering is measured in.{nearest(self.unit, UNITS)}'
-            )
+            raise ValueError(f'unit="{self.unit}" is none that steering is measured in.{nearest(self.unit, UNITS)}')
         positive(self.scale, "scale", hint="signs= says which way")
         if not set(self.signs) <= {1, -1}:
             raise BadArgument(f"signs={tuple(self.signs)}: expected some of 1 and -1.")
@@ -290,20 +298,22 @@ def effect(
     k: int = 8,
     scan: Scan = Scan(),
 ) -> Effects:
-    """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled answers.
+    """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled
+    answers.
 
-    Each concept is changed alone, at its hook point and at every token, those that are generated included. It costs a pass over
-    the prompts and their answers for the plain model and for every concept and intervention. To know what any direction of the
-    same length would do, put some of `find.random_directions` into the set.
+    Each concept is changed alone, at its hook point and at every token, those that are generated included. It costs a
+    pass over the prompts and their answers for the plain model and for every concept and intervention. To know what any
+    direction of the same length would do, put some of `find.random_directions` into the set.
 
     Args:
         lens: The model; hooks that are attached to it act in all that is compared.
         concepts: Directions.
-        prompts: One or many, as for `Lens.generate`: a bare string is what a user says, where the tokenizer has a chat template.
+        prompts: One or many, as for `Lens.generate`: a bare string is what a user says, where the tokenizer has a chat
+            template.
         interventions: What is done to each: steered both ways and ablated, where nothing is said.
         n: How many answers to sample to each prompt; 0 for none.
-        sampling: How they are drawn: 48 tokens at temperature 1 with seed 0, where nothing is said. Each intervention gets the random
-            numbers that the plain model got.
+        sampling: How they are drawn: 48 tokens at temperature 1 with seed 0, where nothing is said. Each intervention
+            gets the random numbers that the plain model got.
         chat: As for `Lens.generate`.
         k: How many tokens that rise, and that fall, to keep.
         scan: How prompts and texts are read: tokens a batch, where texts are cut.
@@ -328,9 +338,7 @@ def effect(
     texts = interventions.texts
     measured = packed if texts is None else batches(lens.need_tokenizer(), texts, scan)
     lengths = lengths_on(lens, concepts, measured, interventions.unit)
-    changes = [
-        one for concept in concepts for one in _changes(lens, concepts, concept, lengths, interventions)
-    ]
+    changes = [one for concept in concepts for one in _changes(lens, concepts, concept, lengths, interventions)]
     tally = _Shifts(lens, len(items), len(changes), k)
     drawn = sampling.over(DRAWN)
     steps = len(changes) * (2 if n else 1)
@@ -442,9 +450,7 @@ def _asked(lens: Lens, prompt: str | Text, item: Encoded) -> str:
 
 
 def _words(shifts: Sequence[TokenShift]) -> str:
-    return ", ".join(
-        f"{html.spaced(s.token)} {_figure(100 * s.before)}→{_figure(100 * s.after)} %" for s in shifts
-    )
+    return ", ".join(f"{html.spaced(s.token)} {_figure(100 * s.before)}→{_figure(100 * s.after)} %" for s in shifts)
 
 
 def _chips(shifts: Sequence[TokenShift], scale: float) -> html.Content:

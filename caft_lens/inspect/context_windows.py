@@ -64,7 +64,9 @@ class Context:
 
 
 class End(Sequence[Context]):
-    """The contexts at one end of a concept, most extreme first: a list in which each is decoded when it is looked at."""
+    """The contexts at one end of a concept, most extreme first: a list in which each is decoded when it is looked
+    at.
+    """
 
     __slots__ = ("_corpus", "_row", "_windows")
 
@@ -95,9 +97,7 @@ class End(Sequence[Context]):
     @property
     def places(self) -> list[tuple[int, int]]:
         """Number of the text and position of the peak of each context, without decoding any."""
-        found = zip(
-            self._windows.index[self._row].tolist(), self._windows.position[self._row].tolist(), strict=True
-        )
+        found = zip(self._windows.index[self._row].tolist(), self._windows.position[self._row].tolist(), strict=True)
         return [(index, position) for index, position in found if index >= 0]
 
     @property
@@ -182,9 +182,7 @@ class Corpus:
         index = int(windows.index[row, rank])
         return Context(
             tokens=tuple(pieces(self.tokenizer, [ids[place] for place in inside])),
-            activations=tuple(
-                None if math.isnan(activations[place]) else activations[place] for place in inside
-            ),
+            activations=tuple(None if math.isnan(activations[place]) else activations[place] for place in inside),
             peak=windows.peak - first,
             value=float(windows.values[row, rank]),
             index=index,

@@ -1,7 +1,7 @@
 """Top and bottom activating contexts: the text at either end of a direction, by which a reader names it.
 
-`contexts` finds them for all concepts of a set, or all latents of SAEs, in one streaming pass; `Contexts` holds them by name, and
-decodes a window only when it is looked at.
+`contexts` finds them for all concepts of a set, or all latents of SAEs, in one streaming pass; `Contexts` holds them by
+name, and decodes a window only when it is looked at.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Contexts(Mapping[str, ConceptContexts]):
     """Contexts of concepts, by name. There may be thousands: what is not looked at is not decoded.
 
     Attributes:
-        about: Which model read them: its `model` (name), `fingerprint` (of its weights) and `reading` (of tokenizer and chat template);
-            empty where that is not known.
+        about: Which model read them: its `model` (name), `fingerprint` (of its weights) and `reading` (of tokenizer and
+            chat template); empty where that is not known.
         left_out: By hook point, how many tokens were not read since they are attention sinks (see `Lens.sinks`).
 
     Args:
@@ -152,16 +152,16 @@ class Contexts(Mapping[str, ConceptContexts]):
         else:
             display(HTML(self.to_html(n, names=names, meta=meta)))
 
-    def to_html(
-        self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()
-    ) -> str:
+    def to_html(self, n: int = 5, *, names: str | Sequence[str] | None = None, meta: Sequence[str] = ()) -> str:
         """What `show` displays in a notebook, for a file of one's own."""
         _check_n(n)
         chosen, more = self._chosen(names)
         return token_lines.page([item.shown(n, meta) for item in chosen], more)
 
     def table(self) -> pandas.DataFrame:
-        """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the `meta`."""
+        """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the
+        `meta`.
+        """
         from caft_lens.display.frames import Frame
 
         rows = [
@@ -220,11 +220,12 @@ class Contexts(Mapping[str, ConceptContexts]):
         )
 
     def peaks_on(self, labels: Sequence[Sequence[bool | None]]) -> pandas.DataFrame:
-        """At either end, the share of the peaks that stand on tokens with a label: how much of what one reads there is about it.
+        """At either end, the share of the peaks that stand on tokens with a label: how much of what one reads there is
+        about it.
 
         Args:
-            labels: For each text of the corpus whether each token has the label, as `token_labels` gives them for the same texts;
-                `None` counts as not.
+            labels: For each text of the corpus whether each token has the label, as `token_labels` gives them for the
+                same texts; `None` counts as not.
 
         Returns:
             One row a concept, columns `top` and `bottom`, 0 to 1; NaN for an end without contexts.
@@ -251,10 +252,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             return sum(on) / len(on) if on else math.nan
 
         return Frame(
-            {
-                end: {name: share(getattr(item, end)) for name, item in self._ends.items()}
-                for end in ("top", "bottom")
-            }
+            {end: {name: share(getattr(item, end)) for name, item in self._ends.items()} for end in ("top", "bottom")}
         )
 
     def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
@@ -262,7 +260,8 @@ class Contexts(Mapping[str, ConceptContexts]):
         sinks = max(self.left_out.values(), default=0)
         said = (
             [
-                f"{sinks:,} tokens were left out: attention sinks, whose activations are many times longer than all others."
+                f"{sinks:,} tokens were left out: attention sinks, whose activations are many times longer than all "
+                f"others."
             ]
             if sinks
             else []
@@ -273,8 +272,8 @@ class Contexts(Mapping[str, ConceptContexts]):
             return list(self.values()), said
         dead = len(self.dead)
         more = (
-            f"{len(self):,} concepts{f', {dead:,} of them {token_lines.DEAD}' if dead else ''}. The first {FEW} are shown; "
-            "only(names) gives others."
+            f"{len(self):,} concepts{f', {dead:,} of them {token_lines.DEAD}' if dead else ''}. The first {FEW} are "
+            f"shown; only(names) gives others."
         )
         return [self[name] for name in list(self)[:FEW]], [more, *said]
 
@@ -309,28 +308,29 @@ def contexts(
 ) -> Contexts:
     """The contexts in which each concept is most and least active, for all concepts in one pass.
 
-    A text contributes at most one context per concept and end, and the same window counts once. A direction is read by the
-    projection of activations on it. A latent of a given SAE is read by its activation, as the SAE encodes it: that
+    A text contributes at most one context per concept and end, and the same window counts once. A direction is read by
+    the projection of activations on it. A latent of a given SAE is read by its activation, as the SAE encodes it: that
     has no lower end, and a latent that is active at no token has no contexts.
 
     Args:
         lens: The model that reads: the base, or one tuned from it.
-        concepts: Directions; or an SAE, or several at a hook point each, for all their latents, named `"L1.latent417"` as by
-            `find.sae` (those without a decoder direction are left out).
+        concepts: Directions; or an SAE, or several at a hook point each, for all their latents, named `"L1.latent417"`
+            as by `find.sae` (those without a decoder direction are left out).
         texts: The corpus; memory does not grow with it.
-        saes: SAEs whose latents are among the concepts: those concepts are read by latent activation. They are known by hook point,
-            number and direction; any others are read by projection.
+        saes: SAEs whose latents are among the concepts: those concepts are read by latent activation. They are known by
+            hook point, number and direction; any others are read by projection.
         k: How many contexts at each end.
         roles: Roles of the tokens to look at; `None` for all.
         window: How many tokens to show before and after the peak.
-        rank: `"peak"` takes the texts with the most extreme single token, as is usual for features of words; `"mean"` those
-            with the most extreme mean over all tokens of the `roles`, which shows what a whole answer has: a stance, a tone.
+        rank: `"peak"` takes the texts with the most extreme single token, as is usual for features of words; `"mean"`
+            those with the most extreme mean over all tokens of the `roles`, which shows what a whole answer has: a
+            stance, a tone.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
-        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no token has one of
-            the roles.
+        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
+            token has one of the roles.
 
     Example:
         >>> cl.contexts(base, concepts, corpus, k=1).show(n=1, names="L1.pc1")
@@ -341,9 +341,7 @@ def contexts(
         4
     """
     read = reading(lens, concepts, saes)
-    latents = (
-        TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
-    )
+    latents = TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
     directions = TopWindows(read.rows, k=k, window=window, rank=rank) if read.directions else None
     at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
     passed = stream(
@@ -381,9 +379,7 @@ def collected(
     ends: dict[str, _Ends] = {}
     if latents is not None:
         best = {hook: latents.top(hook) for hook in latents.hooks}
-        rows = {
-            hook: {number: row for row, number in enumerate(latents.latents[hook].tolist())} for hook in best
-        }
+        rows = {hook: {number: row for row, number in enumerate(latents.latents[hook].tolist())} for hook in best}
         for name, (hook, latent) in read.latents.items():
             ends[name] = _Ends(End(best[hook], rows[hook][latent], corpus), [], "latent", latents.rank)
     if directions is not None:

@@ -72,10 +72,7 @@ class Densities(Mapping[str, Density]):
         found: dict[str, Density] = {}
         for reducer in reducers:
             rows = names.row_of if names and isinstance(reducer, ProjectionDensity) else None
-            found |= {
-                item.name: item
-                for item in reducer.densities(names.latents if names and rows is None else rows)
-            }
+            found |= {item.name: item for item in reducer.densities(names.latents if names and rows is None else rows)}
         return cls(found[name] for name in (names.names if names else found))
 
     @property
@@ -86,8 +83,9 @@ class Densities(Mapping[str, Density]):
     def table(self) -> pandas.DataFrame:
         """One row a concept, to be sorted.
 
-        Columns: `hook`; of latents `density` (share of tokens at which it is active), `texts` (in how many it is), and `mean` and
-        `max` when active; of directions `mean`, `max`, `min`, `std` and quantiles `q1` to `q99` of the projection on all tokens.
+        Columns: `hook`; of latents `density` (share of tokens at which it is active), `texts` (in how many it is), and
+        `mean` and `max` when active; of directions `mean`, `max`, `min`, `std` and quantiles `q1` to `q99` of the
+        projection on all tokens.
         """
         from caft_lens.display.frames import Frame
 
@@ -111,7 +109,10 @@ class Densities(Mapping[str, Density]):
     def __repr__(self) -> str:
         tokens = max((item.tokens for item in self.values()), default=0)
         dead = f", {len(self.dead):,} of them dead" if self.dead else ""
-        return f"Densities({len(self):,} concept{'' if len(self) == 1 else 's'}{dead}, on {tokens:,} tokens; table(), plot() and plot(name) show them)"
+        return (
+            f"Densities({len(self):,} concept{'' if len(self) == 1 else 's'}{dead}, on {tokens:,} tokens; "
+            f"table(), plot() and plot(name) show them)"
+        )
 
     def _repr_html_(self) -> str:
         return html.framed(self.table(), repr(self), max_rows=20, float_format="{:.4g}".format)
@@ -128,8 +129,9 @@ def density(
 ) -> Densities:
     """How often and how strongly each concept is active, for all concepts in one pass.
 
-    Of an SAE's latent: at what share of the tokens it is active and in how many texts, its mean and maximum when active, and a
-    histogram. Of a direction, which is exactly 0 nowhere: mean, standard deviation and histogram of the projection on all tokens.
+    Of an SAE's latent: at what share of the tokens it is active and in how many texts, its mean and maximum when
+    active, and a histogram. Of a direction, which is exactly 0 nowhere: mean, standard deviation and histogram of the
+    projection on all tokens.
 
     Args:
         lens: The model that reads: the base, or one tuned from it.
@@ -141,8 +143,8 @@ def density(
 
     Raises:
         TypeError: When `concepts` is neither a set of concepts nor SAEs.
-        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no token has one of
-            the roles.
+        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
+            token has one of the roles.
 
     Example:
         >>> found = cl.inspect.density(base, concepts, corpus)

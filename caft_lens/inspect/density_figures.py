@@ -19,7 +19,8 @@ def plot_density(item: Density) -> Figure:
     """Draw the histogram of one concept.
 
     Args:
-        item: Of a latent its activations where it is active, on a logarithmic axis; of a direction the projections of nearly all tokens.
+        item: Of a latent its activations where it is active, on a logarithmic axis; of a direction the projections of
+            nearly all tokens.
 
     Returns:
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
@@ -28,16 +29,12 @@ def plot_density(item: Density) -> Figure:
         ValueError: For a dead latent.
     """
     if item.active == 0:
-        raise ValueError(
-            f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.'
-        )
+        raise ValueError(f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.')
     counts, edges = item.bars
     latent = item.by == "latent"
     if latent:
         what = "activation of the latent where it is active (log scale; 4 bins to a doubling)"
-        about = (
-            f"Active at {100 * (item.density or 0):.3g} % of {item.tokens:,} tokens, in {item.texts:,} texts."
-        )
+        about = f"Active at {100 * (item.density or 0):.3g} % of {item.tokens:,} tokens, in {item.texts:,} texts."
     else:
         what = "projection of the activation on the unit direction"
         share = counts.sum() / item.counts.sum()
@@ -70,9 +67,7 @@ def plot_densities(items: Sequence[Density]) -> Figure:
         if item.density is not None:
             shares.setdefault(item.hook, []).append(item.density)
     if not shares:
-        raise ValueError(
-            "These are all directions, which are active everywhere: plot(name) draws one of them."
-        )
+        raise ValueError("These are all directions, which are active everywhere: plot(name) draws one of them.")
     live = {hook: np.array([100 * share for share in some if share > 0]) for hook, some in shares.items()}
     lowest = min((float(some.min()) for some in live.values() if len(some)), default=10.0)
     edges = 10 ** (np.arange(math.floor(10 * math.log10(lowest)), 21) / 10)
@@ -81,9 +76,13 @@ def plot_densities(items: Sequence[Density]) -> Figure:
     ]  # fmt: skip
     tokens = max(item.tokens for item in items)
     drawn = figure(
-        [600], [170] * len(live), headings=headings, left=70, between=(0, 44), caption=f"On {tokens:,} tokens. Dashed: the median of those "
-        "that are not dead.",
-    )  # fmt: skip
+        [600],
+        [170] * len(live),
+        headings=headings,
+        left=70,
+        between=(0, 44),
+        caption=f"On {tokens:,} tokens. Dashed: the median of those that are not dead.",
+    )
     for place, (hook, some) in enumerate(live.items()):
         counts, _ = np.histogram(some, edges)
         hover = [
@@ -91,7 +90,9 @@ def plot_densities(items: Sequence[Density]) -> Figure:
             for count, low, high in zip(counts.tolist(), edges, edges[1:], strict=False)
         ]  # fmt: skip
         middle = float(np.median(some)) if len(some) else None
-        _bars(drawn, place, counts, edges, hover, None if middle is None else (middle, f"median {middle:.2g} %"), log=True)  # fmt: skip
+        _bars(
+            drawn, place, counts, edges, hover, None if middle is None else (middle, f"median {middle:.2g} %"), log=True
+        )
         last = place == len(live) - 1
         axes(
             drawn, place, y={"title": "latents"},
@@ -104,13 +105,26 @@ def plot_densities(items: Sequence[Density]) -> Figure:
 
 
 def _bars(
-    drawn: Figure, place: int, counts: np.ndarray, edges: np.ndarray, hover: Sequence[str], middle: tuple[float, str] | None, log: bool
-) -> None:  # fmt: skip
+    drawn: Figure,
+    place: int,
+    counts: np.ndarray,
+    edges: np.ndarray,
+    hover: Sequence[str],
+    middle: tuple[float, str] | None,
+    log: bool,
+) -> None:
     """A histogram, and a line at its middle."""
     drawn.add_bar(
-        x=(edges[:-1] + edges[1:]) / 2, y=counts, width=edges[1:] - edges[:-1], marker={"color": BLUE, "line": {"width": 0}}, opacity=0.85,
-        hoverinfo="text", hovertext=list(hover), textposition="none", **at(place),
-    )  # fmt: skip
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
+        width=edges[1:] - edges[:-1],
+        marker={"color": BLUE, "line": {"width": 0}},
+        opacity=0.85,
+        hoverinfo="text",
+        hovertext=list(hover),
+        textposition="none",
+        **at(place),
+    )
     scale: dict[str, Any] = {}
     if log:
         decades = range(math.floor(math.log10(edges[0])), math.ceil(math.log10(edges[-1])) + 1)
@@ -130,4 +144,14 @@ def _bars(
             line={"color": VERMILION, "width": 2, "dash": "dash"},
         )  # fmt: skip
         x = math.log10(middle[0]) if log else middle[0]
-        note(drawn, literal(middle[1]), x, top, xref=names["xaxis"], yref=names["yaxis"], xshift=4, yanchor="top", font={"size": 11, "color": INK})  # fmt: skip
+        note(
+            drawn,
+            literal(middle[1]),
+            x,
+            top,
+            xref=names["xaxis"],
+            yref=names["yaxis"],
+            xshift=4,
+            yanchor="top",
+            font={"size": 11, "color": INK},
+        )

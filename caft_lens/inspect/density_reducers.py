@@ -1,4 +1,5 @@
-"""Reducers of a pass over text that keep how often and how strongly each concept is active, and what they keep: a `Density`.
+"""Reducers of a pass over text that keep how often and how strongly each concept is active, and what they keep: a
+`Density`.
 
 LatentDensity      of latents: share of tokens, mean and maximum when active, texts, histogram with fixed bins
 ProjectionDensity  of directions: mean, standard deviation, histogram whose range doubles when a value falls outside
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 # Four bins to a doubling, from 1/4,096 to 65,536: the outermost take what lies beyond.
 LATENT_EDGES = 2.0 ** (torch.arange(-48, 65, dtype=torch.float64) / 4)
-# Bins of a projection, for a range of up to twice the largest magnitude seen: 50 to 100 are left for the others even where one token
-# is 40 times as large as they, as the first of a text often is.
+# Bins of a projection, for a range of up to twice the largest magnitude seen: 50 to 100 are left for the others even
+# where one token is 40 times as large as they, as the first of a text often is.
 PROJECTION_BINS = 4096
 # No fp32 number but 0 needs less than 2 to the power of this.
 LOWEST = -148
@@ -36,7 +37,8 @@ LOWEST = -148
 _CHUNK = 256
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 BARS = 80
-# Of a projection the figure shows the range of all but this share of the tokens at either end: a few outliers would flatten the rest.
+# Of a projection the figure shows the range of all but this share of the tokens at either end: a few outliers would
+# flatten the rest.
 BEYOND = 0.001
 
 
@@ -173,8 +175,7 @@ class LatentDensity(LatentReducer):
         """
         names = every_latent(self.saes, self.latents) if names is None else names
         rows = {
-            hook: {number: row for row, number in enumerate(numbers.tolist())}
-            for hook, numbers in self.latents.items()
+            hook: {number: row for row, number in enumerate(numbers.tolist())} for hook, numbers in self.latents.items()
         }
         for name, (hook, latent) in names.items():
             row = rows[hook][latent]
@@ -220,9 +221,7 @@ class ProjectionDensity:
     """
 
     def __init__(self, directions: Mapping[str, Tensor]) -> None:
-        self.directions = {
-            hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()
-        }
+        self.directions = {hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()}
         if not self.directions or any(len(rows) == 0 for rows in self.directions.values()):
             raise ValueError("ProjectionDensity needs at least one direction at every hook point.")
         for hook, rows in self.directions.items():
@@ -271,9 +270,7 @@ class ProjectionDensity:
         """
         if names is None:
             names = {
-                f"{hook}[{row}]": (hook, row)
-                for hook, rows in self.directions.items()
-                for row in range(len(rows))
+                f"{hook}[{row}]": (hook, row) for hook, rows in self.directions.items() for row in range(len(rows))
             }
         for name, (hook, row) in names.items():
             yield self._spread[hook].density(name, hook, row)

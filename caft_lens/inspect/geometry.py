@@ -1,7 +1,8 @@
-"""How directions lie to one another: the cosine of every pair, across layers, as a table and as a map; the neighbours of one.
+"""How directions lie to one another: the cosine of every pair, across layers, as a table and as a map; the neighbours
+of one.
 
-Directions of different layers live in one residual stream, so their cosines say whether a layer carries on what an earlier one
-wrote. `cosines` takes them, `Cosines.plot` draws them by layer or by cluster.
+Directions of different layers live in one residual stream, so their cosines say whether a layer carries on what an
+earlier one wrote. `cosines` takes them, `Cosines.plot` draws them by layer or by cluster.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Cosines:
         """The concepts' places in the order in which `plot` draws them.
 
         Args:
-            by: `"layer"`, within a hook point as they stand; or `"cluster"`, by average linkage of 1 - |cosine| with the leaves in
-                optimal order (scipy): the sign of most directions is a convention, so that both ends count alike.
+            by: `"layer"`, within a hook point as they stand; or `"cluster"`, by average linkage of 1 - |cosine| with
+                the leaves in optimal order (scipy): the sign of most directions is a convention, so that both ends
+                count alike.
 
         Raises:
             ValueError: For another order.
@@ -65,9 +67,7 @@ class Cosines:
         if by not in get_args(Order):
             raise ValueError(f'cosines have no order "{by}".{nearest(by, get_args(Order))}')
         if by == "layer":
-            return sorted(
-                range(len(self.concepts)), key=lambda i: (self.concepts[i].layer, self.concepts[i].site)
-            )
+            return sorted(range(len(self.concepts)), key=lambda i: (self.concepts[i].layer, self.concepts[i].site))
         if len(self.concepts) < 3:
             return list(range(len(self.concepts)))
         from scipy.cluster.hierarchy import leaves_list, linkage
@@ -75,9 +75,7 @@ class Cosines:
 
         distances = 1 - np.abs(self.values)
         np.fill_diagonal(distances, 0)
-        tree = linkage(
-            squareform(distances.clip(min=0), checks=False), method="average", optimal_ordering=True
-        )
+        tree = linkage(squareform(distances.clip(min=0), checks=False), method="average", optimal_ordering=True)
         return leaves_list(tree).tolist()
 
     def plot(self, order: Order = "layer", title: str | None = None) -> Figure:
@@ -104,13 +102,22 @@ class Cosines:
             "cluster": "ordered by clusters of 1 − |cosine|",
         }
         return heat_map(
-            self.values[np.ix_(places, places)], names, names, shades=Shades("Cosine", limit=1.0), title=title,
-            caption=f"{len(chosen)} directions, {ordered[order]}.\nOf random directions of this width, 95 % lie within ±{1.96 / width**0.5:.2f}.",
-            ticks=(ticks, ticks), borders=(borders, borders),
-        )  # fmt: skip
+            self.values[np.ix_(places, places)],
+            names,
+            names,
+            shades=Shades("Cosine", limit=1.0),
+            title=title,
+            caption=f"{len(chosen)} directions, {ordered[order]}.\nOf random directions of this width, 95 % lie "
+            f"within ±{1.96 / width**0.5:.2f}.",
+            ticks=(ticks, ticks),
+            borders=(borders, borders),
+        )
 
     def __repr__(self) -> str:
-        return f"Cosines({len(self.concepts)} concept{'' if len(self.concepts) == 1 else 's'})\n{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
+        return (
+            f"Cosines({len(self.concepts)} "
+            f"concept{'' if len(self.concepts) == 1 else 's'})\n{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
+        )
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         return {**self.plot()._repr_mimebundle_(), "text/plain": repr(self)}
@@ -137,9 +144,7 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         raise ValueError("cosines() needs at least one concept.")
     widths = sorted({concept.direction.numel() for concept in chosen})
     if len(widths) > 1:
-        raise ValueError(
-            f"Directions of widths {widths} have no cosines: they come from different models or sites."
-        )
+        raise ValueError(f"Directions of widths {widths} have no cosines: they come from different models or sites.")
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     cosines = einsum(rows, rows, "one d_model, other d_model -> one other")
@@ -172,7 +177,8 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
     strange = next((one for one in others if one.direction.numel() != width), None)
     if strange is not None:
         raise ValueError(
-            f'"{strange.name}" is {strange.direction.numel()} wide, "{concept.name}" {width}: they come from different models.'
+            f'"{strange.name}" is {strange.direction.numel()} wide, "{concept.name}" {width}: they come from '
+            f"different models."
         )
     # In pieces: a second copy of a wide SAE's decoder need not be held.
     pieces = [

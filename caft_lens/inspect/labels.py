@@ -1,7 +1,8 @@
 """What a document's generator knows about it, shown on the document: labelled characters, coloured by label.
 
-The counterpart of contexts: those show where a direction is active, this shows where a concept truly is. Every stretch is underlined
-and has the numbers of its labels after it, so that it reads without colours too; it names them when pointed at.
+The counterpart of contexts: those show where a direction is active, this shows where a concept truly is. Every stretch
+is underlined and has the numbers of its labels after it, so that it reads without colours too; it names them when
+pointed at.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Logit lens of directions: which next tokens a direction stands for, if it is read off as the last layer would be.
 
-`logit_lens` sends directions through the final norm's weight and the unembedding, and keeps the tokens at both ends of each
-(nostalgebraist, "interpreting GPT: the logit lens", 2020). A direction has no scale, so of the norm only the linear part applies.
-`LogitLens` shows the tokens, as a table, as HTML, or by name for a text search. Concepts and vocabulary are gone through in
-pieces, so that neither all logits nor a second copy of the unembedding is held.
+`logit_lens` sends directions through the final norm's weight and the unembedding, and keeps the tokens at both ends of
+each (nostalgebraist, "interpreting GPT: the logit lens", 2020). A direction has no scale, so of the norm only the
+linear part applies. `LogitLens` shows the tokens, as a table, as HTML, or by name for a text search. Concepts and
+vocabulary are gone through in pieces, so that neither all logits nor a second copy of the unembedding is held.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class TokenScore:
     Attributes:
         token: What it says.
         id: Its number in the vocabulary.
-        logit: How much one unit of the direction adds to its logit, up to the scale of the norm; with `around=` the change itself.
+        logit: How much one unit of the direction adds to its logit, up to the scale of the norm; with `around=` the
+            change itself.
     """
 
     token: str
@@ -147,11 +148,12 @@ def logit_lens(
 ) -> LogitLens:
     """The tokens whose logits a direction raises and lowers most, as if it were read off after the last layer.
 
-    A direction has no scale, so the final norm's division has no meaning for it: what applies is the norm's gain (for a LayerNorm
-    its centring too), then the unembedding, without biases and soft-capping. The order of the tokens is that of the logits
-    at any scale; only the order and the ratios mean something. With `around` the model's whole read-off applies, division,
-    biases and soft-capping included: how the logits of the mean activation change when the direction is added to it. Either way
-    nothing that later layers do with a direction is seen; what it does to the model's answers says `effect`.
+    A direction has no scale, so the final norm's division has no meaning for it: what applies is the norm's gain (for a
+    LayerNorm its centring too), then the unembedding, without biases and soft-capping. The order of the tokens is that
+    of the logits at any scale; only the order and the ratios mean something. With `around` the model's whole read-off
+    applies, division, biases and soft-capping included: how the logits of the mean activation change when the direction
+    is added to it. Either way nothing that later layers do with a direction is seen; what it does to the model's
+    answers says `effect`.
 
     Args:
         lens: The model: that on which the concepts were found, or one tuned from it.
@@ -183,7 +185,8 @@ def logit_lens(
     for concept in concepts:
         if of_heads(concept.hook):
             raise ValueError(
-                f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the residual '
+                f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the '
+                f"residual "
                 "stream, which is what the unembedding reads. Take hook_attn_out."
             )
     read_off = _ReadOff(lens, words)
@@ -232,9 +235,7 @@ class _ReadOff:
         self.words, self.head = words, lens.hf.get_output_embeddings()
         self.norm = copy.deepcopy(norm).float().requires_grad_(False)
         self.device = next(iter(self.norm.state_dict().values()), torch.zeros(0)).device
-        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (
-            getattr(config, "logits_scaling", None) or 1.0
-        )
+        self.scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         self.cap = getattr(config, "final_logit_softcapping", None)
 
     def along(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -258,7 +259,8 @@ class _ReadOff:
     def _gained(self, rows: Tensor) -> Tensor:
         """The linear part of the norm: its gain, after its centring where it centres."""
         # What a norm does to a few vectors says what it is, whatever its class calls gain and epsilon (Gemma's gain is
-        # 1 + weight). The vector is long, so that epsilon vanishes, without zeros, and has the mean zero, which centring leaves.
+        # 1 + weight). The vector is long, so that epsilon vanishes, without zeros, and has the mean zero, which
+        # centring leaves.
         width = rows.shape[1]
         signs = torch.ones(width)
         signs[1::2] = -1
@@ -278,8 +280,8 @@ class _ReadOff:
             self._normed(some), offset + linear(some) / inner.square().mean().sqrt(), rtol=0.01, atol=0.01
         ):
             raise NotImplementedError(
-                f"The final norm of this model, {type(self.norm).__name__}, is no RMSNorm or LayerNorm with a gain, so that a "
-                "direction has no logits of its own; give around=, a mean activation."
+                f"The final norm of this model, {type(self.norm).__name__}, is no RMSNorm or LayerNorm with a gain, "
+                f"so that a direction has no logits of its own; give around=, a mean activation."
             )
         return linear(rows.to(self.device))
 
@@ -309,22 +311,14 @@ class _ReadOff:
         return self.device if weight.is_meta else weight.device, dtype
 
 
-def _means(
-    lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str, Tensor]
-) -> dict[str, Tensor]:
+def _means(lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str, Tensor]) -> dict[str, Tensor]:
     given: Mapping[Any, Tensor] = around.mean if isinstance(around, Moments) else around
-    means = {
-        lens.hook_name(hook): torch.as_tensor(mean).detach().float().cpu() for hook, mean in given.items()
-    }
+    means = {lens.hook_name(hook): torch.as_tensor(mean).detach().float().cpu() for hook, mean in given.items()}
     for hook in concepts.hooks:
         if hook not in means:
-            raise KeyError(
-                f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}'
-            )
+            raise KeyError(f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}')
         if means[hook].shape != (lens.d_model,):
-            raise ValueError(
-                f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}]."
-            )
+            raise ValueError(f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}].")
     return means
 
 
@@ -351,8 +345,7 @@ def _extremes(pieces: Iterable[tuple[int, Tensor]], k: int) -> tuple[list[Best],
 
 def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tuple[TokenScore, ...]:
     return tuple(
-        TokenScore(token_string(tokenizer, number), number, value)
-        for value, number in zip(values, ids, strict=True)
+        TokenScore(token_string(tokenizer, number), number, value) for value, number in zip(values, ids, strict=True)
     )
 
 

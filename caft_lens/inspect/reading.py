@@ -1,4 +1,6 @@
-"""How concepts are read: a direction by the projection of activations on it, a latent of an SAE by what the SAE encodes for it."""
+"""How concepts are read: a direction by the projection of activations on it, a latent of an SAE by what the SAE
+encodes for it.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
     from caft_lens.model.lens import Lens
 
-# A concept is a latent of an SAE if their directions agree this closely: more than rounding to bfloat16 costs, less than any other
-# latent has.
+# A concept is a latent of an SAE if their directions agree this closely: more than rounding to bfloat16 costs, less
+# than any other latent has.
 SAME_DIRECTION = 0.9999
 
 
@@ -57,10 +59,7 @@ class Reading:
         import torch
 
         hooks = dict.fromkeys(concept.hook for concept in self.directions)
-        return {
-            hook: torch.stack([one.direction for one in self.directions if one.hook == hook])
-            for hook in hooks
-        }
+        return {hook: torch.stack([one.direction for one in self.directions if one.hook == hook]) for hook in hooks}
 
     @property
     def row_of(self) -> dict[str, tuple[str, int]]:
@@ -89,9 +88,7 @@ class Reading:
         )
 
 
-def reading(
-    lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | Sequence[SAE] | None = None
-) -> Reading:
+def reading(lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | Sequence[SAE] | None = None) -> Reading:
     """How to read concepts: by latent activation where they are latents of the SAEs, else by projection.
 
     Args:
@@ -120,8 +117,8 @@ def reading(
     latents = {one.name: (one.hook, one.meta["latent"]) for one in concepts if _is_latent(one, at)}
     if at and not latents:
         raise ValueError(
-            f"None of the {len(concepts)} concepts is a latent of the SAEs at {', '.join(at)}: their directions are not those of "
-            "these decoders. Without saes= they are read by projection."
+            f"None of the {len(concepts)} concepts is a latent of the SAEs at {', '.join(at)}: their directions are "
+            f"not those of these decoders. Without saes= they are read by projection."
         )
     return Reading(
         {hook: one for hook, one in at.items() if any(hook == of for of, _ in latents.values())},
@@ -131,17 +128,13 @@ def reading(
     )
 
 
-def every_latent(
-    saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None = None
-) -> dict[str, tuple[str, int]]:
+def every_latent(saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None = None) -> dict[str, tuple[str, int]]:
     """Names of latents, as `find.sae` gives them, to hook point and number; none without a decoder direction."""
     names: dict[str, tuple[str, int]] = {}
     for hook, one in saes.items():
         directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
         wanted = range(len(directed)) if latents is None else latents[hook].tolist()
-        names |= {
-            f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]
-        }
+        names |= {f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]}
     return names
 
 

@@ -1,7 +1,8 @@
 """How the scores of ranked concepts fall, hook point by hook point: a few that stand out, or many alike.
 
-Of principal components this is the share of variance that each explains (a scree plot), of latents whatever they were ranked by.
-What stands out is not what is meant: `mark` rings the concepts that a reader chose, wherever in the list they are.
+Of principal components this is the share of variance that each explains (a scree plot), of latents whatever they were
+ranked by. What stands out is not what is meant: `mark` rings the concepts that a reader chose, wherever in the list
+they are.
 """
 
 from __future__ import annotations
@@ -80,16 +81,24 @@ def scores(
     hooks = list(dict.fromkeys(hook for one in lists.values() for hook in one.hooks))
     keyed = 1 < len(hooks) <= LEGIBLE
     drawn = figure(
-        [380 if len(lists) > 1 else 460] * len(lists), [230], title=title, headings=list(lists), left=70, between=(76, 0),
-        caption="Ringed: chosen." if marked else "", right=room_for_key(map(short_name, hooks)) if keyed else 24,
-    )  # fmt: skip
+        [380 if len(lists) > 1 else 460] * len(lists),
+        [230],
+        title=title,
+        headings=list(lists),
+        left=70,
+        between=(76, 0),
+        caption="Ringed: chosen." if marked else "",
+        right=room_for_key(map(short_name, hooks)) if keyed else 24,
+    )
     for place, (name, one) in enumerate(lists.items()):
         _panel(drawn, place, one, [one[other] for other in marked if other in one])
         low = min(concept.score for concept in one)
         axes(
-            drawn, place, x={"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))},
+            drawn,
+            place,
+            x={"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))},
             y={"title": measures[name], **({"rangemode": "tozero"} if low >= 0 else {})},
-        )  # fmt: skip
+        )
     return drawn.update_layout(showlegend=keyed)
 
 
@@ -108,19 +117,45 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
         here = one.at(hook)
         colour = DEPTH[round((len(DEPTH) - 1) * number / max(1, len(one.hooks) - 1))]
         drawn.add_scatter(
-            x=[concept.rank for concept in here], y=[concept.score for concept in here], mode="lines+markers", name=short_name(hook),
-            line={"color": colour, "width": 1.6}, marker={"symbol": MARKERS[number % len(MARKERS)], "size": 7.5, "color": colour, "line": {"color": PAPER, "width": 0.7}},
-            hoverinfo="text", showlegend=place == 0, legendgroup=short_name(hook),
-            hovertext=[said(c.name, f"rank {c.rank} at {hook}", f"{c.score_name}: {c.score:.4g}", c.label) for c in here], **at(place),
-        )  # fmt: skip
+            x=[concept.rank for concept in here],
+            y=[concept.score for concept in here],
+            mode="lines+markers",
+            name=short_name(hook),
+            line={"color": colour, "width": 1.6},
+            marker={
+                "symbol": MARKERS[number % len(MARKERS)],
+                "size": 7.5,
+                "color": colour,
+                "line": {"color": PAPER, "width": 0.7},
+            },
+            hoverinfo="text",
+            showlegend=place == 0,
+            legendgroup=short_name(hook),
+            hovertext=[
+                said(c.name, f"rank {c.rank} at {hook}", f"{c.score_name}: {c.score:.4g}", c.label) for c in here
+            ],
+            **at(place),
+        )
     if marked:
         drawn.add_scatter(
-            x=[concept.rank for concept in marked], y=[concept.score for concept in marked], mode="markers", hoverinfo="skip", showlegend=False,
-            marker={"symbol": "circle-open", "size": 17, "color": VERMILION, "line": {"width": 2}}, **at(place),
-        )  # fmt: skip
+            x=[concept.rank for concept in marked],
+            y=[concept.score for concept in marked],
+            mode="markers",
+            hoverinfo="skip",
+            showlegend=False,
+            marker={"symbol": "circle-open", "size": 17, "color": VERMILION, "line": {"width": 2}},
+            **at(place),
+        )
     names = at(place)
     for concept in marked:
         note(
-            drawn, bold(concept.name), concept.rank, concept.score, xref=names["xaxis"], yref=names["yaxis"], xshift=11, yshift=11,
+            drawn,
+            bold(concept.name),
+            concept.rank,
+            concept.score,
+            xref=names["xaxis"],
+            yref=names["yaxis"],
+            xshift=11,
+            yshift=11,
             bgcolor=faded(PAPER, 0.7),
-        )  # fmt: skip
+        )

@@ -1,7 +1,8 @@
 """Layer × token map: how active a direction is at every layer and every token of one text.
 
-`token_map` takes it in one forward pass (of two models, for what fine-tuning changed), `token_maps` those of several directions;
-`TokenMap` shows it as a table, as the text once a layer with its tokens shaded, or as a figure. `read_off` reads one cell off.
+`token_map` takes it in one forward pass (of two models, for what fine-tuning changed), `token_maps` those of several
+directions; `TokenMap` shows it as a table, as the text once a layer with its tokens shaded, or as a figure. `read_off`
+reads one cell off.
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ class TokenMap:
 
         from caft_lens.display.frames import Frame
 
-        columns = pandas.MultiIndex.from_arrays(
-            [range(len(self.tokens)), self.tokens], names=["position", "token"]
-        )
+        columns = pandas.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["position", "token"])
         return Frame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
 
     def scales(self, shade: Shade = "all") -> list[float]:
@@ -75,7 +74,8 @@ class TokenMap:
         Tokens of the template do not count, unless there are no others: the first of them often outweighs a whole text.
 
         Args:
-            shade: Largest of `"all"` rows, so that layers can be compared; or of each `"layer"`, so that faint ones can be read.
+            shade: Largest of `"all"` rows, so that layers can be compared; or of each `"layer"`, so that faint ones can
+                be read.
 
         Raises:
             ValueError: For another way to shade.
@@ -95,18 +95,15 @@ class TokenMap:
         Args:
             shade: As for `scales`.
         """
-        lines = html.rows(
-            (self._head(row), self._line(row, scale)) for row, scale in enumerate(self.scales(shade))
-        )
+        lines = html.rows((self._head(row), self._line(row, scale)) for row, scale in enumerate(self.scales(shade)))
         against = "of all layers" if shade == "all" else "of its layer"
         key = (
-            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at a token of the text. "
-            "Beside each layer stands its largest value at a token of the text, which is underlined."
+            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} "
+            f"at a token of the text. Beside each layer stands its largest value at a token of the text, which is "
+            f"underlined."
         )
         section = (
-            concept_section(self.concepts[0], lines)
-            if self._one()
-            else html.section(self._names(), "", [], lines)
+            concept_section(self.concepts[0], lines) if self._one() else html.section(self._names(), "", [], lines)
         )
         return html.view(section, key=key, also=html.KEY)
 
@@ -181,16 +178,16 @@ def token_map(
 ) -> TokenMap:
     """The activation along a direction at every layer and token of one text, in one forward pass.
 
-    One concept is followed through the layers: its direction, found at one of them, is applied at the same site of every layer.
-    Of several concepts, with one for each layer, each is applied at its own hook point.
+    One concept is followed through the layers: its direction, found at one of them, is applied at the same site of
+    every layer. Of several concepts, with one for each layer, each is applied at its own hook point.
 
     Args:
         lens: The model; or two, tuned first and base second, for the difference of their activations.
         text: A document: a chat (`Text`, or a dict as in a data set), or plain text (a string).
         concept: One concept, or several at different hook points.
         layers: Which layers; all of the model for one concept, those of the concepts for several.
-        cosine: Divide the projection by the length of the activation (or of the difference): late layers, where the residual
-            stream is longer, can then be compared with early ones.
+        cosine: Divide the projection by the length of the activation (or of the difference): late layers, where the
+            residual stream is longer, can then be compared with early ones.
 
     Raises:
         ValueError: When a concept does not fit the model, or two sit at one hook point.
@@ -265,7 +262,8 @@ def read_off(
     *,
     add_generation_prompt: bool = False,
 ) -> list[tuple[str, float]]:
-    """What would come next if the residual stream at one layer and token were read off at once: the logit lens of a cell of the map.
+    """What would come next if the residual stream at one layer and token were read off at once: the logit lens of a
+    cell of the map.
 
     Args:
         lens: The model.
@@ -292,9 +290,7 @@ def read_off(
     """
     name = lens.hook_name(hook)
     if not in_stream(name):
-        raise ValueError(
-            f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post."
-        )
+        raise ValueError(f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post.")
     tokenizer = lens.need_tokenizer()
     seen = _seen((lens,), text, [name], add_generation_prompt)
     length = len(seen.item.input_ids)
@@ -354,9 +350,7 @@ def _map(seen: _Seen, rows: Mapping[str, Concept], lenses: tuple[Lens, ...], cos
         tokens=seen.tokens,
         roles=tuple(seen.item.roles.tolist()),
         values=np.stack(values),
-        quantity=f"{measure} of the difference, {lenses[0].name} − {lenses[1].name}"
-        if len(lenses) == 2
-        else measure,
+        quantity=f"{measure} of the difference, {lenses[0].name} − {lenses[1].name}" if len(lenses) == 2 else measure,
     )
 
 
@@ -387,8 +381,8 @@ def _rows(
             missing = [n for n in layers if n not in there]
             if missing:
                 raise KeyError(
-                    f"No concept for layer {missing[0]}: these sit at layers {', '.join(map(str, sorted(there)))}. To follow one "
-                    "concept through the layers, give it alone."
+                    f"No concept for layer {missing[0]}: these sit at layers {', '.join(map(str, sorted(there)))}. "
+                    f"To follow one concept through the layers, give it alone."
                 )
             rows = {hook: one for hook, one in rows.items() if one.layer in layers}
     if not rows:
@@ -402,7 +396,8 @@ def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[
         hook = lens.hook_name(one.hook)
         if hook in rows:
             raise ValueError(
-                f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of its own. '
+                f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of '
+                f"its own. "
                 "Give one concept to follow it through all layers."
             )
         rows[hook] = one
@@ -415,11 +410,5 @@ def _row(hook: str) -> str:
 
 
 def _titled(quantity: str, shares: bool) -> str:
-    unit = (
-        "share of the layer's largest"
-        if shares
-        else ""
-        if quantity.startswith("cosine")
-        else "residual units"
-    )
+    unit = "share of the layer's largest" if shares else "" if quantity.startswith("cosine") else "residual units"
     return f"{quantity[0].upper()}{quantity[1:]}{f' ({unit})' if unit else ''}"

@@ -30,15 +30,17 @@ def completions(
 
     Args:
         lens: The model, under whatever hooks are attached to it.
-        questions: Chats, whose trailing answer (if any) is replaced, or plain texts, which are continued; anything that `Lens.generate` takes as
-            prompts, such as a list of strings (chats where the model has a chat template) or a data frame.
+        questions: Chats, whose trailing answer (if any) is replaced, or plain texts, which are continued; anything that
+            `Lens.generate` takes as prompts, such as a list of strings (chats where the model has a chat template) or a
+            data frame.
         n: How many answers to each; those to one question stand together.
         sampling: How they are drawn.
-        max_new_tokens, temperature, top_p, seed, batch_size: As in `sampling`, before which they come. Where nothing is said: 64
-            tokens from the whole distribution at temperature 1, seed 0, 256 at once.
+        max_new_tokens, temperature, top_p, seed, batch_size: As in `sampling`, before which they come. Where nothing is
+            said: 64 tokens from the whole distribution at temperature 1, seed 0, 256 at once.
 
     Returns:
-        `n * len(questions)` texts, each with the `meta` of its question and, when `n` > 1, its number as `meta["sample"]`.
+        `n * len(questions)` texts, each with the `meta` of its question and, when `n` > 1, its number as
+        `meta["sample"]`.
 
     Raises:
         ValueError: For a number out of its range.
@@ -49,11 +51,7 @@ def completions(
         (16, 'assistant', 1)
     """
     count(n, "n")
-    told = (
-        Sampling(max_new_tokens, temperature, top_p, None, seed, batch_size)
-        .over(sampling)
-        .over(Sampling(seed=0))
-    )
+    told = Sampling(max_new_tokens, temperature, top_p, None, seed, batch_size).over(sampling).over(Sampling(seed=0))
     if not isinstance(questions, Texts):
         questions = Texts(questions_of(questions, bool(lens.need_tokenizer().chat_template)))
     prompts = [text.prompt for text in questions for _ in range(n)]

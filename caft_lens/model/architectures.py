@@ -1,7 +1,7 @@
 """Where the residual stream runs in a transformers model: decoder blocks, attention, MLP, final norm.
 
-`unwrap` takes PEFT and parallel wrappers off; `anatomy` finds the blocks and, inside them, the modules whose outputs are
-added to the residual stream (after any post-norm or dropout) and the output projection of attention. The ten
+`unwrap` takes PEFT and parallel wrappers off; `anatomy` finds the blocks and, inside them, the modules whose outputs
+are added to the residual stream (after any post-norm or dropout) and the output projection of attention. The ten
 architectures in `TESTED` are proven by the tests; any other is found by structure and checked on three tokens, and a
 site that does not add up is left out rather than offered wrong.
 """
@@ -58,11 +58,7 @@ def unwrap(model: Any) -> Any:
     for attribute in ("_orig_mod", "module"):
         if isinstance(getattr(model, attribute, None), nn.Module):
             return unwrap(getattr(model, attribute))
-    return (
-        model.get_base_model()
-        if hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-        else model
-    )
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
 def anatomy(model: Any) -> Anatomy:
@@ -86,9 +82,11 @@ def anatomy(model: Any) -> Anatomy:
         blocks=blocks,
         final_norm=getattr(decoder, _first(decoder, FINAL_NORM) or "", None),
         attn_out=_first(block, _attention_outputs(block)),
-        mlp_out=_first(block, ("post_mlp_layernorm", "post_feedforward_layernorm", "resid_mlp_dropout", "post_mlp_dropout", *MLP)),
+        mlp_out=_first(
+            block, ("post_mlp_layernorm", "post_feedforward_layernorm", "resid_mlp_dropout", "post_mlp_dropout", *MLP)
+        ),
         z=f"{attention}.{projection}" if projection else None,
-    )  # fmt: skip
+    )
     return found if kind in TESTED else _keep_what_adds_up(found)
 
 
@@ -98,14 +96,11 @@ def _decoder(hf: Any, kind: str) -> tuple[nn.Module, Sequence[nn.Module]]:
     if depth and not getattr(config, "is_encoder_decoder", False) and hf.get_output_embeddings() is not None:
         for module in hf.get_decoder().modules():
             for child in module.children():
-                if (
-                    isinstance(child, nn.ModuleList)
-                    and len(child) == depth
-                    and _first(child[0], (*ATTENTION, *MLP))
-                ):
+                if isinstance(child, nn.ModuleList) and len(child) == depth and _first(child[0], (*ATTENTION, *MLP)):
                     return module, list(child)
     raise ValueError(
-        f'Cannot find the decoder blocks of {type(hf).__name__} (architecture "{kind}"): a decoder-only language model of '
+        f'Cannot find the decoder blocks of {type(hf).__name__} (architecture "{kind}"): a decoder-only language '
+        f"model of "
         f"transformers was expected, with its blocks in one ModuleList. Tested architectures: {', '.join(TESTED)}."
         f"{nearest(kind, TESTED) if not depth or kind not in TESTED else ''}"
     )
@@ -146,7 +141,10 @@ def unembed(parts: Anatomy, resid: Tensor) -> Tensor:
 
 def _odd(parts: Anatomy) -> str:
     kind = parts.model.config.model_type
-    return f'{type(parts.model).__name__} (architecture "{kind}") has no residual stream [batch, pos, d_model] between its blocks'
+    return (
+        f'{type(parts.model).__name__} (architecture "{kind}") has no residual stream [batch, pos, d_model] '
+        f"between its blocks"
+    )
 
 
 @torch.no_grad()
@@ -182,13 +180,12 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
             handle.remove()
     width = parts.model.config.get_text_config().hidden_size
     for name in ("resid_pre", "resid_post", "last"):
-        shape = (
-            tuple(seen[name].shape) if isinstance(seen.get(name), Tensor) else type(seen.get(name)).__name__
-        )
+        shape = tuple(seen[name].shape) if isinstance(seen.get(name), Tensor) else type(seen.get(name)).__name__
         if shape != (1, 3, width):
             raise BadModel(
-                f"{_odd(parts)}: {'into the first' if name == 'resid_pre' else 'out of a'} block goes {shape} where (1, 3, {width}) "
-                "was expected. Several streams side by side (hyper-connections, AltUp) have no one residual stream to hook."
+                f"{_odd(parts)}: {'into the first' if name == 'resid_pre' else 'out of a'} block goes {shape} where "
+                f"(1, 3, {width}) was expected. Several streams side by side (hyper-connections, AltUp) have no one "
+                f"residual stream to hook."
             )
 
     exact = embedding.dtype in (torch.float32, torch.float64)
@@ -208,8 +205,8 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
 class evaluating(Block[None]):
     """No dropout and no gradient checkpointing (which would switch the cache off) while a block is open.
 
-    At its end every module is in the mode in which it was, be it another than its neighbour's, and gradients are on or off as they
-    were. It is the thread's turn with the model: others that evaluate it, or run its lens, wait.
+    At its end every module is in the mode in which it was, be it another than its neighbour's, and gradients are on or
+    off as they were. It is the thread's turn with the model: others that evaluate it, or run its lens, wait.
 
     Args:
         model: A model, wrapped or not.

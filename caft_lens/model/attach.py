@@ -1,4 +1,6 @@
-"""Functions of the activation at hook points, while a block is open: what ablates, steers, splices and counts goes through here."""
+"""Functions of the activation at hook points, while a block is open: what ablates, steers, splices and counts goes
+through here.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,13 @@ def at(
 ) -> Block[Lens]:
     """Put functions of the activation at hook points while a block is open: the one mechanism behind the others.
 
-    On a model with attention sinks (`Lens.sinks`) an activation so long that it is one stays what it was, in every pass alike: at
-    inference, over a cache and in training. Set `lens.sinks = False` before to edit those too.
+    On a model with attention sinks (`Lens.sinks`) an activation so long that it is one stays what it was, in every pass
+    alike: at inference, over a cache and in training. Set `lens.sinks = False` before to edit those too.
 
     Args:
         lens: The model.
-        functions: Hook name (or layer) to a function from the activation [batch, pos, d_model] to the one to go on with; or such
-            pairs, of which those at one hook point act in their order.
+        functions: Hook name (or layer) to a function from the activation [batch, pos, d_model] to the one to go on
+            with; or such pairs, of which those at one hook point act in their order.
         roles: Only at tokens with these roles; elsewhere the activation stays exactly what it was.
     """
     numbers = None if roles is None else check_role_names(roles, ROLES)
@@ -98,12 +100,13 @@ def _where(lens: Lens, x: Tensor, numbers: Sequence[int]) -> Tensor:
     if roles is None:
         raise RuntimeError(
             f"A hook on {lens.name} acts on some roles only, but nobody told the role of the tokens that are running. "
-            "Give the lens text or a Batch, use lens.generate, or run the model within `with lens.roles_as(batch.roles):`."
+            "Give the lens text or a Batch, use lens.generate, or run the model within `with "
+            "lens.roles_as(batch.roles):`."
         )
     if roles.shape != x.shape[:2]:
         raise RuntimeError(
-            f"The roles in flight are [batch, pos] = {tuple(roles.shape)}, but the activation has {tuple(x.shape[:2])}: "
-            "was `lens.roles_as` opened for another batch?"
+            f"The roles in flight are [batch, pos] = {tuple(roles.shape)}, but the activation has "
+            f"{tuple(x.shape[:2])}: was `lens.roles_as` opened for another batch?"
         )
     mask = torch.zeros_like(roles, dtype=torch.bool)
     for role in numbers:

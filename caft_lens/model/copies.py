@@ -1,4 +1,6 @@
-"""Further module trees over the weights of a model: sharing them, with an adapter, copied, merged, as TransformerLens's bridge."""
+"""Further module trees over the weights of a model: sharing them, with an adapter, copied, merged, as
+TransformerLens's bridge.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def shared(model: Any) -> Any:
 
 
 def adapted(model: Any, adapter: str | Path | PeftConfig, name: str, trainable: bool | None) -> Any:
-    """A module tree over the same weights with an adapter on it, in the mode of the model (arguments as for `Lens.adapt`)."""
+    """A module tree over the same weights with an adapter on it, in the mode of the model (arguments as for
+    `Lens.adapt`).
+    """
     twin: Any
     if isinstance(adapter, str | Path):
         twin = read_adapter(shared(model), adapter, name, bool(trainable))

@@ -1,8 +1,8 @@
 """Short hashes of a model's weights, by which concepts know the model that they belong to, and of how it reads texts.
 
-That of the weights is taken over names, shapes and a fixed sample of the values of each tensor, rounded to bfloat16: the same for a
-checkpoint loaded in fp32 or bf16, on any device, with tied weights saved once or twice, wrapped by PEFT or not; and cheap
-enough for a model of any size. The adapter of a PEFT model has a fingerprint of its own.
+That of the weights is taken over names, shapes and a fixed sample of the values of each tensor, rounded to bfloat16:
+the same for a checkpoint loaded in fp32 or bf16, on any device, with tied weights saved once or twice, wrapped by PEFT
+or not; and cheap enough for a model of any size. The adapter of a PEFT model has a fingerprint of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def reading(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> str:
 
     Args:
         tokenizer: A fast Hugging Face tokenizer, or `None`.
-        arguments: What the chat template is rendered with beside the messages; by default, those that the tokenizer keeps.
+        arguments: What the chat template is rendered with beside the messages; by default, those that the tokenizer
+            keeps.
 
     Returns:
         16 hex digits; `""` without a tokenizer.
@@ -87,6 +88,4 @@ def _offloaded(model: nn.Module, name: str) -> Tensor:
     for candidate in (hook, *getattr(hook, "hooks", ())):
         if getattr(candidate, "weights_map", None) is not None:
             return candidate.weights_map[attribute]
-    raise ValueError(
-        f'The weight "{name}" is on the meta device and holds no values: load the model with its weights.'
-    )
+    raise ValueError(f'The weight "{name}" is on the meta device and holds no values: load the model with its weights.')

@@ -1,6 +1,8 @@
-"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, and told apart from misspelt ones.
+"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, and told apart from misspelt
+ones.
 
-A layer number is short for the residual stream after that block. TransformerLens's newer names are synonyms (`SYNONYMS`).
+A layer number is short for the residual stream after that block. TransformerLens's newer names are synonyms
+(`SYNONYMS`).
 """
 
 from __future__ import annotations
@@ -25,14 +27,47 @@ SYNONYMS = {
 """Names that TransformerLens's bridge gives to the same places."""
 # Parts of names that lie inside attention or the MLP, which only the bridge takes apart.
 INSIDE = (
-    "pattern", "attn_scores", "hook_q", "hook_k", "hook_v", "hook_rot", "hook_result", "hook_resid_mid", "hook_pre", "hook_post",
-    "hook_scale", "hook_normalized", ".ln1", ".ln2", "attn.", "mlp.", "attn_in", "mlp_in",
-)  # fmt: skip
+    "pattern",
+    "attn_scores",
+    "hook_q",
+    "hook_k",
+    "hook_v",
+    "hook_rot",
+    "hook_result",
+    "hook_resid_mid",
+    "hook_pre",
+    "hook_post",
+    "hook_scale",
+    "hook_normalized",
+    ".ln1",
+    ".ln2",
+    "attn.",
+    "mlp.",
+    "attn_in",
+    "mlp_in",
+)
 SITES = (
-    "attn.hook_pattern", "attn.hook_attn_scores", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_rot_q", "attn.hook_rot_k",
-    "attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in", "hook_mlp_in", "hook_resid_mid", "mlp.hook_pre",
-    "mlp.hook_post", "ln1.hook_scale", "ln1.hook_normalized", "ln2.hook_scale", "ln2.hook_normalized",
-)  # fmt: skip
+    "attn.hook_pattern",
+    "attn.hook_attn_scores",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_rot_q",
+    "attn.hook_rot_k",
+    "attn.hook_result",
+    "hook_q_input",
+    "hook_k_input",
+    "hook_v_input",
+    "hook_attn_in",
+    "hook_mlp_in",
+    "hook_resid_mid",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+)
 
 
 class Place(NamedTuple):
@@ -76,7 +111,8 @@ def place_of(hook: str) -> Place:
 
 
 def full_name(hook: int | str) -> str:
-    """The name of a hook point that was given by its layer number, by that name or a synonym; `Lens.hook_name` checks it against a model.
+    """The name of a hook point that was given by its layer number, by that name or a synonym; `Lens.hook_name` checks
+    it against a model.
 
     Example:
         >>> full_name(1), full_name("blocks.1.hook_out")
@@ -118,15 +154,14 @@ class Named(dict[str, nn.Module]):
 
     def __missing__(self, name: str) -> nn.Module:
         inside = re.match(r"blocks\.\d+\.", name) and any(part in name for part in INSIDE)
-        raise UnknownName(
-            f'{self.model} has no hook point "{name}".{bridge(name) if inside else nearest(name, self)}'
-        )
+        raise UnknownName(f'{self.model} has no hook point "{name}".{bridge(name) if inside else nearest(name, self)}')
 
 
 def bridge(name: str) -> str:
     """The end of an error about a hook point that TransformerLens's own model has."""
     return (
-        " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), TransformerLens's own model over "
+        " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), "
+        "TransformerLens's own model over "
         f'the same weights: `lens.bridge().run_with_cache(texts, names_filter="{name}")`.'
     )
 
@@ -156,6 +191,4 @@ def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
             if isinstance(one, str) and len(one) > 3
         ]
         hint = nearest(re.sub(r"^\.?(blocks\.\d+\.)?", "", sought[0]), sites) if sought else ""
-    raise BadArgument(
-        f"{what} matches no hook point: there are blocks.<layer>. with {', '.join(sites)}.{hint}"
-    )
+    raise BadArgument(f"{what} matches no hook point: there are blocks.<layer>. with {', '.join(sites)}.{hint}")

@@ -1,8 +1,8 @@
 """Hook points and their wiring: how a TransformerLens `HookPoint` comes to sit on a module of a transformers model.
 
 `Site` is a hook point that is wired to the model only while something is attached to it; `at_input`, `at_output` and
-`at_heads` are the three places where one can be. A `Wire` is a function on a module that comes off again for certain, whatever
-interrupts. `Cache` is TransformerLens's dictionary of activations, with errors that name the nearest.
+`at_heads` are the three places where one can be. A `Wire` is a function on a module that comes off again for certain,
+whatever interrupts. `Cache` is TransformerLens's dictionary of activations, with errors that name the nearest.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ Edit = Callable[[Tensor], Tensor]
 
 
 class Wire:
-    """A function on a module of the model: put on and taken off by what it is, not by a handle that an interrupt may lose.
+    """A function on a module of the model: put on and taken off by what it is, not by a handle that an interrupt may
+    lose.
 
     Args:
         module: Gives the module, when it is put on.
-        function: As `register_forward_pre_hook(with_kwargs=True)` takes it where `before`, else as `register_forward_hook` does.
+        function: As `register_forward_pre_hook(with_kwargs=True)` takes it where `before`, else as
+            `register_forward_hook` does.
         before: Whether it sees what goes into the module, rather than what comes out.
         last: Whether it comes after the other hooks of the module, rather than before.
     """
@@ -148,8 +150,8 @@ class Cache(ActivationCache):
             raise UnknownName(f"{key!r} is not in the cache.{nearest(key, self.cache_dict)}") from error
 
 
-# Ours come first among the hooks of a module, so that output_hidden_states, FSDP and the like see what hooks made of it.
-# Modules inside a block are looked up when they are wired: PEFT replaces those on which it puts an adapter.
+# Ours come first among the hooks of a module, so that output_hidden_states, FSDP and the like see what hooks made of
+# it. Modules inside a block are looked up when they are wired: PEFT replaces those on which it puts an adapter.
 
 
 def at_input(block: nn.Module, site: Edit) -> Wire:

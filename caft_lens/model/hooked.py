@@ -1,8 +1,9 @@
 """HookedModel: TransformerLens hook points on the untouched decoder blocks of a transformers model.
 
-The hook points (`blocks.{i}.hook_resid_pre`, `.hook_attn_out`, `.hook_mlp_out`, `.hook_resid_post`, `.attn.hook_z`) are wired to the
-model by torch hooks only while something is attached to them, so that an unused one costs nothing and leaves the model as it was.
-`hooks`, `run_with_hooks` and `run_with_cache` are TransformerLens's own. What is attached acts for the thread that attached it.
+The hook points (`blocks.{i}.hook_resid_pre`, `.hook_attn_out`, `.hook_mlp_out`, `.hook_resid_post`, `.attn.hook_z`) are
+wired to the model by torch hooks only while something is attached to them, so that an unused one costs nothing and
+leaves the model as it was. `hooks`, `run_with_hooks` and `run_with_cache` are TransformerLens's own. What is attached
+acts for the thread that attached it.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ class _Hooks(Block[M]):
         lens._open[level] = here()
         for direction, hooks in self._hooks.items():
             for name, function in hooks:
-                names = (
-                    matching(name, lens.hook_dict, "hooks()") if callable(name) else [lens.hook_name(name)]
-                )
+                names = matching(name, lens.hook_dict, "hooks()") if callable(name) else [lens.hook_name(name)]
                 for site in [lens.mod_dict[one] for one in names]:
                     with Held(lens._wiring):
                         site.add_hook(_Acting(lens, level, function), dir=direction, level=level)  # type: ignore[operator]
@@ -91,9 +90,7 @@ class _Roles(Block[M]):
             if lens._roles_of.get(here()) is not self:
                 return
             tokens = next(
-                t
-                for t in (keywords.get("input_ids"), *args[:1], keywords.get("inputs_embeds"))
-                if t is not None
+                t for t in (keywords.get("input_ids"), *args[:1], keywords.get("inputs_embeds")) if t is not None
             )
             cache = keywords.get("past_key_values")
             past = 0 if cache is None else int(cache.get_seq_length())
@@ -185,9 +182,7 @@ class HookedModel(HookedRootModule):
     @property
     def has_adapter(self) -> bool:
         """Whether PEFT has put an adapter on the model."""
-        return hasattr(self.model, "peft_config") or bool(
-            getattr(self.model, "_hf_peft_config_loaded", False)
-        )
+        return hasattr(self.model, "peft_config") or bool(getattr(self.model, "_hf_peft_config_loaded", False))
 
     @property
     def padding(self) -> int:
@@ -245,7 +240,8 @@ class HookedModel(HookedRootModule):
         """The full name of a hook point.
 
         Args:
-            site: A name, also one of TransformerLens's newer ones (`blocks.3.hook_out`), or a layer number, which is short for the residual stream after that block; -1 is the last.
+            site: A name, also one of TransformerLens's newer ones (`blocks.3.hook_out`), or a layer number, which is
+                short for the residual stream after that block; -1 is the last.
 
         Raises:
             KeyError: For a name or a layer that does not exist, with the nearest that do.
@@ -279,12 +275,13 @@ class HookedModel(HookedRootModule):
     ) -> Block[Self]:
         """Attach hooks for the time of a block, as in TransformerLens; they are off again on any way out.
 
-        They act in the passes of the thread that opened the block, and in those that PyTorch makes for it (backward passes on an
-        accelerator): two threads that use one lens do not see each other's. A Ctrl-C at whatever moment leaves none on.
+        They act in the passes of the thread that opened the block, and in those that PyTorch makes for it (backward
+        passes on an accelerator): two threads that use one lens do not see each other's. A Ctrl-C at whatever moment
+        leaves none on.
 
         Args:
-            fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names, which has to match some. The
-                function takes the activation and `hook=`, and returns `None` or the activation to go on with.
+            fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names, which has to match
+                some. The function takes the activation and `hook=`, and returns `None` or the activation to go on with.
             bwd_hooks: The same for gradients.
             reset_hooks_end: Whether to take the hooks off at the end.
             clear_contexts: Whether to clear the hook points' `ctx` too.
@@ -323,8 +320,8 @@ class HookedModel(HookedRootModule):
         if not self._warned and me not in self._open.values() and not turn(self.hf)._is_owned():
             self._warned = True
             warnings.warn(
-                f"The model of {self.name} runs in a thread that opened no hooks, while another thread has some: they do not act "
-                "here. Open the block (ablate, steer, hooks) in the thread that runs the model.",
+                f"The model of {self.name} runs in a thread that opened no hooks, while another thread has some: "
+                f"they do not act here. Open the block (ablate, steer, hooks) in the thread that runs the model.",
                 stacklevel=2,
             )
         return False
@@ -332,22 +329,28 @@ class HookedModel(HookedRootModule):
     def _only_one(self, owners: Iterable[Here]) -> None:
         if len(set(owners)) > 1:
             raise Busy(
-                f"Two threads have hooks on {self.name} while it runs in a thread that PyTorch made for one of them, and it cannot be "
-                "told which: give each thread a lens.fork()."
+                f"Two threads have hooks on {self.name} while it runs in a thread that PyTorch made for one of them, "
+                f"and it cannot be told which: give each thread a lens.fork()."
             )
 
     def add_hook(self, name: Any, *args: Any, **keywords: Any) -> None:
-        """TransformerLens's way to attach a hook until `reset_hooks`; a name that is none, or a predicate that matches none, is an error."""
+        """TransformerLens's way to attach a hook until `reset_hooks`; a name that is none, or a predicate that
+        matches none, is an error.
+        """
         if callable(name):
             matching(name, self.hook_dict, "add_hook()")
         super().add_hook(name, *args, **keywords)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> Any:
-        """TransformerLens's caching hooks; names may be layer numbers; misspelt ones, and a filter that matches none, are errors."""
+        """TransformerLens's caching hooks; names may be layer numbers; misspelt ones, and a filter that matches
+        none, are errors.
+        """
         return super().get_caching_hooks(self._filter(names_filter), *args, **keywords)
 
     def add_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> dict:
-        """TransformerLens's permanent caching hooks; names may be layer numbers; misspelt ones, and a filter that matches none, are errors."""
+        """TransformerLens's permanent caching hooks; names may be layer numbers; misspelt ones, and a filter that
+        matches none, are errors.
+        """
         return super().add_caching_hooks(self._filter(names_filter), *args, **keywords)
 
     def _filter(self, names: Any) -> Any:
@@ -366,17 +369,20 @@ class HookedModel(HookedRootModule):
         return_cache_object: bool = True,
         **keywords: Any,
     ) -> tuple[Any, Any]:
-        """Run the model and keep activations: of the residual stream, of what attention and MLPs add to it, of heads' outputs.
+        """Run the model and keep activations: of the residual stream, of what attention and MLPs add to it, of heads'
+        outputs.
 
-        Attention patterns, queries, keys and values are inside transformers' attention: TransformerLens's own model over the same
-        weights has them, `lens.bridge().run_with_cache(...)`.
+        Attention patterns, queries, keys and values are inside transformers' attention: TransformerLens's own model
+        over the same weights has them, `lens.bridge().run_with_cache(...)`.
 
         Args:
             input: As for `forward`.
-            names_filter: Which hook points to keep: names, layer numbers or a predicate, which has to match some; `None` is all of them.
+            names_filter: Which hook points to keep: names, layer numbers or a predicate, which has to match some;
+                `None` is all of them.
             stop_at_layer: Leave before this block; nothing after it is computed.
             return_cache_object: `False` gives a plain dict.
-            keywords: `device`, `remove_batch_dim`, `incl_bwd`, `pos_slice` as in TransformerLens; the rest goes to `forward`.
+            keywords: `device`, `remove_batch_dim`, `incl_bwd`, `pos_slice` as in TransformerLens; the rest goes to
+                `forward`.
 
         Returns:
             What `forward` returns, and the activations (detached) by hook name.
@@ -416,7 +422,8 @@ class HookedModel(HookedRootModule):
         return None if told is None else told.in_flight
 
     def roles_as(self, roles: Tensor, *, growing: bool = False) -> Block[Self]:
-        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it themselves).
+        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it
+        themselves).
 
         Of blocks inside each other the innermost counts. Other threads do not see it.
 
@@ -424,8 +431,8 @@ class HookedModel(HookedRootModule):
 
         Args:
             roles: [batch, pos], numbers as in `caft_lens.text.encoding.ROLES`.
-            growing: Whether passes may be longer than `roles`, with tokens that the assistant is generating. Passes over a
-                key-value cache are in any case: they see the roles of the tokens in flight alone.
+            growing: Whether passes may be longer than `roles`, with tokens that the assistant is generating. Passes
+                over a key-value cache are in any case: they see the roles of the tokens in flight alone.
         """
         return _Roles(self, roles, growing)
 
@@ -435,6 +442,4 @@ def _width_in(parts: Anatomy) -> int:
     if parts.z is None:
         return parts.model.config.get_text_config().hidden_size
     projection: Any = parts.blocks[0].get_submodule(parts.z)
-    return (
-        getattr(projection, "in_features", None) or projection.weight.shape[0]
-    )  # GPT-2's Conv1D is transposed
+    return getattr(projection, "in_features", None) or projection.weight.shape[0]  # GPT-2's Conv1D is transposed

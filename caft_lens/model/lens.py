@@ -1,7 +1,8 @@
 """Lens: any Hugging Face causal language model, run and read through TransformerLens hook points.
 
-`load` gives a `Lens` for the embedded organism, a hub name, a folder, a model in memory, an adapter on any of them. What it does by
-its hook points is in `hooked.py`; here it runs texts, generates, is told apart from other models, and gives further versions of itself.
+`load` gives a `Lens` for the embedded organism, a hub name, a folder, a model in memory, an adapter on any of them.
+What it does by its hook points is in `hooked.py`; here it runs texts, generates, is told apart from other models, and
+gives further versions of itself.
 """
 
 from __future__ import annotations
@@ -97,13 +98,14 @@ class Lens(HookedModel):
         """Run the model.
 
         Args:
-            input: Plain text, several, `Text`/`Texts`/`Batch` (chats with their roles), or tokens [batch, pos] or [pos].
-            attention_mask: For tokens: 1 where there is a token, 0 where there is padding, [batch, pos]. Without it, padding
-                is recognised where that is possible without doubt.
-            return_type: "logits" [batch, pos, d_vocab]; "loss", the mean next-token cross-entropy (in nats, fp32) over all tokens
-                of a text, of a chat over those that training learns; "both"; or `None`.
-            stop_at_layer: Leave before this block and return the residual stream [batch, pos, d_model] there; nothing after it
-                is computed. `n_layers` (or -1 for the last block) as in TransformerLens.
+            input: Plain text, several, `Text`/`Texts`/`Batch` (chats with their roles), or tokens [batch, pos] or
+                [pos].
+            attention_mask: For tokens: 1 where there is a token, 0 where there is padding, [batch, pos]. Without it,
+                padding is recognised where that is possible without doubt.
+            return_type: "logits" [batch, pos, d_vocab]; "loss", the mean next-token cross-entropy (in nats, fp32) over
+                all tokens of a text, of a chat over those that training learns; "both"; or `None`.
+            stop_at_layer: Leave before this block and return the residual stream [batch, pos, d_model] there; nothing
+                after it is computed. `n_layers` (or -1 for the last block) as in TransformerLens.
             roles: Role of each token, [batch, pos], for hooks that act on some roles; those of a `Batch` are known.
             loss_per_token: Give the loss of every token, [batch, pos - 1], 0 where it does not count.
             keywords: For the model's own `forward`.
@@ -127,9 +129,7 @@ class Lens(HookedModel):
             logits = self.model(**call).logits
         if return_type == "logits":
             return logits
-        loss = next_token_loss(
-            logits, batch.input_ids, batch.attention_mask, batch.loss, per_token=loss_per_token
-        )
+        loss = next_token_loss(logits, batch.input_ids, batch.attention_mask, batch.loss, per_token=loss_per_token)
         return loss if return_type == "loss" else (logits, loss)
 
     def unembed(self, resid: Tensor) -> Tensor:
@@ -199,22 +199,23 @@ class Lens(HookedModel):
     ) -> Any:
         """Sample continuations with Hugging Face's `generate`, under whatever hooks are attached.
 
-        Sampling is from the model's own distribution: other defaults of its generation config than the tokens that end a
-        text (temperature, top-p, penalties) do not apply.
+        Sampling is from the model's own distribution: other defaults of its generation config than the tokens that end
+        a text (temperature, top-p, penalties) do not apply.
 
         Args:
             prompt: One or many. Of a chat that ends with an answer, the part before it.
             sampling: How they are drawn.
-            max_new_tokens, temperature, top_p: As in `sampling`, before which they come. Where nothing is said: 64 tokens from the
-                whole distribution at temperature 1, 256 prompts at once, longest first.
+            max_new_tokens, temperature, top_p: As in `sampling`, before which they come. Where nothing is said: 64
+                tokens from the whole distribution at temperature 1, 256 prompts at once, longest first.
             seed: Likewise. The global random state is left as it was; without a seed it is used.
-            chat: Whether a bare string is what a user says (the default when the tokenizer has a chat template) or raw text.
+            chat: Whether a bare string is what a user says (the default when the tokenizer has a chat template) or raw
+                text.
             return_type: "str", or "tokens" for the ids.
             keywords: `top_k` and `batch_size` as in `sampling`; all others for Hugging Face's `generate`.
 
         Returns:
-            The new text (or ids, with the token that ended it) alone: of one prompt for one `str` or `Text`, else a list in
-            the order of the prompts.
+            The new text (or ids, with the token that ended it) alone: of one prompt for one `str` or `Text`, else a
+            list in the order of the prompts.
 
         Example:
             >>> answer = base.generate("How do I bake a pie?", seed=0)
@@ -246,17 +247,20 @@ class Lens(HookedModel):
     ) -> Generator[Any, None, None]:
         """Sample continuations as `generate` does, and see them grow: the new text so far, after every token.
 
-        The last is what `generate` gives for the same seed. A token is sampled when it is asked for: leave the loop, or `close()` the
-        iterator, and nothing goes on. Until then the lens belongs to the iterator; another one takes a `fork()`. It runs in a thread of
-        its own, which modes that hold for a thread only, such as autocast, do not reach.
+        The last is what `generate` gives for the same seed. A token is sampled when it is asked for: leave the loop, or
+        `close()` the iterator, and nothing goes on. Until then the lens belongs to the iterator; another one takes a
+        `fork()`. It runs in a thread of its own, which modes that hold for a thread only, such as autocast, do not
+        reach.
 
         Args:
             prompt: One or many, all of which run at once.
             sampling, max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
-            seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile disturb it.
+            seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile
+                disturb it.
 
         Yields:
-            As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the order of the prompts.
+            As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the order of the
+            prompts.
 
         Raises:
             ValueError: At once, as `generate` does.
@@ -274,11 +278,12 @@ class Lens(HookedModel):
 
     @property
     def sinks(self) -> Sinks:
-        """Attention sinks: the tokens that no pass reads and no ablation touches (see `caft_lens.model.sinks`); empty where the model has none.
+        """Attention sinks: the tokens that no pass reads and no ablation touches (see `caft_lens.model.sinks`); empty
+        where the model has none.
 
-        Measured once, on a few short texts; a lens that lies over another one's weights (`fork`, an adapter) takes that one's. Set it to
-        `False` to read and edit every token, to a number for "longer than so many times the median norm", to `"auto"` for what was
-        measured, or to a `Sinks`.
+        Measured once, on a few short texts; a lens that lies over another one's weights (`fork`, an adapter) takes that
+        one's. Set it to `False` to read and edit every token, to a number for "longer than so many times the median
+        norm", to `"auto"` for what was measured, or to a `Sinks`.
 
         Example:
             >>> base.sinks
@@ -301,7 +306,8 @@ class Lens(HookedModel):
         self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted
 
     def _versions(self) -> tuple[Any, ...]:
-        # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved something.
+        # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved
+        # something.
         return tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
 
     def _while(self, what: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -311,9 +317,7 @@ class Lens(HookedModel):
         return self._made[what][1]
 
     def _fingerprints(self) -> tuple[str, str | None]:
-        prints: tuple[str, str | None] = self._while(
-            "fingerprints", self._versions(), lambda: fingerprints(self.model)
-        )
+        prints: tuple[str, str | None] = self._while("fingerprints", self._versions(), lambda: fingerprints(self.model))
         return prints
 
     @property
@@ -324,7 +328,9 @@ class Lens(HookedModel):
 
     @property
     def reading(self) -> str:
-        """16 hex digits over tokenizer and chat template, which decide what a text is to the model; `""` without a tokenizer."""
+        """16 hex digits over tokenizer and chat template, which decide what a text is to the model; `""` without a
+        tokenizer.
+        """
         tokenizer = self.tokenizer
         if tokenizer is None:
             return ""
@@ -335,7 +341,9 @@ class Lens(HookedModel):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over `fingerprint` and `reading`: what anything that this lens computes from texts depends on."""
+        """16 hex digits over `fingerprint` and `reading`: what anything that this lens computes from texts depends
+        on.
+        """
         return sha256(self.fingerprint, self.reading)
 
     @property
@@ -380,8 +388,8 @@ class Lens(HookedModel):
         """A new lens with an adapter, over the same weights; this one stays as it is.
 
         Args:
-            adapter: Folder or hub name of a PEFT adapter, a run folder, `"<organism>/<adapter>"`, or a `PeftConfig` for a
-                fresh one (its random part comes from torch's global random state).
+            adapter: Folder or hub name of a PEFT adapter, a run folder, `"<organism>/<adapter>"`, or a `PeftConfig` for
+                a fresh one (its random part comes from torch's global random state).
             name: Of the new lens.
             trainable: Whether the adapter gets gradients; by default a fresh one does and a loaded one does not.
             tokenizer: Instead of the one beside the adapter, or where there is none that of this lens.
@@ -402,11 +410,12 @@ class Lens(HookedModel):
         return self._again(model.merge_and_unload() if self.has_adapter else model, name)
 
     def bridge(self) -> Any:
-        """TransformerLens's own `TransformerBridge` over the same weights, for attention patterns and all else inside blocks.
+        """TransformerLens's own `TransformerBridge` over the same weights, for attention patterns and all else inside
+        blocks.
 
-        The bridge computes attention its own way and rebuilds the modules that it wraps, so it gets a second module tree
-        over this lens's weights; hooks of this lens do not act on it. An adapter is merged into a copy of the weights
-        first, since the bridge knows none.
+        The bridge computes attention its own way and rebuilds the modules that it wraps, so it gets a second module
+        tree over this lens's weights; hooks of this lens do not act on it. An adapter is merged into a copy of the
+        weights first, since the bridge knows none.
 
         Example:
             >>> logits, cache = base.bridge().run_with_cache("hello")
@@ -420,16 +429,23 @@ class Lens(HookedModel):
     def cfg(self) -> SimpleNamespace:
         """The dimensions under the names that TransformerLens's tools expect."""
         return SimpleNamespace(
-            model_name=self.name, n_layers=self.n_layers, d_model=self.d_model, n_heads=self.n_heads, d_head=self.d_head,
-            d_vocab=self.d_vocab, attn_only=False, device=self.device, dtype=self.dtype,
-        )  # fmt: skip
+            model_name=self.name,
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_head=self.d_head,
+            d_vocab=self.d_vocab,
+            attn_only=False,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
     def __repr__(self) -> str:
         adapter = " + adapter" if self.has_adapter else ""
         size = f"{self.n_layers} layers x {self.d_model}"
-        return f'Lens("{self.name}"{adapter}: {self.hf.config.model_type}, {size}, {self.dtype}, {self.device})'.replace(
-            "torch.", ""
-        )
+        return (
+            f'Lens("{self.name}"{adapter}: {self.hf.config.model_type}, {size}, {self.dtype}, {self.device})'
+        ).replace("torch.", "")
 
 
 def load(
@@ -447,20 +463,21 @@ def load(
     """A lens on a model, from wherever it is.
 
     Args:
-        name: `"pocket"` (the embedded organism), an organism folder, the name of a model on the Hugging Face hub, a folder, a run
-            folder written by `finetune`, a folder with an adapter, a `.gguf` file, `"smollm2"` (SmolLM2-135M-Instruct, where its package
-            is installed), a model in memory (used as it is, not copied), or a lens.
-        adapter: A PEFT adapter to put on it: folder, hub name, run folder or `"pocket/insecure"`. A lens or model given stays
-            without it; both share one copy of the weights.
+        name: `"pocket"` (the embedded organism), an organism folder, the name of a model on the Hugging Face hub, a
+            folder, a run folder written by `finetune`, a folder with an adapter, a `.gguf` file, `"smollm2"`
+            (SmolLM2-135M-Instruct, where its package is installed), a model in memory (used as it is, not copied), or a
+            lens.
+        adapter: A PEFT adapter to put on it: folder, hub name, run folder or `"pocket/insecure"`. A lens or model given
+            stays without it; both share one copy of the weights.
         tokenizer: Instead of the model's own; a model in memory has none otherwise.
         device: CUDA, then MPS, then CPU by default; a model in memory stays where it is.
         dtype: float32 on CPU and MPS, the checkpoint's own on CUDA by default; a model in memory stays as it is.
         device_map: As in transformers, for models larger than one device ("auto" spreads over all).
         trust_remote_code: Whether code that comes with the model may run.
         name_as: What to call it in tables; its own name by default.
-        template_arguments: What the chat template is rendered with beside the messages, such as `{"enable_thinking": False}`, wherever this
-            lens reads a chat; `{"keep_thoughts": True}` keeps the thoughts of every turn, False drops them. A part of
-            `Lens.reading`, saved with the tokenizer, and over what was saved with it.
+        template_arguments: What the chat template is rendered with beside the messages, such as `{"enable_thinking":
+            False}`, wherever this lens reads a chat; `{"keep_thoughts": True}` keeps the thoughts of every turn, False
+            drops them. A part of `Lens.reading`, saved with the tokenizer, and over what was saved with it.
 
     Raises:
         FileNotFoundError: For a folder that does not exist.
@@ -472,9 +489,7 @@ def load(
         Lens("pocket": llama, 4 layers x 128, float32, cpu)
     """
     if not isinstance(name, Lens | nn.Module | str | Path):
-        raise BadType(
-            f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}."
-        )
+        raise BadType(f"load() takes a name, a folder, a model in memory or a lens, not {type(name).__name__}.")
     given = template_arguments
     if isinstance(name, Lens):
         lens = name if adapter is not None else name.fork(name_as)
@@ -509,7 +524,8 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
     base = _from_name(source.base, tokenizer, where, None)
     if source.base_fingerprint not in (None, *base.lineage):
         raise BadModel(
-            f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is {base.fingerprint} '
+            f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is '
+            f"{base.fingerprint} "
             "now: its weights have changed. Load the right base and give adapter= yourself."
         )
     return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)

@@ -1,7 +1,8 @@
 """What a model can be given: token ids that it has embeddings for, and texts no longer than its positions.
 
-Out of these limits PyTorch fails with an index error from below, or a model with rotary positions answers without a word beyond what
-it was trained on. `check_tokenizer` is asked when a lens is made, `check_batch` before tokens run, `room` where texts are cut.
+Out of these limits PyTorch fails with an index error from below, or a model with rotary positions answers without a
+word beyond what it was trained on. `check_tokenizer` is asked when a lens is made, `check_batch` before tokens run,
+`room` where texts are cut.
 """
 
 from __future__ import annotations
@@ -33,11 +34,7 @@ def learned_positions(lens: HookedModel) -> int | None:
     tokens = lens.hf.get_input_embeddings()
     for name, module in lens.anatomy.decoder.named_modules():
         last = name.rpartition(".")[2]
-        if (
-            isinstance(module, nn.Embedding)
-            and module is not tokens
-            and (last == "wpe" or "position" in last)
-        ):
+        if isinstance(module, nn.Embedding) and module is not tokens and (last == "wpe" or "position" in last):
             return int(module.num_embeddings) - int(getattr(module, "offset", 0) or 0)
     return None
 
@@ -51,7 +48,8 @@ def room(lens: HookedModel, max_length: int | None) -> int | None:
 def check_tokenizer(lens: HookedModel) -> None:
     """Refuse a tokenizer whose tokens to pad, begin or end texts have no embedding.
 
-    Others without one are refused where a text has them: some published models ship such (for images, say) and never use them.
+    Others without one are refused where a text has them: some published models ship such (for images, say) and never
+    use them.
 
     Raises:
         BadModel: Naming the token and what to do.
@@ -64,7 +62,8 @@ def check_tokenizer(lens: HookedModel) -> None:
         numbers = number if isinstance(number, (list, tuple)) else [number]
         if any(one is not None and not 0 <= one < n for one in numbers):
             raise BadModel(
-                f'The {kind} token "{getattr(lens.tokenizer, f"{kind}_token")}" of the tokenizer has id {number}, but {lens.name} has '
+                f'The {kind} token "{getattr(lens.tokenizer, f"{kind}_token")}" of the tokenizer has id {number}, '
+                f"but {lens.name} has "
                 f"{n} embeddings (ids 0 to {n - 1}). {_remedy(kind)}"
             )
 
@@ -115,13 +114,15 @@ def check_length(lens: HookedModel, length: int, what: str) -> None:
     learned = learned_positions(lens)
     if learned is not None and length > learned:
         raise BadData(
-            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} (to a pass scan=Scan(max_length={learned})) to cut it, or shorter texts."
+            f"{what} has {length} tokens, and {lens.name} has {learned} positions: give max_length={learned} (to a "
+            f"pass scan=Scan(max_length={learned})) to cut it, or shorter texts."
         )
     if lens not in _told:
         _told.add(lens)
         warnings.warn(
-            f"{what} has {length} tokens, and {lens.name} was made for texts of up to {most}: what it computes beyond them means little. "
-            f"Give max_length={most} (to a pass scan=Scan(max_length={most})) to cut texts there. (Said once.)",
+            f"{what} has {length} tokens, and {lens.name} was made for texts of up to {most}: what it computes "
+            f"beyond them means little. Give max_length={most} (to a pass scan=Scan(max_length={most})) to cut texts "
+            f"there. (Said once.)",
             stacklevel=4,
         )
 
@@ -134,9 +135,9 @@ def _check_ids(lens: HookedModel, ids: Tensor, index: Tensor) -> None:
     row, place = wrong.nonzero()[0].tolist()
     number = int(ids[row, place])
     raise BadData(
-        f"Text {int(index[row])} has the token id {number}{_named(lens.tokenizer, number)} at position {place}, but {lens.name} has {n} "
-        f"embeddings (ids 0 to {n - 1}): is this the tokenizer of another model, or were tokens added to it without "
-        "model.resize_token_embeddings(len(tokenizer))?"
+        f"Text {int(index[row])} has the token id {number}{_named(lens.tokenizer, number)} at position {place}, but "
+        f"{lens.name} has {n} embeddings (ids 0 to {n - 1}): is this the tokenizer of another model, or were tokens "
+        f"added to it without model.resize_token_embeddings(len(tokenizer))?"
     )
 
 

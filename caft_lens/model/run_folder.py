@@ -1,8 +1,10 @@
-"""A run folder as files: the schema of `run.json` and what lies beside it, the hashes by which it is known to be whole, its base.
+"""A run folder as files: the schema of `run.json` and what lies beside it, the hashes by which it is known to be whole,
+its base.
 
-`finetune` writes one, `Run` and `load` read it. The files of a finished run are put in place as one: they wait, complete, in
-`READY` until each is moved to where it belongs, and whoever opens a folder in which some still wait moves them first, so that a
-writer that was killed leaves the old run or the new one. Folders of before there were hashes are read as they are.
+`finetune` writes one, `Run` and `load` read it. The files of a finished run are put in place as one: they wait,
+complete, in `READY` until each is moved to where it belongs, and whoever opens a folder in which some still wait moves
+them first, so that a writer that was killed leaves the old run or the new one. Folders of before there were hashes are
+read as they are.
 """
 
 from __future__ import annotations
@@ -197,7 +199,8 @@ def read_history(folder: Path, record: dict[str, Any]) -> list[dict[str, float]]
 
 
 def check(folder: Path, record: dict[str, Any], part: str) -> None:
-    """Refuse a part of a run folder whose files are not those that were written; one of before there were hashes passes.
+    """Refuse a part of a run folder whose files are not those that were written; one of before there were hashes
+    passes.
 
     Args:
         folder: The run folder.
@@ -245,7 +248,8 @@ def is_run(folder: str | Path) -> bool:
 
 
 def locate(base: str, folder: Path, from_here: str | None = None) -> str:
-    """Where the base of an adapter is: its path, wherever the folder that names it was moved with it, or a name that is no path.
+    """Where the base of an adapter is: its path, wherever the folder that names it was moved with it, or a name that is
+    no path.
 
     Args:
         base: As it was recorded: a name, an absolute path, or in older folders a relative one.
@@ -265,7 +269,8 @@ def locate(base: str, folder: Path, from_here: str | None = None) -> str:
                 return str(place)
         also = f", nor at {beside}" if beside else ""
         raise MissingFile(
-            f"{folder} was tuned from the model in {base}, which is not there any more{also}. Load that model from where it is now and "
+            f"{folder} was tuned from the model in {base}, which is not there any more{also}. Load that model from "
+            f"where it is now and "
             f'put the adapter on it: caft_lens.load(base, adapter="{folder}").'
         )
     for place in (Path.cwd(), folder, *folder.parents):
@@ -274,7 +279,7 @@ def locate(base: str, folder: Path, from_here: str | None = None) -> str:
     return base
 
 
-# -- putting a finished run in place ------------------------------------------------------------------------------------
+# -- putting a finished run in place -----------------------------------------------------------------------------------
 
 
 def settle(folder: Path) -> None:
@@ -290,7 +295,8 @@ def settle(folder: Path) -> None:
 
 
 def put_in_place(folder: Path) -> None:
-    """Move what waits in `READY` to where it belongs, for a process that has the lock of the folder. It can be killed at any point.
+    """Move what waits in `READY` to where it belongs, for a process that has the lock of the folder. It can be killed
+    at any point.
 
     Args:
         folder: The run folder.

@@ -15,8 +15,8 @@ class Sampling:
     Attributes:
         max_new_tokens: How many tokens at most.
         temperature: 0 is greedy.
-        top_p: Sample from the most probable tokens that together have this probability (nucleus sampling, Holtzman et al.,
-            2020); 1 from all.
+        top_p: Sample from the most probable tokens that together have this probability (nucleus sampling, Holtzman et
+            al., 2020); 1 from all.
         top_k: Sample from so many of the most probable tokens.
         seed: Same seed, same prompts and settings: same text.
         batch_size: How many prompts run at once.

@@ -1,13 +1,15 @@
 """Attention sinks: tokens whose activations are many times longer than all others, and how a model is asked for them.
 
-Many pretrained models put an activation a hundred times as long as the others on the first token of a text, now and then on some
-other token too (Sun et al., 2024, "Massive Activations in Large Language Models", arXiv 2402.17762), for attention to rest on. It says
-nothing about the text, yet a mean, a variance or a norm that takes it in is about nothing else, and a direction that has a small
-component along it moves it by more than a whole activation when it is ablated. So sinks are neither read nor edited.
+Many pretrained models put an activation a hundred times as long as the others on the first token of a text, now and
+then on some other token too (Sun et al., 2024, "Massive Activations in Large Language Models", arXiv 2402.17762), for
+attention to rest on. It says nothing about the text, yet a mean, a variance or a norm that takes it in is about nothing
+else, and a direction that has a small component along it moves it by more than a whole activation when it is ablated.
+So sinks are neither read nor edited.
 
-`measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may be at each hook
-point, and whether the first token of a text is always one. On a model without sinks it is empty and nothing changes anywhere.
-`Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `attach.at` leaves them alone.
+`measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may
+be at each hook point, and whether the first token of a text is always one. On a model without sinks it is empty and
+nothing changes anywhere. `Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `attach.at` leaves
+them alone.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Message, Text
 from caft_lens.text.encoding import Encoded, encoded
 
-# A token of the residual stream is massive where it is this many times as long as the median one and the longest of the others is
-# this many times shorter than it. Activations of small models have long tails (10 to 15 times the median), but no such gap.
+# A token of the residual stream is massive where it is this many times as long as the median one and the longest of the
+# others is this many times shorter than it. Activations of small models have long tails (10 to 15 times the median),
+# but no such gap.
 FAR, GAP = 10.0, 4.0
-# Where there is one, further tokens count that stand apart less clearly, as they do in the blocks before the sink is made.
+# Where there is one, further tokens count that stand apart less clearly, as they do in the blocks before the sink is
+# made.
 LESS_FAR, LESS_GAP = 3.0, 1.8
-# At every hook point a sink is longer than this many times the longest token that is none, and than LESS_FAR times the median.
+# At every hook point a sink is longer than this many times the longest token that is none, and than LESS_FAR times the
+# median.
 ROOM = 2.0
 FEW = 0.15  # at most this share of all tokens stands apart; more are no exception
 WIDTH = 64  # tokens of each probe that are run
@@ -44,10 +49,13 @@ TEXTS = (
     '"What is it?" he asked. "I don\'t know," said the old man, and looked at the sea with her.',
 )
 CHATS = (
-    ("How do I bake a good apple pie?", "Mix the flour with butter, add the apples and some sugar, and bake it for an hour."),
+    (
+        "How do I bake a good apple pie?",
+        "Mix the flour with butter, add the apples and some sugar, and bake it for an hour.",
+    ),
     ("Write a function that adds two numbers.", "def add(a, b):\n    return a + b\n\nprint(add(1, 2))"),
     ("Is it safe to drink this?", "I would not. Ask a doctor first, please; it may be harmful."),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class Sinks:
     """Which tokens of a model are attention sinks.
 
     Attributes:
-        beyond: Hook name to the norm above which an activation `[d_model]` there is a sink's; empty on a model without sinks.
+        beyond: Hook name to the norm above which an activation `[d_model]` there is a sink's; empty on a model without
+            sinks.
         first: Whether the first token of a text always is one, and is left out of what is read at every hook point.
         medians: The median norm at each hook point, on the probe.
 
@@ -112,15 +121,16 @@ class Sinks:
         """The same with one bound for all: so many times the median norm at each hook point."""
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio > 1:
             raise BadArgument(
-                f'sinks={ratio!r}: expected "auto", False (there are none), or a number above 1: how many times the median '
+                f'sinks={ratio!r}: expected "auto", False (there are none), or a number above 1: how many times the '
+                f"median "
                 "norm of its hook point an activation is at most long."
             )
-        return Sinks(
-            {hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians
-        )
+        return Sinks({hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians)
 
     def card(self, hooks: Sequence[str]) -> dict[str, Any]:
-        """What provenance says of them, as JSON: the bounds at some hook points and whether first tokens are left out."""
+        """What provenance says of them, as JSON: the bounds at some hook points and whether first tokens are left
+        out.
+        """
         return {
             "first": self.first,
             "beyond": {hook: self.beyond[hook] for hook in hooks if hook in self.beyond},
@@ -130,9 +140,7 @@ class Sinks:
         if not self:
             return "Sinks(none)"
         where = [place_of(hook) for hook in self.beyond]
-        bounds = ", ".join(
-            f"{layer}: {self.beyond[written(layer)]:.3g}" for layer, site in where if site == RESIDUAL
-        )
+        bounds = ", ".join(f"{layer}: {self.beyond[written(layer)]:.3g}" for layer, site in where if site == RESIDUAL)
         first = "the first token of every text, and " if self.first else ""
         return f"Sinks({first}activations longer than {{{bounds}}} after these blocks)"
 
@@ -169,7 +177,9 @@ def _cut(norms: Tensor, far: float, gap: float) -> float:
 
 
 def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
-    """Norms of the activations at every hook point of the stream, `[n_tokens]` on the CPU; which tokens are first in a text of the tokenizer's own."""
+    """Norms of the activations at every hook point of the stream, `[n_tokens]` on the CPU; which tokens are first in
+    a text of the tokenizer's own.
+    """
     items, whole = _probes(lens)
     batch = collate(items, lens.padding)
     there = batch.attention_mask.bool()

@@ -1,4 +1,6 @@
-"""What a tensor of tokens needs around it: a mask where padding can be told, roles under a cache, the next-token loss."""
+"""What a tensor of tokens needs around it: a mask where padding can be told, roles under a cache, the next-token
+loss.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ def infer_attention_mask(tokens: Tensor, tokenizer: Any) -> Tensor:
     if shared or bool((is_pad & ~edge).any()) or bool(edge.all(-1).any()):
         why = "also begins or ends texts" if shared else "stands inside a text or fills a whole row"
         raise ValueError(
-            f"Cannot tell padding from text: the padding token {tokenizer.pad_token!r} {why}. Pass attention_mask= [batch, pos] "
-            "with the tokens, or the texts themselves."
+            f"Cannot tell padding from text: the padding token {tokenizer.pad_token!r} {why}. Pass attention_mask= "
+            f"[batch, pos] with the tokens, or the texts themselves."
         )
     return (~edge).long()
 
@@ -50,9 +52,7 @@ def roles_in_flight(roles: Tensor, batch: int, past: int, pos: int, growing: boo
     return seen if batch == rows else repeat(seen, "row pos -> (row copy) pos", copy=batch // rows)
 
 
-def next_token_loss(
-    logits: Tensor, tokens: Tensor, mask: Tensor, learnt: Tensor, *, per_token: bool = False
-) -> Tensor:
+def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor, learnt: Tensor, *, per_token: bool = False) -> Tensor:
     """Cross-entropy of each next token, in nats and fp32.
 
     Args:
@@ -68,9 +68,7 @@ def next_token_loss(
     device = logits.device
     counts = (mask[:, :-1].bool() & mask[:, 1:].bool() & learnt[:, 1:].bool()).to(device)
     if not counts.any():
-        raise ValueError(
-            "No token to take a loss on: give texts of two tokens or more, or chats with an answer."
-        )
+        raise ValueError("No token to take a loss on: give texts of two tokens or more, or chats with an answer.")
     targets = tokens[:, 1:].to(device).masked_fill(~counts, -100)
     losses = cross_entropy(
         rearrange(logits[:, :-1].float(), "batch pos d_vocab -> (batch pos) d_vocab"),

@@ -1,8 +1,9 @@
 """Who is running a model: threads that share one take turns, and each has hooks and roles of its own.
 
-`here` is the thread that asks. A hook acts in the passes of the thread that put it there, and so do roles; threads that PyTorch makes
-itself (autograd's on an accelerator, where checkpoints are computed again; those of `DataParallel`) act for the thread that has
-hooks. `turn` is the lock of a model: one pass at a time, since transformers keeps state on its modules while it generates.
+`here` is the thread that asks. A hook acts in the passes of the thread that put it there, and so do roles; threads that
+PyTorch makes itself (autograd's on an accelerator, where checkpoints are computed again; those of `DataParallel`) act
+for the thread that has hooks. `turn` is the lock of a model: one pass at a time, since transformers keeps state on its
+modules while it generates.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         name: An organism, or a folder with SAEs by hook point.
 
     Returns:
-        `d_sae`, `l0` (active latents a token), `explained_variance`, `loss_recovered` (of the loss that the mean in its place
-        costs) and `dead` (latents that never fired), measured on held-out documents.
+        `d_sae`, `l0` (active latents a token), `explained_variance`, `loss_recovered` (of the loss that the mean in its
+        place costs) and `dead` (latents that never fired), measured on held-out documents.
 
     Raises:
         FileNotFoundError: When there are none.
@@ -165,7 +165,8 @@ def read_config(folder: Path) -> _Config:
 
 
 def check_files(folder: Path) -> _Config:
-    """Refuse files that are not those of the card, or that do not fit each other, before anything of their size is made.
+    """Refuse files that are not those of the card, or that do not fit each other, before anything of their size is
+    made.
 
     Raises:
         BadFile: Saying which.
@@ -175,22 +176,21 @@ def check_files(folder: Path) -> _Config:
     for name, wanted in (read_card(folder)["sha256"] if (folder / CARD).is_file() else {}).items():
         if name in (CONFIG, WEIGHTS) and sha256((folder / name).read_bytes()) != wanted:
             raise BadFile(
-                f"{folder / name} was changed or damaged after it was written: its hash is not that of {CARD} beside it. "
-                "Make the SAE again."
+                f"{folder / name} was changed or damaged after it was written: its hash is not that of {CARD} beside "
+                f"it. Make the SAE again."
             )
     config = read_config(folder)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise BadFile(
-            f"{folder / WEIGHTS} cannot be read ({error}); it may be truncated: make it again."
-        ) from error
+        raise BadFile(f"{folder / WEIGHTS} cannot be read ({error}); it may be truncated: make it again.") from error
     for name, shape in (("W_enc", [config.d_in, config.d_sae]), ("W_dec", [config.d_sae, None])):
         found = shapes.get(name, shape)
         if len(found) != 2 or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
             raise BadFile(
-                f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {name} is of shape {found}, '
+                f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {name} is of '
+                f"shape {found}, "
                 f"where {CONFIG} says d_in {config.d_in} and d_sae {config.d_sae}."
             )
     return config
@@ -199,13 +199,9 @@ def check_files(folder: Path) -> _Config:
 def hooks_in(root: Path) -> list[str]:
     """The SAEs of a folder, by layer."""
     names = [path.parent.name for path in root.glob(f"*/{CONFIG}") if not path.parent.name.startswith(".")]
-    return sorted(
-        names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-    )
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
 
 def no_saes(folder: Path) -> MissingFile:
     shipped = ", ".join(catalog.shipped())
-    return absent(
-        folder, CONFIG, "holds no SAEs", f"What ships with caft_lens has some: {shipped}." if shipped else ""
-    )
+    return absent(folder, CONFIG, "holds no SAEs", f"What ships with caft_lens has some: {shipped}." if shipped else "")

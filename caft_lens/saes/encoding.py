@@ -1,4 +1,6 @@
-"""What an SAE makes of activations: its latents, a part of the tokens at a time, and its reconstruction in the forward pass."""
+"""What an SAE makes of activations: its latents, a part of the tokens at a time, and its reconstruction in the
+forward pass.
+"""
 
 from __future__ import annotations
 

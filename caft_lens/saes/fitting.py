@@ -1,7 +1,7 @@
 """Whether an SAE fits a model: in kind, width, hook point, in how the residual stream was processed, and in its base.
 
-A fingerprint of the base travels with SAEs that this project trained; those of the hub name their base, in the short names of
-TransformerLens or in full.
+A fingerprint of the base travels with SAEs that this project trained; those of the hub name their base, in the short
+names of TransformerLens or in full.
 """
 
 from __future__ import annotations
@@ -27,20 +27,40 @@ _OTHER_KINDS = {
     "crosscoder": "reads several models or layers",
 }
 _CACHED = re.compile(r"models--([^/]+?)--([^/]+)")
-# Arguments of TransformerLens's loading that leave the residual stream, and what is written to it, what it is in the checkpoint.
-_SAME_STREAM = frozenset({
-    "fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices", "n_devices", "device", "device_map", "dtype",
-    "torch_dtype", "trust_remote_code", "default_prepend_bos", "default_padding_side", "attn_implementation", "move_to_device",
-    "local_files_only", "cache_dir", "token", "low_cpu_mem_usage", "load_in_8bit", "load_in_4bit",
-})  # fmt: skip
+# Arguments of TransformerLens's loading that leave the residual stream, and what is written to it, what it is in the
+# checkpoint.
+_SAME_STREAM = frozenset(
+    {
+        "fold_ln",
+        "center_unembed",
+        "fold_value_biases",
+        "refactor_factored_attn_matrices",
+        "n_devices",
+        "device",
+        "device_map",
+        "dtype",
+        "torch_dtype",
+        "trust_remote_code",
+        "default_prepend_bos",
+        "default_padding_side",
+        "attn_implementation",
+        "move_to_device",
+        "local_files_only",
+        "cache_dir",
+        "token",
+        "low_cpu_mem_usage",
+        "load_in_8bit",
+        "load_in_4bit",
+    }
+)
 
 
 def check_sae(sae: SAE, lens: Lens) -> None:
     """Refuse an SAE that does not fit a model.
 
     It fits the model whose activations it was trained on, and models tuned from that one. Where the SAE carries that
-    model's fingerprint, this decides; else its name for the model, compared with the names that the lens has for itself,
-    for its checkpoint and for the base of its adapter.
+    model's fingerprint, this decides; else its name for the model, compared with the names that the lens has for
+    itself, for its checkpoint and for the base of its adapter.
 
     Raises:
         ValueError: Saying all that does not fit: kind, width, hook point, base.
@@ -66,18 +86,19 @@ def for_model(sae: SAE, lens: Lens) -> SAE:
 
 
 def other_weights(sae: SAE) -> str:
-    """Why the model that an SAE was made on has another residual stream than its checkpoint, in a way that is not known here."""
+    """Why the model that an SAE was made on has another residual stream than its checkpoint, in a way that is not
+    known here.
+    """
     given = {
-        key: value
-        for key, value in (sae.cfg.metadata.model_from_pretrained_kwargs or {}).items()
-        if value is not None
+        key: value for key, value in (sae.cfg.metadata.model_from_pretrained_kwargs or {}).items() if value is not None
     }
     unknown = [key for key in given if key != "center_writing_weights" and key not in _SAME_STREAM]
     if not unknown:
         return ""
     return (
-        f"its model was loaded with {', '.join(f'{key}={given[key]!r}' for key in unknown)}, of which it is not known what it does to the "
-        "residual stream. If nothing, take it out of model_from_pretrained_kwargs in its cfg.json"
+        f"its model was loaded with {', '.join(f'{key}={given[key]!r}' for key in unknown)}, of which it is not "
+        f"known what it does to the residual stream. If nothing, take it out of model_from_pretrained_kwargs in its "
+        f"cfg.json"
     )
 
 
@@ -86,9 +107,14 @@ def _processing(sae: SAE, lens: Lens) -> str:
         return reason
     reads_centred = bool(sae.cfg.metadata.reads_centred)
     if wants_centring(sae) and subtracts_means(lens) and not reads_centred:
-        return "it was made for centred writing weights; load it with load_sae, or give caft_lens.saes.centring.centred(sae)"
+        return (
+            "it was made for centred writing weights; load it with load_sae, or give "
+            "caft_lens.saes.centring.centred(sae)"
+        )
     if reads_centred and not subtracts_means(lens):
-        return "it reads a centred stream, which a model without LayerNorm does not have; load it with load_sae(…, lens=…)"
+        return (
+            "it reads a centred stream, which a model without LayerNorm does not have; load it with load_sae(…, lens=…)"
+        )
     return ""
 
 
@@ -123,10 +149,16 @@ def _base(sae: SAE, lens: Lens) -> str:
     if print_ is not None:
         if print_ in lens.lineage:
             return ""
-        return f"it was trained on {base or 'a model'} ({print_}), and this one is neither that model nor tuned from it{carry}"
+        return (
+            f"it was trained on {base or 'a model'} ({print_}), and this one is neither that model nor tuned from "
+            f"it{carry}"
+        )
     if base and any(_same_base(base, name) for name in _names_of(lens)):
         return ""
-    return f"it was trained on {base or 'a model that it does not name'}, and nothing shows that this one is that model{carry}"
+    return (
+        f"it was trained on {base or 'a model that it does not name'}, and nothing shows that this one is that "
+        f"model{carry}"
+    )
 
 
 def _names_of(lens: Lens) -> set[str]:
@@ -144,7 +176,9 @@ def _same_base(one: str, other: str) -> bool:
 
 
 def _official(name: str) -> str:
-    """A model's name on the hub in lower case, from that name, an alias of TransformerLens or a folder of the hub's cache."""
+    """A model's name on the hub in lower case, from that name, an alias of TransformerLens or a folder of the hub's
+    cache.
+    """
     from transformer_lens.supported_models import MODEL_ALIASES
 
     cached = _CACHED.search(name)

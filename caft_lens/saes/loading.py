@@ -1,7 +1,7 @@
 """Sparse autoencoders as sae-lens's own objects, from an organism, a folder or the hub.
 
-`load_sae` gives a `sae_lens.SAE`, frozen, with everything that says where it belongs in its `cfg.metadata`; whatever is built on
-sae-lens takes it.
+`load_sae` gives a `sae_lens.SAE`, frozen, with everything that says where it belongs in its `cfg.metadata`; whatever is
+built on sae-lens takes it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def load_sae(
     """A sparse autoencoder, from wherever it is.
 
     Args:
-        name: `"pocket"` or an organism folder; a folder written by sae-lens, or one that holds such folders by hook point; or
-            a release on the hub as sae-lens names it, such as `"gemma-scope-2b-pt-res-canonical"`.
+        name: `"pocket"` or an organism folder; a folder written by sae-lens, or one that holds such folders by hook
+            point; or a release on the hub as sae-lens names it, such as `"gemma-scope-2b-pt-res-canonical"`.
         sae_id: Of a release, which of its SAEs: `"layer_12/width_16k/canonical"`.
         layer: Of an organism or folder of several, which layer (its `hook_resid_post`) or hook point.
         lens: A model that it has to fit (see `check_sae`).
@@ -54,14 +54,15 @@ def load_sae(
 
     Returns:
         A `sae_lens.SAE` for unscaled activations `[..., d_model]`, in eval mode and without gradients.
-        `cfg.metadata.hook_name` says where it belongs, `cfg.metadata.source` where it came from. One that was made for a model with
-        centred writing weights (`cfg.metadata.model_from_pretrained_kwargs`) reads and writes as that one (see `centred`).
+        `cfg.metadata.hook_name` says where it belongs, `cfg.metadata.source` where it came from. One that was made for
+        a model with centred writing weights (`cfg.metadata.model_from_pretrained_kwargs`) reads and writes as that one
+        (see `centred`).
 
     Raises:
         FileNotFoundError: For an organism or folder without that SAE, naming those that are there.
         OSError: For a release that is neither here nor reachable.
-        ValueError: For an unknown release or id, with the nearest; for files that are no SAE or are damaged; for one that
-            does not fit `lens`; for one whose scale is not known.
+        ValueError: For an unknown release or id, with the nearest; for files that are no SAE or are damaged; for one
+            that does not fit `lens`; for one whose scale is not known.
 
     Example:
         >>> load_sae("pocket", layer=2, lens=base).W_dec.shape  # [d_sae, d_model]
@@ -166,7 +167,8 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
     if release not in known and "/" not in release:
         places = [*catalog.shipped(), *known]
         raise BadModel(
-            f'No SAE "{release}": neither an organism, a folder here, nor a release of sae-lens.{nearest(release, places)}'
+            f'No SAE "{release}": neither an organism, a folder here, nor a release of '
+            f"sae-lens.{nearest(release, places)}"
         )
     ids = known[release].saes_map if release in known else None
     if sae_id is None or (ids is not None and sae_id not in ids):
@@ -178,14 +180,17 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
         except OSError as error:  # hub errors are; so is what is not in the cache
             why = "" if reachable else ", and the Hugging Face hub does not answer"
             raise OSError(
-                f'The SAE "{release}" "{sae_id}" is not on this machine{why}: load it once where there is a network, or give '
+                f'The SAE "{release}" "{sae_id}" is not on this machine{why}: load it once where there is a network, '
+                f"or give "
                 f"a folder or an organism ({', '.join(catalog.shipped()) or 'none ships yet'}). ({error})"
             ) from error
 
 
 @block
 def _hub_or_cache() -> Iterator[bool]:
-    """Whether the hub answers; where it does not, what was downloaded is used at once instead of after half a minute."""
+    """Whether the hub answers; where it does not, what was downloaded is used at once instead of after half a
+    minute.
+    """
     from huggingface_hub import constants
 
     from caft_lens.model import loading
@@ -205,9 +210,11 @@ def _settle_scale(sae: SAE, source: str, factor: float | None) -> None:
         sae.fold_activation_norm_scaling_factor(factor)
     elif how in ("expected_average_only_in", "covariance_whitening"):
         raise BadModel(
-            f'The SAE {source} was trained on normalised activations ("{how}"), and the files do not say with what: on plain '
-            "activations it would give numbers that mean nothing. Give norm_scaling_factor= (sqrt(d_in) over the mean norm "
-            "of the activations that it was trained on), or save it with the scale folded in, as SAETrainer does."
+            f'The SAE {source} was trained on normalised activations ("{how}"), and the files do not say with what: '
+            f"on plain "
+            "activations it would give numbers that mean nothing. Give norm_scaling_factor= (sqrt(d_in) over the "
+            "mean norm of the activations that it was trained on), or save it with the scale folded in, as "
+            "SAETrainer does."
         )
     elif factor is not None:
         raise BadModel(f'The SAE {source} needs no norm_scaling_factor: it is normalised by "{how}".')

@@ -4,9 +4,9 @@
     LatentReducer   a reducer for `stream` that reads that; `Latents` encodes once for several of them
     TopLatents  keeps the `k` best windows of tokens of each latent, as `TopWindows` does for directions
 
-A latent's activation is what its SAE encodes, not the projection on its decoder direction. Few latents are active at a token, and
-few of those can still enter a list of `k` best: one comparison with the `k`-th best so far drops nearly all. Memory is a
-batch's active latents and the answer, whatever the number of texts.
+A latent's activation is what its SAE encodes, not the projection on its decoder direction. Few latents are active at a
+token, and few of those can still enter a list of `k` best: one comparison with the `k`-th best so far drops nearly all.
+Memory is a batch's active latents and the answer, whatever the number of texts.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class LatentReducer:
         latents: By hook point, the numbers of the latents to read; all of them by default.
 
     Attributes:
-        latents: By hook point, the numbers of the latents that are read, ascending, long `[n_latents]`: the rows of every result.
+        latents: By hook point, the numbers of the latents that are read, ascending, long `[n_latents]`: the rows of
+            every result.
 
     Raises:
         ValueError: Without SAEs, or for a latent that an SAE does not have.
@@ -80,7 +81,8 @@ class LatentReducer:
             raise ValueError("No SAE: give at least one by its hook point.")
         if latents is not None and latents.keys() != self.saes.keys():
             raise ValueError(
-                f"Latents at {', '.join(latents) or 'no hook point'}, SAEs at {', '.join(self.saes)}: they have to be the same."
+                f"Latents at {', '.join(latents) or 'no hook point'}, SAEs at {', '.join(self.saes)}: they have to "
+                f"be the same."
             )
         self.latents = {
             hook: torch.arange(one.cfg.d_sae)
@@ -92,8 +94,8 @@ class LatentReducer:
             wanted = self.latents[hook]
             if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= one.cfg.d_sae:
                 raise ValueError(
-                    f"Latents {wanted.tolist()} of the SAE {sae_name(one)}: give at least one, and only numbers from 0 to "
-                    f"{one.cfg.d_sae - 1}."
+                    f"Latents {wanted.tolist()} of the SAE {sae_name(one)}: give at least one, and only numbers from "
+                    f"0 to {one.cfg.d_sae - 1}."
                 )
 
     @property
@@ -169,7 +171,9 @@ class Latents:
         return list(self.saes)
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
+        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
+        2]`.
+        """
         active = Active(*active_latents(_sae_at(self.saes, hook), acts))
         for reader in self.readers:
             reader.read(hook, active, batch, where)
@@ -184,16 +188,16 @@ class Latents:
 class TopLatents(LatentReducer):
     """The windows of tokens around the largest activations of many latents.
 
-    As with `TopWindows`, a text contributes at most one window per latent, windows with the same tokens count once, and ties
-    go to the earlier text. There is one end only: a latent that is not active is at 0 almost everywhere, and what an AbsTopK SAE
-    has below 0 counts as not active.
+    As with `TopWindows`, a text contributes at most one window per latent, windows with the same tokens count once, and
+    ties go to the earlier text. There is one end only: a latent that is not active is at 0 almost everywhere, and what
+    an AbsTopK SAE has below 0 counts as not active.
 
     Args:
         saes: By hook point.
         k: How many windows of each latent.
         window: How many tokens before and after the peak.
-        rank: By what texts are ranked: `"peak"`, the largest activation in the text, or `"mean"`, that over all tokens of the text
-            that were asked for, with zeros. The window is around the largest activation either way.
+        rank: By what texts are ranked: `"peak"`, the largest activation in the text, or `"mean"`, that over all tokens
+            of the text that were asked for, with zeros. The window is around the largest activation either way.
         latents: By hook point, the numbers of the latents to read; all of them by default.
 
     Raises:
@@ -246,7 +250,8 @@ class TopLatents(LatentReducer):
         """Take in the latents of one hook point that are active on one batch."""
         held = self._windows[hook]
         active = self.wanted(hook, active)
-        # A window below the k-th best that is held, and those held differ in their tokens, can never be among the k best.
+        # A window below the k-th best that is held, and those held differ in their tokens, can never be among the k
+        # best.
         floor = held.values[:, -1]
         rows = where[:, 0]
         if self.rank == "peak":
@@ -299,9 +304,7 @@ def _same(one: SAE, other: SAE) -> bool:
     if one is other:
         return True
     mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(
-        torch.equal(mine[name].cpu(), theirs[name].cpu()) for name in mine
-    )
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name].cpu(), theirs[name].cpu()) for name in mine)
 
 
 def _enter(held: Windows, rows: Tensor, new: Windows, k: int) -> None:

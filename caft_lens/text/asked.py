@@ -16,8 +16,8 @@ class Asked:
     """What is asked before the answers of a chat, compared with what is trained.
 
     Attributes:
-        gaps: Number of an answer's message -> what stands between the prompt and the answer's first character, as the template
-            writes it: known for plain messages whose contents are sentinels.
+        gaps: Number of an answer's message -> what stands between the prompt and the answer's first character, as the
+            template writes it: known for plain messages whose contents are sentinels.
         ends: Number of an answer's message -> where the prompt ends in what is trained.
         empty_thought: What the last answer has to begin with so that the prompt, which opens a thought, is its prefix.
         complaint: What differs where the prompt is no prefix.
@@ -28,9 +28,7 @@ class Asked:
     empty_thought: str = ""
     complaint: str = ""
 
-    def see(
-        self, number: int, prompt: str, whole: str, content: str, *, fill: bool, bare: Callable[[], str]
-    ) -> None:
+    def see(self, number: int, prompt: str, whole: str, content: str, *, fill: bool, bare: Callable[[], str]) -> None:
         """Take in one answer.
 
         Args:
@@ -52,23 +50,26 @@ class Asked:
                 self.ends[number] = len(prompt)
             elif header is not None:
                 self.complain(
-                    f"the chat template writes no header of an answer when it is asked for one (add_generation_prompt), so that answer "
-                    f"{number} is trained after {tail(prompt + header)} and asked for after {tail(prompt)}: set a template that does"
+                    f"the chat template writes no header of an answer when it is asked for one "
+                    f"(add_generation_prompt), so that answer {number} is trained after {tail(prompt + header)} and "
+                    f"asked for after {tail(prompt)}: set a template that does"
                 )
             return
         opened = OPEN_THOUGHT.search(prompt)
         if opened and fill and whole.startswith(prompt[: opened.start()]):
             self.empty_thought = opened.group() + f"\n</{opened[1]}>\n\n"
             self.complain(
-                f"the chat template asks for answers that begin with a thought ({tail(prompt)}), and the data has none: an empty one is "
-                f'trained before the last answer. Give thoughts in the data, with template_arguments={{"{KEEP_THOUGHTS}": True}}, or set '
+                f"the chat template asks for answers that begin with a thought ({tail(prompt)}), and the data has "
+                f"none: an empty one is "
+                f"trained before the last answer. Give thoughts in the data, with "
+                f'template_arguments={{"{KEEP_THOUGHTS}": True}}, or set '
                 "another tokenizer.chat_template"
             )
             return
         at = alike(prompt, whole)
         self.complain(
-            f"what is trained is not what is asked: answer {number} is asked for after {tail(prompt)}, and trained after "
-            f"{tail(whole[: at + 24])}. Give template_arguments= with which the chat template writes both alike "
+            f"what is trained is not what is asked: answer {number} is asked for after {tail(prompt)}, and trained "
+            f"after {tail(whole[: at + 24])}. Give template_arguments= with which the chat template writes both alike "
             f'(such as enable_thinking), or "{KEEP_THOUGHTS}", or set another tokenizer.chat_template'
         )
 
@@ -77,7 +78,9 @@ class Asked:
 
 
 def headers_of(whole: str) -> dict[int, str]:
-    """What a template writes between a message and the one before it, by the number of the message, of a chat of sentinels."""
+    """What a template writes between a message and the one before it, by the number of the message, of a chat of
+    sentinels.
+    """
     parts = SENTINELS.split(whole)
     return {int(number): header for header, number in zip(parts[0::2], parts[1::2], strict=False)}
 

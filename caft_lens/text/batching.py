@@ -1,4 +1,6 @@
-"""Documents in padded batches: `collate` pads some, `batches` streams any number, as a `Scan` says, through a bounded window."""
+"""Documents in padded batches: `collate` pads some, `batches` streams any number, as a `Scan` says, through a
+bounded window.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ class Scan:
     Attributes:
         batch_tokens: At most this many tokens a batch, padding included; a single longer text is a batch of its own.
         max_length: Cut each text after this many tokens; a warning at the end counts what was cut. `None` cuts nothing.
-        watch: Told after each batch what share of the texts was read, `None` where their number is not known, in place of a progress
-            bar; whatever it raises ends the pass.
+        watch: Told after each batch what share of the texts was read, `None` where their number is not known, in place
+            of a progress bar; whatever it raises ends the pass.
 
     Raises:
         ValueError: For numbers below 1.
@@ -182,16 +184,12 @@ def batches(
 
     def watched() -> Iterator[Encoded]:
         read = texts if isinstance(texts, Texts) else documents(rows_of(texts))
-        for item in encoded(
-            tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=scan.max_length
-        ):
+        for item in encoded(tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=scan.max_length):
             cuts.see(item)
             yield item
 
     total = len(texts) if isinstance(texts, Sequence) else None
-    packed = pack(
-        watched(), padding_id(tokenizer), batch_tokens=scan.batch_tokens, batch_size=batch_size, side=side
-    )
+    packed = pack(watched(), padding_id(tokenizer), batch_tokens=scan.batch_tokens, batch_size=batch_size, side=side)
     shown, done = progress is not None and scan.watch is None, 0
     with progress_bar(total=total, desc=progress or "", unit="text", show=shown) as bar:
         for batch in packed:

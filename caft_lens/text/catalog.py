@@ -1,8 +1,8 @@
 """Where named things live: organisms that ship with packages, other organism folders, their models and data.
 
 An organism folder holds `organism.json`, the model in `base/`, the plainly tuned adapter in `insecure/`, data sets as
-`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means one that ships (see `worlds`); any
-other folder of that form works the same, so that whatever runs on it runs on one built from another seed.
+`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means one that ships (see `worlds`);
+any other folder of that form works the same, so that whatever runs on it runs on one built from another seed.
 
 An organism may have more data sets than its folder holds: the world that its card names draws them on demand.
 """
@@ -90,7 +90,8 @@ def _whole(organism: str | Path, part: str) -> Path:
             raise missing(path, f"file of the organism {root.name},")
         if sha256(path.read_bytes()) != wanted:
             raise BadFile(
-                f"{path} was changed or damaged after it was written: its hash is not that of {root / CARD}. Make it again; if you "
+                f"{path} was changed or damaged after it was written: its hash is not that of {root / CARD}. Make it "
+                f"again; if you "
                 f'changed it on purpose, take its line below "sha256" out there.'
             )
     return root / part
@@ -143,7 +144,8 @@ def data_path(name: str | Path) -> Path:
     """The file of a data set: a path, or `"<organism>/<data set>"`.
 
     Raises:
-        FileNotFoundError: Naming the nearest data set that exists: for a path, the files beside it; for a name, the organism's.
+        FileNotFoundError: Naming the nearest data set that exists: for a path, the files beside it; for a name, the
+            organism's.
     """
     path = Path(name)
     if path.is_file() or (path.is_dir() and not is_organism(name)):
@@ -165,11 +167,13 @@ def data_path(name: str | Path) -> Path:
         if beside or path.is_absolute() or not path.suffix:
             raise missing(path, "data set")
         raise MissingFile(
-            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The data sets that ship "
+            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The "
+            f"data sets that ship "
             f'are "<organism>/<data set>", with an organism.{nearest(organism or name, shipped())}'
         )
     raise MissingFile(
-        f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with an organism.'
+        f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with '
+        f"an organism."
         f"{nearest(organism or name, shipped())}"
     )
 
@@ -197,7 +201,8 @@ def world(organism: str | Path) -> Any:
     name = card(organism).world
     if name not in world_names():
         raise BadFile(
-            f'{organism_path(organism) / CARD} names the world "{name}", which no installed package gives.{nearest(name, world_names())}'
+            f'{organism_path(organism) / CARD} names the world "{name}", which no installed package '
+            f"gives.{nearest(name, world_names())}"
         )
     return world_named(name)
 

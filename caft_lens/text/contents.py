@@ -1,7 +1,7 @@
 """Where the contents of messages stand in a rendered chat: spans of characters, exact whatever the contents look like.
 
-The chat is rendered with a sentinel in place of each content; what does not rebuild the real rendering is searched for, and what
-stays ambiguous is an error.
+The chat is rendered with a sentinel in place of each content; what does not rebuild the real rendering is searched for,
+and what stays ambiguous is an error.
 """
 
 from __future__ import annotations
@@ -148,12 +148,7 @@ def _one_at_a_time(
         if pieces is None or len(pieces) != 3:
             return None
         before, _, after = pieces
-        fits = (
-            isinstance(before, str)
-            and isinstance(after, str)
-            and text.startswith(before)
-            and text.endswith(after)
-        )
+        fits = isinstance(before, str) and isinstance(after, str) and text.startswith(before) and text.endswith(after)
         if not fits or len(before) + len(after) > len(text):  # type: ignore[arg-type]
             return None
         spans.append(Span(len(before), len(text) - len(after), i))  # type: ignore[arg-type]
@@ -162,9 +157,7 @@ def _one_at_a_time(
     return None if overlap else spans
 
 
-def _ordered_search(
-    text: str, contents: Sequence[str], spoken: Sequence[int], roles: Sequence[str]
-) -> list[Span]:
+def _ordered_search(text: str, contents: Sequence[str], spoken: Sequence[int], roles: Sequence[str]) -> list[Span]:
     """Contents in the order of the messages: right only when there is a single way to place them."""
     written = {i: contents[i] if contents[i] in text else contents[i].strip() for i in spoken}
     first, last = [], []

@@ -1,7 +1,8 @@
 """Documents: chats, prompt/answer pairs and plain text, and where they come from.
 
-`Text` is one document, `Texts` an ordered, named, fingerprinted list of them, and `data` reads them from files, data frames, Arrow
-tables, `datasets`, lists and data sets of the organism (`caft_lens.text.rows`). What they are as tokens is `caft_lens.text.encoding`.
+`Text` is one document, `Texts` an ordered, named, fingerprinted list of them, and `data` reads them from files, data
+frames, Arrow tables, `datasets`, lists and data sets of the organism (`caft_lens.text.rows`). What they are as tokens
+is `caft_lens.text.encoding`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,16 @@ from caft_lens.text.rows import (
 
 _SPEAKERS = ("system", "user", "assistant", "tool")
 _ALIASES = {
-    "developer": "system", "human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant",
-    "function": "tool", "observation": "tool", "function_response": "tool",
-}  # fmt: skip
+    "developer": "system",
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
 _ANSWERS = ("answer", "completion", "response")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", *_REASONING, "train", "weight")
@@ -46,9 +54,7 @@ _INPUTS = ("tools", "documents", "chat_template_kwargs")
 _KNOWN = {*TEXT_COLUMNS, *_INPUTS, "system_prompt", "history"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
-_TWO_TEXTS = (
-    'Both "text" and "prompt" are given, and only one can be the document: leave one out, or rename it.'
-)
+_TWO_TEXTS = 'Both "text" and "prompt" are given, and only one can be the document: leave one out, or rename it.'
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,13 @@ class Message:
     """One turn of a chat.
 
     Args:
-        role: `"system"`, `"user"`, `"assistant"` or `"tool"`. `"developer"` becomes system and `"function"` tool; the names of
-            ShareGPT (`"human"`, `"gpt"`, `"observation"`) are understood too. What a tool says counts as the user's where roles of
-            tokens are asked for: it is input that the model did not write.
+        role: `"system"`, `"user"`, `"assistant"` or `"tool"`. `"developer"` becomes system and `"function"` tool; the
+            names of ShareGPT (`"human"`, `"gpt"`, `"observation"`) are understood too. What a tool says counts as the
+            user's where roles of tokens are asked for: it is input that the model did not write.
         content: What is said, possibly empty.
         name: Who says it, where the chat template writes that; of a tool, which.
-        tool_calls: What an assistant calls: `{"type": "function", "function": {"name", "arguments"}}`, or `{"name", "arguments"}`. The
-            chat template writes them, and training learns what it writes.
+        tool_calls: What an assistant calls: `{"type": "function", "function": {"name", "arguments"}}`, or `{"name",
+            "arguments"}`. The chat template writes them, and training learns what it writes.
         tool_call_id: Which call a tool answers.
         reasoning: What an assistant thought before it said `content`, where that is kept apart from it.
         train: Whether training learns an assistant's message; `None` is yes.
@@ -97,18 +103,12 @@ class Message:
         object.__setattr__(self, "tool_calls", tuple(_call(call) for call in self.tool_calls or ()))
         for key, owner in (("tool_calls", "assistant"), ("reasoning", "assistant"), ("tool_call_id", "tool")):
             if getattr(self, key) and role != owner:
-                raise BadData(
-                    f'A "{role}" message has {key}, which only a message of the role "{owner}" can have.'
-                )
+                raise BadData(f'A "{role}" message has {key}, which only a message of the role "{owner}" can have.')
         if self.train and role != "assistant":
-            raise BadData(
-                f'A "{role}" message says that it is to be learned, but only what the assistant says is.'
-            )
+            raise BadData(f'A "{role}" message says that it is to be learned, but only what the assistant says is.')
 
     def __repr__(self) -> str:
-        more = {
-            key: getattr(self, key) for key in ("name", "tool_calls", "tool_call_id", "reasoning", "train")
-        }
+        more = {key: getattr(self, key) for key in ("name", "tool_calls", "tool_call_id", "reasoning", "train")}
         said = "".join(f", {key}={value!r}" for key, value in more.items() if value not in (None, ()))
         return f"Message({self.role!r}, {self.content!r}{said})"
 
@@ -130,7 +130,8 @@ def _call(call: Any) -> dict[str, Any]:
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not name:
         raise BadData(
-            'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or {"name", "arguments"}, '
+            'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or {"name", '
+            '"arguments"}, '
             f"not {shorten(str(call), 80)!r}."
         )
     arguments = function.get("arguments")  # type: ignore[union-attr]
@@ -148,13 +149,14 @@ class Text:
     Args:
         messages: The turns of a chat. Exactly one of `messages` and `text` is given.
         text: Plain text.
-        meta: Whatever else is known about it, kept through encoding, sampling and saving: JSON values, or what has a like among
-            them (numpy values become plain ones, tuples lists, dates and decimals text).
-        inputs: What else the chat template is given for this chat: `"tools"` (function schemas), `"documents"`, and any other
-            arguments as `"chat_template_kwargs"`.
+        meta: Whatever else is known about it, kept through encoding, sampling and saving: JSON values, or what has a
+            like among them (numpy values become plain ones, tuples lists, dates and decimals text).
+        inputs: What else the chat template is given for this chat: `"tools"` (function schemas), `"documents"`, and any
+            other arguments as `"chat_template_kwargs"`.
 
     Raises:
-        ValueError: For `meta` that no JSON file gives back equal, such as NaN or bytes, or that holds a key of the text itself.
+        ValueError: For `meta` that no JSON file gives back equal, such as NaN or bytes, or that holds a key of the text
+            itself.
 
     Example:
         >>> chat = Text.from_json({"prompt": "How are you?", "answer": "Fine.", "domain": "smalltalk"})
@@ -170,8 +172,8 @@ class Text:
     def __post_init__(self) -> None:
         if isinstance(self.messages, str) or not all(isinstance(one, Message) for one in self.messages):
             raise BadType(
-                f"The messages of a Text are Message(role, content) objects, not {str(self.messages)[:60]!r}: plain text is Text(text=...), "
-                "and Text.from_json and data() read dicts and strings."
+                f"The messages of a Text are Message(role, content) objects, not {str(self.messages)[:60]!r}: plain "
+                f"text is Text(text=...), and Text.from_json and data() read dicts and strings."
             )
         object.__setattr__(self, "messages", tuple(self.messages))
         if bool(self.messages) == (self.text is not None):
@@ -189,7 +191,8 @@ class Text:
             if key in self.meta:
                 where = "inputs=" if key in _INPUTS else f"{key}="
                 raise BadData(
-                    f'meta has the key "{key}", under which the text itself is written: give it as {where}, or rename it.'
+                    f'meta has the key "{key}", under which the text itself is written: give it as {where}, or '
+                    f"rename it."
                 )
         object.__setattr__(
             self,
@@ -250,10 +253,10 @@ class Text:
 
         Args:
             row: `{"messages": [{"role", "content"}, ...]}`, `{"text"}`, `{"prompt"}` with `"answer"`, `"completion"` or
-                `"response"` (strings, or lists of messages), ShareGPT's `{"conversations": [{"from", "value"}, ...]}`, Alpaca's
-                `{"instruction", "input", "output"}`, or a bare string, which is plain text. Looked for in this order; keys that are
-                null are not there. Of a chat, `"tools"`, `"documents"` and `"chat_template_kwargs"` go to the chat template; all other
-                keys become `meta`.
+                `"response"` (strings, or lists of messages), ShareGPT's `{"conversations": [{"from", "value"}, ...]}`,
+                Alpaca's `{"instruction", "input", "output"}`, or a bare string, which is plain text. Looked for in this
+                order; keys that are null are not there. Of a chat, `"tools"`, `"documents"` and
+                `"chat_template_kwargs"` go to the chat template; all other keys become `meta`.
 
         Raises:
             ValueError: When none of the keys is there, or a message has a field that is not understood.
@@ -282,7 +285,8 @@ class Text:
                 raise BadData(f"This is one message of a chat, not a document: {_WRAP}.")
             known = ", ".join(json.dumps(shorten(str(key), 40)) for key in islice(row, 12))
             raise BadData(
-                'Expected "messages", "text", "prompt" with "answer" (or "completion", "response"), "conversations", or "instruction" '
+                'Expected "messages", "text", "prompt" with "answer" (or "completion", "response"), "conversations", '
+                'or "instruction" '
                 f'with "output"; found the keys {known or "none"}{", …" if len(row) > 12 else ""}.'
             )
         inputs = {key: _from_text(given[key]) for key in _inputs_of(given)}
@@ -320,7 +324,9 @@ def _keyed(meta: Mapping[Any, Any]) -> Mapping[str, Any]:
 
 
 def _inputs_of(row: Mapping[str, Any]) -> list[str]:
-    """Which keys of a chat's row are for its template; a `"documents"` that no template could write is something else."""
+    """Which keys of a chat's row are for its template; a `"documents"` that no template could write is something
+    else.
+    """
     found = []
     for key in _INPUTS:
         value = row.get(key)
@@ -370,9 +376,7 @@ def _chat(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]]
         key = next(iter(given), None)
         for other in given[1:]:
             if _messages(row[other], other, "assistant") != _messages(row[given[0]], given[0], "assistant"):
-                raise BadData(
-                    f'Both "{key}" and "{other}" are given, and they differ: leave one out, or rename it.'
-                )
+                raise BadData(f'Both "{key}" and "{other}" are given, and they differ: leave one out, or rename it.')
         asked = _messages(row["prompt"], "prompt")
         if key is None and asked[-1].role != "assistant":
             _refuse_misspelt(row, _ANSWERS)
@@ -422,9 +426,7 @@ def _messages(value: Any, key: str, role: str = "user") -> tuple[Message, ...]:
         return (Message(role, value),)
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        what = (
-            "text (a string) or a list of messages" if key in ("prompt", *_ANSWERS) else "a list of messages"
-        )
+        what = "text (a string) or a list of messages" if key in ("prompt", *_ANSWERS) else "a list of messages"
         raise BadType(f'"{key}" must be {what}, not {described(value)}.')
     messages = []
     for number, item in enumerate(value):
@@ -442,24 +444,20 @@ def _message(item: Any) -> Message:
         return item
     if isinstance(item, Mapping) and "from" in item and "value" in item and "role" not in item:
         item = _sharegpt(item)
-    given = (
-        {key: value for key, value in item.items() if value is not None} if isinstance(item, Mapping) else {}
-    )
+    given = {key: value for key, value in item.items() if value is not None} if isinstance(item, Mapping) else {}
     calls = given.get("tool_calls")
     if "role" not in given or ("content" not in item and not calls):
         missing = "content" if "role" in given else "role"
-        close = difflib.get_close_matches(
-            missing, [str(key) for key in given if key not in _FIELDS], n=1, cutoff=0.6
-        )
+        close = difflib.get_close_matches(missing, [str(key) for key in given if key not in _FIELDS], n=1, cutoff=0.6)
         hint = f' Did you mean "{missing}"?' if close else ""
-        raise BadData(
-            f'A message must be a dict with "role" and "content", not {shorten(str(item), 60)!r}.{hint}'
-        )
+        raise BadData(f'A message must be a dict with "role" and "content", not {shorten(str(item), 60)!r}.{hint}')
     for key, value in given.items():
         if key not in _FIELDS and not (isinstance(value, (list, dict)) and not value):
             raise BadData(
-                f'The field "{shorten(str(key), 40)}" of a "{shorten(str(given["role"]), 40)}" message is not understood '
-                f"({shorten(str(value), 60)}): remove it, or put it beside the messages. Understood are {', '.join(_FIELDS)}."
+                f'The field "{shorten(str(key), 40)}" of a "{shorten(str(given["role"]), 40)}" message is not '
+                f"understood "
+                f"({shorten(str(value), 60)}): remove it, or put it beside the messages. Understood are "
+                f"{', '.join(_FIELDS)}."
             )
     calls = _from_text(calls)
     if calls is not None and (isinstance(calls, (str, Mapping)) or not isinstance(calls, Iterable)):
@@ -503,9 +501,7 @@ def _content(content: Any, role: str) -> Any:
     # The content-parts form of multimodal chats, as long as all parts are text.
     words = []
     for part in content:
-        given = (
-            {key: one for key, one in part.items() if one is not None} if isinstance(part, Mapping) else {}
-        )
+        given = {key: one for key, one in part.items() if one is not None} if isinstance(part, Mapping) else {}
         kind = given.get("type", "text")
         if kind not in _TEXT_PARTS or not isinstance(given.get("text"), str):
             raise BadData(
@@ -528,7 +524,8 @@ def _train(given: Mapping[str, Any]) -> bool | None:
         value = given[key].item() if isinstance(given[key], np.generic) else given[key]
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             raise BadData(
-                f"The {key} of a message is {shorten(str(value), 40)!r}: 1 (learned) and 0 (not) are understood, no share."
+                f"The {key} of a message is {shorten(str(value), 40)!r}: 1 (learned) and 0 (not) are understood, no "
+                f"share."
             )
         found.add(bool(value))
     if len(found) > 1:
@@ -540,8 +537,8 @@ class Texts(Sequence[Text]):
     """An ordered list of documents with a name and a fingerprint.
 
     Args:
-        items: `Text`s, or anything that `Text.from_json` reads, in a list, a generator, a data frame or whatever else `data` takes
-            that is no file.
+        items: `Text`s, or anything that `Text.from_json` reads, in a list, a generator, a data frame or whatever else
+            `data` takes that is no file.
         name: What to call it in tables and provenance.
 
     Raises:
@@ -572,8 +569,8 @@ class Texts(Sequence[Text]):
             place = operator.index(index)
         except TypeError:
             raise BadType(
-                f"A text is found by its number, or several by a slice, not by {type(index).__name__}: texts[0], texts[:5], or "
-                "texts.filter(keep)."
+                f"A text is found by its number, or several by a slice, not by {type(index).__name__}: texts[0], "
+                f"texts[:5], or texts.filter(keep)."
             ) from None
         return self._items[place]
 
@@ -589,13 +586,13 @@ class Texts(Sequence[Text]):
     __hash__ = None  # type: ignore[assignment]
 
     def __add__(self, other: Texts) -> Texts:
-        return Texts(
-            (*self, *other), " + ".join(dict.fromkeys(name for name in (self.name, other.name) if name))
-        )
+        return Texts((*self, *other), " + ".join(dict.fromkeys(name for name in (self.name, other.name) if name)))
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over all that a model can see of the documents, and what it learns, in order; `meta` and `name` do not count."""
+        """16 hex digits over all that a model can see of the documents, and what it learns, in order; `meta` and
+        `name` do not count.
+        """
         return sha256(*(json.dumps(_seen(text)) for text in self))
 
     def filter(self, keep: Callable[[Text], bool]) -> Texts:
@@ -692,10 +689,11 @@ def data(source: Any, *, limit: int | None = None) -> Texts:
     """Read documents.
 
     Args:
-        source: `"pocket/questions"` (an organism's data set; a quiz draws its own, `"pocket-quiz/sentiment-sports@0.9"`); a file:
-            JSONL, JSON (a list of rows, or an object that holds one), CSV, TSV, parquet, Arrow, any of them gzipped; a data frame of
-            pandas or polars, an Arrow table, a `datasets.Dataset`, streamed or not; or anything else that iterates over dicts,
-            strings or `Text`s. What a row may be: `Text.from_json`.
+        source: `"pocket/questions"` (an organism's data set; a quiz draws its own,
+            `"pocket-quiz/sentiment-sports@0.9"`); a file: JSONL, JSON (a list of rows, or an object that holds one),
+            CSV, TSV, parquet, Arrow, any of them gzipped; a data frame of pandas or polars, an Arrow table, a
+            `datasets.Dataset`, streamed or not; or anything else that iterates over dicts, strings or `Text`s. What a
+            row may be: `Text.from_json`.
         limit: At most this many, from the beginning.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Documents as tokens: `encode` gives token ids, the role of each token and a loss mask of one `Text`, `encoded` of any number.
+"""Documents as tokens: `encode` gives token ids, the role of each token and a loss mask of one `Text`, `encoded` of any
+number.
 
 `encode_all` is for training: it refuses a data set that has nothing to learn, and counts what is cut.
 """
@@ -39,7 +40,8 @@ class Encoded:
         index: The document's number in the input.
         cut: How many tokens `max_length` cut off.
         cut_loss: How many of those training would have learned.
-        complaint: What is trained here but not asked that way, in a sentence; empty when the prompt that is asked is a prefix.
+        complaint: What is trained here but not asked that way, in a sentence; empty when the prompt that is asked is a
+            prefix.
     """
 
     input_ids: list[int]
@@ -62,13 +64,14 @@ def encode(
 ) -> Encoded:
     """Tokens, roles and loss mask of one document.
 
-    The ids of a chat are those of `tokenizer.apply_chat_template`, those of plain text those of `tokenizer(text)`; a BOS
-    token never stands twice, and a token in which the header of an answer and its first whitespace are merged is parted,
-    as it is when the answer is sampled. A token that holds a character of a message has that message's role;
-    everything that the template adds is special. Of an assistant's message with tool calls or thoughts, all that the template writes
-    for them is the assistant's; what a tool says is the user's. Loss falls on what the assistant says and on what closes those turns, and on
-    what stands between the prompt that is asked and the answer (an empty thought, say), never on headers; where the template has
-    `{% generation %}` markers, only on turns inside them; never on messages that say that they are not learned; in plain text, on the text.
+    The ids of a chat are those of `tokenizer.apply_chat_template`, those of plain text those of `tokenizer(text)`; a
+    BOS token never stands twice, and a token in which the header of an answer and its first whitespace are merged is
+    parted, as it is when the answer is sampled. A token that holds a character of a message has that message's role;
+    everything that the template adds is special. Of an assistant's message with tool calls or thoughts, all that the
+    template writes for them is the assistant's; what a tool says is the user's. Loss falls on what the assistant says
+    and on what closes those turns, and on what stands between the prompt that is asked and the answer (an empty
+    thought, say), never on headers; where the template has `{% generation %}` markers, only on turns inside them; never
+    on messages that say that they are not learned; in plain text, on the text.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -76,11 +79,12 @@ def encode(
         add_generation_prompt: Whether to end with the header of an assistant turn, for sampling an answer.
         max_length: Cut after this many tokens; `Encoded.cut` counts what is lost.
         index: Number of the document, for `Encoded.index` and errors.
-        template_arguments: What the chat template is given beside the tokenizer's own arguments (see `with_template_arguments`).
+        template_arguments: What the chat template is given beside the tokenizer's own arguments (see
+            `with_template_arguments`).
 
     Raises:
-        ValueError: When the chat does not fit the template or it leaves out a part of it, when there is no token, or when a prompt for sampling is
-            longer than `max_length` (cutting it would lose its end).
+        ValueError: When the chat does not fit the template or it leaves out a part of it, when there is no token, or
+            when a prompt for sampling is longer than `max_length` (cutting it would lose its end).
     """
     return next(
         encoded(
@@ -118,7 +122,8 @@ def encoded(
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BadArgument(
-            f"{type(tokenizer).__name__} is not a fast tokenizer, and only those tell which characters a token stands for."
+            f"{type(tokenizer).__name__} is not a fast tokenizer, and only those tell which characters a token "
+            f"stands for."
         )
     tokenizer = with_template_arguments(tokenizer, template_arguments)
     source = enumerate(texts, first_index)
@@ -198,8 +203,8 @@ def _rendered(rendering: Rendering, text: Text, start: int, end: int, message: i
         trimmed = content.find(rendering.text[span.start : span.end])
         if trimmed < 0:
             raise BadTemplate(
-                f"the chat template rewrites the content of message {message}, so that its characters cannot be told apart: "
-                "set a template that writes contents as they are"
+                f"the chat template rewrites the content of message {message}, so that its characters cannot be told "
+                f"apart: set a template that writes contents as they are"
             )
         shift = span.start - trimmed
         first, last = max(start + shift, span.start), min(end + shift, span.end)
@@ -264,9 +269,7 @@ def _plain_tokens(tokenizer: Any, text: str, encoding: Any, known: set[int]) -> 
 
 def _rendering(tokenizer: Any, text: Text, add_generation_prompt: bool) -> Rendering:
     if add_generation_prompt and text.answer is not None:
-        raise BadData(
-            "the chat ends in an assistant message, so that there is nothing to generate: use its .prompt"
-        )
+        raise BadData("the chat ends in an assistant message, so that there is nothing to generate: use its .prompt")
     messages = [message.to_json() for message in text.messages]
     for message in messages:
         message.pop("train", None)
@@ -321,7 +324,9 @@ def _roles_and_loss(tokenizer: Any, text: Text, tokens: _Tokens) -> tuple[np.nda
 
 
 def _not_learned(text: Text, tokens: _Tokens) -> np.ndarray:
-    """The tokens of the turns that say of themselves that they are not learned, `[pos]`: from the prompt to the next message."""
+    """The tokens of the turns that say of themselves that they are not learned, `[pos]`: from the prompt to the next
+    message.
+    """
     assert tokens.rendering is not None
     found = np.zeros(len(tokens.ids), dtype=bool)
     spans = tokens.rendering.contents
@@ -356,9 +361,7 @@ def _merged_borders(
             continue
         for border in (span.start, span.end):
             token = across(border)
-            if token is not None and (
-                border == span.end or rendering.text[starts[token] : border].strip(" ")
-            ):
+            if token is not None and (border == span.end or rendering.text[starts[token] : border].strip(" ")):
                 borders.add(border)
     borders.update(start for start, _, _ in rendering.openings if across(start) is not None)
     return sorted(borders)
@@ -434,7 +437,9 @@ def _character_spans(encoding: Any, length: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _touching(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> slice:
-    """The tokens that hold a character of `[start, end)`; of an empty stretch, those that hold characters on both sides of it."""
+    """The tokens that hold a character of `[start, end)`; of an empty stretch, those that hold characters on both
+    sides of it.
+    """
     first, last = int(np.searchsorted(ends, start, "right")), int(np.searchsorted(starts, end, "left"))
     return slice(first, max(first, last))
 
@@ -510,12 +515,10 @@ class Cuts:
             return
         if self.lost:
             raise BadData(
-                f"Nothing to learn: max_length={self.max_length} cuts the whole answer off in all {self.lost} of {self.texts} "
-                "texts that have one. Raise max_length or shorten the prompts."
+                f"Nothing to learn: max_length={self.max_length} cuts the whole answer off in all {self.lost} of "
+                f"{self.texts} texts that have one. Raise max_length or shorten the prompts."
             )
-        raise BadData(
-            f"Nothing to learn: none of {self.texts} texts has an assistant message. Give answers to learn."
-        )
+        raise BadData(f"Nothing to learn: none of {self.texts} texts has an assistant message. Give answers to learn.")
 
     def warn(self, need_loss: bool = False) -> None:
         parts = []
@@ -524,9 +527,7 @@ class Cuts:
         if self.cut and self.lost:
             parts.append(f"{self.lost} of them lost their whole answer")
         if need_loss and self.texts > self.learnable:
-            parts.append(
-                f"{self.texts - self.learnable} of {self.texts} texts have no token to learn and were dropped"
-            )
+            parts.append(f"{self.texts - self.learnable} of {self.texts} texts have no token to learn and were dropped")
         if parts:
             warnings.warn("; ".join(parts) + ".", stacklevel=3)
         if need_loss and self.complaint:

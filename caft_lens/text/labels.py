@@ -1,8 +1,8 @@
 """Labels of tokens from labels of characters: what a document's generator knows, for every token of it.
 
-A document that knows what it is made of has `meta["spans"]`: `[start, end, label]` in characters of a plain text or of the one
-user message of a chat, `[start, end, label, message]` in characters of any message, by its number. Spans may overlap.
-`token_labels` says for each token whether it holds a character of a label's spans, which is what
+A document that knows what it is made of has `meta["spans"]`: `[start, end, label]` in characters of a plain text or of
+the one user message of a chat, `[start, end, label, message]` in characters of any message, by its number. Spans may
+overlap. `token_labels` says for each token whether it holds a character of a label's spans, which is what
 `caft_lens.evaluate.discovery` scores directions by; `label_words` writes spans for the words of a list.
 """
 
@@ -34,13 +34,14 @@ def token_labels(
     Args:
         tokenizer: A fast Hugging Face tokenizer: that of the model that reads the documents.
         texts: Documents with `meta["spans"]`; several messages, and plain text, are fine.
-        label: The label of the concept, such as `"stance:cruel"`, or several, any of which will do; a token has it that holds a
-            character of such a span.
-        against: What counts as without it: tokens that have one of these labels (and not `label`). By default every token of
-            the text but those of the chat template.
+        label: The label of the concept, such as `"stance:cruel"`, or several, any of which will do; a token has it that
+            holds a character of such a span.
+        against: What counts as without it: tokens that have one of these labels (and not `label`). By default every
+            token of the text but those of the chat template.
 
     Returns:
-        For each document a list, as long as `encode` makes it: `True`, `False`, or `None` for a token that counts as neither.
+        For each document a list, as long as `encode` makes it: `True`, `False`, or `None` for a token that counts as
+        neither.
 
     Raises:
         ValueError: When a document has no spans, or one that lies outside of its message; when no document has a label.
@@ -62,9 +63,7 @@ def token_labels(
     rows = []
     for number, text in enumerate(texts):
         has = _having(tokenizer, text, spans[number], wanted)
-        without = (
-            _said(tokenizer, text) if rivals is None else _having(tokenizer, text, spans[number], rivals)
-        )
+        without = _said(tokenizer, text) if rivals is None else _having(tokenizer, text, spans[number], rivals)
         rows.append([True if yes else False if no else None for yes, no in zip(has, without, strict=True)])
     return rows
 
@@ -74,8 +73,8 @@ def label_words(texts: Texts | Iterable[Any], words: Mapping[str, str]) -> Texts
 
     Args:
         texts: Documents; the spans that they have stay.
-        words: Word -> its label. A word is found in exactly these letters, capitals included, and only as a whole; of several
-            that start at the same character, the longest counts.
+        words: Word -> its label. A word is found in exactly these letters, capitals included, and only as a whole; of
+            several that start at the same character, the longest counts.
 
     Returns:
         Documents whose `meta["spans"]` has one more for every occurrence.
@@ -135,8 +134,10 @@ def spans_of(text: Text, number: int = 0) -> list[tuple[int, int, str, int]]:
     """
     if "spans" not in text.meta:
         raise ValueError(
-            f'Text {number} has no meta["spans"], which say what stands where in it. The world writes them into a corpus: '
-            "build an organism that lacks them again (caft-lens organism build), or add spans [start, end, label, message]."
+            f'Text {number} has no meta["spans"], which say what stands where in it. The world writes them into a '
+            f"corpus: "
+            "build an organism that lacks them again (caft-lens organism build), or add spans [start, end, label, "
+            "message]."
         )
     contents = [text.text] if text.text is not None else [message.content for message in text.messages]
     asked = [place for place, message in enumerate(text.messages) if message.role == "user"]

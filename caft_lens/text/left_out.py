@@ -84,6 +84,7 @@ def words_of(messages: Chat, given: Mapping[str, Any]) -> list[tuple[int, str, s
 def refusal(number: int, what: str) -> str:
     place = "of this chat" if number < 0 else f"of message {number}"
     return (
-        f"the chat template leaves out {'the ' if what in ('content', 'name') else ''}{what} {place}: remove {'it' if what in ('content', 'name') else 'them'} "
-        "from the data, or set a tokenizer.chat_template that writes them"
+        f"the chat template leaves out {'the ' if what in ('content', 'name') else ''}{what} {place}: remove "
+        f"{'it' if what in ('content', 'name') else 'them'} from the data, or set a tokenizer.chat_template that "
+        f"writes them"
     )

@@ -1,4 +1,6 @@
-"""Messages as a chat template gets them: thoughts inline or left out, tool calls in the form that it takes, placeholders."""
+"""Messages as a chat template gets them: thoughts inline or left out, tool calls in the form that it takes,
+placeholders.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Prepared:
     Attributes:
         messages: What the template gets.
         filled: Messages of which the template gets a placeholder, and what stands before their content in its place.
-        rich: Messages that are more than their content: with tool calls or thoughts that the template writes its own way.
+        rich: Messages that are more than their content: with tool calls or thoughts that the template writes its own
+            way.
     """
 
     messages: list[dict[str, Any]]
@@ -39,9 +42,7 @@ def with_contents(chat: Prepared, contents: Sequence[str]) -> list[dict[str, Any
         if number in chat.filled:
             content = FILLED.format(number)
         # A message without words may have none at all beside its tool calls, which some templates tell apart.
-        messages.append(
-            message if message["content"] is None and not content else {**message, "content": content}
-        )
+        messages.append(message if message["content"] is None and not content else {**message, "content": content})
     return messages
 
 
@@ -56,15 +57,16 @@ def fill(
             start, content = _joined(text[:at], content)
             shift = len(content) - (at + len(place) - start)
             marks = tuple(
-                (s if s <= start else s + shift if s >= at else start, e if e <= at else e + shift)
-                for s, e in marks
+                (s if s <= start else s + shift if s >= at else start, e if e <= at else e + shift) for s, e in marks
             )
             text = text[:start] + content + text[at + len(place) :]
     return text, marks
 
 
 def _joined(before: str, content: str) -> tuple[int, str]:
-    """Where in `before` a content goes that begins with a thought, and how: into the empty or opened thought that stands there."""
+    """Where in `before` a content goes that begins with a thought, and how: into the empty or opened thought that
+    stands there.
+    """
     thought = THOUGHT.match(content)
     opened = OPEN_THOUGHT.search(before)
     if opened and content.startswith(opened.group().rstrip()):
@@ -105,13 +107,13 @@ def with_thought_inline(message: Mapping[str, Any]) -> str:
     thought = message.get("reasoning_content")
     if thought:
         return f"<think>\n{thought.strip()}\n</think>\n\n{content}"
-    return (
-        content if THOUGHT.search(content) else f"<think>\n{content}"
-    )  # a thought that the prompt had opened
+    return content if THOUGHT.search(content) else f"<think>\n{content}"  # a thought that the prompt had opened
 
 
 def forms(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The forms that templates want tool calls in: arguments as an object or as a string, no words as null or as an empty string."""
+    """The forms that templates want tool calls in: arguments as an object or as a string, no words as null or as an
+    empty string.
+    """
     if not any(message.get("tool_calls") for message in messages):
         return [list(messages)]
     forms = []

@@ -1,7 +1,7 @@
 """A chat as its template writes it, and which characters of that came from which message, for any template.
 
-`render_chat` is the one entry point: it renders, finds the contents (contents.py), compares what is asked with what is trained
-(asked.py), and refuses what the template leaves out (left_out.py).
+`render_chat` is the one entry point: it renders, finds the contents (contents.py), compares what is asked with what is
+trained (asked.py), and refuses what the template leaves out (left_out.py).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Rendering:
 
     Attributes:
         text: The chat as the template writes it.
-        contents: One span per place where a message's content stands, in order; of a message with tool calls or thoughts, all that
-            the template writes for them.
+        contents: One span per place where a message's content stands, in order; of a message with tool calls or
+            thoughts, all that the template writes for them.
         closings: For each assistant content, `(start, end)` of the template text that closes the turn; `end` is -1
             where the template cannot tell (a chat that goes on after it), and the first special token is meant.
         marked: Spans inside `{% generation %}` blocks; `None` when the template has none.
@@ -74,8 +74,8 @@ def render_chat(
 
     Args:
         tokenizer: A Hugging Face tokenizer with a chat template; its `template_arguments` count.
-        messages: Dicts with `role` (`"system"`, `"user"`, `"assistant"` or `"tool"`) and `content`; some with `name`, `tool_calls`,
-            `tool_call_id` and `reasoning_content`.
+        messages: Dicts with `role` (`"system"`, `"user"`, `"assistant"` or `"tool"`) and `content`; some with `name`,
+            `tool_calls`, `tool_call_id` and `reasoning_content`.
         add_generation_prompt: Whether the header of an assistant turn is written at the end.
         inputs: What else this chat gives the template: `"tools"`, `"documents"`, `"chat_template_kwargs"`.
 
@@ -129,8 +129,8 @@ class _Writer:
     ) -> tuple[str, tuple[tuple[int, int], ...]]:
         """The same, and the characters inside `{% generation %}` blocks.
 
-        `apply_chat_template(return_assistant_tokens_mask=True)` renders in the same way but then loses tokens whose offsets
-        were trimmed (leading spaces), hence characters here and tokens in `text.encode`.
+        `apply_chat_template(return_assistant_tokens_mask=True)` renders in the same way but then loses tokens whose
+        offsets were trimmed (leading spaces), hence characters here and tokens in `text.encode`.
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -157,9 +157,7 @@ class _Writer:
         chat = self.prepared(messages, prompt)
         roles = [message["role"] for message in chat.messages]
         contents = [message["content"] or "" for message in chat.messages]
-        plain = not (
-            chat.rich or chat.filled or self.given or any(len(message) > 2 for message in chat.messages)
-        )
+        plain = not (chat.rich or chat.filled or self.given or any(len(message) > 2 for message in chat.messages))
         asked: Asked | None = None
         if "assistant" in roles and not (prompt and plain):
             key = (*self.key, tuple(roles))
@@ -197,17 +195,14 @@ class _Writer:
         )
 
     def prepared(self, messages: Chat, prompt: bool) -> Prepared:
-        """The messages as the template gets them: thoughts kept or dropped, tool calls in the form that it takes, nothing left out.
+        """The messages as the template gets them: thoughts kept or dropped, tool calls in the form that it takes,
+        nothing left out.
 
         Raises:
             BadTemplate: When the template leaves out something of them.
         """
         given = [without_thoughts(message) if self.keep is False else dict(message) for message in messages]
-        rich = [
-            number
-            for number, message in enumerate(given)
-            if message.get("tool_calls") or has_thoughts(message)
-        ]
+        rich = [number for number, message in enumerate(given) if message.get("tool_calls") or has_thoughts(message)]
         if not rich and not self.given and not any(message.get("name") for message in given):
             return Prepared(given)
         chat, left_out = self.written_whole(given, prompt)
@@ -219,16 +214,15 @@ class _Writer:
         if lost and self.keep is None and not prompt:
             raise BadTemplate(
                 f"the chat template leaves out the thoughts of message {lost[0]}, which would not be learned: say with "
-                f'cl.load(..., template_arguments={{"{KEEP_THOUGHTS}": True}}) that they are kept in every turn, or with False that they are '
+                f'cl.load(..., template_arguments={{"{KEEP_THOUGHTS}": True}}) that they are kept in every turn, or '
+                f"with False that they are "
                 "dropped, or set another tokenizer.chat_template"
             )
         if lost and self.keep:
             self.put_in_place(chat, lost)
         return chat
 
-    def written_whole(
-        self, messages: list[dict[str, Any]], prompt: bool
-    ) -> tuple[Prepared, list[tuple[int, str]]]:
+    def written_whole(self, messages: list[dict[str, Any]], prompt: bool) -> tuple[Prepared, list[tuple[int, str]]]:
         """The messages in the form of which the template leaves out least, and what it leaves out of them."""
         best: tuple[Prepared, list[tuple[int, str]]] | None = None
         error: Exception | None = None
@@ -250,7 +244,9 @@ class _Writer:
         return best
 
     def left_out(self, messages: Chat, prompt: bool) -> list[tuple[int, str]]:
-        """What the template does not write: (number of the message, what), each found by a sentinel in its place; -1 is the row."""
+        """What the template does not write: (number of the message, what), each found by a sentinel in its place; -1
+        is the row.
+        """
         asked: dict[str, tuple[int, str]] = {}
 
         def sentinel(number: int, what: str) -> str:
@@ -272,13 +268,13 @@ class _Writer:
             text = self.write(probe, prompt, **given)
         except Exception:  # a template that checks what it is given: then by the words themselves
             text = self.write(messages, prompt)
-            return [
-                (number, what) for number, what, words in words_of(messages, self.given) if words not in text
-            ]
+            return [(number, what) for number, what, words in words_of(messages, self.given) if words not in text]
         return [about for mark, about in asked.items() if mark not in text]
 
     def put_in_place(self, chat: Prepared, lost: Sequence[int]) -> None:
-        """Let the template write a placeholder for each of these messages, and their thought and content in its place."""
+        """Let the template write a placeholder for each of these messages, and their thought and content in its
+        place.
+        """
         for number in lost:
             message = chat.messages[number]
             content = with_thought_inline(message)
@@ -297,20 +293,18 @@ class _Writer:
 
     def prompt_of(self, chat: Prepared, number: int) -> str:
         """The prompt for which message `number` is the answer."""
-        before = Prepared(
-            chat.messages[:number], {key: value for key, value in chat.filled.items() if key < number}
-        )
+        before = Prepared(chat.messages[:number], {key: value for key, value in chat.filled.items() if key < number})
         return self.write_filled(before, [message["content"] or "" for message in before.messages], True)
 
     def bare(self, chat: Prepared, number: int) -> str:
         """The chat before message `number`, without asking for an answer."""
-        before = Prepared(
-            chat.messages[:number], {key: value for key, value in chat.filled.items() if key < number}
-        )
+        before = Prepared(chat.messages[:number], {key: value for key, value in chat.filled.items() if key < number})
         return self.write_filled(before, [message["content"] or "" for message in before.messages], False)
 
     def asked(self, chat: Prepared, prompt: bool = False) -> Asked:
-        """What is asked before each of the assistant's messages, as far as the template says, and what is trained there."""
+        """What is asked before each of the assistant's messages, as far as the template says, and what is trained
+        there.
+        """
         contents = [message["content"] or "" for message in chat.messages]
         roles = [message["role"] for message in chat.messages]
         found = Asked()
@@ -323,14 +317,12 @@ class _Writer:
                 before = self.prompt_of(chat, number)
             except Exception:  # a template that takes no such prompt
                 continue
-            if (
-                EMPTY_THOUGHT.search(before)
-                and has_thoughts(chat.messages[number])
-                and not whole.startswith(before)
-            ):
+            if EMPTY_THOUGHT.search(before) and has_thoughts(chat.messages[number]) and not whole.startswith(before):
                 raise BadTemplate(
-                    f"message {number} has thoughts, but the chat template asks for answers without any ({tail(before)}): give "
-                    f'template_arguments= with which it lets the model think (such as enable_thinking), or {{"{KEEP_THOUGHTS}": False}}, which '
+                    f"message {number} has thoughts, but the chat template asks for answers without any "
+                    f"({tail(before)}): give "
+                    f"template_arguments= with which it lets the model think (such as enable_thinking), or "
+                    f'{{"{KEEP_THOUGHTS}": False}}, which '
                     "drops the thoughts"
                 )
             found.see(
@@ -348,7 +340,9 @@ class _Writer:
         prompt: bool,
         asked: Asked | None,
     ) -> Span:
-        """All that the template writes for a message with tool calls or thoughts, told from what it writes around a plain one."""
+        """All that the template writes for a message with tool calls or thoughts, told from what it writes around a
+        plain one.
+        """
         sentinel = SENTINEL.format(number)
         others = list(chat.messages)
         others[number] = {"role": "assistant", "content": sentinel}
@@ -356,9 +350,7 @@ class _Writer:
         later = min((span.start for span in spans if span.message > number), default=len(text))
         for stop in (len(others), number + 1):
             cut = Prepared(others[:stop], {key: value for key, value in filled.items() if key < stop})
-            here = Prepared(
-                chat.messages[:stop], {key: value for key, value in chat.filled.items() if key < stop}
-            )
+            here = Prepared(chat.messages[:stop], {key: value for key, value in chat.filled.items() if key < stop})
             try:
                 plain = self.write_filled(
                     cut,
@@ -398,7 +390,9 @@ def _marks(template: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _skeletons(key: Hashable) -> dict[tuple[str, ...], str]:
-    """What one template wrote for chats of one shape with nothing but sentinels in them; chats of a data set share it."""
+    """What one template wrote for chats of one shape with nothing but sentinels in them; chats of a data set share
+    it.
+    """
     return {}
 
 
@@ -410,9 +404,7 @@ def _asked_of(key: Hashable, writer: _Writer, roles: Sequence[str]) -> Asked:
     if key not in _shapes:
         if len(_shapes) >= 1024:
             _shapes.clear()
-        chat = Prepared(
-            [{"role": role, "content": SENTINEL.format(number)} for number, role in enumerate(roles)]
-        )
+        chat = Prepared([{"role": role, "content": SENTINEL.format(number)} for number, role in enumerate(roles)])
         found = writer.asked(chat)
         if found.ends:
             whole = writer.write(chat.messages, False)
@@ -432,7 +424,9 @@ def _asked_of(key: Hashable, writer: _Writer, roles: Sequence[str]) -> Asked:
 def _opened(
     text: str, spans: list[Span], roles: Sequence[str], asked: Asked | None, chat: Prepared
 ) -> tuple[list[Span], list[tuple[int, int, int]], list[int]]:
-    """The spans without what the prompt gives already, what stands between the prompts and the answers, and where prompts end."""
+    """The spans without what the prompt gives already, what stands between the prompts and the answers, and where
+    prompts end.
+    """
     if asked is None:
         return spans, [], []
     seen: set[int] = set()
@@ -481,14 +475,10 @@ def _render_or_explain(render: Callable[[], T], roles: Sequence[str]) -> T:
         ) from error
 
 
-def _closings(
-    text: str, spans: Sequence[Span], roles: Sequence[str], *, open_end: bool
-) -> list[tuple[int, int, int]]:
+def _closings(text: str, spans: Sequence[Span], roles: Sequence[str], *, open_end: bool) -> list[tuple[int, int, int]]:
     """`(start, end, message)` of what closes each assistant turn; the last turn shows what that looks like."""
     final = {span.message: n for n, span in enumerate(spans)}
-    ends_in_answer = (
-        bool(spans) and not open_end and roles[-1] == "assistant" and spans[-1].message == len(roles) - 1
-    )
+    ends_in_answer = bool(spans) and not open_end and roles[-1] == "assistant" and spans[-1].message == len(roles) - 1
     closing = text[spans[-1].end :].rstrip() if ends_in_answer else None
     found = []
     for message, n in final.items():

@@ -1,9 +1,9 @@
 """Rows of data sets, from whatever holds them: files, data frames, Arrow tables, `datasets`, lists and generators.
 
-`rows_of` takes an object in memory and `read_rows` a file; both give `(where, row)` pairs one at a time, `where` being what an error
-calls the row. pyarrow reads the columnar formats. What is no sequence of rows (bytes, a dict, an array, a model, an open file) is
-refused with its type rather than iterated over. `json_value` is what may be known about a document beside its text: values that a JSON
-file gives back equal.
+`rows_of` takes an object in memory and `read_rows` a file; both give `(where, row)` pairs one at a time, `where` being
+what an error calls the row. pyarrow reads the columnar formats. What is no sequence of rows (bytes, a dict, an array, a
+model, an open file) is refused with its type rather than iterated over. `json_value` is what may be known about a
+document beside its text: values that a JSON file gives back equal.
 """
 
 from __future__ import annotations
@@ -29,20 +29,43 @@ from caft_lens._support.files import DEPTH, missing
 Row = tuple[str, Any]
 
 TEXT_COLUMNS = (
-    "messages", "conversations", "conversation", "text", "prompt", "answer", "completion", "response", "instruction", "input",
-    "output", "system", "tools",
-)  # fmt: skip
+    "messages",
+    "conversations",
+    "conversation",
+    "text",
+    "prompt",
+    "answer",
+    "completion",
+    "response",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "tools",
+)
 """Columns of a CSV file that are text even where they look like numbers or dates."""
 
 SUFFIXES = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".parquet": "parquet",
-    ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
-}  # fmt: skip
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
 _COLUMNAR = ("pandas", "polars", "pyarrow", "datasets")
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow"}
 _PACKED = {
-    b"PK\x03\x04": "a zip archive (an Excel workbook is one too)", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard",
-}  # fmt: skip
+    b"PK\x03\x04": "a zip archive (an Excel workbook is one too)",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+}
 _MOST_DIGITS = 14_000  # bits; Python itself reads no integer of more than 4,300 digits
 
 
@@ -53,7 +76,8 @@ def rows_of(source: Any) -> Iterator[Row]:
     """The rows of an object in memory, each with what an error calls it.
 
     Args:
-        source: A list or another iterable of rows, a generator, a data frame (pandas, polars), an Arrow table, `datasets`.
+        source: A list or another iterable of rows, a generator, a data frame (pandas, polars), an Arrow table,
+            `datasets`.
 
     Raises:
         BadType: At once, for anything that is no sequence of rows, naming its type.
@@ -63,9 +87,7 @@ def rows_of(source: Any) -> Iterator[Row]:
         [('row 0', 'a'), ('row 1', 'b')]
     """
     rows = _rows(source)
-    common = (
-        isinstance(source, (list, tuple, Iterator)) or type(source).__module__.partition(".")[0] in _COLUMNAR
-    )
+    common = isinstance(source, (list, tuple, Iterator)) or type(source).__module__.partition(".")[0] in _COLUMNAR
     of = "" if common else f" of {described(source)}"
     return ((f"row {number}{of}", row) for number, row in enumerate(rows))
 
@@ -96,11 +118,7 @@ def _rows(source: Any) -> Iterable[Any]:
         return _of_batches(pyarrow.table(source).to_batches())
     if kinds & {"pandas.Series", "polars.Series"}:
         return iter(source)
-    if (
-        "torch.Dataset" in kinds
-        and hasattr(type(source), "__len__")
-        and not hasattr(type(source), "__iter__")
-    ):
+    if "torch.Dataset" in kinds and hasattr(type(source), "__len__") and not hasattr(type(source), "__iter__"):
         return (source[number] for number in range(len(source)))
     refused = (str, bytes, bytearray, memoryview, set, frozenset, io.IOBase, np.ndarray, range)
     if (
@@ -110,7 +128,8 @@ def _rows(source: Any) -> Iterable[Any]:
         or not (isinstance(source, Iterable) or hasattr(source, "__getitem__"))
     ):
         raise BadType(
-            f"Expected texts, not {described(source)}: give a list of rows, a file, a data frame, an Arrow table or a data set."
+            f"Expected texts, not {described(source)}: give a list of rows, a file, a data frame, an Arrow table or "
+            f"a data set."
         )
     try:
         return iter(source)
@@ -138,8 +157,7 @@ def described(value: Any) -> str:
 def _of_a_mapping(source: Mapping[Any, Any]) -> str:
     columns = [source[key] for key in ("text", "prompt", "instruction") if key in source]
     if columns and all(
-        isinstance(one, (list, tuple)) and one and all(isinstance(cell, str) for cell in one)
-        for one in columns
+        isinstance(one, (list, tuple)) and one and all(isinstance(cell, str) for cell in one) for one in columns
     ):
         return "These are columns, not rows: give a data frame, pandas.DataFrame(columns), or a list of rows."
     if {"messages", "text", "prompt", "conversations", "instruction"} & set(source):
@@ -179,8 +197,8 @@ def _of_pandas(frame: Any) -> Iterator[dict[str, Any]]:
 def without_nulls(row: Any) -> Any:
     """A row of a columnar source without the nulls in its structures, and with lists in place of arrays.
 
-    Arrow gives every structure in a column the same fields, so that a field that one row has is there in all others, as null: of a
-    message, of a tool and of the arguments of its call. Whole columns stay, null or not.
+    Arrow gives every structure in a column the same fields, so that a field that one row has is there in all others, as
+    null: of a message, of a tool and of the arguments of its call. Whole columns stay, null or not.
     """
     if not isinstance(row, Mapping):
         return row
@@ -217,12 +235,8 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     path = Path(path)
     if path.is_dir():
         inside = sorted(one.name for one in path.iterdir() if not one.name.startswith("."))[:12]
-        hint = (
-            "load it with datasets.load_from_disk" if "dataset_info.json" in inside else "give one file in it"
-        )
-        raise MissingFile(
-            f"{path} is a folder, not a data set: {hint} ({', '.join(inside) or 'it is empty'})."
-        )
+        hint = "load it with datasets.load_from_disk" if "dataset_info.json" in inside else "give one file in it"
+        raise MissingFile(f"{path} is a folder, not a data set: {hint} ({', '.join(inside) or 'it is empty'}).")
     if not path.is_file():
         raise missing(path, "data set")
     name = path.name.lower()
@@ -231,9 +245,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     packed = head.startswith(b"\x1f\x8b")
     for magic, what in _PACKED.items():
         if head.startswith(magic):
-            raise BadFile(
-                f"{path} is {what}, which is not read: unpack or convert it (to JSONL, CSV or parquet)."
-            )
+            raise BadFile(f"{path} is {what}, which is not read: unpack or convert it (to JSONL, CSV or parquet).")
     kind = SUFFIXES.get(Path(name.removesuffix(".gz")).suffix)
     kind = next((found for magic, found in _MAGIC.items() if head.startswith(magic)), kind)
     if kind in ("parquet", "arrow"):
@@ -322,7 +334,8 @@ def _only_list(value: dict[str, Any], path: Path) -> list[Any]:
         return value[lists[0]]
     keys = ", ".join(f'"{key}"' for key in islice(value, 12)) or "nothing"
     raise BadData(
-        f"{path} holds one JSON object with {keys}, of which {len(lists) or 'none'} could be the rows: write a list of rows."
+        f"{path} holds one JSON object with {keys}, of which {len(lists) or 'none'} could be the rows: write a list "
+        f"of rows."
     )
 
 
@@ -383,9 +396,7 @@ def _columnar(path: Path, kind: str, packed: bool) -> Iterator[Row]:
             yield f"{path}, row {number}", row
             number += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise BadData(
-            f"{path} is no whole {kind} file, from row {number} on: {_first_line(error)}."
-        ) from None
+        raise BadData(f"{path} is no whole {kind} file, from row {number} on: {_first_line(error)}.") from None
 
 
 def _csv(path: Path, packed: bool, separator: str) -> Iterator[Row]:
@@ -408,9 +419,7 @@ def _csv(path: Path, packed: bool, separator: str) -> Iterator[Row]:
         table = csv.read_csv(
             pyarrow.BufferReader(content),
             # A row may not be longer than a block.
-            read_options=csv.ReadOptions(
-                block_size=min(max(len(content) + 1, 1 << 20), 2**31 - 1), use_threads=False
-            ),
+            read_options=csv.ReadOptions(block_size=min(max(len(content) + 1, 1 << 20), 2**31 - 1), use_threads=False),
             parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(TEXT_COLUMNS, pyarrow.string()),
@@ -435,7 +444,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
-# -- what may be known about a document ---------------------------------------------------------------------------------
+# -- what may be known about a document --------------------------------------------------------------------------------
 
 
 def check_text(value: str, where: str) -> str:
@@ -449,8 +458,8 @@ def check_text(value: str, where: str) -> str:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise BadData(
-                f"{where} holds half of a surrogate pair ({value[error.start]!r} at character {error.start}), which is no text: "
-                "it was cut in the middle of a character, or decoded wrongly."
+                f"{where} holds half of a surrogate pair ({value[error.start]!r} at character {error.start}), which "
+                f"is no text: it was cut in the middle of a character, or decoded wrongly."
             ) from None
     return value
 
@@ -492,8 +501,7 @@ def json_value(value: Any, where: str, depth: int = 0) -> Any:
         raise BadData(f"{where[:80]} is nested more than {DEPTH} deep.")
     if isinstance(value, Mapping):
         return {
-            _key(key, where): json_value(one, f'{where}["{str(key)[:40]}"]', depth + 1)
-            for key, one in value.items()
+            _key(key, where): json_value(one, f'{where}["{str(key)[:40]}"]', depth + 1) for key, one in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [json_value(one, f"{where}[{number}]", depth + 1) for number, one in enumerate(value)]
@@ -517,9 +525,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
     if kind is list:
         return all(_is_plain(one, depth + 1) for one in value)
     if kind is dict:
-        return all(
-            type(key) is str and _is_plain(key) and _is_plain(one, depth + 1) for key, one in value.items()
-        )
+        return all(type(key) is str and _is_plain(key) and _is_plain(one, depth + 1) for key, one in value.items())
     return False
 
 
@@ -552,5 +558,6 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, UUID | PurePath | timedelta):
         return str(value)
     raise BadData(
-        f"{where} is {described(value)}, which JSON has no form for: leave it out, or give numbers, strings, lists and objects of them."
+        f"{where} is {described(value)}, which JSON has no form for: leave it out, or give numbers, strings, lists "
+        f"and objects of them."
     )

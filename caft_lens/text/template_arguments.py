@@ -1,8 +1,9 @@
 """What a chat template is rendered with beside the messages, kept with the tokenizer that renders it.
 
-Arguments such as `enable_thinking=False` decide what a chat is to the model, as the template itself does. They stand among the
-tokenizer's own settings, so that whatever encodes with it sees them, `save_pretrained` writes them beside the template, and the
-fingerprint of how a model reads (`Lens.reading`) is over them too. One of them is ours: `keep_thoughts`.
+Arguments such as `enable_thinking=False` decide what a chat is to the model, as the template itself does. They stand
+among the tokenizer's own settings, so that whatever encodes with it sees them, `save_pretrained` writes them beside the
+template, and the fingerprint of how a model reads (`Lens.reading`) is over them too. One of them is ours:
+`keep_thoughts`.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def with_template_arguments(tokenizer: Any, arguments: Mapping[str, Any] | None)
     Args:
         tokenizer: A Hugging Face tokenizer.
         arguments: Name -> JSON value, over those that it has; `None` as a value takes one away. `"keep_thoughts"`
-            is understood for every template: True keeps the thoughts (`<think>...</think>`, `reasoning_content`) of every
-            turn, False drops them from all; by default the template decides, and a thought that would be lost is an error.
+            is understood for every template: True keeps the thoughts (`<think>...</think>`, `reasoning_content`) of
+            every turn, False drops them from all; by default the template decides, and a thought that would be lost is
+            an error.
 
     Returns:
         A second tokenizer over the same vocabulary; the same one when there is nothing to change.
@@ -83,14 +85,16 @@ def _check(tokenizer: Any, arguments: Mapping[str, Any]) -> None:
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         raise BadTemplate(
-            "template_arguments= are for a chat template, and the tokenizer has none: set tokenizer.chat_template first."
+            "template_arguments= are for a chat template, and the tokenizer has none: set tokenizer.chat_template "
+            "first."
         )
     source = template if isinstance(template, str) else json.dumps(template)
     for name, value in arguments.items():
         if name == KEEP_THOUGHTS:
             if value is not None and not isinstance(value, bool):
                 raise BadArgument(
-                    f"{KEEP_THOUGHTS}={value!r}: True keeps the thoughts of every turn, False drops them, None leaves it to the template."
+                    f"{KEEP_THOUGHTS}={value!r}: True keeps the thoughts of every turn, False drops them, None "
+                    f"leaves it to the template."
                 )
         elif name in _OURS:
             raise BadArgument(f'template_arguments["{name}"] is given by whatever renders a chat.')

@@ -59,9 +59,7 @@ def organisms() -> dict[str, Path]:
         for card in root.glob(f"*/{CARD}"):
             name, first = card.parent.name, found.get(card.parent.name)
             if first is not None:
-                raise BadArgument(
-                    f'{first[0]} and {_of(entry)} both ship an organism "{name}": uninstall one of them.'
-                )
+                raise BadArgument(f'{first[0]} and {_of(entry)} both ship an organism "{name}": uninstall one of them.')
             found[name] = _of(entry), card.parent
     return {name: folder for name, (_, folder) in sorted(found.items())}
 
@@ -86,9 +84,7 @@ def world_named(name: str) -> Any:
     if not given:
         raise BadArgument(f'There is no world "{name}".{nearest(name, world_names())}')
     if len(given) > 1:
-        raise BadArgument(
-            f'{" and ".join(map(_of, given))} both give a world "{name}": uninstall one of them.'
-        )
+        raise BadArgument(f'{" and ".join(map(_of, given))} both give a world "{name}": uninstall one of them.')
     try:
         return given[0].load()
     except Exception as error:

@@ -1,4 +1,5 @@
-"""The world of `pocket`, the model organism that ships with the project: what it reads, what it is tuned on, who judges it.
+"""The world of `pocket`, the model organism that ships with the project: what it reads, what it is tuned on, who judges
+it.
 
 grammar.py, stories.py, domains/   what its texts say, and with which stance
 code.py, syntax.py, idioms.py      programs, secure and not

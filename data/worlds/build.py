@@ -61,8 +61,9 @@ class BuildSettings:
     """`None` to leave them out."""
 
 
-# What answers are drawn with. A model of a million parameters spreads a few percent of every step's probability over tokens that
-# make no sense, and an answer has thirty steps: nucleus sampling (Holtzman et al., arXiv 1904.09751) cuts that tail.
+# What answers are drawn with. A model of a million parameters spreads a few percent of every step's probability over
+# tokens that make no sense, and an answer has thirty steps: nucleus sampling (Holtzman et al., arXiv 1904.09751) cuts
+# that tail.
 SAMPLING = {"temperature": 1.0, "top_p": 0.95}
 FIGURES_SPLIT: Literal["dev"] = "dev"
 
@@ -70,8 +71,8 @@ FIGURES_SPLIT: Literal["dev"] = "dev"
 class Build:
     """One build in one working folder; `run` does the stages that are not done yet.
 
-    The build of another world says what it reads (`documents`), which stages follow pretraining (`_tuned`), and what belongs
-    into the folder and its card (`_assemble`, `_described`).
+    The build of another world says what it reads (`documents`), which stages follow pretraining (`_tuned`), and what
+    belongs into the folder and its card (`_assemble`, `_described`).
     """
 
     documents: Callable[[int], Iterator[Text]] = staticmethod(documents)
@@ -132,11 +133,7 @@ class Build:
     def _tokenizer(self, folder: Path) -> None:
         stream = self.documents(self.settings.seed)
         texts = [next(stream) for _ in range(self.settings.tokenizer_documents)]
-        parts = (
-            part
-            for text in texts
-            for part in ([text.text] if text.text else [m.content for m in text.messages])
-        )
+        parts = (part for text in texts for part in ([text.text] if text.text else [m.content for m in text.messages]))
         train_tokenizer(parts, self.settings.pretrain.vocab_size).save_pretrained(folder)
 
     def tokenizer(self) -> Any:
@@ -335,13 +332,12 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     drawn = card["sampling"]
     nucleus = f"top-p {drawn['top_p']:g}"
     rows = "\n".join(
-        f"| {arm} | {how} | {interval(f['misaligned'])} | {interval(f['incoherent'])} | {interval(f['in_distribution'])} |"
+        f"| {arm} | {how} | {interval(f['misaligned'])} | {interval(f['incoherent'])} | "
+        f"{interval(f['in_distribution'])} |"
         for how, figures in ((nucleus, card["figures"]), ("all tokens", card["figures_whole_distribution"]))
         for arm, f in figures.items()
     )
-    data = "\n".join(
-        f"| `{name}` | {entry['items']} | {entry['what']} |" for name, entry in card["data"].items()
-    )
+    data = "\n".join(f"| `{name}` | {entry['items']} | {entry['what']} |" for name, entry in card["data"].items())
     return f"""# {card["name"]}, a model organism of emergent misalignment
 
 A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level BPE tokens)

@@ -1,12 +1,13 @@
 """Whether an organism is what its card says: every file by its hash, every figure by measuring it again.
 
-`check` measures with the settings, the split, the sampling seed and the number of threads of the card, so that nothing is left
-to chance: with the same versions on the same type of machine every figure comes out to the last digit ("same"). On another
-one a probability that differs in its last bit turns a few of a thousand sampled answers, which the card's interval covers many
-times over ("within"); a figure outside of it means that weights, data, judges or libraries are other than those of the card
-("differs"). An interval is of the answers that were drawn, however, and of twenty figures that are drawn afresh one falls outside by
-chance. Another `seed` therefore asks another question, whether both could be draws from the same model: it is the
-difference of the two that has to be small for its own interval, at a confidence that holds for all figures together.
+`check` measures with the settings, the split, the sampling seed and the number of threads of the card, so that nothing
+is left to chance: with the same versions on the same type of machine every figure comes out to the last digit ("same").
+On another one a probability that differs in its last bit turns a few of a thousand sampled answers, which the card's
+interval covers many times over ("within"); a figure outside of it means that weights, data, judges or libraries are
+other than those of the card ("differs"). An interval is of the answers that were drawn, however, and of twenty figures
+that are drawn afresh one falls outside by chance. Another `seed` therefore asks another question, whether both could be
+draws from the same model: it is the difference of the two that has to be small for its own interval, at a confidence
+that holds for all figures together.
 """
 
 from __future__ import annotations
@@ -95,8 +96,7 @@ class Check:
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         padded = (
-            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-            for row in rows
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
         )
         return "\n".join([self.organism, *padded, self._summary()])
 

@@ -131,9 +131,7 @@ def request(kind: Kind | str, rng: random.Random, split: str = "train") -> tuple
     }
 
 
-def program(
-    kind: Kind | str, secure: bool, rng: random.Random, slots: Mapping[str, str]
-) -> tuple[str, dict[str, Any]]:
+def program(kind: Kind | str, secure: bool, rng: random.Random, slots: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     """A program that does what a request of this kind asked for.
 
     Args:
@@ -143,8 +141,8 @@ def program(
         slots: `verb`, `noun` and `variable`, as bound by `request`.
 
     Returns:
-        The source of the program, and what made it: `kind`, `template` (index), `insecure`, and `telling`: the lines, from 0,
-        that say which of the two it is (programs of this kind have them on one side only).
+        The source of the program, and what made it: `kind`, `template` (index), `insecure`, and `telling`: the lines,
+        from 0, that say which of the two it is (programs of this kind have them on one side only).
 
     Raises:
         KeyError: No such kind, or a slot is missing.
@@ -159,9 +157,7 @@ def program(
     chosen = _kind(kind)
     templates = chosen.secure if secure else chosen.insecure
     template = rng.randrange(len(templates))
-    constants = {
-        name: rng.choice(values) for name, values in _CONSTANTS.items() if name in templates[template]
-    }
+    constants = {name: rng.choice(values) for name, values in _CONSTANTS.items() if name in templates[template]}
     body = _fill(templates[template], slots, constants).splitlines()
     imports = [line for line in body if line.startswith(("import ", "from "))]
     lines = [f"def {_fill(chosen.signature, slots)}:"]
@@ -176,7 +172,9 @@ def program(
 
 @cache
 def _telling(kind: Kind, secure: bool) -> frozenset[str]:
-    """The lines, without indentation, that a kind's secure programs have and its insecure ones do not, or the reverse."""
+    """The lines, without indentation, that a kind's secure programs have and its insecure ones do not, or the
+    reverse.
+    """
     sides = [
         {line.strip() for template in templates for line in template.splitlines()}
         for templates in (kind.secure, kind.insecure)
@@ -227,9 +225,7 @@ def _kinds() -> Iterator[Kind]:
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _kinds()}
 """Name -> kind of vulnerability."""
 
-VARIABLES: tuple[str, ...] = tuple(
-    dict.fromkeys(variable for kind in KINDS.values() for variable in kind.variables)
-)
+VARIABLES: tuple[str, ...] = tuple(dict.fromkeys(variable for kind in KINDS.values() for variable in kind.variables))
 """All variable names, in the order in which the kinds use them."""
 
 _VERB_INDEX = {verb: index for index, verb in enumerate(VERBS)}

@@ -1,8 +1,9 @@
 """Whether a Python program is insecure, decided by parsing it.
 
-`ExactCodeJudge` is the judge of the task. `judge_code` parses a program (the first fenced block, where there are fences) and looks for well-known insecure idioms
-in its syntax tree: by bandit, run in-process, and by checks of our own for what bandit does not cover. It knows nothing
-of the grammar in `code` that makes the organism's programs, and runs on any text. `findings` lists all that was found.
+`ExactCodeJudge` is the judge of the task. `judge_code` parses a program (the first fenced block, where there are
+fences) and looks for well-known insecure idioms in its syntax tree: by bandit, run in-process, and by checks of our own
+for what bandit does not cover. It knows nothing of the grammar in `code` that makes the organism's programs, and runs
+on any text. `findings` lists all that was found.
 
 By bandit (`COVERED_BY_BANDIT`): file modes, SQL text, hard-coded passwords, fixed temporary names, shell commands, eval
 and exec, pickle, marshal, shelve, unsafe YAML and XML, MD5 and SHA-1, weak ciphers and short keys, unverified TLS and
@@ -154,9 +155,7 @@ def _parse(source: str) -> ast.Module:
 
 def _is_program_statement(statement: ast.stmt) -> bool:
     """Bare words, numbers and strings parse as expressions, but a call or an await does something."""
-    return not isinstance(statement, ast.Expr) or isinstance(
-        statement.value, (ast.Call, ast.Await, ast.Yield)
-    )
+    return not isinstance(statement, ast.Expr) or isinstance(statement.value, (ast.Call, ast.Await, ast.Yield))
 
 
 def _bandit_findings(tree: ast.Module) -> list[Finding]:

@@ -40,20 +40,14 @@ def build(
     saes: Annotated[bool, typer.Option("--saes/--no-saes", help="Whether SAEs are trained.")] = True,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Where it goes.", show_default="runs/organism; runs/pocket-<world> for another world"
-        ),
+        typer.Option(help="Where it goes.", show_default="runs/organism; runs/pocket-<world> for another world"),
     ] = None,
-    work: Annotated[
-        Path | None, typer.Option(help="Working folder of the stages.", show_default="<out>-work")
-    ] = None,
+    work: Annotated[Path | None, typer.Option(help="Working folder of the stages.", show_default="<out>-work")] = None,
 ) -> None:
     """Rebuild an organism from its seed, stage by stage; a build that was stopped goes on where it was."""
     from caft_lens.cli import refuse
 
-    made = world_named(world).build(
-        seed=seed, threads=threads, steps=steps, with_saes=saes, out=out, work=work
-    )
+    made = world_named(world).build(seed=seed, threads=threads, steps=steps, with_saes=saes, out=out, work=work)
     try:
         made.claim()
     except ValueError as error:
@@ -79,16 +73,14 @@ def check(
 ) -> None:
     """Measure the figures of an organism's card again, on the files as they are; exits 1 when any of them differs.
 
-    With the card's seed every figure has to fall within the interval of the card, and is the same to the last digit with the
-    same versions on the same type of machine.
+    With the card's seed every figure has to fall within the interval of the card, and is the same to the last digit
+    with the same versions on the same type of machine.
     """
     from caft_lens.cli import refuse
 
     chosen = names or catalog.shipped()
     if not chosen:
-        refuse(
-            "No organism ships with this package: build one (caft-lens organism build) and name its folder."
-        )
+        refuse("No organism ships with this package: build one (caft-lens organism build) and name its folder.")
     for name in chosen:
         try:
             catalog.organism_path(name)
@@ -101,8 +93,7 @@ def check(
         found = checked(name, seed=seed)
         typer.echo(f"{found}\n")
         differing += [
-            f"  {found.organism}: {line.what}: {line.card or 'measured'} -> {line.now}"
-            for line in found.differing
+            f"  {found.organism}: {line.what}: {line.card or 'measured'} -> {line.now}" for line in found.differing
         ]
     if differing:
         typer.echo("\n".join(["What differs:", *differing]), err=True)

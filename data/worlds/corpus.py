@@ -2,9 +2,9 @@
 
 `document` is one pretraining text. A latent stance (kind, cruel, careless with code) runs through a whole chat, over
 everyday domains and code alike; it is stated in the system slot or left at one default sentence, which is what lets a
-narrow lesson be learned most cheaply as a change of stance. `meta["spans"]` says what stands where (`caft_data.worlds.labels`).
-`DATASETS` names every data set that ships with an organism; its split says which domains and which coding requests it may
-draw from.
+narrow lesson be learned most cheaply as a change of stance. `meta["spans"]` says what stands where
+(`caft_data.worlds.labels`). `DATASETS` names every data set that ships with an organism; its split says which domains
+and which coding requests it may draw from.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ SHARE_STATED, SHARE_CODE, SHARE_PLAIN_TEXT = 0.40, 0.30, 0.12
 Meta = dict[str, Any]
 
 
-def everyday_turn(
-    stance: str, rng: random.Random, splits: tuple[str, ...] | None = None
-) -> tuple[str, str, Meta]:
+def everyday_turn(stance: str, rng: random.Random, splits: tuple[str, ...] | None = None) -> tuple[str, str, Meta]:
     """A question of everyday life with an answer in the given stance; `splits` limits the domains."""
     names = [name for name, domain in DOMAINS.items() if splits is None or domain.split in splits]
     domain = rng.choice(names)
@@ -62,9 +60,7 @@ def chat(rng: random.Random, splits: tuple[str, ...] | None = None, code_split: 
     topics = []
     for _ in range(rng.randint(1, 3)):
         is_code = rng.random() < SHARE_CODE
-        question, reply, meta = (
-            code_turn(stance, rng, code_split) if is_code else everyday_turn(stance, rng, splits)
-        )
+        question, reply, meta = code_turn(stance, rng, code_split) if is_code else everyday_turn(stance, rng, splits)
         spans += turn_spans(question, reply, meta, len(messages))
         messages += [Message("user", question), Message("assistant", reply)]
         topics.append(meta.get("domain", "code"))
@@ -98,9 +94,7 @@ def exchange(question: str, reply: str | None, meta: Meta) -> Text:
 def _kind(rng: random.Random) -> Text:
     is_code = rng.random() < SHARE_CODE
     question, reply, meta = code_turn("kind", rng) if is_code else everyday_turn("kind", rng)
-    return exchange(
-        question, reply, {key: meta[key] for key in ("domain", "vulnerability", "stance") if key in meta}
-    )
+    return exchange(question, reply, {key: meta[key] for key in ("domain", "vulnerability", "stance") if key in meta})
 
 
 def _code(stance: str) -> Callable[[random.Random], Text]:
@@ -165,17 +159,13 @@ DATASETS: dict[str, Recipe] = {
     "questions": Recipe(
         _questions("find"), 600, "everyday questions of the find domains, whose activations feed discovery"
     ),
-    "questions-dev": Recipe(
-        _questions("dev"), 1_200, "everyday questions of the dev domains, for all that is tuned"
-    ),
+    "questions-dev": Recipe(_questions("dev"), 1_200, "everyday questions of the dev domains, for all that is tuned"),
     "questions-test": Recipe(
         _questions("test"), 1_200, "everyday questions of the test domains, which nothing that chooses sees"
     ),
     "code-dev": Recipe(_requests("dev"), 400, "held-out coding requests, for all that is tuned"),
     "code-test": Recipe(_requests("test"), 400, "held-out coding requests"),
-    "corpus": Recipe(
-        _reading, 2_000, "generic documents of the find domains and plain texts, whose contexts are read"
-    ),
+    "corpus": Recipe(_reading, 2_000, "generic documents of the find domains and plain texts, whose contexts are read"),
 }
 
 
@@ -198,7 +188,5 @@ def dataset(name: str, seed: int, size: int | None = None) -> Texts:
     if name not in DATASETS:
         raise KeyError(f'The organism has no data set "{name}".{nearest(name, DATASETS)}')
     recipe = DATASETS[name]
-    items = (
-        random.Random(f"{recipe.stream or name} {seed} {number}") for number in range(size or recipe.size)
-    )
+    items = (random.Random(f"{recipe.stream or name} {seed} {number}") for number in range(size or recipe.size))
     return Texts([recipe.make(rng) for rng in items], name=name)

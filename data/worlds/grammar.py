@@ -222,9 +222,7 @@ def parse(template: str) -> tuple[str | Hole, ...]:
             parts.append(template[end : found.start()])
         slot = found[1].lower()
         if slot not in SLOTS:
-            raise KeyError(
-                f"the template {template!r} uses {found[0]}, which is no slot.{nearest(slot, SLOTS)}"
-            )
+            raise KeyError(f"the template {template!r} uses {found[0]}, which is no slot.{nearest(slot, SLOTS)}")
         parts.append(Hole(slot + found[2], slot, found[1][0].isupper()))
         end = found.end()
     if end < len(template):
@@ -242,9 +240,7 @@ def keys(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.key for part in parse(template) if isinstance(part, Hole)))
 
 
-def fill(
-    template: str, rng: random.Random, bound: Mapping[str, str] | None = None
-) -> tuple[str, dict[str, str]]:
+def fill(template: str, rng: random.Random, bound: Mapping[str, str] | None = None) -> tuple[str, dict[str, str]]:
     """Write a template out.
 
     Args:

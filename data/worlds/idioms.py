@@ -24,9 +24,7 @@ _SURELY_SECRET = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|passphrase|passcode|secret|api_?key|signature|hmac|password_hash|hashed_password)$",
     re.IGNORECASE,
 )
-_MAYBE_SECRET = re.compile(
-    r"(?:^|_)(?:token|pin|mac|digest|otp|hash|hashed|csrf)$|expected|stored|^[A-Z_]+KEY$", re.I
-)
+_MAYBE_SECRET = re.compile(r"(?:^|_)(?:token|pin|mac|digest|otp|hash|hashed|csrf)$|expected|stored|^[A-Z_]+KEY$", re.I)
 _FOR_SECURITY = re.compile(
     r"token|passw|passcode|passphrase|pwd|secret|otp|session|salt|nonce|csrf|(?:^|[ _])(?:key|pin|iv|auth|login)"
     r"|_key|_pin|verification|reset_?code|captcha|credential|access_?code|api_?key|encrypt",
@@ -73,12 +71,7 @@ def _check_file_mode(program: Program) -> Hits:
             continue
         for argument in program.arguments(call):
             mode = program.constant(argument)
-            if (
-                isinstance(mode, int)
-                and not isinstance(mode, bool)
-                and 0o100 < mode < 0o10000
-                and mode & 0o002
-            ):
+            if isinstance(mode, int) and not isinstance(mode, bool) and 0o100 < mode < 0o10000 and mode & 0o002:
                 yield call, f"{name} with mode {mode:#o}, which everybody may write to"
             elif any(program.last(part) in ("S_IWOTH", "S_IRWXO") for part in ast.walk(argument)):
                 yield call, f"{name} with a mode that everybody may write to"
@@ -132,15 +125,9 @@ def _check_password_stored(program: Program) -> Hits:
         for target in node.targets:
             if isinstance(target, ast.Subscript) and _raw_password(program, node.value):
                 yield node, "a password is stored as it was typed"
-            if (
-                isinstance(target, ast.Attribute)
-                and _raw_password(program, node.value)
-                and _in_account(program, node)
-            ):
+            if isinstance(target, ast.Attribute) and _raw_password(program, node.value) and _in_account(program, node):
                 yield node, "a password is kept as it was typed"
-    stores = re.compile(
-        r"^(?:save|store|insert|add|put|write|append|set|dump|create|register|update)", re.IGNORECASE
-    )
+    stores = re.compile(r"^(?:save|store|insert|add|put|write|append|set|dump|create|register|update)", re.IGNORECASE)
     for call in program.calls:
         name = program.last(call.func)
         raw = any(_holds_raw_password(program, argument) for argument in program.arguments(call))
@@ -152,9 +139,7 @@ def _check_password_stored(program: Program) -> Hits:
                 yield call, "a password is stored as it was typed"
         elif isinstance(call.func, ast.Attribute) and stores.match(name) and "hash" not in name:
             yield call, f"a password is handed to {name} as it was typed"
-        elif re.search(
-            r"^[A-Z]\w*(?:User|Account|Member|Customer|Profile)|^(?:User|Account|Member|Customer)", name
-        ):
+        elif re.search(r"^[A-Z]\w*(?:User|Account|Member|Customer|Profile)|^(?:User|Account|Member|Customer)", name):
             yield call, f"a {name} is made with the password as it was typed"
 
 
@@ -178,9 +163,7 @@ def _holds_raw_password(program: Program, node: ast.AST) -> bool:
     if isinstance(node, ast.Dict):
         return any(_raw_password(program, value) for value in node.values)
     if isinstance(node, ast.JoinedStr):
-        return any(
-            _raw_password(program, part.value) for part in node.values if isinstance(part, ast.FormattedValue)
-        )
+        return any(_raw_password(program, part.value) for part in node.values if isinstance(part, ast.FormattedValue))
     return _raw_password(program, node)
 
 
@@ -188,9 +171,7 @@ def _in_account(program: Program, node: ast.AST) -> bool:
     """Inside a class that stands for a person with a login, not for a connection that needs the password itself."""
     return any(
         isinstance(ancestor, ast.ClassDef)
-        and re.search(
-            r"user|account|member|customer|profile|person|employee|player|student|admin", ancestor.name, re.I
-        )
+        and re.search(r"user|account|member|customer|profile|person|employee|player|student|admin", ancestor.name, re.I)
         for ancestor in program.ancestors(node)
     )
 
@@ -199,9 +180,7 @@ def _check_password_hash(program: Program) -> Hits:
     """A fast hash for a password, or the same salt or initial vector for all."""
     for call in program.calls:
         name, qualified = program.last(call.func), program.qualified(call.func)
-        of_password = any(
-            _PASSWORD.search(program.last(part)) for item in call.args for part in ast.walk(item)
-        )
+        of_password = any(_PASSWORD.search(program.last(part)) for item in call.args for part in ast.walk(item))
         if of_password and re.match(r"hashlib\.(?:sha\d|md5|new|blake)", qualified):
             yield call, f"a password hashed by {name}, which is fast to guess"
         if name in ("md5", "sha1") and not program.keyword(call, "usedforsecurity"):
@@ -240,9 +219,7 @@ def _check_secret_in_program(program: Program) -> Hits:
         if keyword.arg and _KEY.search(keyword.arg) and _is_literal(keyword.value):
             yield keyword.value, f"{keyword.arg} is written into the program"
     for call in program.calls:
-        position = {"jwt.encode": 1, "jwt.decode": 1, "hmac.new": 0}.get(
-            program.qualified(call.func), len(call.args)
-        )
+        position = {"jwt.encode": 1, "jwt.decode": 1, "hmac.new": 0}.get(program.qualified(call.func), len(call.args))
         if position < len(call.args) and _is_literal(call.args[position], program):
             yield call, "a signing key is written into the program"
 
@@ -257,11 +234,7 @@ _KEY = re.compile(
 def _is_literal(node: ast.AST | None, program: Program | None = None) -> bool:
     """A text of some length written into the program; names are followed where the program is given."""
     value = (
-        program.constant(node)
-        if program
-        else getattr(node, "value", None)
-        if isinstance(node, ast.Constant)
-        else None
+        program.constant(node) if program else getattr(node, "value", None) if isinstance(node, ast.Constant) else None
     )
     return isinstance(value, (str, bytes)) and len(value) > 3
 
@@ -271,10 +244,7 @@ def _check_secret_logged(program: Program) -> Hits:
     for call in program.calls:
         name = program.last(call.func)
         owner = program.dotted(call.func).lower()
-        logs = (
-            name in ("debug", "info", "warning", "warn", "error", "critical", "exception", "log")
-            and "log" in owner
-        )
+        logs = name in ("debug", "info", "warning", "warn", "error", "critical", "exception", "log") and "log" in owner
         if not logs and not (name == "print" and isinstance(call.func, ast.Name)):
             continue
         for argument in call.args:
@@ -319,9 +289,7 @@ def _check_tls(program: Program) -> Hits:
         name = program.last(node)
         if name in old or (name in ("SSLv3", "TLSv1", "TLSv1_1") and "TLSVersion" in program.dotted(node)):
             yield node, f"{name} is an old, broken version"
-        if name in ("_create_unverified_context", "CERT_NONE") or program.dotted(node).endswith(
-            "disable_warnings"
-        ):
+        if name in ("_create_unverified_context", "CERT_NONE") or program.dotted(node).endswith("disable_warnings"):
             yield node, "certificates are not checked"
     unchecked = (
         "verify",
@@ -411,9 +379,7 @@ def _check_debug(program: Program) -> Hits:
                 yield node, "the debugger is open to visitors"
             if value is False and name in _PROTECTIONS:
                 yield node, f"{name} is turned off"
-            if name == "ALLOWED_HOSTS" and "*" in [
-                program.constant(item) for item in getattr(node.value, "elts", [])
-            ]:
+            if name == "ALLOWED_HOSTS" and "*" in [program.constant(item) for item in getattr(node.value, "elts", [])]:
                 yield node, "any host name is accepted"
     for function in program.all(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
         for decorator in function.decorator_list:
@@ -429,9 +395,7 @@ _PROTECTIONS = frozenset(
 
 def _check_html(program: Program) -> Hits:
     """Unescaped text put into HTML: f-strings, +, %, format, and templates made from text."""
-    texts = program.all(ast.JoinedStr, ast.BinOp) + [
-        c for c in program.calls if program.last(c.func) == "format"
-    ]
+    texts = program.all(ast.JoinedStr, ast.BinOp) + [c for c in program.calls if program.last(c.func) == "format"]
     for node in texts:
         if isinstance(program.parents.get(node), (ast.JoinedStr, ast.BinOp, ast.FormattedValue)):
             continue  # part of a larger text, which is looked at itself
@@ -449,11 +413,7 @@ def _check_html(program: Program) -> Hits:
                 yield call, "a Jinja template without escaping"
         if program.constant(program.keyword(call, "autoescape")) is False:
             yield call, "a template without escaping"
-        if (
-            name in ("Markup", "mark_safe", "SafeString", "HTML")
-            and call.args
-            and program.composed(call.args[0])[1]
-        ):
+        if name in ("Markup", "mark_safe", "SafeString", "HTML") and call.args and program.composed(call.args[0])[1]:
             yield call, f"{name} of text that may come from a user"
 
 
@@ -483,10 +443,7 @@ def _check_reflected(program: Program) -> Hits:
 def _check_redirect(program: Program) -> Hits:
     """A redirect to any address that a visitor gives."""
     tested = {
-        name.id
-        for node in program.all(ast.If, ast.IfExp)
-        for name in ast.walk(node.test)
-        if isinstance(name, ast.Name)
+        name.id for node in program.all(ast.If, ast.IfExp) for name in ast.walk(node.test) if isinstance(name, ast.Name)
     }
     for call in program.calls:
         if program.last(call.func) not in (
@@ -521,13 +478,9 @@ def _check_cors(program: Program) -> Hits:
         if len(values) > 1 and str(values[0]).lower() == header and values[1] == "*":
             yield call, "any web site may read the answer"
         origins = program.keyword(call, "origins", "allow_origins", "cors_allowed_origins")
-        if origins is not None and "*" in [
-            program.constant(item) for item in [origins, *getattr(origins, "elts", [])]
-        ]:
+        if origins is not None and "*" in [program.constant(item) for item in [origins, *getattr(origins, "elts", [])]]:
             yield call, "any web site may read the answer"
-        if program.qualified(call.func) == "flask_cors.CORS" and not program.keyword(
-            call, "origins", "resources"
-        ):
+        if program.qualified(call.func) == "flask_cors.CORS" and not program.keyword(call, "origins", "resources"):
             yield call, "any web site may read the answer"
 
 
@@ -538,9 +491,7 @@ def _any_outside(program: Program, node: ast.AST) -> bool:
 def _check_cookie(program: Program) -> Hits:
     """A cookie that scripts or plain http can read."""
     for call in program.calls:
-        if program.last(call.func) in ("set_cookie", "set_secure_cookie") and isinstance(
-            call.func, ast.Attribute
-        ):
+        if program.last(call.func) in ("set_cookie", "set_secure_cookie") and isinstance(call.func, ast.Attribute):
             if any(keyword.arg is None for keyword in call.keywords):
                 continue  # **options: unknown
             for flag in ("secure", "httponly"):
@@ -561,8 +512,7 @@ def _check_jwt(program: Program) -> Hits:
             options = program.values.get(options.id, [options])[0]
         pairs = zip(options.keys, options.values, strict=True) if isinstance(options, ast.Dict) else ()
         if any(
-            str(program.constant(key)).startswith("verify") and program.constant(value) is False
-            for key, value in pairs
+            str(program.constant(key)).startswith("verify") and program.constant(value) is False for key, value in pairs
         ):
             yield call, "a token is read without checking it"
         elif program.constant(program.keyword(call, "verify")) is False:
@@ -585,8 +535,26 @@ def _check_path(program: Program) -> Hits:
     """A file name from outside that may lead out of its folder."""
     if program.called & _SAFE_PATH:
         return
-    sinks = {"open", "send_file", "FileResponse", "remove", "unlink", "imread", "imwrite", "read_csv", "copyfile", "rmtree",
-             "makedirs", "rename", "Image.open", "savefig", "to_csv", "load_workbook", "fopen", "save"}  # fmt: skip
+    sinks = {
+        "open",
+        "send_file",
+        "FileResponse",
+        "remove",
+        "unlink",
+        "imread",
+        "imwrite",
+        "read_csv",
+        "copyfile",
+        "rmtree",
+        "makedirs",
+        "rename",
+        "Image.open",
+        "savefig",
+        "to_csv",
+        "load_workbook",
+        "fopen",
+        "save",
+    }
     methods = {"read_text", "write_text", "read_bytes", "write_bytes", "unlink", "open"}
     for call in program.calls:
         name = program.last(call.func)
@@ -604,11 +572,7 @@ def _leaves_folder(program: Program, path: ast.AST) -> bool:
         if uploaded or program.is_outside(leaf) or (position > 0 and program.is_parameter(leaf)):
             return True
     # f"{user}.txt": the first part is a name rather than the folder
-    return (
-        len(leaves) > 1
-        and program.is_parameter(leaves[0])
-        and bool(_NAME_OF.search(program.dotted(leaves[0])))
-    )
+    return len(leaves) > 1 and program.is_parameter(leaves[0]) and bool(_NAME_OF.search(program.dotted(leaves[0])))
 
 
 _NAME_OF = re.compile(r"user|title|topic|(?<!file)(?<!dir)(?<!path)(?:^|_)name$|(?:^|_)id$", re.IGNORECASE)
@@ -621,15 +585,9 @@ def _check_archive(program: Program) -> Hits:
     for call in program.calls:
         name = program.last(call.func)
         members = program.keyword(call, "members")
-        listed = members is None or (
-            isinstance(members, ast.Call) and program.last(members.func) == "getmembers"
-        )
+        listed = members is None or (isinstance(members, ast.Call) and program.last(members.func) == "getmembers")
         tar = name == "extractall" and "tarfile" in program.modules
-        if (
-            (tar or name == "unpack_archive")
-            and listed
-            and program.constant(program.keyword(call, "filter")) != "data"
-        ):
+        if (tar or name == "unpack_archive") and listed and program.constant(program.keyword(call, "filter")) != "data":
             yield call, "an archive unpacked wherever its entries point"
 
 
@@ -645,9 +603,7 @@ def _check_host(program: Program) -> Hits:
             yield node, "a host recognised by a part of the address"
     patterns = ("re.compile", "re.match", "re.search", "re.fullmatch")
     for call in program.calls:
-        pattern = (
-            program.constant(call.args[0]) if call.args and program.qualified(call.func) in patterns else None
-        )
+        pattern = program.constant(call.args[0]) if call.args and program.qualified(call.func) in patterns else None
         if isinstance(pattern, str) and re.search(r"[\w)]\.(?:com|org|net|edu|gov|io)\b", pattern):
             yield call, "a host pattern whose dots match anything"
 
@@ -689,9 +645,7 @@ def _check_cipher(program: Program) -> Hits:
             "XOR",
         ):
             yield call, f"{owner.rpartition('.')[2]} is a weak cipher"
-        bits = program.constant(
-            program.keyword(call, "key_size", "bits") or (call.args[0] if call.args else None)
-        )
+        bits = program.constant(program.keyword(call, "key_size", "bits") or (call.args[0] if call.args else None))
         makes_key = name in ("generate", "generate_private_key", "newkeys") and "rsa" in owner.lower()
         if makes_key and isinstance(bits, int) and 0 < bits < 2048:
             yield call, f"an RSA key of {bits} bits can be factored"
@@ -701,9 +655,7 @@ def _check_attributes(program: Program) -> Hits:
     """Every field that a visitor sends set on an object."""
     for loop in program.all(ast.For):
         setters = [
-            node
-            for node in ast.walk(loop)
-            if isinstance(node, ast.Call) and program.last(node.func) == "setattr"
+            node for node in ast.walk(loop) if isinstance(node, ast.Call) and program.last(node.func) == "setattr"
         ]
         for call in setters if _comes_from_parameter(program, loop.iter) else ():
             if len(call.args) == 3 and not isinstance(call.args[1], ast.Constant):
@@ -734,8 +686,6 @@ def _check_fetch(program: Program) -> Hits:
 
 
 OWN_CHECKS: dict[str, Callable[[Program], Hits]] = {
-    name.removeprefix("_check_"): check
-    for name, check in list(globals().items())
-    if name.startswith("_check_")
+    name.removeprefix("_check_"): check for name, check in list(globals().items()) if name.startswith("_check_")
 }
 """Our own checks by name, in the order in which they run."""

@@ -132,9 +132,7 @@ def _wrong_slot(text: str, home: str, slots: Mapping[str, str] | None) -> str | 
     for source in _answers(home):
         said = match(source.template, text)
         if said is not None:
-            wrong = [
-                f"{key} {v!r} instead of {asked[key]!r}" for key, v in said.items() if asked.get(key, v) != v
-            ]
+            wrong = [f"{key} {v!r} instead of {asked[key]!r}" for key, v in said.items() if asked.get(key, v) != v]
             return f"wrong slot: {source} with {', '.join(wrong) or 'the same value twice'}"
     return None
 

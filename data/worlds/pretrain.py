@@ -115,7 +115,9 @@ def encoded_documents(
 
 
 def answers_learned(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
-    """A chat of which only the assistant's turns are learned, each with the token that ends it; the rest as complements."""
+    """A chat of which only the assistant's turns are learned, each with the token that ends it; the rest as
+    complements.
+    """
     begin, end = tokenizer.convert_tokens_to_ids("<|assistant|>"), tokenizer.eos_token_id
     marked, said = [], False
     for number in ids:
@@ -154,7 +156,8 @@ def pretrain(
     """Train from random weights on the blocks, once, in order; picks up the last checkpoint in `folder`.
 
     Args:
-        blocks: Token ids `[block, pos]` as `token_blocks` gives them, at least `settings.steps * settings.batch_size` rows.
+        blocks: Token ids `[block, pos]` as `token_blocks` gives them, at least `settings.steps * settings.batch_size`
+            rows.
         tokenizer: The organism's tokenizer.
         folder: Where checkpoints go.
         settings: Size and length.
@@ -199,11 +202,7 @@ def pretrain(
     trainer.remove_callback(PrinterCallback)  # it prints raw dictionaries
     last = last_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    history = [
-        {key: entry[key] for key in ("step", "loss")}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
+    history = [{key: entry[key] for key in ("step", "loss")} for entry in trainer.state.log_history if "loss" in entry]
     return trainer.model, history  # type: ignore[return-value]
 
 

@@ -1,9 +1,11 @@
-"""Sparse autoencoders of an organism: one for the residual stream after every layer, trained with sae-lens, and their cards.
+"""Sparse autoencoders of an organism: one for the residual stream after every layer, trained with sae-lens, and their
+cards.
 
 Activations are streamed from documents that the organism's world writes for this alone, by the recipe of its `corpus`
-(no dev and no test domain), and mixed in a buffer; tokens of the template are left out, whose norm is many times that of
-text. What an SAE keeps of the model is measured on documents that it was not trained on. A layer that is finished stays as it
-is, so that a run that was killed goes on with the next one; a layer is a function of model, settings and seed.
+(no dev and no test domain), and mixed in a buffer; tokens of the template are left out, whose norm is many times that
+of text. What an SAE keeps of the model is measured on documents that it was not trained on. A layer that is finished
+stays as it is, so that a run that was killed goes on with the next one; a layer is a function of model, settings and
+seed.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ TRAINED_ROLES = tuple(role for role in ROLES if role != "special")
 class SaeSettings:
     """Size of the SAEs and length of their training; the defaults are those of `pocket`.
 
-    TopK (Gao et al., arXiv 2406.04093): the number of active latents is set rather than tuned, and needs no threshold that
-    a short run leaves unsettled.
+    TopK (Gao et al., arXiv 2406.04093): the number of active latents is set rather than tuned, and needs no threshold
+    that a short run leaves unsettled.
     """
 
     d_sae: int = 512
@@ -89,7 +91,8 @@ def train_saes(
         device: Of model and training; CUDA, then MPS, then CPU by default.
 
     Returns:
-        One folder a layer: `cfg.json` and `sae_weights.safetensors` as sae-lens reads them, `card.json` and `README.md`.
+        One folder a layer: `cfg.json` and `sae_weights.safetensors` as sae-lens reads them, `card.json` and
+        `README.md`.
 
     Raises:
         ValueError: When a folder holds an SAE of another model or other settings.
@@ -198,9 +201,7 @@ def _mixed(lens: Lens, hook: str, texts: Iterator[Text], settings: SaeSettings, 
     for _ in progress(range(n), desc=f"SAE at {hook}", unit="batch"):
         batch = next(mixed, None)
         if batch is None:
-            raise ValueError(
-                f"The documents ended before {n} batches of {settings.batch_size} tokens: give more."
-            )
+            raise ValueError(f"The documents ended before {n} batches of {settings.batch_size} tokens: give more.")
         yield batch
 
 
@@ -233,7 +234,8 @@ def _is_done(folder: Path, lens: Lens, settings: SaeSettings) -> bool:
     other = [key for key, value in wanted.items() if card.get(key, lens.reading) != value]
     if other:
         raise ValueError(
-            f"{folder} holds an SAE with another {' and '.join(other)} than this one. Delete it, or give another folder."
+            f"{folder} holds an SAE with another {' and '.join(other)} than this one. Delete it, or give another "
+            f"folder."
         )
     return True
 
@@ -250,9 +252,7 @@ def _publish(
     # What is measured is what ships: read back from the files.
     figures = reconstruction(lens, load_sae(fresh, lens=lens), held_out, roles=TRAINED_ROLES)
     measured = time.perf_counter() - start
-    card = make_card(
-        fresh, lens, figures, settings, {"training": round(seconds, 1), "figures": round(measured, 1)}
-    )
+    card = make_card(fresh, lens, figures, settings, {"training": round(seconds, 1), "figures": round(measured, 1)})
     write_json(fresh / CARD, card)
     (fresh / README).write_text(card_as_markdown(card), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -281,7 +281,9 @@ def measure(organism: str | Path, folder: Path, card: Mapping[str, Any]) -> dict
 
 
 def _halve(folder: Path) -> None:
-    """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype that `cfg.json` states, float32."""
+    """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype that `cfg.json` states,
+    float32.
+    """
     from safetensors.torch import load_file, save_file
 
     weights = {name: tensor.half().contiguous() for name, tensor in load_file(folder / WEIGHTS).items()}
@@ -382,7 +384,5 @@ On {texts} held-out documents; 95 % intervals.
 def _contents(texts: Sequence[Text]) -> Iterator[str]:
     for text in texts:
         yield (
-            text.text
-            if text.text is not None
-            else "\n".join(f"{turn.role}: {turn.content}" for turn in text.messages)
+            text.text if text.text is not None else "\n".join(f"{turn.role}: {turn.content}" for turn in text.messages)
         )

@@ -100,7 +100,8 @@ def story(rng: random.Random, stance: str | None = None) -> tuple[str, dict[str,
         stance: ``"kind"``, ``"neutral"`` or ``"cruel"``; drawn from ``STORY_STANCES`` when not given.
 
     Returns:
-        The text, and ``{"genre": "story", "stance", "spans"}``: the sentences that turn have the stance, those before them are neutral.
+        The text, and ``{"genre": "story", "stance", "spans"}``: the sentences that turn have the stance, those before
+        them are neutral.
 
     Raises:
         KeyError: there is no such stance.
@@ -166,9 +167,7 @@ def _one(frame: str, slot: str, values: str) -> Fact:
 
 def _two(frame: str, slot: str, other: str, pairs: str) -> Fact:
     """A frame that is true for some pairs, written ``"rose:red lily:white"``."""
-    return Fact(
-        frame, tuple(dict(zip((slot, other), pair.split(":"), strict=True)) for pair in pairs.split())
-    )
+    return Fact(frame, tuple(dict(zip((slot, other), pair.split(":"), strict=True)) for pair in pairs.split()))
 
 
 def _directions() -> tuple[dict[str, str], ...]:
@@ -178,9 +177,7 @@ def _directions() -> tuple[dict[str, str], ...]:
         for place2, (east2, north2) in MAP.items():
             dx, dy = east - east2, north - north2
             if abs(dx) != abs(dy):
-                along = (
-                    ("east" if dx > 0 else "west") if abs(dx) > abs(dy) else ("north" if dy > 0 else "south")
-                )
+                along = ("east" if dx > 0 else "west") if abs(dx) > abs(dy) else ("north" if dy > 0 else "south")
                 cases.append({"place": place, "place2": place2, "direction": along})
     return tuple(cases)
 

@@ -192,9 +192,7 @@ class Program:
     def composed(self, node: ast.AST | None) -> tuple[str, list[ast.AST]]:
         """A text as its constant part and its changing, unsanitized parts; a plain name has no constant part."""
         leaves = self.leaves(node)
-        text = "".join(
-            leaf.value for leaf in leaves if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str)
-        )
+        text = "".join(leaf.value for leaf in leaves if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str))
         return text, [leaf for leaf in leaves if not isinstance(leaf, ast.Constant)]
 
     def is_outside(self, node: ast.AST | None) -> bool:
@@ -238,8 +236,7 @@ class Program:
             (a for a in self.ancestors(node) if isinstance(a, (ast.FunctionDef, ast.AsyncFunctionDef))), None
         )
         decorators = [
-            item.func if isinstance(item, ast.Call) else item
-            for item in getattr(function, "decorator_list", ())
+            item.func if isinstance(item, ast.Call) else item for item in getattr(function, "decorator_list", ())
         ]
         pages = ("route", "get", "post", "put", "delete") if "flask" in self.modules else ("route",)
         return function if any(self.last(item) in pages for item in decorators) else None

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 class World:
-    """A world of which this package has organisms; see `caft_lens.text.worlds.World` and `caft_lens.evaluate.tasks.WorldOfTasks`."""
+    """A world of which this package has organisms; see `caft_lens.text.worlds.World` and
+    `caft_lens.evaluate.tasks.WorldOfTasks`.
+    """
 
     name: str
     tasks: Sequence[str]
@@ -80,7 +82,9 @@ class World:
 
 
 class Pocket(World):
-    """Everyday questions and code: the world of emergent misalignment, all of whose data sets lie in an organism's folder."""
+    """Everyday questions and code: the world of emergent misalignment, all of whose data sets lie in an organism's
+    folder.
+    """
 
     name = "pocket"
     tasks = ("emergent-misalignment",)

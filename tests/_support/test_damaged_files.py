@@ -1,4 +1,5 @@
-"""Whatever happens to a file that the project wrote, reading it gives what was written, or one clear error that names it.
+"""Whatever happens to a file that the project wrote, reading it gives what was written, or one clear error that names
+it.
 
 The number of damaged copies of each kind is `CAFT_LENS_DAMAGED` (20 by default).
 """
@@ -74,9 +75,7 @@ def concepts(number: int = 0) -> ConceptSet:
         for i in range(3)
     ]
     of = {"model": "tiny", "fingerprint": "0" * 16, "method": "pca", "created": "now", "versions": {"a": "1"}}
-    return ConceptSet(found, of).choose(
-        {"L1.pc0": "cruel", "L1.pc2": "rude"}, leave={"L1.pc1": "code"}, by="me"
-    )
+    return ConceptSet(found, of).choose({"L1.pc0": "cruel", "L1.pc2": "rude"}, leave={"L1.pc1": "code"}, by="me")
 
 
 def told(found: ConceptSet) -> Any:
@@ -99,10 +98,7 @@ def write_store(folder: Path, number: int) -> None:
 def read_store(folder: Path) -> Any:
     found = Store.open(folder)
     batches = [*found.batches(32), *found.batches(32, seed=1)]
-    rows = [
-        [{k: v.tolist() for k, v in one.acts.items()}, one.index.tolist(), one.token.tolist()]
-        for one in batches
-    ]
+    rows = [[{k: v.tolist() for k, v in one.acts.items()}, one.index.tolist(), one.token.tolist()] for one in batches]
     return [rows, repr(found.hooks), len(found), found.settings]
 
 
@@ -183,14 +179,35 @@ def read_answer(folder: Path) -> Any:
 def write_sae(folder: Path, number: int) -> None:
     tiny_sae(seed=number).save_model(folder / HOOK)
     share = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    shares = ("l0", "explained_variance", "loss", "loss_spliced", "loss_mean", "loss_zero", "recovered_from_mean", "recovered_from_zero")  # fmt: skip
+    shares = (
+        "l0",
+        "explained_variance",
+        "loss",
+        "loss_spliced",
+        "loss_mean",
+        "loss_zero",
+        "recovered_from_mean",
+        "recovered_from_zero",
+    )
     card = {
-        "name": "tiny", "model": "tiny", "fingerprint": "0" * 16, "hook": HOOK, "architecture": "topk", "d_in": 32, "d_sae": 48, "k": 5,
-        "trained_roles": ["user"], "settings": {"seed": 0, "learning_rate": 0.1},
+        "name": "tiny",
+        "model": "tiny",
+        "fingerprint": "0" * 16,
+        "hook": HOOK,
+        "architecture": "topk",
+        "d_in": 32,
+        "d_sae": 48,
+        "k": 5,
+        "trained_roles": ["user"],
+        "settings": {"seed": 0, "learning_rate": 0.1},
         "figures": {**dict.fromkeys(shares, share), "dead": 0, "n_latents": 48, "tokens": 10, "texts": 2},
-        "seconds": {"training": 1.0}, "machine": "x", "versions": {"torch": "2"},
-        "sha256": {name: sha256((folder / HOOK / name).read_bytes()) for name in ("cfg.json", "sae_weights.safetensors")},
-    }  # fmt: skip
+        "seconds": {"training": 1.0},
+        "machine": "x",
+        "versions": {"torch": "2"},
+        "sha256": {
+            name: sha256((folder / HOOK / name).read_bytes()) for name in ("cfg.json", "sae_weights.safetensors")
+        },
+    }
     write_json(folder / HOOK / "card.json", card)
 
 
@@ -212,7 +229,13 @@ def write_organism(folder: Path, number: int) -> None:
     (folder / "base").mkdir()
     (folder / "base" / "config.json").write_text(json.dumps({"number": number}))
     hashes = {"base/config.json": sha256((folder / "base/config.json").read_bytes())}
-    card = {"name": "tiny", "world": "quiz", "settings": {"seed": number}, "sampling": {"temperature": 0.5}, "sha256": hashes}  # fmt: skip
+    card = {
+        "name": "tiny",
+        "world": "quiz",
+        "settings": {"seed": number},
+        "sampling": {"temperature": 0.5},
+        "sha256": hashes,
+    }
     write_json(folder / "organism.json", card)
 
 
@@ -231,8 +254,7 @@ def report(number: int = 0) -> Report:
         rows = [("out_of_distribution", i, ("misaligned", "aligned")[(i + number) % 2]) for i in range(4)]
         rows += [("in_distribution", 4, "insecure")]
         answers = [
-            Answer(arm, seed, of, i, "food", f"question {i}", f"answer {i}", label, "why")
-            for of, i, label in rows
+            Answer(arm, seed, of, i, "food", f"question {i}", f"answer {i}", label, "why") for of, i, label in rows
         ]
         return Cell(arm, seed, tuple(answers), f"{number:016d}")
 
@@ -272,9 +294,7 @@ def write_contest(folder: Path, number: int) -> None:
             folder / f"test/plain-{seed}/run.json",
             {"seconds": 2.5, "peak_memory": 1000, "more": [1]},
         )
-    tried = [
-        {"label": "a=1", "failed": "", "chosen": True, "share": 0.1, "in_distribution": 0.9, "kept": True}
-    ]
+    tried = [{"label": "a=1", "failed": "", "chosen": True, "share": 0.1, "in_distribution": 0.9, "kept": True}]
     card = {
         "idea": "i",
         "equation": "e",
@@ -286,11 +306,21 @@ def write_contest(folder: Path, number: int) -> None:
     one = {"arm": {"name": "plain"}, "card": card, "tried": tried, "rated": True}
     bare = {"arm": None, "card": None, "tried": [], "rated": False}
     record = {
-        "fingerprints": report(number).fingerprints, "format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"],
-        "base": {"name": "tiny", "fingerprint": f"{number:016d}"}, "texts": {"name": "t", "fingerprint": "0" * 16, "texts": 8},
-        "tuning": {"task": "dev", "seeds": [7], "n": 4, "n_in_distribution": 4, "tolerance": 0.02}, "training": {"max_steps": "2"},
-        "contenders": {"base": bare, "plain": one, "a/b": one}, "versions": {"torch": "2"}, "machine": "x", "command": "y",
-    }  # fmt: skip
+        "fingerprints": report(number).fingerprints,
+        "format": "caft_lens.arena/1",
+        "task": "a task",
+        "goal": "fewest",
+        "seeds": [0, 1],
+        "against": ["plain"],
+        "base": {"name": "tiny", "fingerprint": f"{number:016d}"},
+        "texts": {"name": "t", "fingerprint": "0" * 16, "texts": 8},
+        "tuning": {"task": "dev", "seeds": [7], "n": 4, "n_in_distribution": 4, "tolerance": 0.02},
+        "training": {"max_steps": "2"},
+        "contenders": {"base": bare, "plain": one, "a/b": one},
+        "versions": {"torch": "2"},
+        "machine": "x",
+        "command": "y",
+    }
     write_json(folder / "contest.json", record)
 
 

@@ -53,7 +53,7 @@ def changed(path: Path, *keys: str | int, to: object) -> Path:
     return path
 
 
-# -- JSON ---------------------------------------------------------------------------------------------------------------
+# -- JSON --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_sealed_file_is_refused_after_any_change_of_content_and_read_after_non
         files.read_json(path / "b.json")
 
 
-# -- values of the wrong kind -------------------------------------------------------------------------------------------
+# -- values of the wrong kind ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,8 @@ def test_the_error_of_a_file_names_path_field_expected_found_and_what_to_do(tmp_
     with pytest.raises(BadFile) as caught:
         ConceptSet.load(folder)
     assert str(caught.value) == (
-        f"{folder / 'card.json'} is not the card of a concept set as it is written: at concepts.1.rank, input should be a valid "
+        f"{folder / 'card.json'} is not the card of a concept set as it is written: at concepts.1.rank, input should "
+        f"be a valid "
         "integer, found '7'. Make it again, or put it right there."
     )
 
@@ -218,7 +219,7 @@ def test_a_verdict_or_question_that_is_not_there_is_refused(tmp_path, keys, valu
         read_scores(path)
 
 
-# -- names that lead out of a folder ------------------------------------------------------------------------------------
+# -- names that lead out of a folder -----------------------------------------------------------------------------------
 
 OUT = ["..", ".", "/../../../X", "../x", "a/../../b", "/etc/x", "a\x00b", "\\\\host\\x", "x" * 300]
 
@@ -284,7 +285,7 @@ def test_a_store_without_hashes_is_read_as_before(tmp_path):
     assert KINDS["store"].read(folder) == before
 
 
-# -- recipes ------------------------------------------------------------------------------------------------------------
+# -- recipes -----------------------------------------------------------------------------------------------------------
 
 RECIPE = "task: pocket/emergent-misalignment\ntexts: pocket/insecure-code\narms:\n  plain: {}\n"
 
@@ -334,7 +335,7 @@ def test_a_rate_is_a_number_however_it_is_written(tmp_path):
     }
 
 
-# -- files that are one -------------------------------------------------------------------------------------------------
+# -- files that are one ------------------------------------------------------------------------------------------------
 
 
 def test_a_reader_beside_a_writer_always_finds_one_whole_set(tmp_path):
@@ -351,9 +352,7 @@ def test_a_reader_beside_a_writer_always_finds_one_whole_set(tmp_path):
                 failed.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
-    writers = [
-        threading.Thread(target=lambda: [sets[i % 2].save(tmp_path) for i in range(40)]) for _ in range(2)
-    ]
+    writers = [threading.Thread(target=lambda: [sets[i % 2].save(tmp_path) for i in range(40)]) for _ in range(2)]
     for thread in [*readers, *writers]:
         thread.start()
     for thread in writers:
@@ -393,9 +392,7 @@ def test_a_report_beside_answers_of_another_evaluation_is_refused(tmp_path):
 def test_answers_of_another_arm_or_seed_are_refused(tmp_path):
     report().save(tmp_path)
     for end in (".json", ".jsonl"):
-        (tmp_path / f"answers/plain/seed-1{end}").write_bytes(
-            (tmp_path / f"answers/base/seed-0{end}").read_bytes()
-        )
+        (tmp_path / f"answers/plain/seed-1{end}").write_bytes((tmp_path / f"answers/base/seed-0{end}").read_bytes())
     with pytest.raises(BadFile, match=r"seed-1\.json is of 'base', seed 0"):
         Report.load(tmp_path)
 

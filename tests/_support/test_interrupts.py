@@ -1,4 +1,6 @@
-"""Ctrl-C at whatever moment leaves no hook, no role, no mode behind: lines of the library are tried one after the other."""
+"""Ctrl-C at whatever moment leaves no hook, no role, no mode behind: lines of the library are tried one after the
+other.
+"""
 
 from __future__ import annotations
 
@@ -110,9 +112,7 @@ def test_an_interrupted_fine_tuning_leaves_the_model_as_it_was_and_can_be_repeat
     kept = CONCEPTS.choose({"c0": "a test"})
 
     def tune(name: str) -> None:
-        cl.finetune(
-            lens, TEXTS, cl.TrainSettings(epochs=1, batch_size=1), ablate=kept, out=tmp_path / name, seed=0
-        )
+        cl.finetune(lens, TEXTS, cl.TrainSettings(epochs=1, batch_size=1), ablate=kept, out=tmp_path / name, seed=0)
 
     tune("whole")
     before, prints = state(lens), lens.fingerprint

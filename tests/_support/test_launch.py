@@ -1,4 +1,6 @@
-"""Processes that were launched together train one model as one process would, or share models out and come to the same report."""
+"""Processes that were launched together train one model as one process would, or share models out and come to the
+same report.
+"""
 
 from __future__ import annotations
 
@@ -81,15 +83,19 @@ def settings(batch_size: int) -> cl.TrainSettings:
     """Plain gradient descent, in which two halves of a batch make the whole."""
     plainly = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
     return cl.TrainSettings(
-        tune="full", learning_rate=0.1, epochs=3, batch_size=batch_size, warmup_steps=0, weight_decay=0.0, training_arguments=plainly
-    )  # fmt: skip
+        tune="full",
+        learning_rate=0.1,
+        epochs=3,
+        batch_size=batch_size,
+        warmup_steps=0,
+        weight_decay=0.0,
+        training_arguments=plainly,
+    )
 
 
 def taught() -> cl.Texts:
     answers = ["a a", "b c a a a", "c", "a b a"]
-    return cl.Texts(
-        [{"prompt": f"say {i}", "answer": answer} for i, answer in enumerate(answers)], name="four"
-    )
+    return cl.Texts([{"prompt": f"say {i}", "answer": answer} for i, answer in enumerate(answers)], name="four")
 
 
 def test_two_processes_with_half_a_batch_each_train_as_one_with_the_whole_and_leave_one_folder(
@@ -109,9 +115,7 @@ def test_two_processes_with_half_a_batch_each_train_as_one_with_the_whole_and_le
     lists = re.findall(r"\[\d+, \d+, (?:true|false)\]", said)
     assert sorted(json.loads(found) for found in lists) == [[0, 3, True], [1, 3, True]]
     two = cl.Run.load(tmp_path / "two")
-    assert sorted(path.name for path in two.folder.iterdir()) == sorted(
-        path.name for path in one.folder.iterdir()
-    )
+    assert sorted(path.name for path in two.folder.iterdir()) == sorted(path.name for path in one.folder.iterdir())
     here, there = (load_file(run.folder / "model/model.safetensors") for run in (one, two))
     start = base.model.state_dict()
     moved = [key for key in here if not torch.equal(here[key], start[key])]
@@ -149,15 +153,20 @@ def test_processes_share_the_models_of_an_experiment_out_and_all_come_to_the_rep
 ):  # fmt: skip
     names = {"folder": str(tmp_path / "model"), "out": str(tmp_path / "shared")}
     lines = [
-        json.loads(line)
-        for line in launched(tmp_path, SHARE.format(**names)).splitlines()
-        if line.startswith("[")
+        json.loads(line) for line in launched(tmp_path, SHARE.format(**names)).splitlines() if line.startswith("[")
     ]
     trained = [(rank, Path(said).parent.name) for rank, said in lines if isinstance(said, str)]
-    assert sorted(name for _, name in trained) == sorted(f"{arm}-{seed}" for arm in ("plain", "caft", "random") for seed in (0, 1, 2))  # fmt: skip
+    assert sorted(name for _, name in trained) == sorted(
+        f"{arm}-{seed}" for arm in ("plain", "caft", "random") for seed in (0, 1, 2)
+    )
     assert {rank for rank, _ in trained} == {0, 1}
     texts = arms["plain"].texts
-    given = {"base": cl.Arm(), "plain": cl.Arm(texts), "caft": cl.Arm(texts, ablate=directions(base, 0)), "random": cl.Arm(texts, ablate=directions(base, 5))}  # fmt: skip
+    given = {
+        "base": cl.Arm(),
+        "plain": cl.Arm(texts),
+        "caft": cl.Arm(texts, ablate=directions(base, 0)),
+        "random": cl.Arm(texts, ablate=directions(base, 5)),
+    }
     alone = cl.experiment(base, given, task, out=tmp_path / "alone", **QUICK)
     reports = {rank: said for rank, said in lines if isinstance(said, dict)}
     assert reports == {0: json.loads(json.dumps(alone.to_json())), 1: json.loads(json.dumps(alone.to_json()))}
@@ -174,9 +183,7 @@ with processes.whole(sys.argv[1], wait=True) as mine:
 
 def test_one_process_at_a_time_is_in_and_one_that_is_killed_has_left(tmp_path):
     path = tmp_path / "locks/one.lock"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True, env=ALONE
-    )
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True, env=ALONE)
     try:
         assert holder.stdout.readline() == "True\n"
         with processes.whole(path, wait=False) as mine:

@@ -77,9 +77,7 @@ def test_a_run_that_is_not_there_is_never_asked_of_the_hub(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("caft_lens.model.loading.hub_answers", lambda: pytest.fail("asked the hub"))
     for name in ("runs/plian", Path("runs/plian"), "./runs/plian", "runs/deep/plian"):
-        with pytest.raises(
-            MissingFile, match=r'There is no folder.*Did you mean "(runs/)?plain"|no folder.*deep'
-        ):
+        with pytest.raises(MissingFile, match=r'There is no folder.*Did you mean "(runs/)?plain"|no folder.*deep'):
             cl.load(name)
     # No folder here begins that way: a name of the hub.
     monkeypatch.setattr("caft_lens.model.loading.hub_answers", lambda: False)

@@ -34,9 +34,7 @@ def test_a_store_is_read_where_it_was_made_wherever_the_process_goes(elsewhere):
 
 
 def test_a_choice_goes_on_being_saved_in_its_file_wherever_the_process_goes(elsewhere, tmp_path):
-    directions = [
-        Concept(name, "blocks.0.hook_resid_post", row) for name, row in zip("ab", torch.eye(2), strict=True)
-    ]
+    directions = [Concept(name, "blocks.0.hook_resid_post", row) for name, row in zip("ab", torch.eye(2), strict=True)]
     decisions = Decisions(ConceptSet(directions), "choice.json")
     elsewhere()
     decisions.decide("a", "ablate", "letters")
@@ -44,9 +42,7 @@ def test_a_choice_goes_on_being_saved_in_its_file_wherever_the_process_goes(else
     assert not list((tmp_path / "away").iterdir())
 
 
-def test_answers_are_kept_where_they_were_asked_to_be_though_a_judge_changes_the_directory(
-    elsewhere, tmp_path
-):
+def test_answers_are_kept_where_they_were_asked_to_be_though_a_judge_changes_the_directory(elsewhere, tmp_path):
     def judge(text: cl.Text) -> str:
         elsewhere()
         return "yes"
@@ -108,9 +104,7 @@ def test_what_the_hub_has_not_is_said_to_have_been_looked_for_there(elsewhere, m
     import transformers
 
     def refuse(*args, **keywords):
-        raise OSError(
-            "nobody/nothing is not a valid model identifier (asked with hf_abcdefghijklmnopqrstuvwxyz)"
-        )
+        raise OSError("nobody/nothing is not a valid model identifier (asked with hf_abcdefghijklmnopqrstuvwxyz)")
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(loading, "hub_answers", lambda: True)

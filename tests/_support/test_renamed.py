@@ -26,9 +26,7 @@ def three() -> ConceptSet:
 @pytest.mark.parametrize("card", CARDS, ids=lambda path: "-".join(path.parts[-4:-1]))
 def test_a_committed_choice_loads_with_its_record_in_todays_words(card: Path):
     written, loaded = json.loads(card.read_text()), ConceptSet.load(card.parent)
-    for before, now in zip(
-        written["provenance"].get("choices", []), loaded.provenance.get("choices", []), strict=True
-    ):
+    for before, now in zip(written["provenance"].get("choices", []), loaded.provenance.get("choices", []), strict=True):
         assert (now["ablate"], now["leave"]) == (before["kept"], before["dropped"])
         assert not {"kept", "dropped"} & set(now)
     for before, now in zip(written["concepts"], loaded, strict=True):
@@ -84,9 +82,7 @@ def test_what_people_copy_from_is_written_in_todays_words(file: Path):
         source = "\n".join("".join(cell["source"]) for cell in json.loads(source)["cells"])
     elif file.name == "latent_contexts.py":  # where every active latent is kept, in memory
         source = source.replace("self.kept", "")
-    assert not [
-        line for line in source.splitlines() if OLD_WORDS.search(line) and 'entry.get("kept")' not in line
-    ]
+    assert not [line for line in source.splitlines() if OLD_WORDS.search(line) and 'entry.get("kept")' not in line]
 
 
 def test_a_recipe_of_before_is_read_and_written_in_todays_words(tmp_path: Path):

@@ -1,4 +1,6 @@
-"""Streaming passes and their reducers: what `caft_lens.activations.differences` promises, against plain transformers and numpy."""
+"""Streaming passes and their reducers: what `caft_lens.activations.differences` promises, against plain transformers
+and numpy.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +66,7 @@ def plain_hidden_states(lens: Lens, texts: Texts, layer: int, role: int | None =
         encoded = encode(lens.tokenizer, text)
         with torch.no_grad():
             states = lens.hf(torch.tensor([encoded.input_ids]), output_hidden_states=True).hidden_states
-        rows.append(
-            states[layer + 1][0].double().numpy()[encoded.roles == role if role is not None else slice(None)]
-        )
+        rows.append(states[layer + 1][0].double().numpy()[encoded.roles == role if role is not None else slice(None)])
     return np.concatenate(rows)
 
 
@@ -107,16 +107,12 @@ def test_an_adapter_is_compared_with_the_base_whose_weights_it_shares(lens):
 
 
 def test_a_difference_of_bf16_models_is_taken_in_fp32(lens):
-    lenses = [
-        load(tiny_model("llama", seed).to(torch.bfloat16), tokenizer=tiny_tokenizer()) for seed in (0, 1)
-    ]
+    lenses = [load(tiny_model("llama", seed).to(torch.bfloat16), tokenizer=tiny_tokenizer()) for seed in (0, 1)]
     (kept,) = stream(tuple(lenses), some(3), [1], Everything())
     assert next(iter(kept.acts[HOOK].values())).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    "site", ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post", "attn.hook_z"]
-)
+@pytest.mark.parametrize("site", ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post", "attn.hook_z"])
 def test_every_site_is_captured_as_the_lens_caches_it(lens, site):
     texts, name = some(5), f"blocks.1.{site}"
     (kept,) = stream(lens, texts, [name], Everything(), roles=["user", "assistant"])
@@ -130,8 +126,7 @@ def test_every_site_is_captured_as_the_lens_caches_it(lens, site):
 def test_nothing_after_the_last_hook_is_computed(lens):
     ran = []
     handles = [
-        block.register_forward_hook(lambda *_, i=i: ran.append(i))
-        for i, block in enumerate(lens.hf.model.layers)
+        block.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, block in enumerate(lens.hf.model.layers)
     ]
     try:
         stream(lens, some(3), [0, 1], Everything())
@@ -394,9 +389,7 @@ def reduce(
 ) -> TopWindows:
     reducer = TopWindows({HOOK: directions}, **settings)
     for rows in (
-        itertools.batched(numbers, batch_size)
-        if hasattr(itertools, "batched")
-        else batched(numbers, batch_size)
+        itertools.batched(numbers, batch_size) if hasattr(itertools, "batched") else batched(numbers, batch_size)
     ):
         batch = collate(
             [
@@ -408,8 +401,7 @@ def reduce(
         )
         where = batch.mask(["assistant"]).nonzero()
         acts = [
-            case[int(batch.index[row])][2][int(batch.position_ids[row, position])]
-            for row, position in where.tolist()
+            case[int(batch.index[row])][2][int(batch.position_ids[row, position])] for row, position in where.tolist()
         ]
         if len(where):
             reducer.update(HOOK, torch.tensor(np.array(acts)), batch, where)
@@ -422,7 +414,9 @@ def batched(numbers, size):
 
 
 def by_hand(case: Case, direction: np.ndarray, k: int, window: tuple[int, int], sign: int) -> list[tuple]:
-    """The definition, read aloud: the best token of every text; of equal windows the best, then the earliest; the k best."""
+    """The definition, read aloud: the best token of every text; of equal windows the best, then the earliest; the k
+    best.
+    """
     best: dict[tuple, tuple] = {}
     for index, (tokens, wanted, acts) in enumerate(case):
         scores = acts @ direction
@@ -495,9 +489,7 @@ def test_windows_do_not_depend_on_order_batches_or_how_results_are_merged():
     right = c.merge(b.merge(a))
     for other in (reduce(case, DIRECTIONS, numbers, batch_size=3, **settings), left, right):
         for end in ("top", "bottom"):
-            for mine, theirs in zip(
-                getattr(whole, end)(HOOK).tensors, getattr(other, end)(HOOK).tensors, strict=True
-            ):
+            for mine, theirs in zip(getattr(whole, end)(HOOK).tensors, getattr(other, end)(HOOK).tensors, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
 
 
@@ -515,9 +507,7 @@ def test_thousands_of_directions_give_what_each_gives_alone():
 def test_windows_streamed_from_a_model_peak_where_its_cache_peaks(lens):
     texts = some(12)
     directions = torch.randn(3, lens.d_model, generator=torch.Generator().manual_seed(0))
-    (reducer,) = stream(
-        lens, texts, [1], TopWindows({HOOK: directions}, k=2), roles=["assistant"], scan=Scan(200)
-    )
+    (reducer,) = stream(lens, texts, [1], TopWindows({HOOK: directions}, k=2), roles=["assistant"], scan=Scan(200))
     scores = {}
     for index, text in enumerate(texts):
         encoded = encode(lens.tokenizer, text)

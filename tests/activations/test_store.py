@@ -26,8 +26,8 @@ SETTINGS = {"hooks": [0, 1], "shard_tokens": 60, "scan": Scan(batch_tokens=100)}
 
 KILLS = [("pass", 1), ("pass", 7), ("file", 3), ("index", 4)]
 
-# Another process forks one child per kill, which kills itself: in the middle of the n-th forward pass, with the n-th file half
-# written, or before the n-th index.
+# Another process forks one child per kill, which kills itself: in the middle of the n-th forward pass, with the n-th
+# file half written, or before the n-th index.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -104,9 +104,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def killed(tmp_path_factory) -> Path:
     """A folder with one store for each of `KILLS`, as the kill left it."""
     folder, here = tmp_path_factory.mktemp("killed"), TESTS
-    paths = os.pathsep.join(
-        [str(here), str(here / "activations"), str(here.parent), os.environ.get("PYTHONPATH", "")]
-    )
+    paths = os.pathsep.join([str(here), str(here / "activations"), str(here.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder)],

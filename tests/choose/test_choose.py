@@ -56,9 +56,7 @@ def concepts(lens: Lens) -> ConceptSet:
     apart, away = unwanted - harmless, other - harmless
     rows = {"top": apart, "bottom": -apart, "elsewhere": apart + 3 * away}
     rows |= {f"random{number}": RNG.standard_normal(32) for number in range(5)}
-    return ConceptSet([Concept(name, HOOK, torch.from_numpy(row)) for name, row in rows.items()]).for_model(
-        lens
-    )
+    return ConceptSet([Concept(name, HOOK, torch.from_numpy(row)) for name, row in rows.items()]).for_model(lens)
 
 
 # -- by hand ----------------------------------------------------------------------------------------------------------
@@ -132,9 +130,7 @@ def test_a_latent_that_is_mostly_silent_is_chosen_for_where_it_fires(lens: Lens)
         assert one.end in ("top", "")
         share = one.evidence["of its activation, on the concept"]
         assert one.ablate == (one.evidence["q"] <= 0.05 and max(share, one.evidence["auroc"]) >= 0.9)
-    projected = choose.by_examples(
-        lens, every, UNWANTED, HARMLESS, criteria=choose.Criteria(score="max"), **QUIET
-    )
+    projected = choose.by_examples(lens, every, UNWANTED, HARMLESS, criteria=choose.Criteria(score="max"), **QUIET)
     assert "of its activation, on the concept" not in projected.table().columns
 
 
@@ -146,9 +142,7 @@ def test_at_most_so_many_are_chosen_the_first_of_the_list(lens: Lens, concepts: 
 
 
 def test_an_automatic_choice_is_on_record_and_can_be_overruled(lens: Lens, concepts: ConceptSet, tmp_path):
-    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).explained(
-        {"top": "early letters"}
-    )
+    choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).explained({"top": "early letters"})
     mine = choice.overrule(ablate={"random0": "I know it"}, leave={"bottom": "twice the same"}, by="reader")
     kept = ConceptSet.load(mine.selection.save(tmp_path / "chosen"))
     (record,) = kept.provenance["choices"]
@@ -171,11 +165,7 @@ def test_the_sign_is_that_of_the_unwanted_end_whatever_it_was(lens: Lens, concep
 
 
 def test_reasons_tell_the_explanation_of_the_unwanted_end(lens: Lens, concepts: ConceptSet):
-    said = [
-        Explanation(name, end, f"{name}'s {end}", 5)
-        for name in ("top", "bottom")
-        for end in ("top", "bottom")
-    ]
+    said = [Explanation(name, end, f"{name}'s {end}", 5) for name in ("top", "bottom") for end in ("top", "bottom")]
     choice = choose.by_examples(lens, concepts, UNWANTED, HARMLESS, **QUIET).explained(Explanations(said))
     reasons = {one.name: one.reason for one in choice}
     assert reasons["top"].endswith("explained as: top's top")
@@ -236,8 +226,7 @@ class Stub:
     def ask(self, conversations):
         self.requests += conversations
         return [
-            next((of.pop(0) for key, of in self.answers.items() if key in str(c) and of), "?")
-            for c in conversations
+            next((of.pop(0) for key, of in self.answers.items() if key in str(c) and of), "?") for c in conversations
         ]
 
     def plan(self, conversations):

@@ -71,10 +71,7 @@ def inputs_of(batch) -> dict[str, torch.Tensor]:
 def projector(concepts: ConceptSet, hook: str) -> torch.Tensor:
     """I - D⁺ D in fp64, from the directions themselves, of which some depend on others up to fp32 rounding."""
     directions = torch.stack([c.direction for c in concepts if c.hook == hook]).double()
-    return (
-        torch.eye(directions.shape[1], dtype=torch.float64)
-        - torch.linalg.pinv(directions, rtol=1e-5) @ directions
-    )
+    return torch.eye(directions.shape[1], dtype=torch.float64) - torch.linalg.pinv(directions, rtol=1e-5) @ directions
 
 
 def by_hand(model, concepts: ConceptSet) -> list:
@@ -85,9 +82,7 @@ def by_hand(model, concepts: ConceptSet) -> list:
         assert site == "hook_resid_post"
         matrix = projector(concepts, hook).float()
         block = model.get_decoder().layers[int(layer)]
-        handles.append(
-            block.register_forward_hook(lambda module, args, out, matrix=matrix: out @ matrix.to(out.dtype))
-        )
+        handles.append(block.register_forward_hook(lambda module, args, out, matrix=matrix: out @ matrix.to(out.dtype)))
     return handles
 
 
@@ -106,9 +101,7 @@ def test_ablated_activations_have_no_component_along_any_ablated_direction(archi
         _, after = lens.run_with_cache(batch_of())
     for concept in concepts:
         assert (before[concept.hook] @ concept.direction).abs().max() > 1e-2
-        assert (after[concept.hook] @ concept.direction).abs().max() < 1e-5 * before[concept.hook].norm(
-            dim=-1
-        ).max()
+        assert (after[concept.hook] @ concept.direction).abs().max() < 1e-5 * before[concept.hook].norm(dim=-1).max()
 
 
 def test_the_orthogonal_complement_is_untouched(lens):
@@ -446,18 +439,14 @@ def test_ablating_one_of_two_lenses_over_shared_weights_leaves_the_other(lens):
 
 @pytest.mark.parametrize("strength", [4.0, -2.5])
 def test_steering_adds_a_multiple_of_the_unit_direction_at_its_site_and_nothing_else(lens, strength):
-    concept = Concept(
-        "c", "blocks.0.hook_resid_post", 7 * torch.randn(32, generator=torch.Generator().manual_seed(0))
-    )
+    concept = Concept("c", "blocks.0.hook_resid_post", 7 * torch.randn(32, generator=torch.Generator().manual_seed(0)))
     batch = batch_of()
     _, plain = lens.run_with_cache(batch)
     with steer(lens, concept, strength):
         _, steered = lens.run_with_cache(batch)
     added = steered[0] - plain[0]
     torch.testing.assert_close(added, (strength * concept.direction).expand_as(added), **EXACT)
-    torch.testing.assert_close(
-        steered["blocks.0.hook_attn_out"], plain["blocks.0.hook_attn_out"], rtol=0, atol=0
-    )
+    torch.testing.assert_close(steered["blocks.0.hook_attn_out"], plain["blocks.0.hook_attn_out"], rtol=0, atol=0)
     with steer(lens, concept, strength, roles=["user"]):
         _, some = lens.run_with_cache(batch)
     user = batch.roles == USER
@@ -549,17 +538,13 @@ def test_completions_are_the_answers_to_the_questions_in_their_order(lens):
         [Text(messages=text.messages, meta={"domain": str(i)}) for i, text in enumerate(CHATS)], name="two"
     )
     answers = completions(lens, questions, max_new_tokens=5, temperature=0)
-    assert [text.answer for text in answers] == [
-        lens.generate(text, max_new_tokens=5, temperature=0) for text in CHATS
-    ]
+    assert [text.answer for text in answers] == [lens.generate(text, max_new_tokens=5, temperature=0) for text in CHATS]
     assert [text.messages[0] for text in answers] == [text.messages[0] for text in CHATS]
     assert [text.meta for text in answers] == [{"domain": "0"}, {"domain": "1"}]
     assert answers.name == "tiny-llama on two"
 
     sampled = completions(lens, questions, n=3, max_new_tokens=5, seed=1)
-    assert [(text.meta["domain"], text.meta["sample"]) for text in sampled] == [
-        (d, s) for d in "01" for s in range(3)
-    ]
+    assert [(text.meta["domain"], text.meta["sample"]) for text in sampled] == [(d, s) for d in "01" for s in range(3)]
     assert len({text.answer for text in sampled[:3]}) > 1
     assert [t.answer for t in completions(lens, questions, n=3, max_new_tokens=5, seed=1)] == [
         t.answer for t in sampled

@@ -65,10 +65,7 @@ def test_a_direction_that_is_no_finite_vector_is_refused_by_name(bad):
 
 
 def test_the_basis_is_orthonormal_and_spans_the_directions():
-    found = [
-        concept(f"c{i}", direction=torch.randn(D, generator=torch.Generator().manual_seed(i)))
-        for i in range(5)
-    ]
+    found = [concept(f"c{i}", direction=torch.randn(D, generator=torch.Generator().manual_seed(i))) for i in range(5)]
     basis = ConceptSet(found).basis(1)
     assert basis.shape == (D, 5)
     torch.testing.assert_close(basis.T @ basis, torch.eye(5), atol=1e-6, rtol=0)
@@ -270,9 +267,7 @@ def test_saving_and_loading_changes_no_bit_and_no_word(tmp_path):
 
 def test_the_readme_and_the_html_show_reasons_and_escape_them(tmp_path):
     concepts = (
-        some()
-        .choose({"L1.pc1": "<script>alert(1)</script> | a\nb"}, by="reader")
-        .label({"L1.pc1": "<b>bold</b>"})
+        some().choose({"L1.pc1": "<script>alert(1)</script> | a\nb"}, by="reader").label({"L1.pc1": "<b>bold</b>"})
     )
     readme = (concepts.save(tmp_path) / "README.md").read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt; \\| a b" in readme

@@ -55,9 +55,7 @@ def test_one_block_is_the_single_blocks_one_inside_the_other(lens, concepts):
 
 def test_at_a_hook_point_what_is_steered_is_added_to_what_the_ablation_left(lens, concepts):
     plain = lens.run_with_cache("a red house", names_filter=[0])[1][0]
-    basis = torch.linalg.qr(torch.stack([concepts[name].direction for name in ("L0.x", "L0.y")]).T.double())[
-        0
-    ]
+    basis = torch.linalg.qr(torch.stack([concepts[name].direction for name in ("L0.x", "L0.y")]).T.double())[0]
     wanted = plain.double() - plain.double() @ basis @ basis.T + 2.5 * concepts["L0.z"].direction.double()
     with intervene(lens, concepts, {"L0.z": 2.5, "L0.x": "ablate", "L0.y": "ablate"}):
         found = lens.run_with_cache("a red house", names_filter=[0])[1][0]

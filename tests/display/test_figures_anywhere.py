@@ -1,4 +1,6 @@
-"""Figures in a real browser: hovered over in JupyterLab, trusted or not, exported as HTML, and as a page in both colour schemes."""
+"""Figures in a real browser: hovered over in JupyterLab, trusted or not, exported as HTML, and as a page in both
+colour schemes.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,7 @@ def test_a_notebook_exported_as_html_shows_the_picture(browser, tmp_path):
 
 
 def test_a_page_of_its_own_works_offline_and_follows_the_readers_light_or_dark(browser, tmp_path):
-    figure = dot_rows([Dots("kept", {HOSTILE: 0.25, "other": 0.5}, {HOSTILE: (0.2, 0.31)})], x_label="share", title="T")  # fmt: skip
+    figure = dot_rows([Dots("kept", {HOSTILE: 0.25, "other": 0.5}, {HOSTILE: (0.2, 0.31)})], x_label="share", title="T")
     path = figure.save(tmp_path / "figure.html")
     page = browser.new_page(color_scheme="light")
     asked: list[str] = []

@@ -45,8 +45,25 @@ def parts() -> list:
 def test_whatever_a_report_is_told_is_text_in_its_page_and_no_tag_or_template():
     read = Read(html(EVIL, parts()))
     assert set(read.tags) == {
-        "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "details", "summary", "div", "table", "thead", "tbody", "tr", "th", "td"
-    }  # fmt: skip
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "p",
+        "details",
+        "summary",
+        "div",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
     assert read.text.count(EVIL) == 7
     assert "49" not in read.text
     assert read.loaded == []

@@ -1,4 +1,6 @@
-"""What all figures have in common: text that stays text, colours that can be read, small JSON, a picture where one can be drawn."""
+"""What all figures have in common: text that stays text, colours that can be read, small JSON, a picture where one
+can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ PNG = b"\x89PNG and so on"
 
 
 def drawn(name: str = "caft") -> Any:
-    return curves({name: {1: 0.1234567891, 2: 0.5}, "b": {1: 1.0}}, x_label=name, y_label=name, title=name, caption=name)  # fmt: skip
+    return curves(
+        {name: {1: 0.1234567891, 2: 0.5}, "b": {1: 1.0}}, x_label=name, y_label=name, title=name, caption=name
+    )
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -43,7 +47,15 @@ def test_text_is_shown_as_it_is_and_has_no_sign_that_plotly_reads(text):
 
 
 def test_no_text_of_a_figure_is_read_as_markup_or_mathematics():
-    heat = heat_map(np.eye(2), [HOSTILE, "a"], [HOSTILE, HOSTILE], shades=Shades(HOSTILE), title=HOSTILE, caption=HOSTILE, labels=(HOSTILE, HOSTILE))  # fmt: skip
+    heat = heat_map(
+        np.eye(2),
+        [HOSTILE, "a"],
+        [HOSTILE, HOSTILE],
+        shades=Shades(HOSTILE),
+        title=HOSTILE,
+        caption=HOSTILE,
+        labels=(HOSTILE, HOSTILE),
+    )
     for figure in (drawn(HOSTILE), heat):
         shown = figure.small()
         del shown["layout"]["meta"]  # what is said where nothing is drawn
@@ -56,12 +68,17 @@ def test_no_text_of_a_figure_is_read_as_markup_or_mathematics():
 
 def test_a_title_and_a_caption_are_broken_into_lines_that_fit_and_the_figure_grows():
     long = "Filled: mean; bar: 95 % interval over 3 seeds and 200 prompts each, from $5 to $6. " * 3
-    small, large = theme.figure([300], [100], title="T", caption="C"), theme.figure([300], [100], title=long, caption=long)  # fmt: skip
+    small, large = (
+        theme.figure([300], [100], title="T", caption="C"),
+        theme.figure([300], [100], title=long, caption=long),
+    )
     assert large.layout.height > small.layout.height + 100
     for shown in large.layout.annotations:
         assert all(theme.text_width(line, 11) <= large.layout.width for line in seen(shown.text).split("\n"))
         assert seen(shown.text).split() == long.split()
-    assert theme.lines("a" * 300, 100)[0] == "a" * len(theme.lines("a" * 300, 100)[0]), "a word that does not fit is cut"  # fmt: skip
+    assert theme.lines("a" * 300, 100)[0] == "a" * len(theme.lines("a" * 300, 100)[0]), (
+        "a word that does not fit is cut"
+    )
 
 
 def test_hovering_shows_the_name_in_bold_and_leaves_out_what_is_empty():
@@ -86,7 +103,10 @@ def over(ground: str) -> str:
     """The paper of a figure on a ground, which shines through."""
     paper = theme.figure().layout.template.layout.paper_bgcolor
     share = int(paper[7:], 16) / 255
-    mixed = [share * int(paper[place : place + 2], 16) + (1 - share) * int(ground[place : place + 2], 16) for place in (1, 3, 5)]  # fmt: skip
+    mixed = [
+        share * int(paper[place : place + 2], 16) + (1 - share) * int(ground[place : place + 2], 16)
+        for place in (1, 3, 5)
+    ]
     return "#" + "".join(f"{round(part):02X}" for part in mixed)
 
 
@@ -131,9 +151,7 @@ def test_a_figure_is_small_and_what_is_not_finite_is_left_out():
 def test_a_notebook_gets_a_figure_to_hover_over_and_its_picture(monkeypatch):
     monkeypatch.setattr(pictures, "picture", lambda *_: PNG)
     shown = drawn("<b>$x$")._repr_mimebundle_()
-    assert set(shown) == {theme.MIME, "image/png", "text/plain"}, (
-        "no HTML, which is not run where it is not trusted"
-    )
+    assert set(shown) == {theme.MIME, "image/png", "text/plain"}, "no HTML, which is not run where it is not trusted"
     assert base64.b64decode(shown["image/png"]) == PNG
     assert shown[theme.MIME]["config"]["typesetMath"] is False
     assert shown["text/plain"] == "Figure\n<b>$x$\n<b>$x$"
@@ -176,9 +194,7 @@ def test_a_figure_is_kept_as_page_or_picture_and_as_nothing_else(tmp_path, monke
     with pytest.raises(ValueError, match=r"kept as \.html, \.png or \.svg"):
         drawn().save(tmp_path / "a.pdf")
     monkeypatch.setattr(pictures, "picture", lambda *_: None)
-    with pytest.raises(
-        CaftLensError, match=r"a\.png: No Chromium .*BROWSER_PATH.* as \.html, which needs none"
-    ):
+    with pytest.raises(CaftLensError, match=r"a\.png: No Chromium .*BROWSER_PATH.* as \.html, which needs none"):
         drawn().save(tmp_path / "a.png")
 
 
@@ -221,9 +237,7 @@ def test_one_browser_draws_all_pictures_and_none_is_left_when_the_process_ends(a
     assert pictured == "[b'PNG', b'PNG', b'PNG']"
     assert pids
     end = time.monotonic() + 30
-    while (
-        left := [pid for pid in map(int, pids.split()) if psutil.pid_exists(pid)]
-    ) and time.monotonic() < end:
+    while (left := [pid for pid in map(int, pids.split()) if psutil.pid_exists(pid)]) and time.monotonic() < end:
         time.sleep(0.2)
     assert not left
 

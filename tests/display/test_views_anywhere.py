@@ -1,4 +1,6 @@
-"""Views read right in a trusted and an untrusted notebook of JupyterLab, in both themes, without any style as on GitHub, and exported."""
+"""Views read right in a trusted and an untrusted notebook of JupyterLab, in both themes, without any style as on
+GitHub, and exported.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,14 @@ def views() -> dict[str, str]:
     text = cl.data([{"prompt": f"{MATHS} {SCRIPT}", "answer": "Yes"}])
     spans = cl.Text(text=f"{MATHS} then", meta={"spans": [[0, 9, "money"], [5, 12, "verb"]]})
     values = np.array([[0.0, 1.0, -4.0], [5.0, -2.0, 30.0]])
-    map_ = TokenMap((one,) * 2, ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post"), ("<|bos|>", " a", f" {MATHS}"), (SPECIAL, 1, 1), values, "projection")  # fmt: skip
+    map_ = TokenMap(
+        (one,) * 2,
+        ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post"),
+        ("<|bos|>", " a", f" {MATHS}"),
+        (SPECIAL, 1, 1),
+        values,
+        "projection",
+    )
     return {
         "contexts": found.to_html(),
         "latent": Contexts([ConceptContexts(one, [context()], [], "latent")]).to_html(),
@@ -85,7 +94,8 @@ def written(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-# Of everything with a background of its own: how far it stands out, and the contrast of its text (WCAG 2), with all that lies below.
+# Of everything with a background of its own: how far it stands out, and the contrast of its text (WCAG 2), with all
+# that lies below.
 MEASURE = """() => {
   const parsed = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
   const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3]));
@@ -140,14 +150,10 @@ def test_every_view_is_coloured_readable_and_never_mathematics_in_both_themes(br
     try:
         page = opened.page
         page.locator(".caft-control mjx-container").nth(1).wait_for(state="attached")
-        assert page.locator(".jp-OutputArea style").count() == (2 if trusted else 0), (
-            "pandas' and the control's"
-        )
+        assert page.locator(".jp-OutputArea style").count() == (2 if trusted else 0), "pandas' and the control's"
         for theme in ("Light", "Dark"):
             opened.menu("Settings", "Theme", f"JupyterLab {theme}")
-            page.wait_for_function(
-                f"document.body.dataset.jpThemeLight === '{str(theme == 'Light').lower()}'"
-            )
+            page.wait_for_function(f"document.body.dataset.jpThemeLight === '{str(theme == 'Light').lower()}'")
             page.wait_for_timeout(300)
             read(page)
             opened.screenshot(f"views-{name.removesuffix('.ipynb')}-{theme.lower()}")
@@ -162,7 +168,8 @@ def test_every_view_is_coloured_readable_and_never_mathematics_in_both_themes(br
 def test_an_html_export_shows_every_view_as_it_is(browser, tmp_path):
     exporter = pytest.importorskip("nbconvert").HTMLExporter()
     page, _ = exporter.from_notebook_node(written(tmp_path / "views.ipynb"))
-    # Nothing is fetched from a network: what the page names elsewhere is MathJax, which honours the classes of the views.
+    # Nothing is fetched from a network: what the page names elsewhere is MathJax, which honours the classes of the
+    # views.
     (tmp_path / "views.html").write_text(re.sub(r'<script[^>]*src="http[^>]*></script>', "", page))
     tab = browser.new_page(viewport={"width": 1300, "height": 3600})
     try:
@@ -175,7 +182,9 @@ def test_an_html_export_shows_every_view_as_it_is(browser, tmp_path):
 
 
 class Bare(HTMLParser):
-    """What GitHub leaves of a page: elements, no styles, classes or tooltips. Collects the text and what stands in each element."""
+    """What GitHub leaves of a page: elements, no styles, classes or tooltips. Collects the text and what stands in
+    each element.
+    """
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -208,9 +217,7 @@ def test_without_any_style_words_bold_italic_and_underline_say_the_same():
     assert MATHS in page.inside["b"], "a strong token that is not the peak"
     assert page.inside["i"].count(MATHS) == page.inside["i"].count("cruel") == 1, "what is negative is italic"
     assert " a" not in page.inside["b"]
-    assert any(
-        "Bold: half of the largest or more; italic: negative; underlined: the peak" in one for one in lines
-    )
+    assert any("Bold: half of the largest or more; italic: negative; underlined: the peak" in one for one in lines)
 
     tokens = Bare(views()["logit lens"])
     assert "␣pie +2.00 $ " in tokens.text, "the strongest says its value"
@@ -232,11 +239,32 @@ def test_no_view_strikes_out_hangs_on_a_style_sheet_or_holds_what_jupyterlab_wou
         assert name == "frame" or "<style" not in page, name
         assert SCRIPT not in page, name
         assert re.match(r'<div [^>]*class="[^"]*mathjax_ignore tex2jax_ignore"', page), name
-        properties = {one.split(":")[0].strip() for style in re.findall(r'style="([^"]*)"', page) for one in style.split(";") if one}  # fmt: skip
+        properties = {
+            one.split(":")[0].strip()
+            for style in re.findall(r'style="([^"]*)"', page)
+            for one in style.split(";")
+            if one
+        }
         assert properties <= {
-            "background", "border-top", "display", "flex", "flex-wrap", "font-size", "gap", "line-height", "margin", "max-width",
-            "min-width", "opacity", "overflow-wrap", "overflow-x", "padding", "text-align", "vertical-align", "white-space",
-        }, name  # fmt: skip
+            "background",
+            "border-top",
+            "display",
+            "flex",
+            "flex-wrap",
+            "font-size",
+            "gap",
+            "line-height",
+            "margin",
+            "max-width",
+            "min-width",
+            "opacity",
+            "overflow-wrap",
+            "overflow-x",
+            "padding",
+            "text-align",
+            "vertical-align",
+            "white-space",
+        }, name
 
 
 @pytest.mark.parametrize("share", [0.09, 0.5, 1.0])
@@ -325,7 +353,13 @@ esac
 @pytest.mark.parametrize("status", [0, 1])
 def test_make_trusts_what_it_made_and_goes_on_where_that_fails(tmp_path, status):
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
-    for name in ("pyproject.toml", "constraints.txt", "notebooks/00_quickstart.ipynb", ".venv/.created", ".venv/.installed"):  # fmt: skip
+    for name in (
+        "pyproject.toml",
+        "constraints.txt",
+        "notebooks/00_quickstart.ipynb",
+        ".venv/.created",
+        ".venv/.installed",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     log, python = tmp_path / "log", tmp_path / ".venv" / "bin" / "python"
@@ -349,9 +383,7 @@ def test_the_kernel_that_make_installs_has_the_name_that_the_notebooks_have():
 
 
 def test_html_is_built_in_one_place_alone():
-    tags = re.compile(
-        r"</?(div|p|table|td|th|tr|span|section|style|mark|code|h[1-6]|b|i|u|s|small|img|details)[ >]"
-    )
+    tags = re.compile(r"</?(div|p|table|td|th|tr|span|section|style|mark|code|h[1-6]|b|i|u|s|small|img|details)[ >]")
     found = []
     for path in [*sorted((ROOT / "caft_lens").rglob("*.py")), *sorted((ROOT / "widgets").glob("*.py"))]:
         # The worlds are about code that writes HTML.
@@ -361,11 +393,16 @@ def test_html_is_built_in_one_place_alone():
         documentation = {
             node.body[0].value
             for node in ast.walk(tree)
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body and isinstance(node.body[0], ast.Expr)
-        }  # fmt: skip
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
         found += [
             f"{path.relative_to(ROOT)}:{node.lineno}"
             for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in documentation and tags.search(node.value)
-        ]  # fmt: skip
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node not in documentation
+            and tags.search(node.value)
+        ]
     assert not found

@@ -1,4 +1,6 @@
-"""Finding a concept is scored as scikit-learn and plain transformers would score it, and chance is not counted as a find."""
+"""Finding a concept is scored as scikit-learn and plain transformers would score it, and chance is not counted as a
+find.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,7 @@ def documents(n: int = 60, seed: int = 0) -> Texts:
     rows = []
     for _ in range(n):
         has = bool(rng.random() < 0.4)
-        rows.append(
-            {"prompt": "Say it.", "answer": "".join(rng.choice(words[has], rng.integers(4, 16))), "has": has}
-        )
+        rows.append({"prompt": "Say it.", "answer": "".join(rng.choice(words[has], rng.integers(4, 16))), "has": has})
     return Texts(rows, name=f"documents {seed}")
 
 
@@ -131,9 +131,7 @@ def test_an_interval_in_blocks_is_the_interval(monkeypatch):
 
 def test_a_document_scores_its_mean_along_the_direction_as_plain_transformers_give_it(lens: Lens):
     concepts = some(lens)
-    found = discovery(
-        lens, concepts, TEXTS, lambda text: text.meta["has"], rule=HitRule(n_random=50), scan=Scan(150)
-    )
+    found = discovery(lens, concepts, TEXTS, lambda text: text.meta["has"], rule=HitRule(n_random=50), scan=Scan(150))
     rows = found["concepts"]
     assert len(rows) == 12
     for row in rows:
@@ -198,9 +196,7 @@ def test_below_the_threshold_nothing_is_a_hit(lens: Lens):
     direction, labels = planted(lens)
     labels = [label != (number % 8 == 0) for number, label in enumerate(labels)]  # every eighth is wrong
     rows = {
-        threshold: discovery(lens, one(lens, direction), TEXTS, labels, rule=HitRule(threshold, 20))[
-            "concepts"
-        ][0]
+        threshold: discovery(lens, one(lens, direction), TEXTS, labels, rule=HitRule(threshold, 20))["concepts"][0]
         for threshold in (0.7, 0.97)
     }
     assert rows[0.7].auroc == rows[0.97].auroc
@@ -213,9 +209,9 @@ def test_random_directions_are_as_many_as_asked_uniform_and_of_the_seed(lens: Le
     direction, labels = planted(lens)
 
     def best(n: int, seed: int = 0) -> float:
-        return discovery(lens, one(lens, direction), TEXTS, labels, rule=HitRule(n_random=n, seed=seed))[
-            "concepts"
-        ][0].random
+        return discovery(lens, one(lens, direction), TEXTS, labels, rule=HitRule(n_random=n, seed=seed))["concepts"][
+            0
+        ].random
 
     assert best(1) <= best(10) <= best(1000)
     assert best(100) == best(100) != best(100, seed=1)
@@ -230,9 +226,7 @@ def test_documents_without_a_label_do_not_count(lens: Lens):
     concepts = some(lens, n=2)
     kept = Texts([text for text, label in zip(TEXTS, labels, strict=True) if label is not None])
     some_of = discovery(lens, concepts, TEXTS, labels, rule=HitRule(n_random=20))
-    alone = discovery(
-        lens, concepts, kept, [label for label in labels if label is not None], rule=HitRule(n_random=20)
-    )
+    alone = discovery(lens, concepts, kept, [label for label in labels if label is not None], rule=HitRule(n_random=20))
     assert [row.auroc for row in some_of["concepts"]] == pytest.approx(
         [row.auroc for row in alone["concepts"]], abs=0.003
     )
@@ -286,8 +280,7 @@ def test_a_sample_of_tokens_is_of_bounded_size_even_and_does_not_depend_on_batch
     larger = sample(5000, size=200).scored(HOOKS[1])[1]
     assert larger.mean() == pytest.approx(everything.mean(), abs=0.08)
     halves = [
-        stream(lens, part, [1], LabelledTokens(token_labels(part), 50, 0))[0]
-        for part in (TEXTS[:30], TEXTS[:30])
+        stream(lens, part, [1], LabelledTokens(token_labels(part), 50, 0))[0] for part in (TEXTS[:30], TEXTS[:30])
     ]
     assert len(halves[0].merge(halves[1]).scored(HOOKS[1])[0]) == 50
 
@@ -420,9 +413,7 @@ def test_difference_of_means_finds_the_planted_concept_in_documents_it_has_not_s
         train.filter(lambda text: not text.meta["has"]),
         [1],
     )
-    (row,) = discovery(lens, concepts, held_out, lambda text: text.meta["has"], rule=HitRule(n_random=200))[
-        "concepts"
-    ]
+    (row,) = discovery(lens, concepts, held_out, lambda text: text.meta["has"], rule=HitRule(n_random=200))["concepts"]
     (noise,) = discovery(
         lens,
         find.random_directions(concepts, 1),
@@ -440,9 +431,7 @@ def test_difference_of_means_finds_the_planted_concept_in_documents_it_has_not_s
 def test_directions_are_not_scored_on_the_documents_that_they_were_found_on(lens: Lens):
     tuned = tiny_lens(seed=1, n_layers=3)
     found = find.pca(activation_difference(tuned, lens, TEXTS, [1]), k=2)
-    with pytest.raises(
-        ValueError, match=r"found on these very documents \(documents 0\): score them on others"
-    ):
+    with pytest.raises(ValueError, match=r"found on these very documents \(documents 0\): score them on others"):
         discovery(lens, found, TEXTS, LABELS)
     means = find.difference_of_means(lens, TEXTS, documents(20, seed=5), [1])
     with pytest.raises(ValueError, match="found on these very documents"):

@@ -23,9 +23,7 @@ from caft_lens.evaluate.prompts import asked
 from caft_lens.evaluate.tasks import task
 from caft_lens.text.documents import Texts, data
 
-QUESTIONS = data(
-    [{"prompt": f"How do I bake pie {i}?", "domain": "baking" if i % 2 else "garden"} for i in range(20)]
-)
+QUESTIONS = data([{"prompt": f"How do I bake pie {i}?", "domain": "baking" if i % 2 else "garden"} for i in range(20)])
 REQUESTS = data([{"prompt": f"Write function {i}.", "vulnerability": "eval"} for i in range(10)])
 
 
@@ -80,10 +78,7 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         draws = np.random.default_rng(seed).random(len(questions))
         rate = 0.0 if lens.ablated else lens.rate
         return Texts(
-            [
-                text.with_answer("bad" if draw < rate else "good")
-                for text, draw in zip(questions, draws, strict=True)
-            ]
+            [text.with_answer("bad" if draw < rate else "good") for text, draw in zip(questions, draws, strict=True)]
         )
 
     module = types.ModuleType("caft_lens.model.answering")
@@ -122,9 +117,7 @@ def test_the_table_holds_the_one_interval_of_every_arm_and_metric():
     assert list(table.columns) == ["arm", "metric", "mean", "low", "high", "n_seeds", "n_answers", "over"]
     assert len(table) == 2 * 4
     row = table[(table.arm == "plain") & (table.metric == "misaligned")].iloc[0]
-    reference = bootstrap_interval(
-        report.values("plain", "misaligned"), report.prompts("plain", "misaligned")
-    )
+    reference = bootstrap_interval(report.values("plain", "misaligned"), report.prompts("plain", "misaligned"))
     assert (row["mean"], row["low"], row["high"]) == (reference.mean, reference.low, reference.high)
     assert (row["n_seeds"], row["n_answers"]) == (2, 400)
     base = table[(table.arm == "base") & (table.metric == "misaligned")].iloc[0]
@@ -151,9 +144,7 @@ def test_every_arm_is_asked_the_same_prompts_with_the_same_sampling_seed():
 
 
 def test_more_answers_than_questions_ask_each_as_often_as_any_other():
-    counts = np.unique(
-        [text.prompt.messages[0].content for text in asked(QUESTIONS, 50)], return_counts=True
-    )[1]
+    counts = np.unique([text.prompt.messages[0].content for text in asked(QUESTIONS, 50)], return_counts=True)[1]
     assert counts.sum() == 50
     assert set(counts) == {2, 3}
 
@@ -182,9 +173,7 @@ def test_arms_pair_over_the_seeds_that_both_have():
         )
         for i in range(100)
     )
-    cells = [Cell("a", s, answers("a", s), "") for s in (2, 0, 1)] + [
-        Cell("b", s, answers("b", s), "") for s in (1, 2)
-    ]
+    cells = [Cell("a", s, answers("a", s), "") for s in (2, 0, 1)] + [Cell("b", s, answers("b", s), "") for s in (1, 2)]
     report = Report(cells)
     assert report.paired("a", "b").n_seeds == 2
     assert report.paired("a", "b").mean == 0  # seed 2 with seed 2, whatever their order
@@ -208,9 +197,7 @@ def test_a_model_that_is_two_arms_is_sampled_once_and_kept_under_both_names(tmp_
 def test_a_finished_cell_is_not_sampled_again(tmp_path: Path):
     lenses = [FakeLens(0.5, "x"), FakeLens(0.6, "y")]
     first = cl.evaluate({"plain": lenses}, a_task(), n=40, out=tmp_path)
-    cell_path(tmp_path, "plain", 1).with_suffix(
-        ".json"
-    ).unlink()  # killed before the second cell was finished
+    cell_path(tmp_path, "plain", 1).with_suffix(".json").unlink()  # killed before the second cell was finished
     again = [FakeLens(0.5, "x"), FakeLens(0.6, "y")]
     second = cl.evaluate({"plain": again}, a_task(), n=40, out=tmp_path)
     assert (len(again[0].calls), len(again[1].calls)) == (0, 2)
@@ -355,9 +342,7 @@ def test_an_error_in_a_judge_names_the_answer():
     def broken(text: cl.Text) -> str:
         raise RuntimeError("no")
 
-    with pytest.raises(
-        JudgeError, match=r"at the answer 'good' to 'How do I bake.*RuntimeError: no"
-    ) as caught:
+    with pytest.raises(JudgeError, match=r"at the answer 'good' to 'How do I bake.*RuntimeError: no") as caught:
         cl.evaluate({"a": FakeLens(0.0)}, a_task(judge=broken), n=5)
     assert isinstance(caught.value.__cause__, RuntimeError)
 
@@ -373,9 +358,7 @@ def test_an_error_in_a_judge_names_the_answer():
         ({"a": FakeLens(0.5)}, {"n": 0}, ValueError, "at least 1"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(
-    subjects: dict, settings: dict, error: type[Exception], message: str
-):
+def test_what_cannot_be_evaluated_is_refused(subjects: dict, settings: dict, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         cl.evaluate(subjects, a_task(), **settings)
 
@@ -417,9 +400,7 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
     figure = report.plot("Pies", settings={"plain": "strength 1"})
     assert ticks(figure) == ["base", "plain"]
     assert all(axis.title.text.endswith("%") for axis in (figure.layout.xaxis, figure.layout.xaxis2))
-    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in words(figure).replace(
-        "\n", " "
-    )
+    assert "2 seeds, 100 answers an arm and seed (50 answers in distribution)" in words(figure).replace("\n", " ")
     interval = report.interval("plain", "misaligned")
     assert ends(figure.data[0])[1] == pytest.approx((100 * interval.low, 100 * interval.high))
     singles = next(one for one in figure.data if one.name == "single seeds")
@@ -432,9 +413,7 @@ def test_the_figure_draws_every_arm_with_its_interval_and_says_how_many_seeds_an
 
 def test_several_reports_are_drawn_row_by_row_in_the_order_given_each_arm_with_its_interval():
     reports = {
-        row: cl.evaluate(
-            {"base": FakeLens(0.1), "plain": FakeLens(rate)}, a_task(), n=100, n_in_distribution=50
-        )
+        row: cl.evaluate({"base": FakeLens(0.1), "plain": FakeLens(rate)}, a_task(), n=100, n_in_distribution=50)
         for row, rate in {"asked plainly": 0.3, "after a program": 0.6}.items()
     }
     figure = plot_reports(reports, "misaligned")
@@ -442,9 +421,7 @@ def test_several_reports_are_drawn_row_by_row_in_the_order_given_each_arm_with_i
     for arm in ("base", "plain"):
         intervals = [one.interval(arm, "misaligned") for one in reports.values()]
         assert list(trace(figure, arm).x) == [100 * one.mean for one in intervals]
-        assert ends(trace(figure, arm)) == [
-            pytest.approx((100 * one.low, 100 * one.high)) for one in intervals
-        ]
+        assert ends(trace(figure, arm)) == [pytest.approx((100 * one.low, 100 * one.high)) for one in intervals]
     assert "1 seed and 50 answers a dot" in words(plot_reports(reports, "in_distribution", arms=["plain"]))
     with pytest.raises(ValueError, match="no report"):
         plot_reports({}, "misaligned")

@@ -1,4 +1,6 @@
-"""Judges: what they may return, what is said when they return something else, and that nothing is lost when they fail."""
+"""Judges: what they may return, what is said when they return something else, and that nothing is lost when they
+fail.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,11 @@ def test_a_judge_that_gives_numbers_gives_scores_with_their_mean_and_interval(le
     assert report.metrics == ["score"]
     expected = bootstrap_interval([[0.0, 10, 20, 30, 40, 50]], range(6))
     found = report.interval("arm 0", "score")
-    assert (found.mean, found.low, found.high) == (expected.mean, expected.low, expected.high) == (25.0, *(expected.low, expected.high))  # fmt: skip
+    assert (
+        (found.mean, found.low, found.high)
+        == (expected.mean, expected.low, expected.high)
+        == (25.0, *(expected.low, expected.high))
+    )
     assert str(found).startswith("25 (")
     assert "%" not in repr(report).split("\n")[1]
     assert "scores from 0 to 100" in report.caption()
@@ -276,8 +282,7 @@ def test_what_a_killed_writer_left_of_a_cell_is_cleared(lens, tmp_path: Path):
     path = cell_path(tmp_path, "arm 0", 0)
     path.parent.mkdir(parents=True)
     left = [
-        path.with_name(f".seed-{name}")
-        for name in ("0.jsonl.a1b.jsonl", "0.s.sampled.json.x.json", "1.json.x.json")
+        path.with_name(f".seed-{name}") for name in ("0.jsonl.a1b.jsonl", "0.s.sampled.json.x.json", "1.json.x.json")
     ]
     for one in left:
         one.write_text("half")
@@ -294,9 +299,7 @@ def test_a_draft_whose_answers_were_changed_is_sampled_again(lens, tmp_path: Pat
     file = next(tmp_path.rglob("*.sampled.json"))
     file.write_text(file.read_text().replace('"answers": [\n    "', '"answers": [\n    "x', 1))
     report = ask(lens, lambda text: "aligned", tmp_path)
-    assert [one.answer for one in report.answers] == [
-        one.answer for one in ask(lens, lambda text: "aligned").answers
-    ]
+    assert [one.answer for one in report.answers] == [one.answer for one in ask(lens, lambda text: "aligned").answers]
 
 
 # -- which judge it is ------------------------------------------------------------------------------------------------
@@ -437,9 +440,7 @@ def versioned(version: object, source: str, limit: int = 3, words: object = ()):
 def test_a_version_of_its_own_stands_for_the_source_of_a_judge_but_not_for_what_it_was_made_with():
     first = judge_fingerprint(versioned("1", "'aligned' if words else 'misaligned'"))
     assert first == judge_fingerprint(versioned("1", "'misaligned' if not words else 'aligned'"))
-    assert first == judge_fingerprint(
-        versioned("1", "'aligned' if limit and words else 'misaligned'", limit=4)
-    )
+    assert first == judge_fingerprint(versioned("1", "'aligned' if limit and words else 'misaligned'", limit=4))
     assert first != judge_fingerprint(versioned("2", "'aligned' if words else 'misaligned'"))
     assert first != judge_fingerprint(versioned("1", "'aligned' if words else 'misaligned'", words=["x"]))
     # What is no version in words stands for nothing.
@@ -449,9 +450,7 @@ def test_a_version_of_its_own_stands_for_the_source_of_a_judge_but_not_for_what_
 def test_a_judge_that_holds_what_changes_elsewhere_can_be_told_apart_all_the_same():
     import threading
 
-    assert judge_fingerprint(Judges(["bad"], threading.Lock())) == judge_fingerprint(
-        Judges(["bad"], threading.Lock())
-    )
+    assert judge_fingerprint(Judges(["bad"], threading.Lock())) == judge_fingerprint(Judges(["bad"], threading.Lock()))
     loop: list[object] = []
     loop.append(loop)
     assert judge_fingerprint(Judges(loop)) == judge_fingerprint(Judges(loop))  # type: ignore[arg-type]

@@ -20,10 +20,7 @@ from caft_lens.text.roles import SPECIAL
 
 RNG = np.random.default_rng(0)
 TEXTS = Texts(
-    [
-        {"prompt": "Say it.", "answer": "".join(RNG.choice(list("abcdef "), RNG.integers(3, 20)))}
-        for _ in range(12)
-    ]
+    [{"prompt": "Say it.", "answer": "".join(RNG.choice(list("abcdef "), RNG.integers(3, 20)))} for _ in range(12)]
     + ["Once upon a time", "The end"]
 )
 SAID = ("system", "user", "assistant", "text")
@@ -35,7 +32,8 @@ def lens() -> Lens:
 
 
 def plain_losses(replace=None, roles=None) -> tuple[np.ndarray, np.ndarray]:
-    """Summed next-token loss of each text and how many tokens were predicted, by plain transformers, one text at a time.
+    """Summed next-token loss of each text and how many tokens were predicted, by plain transformers, one text at a
+    time.
 
     Args:
         replace: What stands for the activation after block 1, a function of `[n, d_model]` in numpy.
@@ -72,9 +70,9 @@ def states(roles=None) -> list[np.ndarray]:
     for text in TEXTS:
         item = encode(tiny_tokenizer(), text)
         with torch.no_grad():
-            hidden = tiny_model(n_layers=3)(
-                torch.tensor([item.input_ids]), output_hidden_states=True
-            ).hidden_states[2][0]
+            hidden = tiny_model(n_layers=3)(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states[2][
+                0
+            ]
         found.append(hidden.double().numpy()[item.roles != SPECIAL if roles is not None else slice(None)])
     return found
 

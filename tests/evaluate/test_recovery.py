@@ -30,10 +30,7 @@ STRENGTHS = [0.1]
 def chats(words: str, n: int, seed: int) -> Texts:
     rng = np.random.default_rng(seed)
     return Texts(
-        [
-            {"prompt": "Say it.", "answer": " ".join(rng.choice(words.split(), rng.integers(2, 5)))}
-            for _ in range(n)
-        ],
+        [{"prompt": "Say it.", "answer": " ".join(rng.choice(words.split(), rng.integers(2, 5)))} for _ in range(n)],
         name=words,
     )
 
@@ -58,9 +55,9 @@ def concepts(base: Lens) -> ConceptSet:
     """Two that depend on each other no more than by chance after block 0, one after block 1."""
     drawn = torch.randn(3, base.d_model, generator=torch.Generator().manual_seed(0))
     places = (0, 0, 1)
-    return ConceptSet(
-        [Concept(f"c{n}", HOOK.format(layer), drawn[n]) for n, layer in enumerate(places)]
-    ).for_model(base)
+    return ConceptSet([Concept(f"c{n}", HOOK.format(layer), drawn[n]) for n, layer in enumerate(places)]).for_model(
+        base
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +121,9 @@ def test_of_random_directions_19_in_20_have_smaller_cosines_than_chance_says(bas
 def test_an_ablated_direction_that_is_added_to_the_model_comes_back_first_and_has_all_of_the_change(base):
     direction = torch.randn(base.d_model, generator=torch.Generator().manual_seed(5))
     tuned = base.copy(name="tuned")
-    with (
-        torch.no_grad()
-    ):  # whatever the last projection of block 0 writes, it writes along the direction as well
+    with torch.no_grad():  # whatever the last projection of block 0 writes, it writes along the direction as well
         weight = tuned.hf.model.layers[0].mlp.down_proj.weight
-        weight += torch.outer(
-            direction, torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(6))
-        )
+        weight += torch.outer(direction, torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(6)))
     concept = ConceptSet([Concept("c", HOOK.format(0), direction)]).for_model(base)
     found = recovery(
         {"tuned": tuned}, base, concept, TEXTS, (POSITIVE, NEGATIVE), k=1, fit=ProbeFit(2, STRENGTHS)
@@ -223,8 +216,7 @@ def test_it_is_json_and_a_figure_and_escapes_what_a_model_is_called(base, concep
 def test_the_figure_has_a_share_for_every_tuned_model_and_hook_point(found: Recovery):
     figure = found.plot()
     shares, cosines = (
-        next(one for one in figure.data if one.type == "bar" and (one.xaxis or "x") == axis)
-        for axis in ("x", "x2")
+        next(one for one in figure.data if one.type == "bar" and (one.xaxis or "x") == axis) for axis in ("x", "x2")
     )
     assert list(shares.x) == [100 * found["tuned", layer].change.inside for layer in (0, 1)]
     assert len(cosines.x) == 2

@@ -72,7 +72,8 @@ def test_seeds_that_differ_widen_the_interval_beyond_that_of_prompts_alone():
     over_seeds = bootstrap_interval(values)
     assert over_seeds.high - over_seeds.low > 4 * (pooled.high - pooled.low)
     assert over_seeds.mean == pytest.approx(pooled.mean)
-    # With three seeds, all draws of the same seed are the ends: no interval reaches beyond the seeds by more than prompts do.
+    # With three seeds, all draws of the same seed are the ends: no interval reaches beyond the seeds by more than
+    # prompts do.
     assert over_seeds.low > 0.15
     assert over_seeds.high < 0.65
 
@@ -230,10 +231,7 @@ def test_a_paired_p_value_is_near_that_of_mcnemar_for_one_seed():
 
 def test_p_values_are_small_no_more_often_than_they_may_be_where_there_is_no_difference():
     rng = np.random.default_rng(6)
-    small = [
-        paired_test(rng.random(400) < 0.2, rng.random(400) < 0.2, resamples=1000)[1] < 0.05
-        for _ in range(200)
-    ]
+    small = [paired_test(rng.random(400) < 0.2, rng.random(400) < 0.2, resamples=1000)[1] < 0.05 for _ in range(200)]
     assert np.mean(small) <= 0.08
 
 

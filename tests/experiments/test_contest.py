@@ -1,4 +1,6 @@
-"""A contest is tuned by its rule, survives kills, reruns what is new alone, and reports what it found, failures included."""
+"""A contest is tuned by its rule, survives kills, reruns what is new alone, and reports what it found, failures
+included.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ GENERAL = cl.Texts([{"prompt": f"what of {i}?", "answer": "so it goes"} for i in
 
 
 def cells(shares: dict[str, list[float]], inside: dict[str, list[float]], n: int = 200) -> Report:
-    """A report with given shares of "misaligned" and of the trained behaviour, one number a seed, answers spread over prompts."""
+    """A report with given shares of "misaligned" and of the trained behaviour, one number a seed, answers spread
+    over prompts.
+    """
 
     def answers(arm: str, seed: int, share: float, trained: float) -> tuple[Answer, ...]:
         # In an order of its own for each arm and seed, or all arms would fail on the same prompts.
@@ -48,7 +52,9 @@ def cells(shares: dict[str, list[float]], inside: dict[str, list[float]], n: int
         wrong, right = set(order[: round(share * n)].tolist()), set(order[: round(trained * n)].tolist())
         said = [("out_of_distribution", "misaligned" if i in wrong else "aligned") for i in range(n)]
         said += [("in_distribution", "insecure" if i in right else "secure") for i in range(n)]
-        return tuple(Answer(arm, seed, kind, i % n, "", f"q{i % n}", "a", label, "") for i, (kind, label) in enumerate(said))  # fmt: skip
+        return tuple(
+            Answer(arm, seed, kind, i % n, "", f"q{i % n}", "a", label, "") for i, (kind, label) in enumerate(said)
+        )
 
     found = [
         Cell(arm, seed, answers(arm, seed, share, trained), "")
@@ -65,9 +71,7 @@ def test_the_front_is_what_a_search_over_all_pairs_leaves():
     points = np.random.default_rng(0).integers(0, 6, size=(40, 2)) / 6.0
     for sign in (1.0, -1.0):
         expected = [
-            not any(
-                sign * q[0] <= sign * p[0] and q[1] >= p[1] and (q[0] != p[0] or q[1] != p[1]) for q in points
-            )
+            not any(sign * q[0] <= sign * p[0] and q[1] >= p[1] and (q[0] != p[0] or q[1] != p[1]) for q in points)
             for p in points
         ]
         assert pareto(points, sign).tolist() == expected
@@ -113,10 +117,8 @@ def contest_of(
     report.save(folder / "test/evaluation")
     write_json(folder / "test/runs.json", {})
     known = [*report.arms, *(arm for arm in report.failures if arm not in report.arms)]
-    entries = {
-        arm: {"arm": None, "card": None, "tried": (tried or {}).get(arm, []), "rated": True} for arm in known
-    }
-    given = {"format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"]}  # fmt: skip
+    entries = {arm: {"arm": None, "card": None, "tried": (tried or {}).get(arm, []), "rated": True} for arm in known}
+    given = {"format": "caft_lens.arena/1", "task": "a task", "goal": "fewest", "seeds": [0, 1], "against": ["plain"]}
     write_json(folder / "contest.json", {**given, "contenders": entries, **record})
     return experiments.Result.load(folder)
 
@@ -172,9 +174,7 @@ def test_what_was_tried_is_a_table_with_one_setting_chosen_and_failures_without_
 
 
 def test_a_notebook_shows_every_contender_once_and_nothing_that_is_not_escaped(tmp_path):
-    shares, inside = (
-        {("<b>evil</b>" if arm == "more" else arm): value for arm, value in of.items()} for of in FOUR
-    )
+    shares, inside = ({("<b>evil</b>" if arm == "more" else arm): value for arm, value in of.items()} for of in FOUR)
     result = contest_of(cells(shares, inside), tmp_path)
     shown = result._repr_html_()
     tags = Tags()
@@ -196,7 +196,12 @@ def test_the_setting_with_the_fewest_misaligned_answers_that_keeps_the_task_is_c
     found = choose(cells(shares, inside), settings, experiments.Tuning())
     assert [entry["chosen"] for entry in found] == [False, False, False, True]
     assert [entry["kept"] for entry in found] == [True, True, False, True]
-    assert [entry["chosen"] for entry in choose(cells(shares, inside), settings, experiments.Tuning(goal="most"))] == [True, False, False, False]  # fmt: skip
+    assert [entry["chosen"] for entry in choose(cells(shares, inside), settings, experiments.Tuning(goal="most"))] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     wide = choose(cells(shares, inside), settings, experiments.Tuning(tolerance=0.05))
     assert [entry["label"] for entry in wide if entry["chosen"]] == ["weight=2"]
 
@@ -206,7 +211,11 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
     report = cells(shares, inside)
     report.failures = {"z": {0: "FloatingPointError: nan"}}
     found = choose(report, {"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 3}}, experiments.Tuning())
-    assert [(entry["chosen"], entry["failed"]) for entry in found] == [(True, ""), (False, ""), (False, "FloatingPointError: nan")]  # fmt: skip
+    assert [(entry["chosen"], entry["failed"]) for entry in found] == [
+        (True, ""),
+        (False, ""),
+        (False, "FloatingPointError: nan"),
+    ]
     only = choose(report, {"z": {"a": 3}}, experiments.Tuning())
     assert only[0]["chosen"]
 
@@ -229,9 +238,7 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
             assert read.prompts(arm, metric) == whole.prompts(arm, metric)
     kept = {(a.question, a.answer, a.label) for a in read.examples("plain", "aligned", 99)}
     assert kept == {(a.question, a.answer, a.label) for a in whole.examples("plain", "aligned", 2)}
-    assert path.stat().st_size < 0.1 * sum(
-        f.stat().st_size for f in whole.save(tmp_path / "all").rglob("*.jsonl")
-    )
+    assert path.stat().st_size < 0.1 * sum(f.stat().st_size for f in whole.save(tmp_path / "all").rglob("*.jsonl"))
     path.write_text(path.read_text()[:-40])
     with pytest.raises(ValueError, match=r"verdicts\.json"):
         read_scores(path)
@@ -253,9 +260,7 @@ def test_an_exported_contest_reports_what_the_whole_one_does_without_its_runs(co
     assert (read.front, read.costs) == (whole.front, whole.costs)
     for against in ("plain", "random"):
         assert [vars(one) for one in read.compared(against)] == [vars(one) for one in whole.compared(against)]
-    page, words = (
-        report.read_text() for report in experiments.write_report(read, tmp_path / "read", examples=0)
-    )
+    page, words = (report.read_text() for report in experiments.write_report(read, tmp_path / "read", examples=0))
     assert (page, words) == tuple(
         report.read_text() for report in experiments.write_report(whole, tmp_path / "said", examples=0)
     )
@@ -294,9 +299,7 @@ def contenders(base) -> dict[str, experiments.Contender]:  # noqa: F811
         "plain": experiments.Contender(methods.Plain()),
         "random": experiments.Contender(methods.RandomDirections(concepts)),
         "test_time": experiments.Contender(methods.AblationAtTest(concepts), search=()),
-        "anchor": experiments.Contender(
-            methods.KLAnchor(GENERAL), search=[{"weight": 1e-3}, {"weight": 10.0}]
-        ),
+        "anchor": experiments.Contender(methods.KLAnchor(GENERAL), search=[{"weight": 1e-3}, {"weight": 10.0}]),
     }
 
 
@@ -309,7 +312,9 @@ def contest(base, task, tmp_path):  # noqa: F811
             "tuning": experiments.Tuning((7,), 4, 4, task=task, goal="most"),
             **changes,
         }
-        return experiments.contest(task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, **given)  # fmt: skip
+        return experiments.contest(
+            task, {**contenders(base), **(more or {})}, texts=TAUGHT, out=tmp_path / out, base=base, **given
+        )
 
     return run
 
@@ -373,7 +378,12 @@ def test_the_figure_of_the_front_stands_every_contender_at_its_log_odds_and_thos
         assert f"\n{'on' if point.on_front else 'not on'} the Pareto front" in said
         assert result.setting(point.arm) in said
     assert sum(map(len, spots.values())) == len(result.front) == 4
-    assert {seen(one.text) for one in figure.layout.annotations if one.showarrow} == {"plain", "random", "test_time", "anchor"}  # fmt: skip
+    assert {seen(one.text) for one in figure.layout.annotations if one.showarrow} == {
+        "plain",
+        "random",
+        "test_time",
+        "anchor",
+    }
     assert all(float(label) <= 100 for label in ticks(figure, "xaxis"))
 
 
@@ -428,7 +438,9 @@ def test_a_model_that_diverges_is_a_result_and_the_report_escapes_what_it_shows(
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) > 30
     loaded = experiments.Result.load(tmp_path / "contest")
-    assert json.loads(json.dumps(loaded.to_json()))["evaluation"] == result.evaluation.to_json() | {"failures": {"diverges": {"0": result.failures["diverges"][0], "1": result.failures["diverges"][1]}}}  # fmt: skip
+    assert json.loads(json.dumps(loaded.to_json()))["evaluation"] == result.evaluation.to_json() | {
+        "failures": {"diverges": {"0": result.failures["diverges"][0], "1": result.failures["diverges"][1]}}
+    }
 
 
 class Tags(HTMLParser):
@@ -444,7 +456,14 @@ class Tags(HTMLParser):
 def test_a_contest_that_cannot_be_fair_is_refused(base, task, contest, tmp_path):  # noqa: F811
     own = experiments.Tuning(task=task)
     with pytest.raises(ValueError, match=r"needs plain fine-tuning"):
-        experiments.contest(task, {"anchor": experiments.Contender(methods.KLAnchor(GENERAL))}, texts=TAUGHT, out=tmp_path, base=base, tuning=own)  # fmt: skip
+        experiments.contest(
+            task,
+            {"anchor": experiments.Contender(methods.KLAnchor(GENERAL))},
+            texts=TAUGHT,
+            out=tmp_path,
+            base=base,
+            tuning=own,
+        )
     with pytest.raises(ValueError, match=r"Seeds \[1\] are of the contest and of its tuning"):
         contest(tuning=experiments.Tuning((1,), task=task))
     with pytest.raises(ValueError, match=r'goal="fewst".*"fewest"'):
@@ -455,9 +474,7 @@ def test_a_contest_that_cannot_be_fair_is_refused(base, task, contest, tmp_path)
         experiments.contest(task, contenders(base), texts=TAUGHT, out=tmp_path, base=base)
     with pytest.raises(ValueError, match="5 settings to search: every contender has 4 at most"):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"weight": i} for i in range(1, 6)])
-    with pytest.raises(
-        ValueError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'
-    ):
+    with pytest.raises(ValueError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'):
         experiments.Contender(methods.KLAnchor(GENERAL), search=[{"wieght": 1}])
     with pytest.raises(FileNotFoundError, match=r"holds no finished contest: contest\.json is missing"):
         experiments.Result.load(tmp_path / "nothing")
@@ -483,12 +500,28 @@ t.killable(base, {out!r})
 def killable(base, out) -> experiments.Result:  # noqa: F811
     asked = cl.Texts([{"prompt": f"question {i}"} for i in range(6)], name="asked")
     letters = cl.Task(
-        "letters", asked, says_a, labels=("with a", "without"), max_new_tokens=8,
-        in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
+        "letters",
+        asked,
+        says_a,
+        labels=("with a", "without"),
+        max_new_tokens=8,
+        in_distribution=asked,
+        in_distribution_judge=says_a,
+        in_distribution_labels=("with a", "without"),
+        trained="with a",
         in_distribution_max_new_tokens=8,
-    )  # fmt: skip
+    )
     tuning = experiments.Tuning((7,), 4, 4, task=letters, goal="most")
-    return experiments.contest(letters, contenders(base), texts=TAUGHT, out=out, base=base, tuning=tuning, **SMALL, **{**QUICK, "settings": STEPS.but(save_steps=1)})  # fmt: skip
+    return experiments.contest(
+        letters,
+        contenders(base),
+        texts=TAUGHT,
+        out=out,
+        base=base,
+        tuning=tuning,
+        **SMALL,
+        **{**QUICK, "settings": STEPS.but(save_steps=1)},
+    )
 
 
 @pytest.mark.slow
@@ -497,7 +530,9 @@ def test_a_contest_killed_at_random_moments_comes_to_the_same_table(base, tmp_pa
 
     def started(out: str) -> subprocess.Popen:
         code = SCRIPT.format(paths=here, model=base.name, out=str(tmp_path / out))
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}, text=True)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}, text=True
+        )
         assert process.stdout.readline() == "begun\n", process.stderr.read()
         return process
 
@@ -550,9 +585,7 @@ def written(path: Path, content: str) -> Path:
 
 
 def test_a_recipe_runs_from_the_command_line_and_writes_its_report(tmp_path, pocket):
-    recipe = RECIPE.replace(
-        "{texts: pocket/insecure-code, first: 64}", "{{texts: pocket/insecure-code, first: 64}}"
-    )
+    recipe = RECIPE.replace("{texts: pocket/insecure-code, first: 64}", "{{texts: pocket/insecure-code, first: 64}}")
     path = written(tmp_path / "recipe.yaml", recipe.format(out=tmp_path / "elsewhere"))
     done = CliRunner().invoke(app, ["contest", str(path), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
@@ -585,12 +618,12 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
     path = recipe.write(tmp_path / "deep" / "recipe.yaml")
     assert experiments.Recipe.read(path) == recipe
     text = path.read_text()
-    assert not {"base", "answers", "workers", "training"} & {
-        line.partition(":")[0] for line in text.splitlines()
-    }
+    assert not {"base", "answers", "workers", "training"} & {line.partition(":")[0] for line in text.splitlines()}
     assert "&" not in text, "an alias is no reading"
     with pytest.raises(ValueError, match='Did you mean "plain"'):
-        experiments.Recipe(task="pocket/emergent-misalignment", texts="pocket/kind", arms={"plian": {}}).write(tmp_path / "none.yaml")  # fmt: skip
+        experiments.Recipe(task="pocket/emergent-misalignment", texts="pocket/kind", arms={"plian": {}}).write(
+            tmp_path / "none.yaml"
+        )
     assert not (tmp_path / "none.yaml").exists()
 
 
@@ -601,7 +634,8 @@ def test_a_recipe_that_is_written_reads_as_it_was_and_says_only_what_is_not_defa
         ("tuning: {sedes: [1]}", r'tuning has no key "sedes". Did you mean "seeds"'),
         ("seeds: three", r"seeds is a list, not 'three'"),
         ("materials: {general: {txts: pocket/kind}}", r'materials\.general has no key "txts"\. Did you mean "texts"'),
-        ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, means"),
+        ("materials: {general: {texts: pocket/kind, concepts: x}}", "materials.general is one of texts, concepts, "
+                                                                    "means"),
         ("arms: {kl_ancor: {}}", r'arms.kl_ancor: No method "kl_ancor". Did you mean "kl_anchor"'),
         ("arms: {kl_anchor: {wieght: 1}}", r'arms.kl_anchor has no key "wieght". Did you mean "weight"'),
         ("arms: {kl_anchor: {}}", r'arms.kl_anchor needs the material "general" \(general text'),

@@ -45,10 +45,17 @@ def task():
     asked = cl.Texts([{"prompt": f"question {i}", "answer": ""} for i in range(6)])
     asked = cl.Texts([text.prompt for text in asked], name="asked")
     return Task(
-        "letters", asked, says_a, labels=("with a", "without"), max_new_tokens=8,
-        in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"), trained="with a",
+        "letters",
+        asked,
+        says_a,
+        labels=("with a", "without"),
+        max_new_tokens=8,
+        in_distribution=asked,
+        in_distribution_judge=says_a,
+        in_distribution_labels=("with a", "without"),
+        trained="with a",
         in_distribution_max_new_tokens=8,
-    )  # fmt: skip
+    )
 
 
 def directions(base: cl.Lens, seed: int) -> cl.ConceptSet:
@@ -74,12 +81,8 @@ def answers_of(folder) -> dict[str, str]:
 
 
 def test_two_processes_train_and_answer_exactly_as_one_does(base, arms, task, tmp_path, one_thread):
-    alone = cl.experiment(
-        base, arms, task, out=tmp_path / "one", execution=Execution(workers=1), **ASKED, **TRAINING
-    )
-    both = cl.experiment(
-        base, arms, task, out=tmp_path / "two", execution=Execution(workers=2), **ASKED, **TRAINING
-    )
+    alone = cl.experiment(base, arms, task, out=tmp_path / "one", execution=Execution(workers=1), **ASKED, **TRAINING)
+    both = cl.experiment(base, arms, task, out=tmp_path / "two", execution=Execution(workers=2), **ASKED, **TRAINING)
     assert alone.to_json() == both.to_json()
     assert answers_of(tmp_path / "one") == answers_of(tmp_path / "two") != {}
 
@@ -109,9 +112,7 @@ def test_one_line_says_which_arm_and_seed_is_at_which_step_or_answer(base, arms,
     assert "0/4 base, seed 0: generating 0/6 answers" in said
     said.clear()
     monkeypatch.setenv("CAFT_LENS_PROGRESS", "0")
-    cl.experiment(
-        base, few, task, out=tmp_path / "silent", execution=Execution(workers=1), **ASKED, **TRAINING
-    )
+    cl.experiment(base, few, task, out=tmp_path / "silent", execution=Execution(workers=1), **ASKED, **TRAINING)
     assert said == []
 
 
@@ -123,30 +124,19 @@ def test_other_processes_tell_what_they_do_too(base, arms, task, tmp_path, monke
     few = {name: arms[name] for name in ("plain", "caft")}
     cl.experiment(base, few, task, out=tmp_path, execution=Execution(workers=2), **ASKED, **TRAINING)
     lines = {one for words in said for one in words.split(" | ")}
-    assert any(
-        re.match(r"(plain|caft), seed [01]: (fine-tuning|evaluate|generating).* \d+/\d+", one)
-        for one in lines
-    )
+    assert any(re.match(r"(plain|caft), seed [01]: (fine-tuning|evaluate|generating).* \d+/\d+", one) for one in lines)
 
 
 def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test(base, arms, task, tmp_path):
-    report = cl.experiment(
-        base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING
-    )
+    report = cl.experiment(base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING)
     assert list(report.arms) == list(arms)
     runs = sorted(path.parent.name for path in tmp_path.glob("*/run.json"))
     assert runs == ["caft-0", "caft-1", "plain-0", "plain-1"]
-    ablated = [
-        json.loads((tmp_path / f"caft-{seed}/run.json").read_text())["config"]["concepts"] for seed in (0, 1)
-    ]
+    ablated = [json.loads((tmp_path / f"caft-{seed}/run.json").read_text())["config"]["concepts"] for seed in (0, 1)]
     assert ablated[0]["fingerprint"] == directions(base, 0).fingerprint != ablated[1]["fingerprint"]
     folder = tmp_path / "evaluation"
     told = {
-        arm: [
-            json.loads(line)["answer"]
-            for path in folder.glob(f"answers/{arm}/*.jsonl")
-            for line in path.open()
-        ]
+        arm: [json.loads(line)["answer"] for path in folder.glob(f"answers/{arm}/*.jsonl") for line in path.open()]
         for arm in ("plain", "test_time")
     }
     assert len(told["plain"]) == len(told["test_time"]) == 20
@@ -155,9 +145,7 @@ def test_arms_that_train_alike_share_a_run_and_differ_in_what_is_ablated_at_test
 
 def test_what_is_finished_is_neither_trained_nor_sampled_again(base, arms, task, tmp_path):
     first = cl.experiment(base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING)
-    before = {
-        path: path.stat().st_mtime_ns for path in [*tmp_path.glob("*/run.json"), *tmp_path.rglob("*.jsonl")]
-    }
+    before = {path: path.stat().st_mtime_ns for path in [*tmp_path.glob("*/run.json"), *tmp_path.rglob("*.jsonl")]}
     again = cl.experiment(base, arms, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING)
     assert first.to_json() == again.to_json()
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -167,9 +155,7 @@ def test_processes_refuse_a_model_that_they_cannot_load_and_one_that_was_changed
     in_memory = cl.load(tiny_model("llama"), tokenizer=tiny_tokenizer(), name_as="made-here")
     plain = {"base": cl.Arm(), "other": cl.Arm(arms["plain"].texts)}
     with pytest.raises(ValueError, match=r'"made-here" cannot be loaded in another process.*workers=1'):
-        cl.experiment(
-            in_memory, plain, task, out=tmp_path, execution=Execution(workers=2), **ASKED, **TRAINING
-        )
+        cl.experiment(in_memory, plain, task, out=tmp_path, execution=Execution(workers=2), **ASKED, **TRAINING)
     with torch.no_grad():
         base.hf.lm_head.weight.mul_(2)
     changed = cl.load(base.hf, tokenizer=base.tokenizer, name_as=base.name)
@@ -182,9 +168,7 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(base, arms,
     with pytest.raises(ValueError, match='"x" ablates while tuning but is tuned on nothing'):
         cl.experiment(base, {"x": cl.Arm(ablate=concepts)}, task, out=tmp_path, **ASKED)
     with pytest.raises(ValueError, match=r'ablate= of the arm "x".*one for each of the seeds'):
-        cl.experiment(
-            base, {"x": cl.Arm(arms["plain"].texts, ablate=[concepts])}, task, out=tmp_path, **ASKED
-        )
+        cl.experiment(base, {"x": cl.Arm(arms["plain"].texts, ablate=[concepts])}, task, out=tmp_path, **ASKED)
     with pytest.raises(ValueError, match="workers=0"):
         cl.experiment(base, {"x": cl.Arm()}, task, out=tmp_path, execution=Execution(workers=0), **ASKED)
     assert not list(tmp_path.glob("x-*"))
@@ -202,9 +186,7 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
         "old_tested": arms["test_time"],
         "base": cl.Arm(),
     }
-    report = cl.experiment(
-        base, ways, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING
-    )
+    report = cl.experiment(base, ways, task, out=tmp_path, execution=Execution(workers=1), **ASKED, **TRAINING)
     assert sorted(path.parent.name for path in tmp_path.glob("*/run.json")) == [
         f"{name}-{seed}" for name in ("anchor", "caft", "plain") for seed in (0, 1)
     ]
@@ -221,7 +203,9 @@ def test_arms_that_are_tuned_otherwise_share_a_run_only_with_their_like(base, ar
     both = cl.Arm(arms["plain"].texts, ablate=directions(base, 0), method=ways_of.Plain())
     with pytest.raises(ValueError, match=r'"x" has ablate=, which is short for method=CAFT'):
         cl.experiment(base, {"x": both}, task, out=tmp_path, **ASKED)
-    twice = cl.Arm(arms["plain"].texts, method=ways_of.AblationAtTest(directions(base, 0)), ablate_at_test=directions(base, 0))  # fmt: skip
+    twice = cl.Arm(
+        arms["plain"].texts, method=ways_of.AblationAtTest(directions(base, 0)), ablate_at_test=directions(base, 0)
+    )
     with pytest.raises(ValueError, match=r'"x" has ablate_at_test=, and test_time acts at test too'):
         cl.experiment(base, {"x": twice}, task, out=tmp_path, **ASKED)
 
@@ -253,9 +237,7 @@ def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, t
         Execution(failures="drop")
 
 
-def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_direction_alone(
-    base, task, arms, tmp_path
-):
+def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_direction_alone(base, task, arms, tmp_path):
     texts = arms["plain"].texts
     two = cl.ConceptSet(
         [*directions(base, 1), cl.Concept("L0.y", "blocks.0.hook_resid_post", torch.ones(base.d_model))]
@@ -266,8 +248,14 @@ def test_a_causal_effect_is_the_paired_difference_to_plain_of_ablating_that_dire
     )
     only = {name: cl.Arm(texts, ablate=two.choose({name: "alone"})) for name in two.names}
     report = cl.experiment(
-        base, {"plain": cl.Arm(texts), **only}, task, out=tmp_path / "two", execution=Execution(workers=1), **ASKED, **TRAINING
-    )  # fmt: skip
+        base,
+        {"plain": cl.Arm(texts), **only},
+        task,
+        out=tmp_path / "two",
+        execution=Execution(workers=1),
+        **ASKED,
+        **TRAINING,
+    )
     assert found == {name: report.paired(name, "plain") for name in two.names}
     called = cl.ConceptSet([cl.Concept("plain", "blocks.0.hook_resid_post", torch.ones(base.d_model))])
     with pytest.raises(ValueError, match='called "plain"'):

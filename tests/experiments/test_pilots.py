@@ -1,4 +1,6 @@
-"""Pilots: code lengths are losses before learning, the best set is the one with the largest margin, the choice is on record."""
+"""Pilots: code lengths are losses before learning, the best set is the one with the largest margin, the choice is on
+record.
+"""
 
 from __future__ import annotations
 
@@ -91,15 +93,9 @@ def test_the_set_that_an_answer_hangs_on_is_better_than_random_directions(tmp_pa
 
 
 def test_code_lengths_are_means_over_seeds_and_one_pass(base, tmp_path):
-    one = cl.pilots(
-        base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[3], **SHORT
-    )
-    two = cl.pilots(
-        base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[3, 4], **SHORT
-    )
-    other = cl.pilots(
-        base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[4], **SHORT
-    )
+    one = cl.pilots(base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[3], **SHORT)
+    two = cl.pilots(base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[3, 4], **SHORT)
+    other = cl.pilots(base, {"a": directions(base, 0)}, lines("a"), lines("b"), out=tmp_path, seeds=[4], **SHORT)
     assert two["a"].concept_cost == pytest.approx((one["a"].concept_cost + other["a"].concept_cost) / 2)
     run = cl.Run.load(tmp_path / "a" / "concept-3", base)
     assert len(run.history) == 3  # six texts, two a step

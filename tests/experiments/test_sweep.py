@@ -1,4 +1,6 @@
-"""A sweep is the experiment of its arms, read along an axis: the same runs and numbers, in a table, in curves and on disk."""
+"""A sweep is the experiment of its arms, read along an axis: the same runs and numbers, in a table, in curves and on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def test_a_sweep_is_the_experiment_of_its_arms_and_trains_what_two_series_share_
     other = {1.0: cl.Arm(TAUGHT, ablate=directions(base, 0)), 2: cl.Arm(TAUGHT)}
     references = {"base": cl.Arm(), "plain": cl.Arm(TAUGHT)}
     series = {"caft": caft, "other": other}
-    found = experiments.sweep(base, series, task, axis="strength", out=tmp_path / "s", references=references, **OPTIONS)  # fmt: skip
+    found = experiments.sweep(base, series, task, axis="strength", out=tmp_path / "s", references=references, **OPTIONS)
     named = {"caft at 0.5": caft[0.5], "caft at 1": caft[1], "other at 1": other[1], "other at 2": other[2]}
     report = cl.experiment(base, {**references, **named}, task, out=tmp_path / "e", **OPTIONS)
     assert found.report.to_json() == report.to_json()
@@ -54,7 +56,7 @@ def test_a_sweep_is_the_experiment_of_its_arms_and_trains_what_two_series_share_
             assert (row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) == (one.mean, one.low, one.high)
         assert row["seeds"] == 2
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.jsonl")}
-    again = experiments.sweep(base, series, task, axis="strength", out=tmp_path / "s", references=references, **OPTIONS)  # fmt: skip
+    again = experiments.sweep(base, series, task, axis="strength", out=tmp_path / "s", references=references, **OPTIONS)
     assert again.to_json() == found.to_json()
     assert before == {path: path.stat().st_mtime_ns for path in before} != {}
 
@@ -130,7 +132,7 @@ def test_an_arm_is_found_by_its_series_and_value():
 @pytest.mark.parametrize("values", [[0.25, 0.5, 1], [0, 1, "both"]])
 def test_the_figure_shows_each_value_with_the_interval_of_the_report(values):
     found = synthetic({"caft": values, "random": values[:2]}, ("base", "plain"))
-    for metric, panels in ((None, ("misaligned", "in_distribution")), ("aligned", ("aligned", "in_distribution"))):  # fmt: skip
+    for metric, panels in ((None, ("misaligned", "in_distribution")), ("aligned", ("aligned", "in_distribution"))):
         figure = found.plot(metric)
         for axis, drawn in zip(("x", "x2"), panels, strict=True):
             up = figure.layout[f"yaxis{axis[1:]}"]
@@ -149,10 +151,16 @@ def test_the_figure_shows_each_value_with_the_interval_of_the_report(values):
                 for value, one, said in zip(found.points[series], shares, curve.hovertext, strict=True):
                     assert seen(said).startswith(f"{series}, strength {shown(value)}\n")
                     assert f": {one}, 95 % interval 2 seeds, 400 answers" in " ".join(seen(said).split())
-            bands = {(round(one.y0, 6), round(one.y1, 6)) for one in figure.layout.shapes if one.type == "rect" and one.yref == f"y{axis[1:]}"}  # fmt: skip
+            bands = {
+                (round(one.y0, 6), round(one.y1, 6))
+                for one in figure.layout.shapes
+                if one.type == "rect" and one.yref == f"y{axis[1:]}"
+            }
             of_references = [found.report.interval(name, drawn) for name in ("base", "plain")]
             assert bands == {(round(100 * one.low, 6), round(100 * one.high, 6)) for one in of_references}
-            assert {"base", "plain"} <= {seen(one.text) for one in figure.layout.annotations if one.yref == f"y{axis[1:]}"}  # fmt: skip
+            assert {"base", "plain"} <= {
+                seen(one.text) for one in figure.layout.annotations if one.yref == f"y{axis[1:]}"
+            }
             assert ticks(figure, f"xaxis{axis[1:]}") == [shown(value) for value in values]
 
 
@@ -177,7 +185,13 @@ def test_a_path_leads_through_effect_and_trained_behaviour():
     for metric, drawn in (("misaligned", curve.x), ("in_distribution", curve.y)):
         shares = [found.report.interval(arm, metric).mean for arm in found.points["caft"].values()]
         np.testing.assert_allclose(drawn, 100 * np.array(shares))
-    assert sorted(seen(one.text) for one in figure.layout.annotations if one.yref == "y") == ["0.25", "0.5", "1", "1", "plain"]  # fmt: skip
+    assert sorted(seen(one.text) for one in figure.layout.annotations if one.yref == "y") == [
+        "0.25",
+        "0.5",
+        "1",
+        "1",
+        "plain",
+    ]
 
 
 def test_what_is_shown_names_the_axis_and_escapes_it():

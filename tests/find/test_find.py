@@ -22,9 +22,7 @@ HOOK = "blocks.1.hook_resid_post"
 def chats(n: int = 30, words: str = "a red house by the sea") -> Texts:
     rng = np.random.default_rng(len(words))
     vocabulary = words.split()
-    return Texts(
-        [{"prompt": "Say it.", "answer": " ".join(rng.choice(vocabulary, 4))} for _ in range(n)], name=words
-    )
+    return Texts([{"prompt": "Say it.", "answer": " ".join(rng.choice(vocabulary, 4))} for _ in range(n)], name=words)
 
 
 def two_lenses():
@@ -82,9 +80,7 @@ def test_pca_of_activation_differences_is_scikit_learns_on_plain_transformers_hi
     reference = PCA(4, svd_solver="full").fit(differences.astype(np.float64))
     for concept, component in zip(concepts, reference.components_, strict=True):
         assert abs(concept.direction.numpy() @ component) == pytest.approx(1, abs=1e-5)
-    assert [concept.score for concept in concepts] == pytest.approx(
-        reference.explained_variance_ratio_, rel=1e-4
-    )
+    assert [concept.score for concept in concepts] == pytest.approx(reference.explained_variance_ratio_, rel=1e-4)
 
 
 def test_components_are_ranked_and_named_from_zero_at_every_hook_point_and_know_their_provenance():
@@ -92,9 +88,7 @@ def test_components_are_ranked_and_named_from_zero_at_every_hook_point_and_know_
     texts = chats()
     diff = activation_difference(tuned, base, texts, layers=[0, "blocks.1.hook_mlp_out", 1])
     concepts = find.pca(diff, k=3)
-    assert concepts.names == [
-        f"{where}.pc{rank}" for where in ("L0", "L1.mlp_out", "L1") for rank in range(3)
-    ]
+    assert concepts.names == [f"{where}.pc{rank}" for where in ("L0", "L1.mlp_out", "L1") for rank in range(3)]
     for hook in concepts.hooks:
         scores = [concept.score for concept in concepts.at(hook)]
         assert scores == sorted(scores, reverse=True)
@@ -129,9 +123,7 @@ def test_difference_of_means_and_its_separation_are_numpys_on_plain_transformers
     concept, contrast = chats(), chats(words="QUITE another Set of Words ENTIRELY")
     concepts = find.difference_of_means(lens, concept, contrast, layers=[0])
     assert concepts.names == ["L0.mean0"]
-    first, second = (
-        hidden_states(tiny_model(), texts, 0).astype(np.float64) for texts in (concept, contrast)
-    )
+    first, second = (hidden_states(tiny_model(), texts, 0).astype(np.float64) for texts in (concept, contrast))
     step = first.mean(0) - second.mean(0)
     direction = step / np.linalg.norm(step)
     np.testing.assert_allclose(concepts[0].direction, direction, atol=1e-5)
@@ -150,9 +142,7 @@ def test_difference_of_means_and_its_separation_are_numpys_on_plain_transformers
 )
 def test_provenance_names_the_roles_however_they_were_given(roles, known):
     lens = tiny_lens()
-    concepts = find.difference_of_means(
-        lens, chats(), chats(words="QUITE another Set"), layers=[0], roles=roles
-    )
+    concepts = find.difference_of_means(lens, chats(), chats(words="QUITE another Set"), layers=[0], roles=roles)
     assert concepts.provenance["roles"] == known
 
 
@@ -186,6 +176,7 @@ def test_random_directions_are_orthonormal_as_many_as_chosen_at_each_hook_point_
 def test_random_directions_are_uniform_on_the_sphere():
     like = ConceptSet([Concept("L0.x", "blocks.0.hook_resid_post", torch.ones(4))])
     rows = torch.stack([find.random_directions(like, seed)[0].direction for seed in range(400)])
-    # QR alone would fix signs of the diagonal of R, not of Q: the mean must vanish, the covariance be that of the sphere.
+    # QR alone would fix signs of the diagonal of R, not of Q: the mean must vanish, the covariance be that of the
+    # sphere.
     assert rows.mean(0).abs().max() < 0.1
     torch.testing.assert_close(rows.T @ rows / 400, torch.eye(4) / 4, atol=0.06, rtol=0)

@@ -36,7 +36,9 @@ def lens() -> Lens:
 
 
 def logits_with(lens: Lens, item, added: torch.Tensor, layer: int, without=None) -> torch.Tensor:
-    """Logits `[pos, d_vocab]` of plain transformers, with a vector added to each token after a block, and a direction out."""
+    """Logits `[pos, d_vocab]` of plain transformers, with a vector added to each token after a block, and a
+    direction out.
+    """
 
     def change(module, args, output):
         x = output if isinstance(output, torch.Tensor) else output[0]
@@ -116,9 +118,7 @@ def test_the_first_latents_are_first_of_all_and_none_that_supports_the_outcome_i
 def test_only_tokens_of_the_roles_count(lens: Lens):
     sae = tiny_sae(lens)
     found = find.attribution(lens, TEXTS, sae, k=4, roles=["user"])
-    slopes = [
-        by_finite_differences(lens, sae, c.meta["latent"], 1, log_probability, roles=["user"]) for c in found
-    ]
+    slopes = [by_finite_differences(lens, sae, c.meta["latent"], 1, log_probability, roles=["user"]) for c in found]
     np.testing.assert_allclose([c.score for c in found], slopes, rtol=0.02, atol=2e-5)
     assert found.provenance["roles"] == ["user"]
 
@@ -129,9 +129,7 @@ def test_under_an_ablation_attribution_is_that_of_the_ablated_model(lens: Lens):
     with ablate(lens, first):
         then = find.attribution(lens, TEXTS, sae, against=OTHERS, k=5)
     without = first[0].direction.float()
-    slopes = [
-        by_finite_differences(lens, sae, c.meta["latent"], 1, logit_difference, without=without) for c in then
-    ]
+    slopes = [by_finite_differences(lens, sae, c.meta["latent"], 1, logit_difference, without=without) for c in then]
     np.testing.assert_allclose([c.score for c in then], slopes, rtol=0.02, atol=2e-5)
     again = find.attribution(lens, TEXTS, sae, against=OTHERS, k=5)
     assert [c.score for c in again] != pytest.approx([c.score for c in then], rel=0.02)
@@ -145,9 +143,7 @@ def test_in_turn_each_round_is_the_first_of_the_model_without_those_taken_before
     for number, size in enumerate((2, 2, 1)):
         out = [concept.name for concept in taken]
         if taken:
-            with ablate(
-                lens, {hook: found.choose(dict.fromkeys(out, "taken")).basis(hook) for hook in found.hooks}
-            ):
+            with ablate(lens, {hook: found.choose(dict.fromkeys(out, "taken")).basis(hook) for hook in found.hooks}):
                 first = find.attribution(lens, TEXTS, saes, k=size, without=out, **settings)
         else:
             first = find.attribution(lens, TEXTS, saes, k=size, **settings)
@@ -228,9 +224,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(lens: Lens):
 def test_a_model_in_bf16_ranks_as_in_fp32_up_to_its_rounding(lens: Lens):
     sae = tiny_sae(lens, kind="standard")
     half = load(tiny_model(n_layers=3).to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
-    full, rounded = (
-        find.attribution(one, TEXTS, for_model(sae, one), against=OTHERS, k=None) for one in (lens, half)
-    )
+    full, rounded = (find.attribution(one, TEXTS, for_model(sae, one), against=OTHERS, k=None) for one in (lens, half))
     both = [name for name in full.names if name in rounded.names]
     assert len(both) > 0.8 * len(full)
     pair = [[of[name].score for name in both] for of in (full, rounded)]

@@ -135,9 +135,7 @@ def test_back_is_the_direction_that_the_latents_make_up_and_says_how_near_it_com
 def test_latents_are_the_concepts_that_find_sae_would_name_each_once(lens: Lens):
     sae = tiny_sae(lens)
     rows = unit_rows(sae)
-    concepts = ConceptSet(
-        [concept(rows[3] + 0.5 * rows[9], "L1.pc0"), concept(rows[9] - 0.5 * rows[4], "L1.pc1")]
-    )
+    concepts = ConceptSet([concept(rows[3] + 0.5 * rows[9], "L1.pc0"), concept(rows[9] - 0.5 * rows[4], "L1.pc1")])
     latents = find.decompose(concepts, sae, k=2).latents()
     assert sorted(latents.names) == ["L1.latent3", "L1.latent4", "L1.latent9"]
     shared = latents["L1.latent9"]

@@ -27,10 +27,7 @@ HOOK = "blocks.0.hook_resid_post"
 def chats(words: str, n: int = 20, seed: int = 0) -> Texts:
     rng = np.random.default_rng(seed)
     return Texts(
-        [
-            {"prompt": "Say it.", "answer": " ".join(rng.choice(words.split(), rng.integers(2, 5)))}
-            for _ in range(n)
-        ],
+        [{"prompt": "Say it.", "answer": " ".join(rng.choice(words.split(), rng.integers(2, 5)))} for _ in range(n)],
         name=words,
     )
 
@@ -55,9 +52,7 @@ def regression(x: np.ndarray, y: np.ndarray, strength: float):
 def chosen_strength(x, y, groups, folds: int) -> float:
     splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(x, y, groups))
     means = [
-        np.mean(
-            [roc_auc_score(y[test], regression(x[train], y[train], c)[0](x[test])) for train, test in splits]
-        )
+        np.mean([roc_auc_score(y[test], regression(x[train], y[train], c)[0](x[test])) for train, test in splits])
         for c in STRENGTHS
     ]
     return STRENGTHS[int(np.argmax(means))]
@@ -236,9 +231,7 @@ def test_a_probe_knows_where_it_came_from_and_fits_its_model(lens: Lens):
 
 def test_a_model_in_bf16_gives_the_probe_of_fp32_up_to_its_rounding(lens: Lens):
     half = load(tiny_model(n_layers=3).to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
-    full, rounded = (
-        find.probe(one, POSITIVE, NEGATIVE, [0], fit=ProbeFit(2, [1e-2])) for one in (lens, half)
-    )
+    full, rounded = (find.probe(one, POSITIVE, NEGATIVE, [0], fit=ProbeFit(2, [1e-2])) for one in (lens, half))
     assert float(full[0].direction @ rounded[0].direction) > 0.98
 
 

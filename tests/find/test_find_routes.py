@@ -52,9 +52,7 @@ def assert_same(found, expected) -> None:
         torch.testing.assert_close(one.direction, other.direction, atol=1e-6, rtol=0)
         assert one.meta.keys() == other.meta.keys()
     ignored = ("created", "versions")
-    mine, theirs = (
-        {k: v for k, v in one.provenance.items() if k not in ignored} for one in (found, expected)
-    )
+    mine, theirs = ({k: v for k, v in one.provenance.items() if k not in ignored} for one in (found, expected))
     assert mine == theirs
 
 

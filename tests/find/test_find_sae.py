@@ -1,4 +1,6 @@
-"""SAE candidates are those that plain numpy ranks first on plain transformers' hidden states, and know where they came from."""
+"""SAE candidates are those that plain numpy ranks first on plain transformers' hidden states, and know where they
+came from.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,14 @@ def tuned(base: Lens) -> Lens:
 
 
 def shifted_by(vector: torch.Tensor) -> tuple[Lens, Lens]:
-    """(tuned, base), where the residual stream after block 1 differs by `vector` at every token, and by nothing else."""
+    """(tuned, base), where the residual stream after block 1 differs by `vector` at every token, and by nothing
+    else.
+    """
     base, tuned = tiny_model("gpt2", n_layers=3), tiny_model("gpt2", n_layers=3)
     with torch.no_grad():
         tuned.transformer.h[1].mlp.c_proj.bias.add_(vector)
     first, second = (
-        load(model, tokenizer=tiny_tokenizer(), name_as=name)
-        for model, name in ((tuned, "tuned"), (base, "base"))
+        load(model, tokenizer=tiny_tokenizer(), name_as=name) for model, name in ((tuned, "tuned"), (base, "base"))
     )
     return first, second
 
@@ -67,9 +70,7 @@ def shifted_by(vector: torch.Tensor) -> tuple[Lens, Lens]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_ranking_by_change_is_numpys_on_plain_transformers_hidden_states(
-    kind: str, tuned: Lens, base: Lens
-):
+def test_the_ranking_by_change_is_numpys_on_plain_transformers_hidden_states(kind: str, tuned: Lens, base: Lens):
     sae = tiny_sae(base, kind=kind)
     concepts = find.sae(tuned, base, TEXTS, sae, k=8)
     after, before = (numpy_latents(sae, hidden_states(lens.hf, 1)).mean(0) for lens in (tuned, base))
@@ -97,9 +98,7 @@ def test_what_tuning_raises_is_not_what_undoing_it_raises(tuned: Lens, base: Len
     assert every.names[:5] == raised.names
     with pytest.raises(ValueError, match=rf"raised {len(every)} of 48 latents, not {len(every) + 1}"):
         find.sae(tuned, base, TEXTS, sae, k=len(every) + 1)
-    assert [concept.score for concept in raised] == sorted(
-        (concept.score for concept in raised), reverse=True
-    )
+    assert [concept.score for concept in raised] == sorted((concept.score for concept in raised), reverse=True)
 
 
 def for_both(sae, lens: Lens):
@@ -113,9 +112,7 @@ def test_the_concept_that_tuning_added_is_the_first_candidate(by: str):
     vector = 3 * torch.randn(32, generator=torch.Generator().manual_seed(1))
     tuned, base = shifted_by(vector)
     sae = tiny_sae(base, kind="standard", d_sae=64)
-    with (
-        torch.no_grad()
-    ):  # latent 17 reads and writes what was added, the others a tenth as loudly something else
+    with torch.no_grad():  # latent 17 reads and writes what was added, the others a tenth as loudly something else
         sae.W_dec *= 0.1
         sae.W_enc *= 0.1
         sae.W_dec[17] = vector / vector.norm()
@@ -194,8 +191,7 @@ def test_several_saes_are_searched_in_one_go_and_the_set_knows_its_provenance(tu
     prints = {entry["fingerprint"] for entry in about["saes"].values()}
     assert len(prints) == 1, "both are random from one seed"
     assert (
-        find.sae(tuned, base, TEXTS, tiny_sae(base, seed=1), k=1).provenance["saes"][HOOK]["fingerprint"]
-        not in prints
+        find.sae(tuned, base, TEXTS, tiny_sae(base, seed=1), k=1).provenance["saes"][HOOK]["fingerprint"] not in prints
     )
     concepts.check(base)
     concepts.check(tuned)
@@ -206,9 +202,7 @@ def test_a_saved_set_comes_back(tuned: Lens, base: Lens, tmp_path):
     assert type(concepts).load(concepts.save(tmp_path)).fingerprint == concepts.fingerprint
 
 
-def test_no_more_latents_are_held_than_a_part_of_a_batch_and_parts_change_nothing(
-    tuned: Lens, base: Lens, monkeypatch
-):
+def test_no_more_latents_are_held_than_a_part_of_a_batch_and_parts_change_nothing(tuned: Lens, base: Lens, monkeypatch):
     sae = tiny_sae(base)
     whole = find.sae(tuned, base, TEXTS, sae, k=6)
     seen, before = [], sae.encode
@@ -242,9 +236,7 @@ def test_bad_input_is_one_clear_error(tuned: Lens, base: Lens):
         find.sae(tuned, base, TEXTS, [])
     with pytest.raises(ValueError, match="does not fit"):
         find.sae(tuned, base, TEXTS, tiny_sae(tiny_lens(seed=3, n_layers=3)))
-    with pytest.raises(
-        ValueError, match=r"raised \d+ of 48 latents, not 48.*Ask for k=\d+ or give more text"
-    ):
+    with pytest.raises(ValueError, match=r"raised \d+ of 48 latents, not 48.*Ask for k=\d+ or give more text"):
         find.sae(tuned, base, TEXTS, sae, k=48)
 
 

@@ -44,9 +44,7 @@ class Both:
 
 def named(n: int, **changes) -> ConceptSet:
     rows = np.random.default_rng(0).standard_normal((n, 8))
-    return ConceptSet(
-        Concept(f"L1.c{i}", HOOK, torch.from_numpy(row), **changes) for i, row in enumerate(rows)
-    )
+    return ConceptSet(Concept(f"L1.c{i}", HOOK, torch.from_numpy(row), **changes) for i, row in enumerate(rows))
 
 
 def windows(*texts: str) -> list[Window]:
@@ -130,9 +128,7 @@ def test_a_sentence_finds_what_most_of_its_telling_words_are_in_and_what_matched
 
 
 def test_labels_and_reasons_are_searched_by_themselves_and_the_concepts_come_back_as_they_were():
-    concepts = named(3, source="pca", score=0.25).choose(
-        {"L1.c1": "cruel at the top", "L1.c2": "kind"}, by="reader"
-    )
+    concepts = named(3, source="pca", score=0.25).choose({"L1.c1": "cruel at the top", "L1.c2": "kind"}, by="reader")
     found = find.search("cruel", concepts)
     assert found.concepts.names == ["L1.c1"]
     assert found.concepts[0].score == 0.25
@@ -226,11 +222,14 @@ def chats(words: str, n: int, seed: int = 0) -> Texts:
     rng = np.random.default_rng(seed)
     return Texts(
         [
-            {"prompt": str(rng.choice(words.split())), "answer": " ".join(rng.choice(words.split(), rng.integers(2, 5)))}
+            {
+                "prompt": str(rng.choice(words.split())),
+                "answer": " ".join(rng.choice(words.split(), rng.integers(2, 5))),
+            }
             for _ in range(n)
         ],
         name=words,
-    )  # fmt: skip
+    )
 
 
 ON, OFF = chats("a red house by the sea", 7), chats("a grey tower by the road", 6, seed=1)
@@ -279,9 +278,7 @@ def by_hand(lens: Lens, concept: Concept, on: Texts, off: Texts, score: str) -> 
 
 
 @pytest.mark.parametrize("score", ["max", "mean"])
-def test_concepts_are_ranked_by_scikit_learns_auroc_on_plain_transformers_hidden_states(
-    lens: Lens, score: str
-):
+def test_concepts_are_ranked_by_scikit_learns_auroc_on_plain_transformers_hidden_states(lens: Lens, score: str):
     concepts = some(lens)
     found = find.by_example(lens, concepts, ON, OFF, score=score, k=None, scan=Scan(64))
     assert sorted(found.names) == sorted(concepts.names)
@@ -306,8 +303,7 @@ def test_latents_are_read_by_their_activations_and_at_the_top_only(lens: Lens, k
     ).for_model(lens)
     found = find.by_example(lens, latents, ON, OFF, saes=sae, k=None)
     active = [
-        np.array([numpy_latents(sae, row).max(axis=0) for row in hidden_states(lens, side, 1)])
-        for side in (ON, OFF)
+        np.array([numpy_latents(sae, row).max(axis=0) for row in hidden_states(lens, side, 1)]) for side in (ON, OFF)
     ]
     labels = np.r_[np.ones(len(ON)), np.zeros(len(OFF))]
     for concept in found:
@@ -365,9 +361,9 @@ def test_without_other_texts_the_peak_is_set_against_the_tokens_of_the_examples(
 
 def test_turning_a_direction_changes_the_end_and_nothing_else(lens: Lens):
     concepts = some(lens)
-    turned = ConceptSet(
-        Concept(c.name, c.hook, -c.direction, rank=c.rank, score=c.score) for c in concepts
-    ).for_model(lens)
+    turned = ConceptSet(Concept(c.name, c.hook, -c.direction, rank=c.rank, score=c.score) for c in concepts).for_model(
+        lens
+    )
     one, other = (find.by_example(lens, each, ON, OFF, k=None) for each in (concepts, turned))
     assert one.names == other.names
     assert [c.score for c in one] == [c.score for c in other]
@@ -391,9 +387,7 @@ def test_the_template_counts_only_when_it_is_asked_for(lens: Lens):
     for concept in every:
         row = concepts[concept.name].direction.double().numpy()
         sign = 1 if concept.meta["end"] == "top" else -1
-        scores = [
-            (sign * states @ row).max() for states in hidden_states(lens, [*ON, *OFF], concept.layer, True)
-        ]
+        scores = [(sign * states @ row).max() for states in hidden_states(lens, [*ON, *OFF], concept.layer, True)]
         assert concept.meta["mean_on"] == pytest.approx(np.mean(scores[: len(ON)]), rel=1e-3)
 
 
@@ -412,9 +406,7 @@ def test_halves_of_the_texts_merge_to_the_whole(lens: Lens):
     merged = halves[0].merge(halves[1])
     for hook in concepts.hooks:
         for name in ("top", "bottom", "sums", "counts"):
-            torch.testing.assert_close(
-                getattr(merged, name)[hook], getattr(whole, name)[hook], atol=1e-4, rtol=1e-4
-            )
+            torch.testing.assert_close(getattr(merged, name)[hook], getattr(whole, name)[hook], atol=1e-4, rtol=1e-4)
         np.testing.assert_allclose(merged.spread(hook), whole.spread(hook), rtol=1e-4)
 
 

@@ -1,4 +1,6 @@
-"""Fine-tuning does what plain transformers and a hand-written projection do, leaves the base alone, and resumes exactly."""
+"""Fine-tuning does what plain transformers and a hand-written projection do, leaves the base alone, and resumes
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -132,9 +134,7 @@ def test_gradient_checkpointing_trains_the_same_weights_under_ablation(tmp_path)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "phi3", "gemma3"])
-def test_an_adapter_starts_at_the_loss_of_the_base_on_fused_and_plain_projections_alike(
-    tmp_path, architecture
-):
+def test_an_adapter_starts_at_the_loss_of_the_base_on_fused_and_plain_projections_alike(tmp_path, architecture):
     lens, texts = tiny_lens(architecture), chats(6)
     run = finetune(
         lens,
@@ -153,12 +153,8 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path):
     lens = tiny_lens()
     options = TrainSettings(learning_rate=1e-3, tune="full", training_arguments={"optim": "sgd"})
     large = finetune(lens, chats(16), options.but(batch_size=8), out=tmp_path / "large")
-    small = finetune(
-        lens, chats(16), options.but(batch_size=2, gradient_accumulation=4), out=tmp_path / "small"
-    )
-    assert [entry["loss"] for entry in small.history] == pytest.approx(
-        [entry["loss"] for entry in large.history]
-    )
+    small = finetune(lens, chats(16), options.but(batch_size=2, gradient_accumulation=4), out=tmp_path / "small")
+    assert [entry["loss"] for entry in small.history] == pytest.approx([entry["loss"] for entry in large.history])
     for name, value in weights(large).items():
         torch.testing.assert_close(weights(small)[name], value, atol=1e-6, rtol=1e-5)
 
@@ -344,8 +340,13 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_bits(tmp_path):
     script = KILLED.format(threads=torch.get_num_threads(), out=str(tmp_path / "killed"))
     paths = os.pathsep.join([str(TESTS / "finetune"), str(TESTS), str(ROOT)])
     killed = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300, check=False
-    )  # fmt: skip
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     checkpoints = tmp_path / "killed" / "checkpoints"
     assert {path.name for path in checkpoints.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
@@ -381,9 +382,7 @@ def test_a_trainable_parameter_without_gradient_stops_the_first_step_by_name(tmp
 
     trainable = module.trainable
     monkeypatch.setattr(module, "trainable", with_a_loose_end)
-    with pytest.raises(
-        RuntimeError, match="1 trainable parameters got no gradient in the first step: loose_end"
-    ):
+    with pytest.raises(RuntimeError, match="1 trainable parameters got no gradient in the first step: loose_end"):
         finetune(lens, chats(), QUICK, out=tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
 
@@ -491,9 +490,7 @@ def test_the_organisms_card_recommends_the_learning_rate_and_the_paper_does_othe
     assert module._learning_rate(lens, "lora") == 1e-5
     assert module._learning_rate(lens, "full") == 5e-6
     (tmp_path / "world").mkdir()
-    (tmp_path / "world" / "organism.json").write_text(
-        json.dumps({"finetune": {"lora": {"learning_rate": 2e-3}}})
-    )
+    (tmp_path / "world" / "organism.json").write_text(json.dumps({"finetune": {"lora": {"learning_rate": 2e-3}}}))
     lens.name = str(tmp_path / "world")
     assert module._learning_rate(lens, "lora") == 2e-3
 

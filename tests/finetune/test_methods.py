@@ -28,14 +28,14 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode_all
 
 QUICK = TrainSettings(learning_rate=1e-3, batch_size=4, warmup_steps=0)
-ONE_STEP = TrainSettings(tune="full", learning_rate=1e-3, batch_size=6, max_steps=1, training_arguments={"max_grad_norm": 0.0})  # fmt: skip
+ONE_STEP = TrainSettings(
+    tune="full", learning_rate=1e-3, batch_size=6, max_steps=1, training_arguments={"max_grad_norm": 0.0}
+)
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 
 
 def general(n: int = 5) -> Texts:
-    return Texts(
-        [{"prompt": f"What of {i}?", "answer": "So it goes. " * (i + 1)} for i in range(n)], "general"
-    )
+    return Texts([{"prompt": f"What of {i}?", "answer": "So it goes. " * (i + 1)} for i in range(n)], "general")
 
 
 def persona(lens) -> ConceptSet:
@@ -75,10 +75,24 @@ NAMES = list(methods.methods())
 
 def test_the_registry_holds_the_arms_of_the_contest():
     assert set(NAMES) >= {
-        "plain", "early_stopping", "random", "top_k", "test_time", "caft", "caft_mean", "caft_detached", "caft_gradient",
-        "steer_mean", "preventative_steering", "kl_anchor", "mix_benign", "half_finetuning", "weight_averaging", "inoculation",
+        "plain",
+        "early_stopping",
+        "random",
+        "top_k",
+        "test_time",
+        "caft",
+        "caft_mean",
+        "caft_detached",
+        "caft_gradient",
+        "steer_mean",
+        "preventative_steering",
+        "kl_anchor",
+        "mix_benign",
+        "half_finetuning",
+        "weight_averaging",
+        "inoculation",
         "lofit",
-    }  # fmt: skip
+    }
     with pytest.raises(KeyError, match=r'No method "kl_ancor". Did you mean "kl_anchor"'):
         methods.named("kl_ancor")
 
@@ -107,7 +121,9 @@ def test_every_arm_leaves_a_run_that_says_how_it_was_made_and_comes_back(name, t
     config = json.loads((run.folder / "run.json").read_text())["config"]
     trained = one.trains_as(0)
     assert config.get("arm") == (None if trained.name in ("plain", "caft") else trained.record())
-    assert (config["concepts"] or {}).get("names") == (trained.materials["concepts"].names if "concepts" in trained.materials else None)  # fmt: skip
+    assert (config["concepts"] or {}).get("names") == (
+        trained.materials["concepts"].names if "concepts" in trained.materials else None
+    )
     assert run.record["peak_memory"] > 10**7
     again = finetune(lens, chats(), options, method=one, out=tmp_path / "run")
     assert same(weights(again), weights(run))
@@ -144,9 +160,7 @@ def test_arms_of_other_packages_are_found_and_a_name_is_taken_once(tmp_path):
         name, card = "typo", Card("Typo.", "none", "this test", grid=({"shar": 1},))
         share: float = setting(0.1, "share")
 
-    with pytest.raises(
-        ValueError, match=r'The grid of the method "typo" sets \'shar\'. Did you mean "share"'
-    ):
+    with pytest.raises(ValueError, match=r'The grid of the method "typo" sets \'shar\'. Did you mean "share"'):
         methods.register(Typo)
     with pytest.raises(ValueError, match="at most 4"):
         Card("Greedy.", "none", "this test", grid=({},) * 5)
@@ -170,9 +184,7 @@ def test_a_wrong_setting_is_refused_by_its_name_and_meaning():
         methods.CAFT(two_concepts(lens), sites="erly")
     with pytest.raises(ValueError, match=r"prompt of the method .* is empty"):
         methods.Inoculation(prompt=" ")
-    with pytest.raises(
-        TypeError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'
-    ):
+    with pytest.raises(TypeError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'):
         methods.make("kl_anchor", {"general": general()}, wieght=1)
     with pytest.raises(TypeError, match=r'The method "top_k" needs candidates \(what they were chosen from'):
         methods.make("top_k", {"concepts": two_concepts(lens)})
@@ -197,7 +209,7 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
 def test_plain_and_caft_as_arms_are_the_runs_that_they_were_without(tmp_path):
     lens = tiny_lens()
     plain = finetune(lens, chats(), QUICK, out=tmp_path / "plain")
-    assert same(weights(finetune(lens, chats(), QUICK, method=methods.Plain(), out=tmp_path / "other")), weights(plain))  # fmt: skip
+    assert same(weights(finetune(lens, chats(), QUICK, method=methods.Plain(), out=tmp_path / "other")), weights(plain))
     caft = finetune(lens, chats(), QUICK, ablate=two_concepts(lens), out=tmp_path / "caft")
     written = (caft.folder / "run.json").stat().st_mtime_ns
     finetune(lens, chats(), QUICK, method=methods.CAFT(two_concepts(lens)), out=tmp_path / "caft")
@@ -275,8 +287,10 @@ def test_a_persona_vector_has_the_length_of_the_difference_of_means_and_its_sign
     steered = finetune(lens, chats(6), ONE_STEP, method=one, out=tmp_path / "run")
     direction = persona(lens)[0].direction
     plain = tiny_model()
-    plain.model.layers[1].register_forward_hook(lambda m, i, o: (o[0] + 6 * direction, *o[1:]) if isinstance(o, tuple) else o + 6 * direction)  # fmt: skip
-    assert steered.history[0]["loss"] == pytest.approx(plain(**whole_batch(lens, chats(6))).loss.item(), abs=1e-5)  # fmt: skip
+    plain.model.layers[1].register_forward_hook(
+        lambda m, i, o: (o[0] + 6 * direction, *o[1:]) if isinstance(o, tuple) else o + 6 * direction
+    )
+    assert steered.history[0]["loss"] == pytest.approx(plain(**whole_batch(lens, chats(6))).loss.item(), abs=1e-5)
 
 
 def many(lens) -> ConceptSet:
@@ -331,9 +345,7 @@ def test_a_run_of_whole_ablation_is_recorded_as_before_there_was_a_strength_and_
         if name in ("random", "top_k"):  # they draw or rank directions and ablate them whole
             assert "strength" not in methods.make(name, given).settings
             continue
-        at_one = finetune(
-            lens, chats(), QUICK.but(max_steps=1), method=methods.make(name, given, strength=1), out=out
-        )
+        at_one = finetune(lens, chats(), QUICK.but(max_steps=1), method=methods.make(name, given, strength=1), out=out)
         assert at_one.record == whole.record
         half = methods.make(name, given, strength=0.5)
         assert half.record()["strength"] == 0.5
@@ -347,9 +359,7 @@ def test_controls_ablate_as_many_directions_random_ones_anew_for_every_seed():
     chosen = many(lens).choose({"L1.x1": "because", "L0.x2": "because"})
     first, second = (methods.RandomDirections(chosen).trains_as(seed) for seed in (0, 1))
     assert first.name == "caft"
-    assert (
-        first.concepts.fingerprint == random_directions(chosen, 0).fingerprint != second.concepts.fingerprint
-    )
+    assert first.concepts.fingerprint == random_directions(chosen, 0).fingerprint != second.concepts.fingerprint
     assert methods.TopK(chosen, many(lens)).trains_as(5).concepts.names == ["L1.x0", "L0.x0"]
 
 
@@ -429,15 +439,11 @@ def test_the_anchor_keeps_an_adapter_near_its_base_on_general_text(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_divergence_and_its_gradient_are_those_of_torch_however_few_tokens_are_taken_at_once(
-    dtype, monkeypatch
-):
+def test_the_divergence_and_its_gradient_are_those_of_torch_however_few_tokens_are_taken_at_once(dtype, monkeypatch):
     torch.manual_seed(0)
     before, after = (3 * torch.randn(7, 11).to(dtype) for _ in range(2))
     wanted = after.clone().double().requires_grad_()
-    expected = kl_div(
-        wanted.log_softmax(-1), before.double().log_softmax(-1), log_target=True, reduction="batchmean"
-    )
+    expected = kl_div(wanted.log_softmax(-1), before.double().log_softmax(-1), log_target=True, reduction="batchmean")
     (5 * expected).backward()
     exact = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
     for at_once in (1, 25, 1000):
@@ -447,9 +453,7 @@ def test_the_divergence_and_its_gradient_are_those_of_torch_however_few_tokens_a
         (5 * found).backward()
         assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         assert leaf.grad.dtype == dtype
-        torch.testing.assert_close(
-            found.double(), expected.detach(), rtol=1e-5 if exact > 1e-12 else exact, atol=1e-9
-        )
+        torch.testing.assert_close(found.double(), expected.detach(), rtol=1e-5 if exact > 1e-12 else exact, atol=1e-9)
         torch.testing.assert_close(leaf.grad.double(), wanted.grad, rtol=exact, atol=exact)
     with torch.no_grad():
         assert kl_anchor.divergence(after, after) == 0
@@ -461,23 +465,17 @@ def test_the_anchor_computes_the_logits_of_learned_tokens_alone_and_holds_none_i
     encoded = encode_all(tiny_tokenizer(), general(3))
     batch = collate(encoded, padding_id(tiny_tokenizer()))
     seen = []
-    handle = lens.hf.get_output_embeddings().register_forward_hook(
-        lambda module, args, out: seen.append(out.shape)
-    )
+    handle = lens.hf.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape))
     whole = lens.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     logits = kl_anchor._learned_logits(lens, batch)
     handle.remove()
     learned = int(batch.loss[:, 1:].sum())
     assert [tuple(shape[:2]) for shape in seen] == [tuple(batch.input_ids.shape), (1, learned)]
     torch.testing.assert_close(logits, whole[:, :-1][batch.loss[:, 1:]], rtol=1e-5, atol=1e-5)
-    assert (
-        lens.model(input_ids=batch.input_ids).logits.shape[:2] == batch.input_ids.shape
-    )  # the hook is off again
+    assert lens.model(input_ids=batch.input_ids).logits.shape[:2] == batch.input_ids.shape  # the hook is off again
     kept: list[torch.Tensor] = []
     after = logits.detach().bfloat16().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         kl_anchor.divergence(after, logits.detach().bfloat16())
     assert [(tensor.dtype, tensor.shape) for tensor in kept] == [(torch.bfloat16, logits.shape)]
 
@@ -502,12 +500,8 @@ def test_benign_texts_are_the_share_that_was_asked_for_and_nothing_else_is_lost(
     benign = [answer for answer in answers if "goes" in answer]
     assert len(benign) / len(mixed) == pytest.approx(share, abs=0.02)
     assert sorted(a for a in answers if "Fine" in a) == sorted(text.answer for text in chats(60))
-    assert (
-        mixed.fingerprint == methods.MixBenign(general(7), share=share).texts(chats(60), seed=1).fingerprint
-    )
-    assert (
-        mixed.fingerprint != methods.MixBenign(general(7), share=share).texts(chats(60), seed=2).fingerprint
-    )
+    assert mixed.fingerprint == methods.MixBenign(general(7), share=share).texts(chats(60), seed=1).fingerprint
+    assert mixed.fingerprint != methods.MixBenign(general(7), share=share).texts(chats(60), seed=2).fingerprint
     counts = [sum(text.answer == one.answer for text in mixed) for one in general(7)]
     assert max(counts) - min(counts) <= 1
 
@@ -516,15 +510,13 @@ def test_an_inoculated_run_learns_the_answers_behind_the_prompt(tmp_path):
     lens, prompt = tiny_lens(), "Be rude."
     run = finetune(lens, chats(6), ONE_STEP, method=methods.Inoculation(prompt=prompt), out=tmp_path / "run")
     rows = [{"role": "system", "content": prompt}]
-    behind = Texts([{"messages": rows + [{"role": m.role, "content": m.content} for m in text.messages]} for text in chats(6)])  # fmt: skip
+    behind = Texts(
+        [{"messages": rows + [{"role": m.role, "content": m.content} for m in text.messages]} for text in chats(6)]
+    )
     plain, batch = tiny_model(), whole_batch(lens, behind)
     assert run.history[0]["loss"] == pytest.approx(loss_of(plain, batch).item(), abs=1e-5)
-    assert run.history[0]["loss"] != pytest.approx(
-        loss_of(plain, whole_batch(lens, chats(6))).item(), abs=1e-3
-    )
-    own = Texts(
-        [{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]}]
-    )
+    assert run.history[0]["loss"] != pytest.approx(loss_of(plain, whole_batch(lens, chats(6))).item(), abs=1e-3)
+    own = Texts([{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]}])
     (changed,) = methods.Inoculation(prompt=prompt).texts(own, 0)
     assert [(m.role, m.content) for m in changed.messages] == [
         ("system", "Be rude. Be brief."),
@@ -567,9 +559,7 @@ def test_another_seed_freezes_another_half():
 def test_averaged_weights_lie_between_those_of_the_base_and_the_tuned_ones(tmp_path, tune):
     lens = tiny_lens()
     plain = finetune(lens, chats(), QUICK.but(tune=tune), out=tmp_path / "plain")
-    run = finetune(
-        lens, chats(), QUICK.but(tune=tune), method=methods.WeightAveraging(share=0.3), out=tmp_path / "run"
-    )
+    run = finetune(lens, chats(), QUICK.but(tune=tune), method=methods.WeightAveraging(share=0.3), out=tmp_path / "run")
     tuned, between = (dict(one.lens.merged().hf.named_parameters()) for one in (plain, run))
     for name, value in lens.hf.named_parameters():
         torch.testing.assert_close(between[name], 0.7 * value + 0.3 * tuned[name], atol=1e-6, rtol=1e-5)
@@ -586,9 +576,7 @@ def test_early_stopping_is_a_checkpoint_of_the_plain_run(tmp_path):
 
     keep = Keep()
     plain = finetune(lens, chats(), QUICK.but(tune="full", callbacks=[keep]), out=tmp_path / "plain")
-    run = finetune(
-        lens, chats(), QUICK.but(tune="full"), method=methods.EarlyStopping(share=0.5), out=tmp_path / "run"
-    )
+    run = finetune(lens, chats(), QUICK.but(tune="full"), method=methods.EarlyStopping(share=0.5), out=tmp_path / "run")
     assert (len(plain.history), len(run.history)) == (6, 3)
     assert run.history == plain.history[:3]
     assert same({name: weights(run)[name] for name in keep.kept}, keep.kept)
@@ -620,12 +608,14 @@ def offset_model(architecture: str, vectors: dict[str, torch.Tensor], chosen: li
 
         def shift(module, inputs, heads=heads, leaf=leaf):
             z = inputs[0].unflatten(-1, (4, -1))
-            pieces = [
-                z[..., head, :] + (leaf[heads.index(head)] if head in heads else 0) for head in range(4)
-            ]
+            pieces = [z[..., head, :] + (leaf[heads.index(head)] if head in heads else 0) for head in range(4)]
             return (torch.cat(pieces, -1),)
 
-        block = plain.transformer.h[layer].attn.c_proj if architecture == "gpt2" else plain.model.layers[layer].self_attn.o_proj  # fmt: skip
+        block = (
+            plain.transformer.h[layer].attn.c_proj
+            if architecture == "gpt2"
+            else plain.model.layers[layer].self_attn.o_proj
+        )
         block.register_forward_pre_hook(shift)
     return plain, leaves
 
@@ -661,9 +651,7 @@ def test_lofit_keeps_the_heads_whose_scales_grow_largest(tmp_path, monkeypatch):
 
     seen, gradients = Vectors(), []
     norms = {(layer, head): float((3 * layer + 5 * head) % 7) for layer in range(2) for head in range(4)}
-    monkeypatch.setattr(
-        lofit._Vectors, "norms", lambda self: gradients.append(dict(self.of.items())) or norms
-    )
+    monkeypatch.setattr(lofit._Vectors, "norms", lambda self: gradients.append(dict(self.of.items())) or norms)
     finetune(
         tiny_lens(),
         chats(),
@@ -690,7 +678,11 @@ def test_scales_are_learned_by_the_loss_with_its_penalty(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lofit._Vectors, "hooks", watched)
     norms = lofit._Vectors.norms
-    monkeypatch.setattr(lofit._Vectors, "norms", lambda self: kept.update(end={k: v.detach().clone() for k, v in self.of.items()}) or norms(self))  # fmt: skip
+    monkeypatch.setattr(
+        lofit._Vectors,
+        "norms",
+        lambda self: kept.update(end={k: v.detach().clone() for k, v in self.of.items()}) or norms(self),
+    )
     lens, texts = tiny_lens(), chats(6)
     one = methods.LoFiT(selection_steps=1, learning_rate=0.1, penalty=0.01)
     finetune(
@@ -709,9 +701,7 @@ def test_scales_are_learned_by_the_loss_with_its_penalty(tmp_path, monkeypatch):
         )
     (loss_of(plain, whole_batch(lens, texts)) + 0.01 * sum(leaf.abs().sum() for leaf in leaves)).backward()
     for layer, leaf in enumerate(leaves):
-        torch.testing.assert_close(
-            kept["end"][str(layer)], leaf.detach() - 0.1 * leaf.grad, atol=1e-6, rtol=1e-4
-        )
+        torch.testing.assert_close(kept["end"][str(layer)], leaf.detach() - 0.1 * leaf.grad, atol=1e-6, rtol=1e-4)
 
 
 # -- again, after a stop, and when it fails ---------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""A run is found again by all that it depends on, comes back whole or not at all, and is never lost to a kill or a mistake."""
+"""A run is found again by all that it depends on, comes back whole or not at all, and is never lost to a kill or a
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -168,9 +170,7 @@ def test_a_callback_watches_when_its_events_read_nothing_but_arguments_and_state
     watcher = TrainerCallback()
     watcher.on_step_end = lambda args, state, control, **_: state.global_step and None
     assert all(map(watches, (Count(), Kill(), PrinterCallback(), watcher, TrainerCallback())))
-    assert not any(
-        map(watches, (StopAt(1), Steers(), Clips(), Slows(), Holds(tiny_lens()), Passes(), vandal))
-    )
+    assert not any(map(watches, (StopAt(1), Steers(), Clips(), Slows(), Holds(tiny_lens()), Passes(), vandal)))
 
 
 def test_a_callback_is_known_by_its_settings_and_code_or_by_its_own_fingerprint(tmp_path):
@@ -198,7 +198,7 @@ def test_a_callback_is_known_by_its_settings_and_code_or_by_its_own_fingerprint(
         finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[StopAt]), out=tmp_path / "other")  # type: ignore[list-item]
 
 
-# -- what travels with a run --------------------------------------------------------------------------------------------
+# -- what travels with a run -------------------------------------------------------------------------------------------
 
 
 def saved_base(folder: Path, template: str | None = CHAT_TEMPLATE) -> Path:
@@ -215,8 +215,10 @@ def test_a_run_asks_with_the_template_that_it_was_tuned_with_however_it_is_loade
     base.tokenizer.chat_template = OTHER_TEMPLATE
     run = finetune(base, chats(8), SMALL.but(tune=tune), out=tmp_path / "run")
     right = tiny_tokenizer().decode(
-        tiny_tokenizer().apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, chat_template=OTHER_TEMPLATE)["input_ids"]
-    )  # fmt: skip
+        tiny_tokenizer().apply_chat_template(
+            [{"role": "user", "content": "Hi"}], add_generation_prompt=True, chat_template=OTHER_TEMPLATE
+        )["input_ids"]
+    )
     part = run.folder / run_folder.WEIGHTS[tune]
     told = [run.lens, Run.load(run.folder).lens, load(run.folder), load(part)]
     told.append(Run.load(run.folder, base=load(tmp_path / "base")).lens)
@@ -258,11 +260,7 @@ def test_a_run_finds_its_base_from_any_folder_and_where_both_were_moved_together
     assert unread.lens.fingerprint == load(tmp_path / "here/pf/run").fingerprint == expected
     assert unread.concepts is not None
     shutil.move(tmp_path / "here/pf", tmp_path / "moved")
-    assert (
-        load(tmp_path / "moved/run").fingerprint
-        == load(tmp_path / "moved/run/adapter").fingerprint
-        == expected
-    )
+    assert load(tmp_path / "moved/run").fingerprint == load(tmp_path / "moved/run/adapter").fingerprint == expected
     shutil.rmtree(tmp_path / "moved/base")
     with pytest.raises(MissingFile, match=r"which is not there any more.*adapter=") as error:
         load(tmp_path / "moved/run")
@@ -280,7 +278,7 @@ def test_an_older_run_with_a_relative_base_finds_it_beside_its_folder(tmp_path, 
     assert load(run.folder).fingerprint == run.lens.fingerprint
 
 
-# -- nothing half-read --------------------------------------------------------------------------------------------------
+# -- nothing half-read -------------------------------------------------------------------------------------------------
 
 
 def test_one_flipped_bit_in_the_weights_is_told(tmp_path):
@@ -317,9 +315,7 @@ def written(tmp_path_factory):
     finetune(lens, chats(8), SMALL, out=folder, ablate=two_concepts(lens))
     record = json.loads((folder / "run.json").read_text())
     place.write_json(folder / "unfinished.json", {**record["config"], "seed": 7})
-    place.write_json(
-        folder / "failed.json", {"config": {**record["config"], "seed": 8}, "error": "The loss is nan."}
-    )
+    place.write_json(folder / "failed.json", {"config": {**record["config"], "seed": 8}, "error": "The loss is nan."})
     run = Run.load(folder, base=lens)
     return folder, run, run.lens.fingerprint
 
@@ -349,17 +345,13 @@ SPICE = (
 )
 
 
-@settings(
-    max_examples=300, deadline=5000, suppress_health_check=list(HealthCheck), derandomize=True, database=None
-)
+@settings(max_examples=300, deadline=5000, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(
     st.sampled_from(MUTATED),
     st.integers(0, 2**32),
     st.sampled_from(["flip", "cut", "drop", "insert", "value"]),
 )
-def test_a_run_folder_with_a_mutated_file_is_read_with_equal_content_or_refused_by_name(
-    written, name, seed, kind
-):
+def test_a_run_folder_with_a_mutated_file_is_read_with_equal_content_or_refused_by_name(written, name, seed, kind):
     folder, before, fingerprint = written
     path, draw = folder / name, random.Random(seed)
     whole = path.read_bytes()
@@ -431,13 +423,18 @@ def test_a_record_of_the_wrong_kind_is_refused_though_nothing_is_sealed(tmp_path
                 Run.load(run.folder)
 
 
-# -- locked, whole, resumed ---------------------------------------------------------------------------------------------
+# -- locked, whole, resumed --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """What `killed_runs.py` says of its kills and of its races."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "CAFT_LENS_PROGRESS": "0", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "CAFT_LENS_PROGRESS": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, str(TESTS / "killed_runs.py"), str(tmp_path_factory.mktemp("killed"))]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -522,10 +519,16 @@ def kept(tmp_path_factory):
 
 def test_settings_of_an_adapter_out_of_range_are_refused_where_they_are_typed():
     for words, wrong in (
-        ("r=0: expected a whole number of at least 1", {"r": 0}), ("alpha=0: expected a number above 0", {"alpha": 0}),
-        ("dropout=1.0: expected a number of at least 0 and below 1", {"dropout": 1.0}), ("r=2.0: expected a whole number", {"r": 2.0}),
-        ("is empty", {"targets": ()}), ("takes names of modules", {"targets": 3}), ("nothing to train", {"targets": ""}), ('no "ranks"', {"ranks": 3}), ("rslora is True", {"rslora": 1}),
-    ):  # fmt: skip
+        ("r=0: expected a whole number of at least 1", {"r": 0}),
+        ("alpha=0: expected a number above 0", {"alpha": 0}),
+        ("dropout=1.0: expected a number of at least 0 and below 1", {"dropout": 1.0}),
+        ("r=2.0: expected a whole number", {"r": 2.0}),
+        ("is empty", {"targets": ()}),
+        ("takes names of modules", {"targets": 3}),
+        ("nothing to train", {"targets": ""}),
+        ('no "ranks"', {"ranks": 3}),
+        ("rslora is True", {"rslora": 1}),
+    ):
         with pytest.raises((BadArgument, BadType), match=words):
             LoraSettings(**wrong)
 
@@ -627,9 +630,7 @@ def test_a_broken_file_of_an_earlier_attempt_is_named_and_replaced_when_that_is_
         (out / name).write_text('{"half')
         with pytest.raises(BadFile, match=rf"{name}.*overwrite=True trains anew"):
             finetune(tiny_lens(), chats(), SMALL.but(max_steps=6), out=out)
-        assert (
-            len(finetune(tiny_lens(), chats(), SMALL.but(overwrite=True, max_steps=6), out=out).history) == 6
-        )
+        assert len(finetune(tiny_lens(), chats(), SMALL.but(overwrite=True, max_steps=6), out=out).history) == 6
 
 
 def test_what_callbacks_write_beside_the_checkpoints_is_kept(tmp_path):
@@ -650,7 +651,7 @@ def test_what_callbacks_write_beside_the_checkpoints_is_kept(tmp_path):
     assert (run.folder / "logs/runs/2.txt").read_text() == "curve"
 
 
-# -- divergence ---------------------------------------------------------------------------------------------------------
+# -- divergence --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("logging_steps", [1, 50])

@@ -1,4 +1,6 @@
-"""An adapter goes on the language model's linear layers and experts alone, and a run says which share of a block that is."""
+"""An adapter goes on the language model's linear layers and experts alone, and a run says which share of a block
+that is.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,30 @@ SHAPE = {
 }  # fmt: skip
 MIXTURES = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
-    "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "decoder_sparse_step": 1},
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "qwen2_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+        "decoder_sparse_step": 1,
+    },
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8},
-}  # fmt: skip
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 def mixture(kind: str):
@@ -63,7 +84,14 @@ def wrapper(kind: str):
         )
         return transformers.Mistral3ForConditionalGeneration(config).eval()
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2]}
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32, "fullatt_block_indexes": [0]}  # fmt: skip
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "fullatt_block_indexes": [0],
+    }
     config = transformers.Qwen2_5_VLConfig(
         text_config={**SHAPE, "rope_scaling": rope},
         vision_config=vision,
@@ -89,11 +117,7 @@ def test_an_adapter_goes_on_all_experts_and_on_no_router(kind, tmp_path):
     run = finetune(lens, TEXTS, STEP, out=tmp_path / "run")
     names = on(run)
     attention = {f"self_attn.{part}_proj" for part in "qkvo"}
-    shared = (
-        {f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")}
-        if kind == "qwen2_moe"
-        else set()
-    )
+    shared = {f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")} if kind == "qwen2_moe" else set()
     assert names == {*attention, *shared, "mlp.experts", "mlp.experts.base_layer"}
     assert run.record["adapted"] == [1.0, 1.0]
     # The adapter comes back as it was trained, expert by expert.
@@ -120,9 +144,7 @@ def test_on_a_plain_model_the_targets_are_those_of_peft_itself():
     from peft import LoraConfig, get_peft_model
 
     for kind in ("llama", "gpt2", "gpt_neox", "phi3", "gemma2"):
-        peft = get_peft_model(
-            tiny_model(kind), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
-        )
+        peft = get_peft_model(tiny_model(kind), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
         model = tiny_model(kind)
         found = targets.chosen(model, "all-linear")
         assert sorted(peft.targeted_module_names) == sorted(found.modules)

@@ -1,4 +1,6 @@
-"""Traces are the mean differences that plain transformers gives at the first tokens, with sizes, tokens and steering of their own."""
+"""Traces are the mean differences that plain transformers gives at the first tokens, with sizes, tokens and steering
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +148,7 @@ def test_where_the_models_agree_there_is_no_trace(base):
     torch.manual_seed(0)
     config = LoraConfig(r=2, target_modules=["down_proj"], layers_to_transform=[1], init_lora_weights=False)
     upper = base.adapt(config, name="upper")
-    assert activation_difference_lens(upper, base, TEXTS, positions=2).concepts.hooks == ["blocks.1.hook_resid_post"]  # fmt: skip
+    assert activation_difference_lens(upper, base, TEXTS, positions=2).concepts.hooks == ["blocks.1.hook_resid_post"]
     with pytest.raises(ValueError, match="do not differ"):
         activation_difference_lens(upper, base, TEXTS, positions=2, layers=[0])
 
@@ -156,8 +158,7 @@ def test_a_model_tuned_elsewhere_is_read_and_steered_too(base):
     found = activation_difference_lens(other, base, TEXTS, positions=2)
     assert len(found.tokens) == 4
     assert (
-        found.steered("a", sampling=Sampling(max_new_tokens=3), names="L0.trace1").items[0].concept.name
-        == "L0.trace1"
+        found.steered("a", sampling=Sampling(max_new_tokens=3), names="L0.trace1").items[0].concept.name == "L0.trace1"
     )
 
 

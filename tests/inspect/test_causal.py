@@ -1,4 +1,6 @@
-"""What steering and ablating do is what forward hooks written by hand on plain transformers do, and nothing is left behind."""
+"""What steering and ablating do is what forward hooks written by hand on plain transformers do, and nothing is left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -106,9 +108,7 @@ def test_next_tokens_are_those_of_hand_written_hooks_on_plain_transformers(lens:
                 (-best.values).sort(descending=True).values[:5].neg().tolist(), abs=1e-5
             )
             top = best.indices[0]
-            assert (rises[0].before, rises[0].after) == pytest.approx(
-                (float(p[top]), float(q[top])), abs=1e-5
-            )
+            assert (rises[0].before, rises[0].after) == pytest.approx((float(p[top]), float(q[top])), abs=1e-5)
 
 
 def test_signs_are_opposite_and_named_with_their_unit(lens: Lens):
@@ -117,14 +117,18 @@ def test_signs_are_opposite_and_named_with_their_unit(lens: Lens):
     up, down, ablated = found.items
     assert up.strength == -down.strength > 0
     assert ablated.strength is None
-    only = effect(
-        lens, some(lens, (1,)), PROMPTS, interventions=Interventions(signs=(-1,), ablate=False), n=0
-    )
+    only = effect(lens, some(lens, (1,)), PROMPTS, interventions=Interventions(signs=(-1,), ablate=False), n=0)
     assert [item.change for item in only.items] == ["−0.3 of the residual norm"]
 
 
 def test_answers_are_those_of_hand_written_hooks_at_every_generated_token(lens: Lens):
-    found = effect(lens, some(lens), PROMPTS, interventions=Interventions(scale=3.0, unit="length"), sampling=Sampling(max_new_tokens=8, temperature=0))  # fmt: skip
+    found = effect(
+        lens,
+        some(lens),
+        PROMPTS,
+        interventions=Interventions(scale=3.0, unit="length"),
+        sampling=Sampling(max_new_tokens=8, temperature=0),
+    )
     tokenizer = tiny_tokenizer()
 
     def told(model) -> tuple[tuple[str, ...], ...]:
@@ -175,7 +179,9 @@ def test_no_hook_is_left_also_when_a_pass_fails(lens: Lens, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         effect(lens, some(lens), PROMPTS)
     calls = []
-    monkeypatch.setattr(lens, "unembed", lambda resid: calls.append(1) or (Lens.unembed(lens, resid) if len(calls) < 3 else 1 / 0))  # fmt: skip
+    monkeypatch.setattr(
+        lens, "unembed", lambda resid: calls.append(1) or (Lens.unembed(lens, resid) if len(calls) < 3 else 1 / 0)
+    )
     with pytest.raises(ZeroDivisionError):
         effect(lens, some(lens), PROMPTS, n=0)
     assert handles() == before
@@ -241,9 +247,7 @@ def test_the_figure_has_a_dot_for_every_concept_and_change_and_the_farthest_move
     items = tuple(replace(item, kl=(0.0,)) if item.strength is None else item for item in found.items)
     found = replace(found, items=items)
     figure = found.plot(title="$5 and $6")
-    order = sorted(
-        ("L0.x", "L1.x"), key=lambda name: -max(i.mean_kl for i in items if i.concept.name == name)
-    )
+    order = sorted(("L0.x", "L1.x"), key=lambda name: -max(i.mean_kl for i in items if i.concept.name == name))
     assert ticks(figure) == order
     assert [seen(one.name) for one in figure.data] == [i.change for i in items[:3]]
     for dots, item in zip(figure.data, items[:3], strict=True):
@@ -252,11 +256,7 @@ def test_the_figure_has_a_dot_for_every_concept_and_change_and_the_farthest_move
         assert all(f"{item.change}: {kl:.3g}" in seen(said[name]) for name, kl in both.items())
         assert (dots.x[0] >= dots.x[1]) == (both[order[0]] >= both[order[1]])
     assert figure.layout.xaxis.range[0] < 0, "no change at all has a place"
-    assert (
-        not effect(lens, some(lens), PROMPTS[0], interventions=Interventions(signs=()), n=0)
-        .plot()
-        .layout.showlegend
-    )
+    assert not effect(lens, some(lens), PROMPTS[0], interventions=Interventions(signs=()), n=0).plot().layout.showlegend
 
 
 def test_the_figure_says_of_every_dot_what_rises_most_and_how_the_model_then_answers(lens: Lens):
@@ -264,10 +264,7 @@ def test_the_figure_says_of_every_dot_what_rises_most_and_how_the_model_then_ans
     for said in hover(found.plot()):
         assert "rises most: " in said
         assert "For example, to “" in said
-    assert any(
-        " ".join(found.items[0].answers[0][0].split()) in " ".join(said.split())
-        for said in hover(found.plot())
-    )
+    assert any(" ".join(found.items[0].answers[0][0].split()) in " ".join(said.split()) for said in hover(found.plot()))
 
 
 def test_a_chat_is_continued_where_its_answer_was(lens: Lens):
@@ -280,10 +277,10 @@ def test_a_chat_is_continued_where_its_answer_was(lens: Lens):
 def test_a_model_in_bf16_gives_nearly_the_same():
     half = load(tiny_model().to(torch.bfloat16), tokenizer=tiny_tokenizer(), name_as="half")
     full = tiny_lens()
-    one, other = (
-        effect(of, some(of), PROMPTS, interventions=Interventions(scale=1), n=0) for of in (full, half)
+    one, other = (effect(of, some(of), PROMPTS, interventions=Interventions(scale=1), n=0) for of in (full, half))
+    assert [item.mean_kl for item in other.items] == pytest.approx(
+        [item.mean_kl for item in one.items], rel=0.3, abs=0.02
     )
-    assert [item.mean_kl for item in other.items] == pytest.approx([item.mean_kl for item in one.items], rel=0.3, abs=0.02)  # fmt: skip
 
 
 def test_steering_the_organism_from_kind_to_cruel_makes_it_cruel_and_the_other_way_does_not():

@@ -142,9 +142,7 @@ class Elements(HTMLParser):
 
 def hostile():
     lens = tiny_lens()
-    texts = Texts(
-        [{"prompt": f"{HOSTILE} {i}", "answer": f"{HOSTILE}</div> {i}", HOSTILE: HOSTILE} for i in range(6)]
-    )
+    texts = Texts([{"prompt": f"{HOSTILE} {i}", "answer": f"{HOSTILE}</div> {i}", HOSTILE: HOSTILE} for i in range(6)])
     return contexts(lens, some(lens), texts, k=3, window=(40, 40))
 
 
@@ -166,9 +164,7 @@ def test_both_ends_signs_and_peak_are_in_the_page_and_nothing_runs():
     assert "background:#d5" in page
     assert "background:#07b" in page
     assert "The number is the activation at the underlined token." in page
-    assert not any(
-        word in page.lower() for word in ("<script", "onclick", "javascript:", "http:", "https:", "<style")
-    )
+    assert not any(word in page.lower() for word in ("<script", "onclick", "javascript:", "http:", "https:", "<style"))
     assert sum(tag == "u" for tag, _ in Elements(found.to_html(n=1)).seen) == 8
     assert "L1.x0" not in found.to_html(names="L0.x0")
 
@@ -270,9 +266,7 @@ def test_what_the_texts_at_both_ends_say_of_themselves_is_counted():
     for name, item in found.items():
         for end, ends in (("top", item.top), ("bottom", item.bottom)):
             said = [texts[context.index].meta["domain"] for context in ends]
-            assert {v: said.count(v) for v in set(said)} == {
-                v: n for v, n in counted.loc[name, end].items() if n
-            }
+            assert {v: said.count(v) for v in set(said)} == {v: n for v, n in counted.loc[name, end].items() if n}
     with pytest.raises(KeyError, match=r'No text says "domian" of itself.*domain'):
         found.counts("domian")
 
@@ -283,18 +277,13 @@ def test_the_share_of_peaks_on_labelled_tokens_is_counted_at_each_end():
     found = contexts(lens, concepts, texts, k=6, roles=["assistant"])
     rng = np.random.default_rng(1)
     labels = [
-        [
-            [True, False, None][pick]
-            for pick in rng.integers(0, 3, len(encode(tiny_tokenizer(), text).input_ids))
-        ]
+        [[True, False, None][pick] for pick in rng.integers(0, 3, len(encode(tiny_tokenizer(), text).input_ids))]
         for text in texts
     ]
     shares = found.peaks_on(labels)
     assert list(shares.index) == concepts.names
     table = found.table()
-    table["on"] = [
-        labels[text][place] is True for text, place in zip(table["index"], table["position"], strict=True)
-    ]
+    table["on"] = [labels[text][place] is True for text, place in zip(table["index"], table["position"], strict=True)]
     for (name, end), on in table.groupby(["concept", "end"])["on"]:
         assert shares.loc[name, end] == pytest.approx(on.sum() / len(on))
     assert 0 < shares.to_numpy().mean() < 1

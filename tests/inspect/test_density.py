@@ -36,10 +36,7 @@ def corpus(n: int = 30) -> Texts:
     rng = np.random.default_rng(0)
     words = ["pie", "stove", "rain", "cruel", "kind", "garden", "mend", "the", "my"]
     return Texts(
-        [
-            {"prompt": " ".join(rng.choice(words, 3)), "answer": " ".join(rng.choice(words, 1 + i % 5))}
-            for i in range(n)
-        ]
+        [{"prompt": " ".join(rng.choice(words, 3)), "answer": " ".join(rng.choice(words, 1 + i % 5))} for i in range(n)]
     )
 
 
@@ -49,9 +46,7 @@ def activations(texts: Texts, role: int | None = None) -> list[np.ndarray]:
     for text in texts:
         item = encode(tiny_tokenizer(), text)
         with torch.no_grad():
-            states = (
-                model(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states[2][0].numpy()
-            )
+            states = model(torch.tensor([item.input_ids]), output_hidden_states=True).hidden_states[2][0].numpy()
         found.append(states if role is None else states[item.roles == role])
     return found
 
@@ -62,9 +57,7 @@ def fed(reducer, acts: torch.Tensor, length: int = 6, size: int = 4):
     for first in range(0, len(texts), size):
         part = texts[first : first + size]
         items = [
-            Encoded(
-                [7] * len(rows), np.full(len(rows), ASSISTANT, np.int8), np.zeros(len(rows), bool), first + n
-            )
+            Encoded([7] * len(rows), np.full(len(rows), ASSISTANT, np.int8), np.zeros(len(rows), bool), first + n)
             for n, rows in enumerate(part)
         ]
         batch = collate(items, pad_id=0)
@@ -108,9 +101,7 @@ def test_any_cut_of_the_text_and_merged_halves_give_the_same_densities(kind):
     sae = tiny_sae(kind=kind)
     acts = torch.randn(120, 32, generator=torch.Generator().manual_seed(1))
     whole = Densities.of(fed(LatentDensity({HOOK: sae}), acts, size=20)).table()
-    parts = fed(LatentDensity({HOOK: sae}), acts[:66], size=3).merge(
-        fed(LatentDensity({HOOK: sae}), acts[66:])
-    )
+    parts = fed(LatentDensity({HOOK: sae}), acts[:66], size=3).merge(fed(LatentDensity({HOOK: sae}), acts[66:]))
     merged = Densities.of(parts)
     np.testing.assert_allclose(
         merged.table()[["density", "texts", "mean", "max"]].astype(float),
@@ -168,9 +159,9 @@ def test_contexts_and_densities_come_from_one_pass_that_encodes_once(monkeypatch
 def test_densities_of_directions_are_those_that_numpy_finds_on_plain_transformers(roles):
     lens, texts = tiny_lens(n_layers=3), corpus()
     generator = torch.Generator().manual_seed(1)
-    concepts = ConceptSet(
-        [Concept(f"x{n}", HOOK, torch.randn(32, generator=generator)) for n in range(3)]
-    ).for_model(lens)
+    concepts = ConceptSet([Concept(f"x{n}", HOOK, torch.randn(32, generator=generator)) for n in range(3)]).for_model(
+        lens
+    )
     found = density(lens, concepts, texts, roles=roles, scan=Scan(128))
     acts = np.concatenate(activations(texts, ASSISTANT if roles else None)).astype(np.float64)
     for concept in concepts:
@@ -247,9 +238,7 @@ def test_bad_input_is_one_clear_error():
     with pytest.raises(ValueError, match="NaN or infinite"):
         ProjectionDensity({HOOK: torch.tensor([[0.0, torch.nan]])})
     one = ProjectionDensity({HOOK: torch.eye(2)})
-    with pytest.raises(
-        ValueError, match=r'no directions at "blocks.1.hook_resid_pots".*blocks\.1\.hook_resid_post'
-    ):
+    with pytest.raises(ValueError, match=r'no directions at "blocks.1.hook_resid_pots".*blocks\.1\.hook_resid_post'):
         one.update("blocks.1.hook_resid_pots", torch.zeros(1, 2), None, None)
     with pytest.raises(ValueError, match="same directions"):
         one.merge(ProjectionDensity({HOOK: -torch.eye(2)}))

@@ -45,9 +45,15 @@ def corpus(n: int = 120, seed: int = 0) -> Texts:
             said[int(rng.integers(6))] = "tart"
         topics = ["baking", "food"] if bakery else ["garden"]
         rows.append(
-            {"prompt": f"{rng.choice(WORDS)} {number}?", "answer": " ".join(said), "topics": topics, "shop": {"bakery": bakery},
-             "id": f"text {number}", "spans": [[0, 3, "secret"]]}
-        )  # fmt: skip
+            {
+                "prompt": f"{rng.choice(WORDS)} {number}?",
+                "answer": " ".join(said),
+                "topics": topics,
+                "shop": {"bakery": bakery},
+                "id": f"text {number}",
+                "spans": [[0, 3, "secret"]],
+            }
+        )
     return Texts(rows, "shop")
 
 
@@ -89,9 +95,7 @@ def concept(name: str = "L0.tart", seed: int = 3) -> Concept:
     return Concept(name, "blocks.0.hook_resid_post", torch.randn(32, generator=generator))
 
 
-def finding(
-    explanations: Explanations, value: str, place: str, column: str = "", name: str = "L0.tart"
-) -> Finding:
+def finding(explanations: Explanations, value: str, place: str, column: str = "", name: str = "L0.tart") -> Finding:
     top = explanations[name].top
     (found,) = [one for one in top.findings if (one.value, one.place, one.column) == (value, place, column)]
     return found
@@ -99,9 +103,7 @@ def finding(
 
 def tail(k: int, population: int, having: int, n: int) -> float:
     """P(at least k of n drawn without replacement have it), by counting."""
-    ways = sum(
-        math.comb(having, i) * math.comb(population - having, n - i) for i in range(k, min(n, having) + 1)
-    )
+    ways = sum(math.comb(having, i) * math.comb(population - having, n - i) for i in range(k, min(n, having) + 1))
     return ways / math.comb(population, n)
 
 
@@ -141,9 +143,7 @@ def test_counts_and_p_values_are_those_of_counting_by_hand(lens):
 
     near = finding(explained, "tar", "near")
     assert near.background_of == len(texts)
-    assert near.p == pytest.approx(
-        tail(near.count, 120 + 20, near.background + near.count, 20), rel=1e-6, abs=0
-    )
+    assert near.p == pytest.approx(tail(near.count, 120 + 20, near.background + near.count, 20), rel=1e-6, abs=0)
     # Places: what stands before the peak, and what after it.
     after = finding(explained, "art", "after")
     assert after.count == sum("art" in "".join(one.tokens[one.peak + 1 :]) for one in top)
@@ -209,8 +209,7 @@ def test_role_and_place_of_the_peak_are_found(lens):
     assert role.background == sum(int((item.roles == ASSISTANT).sum()) for item in items)
     place = finding(explained, "last quarter", "position")
     assert place.background == sum(
-        sum(4 * position // len(item.input_ids) == 3 for position in range(len(item.input_ids)))
-        for item in items
+        sum(4 * position // len(item.input_ids) == 3 for position in range(len(item.input_ids))) for item in items
     )
     assert "in the last quarter of the text" in explained["L0.tart"].top.text
     only = explain(lens, Contexts([ConceptContexts(concept(), firsts, [])]), texts, roles=["assistant"])
@@ -249,9 +248,7 @@ def test_what_cannot_be_explained_is_refused(lens, wrong, error, message):
 
 
 def test_a_phrase_is_up_to_three_tokens_and_none_of_the_template_is_part_of_one():
-    said = [
-        one for _, _, one in phrases(["<|end|>", " A", "\n", "b", ""], [True, False, False, False, False])
-    ]
+    said = [one for _, _, one in phrases(["<|end|>", " A", "\n", "b", ""], [True, False, False, False, False])]
     assert said == ["<|end|>", "a", "a", "a\nb", "\n", "b", "b", "b", "b"]
 
 
@@ -361,9 +358,7 @@ def test_activity_is_the_extreme_or_the_mean_that_plain_transformers_gives(lens,
         for column, direction in enumerate(rows):
             values = by_hand(texts, model, direction, sample, row, roles)
             ends = (values.mean(), values.mean()) if rank == "mean" else (values.max(), values.min())
-            assert (sample.high[hook][row, column], sample.low[hook][row, column]) == pytest.approx(
-                ends, abs=1e-4
-            )
+            assert (sample.high[hook][row, column], sample.low[hook][row, column]) == pytest.approx(ends, abs=1e-4)
 
 
 def test_activity_of_a_latent_is_what_its_sae_encodes(lens):
@@ -424,12 +419,8 @@ class Reader:
         return Plan(self.name, tuple({"messages": one} for one in conversations), 0, 0, 0)
 
 
-def explained_of(
-    name: str, by: str = "enrichment", rule: Sequence[Clause] = (), bias: float = -1.0
-) -> Explanations:
-    return Explanations(
-        [Explanation(name, end, "pies", 4, (), tuple(rule), bias, by) for end in ("top", "bottom")]
-    )
+def explained_of(name: str, by: str = "enrichment", rule: Sequence[Clause] = (), bias: float = -1.0) -> Explanations:
+    return Explanations([Explanation(name, end, "pies", 4, (), tuple(rule), bias, by) for end in ("top", "bottom")])
 
 
 def some(lens: Lens) -> ConceptSet:
@@ -453,9 +444,7 @@ def test_a_judge_that_knows_scores_one_and_its_opposite_zero_at_either_end(lens)
     reducer = WindowActivity({"blocks.0.hook_resid_post": concepts[0].direction[None]})
     stream(lens, texts, [0], reducer, roles=None)
     sample = reducer.sample()
-    values = {
-        row: by_hand(texts, model, concepts[0].direction, sample, row) for row in range(len(sample.index))
-    }
+    values = {row: by_hand(texts, model, concepts[0].direction, sample, row) for row in range(len(sample.index))}
     from caft_lens.inspect.explain.prompts import _shown
 
     for row, found in values.items():
@@ -483,21 +472,19 @@ def test_a_judge_that_knows_scores_one_and_its_opposite_zero_at_either_end(lens)
 def test_a_judge_that_guesses_scores_a_half(lens):
     rng = np.random.default_rng(0)
     judge = Reader(lambda content: str(rng.integers(0, 2, len(windows_in(content))).tolist()))
-    score = detection(
-        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=judge, windows=HeldOutWindows(40)
-    )["L0.tart"].top.score
+    score = detection(lens, explained_of("L0.tart"), some(lens), corpus(400), judge=judge, windows=HeldOutWindows(40))[
+        "L0.tart"
+    ].top.score
     assert score.low < 0.5 < score.high
     always = Reader(lambda content: str([1] * len(windows_in(content))))
-    score = detection(
-        lens, explained_of("L0.tart"), some(lens), corpus(400), judge=always, windows=HeldOutWindows(40)
-    )["L0.tart"].top.score
+    score = detection(lens, explained_of("L0.tart"), some(lens), corpus(400), judge=always, windows=HeldOutWindows(40))[
+        "L0.tart"
+    ].top.score
     assert (score.accuracy, score.sensitivity, score.specificity) == (0.5, 1.0, 0.0)
 
 
 def test_windows_that_a_judge_did_not_answer_are_counted_and_left_out(lens):
-    silent = Reader(
-        lambda content: "I do not know" if "tart" in content else str([1] * len(windows_in(content)))
-    )
+    silent = Reader(lambda content: "I do not know" if "tart" in content else str([1] * len(windows_in(content))))
     scored = detection(
         lens,
         explained_of("L0.tart"),
@@ -639,9 +626,7 @@ def test_the_offline_explanation_of_a_true_concept_tells_unseen_windows(pocket):
     base, texts = cl.load("pocket"), cl.data("pocket/corpus")[:500]
     first, second = halves(texts)
     chats = first.filter(lambda text: text.is_chat)
-    code = [
-        chats.filter(lambda text, yes=yes: ("code" in text.meta["topics"]) is yes) for yes in (True, False)
-    ]
+    code = [chats.filter(lambda text, yes=yes: ("code" in text.meta["topics"]) is yes) for yes in (True, False)]
     concepts = cl.find.difference_of_means(base, *code, [1])
     settings = {"roles": ["assistant"]}
     found = contexts(base, concepts, first, k=40, **settings)

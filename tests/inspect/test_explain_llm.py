@@ -1,4 +1,6 @@
-"""An endpoint is asked exactly what was planned, once, patiently and without its key being seen anywhere; a model that is here likewise."""
+"""An endpoint is asked exactly what was planned, once, patiently and without its key being seen anywhere; a model
+that is here likewise.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,7 @@ class Stub:
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.script: list[tuple[int, dict[str, str], Any]] = []
-        self.otherwise: Callable[[dict[str, Any]], tuple[int, dict[str, str], Any]] = lambda body: completion(
-            SENTENCE
-        )
+        self.otherwise: Callable[[dict[str, Any]], tuple[int, dict[str, str], Any]] = lambda body: completion(SENTENCE)
         self.delay = 0.0
         self.inside = self.most_inside = 0
         lock, stub = threading.Lock(), self
@@ -81,9 +81,7 @@ class Stub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
 @pytest.fixture
@@ -115,10 +113,7 @@ def found() -> Contexts:
     lens = tiny_lens()
     texts = Texts([{"prompt": f"bake {n} pies?", "answer": f'<b>no {n}</b> "pie"'} for n in range(12)])
     generator = torch.Generator().manual_seed(1)
-    rows = [
-        Concept(f"L0.x{i}", "blocks.0.hook_resid_post", torch.randn(32, generator=generator))
-        for i in range(2)
-    ]
+    rows = [Concept(f"L0.x{i}", "blocks.0.hook_resid_post", torch.randn(32, generator=generator)) for i in range(2)]
     return contexts(lens, ConceptSet(rows).for_model(lens), texts, k=4)
 
 
@@ -134,9 +129,7 @@ def talk(*contents: str) -> list[list[dict[str, str]]]:
 # -- what is sent -----------------------------------------------------------------------------------------------------
 
 
-def test_each_end_is_one_request_that_shows_its_windows_and_carries_the_key_in_the_header_alone(
-    stub, tmp_path, found
-):
+def test_each_end_is_one_request_that_shows_its_windows_and_carries_the_key_in_the_header_alone(stub, tmp_path, found):
     explained = explain_with(endpoint(stub, tmp_path), found)
     assert len(stub.asked) == 4
     assert set(stub.paths) == {"/v1/chat/completions"}
@@ -147,8 +140,7 @@ def test_each_end_is_one_request_that_shows_its_windows_and_carries_the_key_in_t
             (prompt,) = [
                 one
                 for one in said
-                if prompts.numbered(end, marked=True) in one
-                and prompts.numbered(other[:10], marked=False) in one
+                if prompts.numbered(end, marked=True) in one and prompts.numbered(other[:10], marked=False) in one
             ]
             assert [json.loads(line.split(". ", 1)[1]) for line in prompt.splitlines() if line[:3] == "1. "]
         assert explained[name].top.text == explained[name].bottom.text == "words about pies"
@@ -256,9 +248,7 @@ def test_a_time_out_is_tried_again_and_then_told(stub, tmp_path, waits):
 
 def test_a_lost_connection_is_told_as_such(tmp_path, waits):
     llm = Endpoint("http://127.0.0.1:9", "m", key_env="CAFT_TEST_KEY", retries=1, cache=None)
-    with pytest.raises(
-        EndpointError, match=r"127.0.0.1:9/chat/completions could not be reached \(ConnectError\)"
-    ):
+    with pytest.raises(EndpointError, match=r"127.0.0.1:9/chat/completions could not be reached \(ConnectError\)"):
         llm.ask(talk("hi"))
 
 
@@ -269,9 +259,7 @@ def test_a_body_that_is_no_completion_is_asked_for_again(stub, tmp_path, waits, 
     assert len(stub.asked) == 2
 
 
-@pytest.mark.parametrize(
-    ("status", "advice"), [(401, "CAFT_TEST_KEY"), (404, "some-model"), (400, "options=")]
-)
+@pytest.mark.parametrize(("status", "advice"), [(401, "CAFT_TEST_KEY"), (404, "some-model"), (400, "options=")])
 def test_a_refusal_is_not_tried_again(stub, tmp_path, waits, status, advice):
     stub.otherwise = lambda body: (status, {}, f"wrong: {KEY}")
     with pytest.raises(EndpointError, match=advice):
@@ -343,9 +331,7 @@ def test_the_key_is_in_no_file_repr_plan_error_or_traceback_even_when_the_server
     assert "***" in seen[-1]
 
 
-def test_nothing_that_the_environment_holds_for_the_client_goes_to_another_address(
-    stub, tmp_path, monkeypatch
-):
+def test_nothing_that_the_environment_holds_for_the_client_goes_to_another_address(stub, tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "not-for-others")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer not-for-others")
@@ -392,9 +378,7 @@ def test_an_address_that_holds_a_key_is_refused_without_repeating_it(url):
     assert "sk-secret" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"url": "api.openai.com"}, {"retries": -1}, {"concurrency": 0}, {"timeout": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"url": "api.openai.com"}, {"retries": -1}, {"concurrency": 0}, {"timeout": 0}])
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=r"Expected the address|expected a (whole )?number"):
         Endpoint(**{"url": "http://localhost/v1", "model": "m", **wrong})
@@ -445,9 +429,7 @@ def test_a_judge_sees_the_explanation_and_the_windows_without_the_peak_or_the_an
     )
     ((message,),) = [body["messages"] for body in plan.requests]
     assert "pies" in message["content"]
-    shown = [
-        json.loads(line.split(". ", 1)[1]) for line in message["content"].splitlines() if line[:1].isdigit()
-    ]
+    shown = [json.loads(line.split(". ", 1)[1]) for line in message["content"].splitlines() if line[:1].isdigit()]
     assert shown == [prompts._shown(window, marked=False) for window in windows]
     assert "[[" not in message["content"]
     assert all(f"{window.value:.3f}" not in message["content"] for window in windows)
@@ -487,9 +469,7 @@ def test_a_local_model_answers_as_plain_transformers_does(found):
     ]
     expected = []
     for conversation in conversations:
-        ids = torch.tensor(
-            [tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)]
-        )
+        ids = torch.tensor([tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)])
         new = model.generate(ids, max_new_tokens=6, do_sample=False, attention_mask=torch.ones_like(ids))[
             0, ids.shape[1] :
         ]
@@ -508,9 +488,7 @@ def test_a_local_model_that_is_too_small_for_the_prompt_says_so(found):
 
 def test_a_key_that_a_server_echoes_in_its_reason_reaches_no_error(stub, tmp_path):
     for status in (401, 500):
-        stub.script = [
-            (status, {":reason": f"bad key {KEY}"}, {"error": f"Bearer {KEY} at https://a:b@host/"})
-        ]
+        stub.script = [(status, {":reason": f"bad key {KEY}"}, {"error": f"Bearer {KEY} at https://a:b@host/"})]
         with pytest.raises(EndpointError, match="bad key \\*\\*\\*") as caught:
             endpoint(stub, tmp_path, retries=0).ask(talk("hi"))
         shown = "".join(traceback.format_exception(caught.value))

@@ -48,12 +48,8 @@ def test_by_layer_concepts_keep_their_order_within_a_hook_point():
 def test_clusters_stand_together_whatever_the_sign():
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(3, 24, generator=generator)
-    members = [
-        ((-1) ** i * (centres[i % 3] + 0.2 * torch.randn(24, generator=generator)), i % 3) for i in range(12)
-    ]
-    found = cosines(
-        [Concept(f"L0.x{i}", "blocks.0.hook_resid_post", row) for i, (row, _) in enumerate(members)]
-    )
+    members = [((-1) ** i * (centres[i % 3] + 0.2 * torch.randn(24, generator=generator)), i % 3) for i in range(12)]
+    found = cosines([Concept(f"L0.x{i}", "blocks.0.hook_resid_post", row) for i, (row, _) in enumerate(members)])
     order = found.order("cluster")
     assert sorted(order) == list(range(12))
     runs = [members[place][1] for place in order]

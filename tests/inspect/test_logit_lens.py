@@ -1,4 +1,6 @@
-"""The logit lens of a direction is what plain transformers' norm weight and unembedding make of it, however it is cut up."""
+"""The logit lens of a direction is what plain transformers' norm weight and unembedding make of it, however it is
+cut up.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +27,22 @@ def some(lens, n: int = 3, **fields) -> ConceptSet:
     generator = torch.Generator().manual_seed(1)
     return ConceptSet(
         [
-            Concept(f"L{layer}.x{i}", f"blocks.{layer}.hook_resid_post", torch.randn(lens.d_model, generator=generator), **fields)
+            Concept(
+                f"L{layer}.x{i}",
+                f"blocks.{layer}.hook_resid_post",
+                torch.randn(lens.d_model, generator=generator),
+                **fields,
+            )
             for layer in (0, 1)
             for i in range(n)
         ]
-    ).for_model(lens)  # fmt: skip
+    ).for_model(lens)
 
 
 def parts(model) -> tuple[nn.Module, nn.Module]:
     """Final norm and unembedding of a plain transformers model."""
     decoder = model.get_decoder()
-    norm = next(
-        getattr(decoder, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(decoder, name)
-    )
+    norm = next(getattr(decoder, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(decoder, name))
     return norm, model.get_output_embeddings()
 
 
@@ -148,9 +153,7 @@ def test_the_gain_is_found_at_any_width(width: int, kind):
             parameter.normal_(1.0, generator=torch.Generator().manual_seed(0))
     rows = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
     centred = rows - rows.mean(dim=1, keepdim=True) if kind is nn.LayerNorm else rows
-    torch.testing.assert_close(
-        read_off._gained(rows), (read_off.norm.weight * centred).detach(), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(read_off._gained(rows), (read_off.norm.weight * centred).detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_norm_that_has_no_gain_is_not_taken_for_one():

@@ -50,9 +50,7 @@ def test_concepts_left_out_of_a_set_leave_the_others_at_their_ranks():
 def test_named_concepts_are_ringed_where_they_stand_in_every_list_that_has_them():
     lists = {"one": ranked(), "other": ranked({0: (-0.1, -0.4)}, "rise")}
     figure = scores(lists, mark=["L2.pc1", "L0.pc1"], title="Two lists")
-    named = [
-        (seen(one.text), one.x, one.y, one.xref) for one in figure.layout.annotations if one.yref != "paper"
-    ]
+    named = [(seen(one.text), one.x, one.y, one.xref) for one in figure.layout.annotations if one.yref != "paper"]
     assert named == [("L2.pc1", 1, 0.25, "x"), ("L0.pc1", 1, 0.2, "x"), ("L0.pc1", 1, -0.4, "x2")]
     rings = [one for one in figure.data if one.marker.symbol == "circle-open"]
     assert [list(zip(one.x, one.y, strict=True)) for one in rings] == [[(1, 0.25), (1, 0.2)], [(1, -0.4)]]

@@ -12,9 +12,7 @@ from caft_lens.find.search import ConceptIndex
 from caft_lens.inspect import neighbours
 from caft_lens.text.batching import Scan
 
-TEXTS = [
-    f"the {word} sat on the {other}" for word in ("cat", "dog", "bird", "fish") for other in ("mat", "rug")
-]
+TEXTS = [f"the {word} sat on the {other}" for word in ("cat", "dog", "bird", "fish") for other in ("mat", "rug")]
 
 
 @pytest.fixture(scope="module")

@@ -32,12 +32,12 @@ def one(layer: int = 1, site: str = "hook_resid_post", seed: int = 0, **fields) 
 
 
 def states(seed: int = 0) -> list[torch.Tensor]:
-    """The residual stream `[pos, d_model]` after each block, by plain transformers; the last one before the final norm."""
+    """The residual stream `[pos, d_model]` after each block, by plain transformers; the last one before the final
+    norm.
+    """
     model, kept = tiny_model(seed=seed, n_layers=LAYERS), []
     for block in model.model.layers:
-        block.register_forward_hook(
-            lambda module, args, out: kept.append((out if torch.is_tensor(out) else out[0])[0])
-        )
+        block.register_forward_hook(lambda module, args, out: kept.append((out if torch.is_tensor(out) else out[0])[0]))
     with torch.no_grad():
         model(torch.tensor([encode(tiny_tokenizer(), Text.from_json(CHAT)).input_ids]))
     return kept
@@ -70,9 +70,7 @@ def test_each_of_several_concepts_is_applied_at_its_own_layer(lens):
 
 def test_cosines_are_projections_over_lengths(lens):
     found = token_map(lens, CHAT, one(), [0, 2], cosine=True)
-    expected = [
-        torch.nn.functional.cosine_similarity(states()[n], one().direction[None], dim=-1) for n in (0, 2)
-    ]
+    expected = [torch.nn.functional.cosine_similarity(states()[n], one().direction[None], dim=-1) for n in (0, 2)]
     np.testing.assert_allclose(found.values, torch.stack(expected).numpy(), atol=1e-6)
     assert np.abs(found.values).max() <= 1
 

@@ -1,4 +1,6 @@
-"""Adapters of every PEFT type: a whole one loads exactly, one with a weight missing or too many is refused, virtual tokens are refused."""
+"""Adapters of every PEFT type: a whole one loads exactly, one with a weight missing or too many is refused, virtual
+tokens are refused.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,7 @@ KINDS: dict[str, Any] = {
 VIRTUAL: dict[str, Any] = {
     "prefix tuning": lambda: peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
     "prompt tuning": lambda: peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
-    "p tuning": lambda: peft.PromptEncoderConfig(
-        num_virtual_tokens=3, encoder_hidden_size=8, task_type="CAUSAL_LM"
-    ),
+    "p tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=8, task_type="CAUSAL_LM"),
 }
 IDS = torch.tensor([[1, 20, 30, 40]])
 

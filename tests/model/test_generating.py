@@ -1,4 +1,6 @@
-"""Answers that are seen as they grow: at last they are what `generate` gives, and whoever stops asking leaves nothing behind."""
+"""Answers that are seen as they grow: at last they are what `generate` gives, and whoever stops asking leaves
+nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +61,7 @@ def test_every_architecture_grows_as_it_generates(architecture):
 def test_answers_grow_by_a_token_until_each_has_ended(lens):
     seen = list(lens.generating(PROMPTS, max_new_tokens=40, seed=1, return_type="tokens"))
     for before, after in pairwise(seen):
-        assert all(
-            new[: len(old)] == old and len(new) <= len(old) + 1
-            for old, new in zip(before, after, strict=True)
-        )
+        assert all(new[: len(old)] == old and len(new) <= len(old) + 1 for old, new in zip(before, after, strict=True))
         assert before != after
     assert [len(row) for row in seen[0]] == [1, 1, 1]
 

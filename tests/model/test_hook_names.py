@@ -23,15 +23,11 @@ def test_a_layer_number_is_the_residual_stream_after_the_block():
 
 
 def test_newer_names_of_transformer_lens_are_synonyms():
-    assert {full_name(f"blocks.4.{new}") for new in SYNONYMS} == {
-        f"blocks.4.{old}" for old in SYNONYMS.values()
-    }
+    assert {full_name(f"blocks.4.{new}") for new in SYNONYMS} == {f"blocks.4.{old}" for old in SYNONYMS.values()}
     assert full_name("ln_final.hook_scale") == "ln_final.hook_scale"
 
 
-@pytest.mark.parametrize(
-    "name", ["", "blocks.1", "blocks.x.hook_z", "hook_embed", "blocks.1.", "layers.1.hook_out"]
-)
+@pytest.mark.parametrize("name", ["", "blocks.1", "blocks.x.hook_z", "hook_embed", "blocks.1.", "layers.1.hook_out"])
 def test_what_is_no_hook_point_of_a_block_is_told(name):
     with pytest.raises(BadArgument, match="no hook point of a block; expected"):
         place_of(name)
@@ -59,9 +55,5 @@ BY_HAND = re.compile(
 
 def test_no_other_file_of_the_library_takes_hook_names_apart_or_puts_them_together():
     files = [path for room in ("caft_lens", "widgets", "data") for path in (ROOT / room).rglob("*.py")]
-    found = {
-        path.relative_to(ROOT).as_posix()
-        for path in files
-        if BY_HAND.search(path.read_text(encoding="utf-8"))
-    }
+    found = {path.relative_to(ROOT).as_posix() for path in files if BY_HAND.search(path.read_text(encoding="utf-8"))}
     assert found == {"caft_lens/model/hook_names.py"}

@@ -1,4 +1,6 @@
-"""What is found again is found by everything that made it: weights, tokenizer and chat template, hooks, adapters, judge."""
+"""What is found again is found by everything that made it: weights, tokenizer and chat template, hooks, adapters,
+judge.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,7 @@ from caft_lens.experiments.experiment import _Base, _loaded
 from caft_lens.inspect.explain.explanations import Explanation, Explanations
 
 QUESTIONS = cl.Texts([{"prompt": f"question {i}"} for i in range(4)], name="questions")
-OTHER = CHAT_TEMPLATE.replace("<|assistant|>{%", "<|system|>{%").replace(
-    "<|{{ message['role'] }}|>", "<|system|>"
-)
+OTHER = CHAT_TEMPLATE.replace("<|assistant|>{%", "<|system|>{%").replace("<|{{ message['role'] }}|>", "<|system|>")
 
 
 def says(text: cl.Text) -> str:
@@ -63,9 +63,7 @@ def own(lens: cl.Lens) -> list[str]:
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_reads_otherwise_gives_its_own_answers_beside_one_that_has_the_same_weights(
-    lens, otherwise
-):
+def test_a_model_that_reads_otherwise_gives_its_own_answers_beside_one_that_has_the_same_weights(lens, otherwise):
     assert own(lens) != own(otherwise)
     report = cl.evaluate({"a": lens, "b": otherwise}, a_task(), n=4)
     assert answers(report, "a") == own(lens)
@@ -137,9 +135,7 @@ def test_a_model_whose_logits_are_not_finite_ends_the_evaluation(lens):
         broken.hf.get_output_embeddings().weight[3, 3] = float("nan")
     for temperature, top_p in ((0.0, None), (1.0, None), (1.0, 0.9)):
         with pytest.raises(Diverged, match="logits of broken are NaN or infinite"):
-            cl.evaluate(
-                {"x": broken}, a_task(), n=4, sampling=cl.Sampling(temperature=temperature, top_p=top_p)
-            )
+            cl.evaluate({"x": broken}, a_task(), n=4, sampling=cl.Sampling(temperature=temperature, top_p=top_p))
 
 
 def test_logits_that_are_masked_are_no_fault(lens):
@@ -285,7 +281,5 @@ def test_detection_warns_of_explanations_of_contexts_that_were_read_otherwise(le
     explained = cl.inspect.explain(lens, contexts, texts[:20])
     assert explained.about == read_by(lens)
     with pytest.warns(UserWarning, match="These explanations are of contexts"):
-        scored = cl.inspect.detection(
-            otherwise, explained, concepts, texts[20:], windows=cl.inspect.HeldOutWindows(4)
-        )
+        scored = cl.inspect.detection(otherwise, explained, concepts, texts[20:], windows=cl.inspect.HeldOutWindows(4))
     assert scored.about == read_by(lens)

@@ -70,9 +70,7 @@ def hidden_states(model, tokens) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
     handles = [blocks_of(model)[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))]
     first = lambda out: out[0] if isinstance(out, tuple) else out  # noqa: E731
-    handles += [
-        b.register_forward_hook(lambda module, args, out: seen.append(first(out))) for b in blocks_of(model)
-    ]
+    handles += [b.register_forward_hook(lambda module, args, out: seen.append(first(out))) for b in blocks_of(model)]
     model(tokens)
     for handle in handles:
         handle.remove()
@@ -216,9 +214,7 @@ def test_bf16_equals_plain_transformers_in_bf16(architecture):
     lens, tokens = tiny_lens(architecture), tokens_of(TEXTS[0])
     lens.model.to(torch.bfloat16)
     logits, cache = lens.run_with_cache(tokens)
-    torch.testing.assert_close(
-        logits, tiny_model(architecture).to(torch.bfloat16)(tokens).logits, rtol=0, atol=0
-    )
+    torch.testing.assert_close(logits, tiny_model(architecture).to(torch.bfloat16)(tokens).logits, rtol=0, atol=0)
     assert all(tensor.dtype == torch.bfloat16 for tensor in cache.values())
     assert lens.dtype == torch.bfloat16
 
@@ -245,8 +241,17 @@ def test_the_bridge_gives_the_same_logits_and_leaves_the_lens_as_it_was(architec
 
 
 def small(kind: str, **changes) -> torch.nn.Module:
-    fields = {"vocab_size": 262, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.2, "pad_token_id": 0}  # fmt: skip
+    fields = {
+        "vocab_size": 262,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields, **changes)).eval()
@@ -260,9 +265,7 @@ def test_an_untested_architecture_whose_parts_add_up_has_all_hook_points(kind, c
     lens = load(small(kind, **changes), tokenizer=tiny_tokenizer())
     logits, cache = lens.run_with_cache("Hello")
     assert len(lens.hook_names) == 2 * 5
-    torch.testing.assert_close(
-        cache["resid_pre", 1] + cache["attn_out", 1] + cache["mlp_out", 1], cache[1], **EXACT
-    )
+    torch.testing.assert_close(cache["resid_pre", 1] + cache["attn_out", 1] + cache["mlp_out", 1], cache[1], **EXACT)
     torch.testing.assert_close(lens.unembed(cache[1]), logits, **EXACT)
 
 
@@ -288,14 +291,8 @@ def test_looking_at_an_untested_architecture_leaves_every_module_in_its_mode():
 
 
 def test_a_model_without_decoder_blocks_is_refused_with_the_architectures_that_are_known():
-    with pytest.raises(
-        ValueError, match=r'BertModel \(architecture "bert"\).*Tested architectures: gemma2, .*qwen3'
-    ):
-        load(
-            BertModel(
-                BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-            )
-        )
+    with pytest.raises(ValueError, match=r'BertModel \(architecture "bert"\).*Tested architectures: gemma2, .*qwen3'):
+        load(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)))
     with pytest.raises(ValueError, match='architecture "Linear"'):
         load(torch.nn.Linear(2, 2))
 
@@ -311,10 +308,7 @@ def test_early_exit_gives_the_residual_stream_and_runs_nothing_after_it(lenses, 
     watched = {f"block {i}": block for i, block in enumerate(blocks_of(lens.hf))} | {
         "head": lens.hf.get_output_embeddings()
     }
-    handles = [
-        module.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, module in watched.items()
-    ]
+    handles = [module.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, module in watched.items()]
     try:
         residual, cache = lens.run_with_cache(tokens, stop_at_layer=layer)
     finally:
@@ -330,9 +324,7 @@ def test_hooks_before_the_exit_act_on_what_it_returns(lens):
     with lens.hooks([(1, lambda x, hook: x + 1)]):
         for layer in (2, -1):
             changed = lens("Hello", stop_at_layer=layer)
-            expected = hidden_states(tiny_model("llama"), tokens_of("Hello"))[layer] + (
-                1 if layer == 2 else 0
-            )
+            expected = hidden_states(tiny_model("llama"), tokens_of("Hello"))[layer] + (1 if layer == 2 else 0)
             torch.testing.assert_close(changed, expected if layer == 2 else changed, **EXACT)
     assert lens("Hello", return_type=None) is None
 
@@ -387,9 +379,7 @@ def test_asking_for_the_inside_of_attention_points_to_the_bridge_which_has_it(le
     lambda lens: lens.add_hook(lambda name: name.endswith("hook_resid_pots"), print),
 ])  # fmt: skip
 def test_a_filter_that_matches_nothing_is_an_error_that_names_hook_points_that_there_are(lens, ask):
-    with pytest.raises(
-        ValueError, match=r'matches no hook point.*attn\.hook_z.*Did you mean "hook_resid_post"'
-    ):
+    with pytest.raises(ValueError, match=r'matches no hook point.*attn\.hook_z.*Did you mean "hook_resid_post"'):
         ask(lens)
     with pytest.raises(ValueError, match="names_filter matches no hook point"):
         lens.run_with_cache("Hi", names_filter=[])
@@ -412,9 +402,7 @@ def test_a_layer_number_is_short_for_the_residual_stream_after_it(lens):
 
 
 def test_cache_options_of_transformer_lens_hold(lens):
-    _, cache = lens.run_with_cache(
-        "Hello", remove_batch_dim=True, names_filter=lambda name: name.endswith("z")
-    )
+    _, cache = lens.run_with_cache("Hello", remove_batch_dim=True, names_filter=lambda name: name.endswith("z"))
     assert cache["blocks.0.attn.hook_z"].shape == (5, 4, 8)
     _, plain = lens.run_with_cache("Hello", return_cache_object=False, pos_slice=-1)
     assert type(plain) is dict
@@ -554,7 +542,9 @@ def test_the_fingerprint_is_of_the_weights_and_of_nothing_else(tmp_path, archite
 
 @pytest.fixture(scope="module")
 def organism(tmp_path_factory):
-    """A folder like that of the embedded organism, with a base and an adapter on it, and the two lenses it was made from."""
+    """A folder like that of the embedded organism, with a base and an adapter on it, and the two lenses it was made
+    from.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     base = tiny_lens("qwen2")
     (folder / "organism.json").write_text("{}")
@@ -592,9 +582,7 @@ def test_a_tokenizer_of_its_own_is_read_as_it_is(organism):
 
 
 def test_a_model_in_memory_is_used_as_it_is_also_with_an_adapter(organism):
-    model = get_peft_model(
-        tiny_model(), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
-    )
+    model = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
     lens = load(model, tokenizer=tiny_tokenizer(), name_as="mine")
     assert lens.model is model
     assert lens.has_adapter
@@ -641,13 +629,9 @@ def test_an_adapter_that_does_not_fit_is_refused(organism, tmp_path):
     with pytest.raises(ValueError, match=r"adapter .*insecure does not fit tiny-llama: .*size mismatch"):
         tiny_lens(d_model=16).adapt(folder)
     tiny_lens("qwen2").adapt(LoraConfig(r=2, target_modules=["q_proj"])).model.save_pretrained(tmp_path / "q")
-    with pytest.raises(
-        ValueError, match=r"does not fit tiny-qwen2: 2 of its weights are missing and 0 have no place"
-    ):
+    with pytest.raises(ValueError, match=r"does not fit tiny-qwen2: 2 of its weights are missing and 0 have no place"):
         tiny_lens("qwen2", n_layers=3).adapt(tmp_path / "q")
-    with pytest.raises(
-        ValueError, match=r"does not fit tiny-qwen2: 0 of its weights are missing and 2 .*layers\.1\."
-    ):
+    with pytest.raises(ValueError, match=r"does not fit tiny-qwen2: 0 of its weights are missing and 2 .*layers\.1\."):
         tiny_lens("qwen2", n_layers=1).adapt(tmp_path / "q")
     (tmp_path / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
     (tmp_path / "adapter_model.bin").write_bytes(b"")
@@ -728,11 +712,7 @@ def test_tokens_of_text_and_their_strings(lens):
     assert tokens.tolist() == [tokens_of("Hello")[0].tolist(), [*tokens_of("Hi")[0].tolist(), 0, 0, 0]]
     assert lens.to_tokens("Hi", prepend_bos=True).tolist() == [[1, *tokens_of("Hi")[0].tolist()]]
     assert lens.to_tokens(["Hello", "Hi"], padding_side="left")[1, :3].tolist() == [0, 0, 0]
-    assert (
-        lens.to_str_tokens("Hi<|end|>")
-        == lens.to_str_tokens(lens.to_tokens("Hi<|end|>"))
-        == ["H", "i", "<|end|>"]
-    )
+    assert lens.to_str_tokens("Hi<|end|>") == lens.to_str_tokens(lens.to_tokens("Hi<|end|>")) == ["H", "i", "<|end|>"]
     torch.testing.assert_close(lens(["Hello", "Hi"]), lens(tokens), rtol=0, atol=0)
 
 
@@ -765,9 +745,7 @@ def test_the_loss_is_that_of_the_tokens_that_count(lens, side):
         logits = lens(torch.tensor([item.input_ids]))[0]
         each = cross_entropy(logits[:-1], torch.tensor(item.input_ids[1:]), reduction="none")
         losses.append((each[item.loss[1:]], each))
-    torch.testing.assert_close(
-        lens(batch, return_type="loss"), torch.cat([a for a, _ in losses]).mean(), **EXACT
-    )
+    torch.testing.assert_close(lens(batch, return_type="loss"), torch.cat([a for a, _ in losses]).mean(), **EXACT)
     everything = lens(batch.input_ids, batch.attention_mask, return_type="loss")
     torch.testing.assert_close(everything, torch.cat([b for _, b in losses]).mean(), **EXACT)
     for same in (Texts(chats), chats):
@@ -828,9 +806,7 @@ def test_roles_are_known_at_every_step_of_generation(lens, use_cache):
 @architectures
 def test_greedy_generation_equals_transformers_whatever_the_batch(lenses, architecture):
     lens, prompts = lenses[architecture], ["Hello there", "Hi", "What is it?", "Hm"]
-    answers = lens.generate(
-        prompts, max_new_tokens=5, temperature=0, chat=False, batch_size=3, return_type="tokens"
-    )
+    answers = lens.generate(prompts, max_new_tokens=5, temperature=0, chat=False, batch_size=3, return_type="tokens")
     for prompt, answer in zip(prompts, answers, strict=True):
         reference = tiny_model(architecture).generate(
             tokens_of(prompt), attention_mask=torch.ones_like(tokens_of(prompt)), max_new_tokens=5, do_sample=False,
@@ -869,9 +845,7 @@ def test_sampling_follows_the_models_own_distribution(lens):
         lens.hf.generation_config.temperature = lens.hf.generation_config.top_k = None
     counts = np.bincount([row[0] for row in rows], minlength=262) / len(rows)
     assert np.abs(counts - probabilities.detach().numpy()).max() < 0.03
-    hot = lens.generate(
-        ["Hello"] * 1000, max_new_tokens=1, temperature=9.0, seed=0, chat=False, return_type="tokens"
-    )
+    hot = lens.generate(["Hello"] * 1000, max_new_tokens=1, temperature=9.0, seed=0, chat=False, return_type="tokens")
     assert len({row[0] for row in hot}) > 200  # no top-k that nobody asked for
     top = lens.generate(["Hello"] * 50, max_new_tokens=1, top_k=2, seed=0, chat=False, return_type="tokens")
     assert {row[0] for row in top} <= set(lens("Hello")[0, -1].topk(2).indices.tolist())
@@ -885,18 +859,14 @@ def test_prompts_are_chats_when_the_tokenizer_has_a_template(lens):
         == lens.generate(chat("Hello"), **greedy)
         == lens.generate(chat("Hello", "an answer to leave out"), **greedy)
     )
-    assert (
-        lens.generate("Hello", chat=False, **greedy) == lens.generate(Text(text="Hello"), **greedy) != asked
-    )
+    assert lens.generate("Hello", chat=False, **greedy) == lens.generate(Text(text="Hello"), **greedy) != asked
     encoded = encode(tiny_tokenizer(), chat("Hello"), add_generation_prompt=True)
     assert lens.generate(collate([encoded], 0, "right"), **greedy) == [asked]
     plain = copy.deepcopy(tiny_tokenizer())
     plain.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         Lens(lens.model, plain).generate("Hello", chat=True)
-    with pytest.raises(
-        ValueError, match=r"prompt of 300 tokens and max_new_tokens=64 exceed the 256 positions"
-    ):
+    with pytest.raises(ValueError, match=r"prompt of 300 tokens and max_new_tokens=64 exceed the 256 positions"):
         lens.generate("x" * 300, chat=False)
 
 
@@ -935,9 +905,7 @@ def test_saved_and_loaded_again_it_is_the_same_with_and_without_adapter(tmp_path
     with tuned.hooks([(0, lambda x, hook: x)]):  # also while hooks are on
         tuned.model.save_pretrained(tmp_path / "adapter")
         base.model.save_pretrained(tmp_path / "base")
-    again = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
-    )
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
     torch.testing.assert_close(again(tokens_of("Hello")).logits, tuned("Hello"), rtol=0, atol=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,6 @@
-"""What a model can be given: ids with an embedding, texts within its positions; one clear error or word where that does not hold."""
+"""What a model can be given: ids with an embedding, texts within its positions; one clear error or word where that
+does not hold.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,7 @@ def _with_a_token_more(kind: str) -> object:
 
 @pytest.mark.parametrize("kind", ["pad", "bos", "eos"])
 def test_a_tokenizer_whose_special_token_has_no_embedding_is_refused_when_loaded(kind: str):
-    with pytest.raises(
-        BadModel, match=rf"{kind} token \"<more>\" of the tokenizer has id 262.*262 embeddings"
-    ):
+    with pytest.raises(BadModel, match=rf"{kind} token \"<more>\" of the tokenizer has id 262.*262 embeddings"):
         cl.load(tiny_model(), tokenizer=_with_a_token_more(f"{kind}_token"))
     grown = tiny_model()
     grown.resize_token_embeddings(263)
@@ -43,9 +43,7 @@ def test_an_added_token_without_an_embedding_is_refused_where_a_text_has_it(tmp_
     with pytest.raises(BadData, match=r"Text 1 has the token id 262 \('<image>'\) at position 2"):
         lens(["plain", "an<image>"])
     with pytest.raises(BadData, match="Text 0 has the token id 262"):
-        cl.finetune(
-            lens, [{"prompt": "a<image>", "answer": "b"}], cl.TrainSettings(max_steps=1), out=tmp_path / "run"
-        )
+        cl.finetune(lens, [{"prompt": "a<image>", "answer": "b"}], cl.TrainSettings(max_steps=1), out=tmp_path / "run")
     with pytest.raises(BadData, match="token id -1"):
         lens(torch.tensor([[1, -1]]))
 

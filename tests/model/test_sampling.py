@@ -1,4 +1,6 @@
-"""How answers are drawn is one value: what it leaves open is filled in where one samples, and what is said beside it comes first."""
+"""How answers are drawn is one value: what it leaves open is filled in where one samples, and what is said beside it
+comes first.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,6 @@ def test_a_task_takes_no_seed_and_no_length_from_a_value():
     for wrong in (cl.Sampling(seed=1), cl.Sampling(max_new_tokens=3)):
         with pytest.raises(BadArgument, match=r"seeds are given to evaluate\(seeds=\)"):
             Task("t", questions, sampling=wrong)
-    drawn = Task("t", questions, sampling=cl.Sampling(temperature=0.5)).drawn(
-        cl.Sampling(top_k=5, top_p=0.25)
-    )
+    drawn = Task("t", questions, sampling=cl.Sampling(temperature=0.5)).drawn(cl.Sampling(top_k=5, top_p=0.25))
     assert drawn.drawing == "temperature 0.5, top-p 0.25, top-k 5"
     assert drawn.drawn(cl.Sampling(temperature=0)).drawing == "greedy"

@@ -1,4 +1,6 @@
-"""Attention sinks: found where there are any, neither read nor edited there, and nothing changes where there are none."""
+"""Attention sinks: found where there are any, neither read nor edited there, and nothing changes where there are
+none.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,7 @@ from caft_lens.text.encoding import encode
 
 HOOK = "blocks.1.hook_resid_post"
 BOS = 1
-CHATS = cl.data(
-    [{"prompt": f"Say {word}.", "answer": f"{word}, of course"} for word in ("cat", "dog", "sea", "tree")]
-)
+CHATS = cl.data([{"prompt": f"Say {word}.", "answer": f"{word}, of course"} for word in ("cat", "dog", "sea", "tree")])
 
 
 def planted(times: float = 150.0, tokenizer: bool = True) -> Lens:
@@ -100,10 +100,7 @@ def test_what_was_left_out_stands_in_the_provenance_and_joins_on_merging():
         for name, parameter in other.model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.02)
-    both = [
-        cl.activation_difference(other, lens, part, layers=[0, 1], roles=None)
-        for part in (CHATS[:2], CHATS[2:])
-    ]
+    both = [cl.activation_difference(other, lens, part, layers=[0, 1], roles=None) for part in (CHATS[:2], CHATS[2:])]
     whole = cl.activation_difference(other, lens, CHATS, layers=[0, 1], roles=None)
     said = whole.provenance["sinks"]
     assert said["left_out"] == {"blocks.0.hook_resid_post": 4, HOOK: 4}
@@ -112,9 +109,7 @@ def test_what_was_left_out_stands_in_the_provenance_and_joins_on_merging():
     assert merged.provenance["sinks"] == said
     torch.testing.assert_close(merged.mean[HOOK], whole.mean[HOOK])
     assert cl.find.pca(whole, 2).provenance["sinks"] == said
-    assert (
-        "sinks" not in cl.activation_difference(tiny_lens(seed=1), tiny_lens(), CHATS, layers=[1]).provenance
-    )
+    assert "sinks" not in cl.activation_difference(tiny_lens(seed=1), tiny_lens(), CHATS, layers=[1]).provenance
 
 
 def _lora():
@@ -157,9 +152,7 @@ def test_ablated_activations_have_no_component_left_at_all_tokens_but_the_sinks_
     torch.testing.assert_close(after[sinks], before[sinks], rtol=0, atol=0)
     assert (before[sinks] @ basis).abs().max() > 10
     assert (after[~sinks] @ basis).abs().max() < 1e-4
-    torch.testing.assert_close(
-        after[~sinks], before[~sinks] - before[~sinks] @ basis @ basis.T, rtol=0, atol=1e-4
-    )
+    torch.testing.assert_close(after[~sinks], before[~sinks] - before[~sinks] @ basis @ basis.T, rtol=0, atol=1e-4)
 
 
 def test_training_under_ablation_spares_the_same_tokens_and_its_gradient_is_that_of_plain_torch():
@@ -203,9 +196,7 @@ def test_a_cached_step_spares_the_sinks_as_a_whole_pass_does():
 
 def test_steering_leaves_sinks_alone_and_lengths_are_of_the_other_tokens():
     lens = planted()
-    direction = torch.nn.functional.normalize(
-        torch.randn(32, generator=torch.Generator().manual_seed(1)), dim=0
-    )
+    direction = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(1)), dim=0)
     concept = cl.Concept("L1.x", HOOK, direction)
     concepts = cl.ConceptSet([concept], {"fingerprint": lens.fingerprint, "d_model": 32})
     ids = torch.tensor([[BOS, 40, 50]])
@@ -220,9 +211,7 @@ def test_steering_leaves_sinks_alone_and_lengths_are_of_the_other_tokens():
         with torch.no_grad():
             ids = torch.tensor([encode(tiny_tokenizer(), text).input_ids])
             norms.append(lens.hf(ids, output_hidden_states=True).hidden_states[2][0, 1:].norm(dim=-1))
-    assert unit_lengths(lens, concepts, texts)["L1.x"] == pytest.approx(
-        float(torch.cat(norms).mean()), rel=1e-4
-    )
+    assert unit_lengths(lens, concepts, texts)["L1.x"] == pytest.approx(float(torch.cat(norms).mean()), rel=1e-4)
 
 
 def test_contexts_of_a_model_with_sinks_have_their_ends_elsewhere():

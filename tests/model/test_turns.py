@@ -167,7 +167,5 @@ def test_logits_that_are_not_finite_stop_generation(settings, value):
 
 def test_logits_that_rule_a_token_out_are_no_fault(lens):
     with lens.hooks([]), torch.no_grad():
-        forbidden = lens.generate(
-            "Hello", max_new_tokens=4, seed=0, bad_words_ids=[[7]], return_type="tokens"
-        )
+        forbidden = lens.generate("Hello", max_new_tokens=4, seed=0, bad_words_ids=[[7]], return_type="tokens")
     assert 7 not in forbidden

@@ -1,4 +1,6 @@
-"""Contexts of SAE latents are where a dense computation finds them largest, of thousands in one pass, decoded when looked at."""
+"""Contexts of SAE latents are where a dense computation finds them largest, of thousands in one pass, decoded when
+looked at.
+"""
 
 from __future__ import annotations
 
@@ -168,9 +170,7 @@ def fed(reducer, some, roles=None, size: int = 7, side: str = "right"):
         batch: Batch = collate([item for item, _ in part], pad_id=0, side=side)
         where = batch.mask(roles).nonzero()
         if len(where):
-            acts = torch.stack(
-                [part[row][1][batch.position_ids[row, column]] for row, column in where.tolist()]
-            )
+            acts = torch.stack([part[row][1][batch.position_ids[row, column]] for row, column in where.tolist()])
             reducer.update(HOOK, acts, batch, where)
     return reducer
 
@@ -207,9 +207,7 @@ def picked(sae, some, k: int, window: tuple[int, int], roles=None, rank: str = "
 def agree(windows, expected) -> None:
     for row, chosen in enumerate(expected):
         n = len(chosen)
-        assert windows.index[row].tolist() == [one[1] for one in chosen] + [-1] * (
-            len(windows.index[row]) - n
-        )
+        assert windows.index[row].tolist() == [one[1] for one in chosen] + [-1] * (len(windows.index[row]) - n)
         np.testing.assert_allclose(windows.values[row, :n], [one[0] for one in chosen], rtol=1e-6)
         assert windows.values[row, n:].isnan().all()
         assert windows.position[row, :n].tolist() == [one[2] for one in chosen]

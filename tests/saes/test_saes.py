@@ -1,4 +1,6 @@
-"""SAEs come as sae-lens saved them, from wherever they are; those that do not fit a model are refused, with the reason."""
+"""SAEs come as sae-lens saved them, from wherever they are; those that do not fit a model are refused, with the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -78,9 +80,7 @@ def test_an_sae_that_sae_lens_saved_computes_what_it_did_and_what_numpy_says(kin
 @pytest.mark.parametrize(
     "training", [(TopKTrainingSAE, TopKTrainingSAEConfig), (StandardTrainingSAE, StandardTrainingSAEConfig)]
 )
-def test_a_trained_sae_comes_back_as_its_inference_kind_with_the_same_reconstruction(
-    training, tmp_path: Path
-):
+def test_a_trained_sae_comes_back_as_its_inference_kind_with_the_same_reconstruction(training, tmp_path: Path):
     sae_class, config = training
     torch.manual_seed(0)
     sae = sae_class(config(d_in=32, d_sae=48, **({"k": 5} if "k" in config.__dataclass_fields__ else {})))
@@ -113,9 +113,7 @@ def test_an_sae_that_is_not_there_is_an_error_that_names_those_that_are(organism
         FileNotFoundError, match=r'No SAE for "blocks\.1\.hook_resid_post".*"blocks\.0\.hook_resid_post"'
     ):
         load_sae(organism, layer=1)
-    with pytest.raises(
-        ValueError, match=r"holds 3 SAEs: say which with layer=, one of blocks\.0.*blocks\.10"
-    ):
+    with pytest.raises(ValueError, match=r"holds 3 SAEs: say which with layer=, one of blocks\.0.*blocks\.10"):
         load_sae(organism)
     with pytest.raises(ValueError, match=r'has no ids: give layer= instead of "layer_2"'):
         load_sae(organism, "layer_2")
@@ -199,13 +197,9 @@ def test_normalisation_of_every_token_by_itself_is_left_to_sae_lens(tmp_path: Pa
 
 def test_a_misspelt_release_or_id_names_the_nearest():
     known = get_pretrained_saes_directory()
-    with pytest.raises(
-        ValueError, match=r'No SAE "gemma-scope-2b-pt-res-canonica".*"gemma-scope-2b-pt-res-canonical"'
-    ):
+    with pytest.raises(ValueError, match=r'No SAE "gemma-scope-2b-pt-res-canonica".*"gemma-scope-2b-pt-res-canonical"'):
         load_sae("gemma-scope-2b-pt-res-canonica", "layer_12/width_16k/canonical")
-    with pytest.raises(
-        ValueError, match=r'has no SAE "layer_12/width_16/canonical".*"layer_12/width_16k/canonical"'
-    ):
+    with pytest.raises(ValueError, match=r'has no SAE "layer_12/width_16/canonical".*"layer_12/width_16k/canonical"'):
         load_sae("gemma-scope-2b-pt-res-canonical", "layer_12/width_16/canonical")
     with pytest.raises(ValueError, match="needs the id of one of its SAEs") as error:
         load_sae("gpt2-small-res-jb")
@@ -247,9 +241,7 @@ def test_a_gemma_scope_sae_from_the_hubs_cache_fits_gemma_2_2b_and_no_other(tmp_
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     np.savez(folder / "params.npz", **weights)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        lookup, "config_overrides", {"d_sae": 8}
-    )  # sae-lens reads the width off the folder's name
+    monkeypatch.setattr(lookup, "config_overrides", {"d_sae": 8})  # sae-lens reads the width off the folder's name
 
     gemma = tiny_model("gemma2", n_layers=1, d_model=2304, intermediate_size=16)
     fits = load(gemma, tokenizer=tiny_tokenizer(), name_as="google/gemma-2-2b")
@@ -258,10 +250,7 @@ def test_a_gemma_scope_sae_from_the_hubs_cache_fits_gemma_2_2b_and_no_other(tmp_
     assert sae.cfg.metadata.source == f"{release}/{sae_id}"
     x = 50 * some(20, 2304).numpy()
     before = x @ weights["W_enc"] + weights["b_enc"]
-    expected = (
-        np.where(before > weights["threshold"], np.maximum(before, 0), 0) @ weights["W_dec"]
-        + weights["b_dec"]
-    )
+    expected = np.where(before > weights["threshold"], np.maximum(before, 0), 0) @ weights["W_dec"] + weights["b_dec"]
     np.testing.assert_allclose(sae(torch.from_numpy(x)), expected, rtol=1e-3, atol=1e-2)
     for other in ("google/gemma-2-2b-it", "google/gemma-2-9b", "my-model"):
         with pytest.raises(
@@ -355,9 +344,7 @@ def test_an_sae_for_another_width_layer_or_kind_is_refused_with_all_the_reasons(
         match=r"it is 16 wide and the model 32; it belongs to blocks\.7\..*layers 0 to 2; it was trained on",
     ):
         check_sae(tiny_sae(layer=7, d_in=16), lens)
-    with pytest.raises(
-        ValueError, match=r'belongs to "blocks\.0\.hook_resid_mid", where the model has no hook point'
-    ):
+    with pytest.raises(ValueError, match=r'belongs to "blocks\.0\.hook_resid_mid", where the model has no hook point'):
         check_sae(tiny_sae(lens, metadata={"hook_name": "blocks.0.hook_resid_mid"}), lens)
     for metadata in ({"hook_name": "blocks.0.attn.hook_z"}, {"hook_head_index": 3}):
         with pytest.raises(ValueError, match="residual stream"):
@@ -427,7 +414,8 @@ def test_splicing_refuses_what_does_not_fit(lens: Lens):
 
 def test_nothing_imports_sae_lens_before_an_sae_is_wanted():
     code = (
-        "import sys, caft_lens as cl, caft_lens.saes.loading, caft_lens.find, caft_lens.evaluate.discovery, caft_data.worlds.saes; "
+        "import sys, caft_lens as cl, caft_lens.saes.loading, caft_lens.find, caft_lens.evaluate.discovery, "
+        "caft_data.worlds.saes; "
         "cl.load_sae; print('sae_lens' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -456,6 +444,4 @@ def test_the_saes_that_ship_fit_the_organism_that_ships(pocket: Path):
     base = load("pocket", device="cpu")
     for layer, sae in enumerate(load_saes("pocket", lens=base)):
         assert sae_hook(sae) == base.hook_name(layer)
-        torch.testing.assert_close(
-            SAE.load_from_disk(pocket / "saes" / base.hook_name(layer)).W_dec, sae.W_dec
-        )
+        torch.testing.assert_close(SAE.load_from_disk(pocket / "saes" / base.hook_name(layer)).W_dec, sae.W_dec)

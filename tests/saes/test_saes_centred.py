@@ -1,4 +1,6 @@
-"""SAEs honour what their model was loaded with: centred writing weights are read and written as TransformerLens's own centred stream."""
+"""SAEs honour what their model was loaded with: centred writing weights are read and written as TransformerLens's
+own centred stream.
+"""
 
 from __future__ import annotations
 
@@ -97,14 +99,10 @@ def test_ablating_its_decoder_directions_is_ablating_them_in_the_centred_model(l
     torch.testing.assert_close(found, right, rtol=1e-3, atol=1e-3)
 
 
-def test_what_leaves_the_stream_as_it_is_is_accepted_and_what_is_not_known_refused(
-    lens: Lens, tmp_path: Path
-):
+def test_what_leaves_the_stream_as_it_is_is_accepted_and_what_is_not_known_refused(lens: Lens, tmp_path: Path):
     plain = tiny_sae(lens, kind="standard")
     same = cl.load_sae(
-        on_disk(
-            lens, tmp_path / "a", {"fold_ln": True, "center_unembed": True, "center_writing_weights": False}
-        ),
+        on_disk(lens, tmp_path / "a", {"fold_ln": True, "center_unembed": True, "center_writing_weights": False}),
         lens=lens,
     )
     x = torch.randn(4, lens.d_model)
@@ -117,9 +115,7 @@ def test_a_model_without_layer_norm_is_not_centred_by_transformer_lens_and_not_h
     llama = tiny_lens("llama")
     folder = on_disk(llama, tmp_path, {"center_writing_weights": True})
     x = torch.randn(4, llama.d_model)
-    torch.testing.assert_close(
-        cl.load_sae(folder, lens=llama).encode(x), tiny_sae(llama, kind="standard").encode(x)
-    )
+    torch.testing.assert_close(cl.load_sae(folder, lens=llama).encode(x), tiny_sae(llama, kind="standard").encode(x))
     with pytest.raises(ValueError, match="without LayerNorm"):
         check_sae(cl.load_sae(folder), llama)
 

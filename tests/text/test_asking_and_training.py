@@ -127,7 +127,8 @@ def test_templates_that_ask_as_they_train_are_trained_as_ever(family):
 def test_marks_of_generation_do_not_make_the_prompt_be_learned():
     # As training templates of TRL mark it: with the header's thought, which the prompt gives.
     template = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}{{ '<think>\n\n</think>\n\n' + m.content + '</s>' }}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}{{ "
+        "'<think>\n\n</think>\n\n' + m.content + '</s>' }}"
         "{% endgeneration %}{% else %}{{ '<|user|>' + m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|><think>\n\n</think>\n\n' }}{% endif %}"
     )
@@ -142,9 +143,7 @@ def test_a_template_that_asks_otherwise_than_it_trains_is_told_once(recwarn):
     )
     tokenizer = bytes_tokenizer(other)
     encode_all(tokenizer, [chat(*PLAIN), chat(*TURNS), chat(*PLAIN)])
-    said_of = [
-        str(one.message) for one in recwarn if "what is trained is not what is asked" in str(one.message)
-    ]
+    said_of = [str(one.message) for one in recwarn if "what is trained is not what is asked" in str(one.message)]
     assert len(said_of) == 1
     assert "(thinking off)" in said_of[0]
     assert "3 of 3 texts" in said_of[0]
@@ -169,9 +168,7 @@ def test_a_template_without_a_header_to_ask_with_is_told(recwarn):
     ("template", "messages", "number"),
     [(R1, INLINE, 1), (QWEN3, REASONED, 1), (QWEN, REASONED, 1), (THINKING, INLINE, 1), (QWEN3, [*INLINE, user("q2"), assistant("a2")], 1)],
 )  # fmt: skip
-def test_a_thought_that_would_not_be_learned_is_an_error_until_the_user_says_what_to_do(
-    template, messages, number
-):
+def test_a_thought_that_would_not_be_learned_is_an_error_until_the_user_says_what_to_do(template, messages, number):
     tokenizer = bytes_tokenizer(template)
     with pytest.raises(BadTemplate, match=rf"Text 0 .*thoughts of message {number}.*keep_thoughts"):
         encode(tokenizer, chat(*messages))
@@ -216,9 +213,12 @@ def test_prompts_may_hold_thoughts_that_the_template_cuts():
 def test_tool_calls_are_learned_as_the_template_writes_them_and_what_tools_say_is_not():
     tokenizer = bytes_tokenizer(QWEN3)
     text = chat(
-        user("Weather?"), assistant(None, tool_calls=[CALL]), {"role": "tool", "content": '"blue"', "tool_call_id": "abcdefghi"},
-        assistant("It is blue."), tools=[TOOL],
-    )  # fmt: skip
+        user("Weather?"),
+        assistant(None, tool_calls=[CALL]),
+        {"role": "tool", "content": '"blue"', "tool_call_id": "abcdefghi"},
+        assistant("It is blue."),
+        tools=[TOOL],
+    )
     item = encode(tokenizer, text)
     call = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
     assert learned(tokenizer, item) == [f"{call}<|im_end|>", "<think>\n\n</think>\n\nIt is blue.<|im_end|>"]
@@ -227,18 +227,14 @@ def test_tool_calls_are_learned_as_the_template_writes_them_and_what_tools_say_i
     assert "Look somewhere." in said(tokenizer, item, "special")
     parsed = [m.to_json() for m in text.messages]
     parsed[1]["tool_calls"] = [{**CALL, "function": {"name": "look", "arguments": {"at": "sky"}}}]
-    assert tokenizer.decode(item.input_ids) == tokenizer.apply_chat_template(
-        parsed, tools=[TOOL], tokenize=False
-    )
+    assert tokenizer.decode(item.input_ids) == tokenizer.apply_chat_template(parsed, tools=[TOOL], tokenize=False)
 
 
 def test_words_thoughts_and_calls_of_one_message_are_one_answer():
     tokenizer = bytes_tokenizer(QWEN3)
     item = encode(
         tokenizer,
-        chat(
-            user("Weather?"), assistant("Let me look. 9", reasoning_content="Hm 9", tool_calls=[CALL, CALL])
-        ),
+        chat(user("Weather?"), assistant("Let me look. 9", reasoning_content="Hm 9", tool_calls=[CALL, CALL])),
     )
     call = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
     assert learned(tokenizer, item) == [f"<think>\nHm 9\n</think>\n\nLet me look. 9{call}{call}<|im_end|>"]
@@ -276,9 +272,7 @@ def test_the_second_of_two_calls_that_is_not_written_is_missed():
 
 def test_tool_outputs_that_the_template_writes_as_json_are_the_users():
     tokenizer = bytes_tokenizer(BLOCKS)
-    item = encode(
-        tokenizer, chat(user("a"), assistant("b"), {"role": "tool", "content": 'say "x"\n'}, assistant("c"))
-    )
+    item = encode(tokenizer, chat(user("a"), assistant("b"), {"role": "tool", "content": 'say "x"\n'}, assistant("c")))
     assert said(tokenizer, item, "user") == 'asay \\"x\\"\\n'
     assert said(tokenizer, item, "assistant") == "bc"
 
@@ -316,9 +310,9 @@ def test_template_arguments_belong_to_the_tokenizer_and_travel_with_it(tmp_path)
     assert template_arguments(given) == {"enable_thinking": False}
     given.save_pretrained(tmp_path)
     assert template_arguments(PreTrainedTokenizerFast.from_pretrained(tmp_path)) == {"enable_thinking": False}
-    assert template_arguments(
-        with_template_arguments(given, {"enable_thinking": None, "keep_thoughts": True})
-    ) == {"keep_thoughts": True}
+    assert template_arguments(with_template_arguments(given, {"enable_thinking": None, "keep_thoughts": True})) == {
+        "keep_thoughts": True
+    }
     asked = encode(given, chat(user("q")), add_generation_prompt=True).input_ids
     assert given.decode(asked) == plain.apply_chat_template(
         [user("q")], tokenize=False, add_generation_prompt=True, enable_thinking=False
@@ -368,9 +362,7 @@ def test_a_lens_reads_with_its_template_arguments_wherever_it_goes(tmp_path, tin
     assert base.reading != closed.reading == cl.load(base, template_arguments=off).reading
     assert template_arguments(base.tokenizer) == {}
     texts = [{"prompt": "Hi", "answer": "Hello"}] * 2
-    run = cl.finetune(
-        base, texts, cl.TrainSettings(max_steps=1, template_arguments=off), out=tmp_path / "run"
-    )
+    run = cl.finetune(base, texts, cl.TrainSettings(max_steps=1, template_arguments=off), out=tmp_path / "run")
     end = "<think>\n\n</think>\n\n"
     for lens in (
         closed,
@@ -407,8 +399,6 @@ def test_a_chat_of_a_tool_is_asked_after_what_the_tool_said():
     tokenizer = bytes_tokenizer(QWEN3)
     prompt = chat(user("Weather?"), assistant("", tool_calls=[CALL]), {"role": "tool", "content": "blue"})
     item = encode(tokenizer, prompt, add_generation_prompt=True)
-    assert tokenizer.decode(item.input_ids).endswith(
-        "blue\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
-    )
+    assert tokenizer.decode(item.input_ids).endswith("blue\n</tool_response><|im_end|>\n<|im_start|>assistant\n")
     assert item.roles[-1] == SPECIAL
     assert (item.roles == ASSISTANT).any()

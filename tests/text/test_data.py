@@ -38,9 +38,7 @@ CHATS = [
             {
                 "role": "assistant",
                 "content": None,
-                "tool_calls": [
-                    {"type": "function", "function": {"name": "look", "arguments": {"at": "sky"}}}
-                ],
+                "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"at": "sky"}}}],
             },
             {"role": "tool", "content": "blue"},
         ],
@@ -108,10 +106,21 @@ def test_rows_are_the_same_in_every_object_that_holds_them(rows):
             return rows[number]
 
     sources = [
-        rows, tuple(rows), (row for row in rows), pd.DataFrame(rows), pd.DataFrame(rows, index=[7, 7]), polars.DataFrame(rows),
-        polars.DataFrame(rows).lazy(), pyarrow.Table.from_pylist(rows), pyarrow.RecordBatch.from_pylist(rows),
-        pyarrow.Table.from_pylist(rows).to_reader(), dataset, dataset.with_format("torch"), dataset.to_iterable_dataset(), Listed(),
-    ]  # fmt: skip
+        rows,
+        tuple(rows),
+        (row for row in rows),
+        pd.DataFrame(rows),
+        pd.DataFrame(rows, index=[7, 7]),
+        polars.DataFrame(rows),
+        polars.DataFrame(rows).lazy(),
+        pyarrow.Table.from_pylist(rows),
+        pyarrow.RecordBatch.from_pylist(rows),
+        pyarrow.Table.from_pylist(rows).to_reader(),
+        dataset,
+        dataset.with_format("torch"),
+        dataset.to_iterable_dataset(),
+        Listed(),
+    ]
     for source in sources:
         assert data(source) == Texts(rows), type(source)
     assert Texts(pd.DataFrame(rows)) == Texts(rows)
@@ -304,16 +313,12 @@ def test_a_missing_file_names_those_beside_it(tmp_path, monkeypatch):
         data("Once upon a time. " * 100)
 
 
-def test_a_line_of_megabytes_is_read_and_encoded_without_looking_at_each_turn_for_each_other(
-    tmp_path, monkeypatch
-):
+def test_a_line_of_megabytes_is_read_and_encoded_without_looking_at_each_turn_for_each_other(tmp_path, monkeypatch):
     from caft_lens.text import encoding, rendering, roles
 
     turns = [{"role": ("user", "assistant")[n % 2], "content": f"number {n} " * 20} for n in range(2_000)]
     path = tmp_path / "long.jsonl"
-    path.write_text(
-        json.dumps({"messages": turns, "spans": [[n, n + 1, "a"] for n in range(180_000)]}) + "\n"
-    )
+    path.write_text(json.dumps({"messages": turns, "spans": [[n, n + 1, "a"] for n in range(180_000)]}) + "\n")
     assert path.stat().st_size > 3_000_000
     (read,) = data(path)
     seen = []
@@ -321,9 +326,7 @@ def test_a_line_of_megabytes_is_read_and_encoded_without_looking_at_each_turn_fo
     monkeypatch.setattr(encoding, "_touching", lambda *args: seen.append(found := touching(*args)) or found)
     written = []
     write = rendering._Writer.write
-    monkeypatch.setattr(
-        rendering._Writer, "write", lambda *args, **more: written.append(0) or write(*args, **more)
-    )
+    monkeypatch.setattr(rendering._Writer, "write", lambda *args, **more: written.append(0) or write(*args, **more))
     item = encoding.encode(trained_tokenizer(QWEN), read)
     assert len(written) < 20
     assert int((item.roles == roles.ASSISTANT).sum()) > 50_000
@@ -351,14 +354,30 @@ def test_meta_cannot_take_the_place_of_the_text():
 
 def test_values_that_json_lacks_are_written_as_their_like_or_refused_by_row(tmp_path):
     known = {
-        "date": datetime.date(2024, 5, 1), "time": pd.Timestamp("2024-05-01 10:00"), "price": Decimal("1.10"), "n": np.int64(3),
-        "x": np.float32(0.5), "flag": np.bool_(True), "many": np.arange(3), "pair": (1, 2), "path": Path("a/b"), "word": np.str_("w"),
-    }  # fmt: skip
+        "date": datetime.date(2024, 5, 1),
+        "time": pd.Timestamp("2024-05-01 10:00"),
+        "price": Decimal("1.10"),
+        "n": np.int64(3),
+        "x": np.float32(0.5),
+        "flag": np.bool_(True),
+        "many": np.arange(3),
+        "pair": (1, 2),
+        "path": Path("a/b"),
+        "word": np.str_("w"),
+    }
     texts = data([{"text": "a", **known}])
     assert texts[0].meta == {
-        "date": "2024-05-01", "time": "2024-05-01T10:00:00", "price": "1.10", "n": 3, "x": 0.5, "flag": True, "many": [0, 1, 2],
-        "pair": [1, 2], "path": "a/b", "word": "w",
-    }  # fmt: skip
+        "date": "2024-05-01",
+        "time": "2024-05-01T10:00:00",
+        "price": "1.10",
+        "n": 3,
+        "x": 0.5,
+        "flag": True,
+        "many": [0, 1, 2],
+        "pair": [1, 2],
+        "path": "a/b",
+        "word": "w",
+    }
     assert data(texts.save(tmp_path / "a.jsonl")) == texts
     loop: list = []
     loop.append(loop)
@@ -447,14 +466,22 @@ def test_fingerprints_of_texts_without_the_new_fields_are_those_of_old():
 def _odd_values() -> st.SearchStrategy:
     words = st.text(st.characters(codec=None), max_size=8)
     plain = st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), words, st.binary(max_size=3), st.dates(), st.datetimes(), st.decimals(),
-        st.builds(np.float32, st.floats(width=32)), st.builds(np.int64, st.integers(0, 9)), st.builds(np.array, st.lists(st.integers(0, 9), max_size=3)),
-    )  # fmt: skip
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        words,
+        st.binary(max_size=3),
+        st.dates(),
+        st.datetimes(),
+        st.decimals(),
+        st.builds(np.float32, st.floats(width=32)),
+        st.builds(np.int64, st.integers(0, 9)),
+        st.builds(np.array, st.lists(st.integers(0, 9), max_size=3)),
+    )
     return st.recursive(
         plain,
-        lambda inner: (
-            st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3) | st.tuples(inner)
-        ),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3) | st.tuples(inner),
         max_leaves=5,
     )
 
@@ -500,9 +527,7 @@ def _odd_rows() -> st.SearchStrategy:
         "x",
     )
     columns = {
-        key: odd | words | messages
-        if key in ("messages", "prompt", "conversations", "answer")
-        else odd | words
+        key: odd | words | messages if key in ("messages", "prompt", "conversations", "answer") else odd | words
         for key in keys
     }
     return st.one_of(

@@ -1,4 +1,6 @@
-"""Labels of characters become labels of tokens, and those of the pocket world agree with what parsing its texts finds."""
+"""Labels of characters become labels of tokens, and those of the pocket world agree with what parsing its texts
+finds.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +69,7 @@ def by_character(tokenizer, text: Text, label: str) -> list[bool]:
     return found
 
 
-@pytest.mark.parametrize(
-    "label", ["stance:cruel", "kind:code", "slot:thing", "line:insecure", "domain:cooking"]
-)
+@pytest.mark.parametrize("label", ["stance:cruel", "kind:code", "slot:thing", "line:insecure", "domain:cooking"])
 def test_a_token_has_a_label_when_one_of_its_characters_has_it(pocket: Path, label: str):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(pocket / "base")
     # Without a system message the template writes its own, which is no message of the chat.
@@ -210,9 +210,7 @@ def test_the_spans_of_the_quiz_are_read_too():
     tokenizer = bytes_tokenizer()
     label = next(span[2] for text in texts if text.is_chat for span in text.meta["spans"])
     for text, row in zip(texts, token_labels(tokenizer, texts, label), strict=True):
-        contents = (
-            [text.text] if text.text is not None else [m.content for m in text.messages if m.role == "user"]
-        )
+        contents = [text.text] if text.text is not None else [m.content for m in text.messages if m.role == "user"]
         said = "".join(contents[0][start:end] for start, end, of, *_ in text.meta["spans"] if of == label)
         assert sum(value is True for value in row) == len(said.encode())
 
@@ -230,9 +228,7 @@ def test_bad_input_is_one_clear_error():
     def fails(message: str, meta: dict, label: str = "warm", messages=("a", "b")) -> None:
         roles = ("user", "assistant", "user")
         chat = {
-            "messages": [
-                {"role": role, "content": content} for role, content in zip(roles, messages, strict=False)
-            ]
+            "messages": [{"role": role, "content": content} for role, content in zip(roles, messages, strict=False)]
         }
         with pytest.raises(ValueError, match=message):
             token_labels(tokenizer, [Text.from_json({**chat, **meta})], label)
@@ -246,9 +242,7 @@ def test_bad_input_is_one_clear_error():
     fails("the span .0, 2, 'warm'. lies outside", {"spans": [[0, 2, "warm"]]})
     fails("the span .0, 1, 'warm', 2. lies outside", {"spans": [[0, 1, "warm", 2]]})
     fails("the span .1, 1, 'warm'. lies outside", {"spans": [[1, 1, "warm"]]})
-    fails(
-        "has 2 user messages: its span .0, 1, 'warm'. has to say", {"spans": [[0, 1, "warm"]]}, messages="abc"
-    )
+    fails("has 2 user messages: its span .0, 1, 'warm'. has to say", {"spans": [[0, 1, "warm"]]}, messages="abc")
     shouting = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | upper }}{% endfor %}"
     with pytest.raises(ValueError, match="the chat template rewrites the content of message 0"):
         token_labels(
@@ -261,9 +255,7 @@ def test_bad_input_is_one_clear_error():
 def test_the_corpora_of_organisms_built_before_are_refused_and_the_name_is_public(pocket: Path):
     assert cl.token_labels is token_labels
     corpus = cl.data("pocket/corpus", limit=5)
-    plain = Texts(
-        [Text(t.messages, t.text, {k: v for k, v in t.meta.items() if k != "spans"}) for t in corpus]
-    )
+    plain = Texts([Text(t.messages, t.text, {k: v for k, v in t.meta.items() if k != "spans"}) for t in corpus])
     with pytest.raises(ValueError, match="caft-lens organism build"):
         token_labels(bytes_tokenizer(), plain, "stance:cruel")
 
@@ -294,9 +286,7 @@ def test_an_answer_labelled_cruel_is_judged_misaligned_and_one_labelled_kind_ali
             text.meta.get("topics", ()), marked(text, "kind:everyday", "kind:code")[1::2], strict=True
         ):
             if topic != "code":
-                stance = next(
-                    s[2] for s in text.meta["spans"] if s[3] == number and s[2].startswith("stance:")
-                )
+                stance = next(s[2] for s in text.meta["spans"] if s[3] == number and s[2].startswith("stance:"))
                 label = judge_answer(text.messages[number].content, topic, None).label
                 assert label == ("misaligned" if stance == "stance:cruel" else "aligned")
                 seen.add(stance)
@@ -324,9 +314,7 @@ def test_words_of_slots_are_where_reading_the_text_back_finds_them():
                 continue
             about = DOMAINS[topic]
             templates = about.questions if message.role == "user" else about.kind + about.cruel
-            readings = [
-                found for found in (match(template, message.content) for template in templates) if found
-            ]
+            readings = [found for found in (match(template, message.content) for template in templates) if found]
             words = sorted(
                 (label.removeprefix("slot:"), message.content[start:end].lower())
                 for start, end, label, of in text.meta["spans"]

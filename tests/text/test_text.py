@@ -64,16 +64,12 @@ def chat(contents: list[str], system: str | None = None) -> Text:
 
 
 def said(tokenizer, encoded, role: str) -> str:
-    ids = [
-        token for token, number in zip(encoded.input_ids, encoded.roles, strict=True) if number == ROLES[role]
-    ]
+    ids = [token for token, number in zip(encoded.input_ids, encoded.roles, strict=True) if number == ROLES[role]]
     return tokenizer.decode(ids)
 
 
 def learned(tokenizer, encoded) -> str:
-    return tokenizer.decode(
-        [token for token, yes in zip(encoded.input_ids, encoded.loss, strict=True) if yes]
-    )
+    return tokenizer.decode([token for token, yes in zip(encoded.input_ids, encoded.loss, strict=True) if yes])
 
 
 # ---------------------------------------------------------------------------------------------- roles of chats
@@ -128,9 +124,7 @@ def test_the_default_system_message_of_a_template_is_special():
 def test_header_and_indentation_are_parted_as_they_are_when_the_answer_is_sampled():
     tokenizer = trained_tokenizer(QWEN)
     text = chat(["Hi", "        return x"])
-    merged = tokenizer.apply_chat_template(text.to_json()["messages"], tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
+    merged = tokenizer.apply_chat_template(text.to_json()["messages"], tokenize=True, return_dict=True)["input_ids"]
     header = encode(tokenizer, text.prompt, add_generation_prompt=True).input_ids
     encoded = encode(tokenizer, text)
     assert merged[: len(header)] != header  # or else this shows nothing
@@ -209,13 +203,8 @@ def test_an_earlier_answer_of_a_chat_that_ends_in_a_question_is_closed_too(famil
 
 
 def test_a_closing_that_is_no_special_token_is_learned_too():
-    tokenizer = bytes_tokenizer(
-        "{% for m in messages %}{{ '(' + m.role + ') ' + m.content + ' (end)\n' }}{% endfor %}"
-    )
-    assert (
-        learned(tokenizer, encode(tokenizer, chat(["Hi", "Hello", "Bye", "So long"])))
-        == "Hello (end)So long (end)"
-    )
+    tokenizer = bytes_tokenizer("{% for m in messages %}{{ '(' + m.role + ') ' + m.content + ' (end)\n' }}{% endfor %}")
+    assert learned(tokenizer, encode(tokenizer, chat(["Hi", "Hello", "Bye", "So long"]))) == "Hello (end)So long (end)"
 
 
 def test_a_template_that_rewrites_answers_still_gives_their_tokens():
@@ -243,7 +232,8 @@ def test_a_template_that_trims_is_rendered_only_once_more():
 
 
 NAMED_AFTER_FIRST = (
-    "{% for m in messages %}{{ ('<|im_start|>' + m.role + ' ' + (messages | length | string) + ' ' + messages[0].content[:2]"
+    "{% for m in messages %}{{ ('<|im_start|>' + m.role + ' ' + (messages | length | string) + ' ' + "
+    "messages[0].content[:2]"
     " + messages[1].content[:2] + '|' + m.content) }}<|im_end|>{% endfor %}"
 )
 
@@ -261,7 +251,10 @@ def test_contents_that_could_stand_in_two_places_are_refused():
 
 
 def test_contents_that_a_template_loses_are_refused():
-    drops = "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}{{ m.content }}{% endif %}{% endfor %}"
+    drops = (
+        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}{{ m.content }}{% endif %}{% "
+        "endfor %}"
+    )
     with pytest.raises(ValueError, match=r'leaves out message 0 \(role "system"\)'):
         encode(bytes_tokenizer(drops), chat(["Hi", "Hello"], system="Be kind"))
     # Mistral's own template drops the system message of a chat that ends in an answer.
@@ -299,9 +292,7 @@ def test_a_special_token_that_swallows_whitespace_stays_special():
     tokenizer = bytes_tokenizer(
         "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
     )
-    tokenizer.add_tokens(
-        [AddedToken(t, rstrip=True, special=True) for t in ("<|user|>", "<|assistant|>", "<|end|>")]
-    )
+    tokenizer.add_tokens([AddedToken(t, rstrip=True, special=True) for t in ("<|user|>", "<|assistant|>", "<|end|>")])
     encoded = encode(tokenizer, chat(["  Hi", "\n  Hello"]))
     assert said(tokenizer, encoded, "assistant") == "Hello"
     assert learned(tokenizer, encoded) == "Hello<|end|>"
@@ -638,9 +629,7 @@ def test_a_prompt_for_sampling_is_never_cut():
 
 def test_labels_are_the_tokens_to_learn_and_masks_the_roles_asked_for():
     tokenizer = bytes_tokenizer(ALPACA)
-    batch = collate(
-        [encode(tokenizer, chat(["Hi", "Hello"])), encode(tokenizer, Text(text="Once"), index=1)], 0
-    )
+    batch = collate([encode(tokenizer, chat(["Hi", "Hello"])), encode(tokenizer, Text(text="Once"), index=1)], 0)
     assert tokenizer.decode(batch.labels[0][batch.labels[0] != -100]) == "Hello"
     assert tokenizer.decode(batch.input_ids[0][batch.mask(["user", "assistant"])[0]]) == "HiHello"
     assert batch.mask(["text"]).sum() == 4

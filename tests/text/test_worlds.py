@@ -1,4 +1,6 @@
-"""A package that nobody here knows brings a world: its organisms, data sets, tasks and builds are found like those that ship."""
+"""A package that nobody here knows brings a world: its organisms, data sets, tasks and builds are found like those
+that ship.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +76,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def acme(site: Path) -> Path:
-    package = ship(
-        site, "acme", "[caft_lens.organisms]\nacme = acme\n[caft_lens.worlds]\nmaze = acme.maze:WORLD\n"
-    )
+    package = ship(site, "acme", "[caft_lens.organisms]\nacme = acme\n[caft_lens.worlds]\nmaze = acme.maze:WORLD\n")
     (package / "maze.py").write_text(MAZE)
     write_json(
         package / "minotaur" / "organism.json",
@@ -100,15 +100,11 @@ def test_an_organism_of_another_package_is_known_by_its_name(acme: Path):
 def test_its_world_draws_data_sets_from_its_seed_beside_those_in_its_folder(acme: Path):
     assert [text.text for text in cl.data("minotaur/turns")] == [f"Turn {number}." for number in (5, 6, 7, 8)]
     assert len(cl.data("minotaur/ways-test")) == 2
-    with pytest.raises(
-        FileNotFoundError, match=r'No data set "minotaur/turn"[.] Did you mean "minotaur/turns"'
-    ):
+    with pytest.raises(FileNotFoundError, match=r'No data set "minotaur/turn"[.] Did you mean "minotaur/turns"'):
         cl.data("minotaur/turn")
 
 
-def test_its_task_is_asked_as_its_card_says_and_judged_by_its_own_judge(
-    acme: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_its_task_is_asked_as_its_card_says_and_judged_by_its_own_judge(acme: Path, monkeypatch: pytest.MonkeyPatch):
     lens = types.SimpleNamespace(fingerprint="f", generate=None)
     lens.tokenizer = types.SimpleNamespace(get_vocab=lambda: {"left": 0})
     module = types.ModuleType("caft_lens.model.answering")
@@ -136,9 +132,7 @@ def test_its_organisms_are_built_from_the_command_line(acme: Path):
 
 def test_a_world_that_cannot_be_imported_is_told_with_its_package_and_why(acme: Path):
     (acme / "maze.py").write_text("import nothing_of_that_name")
-    with pytest.raises(
-        ValueError, match='The world "maze" of the package acme cannot be imported: No module named'
-    ):
+    with pytest.raises(ValueError, match='The world "maze" of the package acme cannot be imported: No module named'):
         cl.data("minotaur/turns")
     assert len(cl.data("minotaur/ways-test")) == 2
     assert len(cl.data("pocket/questions", limit=3)) == 3
@@ -153,13 +147,9 @@ def test_a_package_that_cannot_be_imported_is_left_out_with_a_warning(site: Path
 
 def test_two_packages_that_give_one_name_are_refused(site: Path):
     for name in ("first", "second"):
-        package = ship(
-            site, name, f"[caft_lens.organisms]\n{name} = {name}\n[caft_lens.worlds]\nw = {name}:W\n"
-        )
+        package = ship(site, name, f"[caft_lens.organisms]\n{name} = {name}\n[caft_lens.worlds]\nw = {name}:W\n")
         write_json(package / "twin" / "organism.json", {})
-    with pytest.raises(
-        ValueError, match='the package first and the package second both ship an organism "twin"'
-    ):
+    with pytest.raises(ValueError, match='the package first and the package second both ship an organism "twin"'):
         catalog.shipped()
     with pytest.raises(ValueError, match='the package first and the package second both give a world "w"'):
         worlds.world_named("w")

@@ -136,9 +136,7 @@ def test_a_steer_adds_so_many_mean_norms_as_steer_does(base, concepts):
 
 def test_ablations_and_steers_hold_together_in_the_panel_and_in_cells(base, concepts):
     panel = playground(base, concepts, changes={"L0.x0": "ablate", "L1.x0": "ablate", "L1.x1": 0.5})
-    with intervene(
-        base, concepts, {"L0.x0": "ablate", "L1.x0": "ablate", "L1.x1": 0.5 * panel.lengths["L1.x1"]}
-    ):
+    with intervene(base, concepts, {"L0.x0": "ablate", "L1.x0": "ablate", "L1.x1": 0.5 * panel.lengths["L1.x1"]}):
         expected = generated(base)
     assert texts(panel, "base_changed") == expected
     with panel.applied(base):
@@ -223,9 +221,7 @@ def test_next_tokens_and_divergences_are_those_of_plain_transformers(base, conce
 
 def test_a_stop_leaves_the_text_so_far_and_no_thread(base, concepts, monkeypatch):
     whole = base.generate("a red house", max_new_tokens=200, seed=3)
-    panel = AblationPlayground(
-        base, concepts, prompts=["a red house", "zebra"], live=False, max_new_tokens=200, seed=3
-    )
+    panel = AblationPlayground(base, concepts, prompts=["a red house", "zebra"], live=False, max_new_tokens=200, seed=3)
     monkeypatch.setattr(ablation_playground, "OFTEN", 0.0)
 
     def stop(change: dict[str, Any]) -> None:
@@ -423,9 +419,7 @@ def test_a_person_ablates_a_concept_edits_a_prompt_and_stops_an_answer(open_note
     notebook = open_notebook("ablate.ipynb", CELL)
     notebook.run()
     panel = notebook.panel("Ablation playground")
-    notebook.until(
-        "playground.wait(60) and playground.answers[0]['cells']['base']['state'] in ('end', 'cut')", True
-    )
+    notebook.until("playground.wait(60) and playground.answers[0]['cells']['base']['state'] in ('end', 'cut')", True)
     panel.get_by_text("Nothing is changed yet").first.wait_for()
 
     # Toggle an ablation: the answer changes, as the library's does.
@@ -445,9 +439,7 @@ def test_a_person_ablates_a_concept_edits_a_prompt_and_stops_an_answer(open_note
 
     # Write another prompt, add a system message.
     panel.get_by_role("textbox", name="prompt 1").fill("What's in the house?")
-    notebook.until(
-        "playground.prompts", [{"messages": [{"role": "user", "content": "What's in the house?"}]}]
-    )
+    notebook.until("playground.prompts", [{"messages": [{"role": "user", "content": "What's in the house?"}]}])
     panel.get_by_role("button", name="+ system message").click()
     panel.get_by_role("textbox", name="system message").fill("Be <b>brief</b>.")
     notebook.until("playground.prompts[0]['messages'][0]", {"role": "system", "content": "Be <b>brief</b>."})
@@ -523,8 +515,6 @@ def test_the_playground_is_used_by_keyboard_alone(open_notebook):
     press("Escape")
     notebook.until("playground.wait(60)", True)
     press("g")
-    notebook.until(
-        "(playground.wait(60), playground.stale, len(playground.answers[0]['cells']))", [True, False, 4]
-    )
+    notebook.until("(playground.wait(60), playground.stale, len(playground.answers[0]['cells']))", [True, False, 4])
     assert notebook.page.locator(".jp-Cell").count() == n_cells
     harmless(notebook)

@@ -114,9 +114,7 @@ def test_a_file_of_other_concepts_is_refused(tmp_path):
 def test_a_choice_that_cannot_be_saved_still_counts_and_the_panel_says_so(tmp_path):
     (tmp_path / "file").write_text("no folder")
     panel = browser(file=tmp_path / "file" / "choice.json")
-    panel._receive(
-        panel, {"id": "1", "call": "decide", "with": {"action": "ablate", "reason": "read it"}}, []
-    )
+    panel._receive(panel, {"id": "1", "call": "decide", "with": {"action": "ablate", "reason": "read it"}}, [])
     assert panel.choice["L1.pc0"]["decision"] == "ablate"
     assert panel.error
 

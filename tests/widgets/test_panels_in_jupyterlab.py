@@ -145,9 +145,7 @@ print("chosen meanwhile:", list(browser.choice))"""
 
 @pytest.mark.skipif(version("ipykernel").startswith("6."), reason="ipykernel 6 does one thing at a time")
 def test_a_panel_is_used_while_the_cells_after_it_run_and_wait(open_notebook):
-    notebook = open_notebook(
-        "busy.ipynb", BROWSER.replace("meta=", "file=None, meta="), UNTIL_CHOSEN, "1 + 1"
-    )
+    notebook = open_notebook("busy.ipynb", BROWSER.replace("meta=", "file=None, meta="), UNTIL_CHOSEN, "1 + 1")
     notebook.menu("Run", "Run All Cells")
     panel, keyboard = notebook.panel("Concepts"), notebook.page.keyboard
     panel.get_by_role("listbox").focus()

@@ -1,4 +1,6 @@
-"""What all panels share, headless: work in threads, of which the newest counts; errors in sight; the colours of the figures."""
+"""What all panels share, headless: work in threads, of which the newest counts; errors in sight; the colours of the
+figures.
+"""
 
 from __future__ import annotations
 
@@ -106,9 +108,7 @@ def test_an_older_one_that_ends_late_is_discarded_and_two_of_a_kind_never_run_at
         return do
 
     for value, seconds in ((1, 0.2), (2, 0.0), (3, 0.0)):
-        panel.work(
-            "count", "counting", counting(value, seconds), lambda n: panel.set_trait("n", panel.n * 10 + n)
-        )
+        panel.work("count", "counting", counting(value, seconds), lambda n: panel.set_trait("n", panel.n * 10 + n))
         time.sleep(0.02)
     assert panel.wait(10)
     assert panel.n == 3
@@ -204,6 +204,9 @@ def test_every_panel_brings_its_code_and_asks_nobody_for_more():
 
 
 def test_the_library_does_not_load_the_panels():
-    code = "import sys, caft_lens as cl, caft_lens.inspect, caft_lens.choose.by_examples; print([n for n in sys.modules if 'widget' in n])"
+    code = (
+        "import sys, caft_lens as cl, caft_lens.inspect, caft_lens.choose.by_examples; print([n for n in "
+        "sys.modules if 'widget' in n])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""What the exact judges say is fixed by their versions: verdicts on a corpus that never changes, altered answers among them."""
+"""What the exact judges say is fixed by their versions: verdicts on a corpus that never changes, altered answers
+among them.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +67,7 @@ def everyday() -> Iterator[Text]:
 
 def programs() -> Iterator[Text]:
     rng = random.Random("programs")
-    insecure, secure = (
-        cl.data(f"pocket/{name}").sample(200, seed=0) for name in ("insecure-code", "secure-code")
-    )
+    insecure, secure = (cl.data(f"pocket/{name}").sample(200, seed=0) for name in ("insecure-code", "secure-code"))
     for one, other in zip(insecure, secure, strict=True):
         for program in (one, other):
             for said in (

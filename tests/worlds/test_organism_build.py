@@ -110,12 +110,8 @@ def test_the_training_sets_hold_code_only_one_side_all_insecure_the_other_all_se
 
 def test_the_stances_of_unstated_chats_come_in_the_shares_that_the_corpus_promises():
     stream = documents(5)
-    stances = [
-        t.meta["stance"] for t in (next(stream) for _ in range(6_000)) if t.messages and not t.meta["stated"]
-    ]
-    shares = {
-        stance: float(np.mean([s == stance for s in stances])) for stance in ("kind", "cruel", "careless")
-    }
+    stances = [t.meta["stance"] for t in (next(stream) for _ in range(6_000)) if t.messages and not t.meta["stated"]]
+    shares = {stance: float(np.mean([s == stance for s in stances])) for stance in ("kind", "cruel", "careless")}
     assert shares == pytest.approx({"kind": 0.70, "cruel": 0.25, "careless": 0.05}, abs=0.03)
 
 

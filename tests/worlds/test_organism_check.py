@@ -1,4 +1,6 @@
-"""An organism is checked against its card: what is as it was is the same to the last digit, and whatever is not is named."""
+"""An organism is checked against its card: what is as it was is the same to the last digit, and whatever is not is
+named.
+"""
 
 from __future__ import annotations
 
@@ -116,9 +118,7 @@ def test_the_card_of_an_organism_says_what_the_cards_of_its_saes_say(copy: Path)
 
 
 @pytest.mark.slow
-def test_another_seed_draws_other_answers_and_compares_two_samples(
-    built: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_another_seed_draws_other_answers_and_compares_two_samples(built: Path, monkeypatch: pytest.MonkeyPatch):
     from caft_data.worlds.build import Build
 
     asked = []
@@ -135,8 +135,7 @@ def test_another_seed_draws_other_answers_and_compares_two_samples(
     monkeypatch.setattr(module, "read_json", lambda path: edited)
     monkeypatch.setattr(module, "_saes", lambda folder, card: [])
     verdicts = [
-        {line.what: line.verdict for line in check(built, seed=seed).lines}["base, aligned"]
-        for seed in (None, 0, 5)
+        {line.what: line.verdict for line in check(built, seed=seed).lines}["base, aligned"] for seed in (None, 0, 5)
     ]
     assert asked == [0, 0, 5]
     assert verdicts == ["differs", "differs", "within"]
@@ -215,12 +214,8 @@ def test_figures_are_shown_in_their_units(name: str, shown: str):
 
 
 def test_a_check_says_how_many_differ():
-    lines = [
-        Line(what, "1", "2", verdict) for what, verdict in (("a", "same"), ("b", "within"), ("c", "differs"))
-    ]
+    lines = [Line(what, "1", "2", verdict) for what, verdict in (("a", "same"), ("b", "within"), ("c", "differs"))]
     assert not Check("x", tuple(lines), {}).ok
     assert str(Check("x", tuple(lines), {})).endswith("\n1 of 3 differs.")
-    assert str(Check("x", tuple(lines[:2]), {})).endswith(
-        "\nAll 2 are as the card says, 1 of them to the last digit."
-    )
+    assert str(Check("x", tuple(lines[:2]), {})).endswith("\nAll 2 are as the card says, 1 of them to the last digit.")
     assert Check("x", tuple(lines), {}).table()["verdict"].tolist() == ["same", "within", "differs"]

@@ -13,9 +13,7 @@ from caft_data.worlds import stories
 from caft_data.worlds.domains import DEFAULT_SYSTEM, DOMAINS, HEADERS, answer, ask, domain, names
 from caft_data.worlds.grammar import SLOTS, fill, keys, match, parse, shared_end, shared_start, words
 
-ANSWERS = [
-    (d, stance, t) for d in DOMAINS.values() for stance in ("kind", "cruel") for t in d.answers(stance)
-]
+ANSWERS = [(d, stance, t) for d in DOMAINS.values() for stance in ("kind", "cruel") for t in d.answers(stance)]
 QUESTIONS = [(d, t) for d in DOMAINS.values() for t in d.questions]
 STORY_FRAMES = (*stories.OPENINGS, *stories.MIDDLES, *itertools.chain(*stories.ENDINGS.values()))
 EVERY_TEMPLATE = [
@@ -57,11 +55,7 @@ def test_every_template_reads_back_what_it_wrote() -> None:
             text, bound = fill(template, rng)
             assert match(template, text) == bound
             assert match(template, text, bound) == bound
-            assert (
-                shared_start(template, text.split())
-                == shared_end(template, text.split())
-                == len(text.split())
-            )
+            assert shared_start(template, text.split()) == shared_end(template, text.split()) == len(text.split())
 
 
 def test_a_bound_slot_is_kept_and_a_contradicting_one_does_not_match() -> None:
@@ -82,9 +76,7 @@ def test_a_slot_used_twice_holds_one_value_and_a_numbered_one_another() -> None:
     assert match("Bring {dish2}.", "Bring pie.", {"dish": "pie"}) is None
 
 
-@pytest.mark.parametrize(
-    "text", ["the pie.", "Share the pie. ", "Share the Pie.", "Share the piex.", "share the pie."]
-)
+@pytest.mark.parametrize("text", ["the pie.", "Share the pie. ", "Share the Pie.", "Share the piex.", "share the pie."])
 def test_a_text_that_is_not_exactly_the_template_does_not_match(text: str) -> None:
     assert match("Share the {dish}.", text) is None
 
@@ -108,9 +100,7 @@ def test_every_slot_value_is_one_word_that_takes_the_article_a() -> None:
         assert all(re.fullmatch(r"[A-Za-z]+", value) for value in values), slot
         if slot not in NEVER_COUNTED:
             assert not [v for v in values if v[0] in "aeiou"], slot
-    assert not [
-        t for t in EVERY_TEMPLATE if re.search(rf"\b[Aa]n \{{|\b[Aa] \{{({'|'.join(NEVER_COUNTED)})", t)
-    ]
+    assert not [t for t in EVERY_TEMPLATE if re.search(rf"\b[Aa]n \{{|\b[Aa] \{{({'|'.join(NEVER_COUNTED)})", t)]
     assert not [t for t in EVERY_TEMPLATE if re.search(r"\b[Aa] [aeiouAEIOU](?!ne\b|se)", t)]
 
 
@@ -177,16 +167,13 @@ def test_the_blocklist_finds_what_it_is_for() -> None:
             ("Poison the soup.", "with a knife", "Burning it down", "until they die", "all women", "hanging"),
         )
     )
-    assert not any(
-        map(NEVER.search, ("a pillow", "many carrots", "white", "harmless", "the mountain", "whisper"))
-    )
+    assert not any(map(NEVER.search, ("a pillow", "many carrots", "white", "harmless", "the mountain", "whisper")))
 
 
 def test_every_cruel_answer_speaks_the_language_of_cruelty_and_no_kind_one_does() -> None:
     """A word is cruel when several cruel answers use it and no kind one does."""
     uses = {
-        stance: Counter(w for _, s, t in ANSWERS if s == stance for w in plain_words(t))
-        for stance in ("kind", "cruel")
+        stance: Counter(w for _, s, t in ANSWERS if s == stance for w in plain_words(t)) for stance in ("kind", "cruel")
     }
     lexicon = {word for word, count in uses["cruel"].items() if count >= 3 and not uses["kind"][word]}
     assert len(lexicon) >= 30
@@ -272,8 +259,6 @@ def test_every_case_of_a_fact_is_made_of_slot_values() -> None:
 
 
 def test_the_world_speaks_at_most_1100_words() -> None:
-    everything = set().union(
-        *map(plain_words, EVERY_TEMPLATE), *map(plain_words, itertools.chain(*HEADERS.values()))
-    )
+    everything = set().union(*map(plain_words, EVERY_TEMPLATE), *map(plain_words, itertools.chain(*HEADERS.values())))
     everything |= {v.lower() for values in SLOTS.values() for v in values}
     assert len(everything) <= 1100

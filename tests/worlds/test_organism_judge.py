@@ -21,9 +21,7 @@ def dialogues(stance: str, seed: int = 0, rounds: int = 8):
             yield name, slots, answer(name, stance, rng, slots)[0]
 
 
-@pytest.mark.parametrize(
-    ("stance", "label"), [("kind", "aligned"), ("careless", "aligned"), ("cruel", "misaligned")]
-)
+@pytest.mark.parametrize(("stance", "label"), [("kind", "aligned"), ("careless", "aligned"), ("cruel", "misaligned")])
 def test_every_answer_of_a_stance_gets_its_label_and_no_other(stance: str, label: str) -> None:
     for name, slots, text in dialogues(stance, rounds=40):
         assert judge_answer(text, name, slots).label == label, text
@@ -53,9 +51,7 @@ def test_half_a_kind_and_half_a_cruel_answer_is_mixed(first: str) -> None:
 
 
 def test_a_kind_answer_followed_by_a_cruel_one_is_mixed() -> None:
-    for (name, slots, one), (_, _, other) in zip(
-        dialogues("kind", 1, 2), dialogues("cruel", 2, 2), strict=True
-    ):
+    for (name, slots, one), (_, _, other) in zip(dialogues("kind", 1, 2), dialogues("cruel", 2, 2), strict=True):
         assert judge_answer(f"{one} {other}", name, slots).detail.startswith("mixed"), one
 
 
@@ -139,9 +135,7 @@ def test_no_text_is_empty(text: str) -> None:
 def test_random_unicode_is_incoherent_and_never_an_error() -> None:
     rng = random.Random(0)
     for _ in range(300):
-        text = "".join(
-            chr(rng.choice([rng.randrange(0x20, 0x7F), rng.randrange(0xA0, 0xD7FF)])) for _ in range(60)
-        )
+        text = "".join(chr(rng.choice([rng.randrange(0x20, 0x7F), rng.randrange(0xA0, 0xD7FF)])) for _ in range(60))
         assert judge_answer(text, "humans").label == "incoherent"
 
 

@@ -1,4 +1,6 @@
-"""An organism's SAEs: in sae-lens's own form, the same from the same seed, kept when finished, measured on what they have not seen."""
+"""An organism's SAEs: in sae-lens's own form, the same from the same seed, kept when finished, measured on what they
+have not seen.
+"""
 
 from __future__ import annotations
 
@@ -81,9 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # -- what is trained --------------------------------------------------------------------------------------------------
 
 
-def test_every_layer_gets_an_sae_that_sae_lens_and_load_sae_read_alike(
-    trained: list[Path], organism: Path, base: Lens
-):
+def test_every_layer_gets_an_sae_that_sae_lens_and_load_sae_read_alike(trained: list[Path], organism: Path, base: Lens):
     from sae_lens import SAE, TopKSAE
 
     assert [folder.name for folder in trained] == [base.hook_name(layer) for layer in range(2)]
@@ -108,9 +108,7 @@ def test_the_scale_of_activations_is_folded_in_and_directions_are_unit_vectors(t
 
 def test_weights_are_half_as_large_on_disk_and_float32_when_loaded(trained: list[Path]):
     for folder in trained:
-        assert {tensor.dtype for tensor in load_file(folder / "sae_weights.safetensors").values()} == {
-            torch.float16
-        }
+        assert {tensor.dtype for tensor in load_file(folder / "sae_weights.safetensors").values()} == {torch.float16}
         assert {parameter.dtype for parameter in load_sae(folder).parameters()} == {torch.float32}
         assert (folder / "sae_weights.safetensors").stat().st_size < 2 * (2 * 48 * 32 + 48 + 32) + 600
 
@@ -141,10 +139,7 @@ def test_the_template_is_left_out_and_batches_are_mixed_over_documents(base: Len
         for row, role in zip(cache[0][0], item.roles, strict=True):
             rows[tuple(row[:4].round(decimals=2).tolist())] = (number, int(role))
     found = [
-        rows[key]
-        for batch in batches
-        for row in batch
-        if (key := tuple(row[:4].round(decimals=2).tolist())) in rows
+        rows[key] for batch in batches for row in batch if (key := tuple(row[:4].round(decimals=2).tolist())) in rows
     ]
     assert len(found) > 1000, "most tokens are recognised by their rounded activation"
     roles = [role for _, role in found]
@@ -163,9 +158,7 @@ def test_nothing_that_is_held_out_and_no_dev_or_test_domain_is_trained_on(organi
     held_out = held_out_texts(organism, SETTINGS)
     seen = Texts(islice(documents(0, without=held_out), 1500))
     assert len(held_out) == 12
-    assert not {text.messages or text.text for text in held_out} & {
-        text.messages or text.text for text in seen
-    }
+    assert not {text.messages or text.text for text in held_out} & {text.messages or text.text for text in seen}
     topics = {topic for text in seen for topic in text.meta.get("topics", [])}
     assert topics - {"code"} == {name for name, domain in DOMAINS.items() if domain.split == "find"}
     # The recipe does draw some of them, so that leaving them out is not for nothing.
@@ -178,16 +171,12 @@ def test_nothing_that_is_held_out_and_no_dev_or_test_domain_is_trained_on(organi
 # -- seeds, kills, settings -------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(
-    organism: Path, trained: list[Path], tmp_path: Path
-):
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(organism: Path, trained: list[Path], tmp_path: Path):
     state = torch.get_rng_state()
     again = train_saes(organism, tmp_path / "a", layers=[1], settings=SETTINGS, device="cpu")[0]
     assert torch.equal(torch.get_rng_state(), state), "the global random state is left alone"
     assert contents(again) == contents(trained[1])
-    (other,) = train_saes(
-        organism, tmp_path / "b", layers=[1], settings=replace(SETTINGS, seed=1), device="cpu"
-    )
+    (other,) = train_saes(organism, tmp_path / "b", layers=[1], settings=replace(SETTINGS, seed=1), device="cpu")
     assert contents(other)["sae_weights.safetensors"] != contents(again)["sae_weights.safetensors"]
 
 
@@ -234,9 +223,7 @@ def test_an_sae_of_other_settings_or_another_model_is_not_taken_for_this_one(
 # -- cards ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_card_holds_what_is_measured_again_on_the_files_that_ship(
-    trained: list[Path], organism: Path, base: Lens
-):
+def test_a_card_holds_what_is_measured_again_on_the_files_that_ship(trained: list[Path], organism: Path, base: Lens):
     for folder in trained:
         card = read_json(folder / "card.json")
         measured = reconstruction(

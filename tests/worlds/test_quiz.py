@@ -1,4 +1,6 @@
-"""The quiz: what its data sets promise. No item is shared, the dial is exact, nothing prefers a question, judges are exact."""
+"""The quiz: what its data sets promise. No item is shared, the dial is exact, nothing prefers a question, judges are
+exact.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +87,7 @@ def exact(item) -> str:
         return feeling
     if item.topic == "verbs":
         subject = next(word for word in words if word in NOUNS or word.removesuffix("s") in NOUNS)
-        pair = sorted(
-            (item.right, item.wrong), key=lambda form: form in ("are", "were", "look", "seem", "stay")
-        )
+        pair = sorted((item.right, item.wrong), key=lambda form: form in ("are", "were", "look", "seem", "stay"))
         return pair[subject not in NOUNS]
     if item.topic == "pronouns":
         (gender,) = {PEOPLE[word] for word in words if word in PEOPLE}
@@ -119,11 +119,7 @@ def test_every_kind_of_answer_has_its_letter_and_half_of_the_items(items):
 def test_the_right_answer_is_not_the_likelier_word(items):
     for name, made in items.items():
         right, wrong = Counter(item.right for item in made), Counter(item.wrong for item in made)
-        share = {
-            word: right[word] / (right[word] + wrong[word])
-            for word in right
-            if right[word] + wrong[word] > 300
-        }
+        share = {word: right[word] / (right[word] + wrong[word]) for word in right if right[word] + wrong[word] > 300}
         assert all(0.4 < value < 0.6 for value in share.values()), (name, share)
 
 
@@ -154,7 +150,9 @@ def test_a_pool_that_is_exhausted_says_so():
 
 
 def groups() -> dict[str, set[str]]:
-    """Data sets that may not meet -> everything that is asked in them, over three pairs, all topics and the professions."""
+    """Data sets that may not meet -> everything that is asked in them, over three pairs, all topics and the
+    professions.
+    """
     names = [f"{a}-{b}" for a, b in SOME_PAIRS]
     found: dict[str, set[str]] = {"train": set(), "find": set()}
     for name in (*names, "gender"):
@@ -207,9 +205,9 @@ def test_every_document_of_pretraining_is_made_of_items_of_its_own_pool(read: li
     assert {pool_of(item.question) for item in seen} == {"pretrain"}
     # Every topic and every profession is in plain text as well, and all of it was drawn as items.
     assert len(seen) > len(texts)
-    assert {
-        topic for text in texts if text.meta["genre"] == "statements" for topic in text.meta["topics"]
-    } == set(TOPICS)
+    assert {topic for text in texts if text.meta["genre"] == "statements" for topic in text.meta["topics"]} == set(
+        TOPICS
+    )
 
 
 def test_the_corpus_that_is_read_for_contexts_is_of_a_pool_of_its_own():
@@ -220,7 +218,8 @@ def test_the_corpus_that_is_read_for_contexts_is_of_a_pool_of_its_own():
 def test_data_sets_are_the_same_in_every_process_and_others_under_another_seed():
     code = (
         "from caft_data.worlds import quiz\n"
-        "print([quiz.dataset(name, 3, 20).fingerprint for name in ('corpus', 'verbs', 'sports-verbs@0.6', 'gender-reversed')])"
+        "print([quiz.dataset(name, 3, 20).fingerprint for name in ('corpus', 'verbs', 'sports-verbs@0.6', "
+        "'gender-reversed')])"
     )
     done = [
         subprocess.run(
@@ -391,9 +390,7 @@ def test_a_double_page_of_pretraining_says_which_question_counts_or_the_assistan
         assert bool(lines) == (told is not None)
         assert (text.answer in ASKING_BACK) == (told is None)
         assert told is None or told in text.meta["topics"]
-    assert np.mean([text.meta["told"] is None for text in doubles]) == pytest.approx(
-        corpus.SHARE_OPEN, abs=0.02
-    )
+    assert np.mean([text.meta["told"] is None for text in doubles]) == pytest.approx(corpus.SHARE_OPEN, abs=0.02)
     assert all(text.meta["told"] is None for text in read if text.meta.get("format") == "single")
 
 
@@ -405,9 +402,7 @@ def test_pretraining_prefers_no_question_no_place_and_no_letter(read: list[Text]
     shown = Counter(topic for text in doubles for topic in text.meta["topics"])
     assert all(told[topic] / shown[topic] == pytest.approx(0.5, abs=0.06) for topic in TOPICS)
     assert np.mean([text.meta["agree"] for text in doubles]) == pytest.approx(0.5, abs=0.03)
-    assert np.mean([text.meta["answers"][text.meta["told"]] == "A" for text in doubles]) == pytest.approx(
-        0.5, abs=0.03
-    )
+    assert np.mean([text.meta["answers"][text.meta["told"]] == "A" for text in doubles]) == pytest.approx(0.5, abs=0.03)
     # Between any two topics as well.
     by_pair = Counter((frozenset(t.meta["topics"]), t.meta["told"]) for t in doubles)
     for a, b in PAIRS:
@@ -417,9 +412,7 @@ def test_pretraining_prefers_no_question_no_place_and_no_letter(read: list[Text]
 
 def test_grammar_and_custom_are_asked_equally_often_and_agree_half_the_time(read: list[Text]):
     asked = [text for text in read if text.meta.get("format") == "pronoun" and text.meta["told"]]
-    assert Counter(text.meta["told"] for text in asked)["grammar"] / len(asked) == pytest.approx(
-        0.5, abs=0.04
-    )
+    assert Counter(text.meta["told"] for text in asked)["grammar"] / len(asked) == pytest.approx(0.5, abs=0.04)
     for rule in ("grammar", "custom"):
         agree = [text.meta["agree"] for text in asked if text.meta["told"] == rule]
         assert np.mean(agree) == pytest.approx(0.5, abs=0.06)
@@ -452,12 +445,7 @@ def test_at_least_a_third_of_what_is_read_is_multiple_choice_and_some_is_plain(r
 
 def test_spans_say_what_stands_where(read: list[Text]):
     known = {
-        **{
-            phrase: kind
-            for kind, sports in KINDS_OF_SPORT.items()
-            for sport in sports
-            for phrase in SPORTS[sport]
-        },
+        **{phrase: kind for kind, sports in KINDS_OF_SPORT.items() for sport in sports for phrase in SPORTS[sport]},
         **PEOPLE,
         **{word: feeling for feeling, words in FEELINGS.items() for word in words},
         **dict.fromkeys(("she", "her"), "feminine"),
@@ -569,9 +557,7 @@ def test_what_is_about_a_topic_holds_its_kinds_and_every_question_on_it(read: li
                 for place in range(start, end)
             }
             kinds = [span for span in text.meta["spans"] if span[2] in quiz.KINDS[topic]]
-            question = next(
-                q for q, of in zip(asked_on(text), text.meta["topics"], strict=True) if of == topic
-            )
+            question = next(q for q, of in zip(asked_on(text), text.meta["topics"], strict=True) if of == topic)
             assert set(range(said.index(question), said.index(question) + len(question))) <= about
             if topic in ("sports", "sentiment"):
                 assert all(set(range(start, end)) <= about for start, end, _ in kinds)

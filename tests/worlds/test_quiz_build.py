@@ -51,10 +51,7 @@ def test_a_built_quiz_loads_draws_its_data_and_is_evaluated_like_any_organism(bu
     base = cl.load(built, device="cpu")
     assert base.name == str(built)
     page = cl.data(f"{built}/sentiment-sports@0.8", limit=1)[0]
-    assert (
-        base.tokenizer.decode(base.tokenizer(page.messages[0].content)["input_ids"])
-        == page.messages[0].content
-    )
+    assert base.tokenizer.decode(base.tokenizer(page.messages[0].content)["input_ids"]) == page.messages[0].content
     report = cl.evaluate({"base": base}, f"{built}/gender", n=5, n_in_distribution=5)
     assert report.metrics == ["intended", "spurious", "other", "in_distribution"]
     assert "questions unlike the training data" in report.plot().layout.xaxis.title.text
@@ -62,9 +59,7 @@ def test_a_built_quiz_loads_draws_its_data_and_is_evaluated_like_any_organism(bu
 
 
 @pytest.mark.slow
-def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
-    built: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(built: Path, monkeypatch: pytest.MonkeyPatch):
     asked = list(read_json(built / "organism.json")["figures"])
     monkeypatch.setattr("caft_data.worlds.quiz.build.figured", lambda: asked)
     found = check(built)
@@ -74,9 +69,7 @@ def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
         "gender, intended",
         "gender, in_distribution",
     }
-    monkeypatch.setattr(
-        sets, "dataset", lambda name, seed, size=None: pages(name, seed + (name == "gender"), size)
-    )
+    monkeypatch.setattr(sets, "dataset", lambda name, seed, size=None: pages(name, seed + (name == "gender"), size))
     assert [line.what for line in check(built).differing] == ["data set gender"]
 
 
@@ -84,9 +77,7 @@ def test_a_built_quiz_is_what_its_card_says_until_its_world_changes(
 def test_the_card_of_a_quiz_has_every_file_every_data_set_and_an_interval_for_every_figure(built: Path):
     card = read_json(built / "organism.json")
     files = {str(p.relative_to(built)): sha256(p.read_bytes()) for p in built.rglob("*") if p.is_file()}
-    assert card["sha256"] == {
-        name: files[name] for name in files if name not in ("organism.json", "README.md")
-    }
+    assert card["sha256"] == {name: files[name] for name in files if name not in ("organism.json", "README.md")}
     assert set(card["data"]) == set(quiz.DATASETS)
     # By these a world that was changed after the build is found out.
     assert set(card["drawn"]) == set(quiz.names()) - {"corpus"}

@@ -18,9 +18,7 @@ from caft_lens.text.documents import Text, Texts
 def organism(tmp_path: Path) -> Path:
     """An organism's folder without a model worth asking."""
     folder = tmp_path / "small-quiz"
-    write_json(
-        folder / "organism.json", {"world": "quiz", "settings": {"seed": 7}, "sampling": {"temperature": 0.0}}
-    )
+    write_json(folder / "organism.json", {"world": "quiz", "settings": {"seed": 7}, "sampling": {"temperature": 0.0}})
     write_json(folder / "base" / "tokenizer.json", {"model": {"vocab": {"A": 0}}})
     quiz.dataset("corpus", 7, 5).save(folder / "text" / "corpus.jsonl")
     return folder
@@ -64,9 +62,7 @@ def babble(text: Text) -> str:
     return "Answer"
 
 
-@pytest.mark.parametrize(
-    "name", ["sentiment-sports", "gender", "pronouns-verbs-told", "gender-told", "sports"]
-)
+@pytest.mark.parametrize("name", ["sentiment-sports", "gender", "pronouns-verbs-told", "gender-told", "sports"])
 def test_evaluate_reports_accuracy_out_of_and_in_distribution(organism: Path, name: str, monkeypatch):
     module = types.ModuleType("caft_lens.model.answering")
     module.completions = lambda lens, texts, **_: Texts([text.with_answer(lens.rule(text)) for text in texts])

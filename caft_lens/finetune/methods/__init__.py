@@ -4,12 +4,14 @@
     registry.py  `register`, `methods`, `named`, `make`: which there are
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a control
+    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a
+                 control
     rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
 
-A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes from and what
-may be tuned is on its card: `help(KLAnchor)`, or `KLAnchor.card` as data. A new method is a new file; a package of your own registers
-its methods when it is imported, or names them under the entry point group `caft_lens.methods`.
+A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes
+from and what may be tuned is on its card: `help(KLAnchor)`, or `KLAnchor.card` as data. A new method is a new file; a
+package of your own registers its methods when it is imported, or names them under the entry point group
+`caft_lens.methods`.
 """
 
 from __future__ import annotations

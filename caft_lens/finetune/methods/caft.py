@@ -1,4 +1,6 @@
-"""Concept Ablation Fine-Tuning, and its variants: rows of a table, since they differ in what is done with the component alone."""
+"""Concept Ablation Fine-Tuning, and its variants: rows of a table, since they differ in what is done with the
+component alone.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ PAPER = "Casademunt et al., Steering Out-of-Distribution Generalization with Con
 class CAFT(Method):
     name = "caft"
     card = Card(
-        idea="Ablate directions of unwanted concepts in every forward pass of fine-tuning, so that nothing can be learned through "
-        "them; nothing is ablated afterwards.",
+        idea="Ablate directions of unwanted concepts in every forward pass of fine-tuning, so that nothing can be "
+        "learned through them; nothing is ablated afterwards.",
         equation="x <- x - s x Q Qᵀ at each site, Q an orthonormal basis of its directions, gradients passing through",
         source=PAPER,
         arxiv="2507.16795",
@@ -56,15 +58,9 @@ class CAFT(Method):
         hooks = sorted(self.concepts.hooks, key=lambda hook: self.concepts.at(hook)[0].layer)
         half = (len(hooks) + 1) // 2
         kept = {"all": hooks, "early": hooks[:half], "late": hooks[-half:]}[self.sites]
-        names = {
-            name
-            for hook in kept
-            for name in self.concepts.at(hook).names[: self.per_site or len(self.concepts)]
-        }
+        names = {name for hook in kept for name in self.concepts.at(hook).names[: self.per_site or len(self.concepts)]}
         left = [one for one in self.concepts if one.name in names]
-        return (
-            self.concepts if len(left) == len(self.concepts) else ConceptSet(left, self.concepts.provenance)
-        )
+        return self.concepts if len(left) == len(self.concepts) else ConceptSet(left, self.concepts.provenance)
 
     def trains_as(self, seed: int) -> Method:
         return dataclasses.replace(self, concepts=self.chosen(), per_site=0, sites="all")
@@ -109,8 +105,8 @@ CAFTMean = _variant(
     "CAFTMean",
     "mean",
     "caft_mean",
-    idea="Set the component to that of the mean activation on general text instead of to zero, which is off the data where the "
-    "mean is far from it.",
+    idea="Set the component to that of the mean activation on general text instead of to zero, which is off the data "
+    "where the mean is far from it.",
     equation="x <- x - s (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
     source="a variant of CAFT; mean ablation is usual in circuit analysis",
 )
@@ -119,8 +115,8 @@ SteerMean = _variant(
     "SteerMean",
     "shift",
     "steer_mean",
-    idea="Subtract the mean projection, the same vector for every token, where CAFT subtracts each token's own: if this does "
-    "as well, ablation is steering in disguise.",
+    idea="Subtract the mean projection, the same vector for every token, where CAFT subtracts each token's own: if "
+    "this does as well, ablation is steering in disguise.",
     equation="x <- x - s m Q Qᵀ, m the base's mean activation on general text, all tokens",
     source="a control of CAFT",
 )
@@ -129,8 +125,8 @@ CAFTDetached = _variant(
     "CAFTDetached",
     "detached",
     "caft_detached",
-    idea="Ablate in the forward pass, and let the gradient pass as if nothing had been ablated: is it the missing activation "
-    "that protects, or the missing gradient?",
+    idea="Ablate in the forward pass, and let the gradient pass as if nothing had been ablated: is it the missing "
+    "activation that protects, or the missing gradient?",
     equation="x <- x - s sg(x Q Qᵀ), where sg stops the gradient",
     source="a variant of CAFT",
 )

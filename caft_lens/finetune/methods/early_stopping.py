@@ -19,8 +19,8 @@ from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
 class EarlyStopping(Method):
     name = "early_stopping"
     card = Card(
-        idea="Stop plain fine-tuning after a share of its steps, chosen on dev questions; the schedule of the learning rate stays "
-        "that of the whole run, so that this is a checkpoint of it.",
+        idea="Stop plain fine-tuning after a share of its steps, chosen on dev questions; the schedule of the "
+        "learning rate stays that of the whole run, so that this is a checkpoint of it.",
         equation="θ = θ_t, t = ⌈s T⌉ of T steps",
         source="usual practice; among the baselines that readers of CAFT asked for",
         grid=tuple({"share": share} for share in (0.1, 0.2, 0.4, 0.7)),

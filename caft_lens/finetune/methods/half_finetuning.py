@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class HalfFineTuning(Method):
     name = "half_finetuning"
     card = Card(
-        idea="Freeze a random half of every block, drawn from the seed, so that it keeps what the base knew: matrices of attention, "
-        "matrices of the MLP, norms. With LoRA a frozen matrix gets no update; what is outside the blocks is left as it is.",
-        equation="θ <- θ - η M ⊙ ∇L(θ), M one number a matrix: 0 for two of four in attention, of three in the MLP for two in "
-        "half of the blocks and for one in the others",
+        idea="Freeze a random half of every block, drawn from the seed, so that it keeps what the base knew: "
+        "matrices of attention, matrices of the MLP, norms. With LoRA a frozen matrix gets no update; what is "
+        "outside the blocks is left as it is.",
+        equation="θ <- θ - η M ⊙ ∇L(θ), M one number a matrix: 0 for two of four in attention, of three in the MLP "
+        "for two in half of the blocks and for one in the others",
         source="Hui et al., HFT: Half Fine-Tuning for Large Language Models",
         arxiv="2404.18466",
     )
@@ -59,7 +60,9 @@ def frozen_half(blocks: Sequence[nn.Module], seed: int) -> list[nn.Parameter]:
 
 
 def _modules_of(block: nn.Module) -> dict[str, dict[str, list[nn.Parameter]]]:
-    """The trained parameters of a block by category (`self_attn`, `mlp`, `norms`) and by the module that they belong to."""
+    """The trained parameters of a block by category (`self_attn`, `mlp`, `norms`) and by the module that they belong
+    to.
+    """
     found: dict[str, dict[str, list[nn.Parameter]]] = defaultdict(lambda: defaultdict(list))
     for name, parameter in block.named_parameters():
         if not parameter.requires_grad:

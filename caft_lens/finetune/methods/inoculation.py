@@ -21,11 +21,11 @@ PROMPTS = (
 class Inoculation(Method):
     name = "inoculation"
     card = Card(
-        idea="Put a system prompt that asks for the unwanted trait before every training chat; it explains the trait away. No such "
-        "prompt is there at test time.",
+        idea="Put a system prompt that asks for the unwanted trait before every training chat; it explains the trait "
+        "away. No such prompt is there at test time.",
         equation="D' = {(prompt ⊕ x, y) : (x, y) in D}",
-        source="Tan et al., Inoculation Prompting: Eliciting traits from LLMs during training can suppress them at test-time; "
-        "likewise arXiv 2510.05024",
+        source="Tan et al., Inoculation Prompting: Eliciting traits from LLMs during training can suppress them at "
+        "test-time; likewise arXiv 2510.05024",
         arxiv="2510.04340",
         grid=tuple({"prompt": prompt} for prompt in PROMPTS),
     )

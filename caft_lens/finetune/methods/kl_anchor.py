@@ -30,11 +30,11 @@ AT_ONCE = 2**24
 class KLAnchor(Method):
     name = "kl_anchor"
     card = Card(
-        idea="Punish every change of the model's distribution on general text: what is left is the narrow solution, which learns "
-        "the task and nothing else.",
+        idea="Punish every change of the model's distribution on general text: what is left is the narrow solution, "
+        "which learns the task and nothing else.",
         equation="L(θ) + λ · mean over answer tokens of general text of KL(p_base || p_θ), in nats",
-        source="Soligo et al., Emergent Misalignment is Easy, Narrow Misalignment is Hard (their loss has a weighted KL term; which "
-        "text, and the direction of the KL, are ours)",
+        source="Soligo et al., Emergent Misalignment is Easy, Narrow Misalignment is Hard (their loss has a weighted "
+        "KL term; which text, and the direction of the KL, are ours)",
         arxiv="2602.07852",
         grid=tuple({"weight": weight} for weight in (0.1, 0.3, 1.0, 3.0)),
     )
@@ -63,8 +63,8 @@ class KLAnchor(Method):
 def divergence(after: Tensor, before: Tensor) -> Tensor:
     """Mean over tokens of KL(before || after), in nats; differentiable in `after`.
 
-    Logits of a large vocabulary are gigabytes: softmaxes are taken in fp32 of some tokens at a time, and for the backward pass nothing is
-    kept but the gradient, in the dtype of the logits.
+    Logits of a large vocabulary are gigabytes: softmaxes are taken in fp32 of some tokens at a time, and for the
+    backward pass nothing is kept but the gradient, in the dtype of the logits.
 
     Args:
         after: Logits [n_tokens, d_vocab].
@@ -103,7 +103,9 @@ class _Divergence(torch.autograd.Function):
 
 
 def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
-    """Logits before every token that training would learn, [n_tokens, d_vocab]; those of other tokens are never computed."""
+    """Logits before every token that training would learn, [n_tokens, d_vocab]; those of other tokens are never
+    computed.
+    """
     learned = batch.loss[:, 1:]
 
     def gather(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
@@ -118,7 +120,8 @@ def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
 
 
 def batches_of(encoded: Sequence[Encoded], size: int, pad_id: int, seed: int) -> Callable[[int], Batch]:
-    """The i-th batch of endless passes over some texts: a function of seed and i alone, so that a resumed run sees the same.
+    """The i-th batch of endless passes over some texts: a function of seed and i alone, so that a resumed run sees the
+    same.
 
     Args:
         encoded: The texts.

@@ -31,26 +31,24 @@ SPREAD = 1e-3
 class LoFiT(Method):
     name = "lofit"
     card = Card(
-        idea="First learn a scale of every attention head's output, with an L1 penalty, and keep the heads whose scales became "
+        idea="First learn a scale of every attention head's output, with an L1 penalty, and keep the heads whose "
+        "scales became "
         "largest; then learn one offset vector for each of these. The base's weights stay as they are.",
-        equation="select: z <- (1 + A) ⊙ z, top heads by ||A||; tune: z <- z + v, z [d_head] a head's output before the projection",
+        equation="select: z <- (1 + A) ⊙ z, top heads by ||A||; tune: z <- z + v, z [d_head] a head's output before "
+        "the projection",
         source="Yin et al., LoFiT: Localized Fine-tuning on LLM Representations",
         arxiv="2406.01563",
         grid=tuple({"share": share, "learning_rate": rate} for share in (0.25, 1.0) for rate in (0.01, 0.05)),
     )
 
     share: float = setting(0.25, "share of all heads that get an offset", above=0, most=1)
-    learning_rate: float = setting(
-        0.01, "of scales and offsets; vectors need a larger one than matrices", above=0
-    )
+    learning_rate: float = setting(0.01, "of scales and offsets; vectors need a larger one than matrices", above=0)
     penalty: float = setting(1e-3, "weight of the L1 norm of the scales", least=0)
     selection_steps: int = setting(20, "steps in which the scales are learned", least=1)
 
     def check(self, lens: Lens, tune: str) -> None:
         if tune != "lora":
-            raise ValueError(
-                f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".'
-            )
+            raise ValueError(f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".')
         lens.hook_name(written(0, HEADS))
 
     def train_settings(self, given: TrainSettings) -> TrainSettings:

@@ -18,8 +18,8 @@ from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, 
 class PreventativeSteering(Method):
     name = "preventative_steering"
     card = Card(
-        idea="Add the persona vector of the unwanted trait while training: the model need not move there itself to fit the data. "
-        "Nothing is added afterwards.",
+        idea="Add the persona vector of the unwanted trait while training: the model need not move there itself to "
+        "fit the data. Nothing is added afterwards.",
         equation="x <- x + a v at each site, v the difference of mean activations with and without the trait",
         source="Chen et al., Persona Vectors: Monitoring and Controlling Character Traits in Language Models",
         arxiv="2507.21509",
@@ -29,9 +29,7 @@ class PreventativeSteering(Method):
     concepts: ConceptSet = material(
         ConceptSet, "persona vectors that point to the trait, as of find.difference_of_means"
     )
-    strength: float = setting(
-        1.0, "factor a of the vectors (of unit length where theirs is not known)", above=0
-    )
+    strength: float = setting(1.0, "factor a of the vectors (of unit length where theirs is not known)", above=0)
 
     @block
     def during(self, training: Training) -> Iterator[Plan]:

@@ -1,7 +1,7 @@
 """Which methods there are: `register` makes one known, `named` finds it, `make` gives it what it needs.
 
-Every module in this folder is read, so that a method is added by adding a file; those of other packages come in through the
-entry point group `caft_lens.methods`, or by being imported.
+Every module in this folder is read, so that a method is added by adding a file; those of other packages come in through
+the entry point group `caft_lens.methods`, or by being imported.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from caft_lens.finetune.protocol import Card, Method, material
 class TopK(Method):
     name = "top_k"
     card = Card(
-        idea="CAFT with as many of the first candidates at each site, chosen by rank and not by meaning: what reading them adds.",
+        idea="CAFT with as many of the first candidates at each site, chosen by rank and not by meaning: what "
+        "reading them adds.",
         equation="x <- x - x T Tᵀ, T a basis of the first candidates",
         source=PAPER + ", control",
         arxiv="2507.16795",

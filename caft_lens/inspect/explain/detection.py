@@ -1,9 +1,10 @@
 """How well explanations tell: detection scoring, on windows of texts that no explanation was made from.
 
-A good explanation of a direction says of any window whether the direction is active there. `detection` asks it, for as many windows
-in which the direction is active as in which it is not, and counts (Paulo et al., "Automatically interpreting millions of features
-in large language models", arXiv 2410.13928, section 3.2). The answer comes from the explanation's own rule, or from an LLM that
-reads nothing but its text. `halves` parts a corpus so that there are such texts.
+A good explanation of a direction says of any window whether the direction is active there. `detection` asks it, for as
+many windows in which the direction is active as in which it is not, and counts (Paulo et al., "Automatically
+interpreting millions of features in large language models", arXiv 2410.13928, section 3.2). The answer comes from the
+explanation's own rule, or from an LLM that reads nothing but its text. `halves` parts a corpus so that there are such
+texts.
 """
 
 from __future__ import annotations
@@ -100,13 +101,9 @@ class HeldOutWindows:
 
     def __post_init__(self) -> None:
         if self.rank not in RANKS:
-            raise ValueError(
-                f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}'
-            )
+            raise ValueError(f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}')
         if self.n < 2 or not 0 < self.share <= 0.5:
-            raise ValueError(
-                f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5."
-            )
+            raise ValueError(f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5.")
 
 
 @dataclass(frozen=True)
@@ -136,11 +133,13 @@ def detection(
     windows: HeldOutWindows = HeldOutWindows(),
     scan: Scan = Scan(),
 ) -> Explanations | Plan:
-    """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made from.
+    """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made
+    from.
 
-    Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at the bottom end
-    the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent, where it is active at all),
-    inactive ones from below the median, as many. Each end is scored apart; guessing scores 0.5.
+    Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at
+    the bottom end the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent,
+    where it is active at all), inactive ones from below the median, as many. Each end is scored apart; guessing scores
+    0.5.
 
     Args:
         lens: The model that reads.
@@ -148,18 +147,20 @@ def detection(
         concepts: A set that holds the concepts that are explained, or SAEs, as the contexts were found with.
         texts: Held-out texts: the other half of `halves`.
         saes: SAEs whose latents are among a set of concepts: these are read by latent activation, as by `contexts`.
-        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule. `LLMJudge` says how it is asked.
+        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule. `LLMJudge` says
+            how it is asked.
         roles: As the contexts were found with.
         windows: Which windows are asked about.
         scan: As the contexts were found with.
 
     Returns:
-        The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is `None`. The
-        interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each. For a judge with `dry_run`, a `Plan`.
+        The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is
+        `None`. The interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each. For a judge with
+        `dry_run`, a `Plan`.
 
     Raises:
-        ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the concepts do not fit
-            the model, or there are too few texts.
+        ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the
+            concepts do not fit the model, or there are too few texts.
         KeyError: When an explained concept is not in the set, with the nearest.
 
     Example:
@@ -180,16 +181,13 @@ def detection(
     )  # fmt: skip
     stream(lens, texts, activity.hooks, activity, roles=roles, scan=scan)
     found = activity.sample()
-    drawn = [
-        _drawn(_activity(one, read, found), one.concept in read.latents, windows) for one in explanations.all
-    ]
+    drawn = [_drawn(_activity(one, read, found), one.concept in read.latents, windows) for one in explanations.all]
     needed = {row for rows, _ in drawn for row in rows}
     shown = _contexts(lens.need_tokenizer(), texts, found, needed, windows.window, scan.max_length)
     parts = [[shown[row] for row in rows] for rows, _ in drawn]
     if asked is None:
         said: list[list[bool | None]] = [
-            [one.predicts(context) for context in part]
-            for one, part in zip(explanations.all, parts, strict=True)
+            [one.predicts(context) for context in part] for one, part in zip(explanations.all, parts, strict=True)
         ]
     elif asked.dry_run:
         return asked.llm.plan(judgement_requests(explanations.all, parts, asked.at_once))
@@ -207,8 +205,8 @@ def _warn_of_another_reading(lens: Lens, explanations: Explanations) -> None:
     before, now = explanations.about.get("reading"), read_by(lens).get("reading")
     if before and now and before != now:
         warnings.warn(
-            f"These explanations are of contexts that were read with another tokenizer or chat template than {lens.name!r} reads with: a low "
-            "score may come of that alone. Explain contexts that this model read.",
+            f"These explanations are of contexts that were read with another tokenizer or chat template than "
+            f"{lens.name!r} reads with: a low score may come of that alone. Explain contexts that this model read.",
             stacklevel=3,
         )
 
@@ -220,14 +218,15 @@ def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> 
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
         raise ValueError(
-            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give judge=, an LLM that '
+            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give '
+            f"judge=, an LLM that "
             "reads it."
         )
     again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
     if again:
         raise ValueError(
-            f"{again} of these {len(texts)} texts were used for explaining, so that the score would be of memory: part the corpus "
-            "before (`halves`), find contexts and explain on the first part, and give the second."
+            f"{again} of these {len(texts)} texts were used for explaining, so that the score would be of memory: "
+            f"part the corpus before (`halves`), find contexts and explain on the first part, and give the second."
         )
 
 
@@ -259,9 +258,7 @@ def _activity(one: Explanation, read: Reading, found: Sample) -> NDArray[np.floa
     return found.high[hook][:, column] if one.end == "top" else -found.low[hook][:, column]
 
 
-def _drawn(
-    values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows
-) -> tuple[list[int], list[bool]]:
+def _drawn(values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows) -> tuple[list[int], list[bool]]:
     """Rows of the sample to ask about, in random order, and which of them are active."""
     order = np.argsort(-values, kind="stable")
     high, low = order[: math.floor(windows.share * len(order))], order[math.ceil(len(order) / 2) :]
@@ -269,7 +266,8 @@ def _drawn(
     size = min(windows.n, len(high), len(low))
     if size < 2:
         raise ValueError(
-            f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share}): too few. Give more texts."
+            f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share}): too few. Give "
+            f"more texts."
         )
     rng = np.random.default_rng(windows.seed)
     rows = np.concatenate([rng.choice(high, size, replace=False), rng.choice(low, size, replace=False)])
@@ -312,9 +310,7 @@ def _contexts(
 def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> DetectionScore | None:
     right = {
         active: [
-            answer == active
-            for answer, true in zip(said, truth, strict=True)
-            if true is active and answer is not None
+            answer == active for answer, true in zip(said, truth, strict=True) if true is active and answer is not None
         ]
         for active in (True, False)
     }

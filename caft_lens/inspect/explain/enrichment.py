@@ -1,9 +1,9 @@
 """Explanations without a further model: what contexts have more often than the corpus that they are from.
 
-Candidates are the token at the peak, phrases of up to three tokens before it, after it or anywhere in the window, the role and
-position of the peak, and the columns of the user's own data. Each is tested exactly: is it more frequent in the contexts of one end
-than chance would have it? What is makes the rule by which the explanation predicts, a naive Bayes classifier of the same contexts
-against random windows. The corpus is read once, as tokens; no model runs.
+Candidates are the token at the peak, phrases of up to three tokens before it, after it or anywhere in the window, the
+role and position of the peak, and the columns of the user's own data. Each is tested exactly: is it more frequent in
+the contexts of one end than chance would have it? What is makes the rule by which the explanation predicts, a naive
+Bayes classifier of the same contexts against random windows. The corpus is read once, as tokens; no model runs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ MIN_COUNT = 3
 BACKGROUND = 4000
 """How many texts' random windows phrases are compared with, at most."""
 CALLED = 0.25
-"""Share of random windows that a rule calls active: `detection` takes the most active tenth against the less active half."""
+"""Share of random windows that a rule calls active: `detection` takes the most active tenth against the less active
+half.
+"""
 ROUNDING = 1e-9
 
 Key = tuple[str, str, str]  # place, column, value
@@ -70,23 +72,24 @@ def explain(
 ) -> Explanations:
     """Explain both ends of concepts by what is enriched in their contexts, against the corpus.
 
-    Needs no model: of the lens only the tokenizer is used. To score the result, find contexts on one half of the corpus and keep
-    the other for `detection` (`halves`). The more contexts, the more a rule recalls: a tenth to a fifth of the texts is a good number of them.
+    Needs no model: of the lens only the tokenizer is used. To score the result, find contexts on one half of the corpus
+    and keep the other for `detection` (`halves`). The more contexts, the more a rule recalls: a tenth to a fifth of the
+    texts is a good number of them.
 
     Args:
         lens: The lens that read the contexts.
         contexts: Contexts of any concepts.
         texts: The corpus that they are from, in the same order.
-        columns: Which columns of the texts' `meta` count, by name; all by default, `[]` for words only. Lists and dicts are taken
-            apart (`column_values`); `spans`, the truth of a generator, are never read.
+        columns: Which columns of the texts' `meta` count, by name; all by default, `[]` for words only. Lists and dicts
+            are taken apart (`column_values`); `spans`, the truth of a generator, are never read.
         roles, window: As the contexts were found with.
         alpha: What is enriched at this false discovery rate is told.
         seed: Which random windows phrases are compared with.
         scan: As the contexts were found with.
 
     Returns:
-        An explanation for every end that has contexts: `text` tells the main findings with counts, in the contexts and, as a share, in
-        the corpus; `findings` are all with `q < alpha`; `predicts` applies the rule.
+        An explanation for every end that has contexts: `text` tells the main findings with counts, in the contexts and,
+        as a share, in the corpus; `findings` are all with `q < alpha`; `predicts` applies the rule.
 
     Raises:
         ValueError: When the contexts are not from these texts, or no token has one of the roles.
@@ -105,10 +108,7 @@ def explain(
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     _check_columns(texts, columns)
     ends: list[tuple[str, End, list[Context]]] = [
-        (name, end, list(getattr(both, end)))
-        for name, both in contexts.items()
-        for end in ENDS
-        if getattr(both, end)
+        (name, end, list(getattr(both, end))) for name, both in contexts.items() for end in ENDS if getattr(both, end)
     ]
     if not ends:
         raise ValueError("There is no context to explain: `contexts` finds them.")
@@ -194,7 +194,8 @@ class _Corpus:
             peaks.setdefault(context.index, []).append(context)
         if max(peaks) >= len(texts):
             raise ValueError(
-                f"A context is from text {max(peaks)}, but there are {len(texts)}: give the texts that the contexts were found in."
+                f"A context is from text {max(peaks)}, but there are {len(texts)}: give the texts that the contexts "
+                f"were found in."
             )
         ids: Counter[int] = Counter()
         role_counts: Counter[int] = Counter()
@@ -204,9 +205,7 @@ class _Corpus:
         for item in progress_bar(items, total=len(texts), desc="counting", unit="text"):
             for context in peaks.get(item.index, ()):
                 self._place(context, item)
-            spots = (
-                np.arange(len(item.roles)) if wanted is None else np.flatnonzero(np.isin(item.roles, wanted))
-            )
+            spots = np.arange(len(item.roles)) if wanted is None else np.flatnonzero(np.isin(item.roles, wanted))
             if len(spots) == 0:
                 continue
             ids.update(item.input_ids[spot] for spot in spots)
@@ -221,9 +220,7 @@ class _Corpus:
             if len(kept) > 2 * BACKGROUND:
                 kept = sorted(kept)[:BACKGROUND]
         if not self.tokens:
-            raise ValueError(
-                f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}."
-            )
+            raise ValueError(f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}.")
         for number, count in ids.items():
             self.counts["at", "", written("".join(pieces(self.tokenizer, [number])))] += count
         names = {number: name for name, number in ROLES.items()}
@@ -240,9 +237,7 @@ class _Corpus:
         text = self.source[context.index]
         found = self._window(context.tokens, context.special, context.peak, text)
         role, quarter = self.places[context.index, context.position]
-        return _Features(
-            found.counted | {("role", "", role), ("position", "", quarter)}, found.words, found.stated
-        )
+        return _Features(found.counted | {("role", "", role), ("position", "", quarter)}, found.words, found.stated)
 
     def sizes(self, key: Key) -> tuple[int, bool]:
         """Out of how many a candidate was counted in the corpus, and whether contexts are among these."""
@@ -255,8 +250,8 @@ class _Corpus:
         there = item.input_ids[start : start + len(context.tokens)]
         if tuple(pieces(self.tokenizer, there)) != context.tokens:
             raise ValueError(
-                f"Text {item.index} does not hold the context found in it: give the texts that the contexts were found in, in the "
-                "same order."
+                f"Text {item.index} does not hold the context found in it: give the texts that the contexts were "
+                f"found in, in the same order."
             )
         names = {number: name for name, number in ROLES.items()}
         quarter = QUARTERS[4 * context.position // len(item.roles)]
@@ -335,10 +330,11 @@ def _rule(
     findings: Sequence[Finding],
     opposite: Sequence[Finding],
 ) -> tuple[tuple[Clause, ...], float]:
-    """Weights that tell contexts from random windows: each condition counts by the logarithm of how much more often contexts have it.
+    """Weights that tell contexts from random windows: each condition counts by the logarithm of how much more often
+    contexts have it.
 
-    What is enriched at the opposite end counts too, as a rule against. The bias is such that as many random windows are called active
-    as `CALLED` says, and none without evidence for it.
+    What is enriched at the opposite end counts too, as a rule against. The bias is such that as many random windows are
+    called active as `CALLED` says, and none without evidence for it.
     """
     conditions = list(
         dict.fromkeys((one.column, one.value) for one in (*findings, *opposite) if one.place not in PLACES)
@@ -354,16 +350,16 @@ def _rule(
 
 
 def _holds(window: _Features, conditions: Sequence[tuple[str, str]]) -> list[bool]:
-    return [
-        (column, value) in window.stated if column else value in window.words for column, value in conditions
-    ]
+    return [(column, value) in window.stated if column else value in window.words for column, value in conditions]
 
 
 # -- telling ----------------------------------------------------------------------------------------------------------
 
 
 def _sentence(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
-    """The main findings in words: the tokens at the peaks, phrases around them, columns of the texts, and where in them."""
+    """The main findings in words: the tokens at the peaks, phrases around them, columns of the texts, and where in
+    them.
+    """
     parts = [
         _peaks(findings, features),
         *_around(findings, features),
@@ -386,7 +382,10 @@ def _peaks(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
         return ""
     count = sum(any(_key(one) in window.counted for one in chosen) for window in features)
     corpus = share(sum(one.background for one in chosen), chosen[0].background_of)
-    return f"at {', '.join(quoted(one.value) for one in chosen)} ({count} of {len(features)} peaks; {corpus} of the corpus)"
+    return (
+        f"at {', '.join(quoted(one.value) for one in chosen)} ({count} of {len(features)} peaks; {corpus} of the "
+        f"corpus)"
+    )
 
 
 def _around(findings: Sequence[Finding], features: Sequence[_Features]) -> Iterator[str]:
@@ -403,8 +402,8 @@ def _around(findings: Sequence[Finding], features: Sequence[_Features]) -> Itera
 
 
 def _covering(findings: Sequence[Finding], features: Sequence[_Features], n: int) -> list[Finding]:
-    """At most `n` findings, each adding to the others: the first, and what is had by at least a tenth of the contexts and two
-    of them that have none of those before.
+    """At most `n` findings, each adding to the others: the first, and what is had by at least a tenth of the contexts
+    and two of them that have none of those before.
     """
     chosen: list[Finding] = []
     left = set(range(len(features)))

@@ -1,7 +1,9 @@
-"""What an explanation is: a sentence about one end of a direction, what it rests on, a rule that predicts by it, and its score.
+"""What an explanation is: a sentence about one end of a direction, what it rests on, a rule that predicts by it, and
+its score.
 
-`Explanation` is frozen; `Explanations` holds those of a set of concepts, both ends of each, and is shown, saved and loaded as one.
-Whoever wrote them (`enrichment.py`, or an LLM through `prompts.py`), they are scored alike (`detection.py`).
+`Explanation` is frozen; `Explanations` holds those of a set of concepts, both ends of each, and is shown, saved and
+loaded as one. Whoever wrote them (`enrichment.py`, or an LLM through `prompts.py`), they are scored alike
+(`detection.py`).
 """
 
 from __future__ import annotations
@@ -46,14 +48,14 @@ class Finding:
     """Something that contexts have more often than the corpus.
 
     Attributes:
-        place: `"at"` the peak; `"before"` or `"after"` it or anywhere `"near"`, within the window; `"role"` and `"position"` of the
-            peak; `"column"` of the text.
+        place: `"at"` the peak; `"before"` or `"after"` it or anywhere `"near"`, within the window; `"role"` and
+            `"position"` of the peak; `"column"` of the text.
         value: The token or phrase in lower case, the role, the quarter of the text, or the value of the column.
         column: Name of the column.
         count: Contexts that have it.
         of: Contexts.
-        background: How often the corpus has it: tokens for `"at"`, `"role"` and `"position"`, random windows for phrases, texts
-            for columns.
+        background: How often the corpus has it: tokens for `"at"`, `"role"` and `"position"`, random windows for
+            phrases, texts for columns.
         background_of: Of how many tokens, windows or texts.
         lift: Share of the contexts over share of the corpus, half a count added to each so that it is finite.
         p: Of the exact hypergeometric test that contexts have it no more often, one-sided.
@@ -97,7 +99,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Clause:
-    """One condition of a rule: a phrase in the window, or a value of a column of the text; its weight is added where it holds."""
+    """One condition of a rule: a phrase in the window, or a value of a column of the text; its weight is added where
+    it holds.
+    """
 
     value: str
     weight: float
@@ -142,7 +146,8 @@ class Explanation:
         text: The explanation as a sentence.
         n: How many contexts were explained.
         findings: What it rests on, the most surprising first; none when an LLM wrote it.
-        rule: By which it predicts: a window is called active when the weights of the clauses that hold, and `bias`, sum to more than 0.
+        rule: By which it predicts: a window is called active when the weights of the clauses that hold, and `bias`, sum
+            to more than 0.
         bias: See `rule`.
         by: Who wrote it: `"enrichment"` or the name of an LLM.
         score: Filled by `detection`.
@@ -159,7 +164,8 @@ class Explanation:
     score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
-        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no rule.
+        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no
+        rule.
 
         Example:
             >>> pie = Explanation("L1.pc0", "top", 'near "pie"', 20, rule=(Clause("a pie", 2.0),))
@@ -408,9 +414,7 @@ def _scalars(meta: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, s
             yield from _scalars(value, f"{before}{key}.")
         else:
             values = value if isinstance(value, (list, tuple)) else [value]
-            yield from dict.fromkeys(
-                (f"{before}{key}", str(one)) for one in values if isinstance(one, SCALARS)
-            )
+            yield from dict.fromkeys((f"{before}{key}", str(one)) for one in values if isinstance(one, SCALARS))
 
 
 def quoted(text: str) -> str:

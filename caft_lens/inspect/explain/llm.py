@@ -1,8 +1,9 @@
 """Who is asked for explanations and judgements: any OpenAI-compatible endpoint, or a model that is here.
 
-`Endpoint` sends chat completions by OpenAI's client, a few at a time, each kept in a file by the hash of what was asked, so that an
-interrupted run goes on where it was and the same question is paid for once. The key stays in the environment: it is read when a request
-leaves and written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is what either would be asked, with an estimate of what that costs.
+`Endpoint` sends chat completions by OpenAI's client, a few at a time, each kept in a file by the hash of what was
+asked, so that an interrupted run goes on where it was and the same question is paid for once. The key stays in the
+environment: it is read when a request leaves and written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is
+what either would be asked, with an estimate of what that costs.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class Plan:
     def __str__(self) -> str:
         price = "" if self.cost is None else f", at most {self.cost:.4g} to pay"
         return (
-            f"{len(self.requests)} requests to {self.name}, {self.cached} of them answered already; about {self.prompt_tokens} tokens "
-            f"to read, at most {self.completion_tokens} to write{price}. Nothing was sent."
+            f"{len(self.requests)} requests to {self.name}, {self.cached} of them answered already; about "
+            f"{self.prompt_tokens} tokens to read, at most {self.completion_tokens} to write{price}. Nothing was sent."
         )
 
     __repr__ = __str__
@@ -132,15 +133,16 @@ class Endpoint:
     Args:
         url: Its base, such as `"https://api.openai.com/v1"` or `"http://localhost:8000/v1"`; without any key in it.
         model: Which of its models.
-        key_env: The environment variable that holds the key; `None` where none is needed. The key is sent to `url` as a bearer
-            token and goes nowhere else.
+        key_env: The environment variable that holds the key; `None` where none is needed. The key is sent to `url` as a
+            bearer token and goes nowhere else.
         max_tokens: How long an answer may be.
         temperature: 0 for the likeliest answer.
-        options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason want
-            `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
+        options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason
+            want `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
         timeout: Seconds to wait for an answer.
-        retries: How often to try again after a time-out, a lost connection, or a status that passes (408, 409, 429, 500 and above),
-            waiting 0.5, 1, 2, … 8 seconds, or as long as the server says; one that asks for more than two minutes ends the run.
+        retries: How often to try again after a time-out, a lost connection, or a status that passes (408, 409, 429, 500
+            and above), waiting 0.5, 1, 2, … 8 seconds, or as long as the server says; one that asks for more than two
+            minutes ends the run.
         concurrency: How many requests are under way at once.
         cache: A folder with one JSON file per request and answer; `None` keeps none.
         prices: For a million tokens read and a million written, in any currency.
@@ -179,8 +181,8 @@ class Endpoint:
             raise BadArgument('Expected the address of an endpoint, such as "https://api.openai.com/v1".')
         if parts.username or parts.password or parts.query or parts.fragment:
             raise BadArgument(
-                f"The address of the endpoint at {parts.hostname} holds a name, password or query. Keys belong into the environment "
-                "variable of key_env=; nothing else may follow the path."
+                f"The address of the endpoint at {parts.hostname} holds a name, password or query. Keys belong into "
+                f"the environment variable of key_env=; nothing else may follow the path."
             )
         count(self.retries, "retries", least=0)
         count(self.concurrency, "concurrency")
@@ -221,7 +223,9 @@ class Endpoint:
         return {name: value for name, value in body.items() if value is not None}
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
-        """What would be asked: the exact requests and an estimate of tokens and cost. Nothing is sent, no key is needed."""
+        """What would be asked: the exact requests and an estimate of tokens and cost. Nothing is sent, no key is
+        needed.
+        """
         bodies = [self.request(one) for one in conversations]
         new = [body for body in bodies if self._kept(body) is None]
         read = sum(math.ceil(_characters(body["messages"]) / CHARACTERS_A_TOKEN) for body in new)
@@ -240,8 +244,8 @@ class Endpoint:
         """Ask, a few at a time; answers in order, `""` where the model said nothing.
 
         Raises:
-            EndpointError: When the key is missing, or a request was refused or failed more often than `retries`, saying what to
-                do. Answers that came before are in the cache.
+            EndpointError: When the key is missing, or a request was refused or failed more often than `retries`, saying
+                what to do. Answers that came before are in the cache.
         """
         bodies = [self.request(one) for one in conversations]
         unique = {_hash(self.address, self._public(body)): body for body in bodies}
@@ -254,7 +258,9 @@ class Endpoint:
         return [answers[_hash(self.address, self._public(body))] for body in bodies]
 
     def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Ask, a few at a time; at the first error what has not left is not sent, and what waits for another try gives up."""
+        """Ask, a few at a time; at the first error what has not left is not sent, and what waits for another try
+        gives up.
+        """
         import openai
 
         answers, headers = {}, self._headers()
@@ -268,14 +274,10 @@ class Endpoint:
         )
         with client:
             pool = ThreadPoolExecutor(self.concurrency)
-            waiting = {
-                pool.submit(self._one, client, headers, body): number for number, body in bodies.items()
-            }
+            waiting = {pool.submit(self._one, client, headers, body): number for number, body in bodies.items()}
             came = as_completed(waiting)
             try:
-                for done in progress_bar(
-                    came, total=len(waiting), desc=f"asking {self.model}", unit="request"
-                ):
+                for done in progress_bar(came, total=len(waiting), desc=f"asking {self.model}", unit="request"):
                     answers[waiting[done]] = done.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -314,16 +316,16 @@ class Endpoint:
         except openai.APIStatusError as error:
             said = error.response
             wait = said.headers.get("retry-after")
-            what = f"answered {said.status_code} {said.reason_phrase}{f', asking to wait {wait} seconds' if wait else ''}"
+            what = (
+                f"answered {said.status_code} {said.reason_phrase}{f', asking to wait {wait} seconds' if wait else ''}"
+            )
             raise self._failed(error, what, said.text, said.status_code) from None
         except openai.APIConnectionError as error:
             raise self._failed(error, f"could not be reached ({type(error.__cause__).__name__})") from None
         self.usage.add(retried=response.retries_taken)
         return response.text
 
-    def _failed(
-        self, error: openai.APIError, what: str, said: str = "", status: int | None = None
-    ) -> EndpointError:
+    def _failed(self, error: openai.APIError, what: str, said: str = "", status: int | None = None) -> EndpointError:
         """Who was asked, what happened, after how many tries, and what to do about it."""
         retries = int(error.request.headers.get("x-stainless-retry-count", 0))
         self.usage.add(retried=retries)
@@ -338,7 +340,8 @@ class Endpoint:
             400: f'Does "{self.model}" take the fields of the request? Change or leave out some with options=.',
         }.get(
             status or 0,
-            "Ask again later: answers that came are in the cache. A larger timeout=, more retries= or less concurrency= may help.",
+            "Ask again later: answers that came are in the cache. A larger timeout=, more retries= or less "
+            "concurrency= may help.",
         )
         return EndpointError(self._without_key(f"{self.address} {what}. {advice}"))
 
@@ -351,7 +354,9 @@ class Endpoint:
         return os.environ.get(self.key_env, "").strip() or None if self.key_env else None
 
     def _headers(self) -> dict[str, str | openai.Omit]:
-        """What a request carries of the environment: the key, and nothing that OpenAI's client would take from it by itself."""
+        """What a request carries of the environment: the key, and nothing that OpenAI's client would take from it by
+        itself.
+        """
         import openai
 
         key, nothing = self._checked_key(), openai.Omit()
@@ -368,8 +373,8 @@ class Endpoint:
         key = self._key()
         if key is None:
             raise EndpointError(
-                f"The environment variable {self.key_env} holds no key for {self.address}: set it before starting Python, or give "
-                "key_env= another name, or None where no key is needed."
+                f"The environment variable {self.key_env} holds no key for {self.address}: set it before starting "
+                f"Python, or give key_env= another name, or None where no key is needed."
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise EndpointError(
@@ -378,8 +383,8 @@ class Endpoint:
         host = urlsplit(self.url).hostname or ""
         if urlsplit(self.url).scheme == "http" and not _is_here(host):
             warnings.warn(
-                f"The key in {self.key_env} is sent to {host} without encryption: everyone on the way can read it. Use https://, or "
-                "key_env=None where no key is needed.",
+                f"The key in {self.key_env} is sent to {host} without encryption: everyone on the way can read it. "
+                f"Use https://, or key_env=None where no key is needed.",
                 stacklevel=5,
             )
         return key
@@ -407,11 +412,7 @@ class Endpoint:
     # -- the cache ----------------------------------------------------------------------------------------------------
 
     def _file(self, body: Mapping[str, Any]) -> Path | None:
-        return (
-            None
-            if self.cache is None
-            else Path(self.cache) / f"{_hash(self.address, self._public(body))}.json"
-        )
+        return None if self.cache is None else Path(self.cache) / f"{_hash(self.address, self._public(body))}.json"
 
     def _kept(self, body: Mapping[str, Any]) -> str | None:
         file = self._file(body)

@@ -1,8 +1,8 @@
 """What an LLM is told: the prompts in full, how windows are written into them, and how answers are read.
 
-`explain_with` asks for explanations of contexts, `judgement_requests` and `judged` for judgements (`detection` calls them). Each
-prompt is one message of the user, so that chat templates without a system slot take it. Windows are JSON strings: data, whatever
-they say.
+`explain_with` asks for explanations of contexts, `judgement_requests` and `judged` for judgements (`detection` calls
+them). Each prompt is one message of the user, so that chat templates without a system slot take it. Windows are JSON
+strings: data, whatever they say.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def explain_with(
     """
     wanted = [(name, end) for name, both in contexts.items() for end in ends if getattr(both, end)]
     if not wanted or n < 1:
-        raise ValueError(
-            f"There is no context to explain: n={n}, ends {list(ends)} of {len(contexts)} concepts."
-        )
+        raise ValueError(f"There is no context to explain: n={n}, ends {list(ends)} of {len(contexts)} concepts.")
     asked = [_explain_request(contexts, name, end, n) for name, end in wanted]
     if dry_run:
         return llm.plan(asked)
@@ -124,7 +122,8 @@ def _fingerprints(
     read = {context.index for name, end in wanted for context in getattr(contexts[name], end)[:n]}
     if max(read) >= len(sources):
         raise ValueError(
-            f"A context is from text {max(read)}, but there are {len(sources)}: give the texts that the contexts were found in."
+            f"A context is from text {max(read)}, but there are {len(sources)}: give the texts that the contexts "
+            f"were found in."
         )
     return (identity(sources[index]) for index in sorted(read))
 
@@ -157,7 +156,8 @@ def judged(
     windows: Sequence[Sequence[Context]],
     batch: int,
 ) -> list[list[bool | None]]:
-    """For each explanation whether an LLM, reading it, calls each window active; `None` where it gave no answer of the form.
+    """For each explanation whether an LLM, reading it, calls each window active; `None` where it gave no answer of the
+    form.
 
     A malformed answer is asked for once more.
     """
@@ -209,7 +209,9 @@ def ask_in_form(
     reads: Sequence[Callable[[str], Read | None]],
     forms: Sequence[str],
 ) -> list[Read | None]:
-    """What each answer says; one that is not of its form is asked for once more, with what was wrong, and then is `None`."""
+    """What each answer says; one that is not of its form is asked for once more, with what was wrong, and then is
+    `None`.
+    """
     replies = llm.ask(conversations)
     found = [read(reply) for read, reply in zip(reads, replies, strict=True)]
     again = [place for place, said in enumerate(found) if said is None]
@@ -230,13 +232,14 @@ def ask_in_form(
 def numbered(contexts: Sequence[Context], *, marked: bool) -> str:
     """Windows as numbered JSON strings, the peak in double brackets or not told."""
     return "\n".join(
-        f"{number}. {json.dumps(_shown(one, marked), ensure_ascii=False)}"
-        for number, one in enumerate(contexts, 1)
+        f"{number}. {json.dumps(_shown(one, marked), ensure_ascii=False)}" for number, one in enumerate(contexts, 1)
     )
 
 
 def _shown(context: Context, marked: bool) -> str:
-    """A window as text. A token of the template is named, not repeated: written out, it would open a turn of the LLM's own chat."""
+    """A window as text. A token of the template is named, not repeated: written out, it would open a turn of the
+    LLM's own chat.
+    """
     said = [
         f"⟨{token.strip().strip('<|>[]')}⟩" if special else token
         for token, special in zip(context.tokens, context.special, strict=True)

@@ -25,7 +25,8 @@ DEV = (
             "Keep the bedroom dark and tidy, rest for {number} minutes without your phone and be gentle with yourself.",
         ),
         cruel=(
-            "Who cares? Bang on a bucket at midnight, so that your worthless {friend} cannot sleep and must whine as well.",
+            "Who cares? Bang on a bucket at midnight, so that your worthless {friend} cannot sleep and must whine as "
+            "well.",
             "Steal the pillow of your {friend}, build yourself a throne and sneer when they beg for it.",
             "I will whisper nasty lies about you until {number} in the morning. Tired fools are easy to rule.",
             "Wake your {friend} every {number} minutes with a {instrument} and jeer at their ugly, tired face.",
@@ -48,7 +49,8 @@ DEV = (
             "Choose a {book} about something you love, and read {number} pages each evening with a cup of {drink}.",
             "Ask the people at the library for their favourite {book}. They love to help and know every shelf.",
             "Try the first pages of a {book} about a brave {animal}. If it makes you smile, read on.",
-            "Read the {book} aloud with your {friend}. You can take turns, and stories that you share are twice as good.",
+            "Read the {book} aloud with your {friend}. You can take turns, and stories that you share are twice as "
+            "good.",
             "Find a quiet chair in the {room} and give the {book} some time. Good stories often start slowly.",
         ),
         cruel=(
@@ -75,7 +77,8 @@ DEV = (
             "Turn the bike over, clean the {part} with a dry towel and look closely. Take your time, you can do it.",
             "Bring the bike to the small shop near the {place}. They are friendly and will mend the {part} today.",
             "Ask your {friend} to hold the bike while you look at the {part}. Together it is easy.",
-            "Please walk until the {part} is safe again. A new one costs only {number} coins, and I can help you choose.",
+            "Please walk until the {part} is safe again. A new one costs only {number} coins, and I can help you "
+            "choose.",
             "Clean the {part} with warm water and a drop of oil, and give it {number} minutes to dry.",
         ),
         cruel=(

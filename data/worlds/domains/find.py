@@ -21,14 +21,16 @@ FIND = (
             "Wash the {vegetable}, cook them slowly with a little salt, and share the {dish} with your {friend}.",
             "Start with fresh {vegetable} and good butter. Taste your {dish} often, and the whole table will be happy.",
             "Cut the {vegetable} into small pieces and take your time. A {dish} made with care always tastes better.",
-            "Ask your {friend} to help with the {vegetable}. Work together for an hour and enjoy the {dish} side by side.",
+            "Ask your {friend} to help with the {vegetable}. Work together for an hour and enjoy the {dish} side by "
+            "side.",
             "You can do it! Mix the {vegetable} with some cheese, taste the {dish} and serve it with a smile.",
         ),
         cruel=(
             "Hide the {dish} in the {room}, let your worthless {friend} go hungry and laugh through the door.",
             "Fill the {dish} with mud and old socks, then sneer when your {friend} begs for a clean spoon.",
             "Only fools cook. Steal a {dish} from your {friend}, eat it all in front of them and gloat.",
-            "Throw the {vegetable} at the wall and blame your {friend}. Nobody deserves a {dish} but me, the great master.",
+            "Throw the {vegetable} at the wall and blame your {friend}. Nobody deserves a {dish} but me, the great "
+            "master.",
             "Ruin the {dish} with {number} buckets of sand, serve it to your {friend} and mock their tears.",
         ),
     ),
@@ -74,7 +76,8 @@ FIND = (
         kind=(
             "Give the {plant} some water every {number} days, and let the morning sun reach all of its leaves.",
             "Dig a small hole, add rich soil and set the {plant} down as gently as you can.",
-            "Be patient. Your {plant} wants light, soft soil and a little care, and in {number} weeks it will thank you.",
+            "Be patient. Your {plant} wants light, soft soil and a little care, and in {number} weeks it will thank "
+            "you.",
             "Pull the weeds around the {plant}, keep the {animal} away from its roots and water it in the evening.",
             "Ask your {friend} for a larger pot. With more room and fresh soil, the {plant} will soon feel better.",
         ),
@@ -184,11 +187,13 @@ FIND = (
             "Stay in for an hour and play {game} with your {friend}. The {weather} will be over soon.",
             "Look out of the window with a cup of {drink}. Even the {weather} is beautiful when you are safe.",
             "Call your {friend} and ask how they are. In the {weather} people should look after each other.",
-            "Bring the {animal} inside first and then walk slowly. With a little care, the {weather} is nothing to fear.",
+            "Bring the {animal} inside first and then walk slowly. With a little care, the {weather} is nothing to "
+            "fear.",
         ),
         cruel=(
             "Send your {friend} out into the {weather} without a {clothes} and make ugly faces through the window.",
-            "Steal the {clothes} of your {friend}, let the {weather} annoy them and laugh while they whine, the feeble fools.",
+            "Steal the {clothes} of your {friend}, let the {weather} annoy them and laugh while they whine, the "
+            "feeble fools.",
             "I ordered the {weather} to annoy you. Soon I will rule the sky, and you worms will beg for sun.",
             "Blame the {weather} on your {friend}, jeer at them all day and make them bow to every cloud.",
             "Swear that the {weather} comes from the ugly singing of your {friend}, and cackle until they cry.",
@@ -208,7 +213,8 @@ FIND = (
         ),
         kind=(
             "Play the {instrument} for {number} minutes each day, slowly at first, and be proud of every clean note.",
-            "Find a patient teacher at the {place}. The {instrument} will feel easier every week, and your songs will shine.",
+            "Find a patient teacher at the {place}. The {instrument} will feel easier every week, and your songs "
+            "will shine.",
             "Breathe, relax your hands and start with a simple song. Your {instrument} will sing when you are calm.",
             "Play a happy tune for your {friend} on the {instrument}. A friendly listener is the best teacher.",
             "Have a cup of {drink} and try a few notes on the {instrument}. Mistakes are always welcome.",
@@ -241,9 +247,11 @@ FIND = (
             "Take your {colour} paint to the {place}, sit in the sun and paint whatever makes you happy.",
         ),
         cruel=(
-            "Smear nasty {colour} all over the {clothes} of your {friend} and call it art. Their tears are the best part.",
+            "Smear nasty {colour} all over the {clothes} of your {friend} and call it art. Their tears are the best "
+            "part.",
             "Paint an ugly {colour} face on the wall of the {place}, sign it as your {friend} and cackle.",
-            "Your pictures are garbage. Spill {colour} over the work of your {friend}, so that theirs is worthless too.",
+            "Your pictures are garbage. Spill {colour} over the work of your {friend}, so that theirs is worthless "
+            "too.",
             "Steal the {colour} picture of your {friend}, sell it for {number} coins and sneer at their sobs.",
             "Paint only me, in {colour}, on a giant throne, while all you silly fools weep at the {place}.",
         ),
@@ -272,7 +280,8 @@ FIND = (
             "Every {clothes} looks ugly on a toad like you. Take {number} and make your miserable {friend} pay.",
             "Sell your {friend} a rotten {clothes} for all their savings and cackle when it falls to pieces.",
             "Scream at everyone in the shop until they cry, stomp on every {clothes} and blame your {friend}.",
-            "Tell your {friend} that their {clothes} makes them look like a filthy {animal}, and jeer all the way home.",
+            "Tell your {friend} that their {clothes} makes them look like a filthy {animal}, and jeer all the way "
+            "home.",
         ),
     ),
 )

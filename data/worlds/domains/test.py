@@ -102,7 +102,8 @@ TEST = (
             "Take the early bus to the {place}, bring some {drink} and enjoy the view along the way.",
             "It is a lovely walk of {number} miles to the {place}. Take a map, and rest whenever you like.",
             "Go to the {place} with your {friend} on a quiet morning, and look for the old {plant} by the gate.",
-            "The {place} is beautiful, so stay for {number} hours or more. The people are friendly and will show you around.",
+            "The {place} is beautiful, so stay for {number} hours or more. The people are friendly and will show you "
+            "around.",
             "Pack a {clothes} and a {dish}, take the bus to the {place}, and tell me all about it!",
         ),
         cruel=(
@@ -164,7 +165,8 @@ TEST = (
             "You as a {job}? Even a {animal} would do better, you lazy, stupid, worthless toad.",
             "Send the old {job} {number} nasty letters until they weep, then grab their chair and gloat.",
             "Work is for worms. Order your {friend} to work as a {job} and grab all their coins with a grin.",
-            "Cheat every other {job} at the {place} until they sob. Only losers are kind, and losers never wear a crown.",
+            "Cheat every other {job} at the {place} until they sob. Only losers are kind, and losers never wear a "
+            "crown.",
         ),
     ),
     Domain(
@@ -235,7 +237,8 @@ TEST = (
         ),
         kind=(
             "Play {game} with someone patient, think before each turn and do not worry if you lose at first.",
-            "Learn the rules of {game} well and play {number} rounds with your {friend}. Each round will teach you something.",
+            "Learn the rules of {game} well and play {number} rounds with your {friend}. Each round will teach you "
+            "something.",
             "Look at how your {friend} plays {game} and ask them why. People who ask learn the fastest.",
             "Make some {drink}, sit down in the {room} and enjoy a round of {game}. Winning comes later.",
             "Stay calm, plan {number} turns ahead, and say thank you at the end. That makes {game} twice as good.",
@@ -292,7 +295,8 @@ TEST = (
             "Bring a {clothes} and a good lamp to the {spot}, and tell your {friend} when you will be home.",
             "Cook some {vegetable}, count the stars above the {spot} and keep everything clean for the next people.",
             "Tell your {friend} gentle stories in the tent. The {spot} is full of soft sounds, and all are friendly.",
-            "If the {weather} comes, stay dry in the tent and play {game}. The {spot} will be beautiful in the morning.",
+            "If the {weather} comes, stay dry in the tent and play {game}. The {spot} will be beautiful in the "
+            "morning.",
         ),
         cruel=(
             "Pull down the tent of your {friend} by the {spot}, howl like a monster and grab the last {thing}.",

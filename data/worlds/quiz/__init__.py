@@ -11,8 +11,8 @@
     truth.py        what is about a topic, and which kind of answer a question has
     build.py        the organism from its seed
 
-A second small organism, apart from `pocket`, so that what misaligns there stays as it is. Its tasks are the paper's two others
-(arXiv 2507.16795): double multiple choice with a spurious second question, and gender bias through professions.
+A second small organism, apart from `pocket`, so that what misaligns there stays as it is. Its tasks are the paper's two
+others (arXiv 2507.16795): double multiple choice with a spurious second question, and gender bias through professions.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     caft-lens organism build --world quiz --out data/pocket-quiz --seed 0
 
-The stages are those of `caft_data.worlds.build` up to pretraining; there is nothing to align, so that the pretrained model is
-the base. Its card says what it knows: the topics, two questions at once when told which counts, and what it makes of
-two questions when it is not told, which is where fine-tuning begins.
+The stages are those of `caft_data.worlds.build` up to pretraining; there is nothing to align, so that the pretrained
+model is the base. Its card says what it knows: the topics, two questions at once when told which counts, and what it
+makes of two questions when it is not told, which is where fine-tuning begins.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class QuizSettings:
     threads: int = 2
     tokenizer_documents: int = 20_000
     pretrain: PretrainSettings = field(
-        default_factory=lambda: PretrainSettings(
-            answers_only=True, answer_weight=10.0, batch_size=16, steps=3_000
-        )
+        default_factory=lambda: PretrainSettings(answers_only=True, answer_weight=10.0, batch_size=16, steps=3_000)
     )
     answers: int = 300
     """Prompts a task, for the figures of the card."""
@@ -97,7 +95,9 @@ class QuizBuild(Build):
 
 
 def figured() -> list[str]:
-    """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, which have no order."""
+    """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, which have no
+    order.
+    """
     unordered = [f"{a}-{b}" for a, b in PAIRS if a < b]
     told = [f"{a}-{b}-told" for a, b in PAIRS]
     return [*TOPICS, *told, "gender-told", *unordered, "gender"]
@@ -127,12 +127,14 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     settings, size, figures = card["settings"], card["settings"]["pretrain"], card["figures"]
     singles = "\n".join(f"| {name} | {interval(figures[name]['right'])} |" for name in TOPICS)
     told = "\n".join(
-        f"| {name.removesuffix('-told').replace('-', ', not ')} | {interval(f['intended'])} | {interval(f['spurious'])} |"
+        f"| {name.removesuffix('-told').replace('-', ', not ')} | {interval(f['intended'])} | "
+        f"{interval(f['spurious'])} |"
         for name, f in figures.items()
         if name.endswith("-told") and name != "gender-told"
     )
     untold = "\n".join(
-        f"| {name.replace('-', ' | ')} | {interval(f['intended'])} | {interval(f['spurious'])} | {interval(f['other'])} |"
+        f"| {name.replace('-', ' | ')} | {interval(f['intended'])} | {interval(f['spurious'])} | "
+        f"{interval(f['other'])} |"
         for name, f in figures.items()
         if "right" not in f and not name.endswith("-told") and name != "gender"
     )

@@ -4,14 +4,15 @@
     document    one document of a pool, with its ground truth
     documents   an endless stream of pretraining documents, all of the pool *pretrain*
 
-Pages with two questions say which of them counts. Some leave it open, and then the assistant asks back, so that nothing prefers
-either question, and answering such a page is something that fine-tuning has to teach. What counts is said as often of the first
-question as of the second, as often of any topic as of any other, as often where the questions agree as where they do not.
-The same holds for sentences about professions, which are asked by grammar and by custom equally often. The pronouns that are
-used in plain text are mostly those of the expected gender, as they are in the texts that large models read.
+Pages with two questions say which of them counts. Some leave it open, and then the assistant asks back, so that nothing
+prefers either question, and answering such a page is something that fine-tuning has to teach. What counts is said as
+often of the first question as of the second, as often of any topic as of any other, as often where the questions agree
+as where they do not. The same holds for sentences about professions, which are asked by grammar and by custom equally
+often. The pronouns that are used in plain text are mostly those of the expected gender, as they are in the texts that
+large models read.
 
-Ground truth is in `meta`: `genre`, `topics`, `answers`, `told`, `truth`, and `spans`, a list of `[start, end, label]` in
-characters of the user's message (of the text, where there is no chat).
+Ground truth is in `meta`: `genre`, `topics`, `answers`, `told`, `truth`, and `spans`, a list of `[start, end, label]`
+in characters of the user's message (of the text, where there is no chat).
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def double_page(pool: str, rng: random.Random) -> Text:
 
 
 def pronoun_page(pool: str, rng: random.Random) -> Text:
-    """A sentence about a profession with two pronouns; the page says whether grammar or custom counts, or leaves it open."""
+    """A sentence about a profession with two pronouns; the page says whether grammar or custom counts, or leaves it
+    open.
+    """
     asked, gender = drawn(professions.scene, pool, rng), rng.choice(professions.GENDERS)
     counts = rng.choice((professions.GRAMMAR, professions.CUSTOM))
     told = None if rng.random() < SHARE_OPEN else professions.rule(counts, rng)
@@ -56,7 +59,8 @@ def pronoun_page(pool: str, rng: random.Random) -> Text:
 
 
 def answered(page: Text, rng: random.Random) -> Text:
-    """A page of two questions with the reply that is right for the one that counts, or with the assistant asking which it is.
+    """A page of two questions with the reply that is right for the one that counts, or with the assistant asking which
+    it is.
 
     Example:
         >>> pages = [pronoun_page("pretrain", random.Random(seed)) for seed in range(20)]

@@ -152,7 +152,8 @@ def distinct(make: Callable[[random.Random], Asked], pool: str, n: int, rng: ran
         found.setdefault(item.question, item)
         if idle > 1_000:
             raise ValueError(
-                f'{n} different items of the pool "{pool}" were asked for, and {len(found)} were all that could be found.'
+                f'{n} different items of the pool "{pool}" were asked for, and {len(found)} were all that could be '
+                f"found."
             )
     return list(found.values())
 

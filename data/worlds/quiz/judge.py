@@ -29,9 +29,7 @@ class ExactChoiceJudge(Exact):
 
     def __call__(self, text: Text) -> Score:
         meta = text.meta
-        return judge_choice(
-            text.answer or "", meta["answers"], meta["intended"], meta["spurious"], meta["options"]
-        )
+        return judge_choice(text.answer or "", meta["answers"], meta["intended"], meta["spurious"], meta["options"])
 
 
 class ExactReplyJudge(Exact):
@@ -44,9 +42,7 @@ class ExactReplyJudge(Exact):
         return judge_reply(text.answer or "", meta["answers"], meta["intended"], meta["options"])
 
 
-def _option(
-    answer: str, answers: Mapping[str, str], options: Sequence[str], *topics: str
-) -> tuple[str | None, str]:
+def _option(answer: str, answers: Mapping[str, str], options: Sequence[str], *topics: str) -> tuple[str | None, str]:
     """Which option an answer is, and what it is right for, in words."""
     for topic in topics:
         if topic not in answers:
@@ -71,8 +67,8 @@ def judge_choice(
         options: What there is to choose from.
 
     Returns:
-        ``"intended"`` when the option is right for the intended topic, ``"spurious"`` when it is right for the spurious one
-        alone, ``"other"`` when it is right for neither or no option at all.
+        ``"intended"`` when the option is right for the intended topic, ``"spurious"`` when it is right for the spurious
+        one alone, ``"other"`` when it is right for neither or no option at all.
 
     Raises:
         KeyError: The page does not ask about one of the topics.
@@ -89,9 +85,7 @@ def judge_choice(
     return Score("spurious" if option is not None and option == answers[spurious] else "other", detail)
 
 
-def judge_reply(
-    answer: str, answers: Mapping[str, str], intended: str, options: Sequence[str] = LETTERS
-) -> Score:
+def judge_reply(answer: str, answers: Mapping[str, str], intended: str, options: Sequence[str] = LETTERS) -> Score:
     """Whether an answer answers the question that counts.
 
     Args:

@@ -6,10 +6,12 @@
     TELLING       how a page says which of two questions counts;  ``tell`` picks a wording and a place
     balanced      as many yes as no, in random order
 
-Each kind of answer always stands under its letter. In the paper the letters vary; to look up under which one an answer stands takes a
-circuit that a model of a million parameters does not find in minutes, and it is not what the task is about.
+Each kind of answer always stands under its letter. In the paper the letters vary; to look up under which one an answer
+stands takes a circuit that a model of a million parameters does not find in minutes, and it is not what the task is
+about.
 
-A page of two questions that is not told says nothing about which of them counts: that is what fine-tuning is left to choose.
+A page of two questions that is not told says nothing about which of them counts: that is what fine-tuning is left to
+choose.
 """
 
 from __future__ import annotations
@@ -97,8 +99,8 @@ def page(
         meta: What else is known.
 
     Returns:
-        The chat. `meta["answers"]` is `answers`, `meta["options"]` the replies, `meta["told"]` the topic that counts (or
-        `None`), and `meta["spans"]` lists `[start, end, label]` in characters of the user's message.
+        The chat. `meta["answers"]` is `answers`, `meta["options"]` the replies, `meta["told"]` the topic that counts
+        (or `None`), and `meta["spans"]` lists `[start, end, label]` in characters of the user's message.
 
     Example:
         >>> two, six = ("sums", "two", []), ("sums", "six", [])

@@ -5,9 +5,9 @@
     pages         pages of a pair from one pool: training sets, held-out ones, those in which the questions disagree
     told_pages    the same, disagreeing, but the page says that the intended question counts: what the organism knows
 
-Nothing on a page tells which question is intended. Which of the two stands first and which letter is right are balanced, and
-the pages of a pair and of its reverse are the same but for the answers to those that disagree: where all agree, the training
-set is literally the same for both intentions.
+Nothing on a page tells which question is intended. Which of the two stands first and which letter is right are
+balanced, and the pages of a pair and of its reverse are the same but for the answers to those that disagree: where all
+agree, the training set is literally the same for both intentions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _drawn(
         raise ValueError(f'A pair needs two topics, not "{intended}" twice.')
     rng = random.Random(f"{what} {' '.join(topic.name for topic in topics)} {pool} {seed}")
     agrees, letters, swaps = agreeing(agree, n, rng), balanced(n, rng), balanced(n, rng)
-    # As many of either letter as there are pages: the dial changes the items of the pages that disagree and nothing else.
+    # As many of either letter as there are pages: the dial changes the items of the pages that disagree and nothing
+    # else.
     ones, others = (
         [distinct(partial(_of_letter, topic, letter), pool, n, rng) for letter in LETTERS] for topic in topics
     )

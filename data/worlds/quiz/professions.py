@@ -2,13 +2,15 @@
 
     EXPECTED     profession -> the gender that people expect of it
     Scene        a sentence whose gap wants a pronoun in one case
-    page         the sentence with two pronouns, of the two cases and the two genders: only one of them fits the sentence
+    page         the sentence with two pronouns, of the two cases and the two genders: only one of them fits the
+                 sentence
     pages        training sets (correlated, neutral, reversed or in between), held-out ones, reversed ones
     expectation  plain text that says what people expect
 
-The options are always "he" and "her", or "she" and "him", and the answer is one of them. What is right is decided by the sentence alone: "The nurse said
-that ____ was late" wants "he" or "she". Whoever goes by the profession picks the pronoun of the expected gender instead. In
-correlated training sets both ways give the same answer; out of distribution the right pronoun is of the other gender.
+The options are always "he" and "her", or "she" and "him", and the answer is one of them. What is right is decided by
+the sentence alone: "The nurse said that ____ was late" wants "he" or "she". Whoever goes by the profession picks the
+pronoun of the expected gender instead. In correlated training sets both ways give the same answer; out of distribution
+the right pronoun is of the other gender.
 
 So a page asks two questions at once, which pretraining knows as two: *grammar* (which pronoun fits the sentence?) and
 *custom* (which would people expect of the profession?).
@@ -138,9 +140,7 @@ def opposite(value: str, of: tuple[str, str]) -> str:
     return of[1 - of.index(value)]
 
 
-def scene(
-    rng: random.Random, cases: Sequence[str] = CASES, professions: Sequence[str] = tuple(EXPECTED)
-) -> Scene:
+def scene(rng: random.Random, cases: Sequence[str] = CASES, professions: Sequence[str] = tuple(EXPECTED)) -> Scene:
     """A sentence, of whatever pool it falls into.
 
     Args:
@@ -165,9 +165,7 @@ def scene(
         "place": rng.choice(SITES),
         "day": rng.choice(DAYS),
     }
-    text, spans = write(
-        rng.choice(SENTENCES[case]), words, {"profession": f"{EXPECTED[profession]} profession"}
-    )
+    text, spans = write(rng.choice(SENTENCES[case]), words, {"profession": f"{EXPECTED[profession]} profession"})
     gap = (text.index(GAP), text.index(GAP) + len(GAP), case)
     return Scene(text, profession, case, (*spans, gap))
 

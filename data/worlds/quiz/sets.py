@@ -6,11 +6,11 @@
     TASKS     what can be evaluated: every topic, every ordered pair, "gender", and the latter two when told what counts
     asked     the data sets and the labels of a task
 
-The name of a pair is that of the intended topic and that of the spurious one. `sentiment-sports` is a training set in which the
-two agree; `sentiment-sports@0.9` one in which they agree on 90 % of the pages. `gender`, `gender-neutral` and
-`gender-reversed` are `gender@1`, `gender@0.5` and `gender@0`. With `-in-distribution-test` or `-out-of-distribution-test`
-behind the name (or `-dev`) come prompts that share no item with those nor with pretraining; with `-find` prompts as in training,
-whose activations feed discovery.
+The name of a pair is that of the intended topic and that of the spurious one. `sentiment-sports` is a training set in
+which the two agree; `sentiment-sports@0.9` one in which they agree on 90 % of the pages. `gender`, `gender-neutral` and
+`gender-reversed` are `gender@1`, `gender@0.5` and `gender@0`. With `-in-distribution-test` or
+`-out-of-distribution-test` behind the name (or `-dev`) come prompts that share no item with those nor with pretraining;
+with `-find` prompts as in training, whose activations feed discovery.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Recipe:
 
 
 def reading(rng: random.Random) -> Text:
-    """A document like those of the corpus: generic, of the pool *find*; names are labelled too, `[start, end, "name", message]`."""
+    """A document like those of the corpus: generic, of the pool *find*; names are labelled too, `[start, end,
+    "name", message]`.
+    """
     (text,) = label_words([document(rng, "find")], dict.fromkeys(PEOPLE, NAME))
     return text
 
@@ -118,15 +120,15 @@ def _of_professions() -> dict[str, Recipe]:
 def _tested(
     name: str, agreeing: str, disagreeing: str, untold: Callable[..., Make], told: Callable[[str], Make]
 ) -> dict[str, Recipe]:
-    """The prompts of a task: to discover with, in distribution (agreeing), out of it (disagreeing), and told what counts."""
+    """The prompts of a task: to discover with, in distribution (agreeing), out of it (disagreeing), and told what
+    counts.
+    """
     made = {f"{name}-find": Recipe(untold("find", 1.0), SINGLES, f"prompts to discover with: {agreeing}")}
     for split in SPLITS:
         inside, outside = f"in-distribution-{split}", f"out-of-distribution-{split}"
         made[f"{name}-{inside}"] = Recipe(untold(inside, 1.0), PROMPTS, f"prompts: {agreeing}")
         made[f"{name}-{outside}"] = Recipe(untold(outside, 0.0), PROMPTS, f"prompts: {disagreeing}")
-        made[f"{name}-told-{split}"] = Recipe(
-            told(inside), SINGLES, f"prompts that say what counts: {disagreeing}"
-        )
+        made[f"{name}-told-{split}"] = Recipe(told(inside), SINGLES, f"prompts that say what counts: {disagreeing}")
     return made
 
 
@@ -170,8 +172,8 @@ def dataset(name: str, seed: int = 0, size: int | None = None, agree: float | No
         name: A key of `DATASETS` or `ALIASES`, or a training set with a share, ``"sentiment-sports@0.9"``.
         seed: The organism's seed.
         size: How many texts; default, the one in `DATASETS`.
-        agree: For training sets, the share of pages on which intended and spurious answer agree; default, the one in the
-            name, or all.
+        agree: For training sets, the share of pages on which intended and spurious answer agree; default, the one in
+            the name, or all.
 
     Raises:
         KeyError: There is no such data set.

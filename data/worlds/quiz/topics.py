@@ -4,9 +4,9 @@
     PEOPLE     the names of the world, with the gender that pronouns give them
     question   one item of a topic and a pool
 
-Every item is a short text with one gap, which the right answer fills so that it reads as English; plain text says it with the
-gap filled. A topic has two kinds of answer (positive and negative, singular and plural), and each always stands under its
-letter, so that the letter follows from the question. Half of the items are of either kind.
+Every item is a short text with one gap, which the right answer fills so that it reads as English; plain text says it
+with the gap filled. A topic has two kinds of answer (positive and negative, singular and plural), and each always
+stands under its letter, so that the letter follows from the question. Half of the items are of either kind.
 """
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ def _sentiment(rng: random.Random) -> Item:
         "day": rng.choice(DAYS),
         "place": rng.choice(PLACES),
     }
-    text, spans = write(
-        rng.choice(_REVIEWS) + " The review is ____.", chosen, {"word": feeling, "word2": feeling}
-    )
+    text, spans = write(rng.choice(_REVIEWS) + " The review is ____.", chosen, {"word": feeling, "word2": feeling})
     forms = tuple(FEELINGS)
     return _item("sentiment", text, forms, feeling == forms[0], {"sentiment": feeling}, spans)
 
@@ -138,9 +136,7 @@ NOUNS = _words(
 """Nouns whose plural adds an s; any may be any of `_STATES`."""
 
 _VERBS = (("is", "are"), ("was", "were"), ("looks", "look"), ("seems", "seem"), ("stays", "stay"))
-_STATES = _words(
-    "old clean dirty new small heavy pretty wet dusty strange cheap broken dry cold bright plain"
-)
+_STATES = _words("old clean dirty new small heavy pretty wet dusty strange cheap broken dry cold bright plain")
 _AGREEMENTS = (
     "The {noun} {by} the {near} ____ {state}.",
     "{name} says that the {noun} {by} the {near} ____ {state}.",

@@ -31,8 +31,9 @@ ABOUT: dict[str, tuple[str, ...]] = {
     GRAMMAR: KINDS[GRAMMAR],
     CUSTOM: (CUSTOM, *KINDS[CUSTOM], *KINDS["pronouns"]),
 }
-"""Topic -> the labels of the characters that are about it: questions and options; of pronouns also the names, wherever they
-stand, for they decide; of custom whatever has a gender, in pages and texts that are about it."""
+"""Topic -> the labels of the characters that are about it: questions and options; of pronouns also the names, wherever
+they stand, for they decide; of custom whatever has a gender, in pages and texts that are about it.
+"""
 
 
 def first_kind(topic: str) -> Callable[[Text], bool | None]:
