@@ -8,11 +8,7 @@ from caft_lens.concepts.concept_set import ConceptSet
 
 
 def choose(
-    concepts: ConceptSet,
-    ablate: Mapping[str, str],
-    leave: Mapping[str, str] | None = None,
-    *,
-    by: str | None = None,
+    concepts: ConceptSet, ablate: Mapping[str, str], leave: Mapping[str, str] | None = None, *, by: str | None = None
 ) -> ConceptSet:
     """Choose by hand which concepts to ablate, and which to leave in the model: `ConceptSet.choose` as a verb.
 

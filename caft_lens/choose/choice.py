@@ -54,11 +54,7 @@ class Choice:
     """
 
     def __init__(
-        self,
-        concepts: ConceptSet,
-        proposals: Sequence[Proposal],
-        by: str,
-        about: Mapping[str, str] | None = None,
+        self, concepts: ConceptSet, proposals: Sequence[Proposal], by: str, about: Mapping[str, str] | None = None
     ) -> None:
         self.concepts, self.proposals, self.by = concepts, tuple(proposals), by
         self.about = dict(about or {})
@@ -90,11 +86,7 @@ class Choice:
         return {one.name: one.reason for one in self.proposals if one.ablate is ablate}
 
     def overrule(
-        self,
-        ablate: Mapping[str, str] | None = None,
-        leave: Mapping[str, str] | None = None,
-        *,
-        by: str | None = None,
+        self, ablate: Mapping[str, str] | None = None, leave: Mapping[str, str] | None = None, *, by: str | None = None
     ) -> Choice:
         """The same choice with some decisions changed by a reader; each reason says who changed it.
 

@@ -109,11 +109,7 @@ def origin(provenance: Mapping[str, Any]) -> str:
 
 def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
     rows = [
-        [
-            plain(c.name),
-            code(c.hook),
-            *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
-        ]
+        [plain(c.name), code(c.hook), *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason))]
         for c in concepts
     ]
     lines = [

@@ -20,17 +20,8 @@ import torch
 from einops import einsum
 from torch import Tensor
 
-from caft_lens._support.errors import (
-    BadArgument,
-    BadType,
-    ConceptMismatch,
-    UnknownName,
-    nearest,
-)
-from caft_lens._support.files import (
-    naming,
-    sha256,
-)
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
+from caft_lens._support.files import naming, sha256
 from caft_lens.concepts import card
 from caft_lens.concepts.card import origin
 from caft_lens.concepts.concept import Concept
@@ -349,11 +340,7 @@ class ConceptSet(Sequence[Concept]):
         self._check_shape(lens)
         known = ("model", "fingerprint", "reading")
         earlier = {key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance}
-        stamp: dict[str, Any] = {
-            "model": lens.name,
-            "fingerprint": lens.fingerprint,
-            "carried_from": earlier,
-        }
+        stamp: dict[str, Any] = {"model": lens.name, "fingerprint": lens.fingerprint, "carried_from": earlier}
         if reads := getattr(lens, "reading", ""):
             stamp["reading"] = reads
         rest = {key: value for key, value in self.provenance.items() if key != "reading"}
@@ -384,18 +371,7 @@ class ConceptSet(Sequence[Concept]):
         """One row per concept, for people: everything but the direction."""
         from caft_lens.display.frames import Frame
 
-        columns = [
-            "name",
-            "hook",
-            "layer",
-            "source",
-            "rank",
-            "score",
-            "score_name",
-            "sign",
-            "label",
-            "reason",
-        ]
+        columns = ["name", "hook", "layer", "source", "rank", "score", "score_name", "sign", "label", "reason"]
         rows = [{**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")} for c in self]
         return Frame(rows)
 
@@ -507,10 +483,7 @@ def _either(first: Any, second: Any) -> Any:
         return first
     if first is None:
         return second
-    both = [
-        *(first if isinstance(first, list) else [first]),
-        *(second if isinstance(second, list) else [second]),
-    ]
+    both = [*(first if isinstance(first, list) else [first]), *(second if isinstance(second, list) else [second])]
     return [item for place, item in enumerate(both) if item not in both[:place]]
 
 

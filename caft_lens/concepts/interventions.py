@@ -33,11 +33,7 @@ SPOKEN = ("system", "user", "assistant", "text")
 
 
 def intervene(
-    lens: Lens | nn.Module,
-    concepts: ConceptSet,
-    changes: Mapping[str, Change],
-    *,
-    roles: Sequence[str] | None = None,
+    lens: Lens | nn.Module, concepts: ConceptSet, changes: Mapping[str, Change], *, roles: Sequence[str] | None = None
 ) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 

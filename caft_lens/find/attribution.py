@@ -194,11 +194,7 @@ def _in_turn(concepts: Sequence[Concept], saes: Mapping[str, SAE]) -> list[Conce
 
 
 def _effects(
-    lens: Lens,
-    packed: Iterable[Batch],
-    saes: Mapping[str, SAE],
-    contrasts: Tensor | None,
-    roles: Sequence[str] | None,
+    lens: Lens, packed: Iterable[Batch], saes: Mapping[str, SAE], contrasts: Tensor | None, roles: Sequence[str] | None
 ) -> tuple[dict[str, Tensor], int, Counter[str]]:
     """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; how many tokens have the roles;
     and how many of those are attention sinks, of which nothing is taken.

@@ -334,12 +334,7 @@ def _chance(atoms: Floats, k: int, method: Method, n_random: int, seed: int) -> 
 
 
 def _decomposed(
-    concept: Concept,
-    atoms: Floats,
-    k: int,
-    method: Method,
-    chance: Floats | None,
-    provenance: Mapping[str, Any],
+    concept: Concept, atoms: Floats, k: int, method: Method, chance: Floats | None, provenance: Mapping[str, Any]
 ) -> Decomposition:
     target = concept.direction.double().numpy()
     order, weights = _path(atoms, target, k, method)

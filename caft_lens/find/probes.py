@@ -133,9 +133,8 @@ def probe(
         )
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
     units, left_out = labelled_activations(
-        lens, positive, negative, hook_names((lens,), layers), kept,
-        pairs=pairs, roles=roles, scan=scan,
-    )  # fmt: skip
+        lens, positive, negative, hook_names((lens,), layers), kept, pairs=pairs, roles=roles, scan=scan
+    )
     concepts = [_probe(hook, these, fit) for hook, these in units.items()]
     about = {
         **provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out),
@@ -313,10 +312,7 @@ def labelled_activations(
         ValueError: For fewer than four different texts (or pairs) of either kind.
     """
     texts = Texts([*positive, *negative])
-    passed = stream(
-        lens, texts, hooks, kept,
-        roles=roles, scan=scan,
-    )  # fmt: skip
+    passed = stream(lens, texts, hooks, kept, roles=roles, scan=scan)
     grouped = document_groups(positive, negative, pairs)
     found = {}
     for hook in hooks:
@@ -326,8 +322,7 @@ def labelled_activations(
     missing = len(texts) - len(np.unique(index)) if isinstance(kept, TextMeans) else 0
     if missing:
         warnings.warn(
-            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
-            stacklevel=3,
+            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.", stacklevel=3
         )
     return found, passed.left_out
 

@@ -51,8 +51,5 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
     stamp = {"method": "random", "seed": seed, "like": like.names}
     return ConceptSet(
         concepts,
-        {
-            **{k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")},
-            **stamp,
-        },
+        {**{k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")}, **stamp},
     )

@@ -86,10 +86,7 @@ def sae(
     passes = []
     for run in runs:
         sums = LatentSums(at, difference=by == "difference")
-        passed = stream(
-            run, texts, list(at), sums,
-            roles=roles, scan=scan,
-        )  # fmt: skip
+        passed = stream(run, texts, list(at), sums, roles=roles, scan=scan)
         passes.append(sums)
     return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned, left_out=passed.left_out))
 
@@ -128,11 +125,7 @@ def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
 
 
 def raised(
-    saes: Mapping[str, SAE],
-    passes: Sequence[LatentSums],
-    by: str,
-    k: int | None,
-    about: Mapping[str, Any],
+    saes: Mapping[str, SAE], passes: Sequence[LatentSums], by: str, k: int | None, about: Mapping[str, Any]
 ) -> ConceptSet:
     """The latents that fine-tuning raised most, from sums over tokens.
 
@@ -144,12 +137,7 @@ def raised(
         about: Which models read what: how the provenance begins.
     """
     concepts = [concept for hook in saes for concept in _candidates(saes[hook], hook, passes, by, k)]
-    method = {
-        "tokens": passes[0].tokens,
-        "method": f"sae: {RANKINGS[by]}",
-        "k": k,
-        "saes": sae_records(saes),
-    }
+    method = {"tokens": passes[0].tokens, "method": f"sae: {RANKINGS[by]}", "k": k, "saes": sae_records(saes)}
     return ConceptSet(concepts, {**about, **method})
 
 
@@ -265,14 +253,7 @@ def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: i
 
 
 def first_latents(
-    one: SAE,
-    scores: Tensor,
-    k: int | None,
-    *,
-    score_name: str,
-    did: str,
-    otherwise: str,
-    meta: Mapping[str, Tensor],
+    one: SAE, scores: Tensor, k: int | None, *, score_name: str, did: str, otherwise: str, meta: Mapping[str, Tensor]
 ) -> list[Concept]:
     """The latents of an SAE with the highest scores, as concepts whose direction is the decoder's.
 

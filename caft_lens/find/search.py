@@ -495,10 +495,7 @@ def by_example(
     if len(off) == 0 and score == "mean":
         raise ValueError('by_example(score="mean") needs not_on=: a mean alone does not say what is high.')
     read = _TextScores(concepts, _latents_among(concepts, saes, lens), len(on) + len(off))
-    passed = stream(
-        lens, Texts([*on, *off]), concepts.hooks, read,
-        roles=roles, scan=scan,
-    )  # fmt: skip
+    passed = stream(lens, Texts([*on, *off]), concepts.hooks, read, roles=roles, scan=scan)
     by_auroc = min(len(on), len(off)) >= 2
     found = [fit for hook in concepts.hooks for fit in _fits(read, concepts, hook, len(on), score, by_auroc)]
     found.sort(key=lambda fit: fit.worth(by_auroc), reverse=True)

@@ -95,9 +95,7 @@ class ActivationDifferenceLens:
             [short_name(hook) for hook in hooks][::-1],
             [str(position) for position in positions],
             shades=Shades(
-                "Mean difference, % of the norm of activations",
-                diverging=False,
-                numbers=".1f" if few else None,
+                "Mean difference, % of the norm of activations", diverging=False, numbers=".1f" if few else None
             ),
             title=title,
             caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction "

@@ -160,17 +160,13 @@ class Effects:
 
         if not any(self.plain):
             raise ValueError("No answers were sampled: effect(..., n=1) samples one to each prompt.")
-        columns = {
-            "plain": self.plain,
-            **{f"{item.concept.name} {item.change}": item.answers for item in self.items},
-        }
+        columns = {"plain": self.plain, **{f"{item.concept.name} {item.change}": item.answers for item in self.items}}
         index = pandas.MultiIndex.from_tuples(
             [(prompt, n) for prompt, told in zip(self.prompts, self.plain, strict=True) for n in range(len(told))],
             names=["prompt", "sample"],
-        )  # fmt: skip
+        )
         return Frame(
-            {name: [one for told in answers for one in told] for name, answers in columns.items()},
-            index=index,
+            {name: [one for told in answers for one in told] for name, answers in columns.items()}, index=index
         )
 
     def plot(self, title: str | None = None) -> Figure:
@@ -383,11 +379,7 @@ class _Change:
 
 
 def _changes(
-    lens: Lens,
-    concepts: ConceptSet,
-    concept: Concept,
-    lengths: Mapping[str, float],
-    interventions: Interventions,
+    lens: Lens, concepts: ConceptSet, concept: Concept, lengths: Mapping[str, float], interventions: Interventions
 ) -> Iterator[_Change]:
     scale, roles = interventions.scale, interventions.roles
     for sign in interventions.signs:

@@ -358,11 +358,7 @@ def contexts(
 
 
 def collected(
-    lens: Lens,
-    texts: Iterable[Text],
-    read: Reading,
-    latents: TopLatents | None,
-    directions: TopWindows | None,
+    lens: Lens, texts: Iterable[Text], read: Reading, latents: TopLatents | None, directions: TopWindows | None
 ) -> Contexts:
     """What reducers of a pass found, as contexts.
 

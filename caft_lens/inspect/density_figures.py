@@ -73,7 +73,7 @@ def plot_densities(items: Sequence[Density]) -> Figure:
     edges = 10 ** (np.arange(math.floor(10 * math.log10(lowest)), 21) / 10)
     headings = [
         f"{hook}: {len(shares[hook]):,} latents, {len(shares[hook]) - len(some):,} dead" for hook, some in live.items()
-    ]  # fmt: skip
+    ]
     tokens = max(item.tokens for item in items)
     drawn = figure(
         [600],
@@ -88,7 +88,7 @@ def plot_densities(items: Sequence[Density]) -> Figure:
         hover = [
             said(f"{count:,} latent{'s' * (count != 1)}", f"active at {low:.2g} to {high:.2g} % of the tokens", hook)
             for count, low, high in zip(counts.tolist(), edges, edges[1:], strict=False)
-        ]  # fmt: skip
+        ]
         middle = float(np.median(some)) if len(some) else None
         _bars(
             drawn, place, counts, edges, hover, None if middle is None else (middle, f"median {middle:.2g} %"), log=True
@@ -129,12 +129,7 @@ def _bars(
     if log:
         decades = range(math.floor(math.log10(edges[0])), math.ceil(math.log10(edges[-1])) + 1)
         ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-        scale = {
-            "type": "log",
-            "tickmode": "array",
-            "tickvals": ticks,
-            "ticktext": [f"{tick:g}" for tick in ticks],
-        }
+        scale = {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     top = 1.12 * max(1, int(counts.max(initial=0)))
     axes(drawn, place, x={**scale, "showgrid": False}, y={"range": [0, top]})
     if middle is not None:

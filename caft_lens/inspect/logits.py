@@ -113,14 +113,7 @@ class LogitLens(Mapping[str, ConceptTokens]):
         from caft_lens.display.frames import Frame
 
         rows = [
-            {
-                "concept": name,
-                "end": end,
-                "rank": rank,
-                "token": one.token,
-                "id": one.id,
-                "logit": one.logit,
-            }
+            {"concept": name, "end": end, "rank": rank, "token": one.token, "id": one.id, "logit": one.logit}
             for name, item in self.items()
             for end, scores in (("top", item.top), ("bottom", item.bottom))
             for rank, one in enumerate(scores)
@@ -300,10 +293,7 @@ class _ReadOff:
             stop = min(start + size, self.words)
             piece = weight[start:stop].detach().float()
             shift = 0.0 if bias is None else bias[start:stop].detach().float()
-            yield (
-                start,
-                [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of],
-            )
+            yield (start, [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of])
 
     def _input_of_head(self) -> tuple[torch.device, torch.dtype]:
         weight = self.head.weight
@@ -379,6 +369,5 @@ def _section(item: ConceptTokens) -> Content:
 def extremes(scores: Sequence[TokenScore], scale: float) -> Content:
     """The tokens of one end, the first with its value."""
     return chips(
-        ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores)),
-        scale,
+        ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores)), scale
     )

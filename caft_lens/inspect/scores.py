@@ -12,45 +12,19 @@ from typing import TYPE_CHECKING
 
 from caft_lens._support.errors import nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display.theme import (
-    DEPTH,
-    PAPER,
-    VERMILION,
-    at,
-    axes,
-    bold,
-    faded,
-    figure,
-    note,
-    room_for_key,
-    said,
-)
+from caft_lens.display.theme import DEPTH, PAPER, VERMILION, at, axes, bold, faded, figure, note, room_for_key, said
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MARKERS = (
-    "circle",
-    "square",
-    "triangle-up",
-    "diamond",
-    "triangle-down",
-    "cross",
-    "x",
-    "star",
-    "pentagon",
-    "hexagon",
-)
+MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
 # More hook points than this are not told apart by name.
 LEGIBLE = 12
 
 
 def scores(
-    concepts: ConceptSet | Mapping[str, ConceptSet],
-    *,
-    mark: Iterable[str] = (),
-    title: str | None = None,
+    concepts: ConceptSet | Mapping[str, ConceptSet], *, mark: Iterable[str] = (), title: str | None = None
 ) -> Figure:
     """Draw what concepts were ranked by against their rank, a line a hook point.
 

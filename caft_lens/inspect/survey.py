@@ -85,9 +85,6 @@ def survey(
         direction_density = ProjectionDensity(read.rows)
         reducers += [AtItsHooks(directions), AtItsHooks(direction_density)]
     hooks = list(dict.fromkeys(hook for one in reducers for hook in one.hooks))
-    stream(
-        lens, texts, hooks, reducers,
-        roles=roles, scan=scan,
-    )  # fmt: skip
+    stream(lens, texts, hooks, reducers, roles=roles, scan=scan)
     densities = [one for one in (latent_density, direction_density) if one is not None]
     return Survey(collected(lens, texts, read, latents, directions), Densities.of(*densities, names=read))

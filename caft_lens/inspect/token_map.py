@@ -140,11 +140,7 @@ class TokenMap:
 
     def _head(self, row: int) -> html.Content:
         value = self.values[row, self._peak(row)]
-        return [
-            html.element("b", _row(self.hooks[row])),
-            " ",
-            html.element("small", html.signed(float(value))),
-        ]
+        return [html.element("b", _row(self.hooks[row])), " ", html.element("small", html.signed(float(value)))]
 
     def _peak(self, row: int) -> int:
         """The position of the largest value of a row, at a token of the text unless there are none."""

@@ -34,4 +34,4 @@ __all__ = [
     "explain",
     "explain_with",
     "halves",
-]  # fmt: skip
+]

@@ -276,12 +276,7 @@ def _drawn(values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows) -
 
 
 def _contexts(
-    tokenizer: Any,
-    texts: Texts,
-    found: Sample,
-    rows: set[int],
-    window: tuple[int, int],
-    max_length: int | None,
+    tokenizer: Any, texts: Texts, found: Sample, rows: set[int], window: tuple[int, int], max_length: int | None
 ) -> dict[int, Context]:
     """The windows of some rows of the sample."""
     ordered = sorted(rows)

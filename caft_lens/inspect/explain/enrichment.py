@@ -179,12 +179,7 @@ class _Corpus:
     windows: list[_Features] = field(default_factory=list)
     places: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
 
-    def count(
-        self,
-        contexts: Sequence[Context],
-        roles: Sequence[str] | None,
-        scan: Scan,
-    ) -> None:
+    def count(self, contexts: Sequence[Context], roles: Sequence[str] | None, scan: Scan) -> None:
         """Read the corpus once."""
         texts = self.source
         wanted = None if roles is None else check_role_names(roles, ROLES)

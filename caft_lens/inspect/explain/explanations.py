@@ -216,10 +216,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
     """
 
     def __init__(
-        self,
-        items: Iterable[Explanation],
-        explained: Iterable[str] = (),
-        about: Mapping[str, str] | None = None,
+        self, items: Iterable[Explanation], explained: Iterable[str] = (), about: Mapping[str, str] | None = None
     ) -> None:
         self.about = dict(about or {})
         self._items: dict[str, ConceptExplanations] = {}
@@ -443,11 +440,7 @@ def _end(one: Explanation) -> html.Content:
     score: html.Content = "not scored"
     if one.score is not None:
         score = f"{one.score}: detection accuracy, 95 % interval, by {one.score.judge}; chance 0.50"
-    said = [
-        one.text,
-        " ",
-        html.element("small", f"({one.by}, {one.n} contexts; ", score, ")", style=html.SOFT),
-    ]
+    said = [one.text, " ", html.element("small", f"({one.by}, {one.n} contexts; ", score, ")", style=html.SOFT)]
     return [html.rows([(html.end(one.end, one.end), said)], "7em"), _details(one.findings)]
 
 

@@ -108,10 +108,7 @@ def explain_with(
 def _explain_request(contexts: Contexts, name: str, end: End, n: int) -> Conversation:
     both = contexts[name]
     active, opposite = (both.top, both.bottom) if end == "top" else (both.bottom, both.top)
-    parts = {
-        "active": numbered(active[:n], marked=True),
-        "opposite": numbered(opposite[: n // 2], marked=False),
-    }
+    parts = {"active": numbered(active[:n], marked=True), "opposite": numbered(opposite[: n // 2], marked=False)}
     return [{"role": "user", "content": EXPLAIN.format(**parts)}]
 
 
@@ -151,10 +148,7 @@ def judgement_requests(
 
 
 def judged(
-    llm: LLM,
-    explanations: Sequence[Explanation],
-    windows: Sequence[Sequence[Context]],
-    batch: int,
+    llm: LLM, explanations: Sequence[Explanation], windows: Sequence[Sequence[Context]], batch: int
 ) -> list[list[bool | None]]:
     """For each explanation whether an LLM, reading it, calls each window active; `None` where it gave no answer of the
     form.
@@ -204,10 +198,7 @@ def _judgements_in(reply: str, n: int) -> list[bool] | None:
 
 
 def ask_in_form(
-    llm: LLM,
-    conversations: Sequence[Conversation],
-    reads: Sequence[Callable[[str], Read | None]],
-    forms: Sequence[str],
+    llm: LLM, conversations: Sequence[Conversation], reads: Sequence[Callable[[str], Read | None]], forms: Sequence[str]
 ) -> list[Read | None]:
     """What each answer says; one that is not of its form is asked for once more, with what was wrong, and then is
     `None`.
