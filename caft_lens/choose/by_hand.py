@@ -22,7 +22,7 @@ def choose(
         Those to ablate, with the choice in `provenance["choices"]`.
 
     Raises:
-        KeyError: For an unknown name, with the nearest.
+        UnknownName: For an unknown name, with the nearest.
         ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
     Example:

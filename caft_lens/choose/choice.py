@@ -96,7 +96,7 @@ class Choice:
             by: Who overrules; the name of the user's account when `None`.
 
         Raises:
-            KeyError: For an unknown name, with the nearest.
+            UnknownName: For an unknown name, with the nearest.
             ValueError: For an empty reason, or a name in both.
         """
         ablate, leave = dict(ablate or {}), dict(leave or {})

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from pydantic import field_validator, model_validator
 
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
+from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
 from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
 from caft_lens.concepts.concept_set import ConceptSet, user_name
 
@@ -108,7 +108,7 @@ class Decisions(Mapping[str, Decision]):
             reason: Why; to ablate or to leave needs one.
 
         Raises:
-            KeyError: For an unknown concept, with the nearest.
+            UnknownName: For an unknown concept, with the nearest.
             ValueError: For an unknown action, or a missing reason.
             OSError: When it cannot be saved; it counts all the same.
         """
@@ -256,7 +256,7 @@ class _File(Record):
     def _reasoned(self) -> _File:
         for name, one in self.verdicts.items():
             if one.verdict in NEED_A_REASON and not one.reason.strip():
-                raise ValueError(f"the decision to {one.verdict} {name} has no reason")
+                raise BadData(f"the decision to {one.verdict} {name} has no reason")
         return self
 
 

@@ -96,7 +96,7 @@ def ablate(
     Raises:
         ValueError: When the concepts do not fit the model, a basis is not orthonormal, for a name that is no role, for
             an unknown variant, when means are missing, or for a strength out of its range.
-        KeyError: For a site that the model does not have.
+        UnknownName: For a site that the model does not have.
 
     Example:
         >>> with ablate(tuned, cruel):
@@ -149,7 +149,7 @@ def steer(
         roles: As for `ablate`.
 
     Raises:
-        TypeError: For anything but one concept.
+        BadType: For anything but one concept.
         ValueError: When it does not fit the model.
 
     Example:

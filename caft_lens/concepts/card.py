@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import save as dump_tensors
 
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadFile, MissingFile
+from caft_lens._support.errors import BadData, BadFile, MissingFile
 from caft_lens._support.files import (
     Count,
     Json,
@@ -193,7 +193,7 @@ class _Described(Record):
     @model_validator(mode="after")
     def _reasoned(self) -> _Described:
         if "chosen_by" in self.meta and not self.reason.strip():
-            raise ValueError(f"{self.name} is chosen without a reason")
+            raise BadData(f"{self.name} is chosen without a reason")
         return self
 
 

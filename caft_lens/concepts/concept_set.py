@@ -61,15 +61,15 @@ class ConceptSet(Sequence[Concept]):
     def __init__(self, concepts: Iterable[Concept], provenance: Mapping[str, Any] | None = None) -> None:
         self._concepts = tuple(concepts)
         if not self._concepts:
-            raise ValueError("A concept set needs at least one concept: an empty one would ablate nothing.")
+            raise BadArgument("A concept set needs at least one concept: an empty one would ablate nothing.")
         names = self.names
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(f"Concept names must be unique within a set; more than once: {', '.join(twice)}.")
+            raise BadArgument(f"Concept names must be unique within a set; more than once: {', '.join(twice)}.")
         widths = sorted({concept.direction.numel() for concept in self._concepts})
         stated = (provenance or {}).get("d_model", widths[0])
         if widths != [stated]:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"Directions of widths {widths} in a set of width {stated}: they come from different models."
             )
         defaults = {"created": _now(), "versions": _versions()}
@@ -91,7 +91,7 @@ class ConceptSet(Sequence[Concept]):
         """A concept by position or name; a slice gives a set.
 
         Raises:
-            KeyError: For an unknown name, with the nearest ones.
+            UnknownName: For an unknown name, with the nearest ones.
             BadType: For a list of them.
         """
         if isinstance(key, slice):
@@ -119,7 +119,7 @@ class ConceptSet(Sequence[Concept]):
         """
         mine, yours = self.provenance, other.provenance
         if mine.get("fingerprint") != yours.get("fingerprint"):
-            raise ValueError(
+            raise ConceptMismatch(
                 f"These sets were found on different models ({origin(mine)} and {origin(yours)}); stamp one with "
                 "`for_model(lens)` if its directions are meant for the other."
             )
@@ -142,7 +142,7 @@ class ConceptSet(Sequence[Concept]):
         """The concepts of one hook point; a layer number means its `hook_resid_post`.
 
         Raises:
-            KeyError: When the set has none there.
+            UnknownName: When the set has none there.
         """
         return self._with(concept for concept in self if concept.hook == self._hook(hook))
 
@@ -156,13 +156,13 @@ class ConceptSet(Sequence[Concept]):
             ValueError: For `k` < 1, or when this set has too few concepts at a hook point of `k`.
         """
         if isinstance(k, int) and k < 1:
-            raise ValueError(f"top({k}): expected at least 1.")
+            raise BadArgument(f"top({k}): expected at least 1.")
         wanted = dict.fromkeys(self.hooks, k) if isinstance(k, int) else {hook: len(k.at(hook)) for hook in k.hooks}
         first: set[str] = set()
         for hook, number in wanted.items():
             names = [concept.name for concept in self if concept.hook == hook]
             if not isinstance(k, int) and len(names) < number:
-                raise ValueError(f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there.")
+                raise BadArgument(f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there.")
             first |= set(names[:number])
         return self._with(concept for concept in self if concept.name in first)
 
@@ -183,8 +183,8 @@ class ConceptSet(Sequence[Concept]):
             Those to ablate, in the order of this set.
 
         Raises:
-            TypeError: When there are names without reasons, or reasons that are no text.
-            KeyError: For an unknown name, with the nearest ones.
+            BadType: When there are names without reasons, or reasons that are no text.
+            UnknownName: For an unknown name, with the nearest ones.
             ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
         Example:
@@ -217,7 +217,7 @@ class ConceptSet(Sequence[Concept]):
             by: Who or what chose, where reasons are given; the name of the user's account when `None`.
 
         Raises:
-            KeyError: For an unknown name, with the nearest ones.
+            UnknownName: For an unknown name, with the nearest ones.
             ValueError: When none remains, or a reason is empty.
         """
         gone = [names] if isinstance(names, str) else list(names)
@@ -232,7 +232,7 @@ class ConceptSet(Sequence[Concept]):
         """The same set with labels put on some concepts.
 
         Raises:
-            KeyError: For an unknown name, with the nearest ones.
+            UnknownName: For an unknown name, with the nearest ones.
         """
         self._known(labels)
         return self._with(dataclasses.replace(c, label=str(labels.get(c.name, c.label))) for c in self)
@@ -288,14 +288,14 @@ class ConceptSet(Sequence[Concept]):
         """
         shared = [hook for hook in self.hooks if hook in other.hooks]
         if not shared:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"These sets share no hook point: one has {', '.join(self.hooks)}, the other {', '.join(other.hooks)}."
             )
         found = {}
         for hook in shared:
             mine, theirs = (one.basis(hook, dtype=torch.float64) for one in (self, other))
             if len(mine) != len(theirs):
-                raise ValueError(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
+                raise ConceptMismatch(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
             cosines = einsum(mine, theirs, "d_model mine, d_model theirs -> mine theirs")
             found[hook] = float(cosines.square().sum()) / min(cosines.shape)
         return found
@@ -313,12 +313,12 @@ class ConceptSet(Sequence[Concept]):
         self._check_shape(lens)
         found_on = self.provenance.get("fingerprint")
         if found_on is None:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"This concept set does not say which model it was found on, so nothing shows that it fits "
                 f"{lens.name!r}. If it does, stamp it: `concepts.for_model(lens)`."
             )
         if found_on not in lens.lineage:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"These concepts were found on {origin(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is "
                 f"neither that model nor tuned from it, so the same directions mean something else there. Find them "
                 f"again on this model, or, if you do mean to carry them over, `concepts.for_model(lens)`."
@@ -412,7 +412,7 @@ class ConceptSet(Sequence[Concept]):
         """Read a set that `save` wrote.
 
         Raises:
-            FileNotFoundError: When a file is missing.
+            MissingFile: When a file is missing.
             BadFile: When a file is truncated, changed or of another kind, or the directions are not those of the card;
                 a `ValueError`. It names the file, what was expected and what was found.
         """
@@ -462,7 +462,9 @@ class ConceptSet(Sequence[Concept]):
     def _check_shape(self, lens: Lens) -> None:
         width = self.provenance["d_model"]
         if width != lens.d_model:
-            raise ValueError(f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model.")
+            raise ConceptMismatch(
+                f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
+            )
         for concept in self:
             if of_heads(concept.hook) and concept.hook in lens.hook_names:
                 raise ConceptMismatch(
@@ -473,7 +475,7 @@ class ConceptSet(Sequence[Concept]):
             if concept.hook not in lens.hook_names:
                 where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
                 close = "" if where else nearest(concept.hook, lens.hook_names)
-                raise ValueError(
+                raise ConceptMismatch(
                     f'Concept "{concept.name}" sits at "{concept.hook}", which {lens.name!r} lacks.{where}{close}'
                 )
 

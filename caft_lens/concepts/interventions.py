@@ -48,7 +48,7 @@ def intervene(
         roles: As for `ablate`.
 
     Raises:
-        KeyError: For a name that is none of the concepts, with the nearest.
+        UnknownName: For a name that is none of the concepts, with the nearest.
         ValueError: When a change is neither "ablate" nor a length, or the concepts do not fit the model.
 
     Example:

@@ -19,7 +19,7 @@ from einops import einsum
 from torch import Tensor
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, BadType, UnknownName, nearest
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -83,7 +83,7 @@ def attribution(
         order in which they were taken, each with its attribution then and the number of its `round` in its `meta`.
 
     Raises:
-        KeyError: For a name in `without` that is no latent of these SAEs, with the nearest.
+        UnknownName: For a name in `without` that is no latent of these SAEs, with the nearest.
         ValueError: When an SAE does not fit, two share a hook point, `against` does not fit the texts, there is nothing
             to learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
 
@@ -95,7 +95,7 @@ def attribution(
     if k is not None:
         count(k, "k")
     if step is not None and (k is None or step < 1):
-        raise ValueError(
+        raise BadArgument(
             f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give "
             f"both, from 1."
         )
@@ -161,7 +161,7 @@ def _in_rounds(
 def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Tensor]:
     """Of every hook point, which latents may be found, bool `[d_sae]`."""
     if isinstance(without, str):
-        raise TypeError(f'without="{without}": give a collection of names, such as ["{without}"].')
+        raise BadType(f'without="{without}": give a collection of names, such as ["{without}"].')
     names = list(without)
     allowed = {hook: torch.ones(one.cfg.d_sae, dtype=torch.bool) for hook, one in saes.items()}
     places = {
@@ -171,7 +171,7 @@ def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Ten
     }
     for name in names:
         if name not in places:
-            raise KeyError(f'without: no latent "{name}" in these SAEs.{nearest(name, places)}')
+            raise UnknownName(f'without: no latent "{name}" in these SAEs.{nearest(name, places)}')
         hook, latent = places[name]
         allowed[hook][latent] = False
     return allowed
@@ -216,9 +216,9 @@ def _effects(
                 chosen = (where if out is None else where & ~out).to(acts.device)
                 _add_effects(effects[hook], saes[hook], acts[chosen], slopes[chosen])
     if outcomes == 0:
-        raise ValueError("Nothing to attribute: no text has an answer, or any text that training would learn.")
+        raise BadData("Nothing to attribute: no text has an answer, or any text that training would learn.")
     if tokens == 0:
-        raise ValueError(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
+        raise BadData(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
     return {hook: total / outcomes for hook, total in effects.items()}, tokens, left_out
 
 
@@ -226,11 +226,11 @@ def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length:
     """Of each text: where its answer and the other one first differ, and the two tokens there, long `[n_texts, 3]`."""
     if isinstance(against, str) or len(against) != len(texts):
         count = "one string" if isinstance(against, str) else f"{len(against)} answers"
-        raise ValueError(f"against= is {count} for {len(texts)} texts: give another answer for each.")
+        raise BadArgument(f"against= is {count} for {len(texts)} texts: give another answer for each.")
     others = []
     for number, (text, other) in enumerate(zip(texts, against, strict=True)):
         if text.answer is None:
-            raise ValueError(f"Text {number} has no answer to set another one against: give chats with answers.")
+            raise BadData(f"Text {number} has no answer to set another one against: give chats with answers.")
         others.append(text.with_answer(other))
     found = []
     pairs = zip(encoded(tokenizer, texts), encoded(tokenizer, others), against, strict=True)
@@ -240,9 +240,9 @@ def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length:
         )
         position = next(differing, None)
         if position is None or position == 0:
-            raise ValueError(f'Text {number}: its answer and the other one, "{other}", are the same.')
+            raise BadData(f'Text {number}: its answer and the other one, "{other}", are the same.')
         if max_length is not None and position >= max_length:
-            raise ValueError(f"Text {number}: max_length={max_length} cuts its answer off; raise it.")
+            raise BadData(f"Text {number}: max_length={max_length} cuts its answer off; raise it.")
         found.append([position, first.input_ids[position], second.input_ids[position]])
     return torch.tensor(found)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.heat_maps import LETTERS, Shades, cell_size, draw_map, room_beside, room_under
@@ -82,7 +82,7 @@ class Comparison:
             hook: Only there; a layer number means its `hook_resid_post`.
 
         Raises:
-            KeyError: For a list or hook point that is not there.
+            UnknownName: For a list or hook point that is not there.
         """
         return self._signed(a, b, hook).abs()
 
@@ -146,7 +146,7 @@ class Comparison:
             ValueError: When one of the two lists is given without the other.
         """
         if (a is None) != (b is None):
-            raise ValueError("plot() takes no list, for overlaps, or two, for the cosines between them.")
+            raise BadArgument("plot() takes no list, for overlaps, or two, for the cosines between them.")
         if a is None or b is None:
             return self._plot_overlap(title)
         return self._plot_cosines(a, b, title)
@@ -155,7 +155,7 @@ class Comparison:
 
     def _list(self, name: str) -> ConceptSet:
         if name not in self.lists:
-            raise KeyError(f'No list "{name}" in this comparison.{nearest(name, self.lists)}')
+            raise UnknownName(f'No list "{name}" in this comparison.{nearest(name, self.lists)}')
         return self.lists[name]
 
     def _shared(self, a: str, b: str) -> list[str]:
@@ -221,7 +221,7 @@ class Comparison:
     def _plot_cosines(self, a: str, b: str, title: str | None) -> Figure:
         hooks = [hook for hook in self._hooks if hook in self._shared(a, b)]
         if not hooks:
-            raise ValueError(f'"{a}" and "{b}" share no hook point.')
+            raise ConceptMismatch(f'"{a}" and "{b}" share no hook point.')
         parts = [self.cosines(a, b, hook) for hook in hooks]
         maps = [
             (short_name(hook), list(part.index), list(part.columns), part.to_numpy())
@@ -274,20 +274,20 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         1  neurons      pca  20    0.0
     """
     if len(lists) < 2:
-        raise ValueError(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")
+        raise BadArgument(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")
     for name, one in lists.items():
         if not isinstance(one, ConceptSet):
-            raise TypeError(f'compare(): "{name}" is {type(one).__name__}, expected a ConceptSet.')
+            raise BadType(f'compare(): "{name}" is {type(one).__name__}, expected a ConceptSet.')
     if not 0 < alike <= 1:
-        raise ValueError(f"compare(alike={alike}): expected a |cosine| above 0, up to 1.")
+        raise BadArgument(f"compare(alike={alike}): expected a |cosine| above 0, up to 1.")
     widths = {name: one.provenance["d_model"] for name, one in lists.items()}
     if len(set(widths.values())) > 1:
         said = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise ValueError(f"compare(): lists of different width ({said}) come from different models.")
+        raise ConceptMismatch(f"compare(): lists of different width ({said}) come from different models.")
     found = Comparison({name: one if k is None else one.top(k) for name, one in lists.items()}, alike)
     if not found._hooks:
         places = "; ".join(f"{name} at {', '.join(one.hooks)}" for name, one in lists.items())
-        raise ValueError(f"compare(): no two lists share a hook point: {places}.")
+        raise ConceptMismatch(f"compare(): no two lists share a hook point: {places}.")
     return found
 
 

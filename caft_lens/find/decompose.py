@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, ConceptMismatch, UnknownName, nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.find.sae import sae_records, saes_by_hook
@@ -144,7 +144,7 @@ class Decompositions(Mapping[str, Decomposition]):
 
     def __getitem__(self, name: str) -> Decomposition:
         if name not in self._items:
-            raise KeyError(f'No decomposition of "{name}".{nearest(name, self._items)}')
+            raise UnknownName(f'No decomposition of "{name}".{nearest(name, self._items)}')
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -234,11 +234,11 @@ def decompose(
         Pati, Rezaiifar and Krishnaprasad, "Orthogonal matching pursuit" (1993).
     """
     if method not in get_args(Method):
-        raise ValueError(f'find.decompose(method="{method}"): no such method.{nearest(method, get_args(Method))}')
+        raise BadArgument(f'find.decompose(method="{method}"): no such method.{nearest(method, get_args(Method))}')
     at = saes_by_hook(saes, None)
     here = [concept for concept in concepts if concept.hook in at]
     if not here:
-        raise ValueError(
+        raise ConceptMismatch(
             f"No concept is where an SAE is: concepts at {', '.join(concepts.hooks)}, SAEs at {', '.join(at)}."
         )
     used = {concept.hook: at[concept.hook] for concept in here}
@@ -260,16 +260,18 @@ def decompose(
 def _check_fits(one: SAE, concepts: ConceptSet, k: int) -> None:
     width, theirs = int(concepts.provenance["d_model"]), int(one.cfg.d_in)
     if width != theirs:
-        raise ValueError(f"The SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model.")
+        raise ConceptMismatch(
+            f"The SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model."
+        )
     trained, found = one.cfg.metadata.model_fingerprint, concepts.provenance.get("fingerprint")
     if trained is not None and found is not None and trained != found:
-        raise ValueError(
+        raise ConceptMismatch(
             f"The SAE {sae_name(one)} belongs to another model ({trained}) than the concepts "
             f"({concepts.provenance.get('model', 'unnamed')}, {found}). If you do mean to compare them, "
             "concepts.for_model(lens) or saes.for_model(sae, lens) says so."
         )
     if not 1 <= k <= min(width, one.cfg.d_sae):
-        raise ValueError(
+        raise BadArgument(
             f"k={k} latents: expected 1 to {min(width, one.cfg.d_sae)}, of {one.cfg.d_sae} that are {width} wide."
         )
 
@@ -304,7 +306,7 @@ def _pursuit(atoms: Floats, target: Floats, k: int) -> NDArray[np.intp]:
         warnings.filterwarnings("ignore", "Orthogonal matching pursuit ended prematurely", RuntimeWarning)
         chosen = np.flatnonzero(orthogonal_mp(atoms, target, n_nonzero_coefs=k, precompute=False))
         if len(chosen) == 0:
-            raise ValueError("A direction is orthogonal to the decoder direction of every latent of its SAE.")
+            raise BadArgument("A direction is orthogonal to the decoder direction of every latent of its SAE.")
         # scikit-learn's path over all latents would be [d_sae, d_sae]. Among those it took, the pursuit runs as it ran
         # among all, so that a second run over these few gives the order.
         path = orthogonal_mp(atoms[:, chosen], target, n_nonzero_coefs=len(chosen), precompute=False, return_path=True)

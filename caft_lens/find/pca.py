@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import BadType
+from caft_lens._support.errors import BadArgument, BadData, BadType
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
 
@@ -60,17 +60,17 @@ def _components(diff: Moments, hook: str, k: int) -> list[Concept]:
     covariance = np.asarray(diff.covariance[hook], dtype=np.float64)
     width, count, total = len(covariance), int(diff.count[hook]), float(np.trace(covariance))
     if not np.isfinite(total):
-        raise ValueError(f"{hook}: the covariance is not finite; some activation was NaN or infinite.")
+        raise BadData(f"{hook}: the covariance is not finite; some activation was NaN or infinite.")
     if total <= 0:
-        raise ValueError(f"{hook}: the differences do not vary over {count} tokens. Are both models the same one?")
+        raise BadData(f"{hook}: the differences do not vary over {count} tokens. Are both models the same one?")
     if k > width:
-        raise ValueError(f"{hook}: k={k} components, but activations are {width} wide.")
+        raise BadArgument(f"{hook}: k={k} components, but activations are {width} wide.")
     variances, vectors = eigh(covariance, subset_by_index=[width - k, width - 1])
     variances, vectors = variances[::-1], vectors[:, ::-1].T
     # Below the rounding of activations in fp32 an eigenvector is arbitrary, and a direction without data is no finding.
     rank = int((variances > np.finfo(np.float32).eps * variances[0]).sum())
     if rank < k:
-        raise ValueError(
+        raise BadData(
             f"{hook}: only {rank} components have any variance over {count} tokens; ask for k={rank} or give more text."
         )
     peaks = np.abs(vectors).argmax(axis=1)

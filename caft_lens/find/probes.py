@@ -20,7 +20,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.arguments import positive as above_zero
-from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -125,10 +125,10 @@ def probe(
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (arXiv 1610.01644).
     """
     if unit not in get_args(Unit):
-        raise ValueError(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
+        raise BadArgument(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
     positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
     if pairs and len(positive) != len(negative):
-        raise ValueError(
+        raise BadData(
             f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
         )
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
@@ -347,7 +347,7 @@ def document_groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
 def _check_enough(units: Units, what: str) -> None:
     positive, negative = units.n_document_groups(True), units.n_document_groups(False)
     if min(positive, negative) < 4:
-        raise ValueError(
+        raise BadData(
             f"{positive} different positive and {negative} negative {what} with a token of these roles: a probe "
             "that is chosen and scored on texts that it has not seen needs at least 4 of either."
         )
@@ -360,7 +360,7 @@ def _probe(hook: str, units: Units, fit: ProbeFit) -> Concept:
     weight = regression.coef_[0] / scaler.scale_
     length = float(np.linalg.norm(weight))
     if not length > 0:
-        raise ValueError(f"{hook}: activations do not tell positive from negative text at all. Are both the same text?")
+        raise BadData(f"{hook}: activations do not tell positive from negative text at all. Are both the same text?")
     intercept = float(regression.intercept_[0] - weight @ scaler.mean_)
     return Concept(
         f"{short_name(hook)}.probe0",

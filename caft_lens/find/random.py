@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from caft_lens._support.errors import BadArgument
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
 
@@ -34,7 +35,7 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
     for hook in like.hooks:
         k, width = like.directions(hook).shape
         if k > width:
-            raise ValueError(f"{hook}: {k} concepts, but only {width} directions can be orthogonal.")
+            raise BadArgument(f"{hook}: {k} concepts, but only {width} directions can be orthogonal.")
         columns, corner = torch.linalg.qr(torch.randn(width, k, generator=generator, dtype=torch.float64))
         columns = columns * corner.diagonal().sign()  # LAPACK fixes signs in its own way, which is not uniform
         concepts += [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, nearest
 from caft_lens.activations.capture import hook_names, pair
 from caft_lens.activations.differences import Reducer, difference_provenance, provenance, stream
 from caft_lens.activations.moments import Moments
@@ -134,7 +134,7 @@ def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
         ['pca:L1.pc0', 'means:L1.pc0', 'L1.mean']
     """
     if not lists:
-        raise ValueError("find.merge() needs at least one list of concepts.")
+        raise BadArgument("find.merge() needs at least one list of concepts.")
     places: dict[str, list[tuple[str, Concept]]] = {}
     for route, concepts in lists.items():
         for concept in concepts:
@@ -168,13 +168,15 @@ def _checked(methods: Sequence[str] | None, with_saes: bool) -> list[str]:
     chosen = list(dict.fromkeys([methods] if isinstance(methods, str) else methods))
     for method in chosen:
         if method not in METHODS:
-            raise ValueError(f'find.routes(methods=): no route "{method}".{nearest(method, METHODS)}')
+            raise BadArgument(f'find.routes(methods=): no route "{method}".{nearest(method, METHODS)}')
         if method in OF_SAES and not with_saes:
-            raise ValueError(f'The route "{method}" reads SAEs: give saes=, such as load_saes("pocket").')
+            raise BadArgument(f'The route "{method}" reads SAEs: give saes=, such as load_saes("pocket").')
     if not chosen:
-        raise ValueError(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
+        raise BadArgument(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
     if with_saes and not any(method in OF_SAES for method in chosen):
-        raise ValueError(f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}")
+        raise BadArgument(
+            f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}"
+        )
     return chosen
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.activations.capture import pair
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -76,7 +76,7 @@ def sae(
         (6, torch.Size([128]))
     """
     if by not in RANKINGS:
-        raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
+        raise BadArgument(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
     if k is not None:
         count(k, "k")
     at = saes_by_hook(saes, base)
@@ -220,12 +220,12 @@ def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens | None) -> dict[str, SAE]
         if base is not None:
             check_sae(one, base)
         if sae_hook(one) in found:
-            raise ValueError(
+            raise BadArgument(
                 f"Two SAEs at {sae_hook(one)}: their latents would have the same names; search one by one."
             )
         found[sae_hook(one)] = one
     if not found:
-        raise ValueError('No SAE: give at least one, such as load_sae("pocket", layer=2).')
+        raise BadArgument('No SAE: give at least one, such as load_sae("pocket", layer=2).')
     return found
 
 
@@ -275,7 +275,7 @@ def first_latents(
     above = int((scores > 0).sum())
     if above < (k or 1):
         why = f" {otherwise}" if above == 0 else f" Ask for k={above} or give more text."
-        raise ValueError(f"{hook}: {did} {above} of {len(scores)} latents, not {k or 1}.{why}")
+        raise BadData(f"{hook}: {did} {above} of {len(scores)} latents, not {k or 1}.{why}")
     # Ties go to the latent with the smaller number, so that two runs agree.
     order = scores.sort(descending=True, stable=True).indices[: above if k is None else k].tolist()
     return [

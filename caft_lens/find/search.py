@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.capture import along
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -107,7 +107,7 @@ class Matches(Sequence[Match]):
             ValueError: When there is none: a concept set is never empty.
         """
         if not self:
-            raise ValueError(self.message)
+            raise BadArgument(self.message)
         return ConceptSet([match.concept for match in self], self._searched.provenance)
 
     def table(self) -> pandas.DataFrame:
@@ -150,7 +150,7 @@ class ConceptIndex:
 
     Raises:
         ValueError: When a mapping knows none of the concepts, for an unknown language, or when there is no text at all.
-        TypeError: For an explanation that is no string, or tokens that are no list.
+        BadType: For an explanation that is no string, or tokens that are no list.
 
     Example:
         >>> index = cl.find.ConceptIndex(concepts.label({"L1.pc0": "cruel answers"}), contexts=contexts)
@@ -185,7 +185,7 @@ class ConceptIndex:
         fields = {name: _Field(rows, self._stem) for name, rows in texts.items()}
         self._fields = {name: one for name, one in fields.items() if one.vocabulary}
         if not self._fields:
-            raise ValueError(
+            raise BadArgument(
                 "There is nothing to search: these concepts have no labels and no reasons. Give contexts=, "
                 "explanations= or tokens=."
             )
@@ -241,10 +241,10 @@ class ConceptIndex:
         """Why one concept matches: field -> the words of it that are of the query, as they are written there.
 
         Raises:
-            KeyError: For an unknown concept, with the nearest.
+            UnknownName: For an unknown concept, with the nearest.
         """
         if name not in self._rows:
-            raise KeyError(f'No concept "{name}" in this index.{nearest(name, self._rows)}')
+            raise UnknownName(f'No concept "{name}" in this index.{nearest(name, self._rows)}')
         weights = self._asked(query)[0] if WORD.search(query) else {}
         found = {field: one.words(self._rows[name], weights) for field, one in self._fields.items()}
         return {field: words for field, words in found.items() if words}
@@ -268,7 +268,7 @@ class ConceptIndex:
 
         words = _words(query)
         if not words:
-            raise ValueError(f'There is no word in the query "{query}": give a word or a sentence.')
+            raise BadArgument(f'There is no word in the query "{query}": give a word or a sentence.')
         telling = [word for word in words if word not in STOPWORDS_EN] or words
         stems = self._stem(telling)
         weights: dict[str, float] = {}
@@ -350,7 +350,7 @@ def _known(mapping: Mapping[str, Any] | None, concepts: ConceptSet, what: str) -
         nothing = nothing and found is None
         yield name, found
     if nothing and mapping is not None:
-        raise ValueError(
+        raise BadArgument(
             f"{what}= knows none of these {len(concepts)} concepts: it has {', '.join(map(str, islice(mapping, 3)))}, "
             f"they are {', '.join(concepts.names[:3])}."
         )
@@ -358,13 +358,13 @@ def _known(mapping: Mapping[str, Any] | None, concepts: ConceptSet, what: str) -
 
 def _explained(name: str, found: str | None) -> str:
     if not isinstance(found, str | None):
-        raise TypeError(f'The explanation of "{name}" is {type(found).__name__}: expected {{name: text}}.')
+        raise BadType(f'The explanation of "{name}" is {type(found).__name__}: expected {{name: text}}.')
     return found or ""
 
 
 def _listed(name: str, found: Sequence[str] | None) -> str:
     if isinstance(found, str):
-        raise TypeError(f'The tokens of "{name}" are one string: expected {{name: [token, token, …]}}.')
+        raise BadType(f'The tokens of "{name}" are one string: expected {{name: [token, token, …]}}.')
     return " ".join(map(str, found or ()))
 
 
@@ -389,7 +389,7 @@ class _Stems:
         import Stemmer
 
         if language is not None and language not in Stemmer.algorithms():
-            raise ValueError(f'No stemmer for "{language}".{nearest(language, Stemmer.algorithms())}')
+            raise BadArgument(f'No stemmer for "{language}".{nearest(language, Stemmer.algorithms())}')
         self._stemmer = None if language is None else Stemmer.Stemmer(language)
 
     def __call__(self, words: list[str]) -> list[str]:
@@ -485,15 +485,15 @@ def by_example(
         (3, True)
     """
     if score not in get_args(Pool):
-        raise ValueError(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Pool))}')
+        raise BadArgument(f'by_example(score="{score}"): no such score.{nearest(score, get_args(Pool))}')
     if k is not None:
         count(k, "k")
     concepts.check(lens)
     on, off = (side if isinstance(side, Texts) else Texts(side) for side in (fires_on, not_on))
     if len(on) == 0:
-        raise ValueError("by_example() needs at least one text that the concept should fire on.")
+        raise BadArgument("by_example() needs at least one text that the concept should fire on.")
     if len(off) == 0 and score == "mean":
-        raise ValueError('by_example(score="mean") needs not_on=: a mean alone does not say what is high.')
+        raise BadArgument('by_example(score="mean") needs not_on=: a mean alone does not say what is high.')
     read = _TextScores(concepts, _latents_among(concepts, saes, lens), len(on) + len(off))
     passed = stream(lens, Texts([*on, *off]), concepts.hooks, read, roles=roles, scan=scan)
     by_auroc = min(len(on), len(off)) >= 2
@@ -564,14 +564,14 @@ def _latents_among(
         if latents:
             found[hook] = (at[hook], latents)
     if not found:
-        raise ValueError(f"None of these concepts is a latent of the SAEs at {', '.join(at)}: leave out saes=.")
+        raise ConceptMismatch(f"None of these concepts is a latent of the SAEs at {', '.join(at)}: leave out saes=.")
     return found
 
 
 def _check_latent(concept: Concept, one: SAE, latent: int) -> None:
     row = one.W_dec[latent].detach().cpu().double() if latent < one.cfg.d_sae else None
     if row is None or float(row @ concept.direction.double()) < (1 - 1e-3) * float(row.norm()):
-        raise ValueError(
+        raise ConceptMismatch(
             f'The concept "{concept.name}" does not point along latent {latent} of the SAE {sae_name(one)}: it is '
             "a latent of another one."
         )
@@ -677,7 +677,7 @@ def _fits(read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: 
     counts = read.counts[hook].numpy()
     for number in np.flatnonzero(counts == 0)[:1]:
         side, place = ("fires_on", number) if number < n_on else ("not_on", number - n_on)
-        raise ValueError(
+        raise BadData(
             f"Text {place} of {side} has no token with one of the roles: choose with roles=, or leave it out."
         )
     sums, spread = read.sums[hook].numpy(), read.spread(hook)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadData, BadModel
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
@@ -125,7 +126,7 @@ class ActivationDifferenceLens:
             settings: Other arguments of `effect`, such as `sampling`.
 
         Raises:
-            KeyError: For a name that is not there.
+            UnknownName: For a name that is not there.
             ValueError: As `effect`.
         """
         lens = self.tuned if lens is None else lens
@@ -223,7 +224,7 @@ def activation_difference_lens(
     differences, activations = _read(lenses, texts, hooks, positions, scan)
     reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
     if len(reached) < positions:
-        raise ValueError(
+        raise BadData(
             f"activation_difference_lens(positions={positions}): only the first {len(reached)} are reached by two of "
             f"the {len(texts)} texts, which a mean needs. Give longer texts, more of them, or fewer positions."
         )
@@ -234,7 +235,7 @@ def activation_difference_lens(
         if (trace := _trace(hook, position, differences, activations)) is not None
     ]
     if not found:
-        raise ValueError(
+        raise BadModel(
             f"{tuned.name} and {base.name} do not differ at {', '.join(hooks)}. Are both the same model, or is "
             f"nothing up to there tuned?"
         )

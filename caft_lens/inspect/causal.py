@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.arguments import count, positive
-from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
@@ -159,7 +159,7 @@ class Effects:
         from caft_lens.display.frames import Frame
 
         if not any(self.plain):
-            raise ValueError("No answers were sampled: effect(..., n=1) samples one to each prompt.")
+            raise BadData("No answers were sampled: effect(..., n=1) samples one to each prompt.")
         columns = {"plain": self.plain, **{f"{item.concept.name} {item.change}": item.answers for item in self.items}}
         index = pandas.MultiIndex.from_tuples(
             [(prompt, n) for prompt, told in zip(self.prompts, self.plain, strict=True) for n in range(len(told))],
@@ -270,12 +270,12 @@ class Interventions:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ValueError(f'unit="{self.unit}" is none that steering is measured in.{nearest(self.unit, UNITS)}')
+            raise BadArgument(f'unit="{self.unit}" is none that steering is measured in.{nearest(self.unit, UNITS)}')
         positive(self.scale, "scale", hint="signs= says which way")
         if not set(self.signs) <= {1, -1}:
             raise BadArgument(f"signs={tuple(self.signs)}: expected some of 1 and -1.")
         if not self.signs and not self.ablate:
-            raise ValueError("Nothing to compare: give signs=, or ablate=True.")
+            raise BadArgument("Nothing to compare: give signs=, or ablate=True.")
 
 
 DRAWN = Sampling(max_new_tokens=48, temperature=1.0, seed=0)
@@ -328,7 +328,7 @@ def effect(
     concepts.check(lens)
     asked: list[str | Text] = [prompts] if isinstance(prompts, (str, Text)) else list(prompts)
     if not asked:
-        raise ValueError("There is no prompt.")
+        raise BadArgument("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
     packed = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
     texts = interventions.texts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from caft_lens._support.errors import BadType, nearest
+from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -93,7 +93,7 @@ class Contexts(Mapping[str, ConceptContexts]):
 
     def __getitem__(self, name: str) -> ConceptContexts:
         if name not in self._ends:
-            raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
+            raise UnknownName(f'No contexts of "{name}".{nearest(name, self._ends)}')
         return ConceptContexts(self._concept(name), *self._ends[name])
 
     def __iter__(self) -> Iterator[str]:
@@ -109,7 +109,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             names: One name or several.
 
         Raises:
-            KeyError: For a name that is not there, naming the nearest.
+            UnknownName: For a name that is not there, naming the nearest.
 
         Example:
             >>> density = cl.inspect.density(base, concepts, corpus)
@@ -120,7 +120,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         wanted = [names] if isinstance(names, str) else list(names)
         for name in wanted:
             if name not in self._ends:
-                raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
+                raise UnknownName(f'No contexts of "{name}".{nearest(name, self._ends)}')
         fewer = Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
         fewer.about, fewer.left_out = self.about, self.left_out
         return fewer
@@ -139,7 +139,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             meta: Keys of the texts' `meta` to show beside each.
 
         Raises:
-            KeyError: For a name that is not there.
+            UnknownName: For a name that is not there.
             BadType: For names where `n` belongs.
         """
         _check_n(n)
@@ -189,7 +189,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             key: Of the texts' `meta`; a text without it counts as `"-"`.
 
         Raises:
-            KeyError: When no text has the key, naming those that there are.
+            UnknownName: When no text has the key, naming those that there are.
 
         Example:
             >>> found = cl.contexts(base, concepts, corpus, k=5)
@@ -211,7 +211,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         values = sorted({value for said in ends.values() for value in said})
         if values in ([], ["-"]):
             there = {known for item in self._ends.values() for meta in metas_of(item.top) for known in meta}
-            raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
+            raise UnknownName(f'No text says "{key}" of itself.{nearest(key, there)}')
         columns = [(end, value) for end in ("top", "bottom") for value in values]
         return Frame(
             [[ends[name, end].count(value) for end, value in columns] for name in self],
@@ -244,7 +244,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             places = places_of(found)
             for index, position in places:
                 if index >= len(labels) or position >= len(labels[index]):
-                    raise ValueError(
+                    raise BadData(
                         f"A peak stands at token {position} of text {index}, for which there is no label: give the "
                         "labels of the texts that the contexts are from."
                     )
@@ -328,7 +328,7 @@ def contexts(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        TypeError: When `concepts` is neither a set of concepts nor SAEs.
+        BadType: When `concepts` is neither a set of concepts nor SAEs.
         ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
             token has one of the roles.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
@@ -44,7 +44,7 @@ class Densities(Mapping[str, Density]):
 
     def __getitem__(self, name: str) -> Density:
         if name not in self._items:
-            raise KeyError(f'No density of "{name}".{nearest(name, self._items)}')
+            raise UnknownName(f'No density of "{name}".{nearest(name, self._items)}')
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -101,7 +101,7 @@ class Densities(Mapping[str, Density]):
             A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
-            KeyError: For an unknown name, with the nearest.
+            UnknownName: For an unknown name, with the nearest.
             ValueError: For a dead latent; without a name, when there are only directions.
         """
         return plot_densities(list(self.values())) if name is None else plot_density(self[name])
@@ -142,7 +142,7 @@ def density(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        TypeError: When `concepts` is neither a set of concepts nor SAEs.
+        BadType: When `concepts` is neither a set of concepts nor SAEs.
         ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
             token has one of the roles.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caft_lens._support.errors import BadData
 from caft_lens.display.theme import BLUE, INK, VERMILION, at, axes, figure, literal, note, said
 from caft_lens.inspect.density_reducers import Density
 
@@ -29,7 +30,7 @@ def plot_density(item: Density) -> Figure:
         ValueError: For a dead latent.
     """
     if item.active == 0:
-        raise ValueError(f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.')
+        raise BadData(f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.')
     counts, edges = item.bars
     latent = item.by == "latent"
     if latent:
@@ -67,7 +68,7 @@ def plot_densities(items: Sequence[Density]) -> Figure:
         if item.density is not None:
             shares.setdefault(item.hook, []).append(item.density)
     if not shares:
-        raise ValueError("These are all directions, which are active everywhere: plot(name) draws one of them.")
+        raise BadData("These are all directions, which are active everywhere: plot(name) draws one of them.")
     live = {hook: np.array([100 * share for share in some if share > 0]) for hook, some in shares.items()}
     lowest = min((float(some.min()) for some in live.values() if len(some)), default=10.0)
     edges = 10 ** (np.arange(math.floor(10 * math.log10(lowest)), 21) / 10)

@@ -17,7 +17,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.activations.capture import along
 from caft_lens.inspect.reading import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
@@ -82,7 +82,7 @@ class Density:
     def quantile(self, q: float) -> float:
         """What a share `q` of the counted values lies below, within the width of a bin; NaN for a dead latent."""
         if not 0 <= q <= 1:
-            raise ValueError(f"quantile({q}): expected a share from 0 to 1.")
+            raise BadArgument(f"quantile({q}): expected a share from 0 to 1.")
         total = self.counts.sum()
         if total == 0:
             return math.nan
@@ -158,7 +158,7 @@ class LatentDensity(LatentReducer):
             ValueError: When SAEs or latents differ.
         """
         if not self.fits(other):
-            raise ValueError("Only LatentDensity of the same latents can be merged.")
+            raise BadArgument("Only LatentDensity of the same latents can be merged.")
         for hook in self.saes:
             self._counts[hook] += other._counts[hook]
             self._texts[hook] += other._texts[hook]
@@ -223,10 +223,10 @@ class ProjectionDensity:
     def __init__(self, directions: Mapping[str, Tensor]) -> None:
         self.directions = {hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()}
         if not self.directions or any(len(rows) == 0 for rows in self.directions.values()):
-            raise ValueError("ProjectionDensity needs at least one direction at every hook point.")
+            raise BadArgument("ProjectionDensity needs at least one direction at every hook point.")
         for hook, rows in self.directions.items():
             if not bool(torch.isfinite(rows).all()):
-                raise ValueError(f"A direction at {hook} is NaN or infinite.")
+                raise BadData(f"A direction at {hook} is NaN or infinite.")
         self._spread = {hook: _Spread(len(rows)) for hook, rows in self.directions.items()}
 
     @property
@@ -241,7 +241,7 @@ class ProjectionDensity:
             ValueError: For a hook point without directions.
         """
         if hook not in self.directions:
-            raise ValueError(f'There are no directions at "{hook}".{nearest(hook, self.directions)}')
+            raise BadArgument(f'There are no directions at "{hook}".{nearest(hook, self.directions)}')
         directions = self.directions[hook]
         for first in range(0, len(directions), _CHUNK):
             some = slice(first, first + _CHUNK)
@@ -257,7 +257,7 @@ class ProjectionDensity:
         if self.directions.keys() != other.directions.keys() or any(
             not torch.equal(rows, other.directions[hook]) for hook, rows in self.directions.items()
         ):
-            raise ValueError("Only ProjectionDensity of the same directions can be merged.")
+            raise BadArgument("Only ProjectionDensity of the same directions can be merged.")
         for hook, spread in self._spread.items():
             spread.merge(other._spread[hook])
         return self

@@ -17,7 +17,7 @@ from einops import einsum
 from numpy.typing import NDArray
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, ConceptMismatch, nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.display.theme import short
@@ -65,7 +65,7 @@ class Cosines:
             ValueError: For another order.
         """
         if by not in get_args(Order):
-            raise ValueError(f'cosines have no order "{by}".{nearest(by, get_args(Order))}')
+            raise BadArgument(f'cosines have no order "{by}".{nearest(by, get_args(Order))}')
         if by == "layer":
             return sorted(range(len(self.concepts)), key=lambda i: (self.concepts[i].layer, self.concepts[i].site))
         if len(self.concepts) < 3:
@@ -141,10 +141,12 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
     """
     chosen = tuple(concepts)
     if not chosen:
-        raise ValueError("cosines() needs at least one concept.")
+        raise BadArgument("cosines() needs at least one concept.")
     widths = sorted({concept.direction.numel() for concept in chosen})
     if len(widths) > 1:
-        raise ValueError(f"Directions of widths {widths} have no cosines: they come from different models or sites.")
+        raise ConceptMismatch(
+            f"Directions of widths {widths} have no cosines: they come from different models or sites."
+        )
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     cosines = einsum(rows, rows, "one d_model, other d_model -> one other")
@@ -176,7 +178,7 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
     width = concept.direction.numel()
     strange = next((one for one in others if one.direction.numel() != width), None)
     if strange is not None:
-        raise ValueError(
+        raise ConceptMismatch(
             f'"{strange.name}" is {strange.direction.numel()} wide, "{concept.name}" {width}: they come from '
             f"different models."
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.display import html
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.labels import spans_of
@@ -34,12 +34,12 @@ class Labelled:
     def __init__(self, texts: Texts | Sequence[Text], labels: Sequence[str]) -> None:
         self.texts, self.labels = list(texts), list(labels)
         if len(self.labels) > len(html.LABELS):
-            raise ValueError(f"{len(self.labels)} labels, but {len(html.LABELS)} colours: choose fewer.")
+            raise BadArgument(f"{len(self.labels)} labels, but {len(html.LABELS)} colours: choose fewer.")
         self._spans = [spans_of(text, number) for number, text in enumerate(self.texts)]
         known = {label for spans in self._spans for _, _, label, _ in spans}
         for label in self.labels:
             if label not in known:
-                raise ValueError(
+                raise BadData(
                     f'No span of these {len(self.texts)} texts is labelled "{label}".{nearest(label, sorted(known))}'
                 )
 

@@ -17,7 +17,7 @@ import torch
 from einops import einsum
 from torch import Tensor, nn
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadModel, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
@@ -89,7 +89,7 @@ class LogitLens(Mapping[str, ConceptTokens]):
 
     def __getitem__(self, name: str) -> ConceptTokens:
         if name not in self._items:
-            raise KeyError(f'No tokens of "{name}".{nearest(name, self._items)}')
+            raise UnknownName(f'No tokens of "{name}".{nearest(name, self._items)}')
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -105,7 +105,7 @@ class LogitLens(Mapping[str, ConceptTokens]):
             ValueError: For an end that is neither `"top"` nor `"bottom"`.
         """
         if end not in ("top", "bottom"):
-            raise ValueError(f'A direction has no end "{end}".{nearest(end, ("top", "bottom"))}')
+            raise BadArgument(f'A direction has no end "{end}".{nearest(end, ("top", "bottom"))}')
         return {name: [one.token for one in getattr(item, end)] for name, item in self.items()}
 
     def table(self) -> pandas.DataFrame:
@@ -160,7 +160,7 @@ def logit_lens(
 
     Raises:
         ValueError: When the concepts do not fit the model, lie in the space of single heads, or `k` is out of range.
-        KeyError: When `around` has no mean at a hook point.
+        UnknownName: When `around` has no mean at a hook point.
         NotImplementedError: For an architecture whose final norm is not known, or is no norm with a gain.
 
     Example:
@@ -174,10 +174,10 @@ def logit_lens(
     tokenizer = lens.need_tokenizer()
     words = min(len(tokenizer), lens.d_vocab)
     if not 1 <= k <= words:
-        raise ValueError(f"logit_lens(k={k}): expected 1 to {words}, the size of the vocabulary.")
+        raise BadArgument(f"logit_lens(k={k}): expected 1 to {words}, the size of the vocabulary.")
     for concept in concepts:
         if of_heads(concept.hook):
-            raise ValueError(
+            raise ConceptMismatch(
                 f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the '
                 f"residual "
                 "stream, which is what the unembedding reads. Take hook_attn_out."
@@ -222,7 +222,7 @@ class _ReadOff:
                 f'The final norm of architecture "{config.model_type}" is not known to caft_lens.'
             )
         if any(parameter.is_meta for parameter in norm.parameters()):
-            raise ValueError(
+            raise BadModel(
                 f"The final norm of {lens.name} is not in memory (it is offloaded): load the model so that it is."
             )
         self.words, self.head = words, lens.hf.get_output_embeddings()
@@ -306,9 +306,11 @@ def _means(lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str
     means = {lens.hook_name(hook): torch.as_tensor(mean).detach().float().cpu() for hook, mean in given.items()}
     for hook in concepts.hooks:
         if hook not in means:
-            raise KeyError(f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}')
+            raise UnknownName(f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}')
         if means[hook].shape != (lens.d_model,):
-            raise ValueError(f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}].")
+            raise BadArgument(
+                f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}]."
+            )
     return means
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.model.hook_names import short_name
@@ -97,26 +98,26 @@ def reading(lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | 
         saes: SAEs whose latents may be among the concepts of a set.
 
     Raises:
-        TypeError: When `concepts` is neither.
+        BadType: When `concepts` is neither.
         ValueError: When something does not fit the model, or none of the concepts is a latent of `saes`.
     """
     if not isinstance(concepts, ConceptSet):
         several = concepts if isinstance(concepts, (list, tuple)) else [concepts]
         wrong = next((one for one in several if not hasattr(one, "W_dec")), None)
         if wrong is not None:
-            raise TypeError(
+            raise BadType(
                 f"Expected a ConceptSet, an SAE or a list of SAEs, not {type(wrong).__name__}: `load_sae` gives SAEs, "
                 "`ConceptSet([...])` makes a set."
             )
         if saes is not None:
-            raise ValueError("saes= goes with a ConceptSet; all latents of SAEs are read without it.")
+            raise BadArgument("saes= goes with a ConceptSet; all latents of SAEs are read without it.")
         at = saes_by_hook(several, lens)
         return Reading(at, every_latent(at))
     concepts.check(lens)
     at = {} if saes is None else saes_by_hook(saes, lens)
     latents = {one.name: (one.hook, one.meta["latent"]) for one in concepts if _is_latent(one, at)}
     if at and not latents:
-        raise ValueError(
+        raise ConceptMismatch(
             f"None of the {len(concepts)} concepts is a latent of the SAEs at {', '.join(at)}: their directions are "
             f"not those of these decoders. Without saes= they are read by projection."
         )

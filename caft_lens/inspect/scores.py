@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.theme import DEPTH, PAPER, VERMILION, at, axes, bold, faded, figure, note, room_for_key, said
 from caft_lens.model.hook_names import short_name
@@ -37,7 +37,7 @@ def scores(
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Raises:
-        KeyError: For a name in `mark` that is in none of the lists, with the nearest.
+        UnknownName: For a name in `mark` that is in none of the lists, with the nearest.
         ValueError: Without a list, or when the concepts of one were ranked by different things or by nothing.
 
     Example:
@@ -45,13 +45,13 @@ def scores(
     """
     lists = {"": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
     if not lists:
-        raise ValueError("scores() needs at least one list of concepts.")
+        raise BadArgument("scores() needs at least one list of concepts.")
     measures = {name: _measure(name, one) for name, one in lists.items()}
     marked = [mark] if isinstance(mark, str) else list(mark)
     known = {name for one in lists.values() for name in one.names}
     for name in marked:
         if name not in known:
-            raise KeyError(f'scores(mark=): no concept "{name}" here.{nearest(name, sorted(known))}')
+            raise UnknownName(f'scores(mark=): no concept "{name}" here.{nearest(name, sorted(known))}')
     hooks = list(dict.fromkeys(hook for one in lists.values() for hook in one.hooks))
     keyed = 1 < len(hooks) <= LEGIBLE
     drawn = figure(
@@ -82,7 +82,7 @@ def _measure(name: str, one: ConceptSet) -> str:
     if named == [""] or len(named) > 1:
         which = f'of "{name}" ' if name else ""
         what = f"ranked by {', '.join(said or 'nothing' for said in named)}"
-        raise ValueError(f"scores(): the concepts {which}are {what}: draw the list of one method.")
+        raise BadArgument(f"scores(): the concepts {which}are {what}: draw the list of one method.")
     return named[0]
 
 

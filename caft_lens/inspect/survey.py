@@ -65,7 +65,7 @@ def survey(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        TypeError: As `contexts`.
+        BadType: As `contexts`.
         ValueError: As `contexts`.
 
     Example:

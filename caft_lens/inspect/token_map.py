@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import BadType, nearest
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
@@ -81,7 +81,7 @@ class TokenMap:
             ValueError: For another way to shade.
         """
         if shade not in get_args(Shade):
-            raise ValueError(f'shade="{shade}" is no way to shade a map.{nearest(shade, get_args(Shade))}')
+            raise BadArgument(f'shade="{shade}" is no way to shade a map.{nearest(shade, get_args(Shade))}')
         counts = np.array([role != SPECIAL for role in self.roles])
         largest = np.abs(self.values[:, counts] if counts.any() else self.values).max(axis=1)
         largest = np.full_like(largest, largest.max()) if shade == "all" else largest
@@ -187,7 +187,7 @@ def token_map(
 
     Raises:
         ValueError: When a concept does not fit the model, or two sit at one hook point.
-        KeyError: For a layer that the model, or the list of concepts, does not have.
+        UnknownName: For a layer that the model, or the list of concepts, does not have.
 
     Example:
         >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}
@@ -228,7 +228,7 @@ def token_maps(
 
     Raises:
         ValueError: When a concept does not fit the model, or there is none.
-        KeyError: For a layer or site that the model does not have.
+        UnknownName: For a layer or site that the model does not have.
 
     Example:
         >>> one, other = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])
@@ -239,7 +239,7 @@ def token_maps(
     lenses = pair(lens)
     chosen = list(concepts)
     if not chosen:
-        raise ValueError("Token maps need at least one concept.")
+        raise BadArgument("Token maps need at least one concept.")
     if isinstance(concepts, ConceptSet):
         for one in lenses:
             concepts.check(one)
@@ -286,7 +286,7 @@ def read_off(
     """
     name = lens.hook_name(hook)
     if not in_stream(name):
-        raise ValueError(f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post.")
+        raise BadArgument(f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post.")
     tokenizer = lens.need_tokenizer()
     seen = _seen((lens,), text, [name], add_generation_prompt)
     length = len(seen.item.input_ids)
@@ -294,7 +294,7 @@ def read_off(
         raise IndexError(f"There is no token {position}: the text has {length}.")
     words = min(len(tokenizer), lens.d_vocab)
     if not 1 <= k <= words:
-        raise ValueError(f"read_off(k={k}): expected 1 to {words}, the size of the vocabulary.")
+        raise BadArgument(f"read_off(k={k}): expected 1 to {words}, the size of the vocabulary.")
     with torch.no_grad():
         logits = lens.unembed(seen.acts[name][position])[:words]
         best = logits.float().softmax(-1).topk(k)
@@ -363,7 +363,7 @@ def _rows(
     lens = lenses[0]
     for one in (concept,) if isinstance(concept, Concept) else tuple(concept):
         if one.direction.numel() != lens.d_model:
-            raise ValueError(
+            raise ConceptMismatch(
                 f'Concept "{one.name}" is {one.direction.numel()} wide, {lens.name} {lens.d_model}: another model.'
             )
     if isinstance(concept, Concept):
@@ -376,13 +376,13 @@ def _rows(
             there = {one.layer for one in rows.values()}
             missing = [n for n in layers if n not in there]
             if missing:
-                raise KeyError(
+                raise UnknownName(
                     f"No concept for layer {missing[0]}: these sit at layers {', '.join(map(str, sorted(there)))}. "
                     f"To follow one concept through the layers, give it alone."
                 )
             rows = {hook: one for hook, one in rows.items() if one.layer in layers}
     if not rows:
-        raise ValueError("A token map needs at least one layer and one concept.")
+        raise BadArgument("A token map needs at least one layer and one concept.")
     return rows
 
 
@@ -391,7 +391,7 @@ def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[
     for one in sorted(concepts, key=lambda one: one.layer):
         hook = lens.hook_name(one.hook)
         if hook in rows:
-            raise ValueError(
+            raise BadArgument(
                 f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of '
                 f"its own. "
                 "Give one concept to follow it through all layers."

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
 from caft_lens.concepts.concept_set import ConceptSet
@@ -66,7 +66,7 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     first = [fraction(seed, text) < share for text in texts]
     if all(first) or not any(first):
-        raise ValueError(
+        raise BadArgument(
             f"share={share} of {len(texts)} texts leaves one part empty: give more texts, or another share."
         )
     parts = (
@@ -101,9 +101,9 @@ class HeldOutWindows:
 
     def __post_init__(self) -> None:
         if self.rank not in RANKS:
-            raise ValueError(f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}')
+            raise BadArgument(f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}')
         if self.n < 2 or not 0 < self.share <= 0.5:
-            raise ValueError(f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5.")
+            raise BadArgument(f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5.")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def detection(
     Raises:
         ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the
             concepts do not fit the model, or there are too few texts.
-        KeyError: When an explained concept is not in the set, with the nearest.
+        UnknownName: When an explained concept is not in the set, with the nearest.
 
     Example:
         >>> explanations = cl.inspect.explain(base, contexts, corpus)
@@ -214,17 +214,17 @@ def _warn_of_another_reading(lens: Lens, explanations: Explanations) -> None:
 def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> None:
     """Refuse what would be found out only after the pass."""
     if not explanations:
-        raise ValueError("There is no explanation to score: `explain` makes them.")
+        raise BadData("There is no explanation to score: `explain` makes them.")
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
-        raise ValueError(
+        raise BadData(
             f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give '
             f"judge=, an LLM that "
             "reads it."
         )
     again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
     if again:
-        raise ValueError(
+        raise BadData(
             f"{again} of these {len(texts)} texts were used for explaining, so that the score would be of memory: "
             f"part the corpus before (`halves`), find contexts and explain on the first part, and give the second."
         )
@@ -234,11 +234,11 @@ def _explained(read: Reading, explanations: Explanations) -> Reading:
     """How to read those concepts that are explained.
 
     Raises:
-        KeyError: When one is not there.
+        UnknownName: When one is not there.
     """
     for name in explanations:
         if name not in read.names:
-            raise KeyError(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
+            raise UnknownName(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
     latents = {name: place for name, place in read.latents.items() if name in explanations}
     return Reading(
         {hook: sae for hook, sae in read.saes.items() if any(hook == of for of, _ in latents.values())},
@@ -265,7 +265,7 @@ def _drawn(values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows) -
     high = high[values[high] > 0] if sparse else high
     size = min(windows.n, len(high), len(low))
     if size < 2:
-        raise ValueError(
+        raise BadData(
             f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share}): too few. Give "
             f"more texts."
         )

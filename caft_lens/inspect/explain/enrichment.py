@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.differences import read_by
 from caft_lens.inspect.context_windows import Context
@@ -93,7 +93,7 @@ def explain(
 
     Raises:
         ValueError: When the contexts are not from these texts, or no token has one of the roles.
-        KeyError: For a column that no text has, with the nearest.
+        UnknownName: For a column that no text has, with the nearest.
 
     Example:
         >>> mine, held_out = cl.inspect.halves(corpus, seed=0)
@@ -111,7 +111,7 @@ def explain(
         (name, end, list(getattr(both, end))) for name, both in contexts.items() for end in ENDS if getattr(both, end)
     ]
     if not ends:
-        raise ValueError("There is no context to explain: `contexts` finds them.")
+        raise BadData("There is no context to explain: `contexts` finds them.")
     read = [context for _, _, found in ends for context in found]
     corpus = _Corpus(lens.need_tokenizer(), texts, columns, window, seed)
     corpus.count(read, roles, scan)
@@ -135,14 +135,14 @@ def explain(
 
 def _check_columns(texts: Texts, columns: Sequence[str] | None) -> None:
     if isinstance(columns, str):
-        raise TypeError(f'columns="{columns}": give a list of names, ["{columns}"].')
+        raise BadType(f'columns="{columns}": give a list of names, ["{columns}"].')
     if not columns:
         return
     there = {name for text in texts for name, _ in column_values(text.meta)}
     there |= {".".join(name.split(".")[:depth]) for name in there for depth in range(1, name.count(".") + 1)}
     for column in columns:
         if column not in there:
-            raise KeyError(f'No text has a column "{column}".{nearest(column, sorted(there))}')
+            raise UnknownName(f'No text has a column "{column}".{nearest(column, sorted(there))}')
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class _Corpus:
         for context in contexts:
             peaks.setdefault(context.index, []).append(context)
         if max(peaks) >= len(texts):
-            raise ValueError(
+            raise BadData(
                 f"A context is from text {max(peaks)}, but there are {len(texts)}: give the texts that the contexts "
                 f"were found in."
             )
@@ -215,7 +215,7 @@ class _Corpus:
             if len(kept) > 2 * BACKGROUND:
                 kept = sorted(kept)[:BACKGROUND]
         if not self.tokens:
-            raise ValueError(f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}.")
+            raise BadData(f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}.")
         for number, count in ids.items():
             self.counts["at", "", written("".join(pieces(self.tokenizer, [number])))] += count
         names = {number: name for name, number in ROLES.items()}
@@ -244,7 +244,7 @@ class _Corpus:
         start = context.position - context.peak
         there = item.input_ids[start : start + len(context.tokens)]
         if tuple(pieces(self.tokenizer, there)) != context.tokens:
-            raise ValueError(
+            raise BadData(
                 f"Text {item.index} does not hold the context found in it: give the texts that the contexts were "
                 f"found in, in the same order."
             )

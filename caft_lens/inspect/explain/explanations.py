@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator
 
-from caft_lens._support.errors import BadArgument, BadFile, nearest
+from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
 from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
@@ -232,7 +232,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
     def __getitem__(self, name: str) -> ConceptExplanations:
         if name not in self._items:
-            raise KeyError(f'No explanation of "{name}".{nearest(name, self._items)}')
+            raise UnknownName(f'No explanation of "{name}".{nearest(name, self._items)}')
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -300,7 +300,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
             texts = {one.concept: one.text for one in self.all if one.end == end and one.score}
             kinds += [Dots(f"{end} end", values, ends, texts)] if scored else []
         if not kinds:
-            raise ValueError("None of these explanations is scored: `detection` scores them.")
+            raise BadData("None of these explanations is scored: `detection` scores them.")
         own = "each explanation's own rule"
         judges = dict.fromkeys(one.score.judge for one in self.all if one.score)
         judged = " and ".join(own if judge == "rule" else judge for judge in judges)
@@ -336,7 +336,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: When there is no such file.
+            MissingFile: When there is no such file.
             BadFile: When it is truncated, changed, or of another kind, with the field; a `ValueError`.
         """
         kept = read_json(path)
@@ -357,20 +357,20 @@ def _counted(one: Explanation) -> Explanation:
     """Refuse figures that no explanation can have."""
     for finding in one.findings:
         if finding.place not in (*WHERE, "column"):
-            raise ValueError(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
+            raise BadData(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
         if not (0 <= finding.count <= finding.of and 0 <= finding.background <= finding.background_of):
-            raise ValueError(
+            raise BadData(
                 f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of} are no counts"
             )
         if min(finding.of, finding.background_of) < 1 or not (0 <= finding.p <= 1 and 0 <= finding.q <= 1):
-            raise ValueError("a share of nothing, or a p or q beyond 0 to 1")
+            raise BadData("a share of nothing, or a p or q beyond 0 to 1")
     score = one.score
     if score is not None:
         shares = (score.accuracy, score.low, score.high, score.sensitivity, score.specificity)
         if min(shares) < 0 or max(shares) > 1 or min(score.active, score.inactive, score.unanswered) < 0:
-            raise ValueError("a score beyond 0 to 1, or a count below 0")
+            raise BadData("a score beyond 0 to 1, or a count below 0")
     if one.n < 0:
-        raise ValueError("n is below 0")
+        raise BadData("n is below 0")
     return one
 
 

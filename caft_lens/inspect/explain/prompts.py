@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from caft_lens._support.errors import BadArgument, BadData
 from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.explain.explanations import ENDS, End, Explanation, Explanations
@@ -92,7 +93,7 @@ def explain_with(
     """
     wanted = [(name, end) for name, both in contexts.items() for end in ends if getattr(both, end)]
     if not wanted or n < 1:
-        raise ValueError(f"There is no context to explain: n={n}, ends {list(ends)} of {len(contexts)} concepts.")
+        raise BadData(f"There is no context to explain: n={n}, ends {list(ends)} of {len(contexts)} concepts.")
     asked = [_explain_request(contexts, name, end, n) for name, end in wanted]
     if dry_run:
         return llm.plan(asked)
@@ -118,7 +119,7 @@ def _fingerprints(
     sources = texts if isinstance(texts, Texts) else Texts(texts)
     read = {context.index for name, end in wanted for context in getattr(contexts[name], end)[:n]}
     if max(read) >= len(sources):
-        raise ValueError(
+        raise BadData(
             f"A context is from text {max(read)}, but there are {len(sources)}: give the texts that the contexts "
             f"were found in."
         )
@@ -171,7 +172,7 @@ def _parts(
     explanations: Sequence[Explanation], windows: Sequence[Sequence[Context]], batch: int
 ) -> Iterator[tuple[Explanation, Sequence[Context]]]:
     if batch < 1:
-        raise ValueError(f"batch={batch} must be at least 1.")
+        raise BadArgument(f"batch={batch} must be at least 1.")
     for one, part in zip(explanations, windows, strict=True):
         for start in range(0, len(part), batch):
             yield one, part[start : start + batch]
