@@ -17,9 +17,9 @@ from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import Rank
 from caft_lens.choose.choice import Choice, End, Proposal
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.probes import STEPS, STRENGTHS, TextMeans
+from caft_lens.find.by_example import Pool, by_example
+from caft_lens.find.probes import STRENGTHS, TextMeans, regression
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.find.search import Pool, by_example
 from caft_lens.inspect.contexts import Contexts, contexts
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
@@ -279,13 +279,5 @@ def _others(n_texts: int, shown: Sequence[int], seed: int) -> list[int]:
 
 def _reader(acts: NDArray[Any], having: NDArray[np.bool_]) -> Any:
     """A logistic regression on standardised activations, its penalty cross-validated."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     folds = min(5, int(having.sum()), int((~having).sum()))
-    regression = LogisticRegression(class_weight="balanced", max_iter=STEPS)
-    steps = make_pipeline(StandardScaler(), regression)
-    strengths = {"logisticregression__C": list(STRENGTHS)}
-    return GridSearchCV(steps, strengths, scoring="balanced_accuracy", cv=folds).fit(acts, having)
+    return regression(STRENGTHS, "balanced", scoring="balanced_accuracy", cv=folds).fit(acts, having)

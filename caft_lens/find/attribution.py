@@ -1,9 +1,4 @@
-"""SAE latents by what they do to the model's answers: the third ranking of the paper, which needs no fine-tuned model.
-
-A latent's attribution (arXiv 2507.16795, section 3.2) is its activation times the slope of an outcome along its decoder
-direction, summed over tokens: to first order, what the outcome would lose if the latent were taken away. One forward
-and one backward pass serve all latents of all layers; text is streamed and reduced to one number a latent.
-"""
+"""SAE latents by what they do to the model's answers: the third ranking of the paper, which needs no tuned model."""
 
 from __future__ import annotations
 
@@ -23,9 +18,8 @@ from caft_lens._support.errors import BadArgument, BadData, BadType, UnknownName
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
+from caft_lens.find.sae import first_latents, latent_name, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
-from caft_lens.model.hook_names import short_name
 from caft_lens.saes.encoding import latents_of
 from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Texts
@@ -56,8 +50,10 @@ def attribution(
 ) -> ConceptSet:
     """The `k` latents at every SAE's hook point that most support what a model answers.
 
-    Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that
-    is right because of it: training data, or questions on the concept with their answers. Hooks that are attached act.
+    A latent's attribution is its activation times the slope of an outcome along its decoder direction, summed over
+    tokens: to first order, what the outcome would lose without it. Latents are counted from 0 and named as by
+    `find.sae`. To find what would teach an unwanted concept, give text that is right because of it: training data, or
+    questions on the concept with their answers. Hooks that are attached act.
 
     A concept that many latents carry is over-determined: without the first of them others take over, which attribution
     on the whole model does not show. With `step`, they are found in turn: the first `step` latents, then the next with
@@ -69,8 +65,7 @@ def attribution(
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
         against: Another answer to each text, wrong where the text's is right. The outcome is then the logit of the
             answer minus that of the other one, at the first token in which they differ, a mean over texts. Without
-            it the outcome is the log-probability (the negative loss) of the tokens that training would learn, a mean
-            over them.
+            it the outcome is the mean log-probability (the negative loss) of the tokens that training would learn.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that support the outcome.
         step: How many latents to take at each hook point before the others are ranked anew with all of these ablated: a
             pass over the text for each. `None` ranks once.
@@ -91,6 +86,10 @@ def attribution(
         >>> found = cl.find.attribution(base, answers, sae, k=3)
         >>> found.names, found[0].direction.shape
         (['L2.latent439', 'L2.latent226', 'L2.latent506'], torch.Size([128]))
+
+    Source:
+        Casademunt et al., "Steering Out-of-Distribution Generalization with Concept Ablation Fine-Tuning" (arXiv
+        2507.16795), section 3.2.
     """
     if k is not None:
         count(k, "k")
@@ -126,8 +125,13 @@ def attribution(
     if k is None or step is None:
         concepts, tokens, left_out = ranked(k, "attribution")
     else:
-        concepts, tokens, left_out = _in_rounds(lens, ranked, k, step, allowed)
-        concepts = _in_turn(concepts, at)
+        taken, tokens, left_out = _in_rounds(lens, ranked, k, step, allowed)
+        # Hook point by hook point, ranked in the order in which they were taken.
+        concepts = [
+            dataclasses.replace(concept, rank=rank)
+            for hook in at
+            for rank, concept in enumerate(concept for concept in taken if concept.hook == hook)
+        ]
     about = {
         **provenance(lens, texts, roles, left_out=left_out),
         "tokens": tokens,
@@ -150,7 +154,7 @@ def _in_rounds(
     tokens, left_out = 0, Counter[str]()
     for number in range(rounds):
         taken = min(step, k - number * step)
-        with ablate(lens, _bases(concepts)) if concepts else nullcontext():
+        with ablate(lens, ConceptSet(concepts).for_model(lens)) if concepts else nullcontext():
             found, tokens, left_out = ranked(taken, f"attribution {number + 1}/{rounds}")
         for concept in found:
             allowed[concept.hook][concept.meta["latent"]] = False
@@ -165,7 +169,7 @@ def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Ten
     names = list(without)
     allowed = {hook: torch.ones(one.cfg.d_sae, dtype=torch.bool) for hook, one in saes.items()}
     places = {
-        f"{short_name(hook)}.latent{latent}": (hook, latent)
+        latent_name(hook, latent): (hook, latent)
         for hook, one in saes.items()
         for latent in range(one.cfg.d_sae if names else 0)
     }
@@ -177,28 +181,10 @@ def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Ten
     return allowed
 
 
-def _bases(concepts: Sequence[Concept]) -> dict[int | str, Tensor]:
-    """What to ablate: an orthonormal basis at each hook point."""
-    bases: dict[int | str, Tensor] = {}
-    bases.update(ConceptSet(concepts).bases())
-    return bases
-
-
-def _in_turn(concepts: Sequence[Concept], saes: Mapping[str, SAE]) -> list[Concept]:
-    """Hook point by hook point, ranked in the order in which they were taken."""
-    return [
-        dataclasses.replace(concept, rank=rank)
-        for hook in saes
-        for rank, concept in enumerate(concept for concept in concepts if concept.hook == hook)
-    ]
-
-
 def _effects(
     lens: Lens, packed: Iterable[Batch], saes: Mapping[str, SAE], contrasts: Tensor | None, roles: Sequence[str] | None
 ) -> tuple[dict[str, Tensor], int, Counter[str]]:
-    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; how many tokens have the roles;
-    and how many of those are attention sinks, of which nothing is taken.
-    """
+    """The mean attribution of every latent, `[d_sae]` by hook point; how many tokens count, and how many are sinks."""
     sinks, left_out = lens.sinks, Counter[str]()
     effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in saes.items()}
     outcomes = tokens = 0

@@ -1,16 +1,11 @@
-"""Ranked lists of concepts side by side: do two routes find the same?
-
-`compare` lines up any number of lists, hook point by hook point: how much of one span lies in the other, which concept
-of one is which of the other, how many of the first few agree, and whether those that agree are ranked alike. What
-chance gives stands beside each figure: in a space of d dimensions a span of k holds k / d of anything.
-"""
+"""Ranked lists of concepts side by side: do two routes find the same? What chance gives stands beside each figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,8 +52,7 @@ class Comparison:
         """One row for every two lists and hook point that both have.
 
         `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`:
-        what it is on average when one of the spans is random, the dimensions of the larger over d_model; `dims_a`,
-        `dims_b`: dimensions.
+        its average when one span is random, the dimensions of the larger over d_model; `dims_a`, `dims_b`: dimensions.
         """
         from caft_lens.display.frames import Frame
 
@@ -147,9 +141,7 @@ class Comparison:
         """
         if (a is None) != (b is None):
             raise BadArgument("plot() takes no list, for overlaps, or two, for the cosines between them.")
-        if a is None or b is None:
-            return self._plot_overlap(title)
-        return self._plot_cosines(a, b, title)
+        return self._plot_overlap(title) if a is None or b is None else self._plot_cosines(a, b, title)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -163,10 +155,8 @@ class Comparison:
 
     def _pairs(self, both_ways: bool) -> list[tuple[str, str]]:
         """Every two lists that share a hook point."""
-        order = {name: place for place, name in enumerate(self.lists)}
-        return [
-            (a, b) for a, b in permutations(self.lists, 2) if (both_ways or order[a] < order[b]) and self._shared(a, b)
-        ]
+        pairs = permutations(self.lists, 2) if both_ways else combinations(self.lists, 2)
+        return [(a, b) for a, b in pairs if self._shared(a, b)]
 
     @property
     def _hooks(self) -> list[str]:
@@ -185,9 +175,7 @@ class Comparison:
         return Frame(values, index=first.names, columns=second.names)
 
     def _by_chance(self, b: str, hook: str) -> float:
-        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal to each
-        other.
-        """
+        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal."""
         from scipy.stats import beta
 
         n, width = self.lists[b].directions(hook).shape
@@ -234,8 +222,7 @@ class Comparison:
         )
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} ({len(one)})" for name, one in self.lists.items())
-        return f"Comparison({sizes})"
+        return f"Comparison({', '.join(f'{name} ({len(one)})' for name, one in self.lists.items())})"
 
     def _repr_html_(self) -> str:
         overlap = self.overlap.assign(
@@ -263,8 +250,8 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         A `Comparison`: `.overlap`, `.agreement`, `.cosines(a, b)`, `.matches(a, b)`, `.plot()`.
 
     Raises:
-        ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out
-            of range.
+        ValueError: For fewer than two lists, lists of other widths or that share no hook point, a `k` or `alike` out of
+            range.
 
     Example:
         >>> found = cl.find.routes(tuned, base, answers, methods=["pca", "neurons"], layers=[1, 2])

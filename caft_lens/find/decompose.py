@@ -1,17 +1,10 @@
-"""A direction as a few SAE latents, and back.
-
-`decompose` writes each direction as a weighted sum of the decoder directions of a few latents, by orthogonal matching
-pursuit: latent after latent is added, each the one that best fits what is left, and all weights are fitted again. A
-direction has two ends and the sum may have either sign: a latent with a positive weight writes towards the top end, one
-with a negative weight towards the bottom end. How much a few latents explain means little without what they explain of
-a random direction, which stands beside it.
-"""
+"""A direction as a weighted sum of a few SAE latents, and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens._support.errors import BadArgument, ConceptMismatch, UnknownName, nearest
+from caft_lens._support.arguments import one_of
+from caft_lens._support.by_name import ByName
+from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.find.sae import sae_records, saes_by_hook
-from caft_lens.model.hook_names import short_name
+from caft_lens.find.sae import latent_concept, latent_name, sae_records, saes_by_hook
 from caft_lens.saes.cards import sae_name
 
 if TYPE_CHECKING:
@@ -43,8 +37,7 @@ class Part:
 
     Attributes:
         latent: Its number in the SAE, from 0.
-        coefficient: Its weight in the sum of all parts, of unit decoder directions; its sign says towards which end it
-            writes.
+        coefficient: Its weight in the sum of all parts, of unit decoder directions; its sign is the end it writes to.
         cosine: Of its decoder direction with the concept's.
         explained: Share of the concept's squared length that this latent and those before it explain together, 0 to 1.
         chance: The same of random directions, on average, with as many latents; `None` where none were drawn.
@@ -80,7 +73,7 @@ class Decomposition:
 
     def names(self) -> list[str]:
         """The latents' names, as `find.sae` gives them: `"L1.latent417"`."""
-        return [f"{short_name(self.concept.hook)}.latent{part.latent}" for part in self.parts]
+        return [latent_name(self.concept.hook, part.latent) for part in self.parts]
 
     def table(self) -> pandas.DataFrame:
         """One row a latent: name, coefficient, cosine, share explained so far, and the same by chance."""
@@ -93,8 +86,7 @@ class Decomposition:
         return Frame(rows)
 
     def latents(self) -> ConceptSet:
-        """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest of whichever sign
-        first.
+        """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest magnitude first.
 
         The direction is the decoder's whichever sign the coefficient has: a latent fires at one end only. `sign` is +1.
 
@@ -127,7 +119,7 @@ class Decomposition:
         return html.framed(self.table(), index=False, float_format="{:.3f}".format)
 
 
-class Decompositions(Mapping[str, Decomposition]):
+class Decompositions(ByName[Decomposition]):
     """Decompositions by the name of the concept, in the order of the set.
 
     Args:
@@ -136,22 +128,13 @@ class Decompositions(Mapping[str, Decomposition]):
         skipped: Names of the concepts at hook points without an SAE.
     """
 
+    _what = "decomposition"
+
     def __init__(
         self, items: Sequence[Decomposition], provenance: Mapping[str, Any], skipped: Sequence[str] = ()
     ) -> None:
         self._items = {item.concept.name: item for item in items}
         self.provenance, self.skipped = dict(provenance), list(skipped)
-
-    def __getitem__(self, name: str) -> Decomposition:
-        if name not in self._items:
-            raise UnknownName(f'No decomposition of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def table(self) -> pandas.DataFrame:
         """One row a concept and latent, as `Decomposition.table`."""
@@ -163,7 +146,16 @@ class Decompositions(Mapping[str, Decomposition]):
         """The latents of all concepts, each once: where it has the largest coefficient, of whichever sign."""
         found: dict[str, Concept] = {}
         for item in self.values():
-            for concept in _as_concepts(item):
+            for rank, (part, row) in enumerate(zip(item.parts, item.rows, strict=True)):
+                concept = latent_concept(
+                    item.concept.hook,
+                    part.latent,
+                    row,
+                    {"of": item.concept.name, "cosine": part.cosine},
+                    rank=rank,
+                    score=part.coefficient,
+                    score_name=f"coefficient in {item.concept.name}",
+                )
                 if concept.name not in found or abs(concept.score) > abs(found[concept.name].score):
                     found[concept.name] = concept
         hooks = list(dict.fromkeys(item.concept.hook for item in self.values()))
@@ -177,12 +169,9 @@ class Decompositions(Mapping[str, Decomposition]):
         return ConceptSet(ordered, {**self.provenance, "method": "latents of directions"})
 
     def back(self) -> ConceptSet:
-        """Every direction as its latents make it up, named `"L1.pc0.latents"`, scored by the cosine with the
-        concept.
-        """
-        return ConceptSet(
-            [item.back() for item in self.values()], {**self.provenance, "method": "directions from latents"}
-        )
+        """Every direction as its latents make it up, as `Decomposition.back`."""
+        about = {**self.provenance, "method": "directions from latents"}
+        return ConceptSet([item.back() for item in self.values()], about)
 
     def __repr__(self) -> str:
         skipped = f"; no SAE for {', '.join(self.skipped)}" if self.skipped else ""
@@ -233,8 +222,7 @@ def decompose(
     Source:
         Pati, Rezaiifar and Krishnaprasad, "Orthogonal matching pursuit" (1993).
     """
-    if method not in get_args(Method):
-        raise BadArgument(f'find.decompose(method="{method}"): no such method.{nearest(method, get_args(Method))}')
+    one_of(method, "method", get_args(Method))
     at = saes_by_hook(saes, None)
     here = [concept for concept in concepts if concept.hook in at]
     if not here:
@@ -353,19 +341,3 @@ def _decomposed(
     )
     rows = torch.from_numpy(np.ascontiguousarray(atoms[:, order].T)).float()
     return Decomposition(concept, parts, rows, provenance)
-
-
-def _as_concepts(item: Decomposition) -> list[Concept]:
-    return [
-        Concept(
-            name,
-            item.concept.hook,
-            row,
-            source="sae",
-            rank=rank,
-            score=part.coefficient,
-            score_name=f"coefficient in {item.concept.name}",
-            meta={"latent": part.latent, "of": item.concept.name, "cosine": part.cosine},
-        )
-        for rank, (name, part, row) in enumerate(zip(item.names(), item.parts, item.rows, strict=True))
-    ]

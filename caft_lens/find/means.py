@@ -1,7 +1,4 @@
-"""Difference of means between two sets of text: the direction from a contrast to a concept.
-
-Two streamed passes of one model; no token is kept.
-"""
+"""Difference of means between two sets of text: the direction from a contrast to a concept."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ def difference_of_means(
         pooled standard deviation there.
 
     Raises:
-        ValueError: When both means agree at a layer.
+        BadData: When both means agree at a layer.
 
     Example:
         >>> found = cl.find.difference_of_means(base, cruel_texts, kind_texts, layers=[1, 2])
@@ -56,17 +53,13 @@ def difference_of_means(
         (['L1.mean0', 'L2.mean0'], torch.Size([128]))
     """
     concept, contrast = (texts if isinstance(texts, Texts) else Texts(texts) for texts in (concept, contrast))
-    passes, left_out = [], Counter[str]()
-    for texts in (concept, contrast):
-        moments = Moments()
-        passed = stream(lens, texts, layers, moments, roles=roles, scan=scan)
-        left_out.update(passed.left_out)
-        passes.append(moments)
+    having, without = Moments(), Moments()
+    left_out = Counter[str]()
+    for texts, moments in ((concept, having), (contrast, without)):
+        left_out.update(stream(lens, texts, layers, moments, roles=roles, scan=scan).left_out)
     about = provenance(lens, {"concept": concept, "contrast": contrast}, roles, left_out=left_out)
-    first, second = passes
-    return ConceptSet(
-        [_difference(first, second, hook) for hook in first.hooks], {**about, "method": "difference of means"}
-    )
+    found = [_difference(having, without, hook) for hook in having.hooks]
+    return ConceptSet(found, {**about, "method": "difference of means"})
 
 
 def _difference(having: Moments, without: Moments, hook: str) -> Concept:

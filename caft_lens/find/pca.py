@@ -1,8 +1,4 @@
-"""Principal components of activation differences: what fine-tuning added, by variance.
-
-Centred PCA, as in the paper (arXiv 2507.16795, section 3.1), from a streamed covariance instead of a matrix of all
-tokens: the answer is the same, the memory does not grow with the text.
-"""
+"""Principal components of activation differences, as in the paper (arXiv 2507.16795, section 3.1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Random directions: the control that every comparison needs.
-
-Ablating as many directions as were chosen, but drawn blindly, shows how much of an effect comes from ablation as such.
-"""
+"""Random directions: as many as were chosen, drawn blindly, show how much an effect owes to ablation as such."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
         Concepts named `"L1.random0"`, ….
 
     Raises:
-        ValueError: When a hook point holds more concepts than the model is wide.
+        BadArgument: When a hook point holds more concepts than the model is wide.
 
     Example:
         >>> chosen = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(4))])
@@ -49,8 +46,5 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
             )
             for rank in range(k)
         ]
-    stamp = {"method": "random", "seed": seed, "like": like.names}
-    return ConceptSet(
-        concepts,
-        {**{k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")}, **stamp},
-    )
+    stamp = {k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")}
+    return ConceptSet(concepts, {**stamp, "method": "random", "seed": seed, "like": like.names})

@@ -1,10 +1,4 @@
-"""SAE latents that fine-tuning switched on: candidates for concepts, ranked as in the paper.
-
-Two of the paper's three rankings (arXiv 2507.16795, section 3.2): by how much a latent's mean activation rises from the
-base to the fine-tuned model on the same text, and by what the SAE reads in the difference of their activations. A
-candidate is the latent's decoder direction. Text is streamed and reduced to a row of numbers a latent, however much
-there is.
-"""
+"""SAE latents that fine-tuning switched on: two of the paper's three rankings (arXiv 2507.16795, section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from caft_lens._support.arguments import count
-from caft_lens._support.errors import BadArgument, BadData, nearest
+from caft_lens._support.arguments import count, one_of
+from caft_lens._support.errors import BadArgument, BadData
 from caft_lens.activations.capture import pair
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -75,8 +69,7 @@ def sae(
         >>> len(found), found[0].direction.shape
         (6, torch.Size([128]))
     """
-    if by not in RANKINGS:
-        raise BadArgument(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
+    one_of(by, "by", RANKINGS)
     if k is not None:
         count(k, "k")
     at = saes_by_hook(saes, base)
@@ -114,12 +107,9 @@ def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
         directions = one.W_dec.detach().cpu()
         lengths = directions.double().norm(dim=1)
         found += [
-            Concept(
-                f"{short_name(hook)}.latent{latent}", hook, directions[latent], source="sae", rank=latent,
-                meta={"latent": latent, "decoder_length": float(lengths[latent])},
-            )
+            latent_concept(hook, latent, directions[latent], {"decoder_length": float(lengths[latent])}, rank=latent)
             for latent in lengths.nonzero()[:, 0].tolist()
-        ]  # fmt: skip
+        ]
     about = {"model": lens.name, "fingerprint": lens.fingerprint, "d_model": lens.d_model}
     return ConceptSet(found, {**about, "method": "sae: all latents", "saes": sae_records(at)})
 
@@ -130,10 +120,8 @@ def raised(
     """The latents that fine-tuning raised most, from sums over tokens.
 
     Args:
-        saes: By hook point.
+        saes, by, k: As for `find.sae`, the SAEs by hook point.
         passes: The sums: of the tuned model and of the base by `"change"`, those of their difference by `"difference"`.
-        by: What latents are ranked by, as for `find.sae`.
-        k: How many at each hook point.
         about: Which models read what: how the provenance begins.
     """
     concepts = [concept for hook in saes for concept in _candidates(saes[hook], hook, passes, by, k)]
@@ -229,6 +217,19 @@ def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens | None) -> dict[str, SAE]
     return found
 
 
+def latent_name(hook: str, latent: int) -> str:
+    """`"L1.latent417"` at `hook_resid_post`, elsewhere `"L1.mlp_out.latent417"`."""
+    return f"{short_name(hook)}.latent{latent}"
+
+
+def latent_concept(
+    hook: str, latent: int, direction: Tensor, meta: Mapping[str, Any] | None = None, **known: Any
+) -> Concept:
+    """A latent of an SAE as a concept along its decoder direction; `known` are other fields of the concept."""
+    about = {"latent": latent, **(meta or {})}
+    return Concept(latent_name(hook, latent), hook, direction, source="sae", meta=about, **known)
+
+
 def sae_records(saes: Mapping[str, SAE]) -> dict[str, Any]:
     """Which SAEs were read, as JSON, for a provenance."""
     return {hook: {"name": sae_name(one), "fingerprint": fingerprints(one)[0]} for hook, one in saes.items()}
@@ -279,19 +280,14 @@ def first_latents(
     # Ties go to the latent with the smaller number, so that two runs agree.
     order = scores.sort(descending=True, stable=True).indices[: above if k is None else k].tolist()
     return [
-        Concept(
-            name=f"{short_name(hook)}.latent{latent}",
-            hook=hook,
-            direction=directions[latent],
-            source="sae",
+        latent_concept(
+            hook,
+            latent,
+            directions[latent],
+            {name: float(figures[latent]) for name, figures in {"decoder_length": lengths, **meta}.items()},
             rank=rank,
             score=float(scores[latent]),
             score_name=score_name,
-            meta={
-                "latent": latent,
-                "decoder_length": float(lengths[latent]),
-                **{name: float(figures[latent]) for name, figures in meta.items()},
-            },
         )
         for rank, latent in enumerate(order)
     ]

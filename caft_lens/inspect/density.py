@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caft_lens._support.errors import UnknownName, nearest
+from caft_lens._support.by_name import ByName
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
 
-class Densities(Mapping[str, Density]):
+class Densities(ByName[Density]):
     """Densities of concepts, by name.
 
     Args:
@@ -39,19 +39,10 @@ class Densities(Mapping[str, Density]):
         >>> figure = found.plot("L2.latent417")
     """
 
+    _what = "density"
+
     def __init__(self, items: Iterable[Density]) -> None:
         self._items = {item.name: item for item in items}
-
-    def __getitem__(self, name: str) -> Density:
-        if name not in self._items:
-            raise UnknownName(f'No density of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     @classmethod
     def of(cls, *reducers: LatentDensity | ProjectionDensity, names: Reading | None = None) -> Densities:

@@ -17,6 +17,7 @@ import torch
 from einops import einsum
 from torch import Tensor, nn
 
+from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadModel, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -70,7 +71,7 @@ class ConceptTokens:
         return _page([self], "")
 
 
-class LogitLens(Mapping[str, ConceptTokens]):
+class LogitLens(ByName[ConceptTokens]):
     """The tokens that concepts raise and lower, by the name of the concept.
 
     Args:
@@ -83,20 +84,11 @@ class LogitLens(Mapping[str, ConceptTokens]):
         (5, 6)
     """
 
+    _what = "tokens"
+
     def __init__(self, items: Iterable[ConceptTokens], about: str = "") -> None:
         self._items = {item.concept.name: item for item in items}
         self.about = about
-
-    def __getitem__(self, name: str) -> ConceptTokens:
-        if name not in self._items:
-            raise UnknownName(f'No tokens of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def tokens(self, end: End = "top") -> dict[str, list[str]]:
         """The tokens at one end of every concept, as strings: what a text search reads.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator
 
-from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
+from caft_lens._support.by_name import ByName
+from caft_lens._support.errors import BadArgument, BadData, BadFile, nearest
 from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
@@ -198,7 +199,7 @@ class ConceptExplanations:
         return iter([one for one in (self.top, self.bottom) if one is not None])
 
 
-class Explanations(Mapping[str, ConceptExplanations]):
+class Explanations(ByName[ConceptExplanations]):
     """Explanations of a set of concepts, by name.
 
     Args:
@@ -215,6 +216,8 @@ class Explanations(Mapping[str, ConceptExplanations]):
         ('at "pie"', {'L1.pc0': 'top: at "pie"'})
     """
 
+    _what = "explanation"
+
     def __init__(
         self, items: Iterable[Explanation], explained: Iterable[str] = (), about: Mapping[str, str] | None = None
     ) -> None:
@@ -229,17 +232,6 @@ class Explanations(Mapping[str, ConceptExplanations]):
                 raise BadArgument(f'The {item.end} end of "{item.concept}" is explained twice.')
             changed: dict[str, Any] = {item.end: item}
             self._items[item.concept] = dataclasses.replace(both, **changed)
-
-    def __getitem__(self, name: str) -> ConceptExplanations:
-        if name not in self._items:
-            raise UnknownName(f'No explanation of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     @property
     def all(self) -> list[Explanation]:
