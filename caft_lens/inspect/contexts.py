@@ -1,8 +1,4 @@
-"""Top and bottom activating contexts: the text at either end of a direction, by which a reader names it.
-
-`contexts` finds them for all concepts of a set, or all latents of SAEs, in one streaming pass; `Contexts` holds them by
-name, and decodes a window only when it is looked at.
-"""
+"""Top and bottom activating contexts: the text at either end of a direction, by which a reader names it."""
 
 from __future__ import annotations
 
@@ -13,12 +9,12 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
-from caft_lens.activations.differences import read_by, stream
+from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import token_lines
 from caft_lens.inspect.context_windows import ConceptContexts, Context, Corpus, End, metas_of, places_of
-from caft_lens.inspect.reading import AtItsHooks, Reading, every_latent, reading
+from caft_lens.inspect.reading import Reading, every_latent, read_once, reading
 from caft_lens.saes.top_latents import TopLatents
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
@@ -92,9 +88,12 @@ class Contexts(Mapping[str, ConceptContexts]):
         return collected(lens, texts, Reading(top.saes, every_latent(top.saes, top.latents)), top, None)
 
     def __getitem__(self, name: str) -> ConceptContexts:
+        return ConceptContexts(self._concept(name), *self._known(name))
+
+    def _known(self, name: str) -> _Ends:
         if name not in self._ends:
             raise UnknownName(f'No contexts of "{name}".{nearest(name, self._ends)}')
-        return ConceptContexts(self._concept(name), *self._ends[name])
+        return self._ends[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ends)
@@ -118,10 +117,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             3
         """
         wanted = [names] if isinstance(names, str) else list(names)
-        for name in wanted:
-            if name not in self._ends:
-                raise UnknownName(f'No contexts of "{name}".{nearest(name, self._ends)}')
-        fewer = Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
+        fewer = Contexts._lazy({name: self._known(name) for name in wanted}, self._concept)
         fewer.about, fewer.left_out = self.about, self.left_out
         return fewer
 
@@ -159,9 +155,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         return token_lines.page([item.shown(n, meta) for item in chosen], more)
 
     def table(self) -> pandas.DataFrame:
-        """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the
-        `meta`.
-        """
+        """One row per context: concept, end, rank, value, text with its peak in double brackets, source, `meta`."""
         from caft_lens.display.frames import Frame
 
         rows = [
@@ -220,8 +214,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         )
 
     def peaks_on(self, labels: Sequence[Sequence[bool | None]]) -> pandas.DataFrame:
-        """At either end, the share of the peaks that stand on tokens with a label: how much of what one reads there is
-        about it.
+        """At either end, the share of the peaks that stand on tokens with a label.
 
         Args:
             labels: For each text of the corpus whether each token has the label, as `token_labels` gives them for the
@@ -258,14 +251,8 @@ class Contexts(Mapping[str, ConceptContexts]):
     def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
         """What to display, and lines that say what is not."""
         sinks = max(self.left_out.values(), default=0)
-        said = (
-            [
-                f"{sinks:,} tokens were left out: attention sinks, whose activations are many times longer than all "
-                f"others."
-            ]
-            if sinks
-            else []
-        )
+        why = "attention sinks, whose activations are many times longer than all others."
+        said = [f"{sinks:,} tokens were left out: {why}"] if sinks else []
         if names is not None:
             return [self[name] for name in ([names] if isinstance(names, str) else names)], said
         if len(self) <= MANY:
@@ -323,8 +310,7 @@ def contexts(
         roles: Roles of the tokens to look at; `None` for all.
         window: How many tokens to show before and after the peak.
         rank: `"peak"` takes the texts with the most extreme single token, as is usual for features of words; `"mean"`
-            those with the most extreme mean over all tokens of the `roles`, which shows what a whole answer has: a
-            stance, a tone.
+            those with the most extreme mean over the tokens of `roles`: what a whole answer has, a stance, a tone.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
@@ -343,15 +329,7 @@ def contexts(
     read = reading(lens, concepts, saes)
     latents = TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
     directions = TopWindows(read.rows, k=k, window=window, rank=rank) if read.directions else None
-    at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
-    passed = stream(
-        lens,
-        texts,
-        list(dict.fromkeys(hook for one in at_their_hooks for hook in one.hooks)),
-        at_their_hooks,
-        roles=roles,
-        scan=scan,
-    )
+    passed = read_once(lens, texts, [one for one in (latents, directions) if one is not None], roles, scan)
     found = collected(lens, texts, read, latents, directions)
     found.left_out = dict(passed.left_out)
     return found

@@ -1,7 +1,4 @@
-"""How often and how strongly concepts are active on a corpus, in one pass: densities, histograms, and their figures.
-
-`density` runs the pass and gives `Densities`, one `Density` a concept; the reducers are in density_reducers.py.
-"""
+"""How often and how strongly concepts are active on a corpus, in one pass: densities, histograms, and their figures."""
 
 from __future__ import annotations
 
@@ -9,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.by_name import ByName
-from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
-from caft_lens.inspect.reading import AtItsHooks, Reading, reading
+from caft_lens.inspect.reading import Reading, read_once, reading
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
@@ -148,12 +144,5 @@ def density(
         reducers.append(LatentDensity(read.saes, read.numbers))
     if read.directions:
         reducers.append(ProjectionDensity(read.rows))
-    stream(
-        lens,
-        texts,
-        list(dict.fromkeys(hook for one in reducers for hook in one.hooks)),
-        [AtItsHooks(one) for one in reducers],
-        roles=roles,
-        scan=scan,
-    )
+    read_once(lens, texts, reducers, roles, scan)
     return Densities.of(*reducers, names=read)

@@ -1,5 +1,4 @@
-"""Reducers of a pass over text that keep how often and how strongly each concept is active, and what they keep: a
-`Density`.
+"""Reducers of a pass over text that keep how often and how strongly each concept is active: a `Density`.
 
 LatentDensity      of latents: share of tokens, mean and maximum when active, texts, histogram with fixed bins
 ProjectionDensity  of directions: mean, standard deviation, histogram whose range doubles when a value falls outside
@@ -99,7 +98,10 @@ class Density:
         """
         if not self.counts.any():
             return self.counts[:0], self.edges[:1]
-        return _trimmed(self.counts, self.edges) if self.by == "latent" else _bulk(self)
+        if self.by == "projection":
+            return _bulk(self)
+        filled = np.flatnonzero(self.counts)
+        return self.counts[filled[0] : filled[-1] + 1], self.edges[filled[0] : filled[-1] + 2]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -141,7 +143,8 @@ class LatentDensity(LatentReducer):
         """Take in the latents of one hook point that are active on one batch."""
         active = self.wanted(hook, active)
         latent, value = active.latent, active.value
-        bins = _bin(value)
+        # An edge belongs to the bin above it.
+        bins = torch.bucketize(value.double(), LATENT_EDGES[1:-1], right=True)
         flat = self._counts[hook].view(-1)
         flat.index_add_(0, latent * (len(LATENT_EDGES) - 1) + bins, torch.ones_like(latent))
         self._sum[hook].index_add_(0, latent, value.double())
@@ -174,9 +177,7 @@ class LatentDensity(LatentReducer):
             names: Name to hook point and number of the latents; by default as `find.sae` names them.
         """
         names = every_latent(self.saes, self.latents) if names is None else names
-        rows = {
-            hook: {number: row for row, number in enumerate(numbers.tolist())} for hook, numbers in self.latents.items()
-        }
+        rows = {hook: {one: row for row, one in enumerate(some.tolist())} for hook, some in self.latents.items()}
         for name, (hook, latent) in names.items():
             row = rows[hook][latent]
             counts = self._counts[hook][row].numpy()
@@ -195,12 +196,6 @@ class LatentDensity(LatentReducer):
                 counts=counts,
                 edges=LATENT_EDGES.numpy(),
             )
-
-
-def _bin(values: Tensor) -> Tensor:
-    """The bin of each activation, long `[n]`; an edge belongs to the bin above it."""
-    inner = LATENT_EDGES[1:-1]
-    return torch.bucketize(values.double(), inner, right=True)
 
 
 class ProjectionDensity:
@@ -242,10 +237,9 @@ class ProjectionDensity:
         """
         if hook not in self.directions:
             raise BadArgument(f'There are no directions at "{hook}".{nearest(hook, self.directions)}')
-        directions = self.directions[hook]
-        for first in range(0, len(directions), _CHUNK):
+        for first in range(0, len(self.directions[hook]), _CHUNK):
             some = slice(first, first + _CHUNK)
-            self._spread[hook].add(some, along(acts, directions[some]).cpu())
+            self._spread[hook].add(some, along(acts, self.directions[hook][some]).cpu())
         self._spread[hook].tokens += len(acts)
 
     def merge(self, other: ProjectionDensity) -> ProjectionDensity:
@@ -349,13 +343,6 @@ def _coarser(counts: Tensor, doublings: int) -> Tensor:
         counts = torch.zeros_like(counts)
         counts[half // 2 : half // 2 + half] = pairs
     return counts
-
-
-def _trimmed(counts: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bins from the first to the last that hold something."""
-    filled = np.flatnonzero(counts)
-    first, last = filled[0], filled[-1] + 1
-    return counts[first:last], edges[first : last + 1]
 
 
 def _bulk(item: Density) -> tuple[np.ndarray, np.ndarray]:

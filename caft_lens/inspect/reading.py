@@ -1,22 +1,23 @@
-"""How concepts are read: a direction by the projection of activations on it, a latent of an SAE by what the SAE
-encodes for it.
-"""
+"""How concepts are read: a direction by the projection of activations on it, a latent by what its SAE encodes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
+from caft_lens.activations.differences import AtItsHooks, Passed, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.sae import saes_by_hook
-from caft_lens.model.hook_names import short_name
-from caft_lens.text.batching import Batch
+from caft_lens.find.sae import latent_concept, latent_name, saes_by_hook
+from caft_lens.text.batching import Scan
+from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-    from torch import Tensor
 
     from caft_lens.model.lens import Lens
 
@@ -57,8 +58,6 @@ class Reading:
     @property
     def rows(self) -> dict[str, Tensor]:
         """The directions at each hook point, `[n_directions, d_model]`."""
-        import torch
-
         hooks = dict.fromkeys(concept.hook for concept in self.directions)
         return {hook: torch.stack([one.direction for one in self.directions if one.hook == hook]) for hook in hooks}
 
@@ -77,15 +76,8 @@ class Reading:
         if name in self.given:
             return self.given[name]
         hook, latent = self.latents[name]
-        return Concept(
-            name,
-            hook,
-            self.saes[hook].W_dec[latent],
-            source="sae",
-            rank=latent,
-            score=score,
-            score_name=score_name,
-            meta={"latent": latent},
+        return latent_concept(
+            hook, latent, self.saes[hook].W_dec[latent], rank=latent, score=score, score_name=score_name
         )
 
 
@@ -135,33 +127,21 @@ def every_latent(saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None =
     for hook, one in saes.items():
         directed = (one.W_dec.detach().norm(dim=1) > 0).tolist()
         wanted = range(len(directed)) if latents is None else latents[hook].tolist()
-        names |= {f"{short_name(hook)}.latent{latent}": (hook, latent) for latent in wanted if directed[latent]}
+        names |= {latent_name(hook, latent): (hook, latent) for latent in wanted if directed[latent]}
     return names
 
 
 def _is_latent(concept: Concept, saes: Mapping[str, SAE]) -> bool:
     latent, one = concept.meta.get("latent"), saes.get(concept.hook)
-    if concept.source != "sae" or one is None or not isinstance(latent, int):
-        return False
-    if not 0 <= latent < one.cfg.d_sae:
+    if concept.source != "sae" or one is None or not isinstance(latent, int) or not 0 <= latent < one.cfg.d_sae:
         return False
     row = one.W_dec[latent].detach().float().cpu()
     return float(row @ concept.direction) > SAME_DIRECTION * float(row.norm())
 
 
-class AtItsHooks:
-    """A reducer that is fed at its own hook points only, so that it can share a pass with others."""
-
-    def __init__(self, reducer: Any) -> None:
-        self.reducer = reducer
-        self.hooks: list[str] = reducer.hooks
-
-    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Pass on what comes from one of the reducer's hook points."""
-        if hook in self.hooks:
-            self.reducer.update(hook, acts, batch, where)
-
-    def merge(self, other: AtItsHooks) -> AtItsHooks:
-        """Merge the reducers."""
-        self.reducer.merge(other.reducer)
-        return self
+def read_once(
+    lens: Lens, texts: Iterable[Text], reducers: Sequence[Any], roles: Sequence[str] | None, scan: Scan
+) -> Passed:
+    """One pass for reducers that are each fed at their own hook points only; arguments as for `stream`."""
+    hooks = list(dict.fromkeys(hook for one in reducers for hook in one.hooks))
+    return stream(lens, texts, hooks, [AtItsHooks(one) for one in reducers], roles=roles, scan=scan)
