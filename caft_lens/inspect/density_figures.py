@@ -20,8 +20,7 @@ def plot_density(item: Density) -> Figure:
     """Draw the histogram of one concept.
 
     Args:
-        item: Of a latent its activations where it is active, on a logarithmic axis; of a direction the projections of
-            nearly all tokens.
+        item: Of a latent its activations where it is active (log scale), of a direction nearly all projections.
 
     Returns:
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
@@ -134,20 +133,9 @@ def _bars(
     top = 1.12 * max(1, int(counts.max(initial=0)))
     axes(drawn, place, x={**scale, "showgrid": False}, y={"range": [0, top]})
     if middle is not None:
-        names = at(place)
-        drawn.add_shape(
-            type="line", x0=middle[0], x1=middle[0], y0=0, y1=top, xref=names["xaxis"], yref=names["yaxis"],
-            line={"color": VERMILION, "width": 2, "dash": "dash"},
-        )  # fmt: skip
+        there = {f"{axis[0]}ref": name for axis, name in at(place).items()}
+        dashed = {"color": VERMILION, "width": 2, "dash": "dash"}
+        drawn.add_shape(type="line", x0=middle[0], x1=middle[0], y0=0, y1=top, line=dashed, **there)
         x = math.log10(middle[0]) if log else middle[0]
-        note(
-            drawn,
-            literal(middle[1]),
-            x,
-            top,
-            xref=names["xaxis"],
-            yref=names["yaxis"],
-            xshift=4,
-            yanchor="top",
-            font={"size": 11, "color": INK},
-        )
+        look = {"xshift": 4, "yanchor": "top", "font": {"size": 11, "color": INK}}
+        note(drawn, literal(middle[1]), x, top, **there, **look)

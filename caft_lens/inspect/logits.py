@@ -1,9 +1,6 @@
 """Logit lens of directions: which next tokens a direction stands for, if it is read off as the last layer would be.
 
-`logit_lens` sends directions through the final norm's weight and the unembedding, and keeps the tokens at both ends of
-each (nostalgebraist, "interpreting GPT: the logit lens", 2020). A direction has no scale, so of the norm only the
-linear part applies. `LogitLens` shows the tokens, as a table, as HTML, or by name for a text search. Concepts and
-vocabulary are gone through in pieces, so that neither all logits nor a second copy of the unembedding is held.
+Concepts and vocabulary are gone through in pieces: neither all logits nor a copy of the unembedding is held.
 """
 
 from __future__ import annotations
@@ -11,12 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from einops import einsum
 from torch import Tensor, nn
 
+from caft_lens._support.arguments import one_of
 from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadModel, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.moments import Moments
@@ -44,8 +42,7 @@ class TokenScore:
     Attributes:
         token: What it says.
         id: Its number in the vocabulary.
-        logit: How much one unit of the direction adds to its logit, up to the scale of the norm; with `around=` the
-            change itself.
+        logit: What one unit of the direction adds to its logit, up to the norm's scale; with `around=` the change itself.
     """
 
     token: str
@@ -96,8 +93,7 @@ class LogitLens(ByName[ConceptTokens]):
         Raises:
             ValueError: For an end that is neither `"top"` nor `"bottom"`.
         """
-        if end not in ("top", "bottom"):
-            raise BadArgument(f'A direction has no end "{end}".{nearest(end, ("top", "bottom"))}')
+        one_of(end, "end", get_args(End))
         return {name: [one.token for one in getattr(item, end)] for name, item in self.items()}
 
     def table(self) -> pandas.DataFrame:
@@ -171,8 +167,7 @@ def logit_lens(
         if of_heads(concept.hook):
             raise ConceptMismatch(
                 f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the '
-                f"residual "
-                "stream, which is what the unembedding reads. Take hook_attn_out."
+                "residual stream, which is what the unembedding reads. Take hook_attn_out."
             )
     read_off = _ReadOff(lens, words)
     means = None if around is None else _means(lens, concepts, around)
@@ -199,12 +194,7 @@ def logit_lens(
 
 
 class _ReadOff:
-    """Final norm and unembedding of a model, in fp32, the vocabulary in pieces.
-
-    Args:
-        lens: The model.
-        words: How many rows of the unembedding stand for tokens.
-    """
+    """Final norm and unembedding of a model, in fp32; the first `words` rows of the latter stand for tokens."""
 
     def __init__(self, lens: Lens, words: int) -> None:
         norm = anatomy(lens.model).final_norm
@@ -275,7 +265,9 @@ class _ReadOff:
         """What the unembedding makes of normed rows `[n, d_model]`, `[n, piece]` each, for pieces of the vocabulary."""
         if type(self.head) is not nn.Linear or self.head.weight.is_meta:
             # With an adapter on it, quantised or offloaded, its weight is not what it computes.
-            place, dtype = self._input_of_head()
+            weight = self.head.weight
+            place = self.device if weight.is_meta else weight.device
+            dtype = weight.dtype if weight.dtype.is_floating_point else torch.get_default_dtype()
             yield 0, [self.head(rows.to(place, dtype))[:, : self.words].float() for rows in inputs]
             return
         weight, bias = self.head.weight, self.head.bias
@@ -285,12 +277,7 @@ class _ReadOff:
             stop = min(start + size, self.words)
             piece = weight[start:stop].detach().float()
             shift = 0.0 if bias is None else bias[start:stop].detach().float()
-            yield (start, [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of])
-
-    def _input_of_head(self) -> tuple[torch.device, torch.dtype]:
-        weight = self.head.weight
-        dtype = weight.dtype if weight.dtype.is_floating_point else torch.get_default_dtype()
-        return self.device if weight.is_meta else weight.device, dtype
+            yield start, [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of]
 
 
 def _means(lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str, Tensor]) -> dict[str, Tensor]:
@@ -333,9 +320,6 @@ def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tupl
     )
 
 
-# -- shown ------------------------------------------------------------------------------------------------------------
-
-
 def concept_section(concept: Concept, *content: Content) -> Content:
     """A part of a view under the name, label, hook point and reason of a concept."""
     return section(concept.name, concept.label, [concept.hook, concept.reason], *content)
@@ -362,6 +346,5 @@ def _section(item: ConceptTokens) -> Content:
 
 def extremes(scores: Sequence[TokenScore], scale: float) -> Content:
     """The tokens of one end, the first with its value."""
-    return chips(
-        ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores)), scale
-    )
+    rows = ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores))
+    return chips(rows, scale)

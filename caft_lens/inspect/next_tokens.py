@@ -83,8 +83,7 @@ def divergence(plain: Tensor, changed: Tensor) -> Tensor:
     """Kullback-Leibler divergence of changed from plain distributions, KL(plain ‖ changed), in nats.
 
     Args:
-        plain: Log-probabilities, `[..., d_vocab]`.
-        changed: The same.
+        plain, changed: Log-probabilities, `[..., d_vocab]`.
 
     Returns:
         `[...]`, never below 0.
@@ -99,13 +98,11 @@ def divergence(plain: Tensor, changed: Tensor) -> Tensor:
 def shifts(
     tokenizer: Any, before: Tensor, after: Tensor, k: int
 ) -> tuple[tuple[TokenShift, ...], tuple[TokenShift, ...]]:
-    """The tokens whose probability rises most, and those whose probability falls most.
+    """The at most `k` tokens whose probability rises most, and those whose falls most.
 
     Args:
         tokenizer: A Hugging Face tokenizer, which says what the tokens are.
-        before: Probabilities, `[d_vocab]`.
-        after: The same.
-        k: How many of each at most.
+        before, after: Probabilities, `[d_vocab]`.
     """
     words = min(len(tokenizer), len(before))
     before, after = before[:words], after[:words]

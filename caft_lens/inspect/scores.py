@@ -1,9 +1,4 @@
-"""How the scores of ranked concepts fall, hook point by hook point: a few that stand out, or many alike.
-
-Of principal components this is the share of variance that each explains (a scree plot), of latents whatever they were
-ranked by. What stands out is not what is meant: `mark` rings the concepts that a reader chose, wherever in the list
-they are.
-"""
+"""How the scores of ranked concepts fall, hook point by hook point; of principal components, a scree plot."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ LEGIBLE = 12
 def scores(
     concepts: ConceptSet | Mapping[str, ConceptSet], *, mark: Iterable[str] = (), title: str | None = None
 ) -> Figure:
-    """Draw what concepts were ranked by against their rank, a line a hook point.
+    """Draw what concepts were ranked by against their rank, a line a hook point: a few stand out, or many are alike.
 
     Args:
         concepts: One ranked list, or several by name, each in a panel of its own.
@@ -120,16 +115,7 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
             marker={"symbol": "circle-open", "size": 17, "color": VERMILION, "line": {"width": 2}},
             **at(place),
         )
-    names = at(place)
+    beside = {f"{axis[0]}ref": name for axis, name in at(place).items()}
     for concept in marked:
-        note(
-            drawn,
-            bold(concept.name),
-            concept.rank,
-            concept.score,
-            xref=names["xaxis"],
-            yref=names["yaxis"],
-            xshift=11,
-            yshift=11,
-            bgcolor=faded(PAPER, 0.7),
-        )
+        around = {"xshift": 11, "yshift": 11, "bgcolor": faded(PAPER, 0.7)}
+        note(drawn, bold(concept.name), concept.rank, concept.score, **beside, **around)

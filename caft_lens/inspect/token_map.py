@@ -1,9 +1,4 @@
-"""Layer × token map: how active a direction is at every layer and every token of one text.
-
-`token_map` takes it in one forward pass (of two models, for what fine-tuning changed), `token_maps` those of several
-directions; `TokenMap` shows it as a table, as the text once a layer with its tokens shaded, or as a figure. `read_off`
-reads one cell off.
-"""
+"""Layer × token map: how active a direction is at every layer and every token of one text."""
 
 from __future__ import annotations
 
@@ -15,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
+from caft_lens._support.arguments import one_of
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
@@ -74,16 +70,13 @@ class TokenMap:
         Tokens of the template do not count, unless there are no others: the first of them often outweighs a whole text.
 
         Args:
-            shade: Largest of `"all"` rows, so that layers can be compared; or of each `"layer"`, so that faint ones can
-                be read.
+            shade: Largest of `"all"` rows, to compare layers; or of each `"layer"`, to read faint ones.
 
         Raises:
             ValueError: For another way to shade.
         """
-        if shade not in get_args(Shade):
-            raise BadArgument(f'shade="{shade}" is no way to shade a map.{nearest(shade, get_args(Shade))}')
-        counts = np.array([role != SPECIAL for role in self.roles])
-        largest = np.abs(self.values[:, counts] if counts.any() else self.values).max(axis=1)
+        one_of(shade, "shade", get_args(Shade))
+        largest = np.abs(self.values[:, self._counts()]).max(axis=1)
         largest = np.full_like(largest, largest.max()) if shade == "all" else largest
         # A row where the direction was ablated holds rounding, which is not to look like activation.
         whole = float(largest.max()) or 1.0
@@ -98,13 +91,11 @@ class TokenMap:
         lines = html.rows((self._head(row), self._line(row, scale)) for row, scale in enumerate(self.scales(shade)))
         against = "of all layers" if shade == "all" else "of its layer"
         key = (
-            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} "
-            f"at a token of the text. Beside each layer stands its largest value at a token of the text, which is "
-            f"underlined."
+            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at a "
+            "token of the text. Beside each layer stands its largest value at a token of the text, which is underlined."
         )
-        section = (
-            concept_section(self.concepts[0], lines) if self._one() else html.section(self._names(), "", [], lines)
-        )
+        one = self._one()
+        section = concept_section(self.concepts[0], lines) if one else html.section(self._names(), "", [], lines)
         return html.view(section, key=key, also=html.KEY)
 
     def plot(self, shade: Shade = "all", title: str | None = None) -> Figure:
@@ -144,9 +135,12 @@ class TokenMap:
 
     def _peak(self, row: int) -> int:
         """The position of the largest value of a row, at a token of the text unless there are none."""
+        return int(np.where(self._counts(), np.abs(self.values[row]), -1.0).argmax())
+
+    def _counts(self) -> NDArray[np.bool_]:
+        """Which tokens are the text's; all of them where there are only the template's."""
         counts = np.array([role != SPECIAL for role in self.roles])
-        sizes = np.abs(self.values[row])
-        return int(np.where(counts, sizes, -1.0).argmax() if counts.any() else sizes.argmax())
+        return counts if counts.any() else ~counts
 
     def _names(self) -> str:
         if self._one():
@@ -258,8 +252,7 @@ def read_off(
     *,
     add_generation_prompt: bool = False,
 ) -> list[tuple[str, float]]:
-    """What would come next if the residual stream at one layer and token were read off at once: the logit lens of a
-    cell of the map.
+    """What would come next if the residual stream at one layer and token were read off at once: the logit lens.
 
     Args:
         lens: The model.
@@ -393,8 +386,7 @@ def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[
         if hook in rows:
             raise BadArgument(
                 f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of '
-                f"its own. "
-                "Give one concept to follow it through all layers."
+                "its own. Give one concept to follow it through all layers."
             )
         rows[hook] = one
     return rows

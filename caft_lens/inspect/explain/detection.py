@@ -1,11 +1,4 @@
-"""How well explanations tell: detection scoring, on windows of texts that no explanation was made from.
-
-A good explanation of a direction says of any window whether the direction is active there. `detection` asks it, for as
-many windows in which the direction is active as in which it is not, and counts (Paulo et al., "Automatically
-interpreting millions of features in large language models", arXiv 2410.13928, section 3.2). The answer comes from the
-explanation's own rule, or from an LLM that reads nothing but its text. `halves` parts a corpus so that there are such
-texts.
-"""
+"""How well explanations tell: detection scoring, on windows of texts that no explanation was made from."""
 
 from __future__ import annotations
 
@@ -14,11 +7,14 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caft_lens._support.arguments import one_of
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
@@ -69,11 +65,7 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
         raise BadArgument(
             f"share={share} of {len(texts)} texts leaves one part empty: give more texts, or another share."
         )
-    parts = (
-        Texts((text for text, yes in zip(texts, first, strict=True) if yes is side), texts.name)
-        for side in (True, False)
-    )
-    return next(parts), next(parts)
+    return Texts(compress(texts, first), texts.name), Texts(compress(texts, map(not_, first)), texts.name)
 
 
 @dataclass(frozen=True)
@@ -100,8 +92,7 @@ class HeldOutWindows:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank not in RANKS:
-            raise BadArgument(f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}')
+        one_of(self.rank, "rank", RANKS)
         if self.n < 2 or not 0 < self.share <= 0.5:
             raise BadArgument(f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5.")
 
@@ -133,13 +124,11 @@ def detection(
     windows: HeldOutWindows = HeldOutWindows(),
     scan: Scan = Scan(),
 ) -> Explanations | Plan:
-    """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made
-    from.
+    """Score explanations by how well they tell active windows from inactive ones, on texts they were not made from.
 
     Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at
     the bottom end the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent,
-    where it is active at all), inactive ones from below the median, as many. Each end is scored apart; guessing scores
-    0.5.
+    where it is active at all), as many inactive ones from below the median. Each end is scored apart; chance is 0.5.
 
     Args:
         lens: The model that reads.
@@ -147,16 +136,14 @@ def detection(
         concepts: A set that holds the concepts that are explained, or SAEs, as the contexts were found with.
         texts: Held-out texts: the other half of `halves`.
         saes: SAEs whose latents are among a set of concepts: these are read by latent activation, as by `contexts`.
-        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule. `LLMJudge` says
-            how it is asked.
+        judge: An LLM that decides by the text of an explanation, or an `LLMJudge`; `None` for the explanation's rule.
         roles: As the contexts were found with.
         windows: Which windows are asked about.
         scan: As the contexts were found with.
 
     Returns:
-        The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is
-        `None`. The interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each. For a judge with
-        `dry_run`, a `Plan`.
+        The explanations with their `score`, `None` where no window of a kind was answered. The interval is Newcombe's
+        (1998) for the mean of two shares, from Wilson's for each. For a judge with `dry_run`, a `Plan`.
 
     Raises:
         ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the
@@ -168,6 +155,10 @@ def detection(
         >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)
         >>> 0 <= scored["L1.pc0"].top.score.accuracy <= 1
         True
+
+    Source:
+        Paulo et al., "Automatically interpreting millions of features in large language models" (arXiv 2410.13928),
+        section 3.2.
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     asked = judge if isinstance(judge, LLMJudge) or judge is None else LLMJudge(judge)
@@ -218,9 +209,8 @@ def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> 
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
         raise BadData(
-            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give '
-            f"judge=, an LLM that "
-            "reads it."
+            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give judge=, '
+            "an LLM that reads it."
         )
     again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
     if again:
@@ -231,11 +221,7 @@ def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> 
 
 
 def _explained(read: Reading, explanations: Explanations) -> Reading:
-    """How to read those concepts that are explained.
-
-    Raises:
-        UnknownName: When one is not there.
-    """
+    """How to read those concepts that are explained."""
     for name in explanations:
         if name not in read.names:
             raise UnknownName(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
@@ -265,10 +251,8 @@ def _drawn(values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows) -
     high = high[values[high] > 0] if sparse else high
     size = min(windows.n, len(high), len(low))
     if size < 2:
-        raise BadData(
-            f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share}): too few. Give "
-            f"more texts."
-        )
+        found = f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share})"
+        raise BadData(f"{found}: too few. Give more texts.")
     rng = np.random.default_rng(windows.seed)
     rows = np.concatenate([rng.choice(high, size, replace=False), rng.choice(low, size, replace=False)])
     shuffled = rng.permutation(2 * size)
@@ -303,12 +287,8 @@ def _contexts(
 
 
 def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> DetectionScore | None:
-    right = {
-        active: [
-            answer == active for answer, true in zip(said, truth, strict=True) if true is active and answer is not None
-        ]
-        for active in (True, False)
-    }
+    answered = [(answer, true) for answer, true in zip(said, truth, strict=True) if answer is not None]
+    right = {active: [answer == true for answer, true in answered if true is active] for active in (True, False)}
     if not all(right.values()):
         return None
     low, high = balanced_interval({active: (sum(ones), len(ones)) for active, ones in right.items()})

@@ -1,10 +1,4 @@
-"""Explanations without a further model: what contexts have more often than the corpus that they are from.
-
-Candidates are the token at the peak, phrases of up to three tokens before it, after it or anywhere in the window, the
-role and position of the peak, and the columns of the user's own data. Each is tested exactly: is it more frequent in
-the contexts of one end than chance would have it? What is makes the rule by which the explanation predicts, a naive
-Bayes classifier of the same contexts against random windows. The corpus is read once, as tokens; no model runs.
-"""
+"""Explanations without a further model: what contexts have more often than the corpus that they are from."""
 
 from __future__ import annotations
 
@@ -117,9 +111,10 @@ def explain(
     corpus.count(read, roles, scan)
     frequent = {key for key, count in corpus.counts.items() if count >= MIN_COUNT}
     features = {(name, end): [corpus.of_context(one) for one in found] for name, end, found in ends}
-    findings: dict[tuple[str, str], list[Finding]] = {}
-    for key, windows in progress_bar(features.items(), desc="explaining", unit="end"):
-        findings[key] = [one for one in _tested(windows, corpus, frequent) if one.q < alpha]
+    findings = {
+        key: [one for one in _tested(windows, corpus, frequent) if one.q < alpha]
+        for key, windows in progress_bar(features.items(), desc="explaining", unit="end")
+    }
     opposite = {"top": "bottom", "bottom": "top"}
     made = []
     for name, end, found in ends:
@@ -192,9 +187,7 @@ class _Corpus:
                 f"A context is from text {max(peaks)}, but there are {len(texts)}: give the texts that the contexts "
                 f"were found in."
             )
-        ids: Counter[int] = Counter()
-        role_counts: Counter[int] = Counter()
-        quarters: Counter[int] = Counter()
+        ids, role_counts, quarters = Counter[int](), Counter[int](), Counter[int]()
         kept: list[tuple[float, int, list[int], int]] = []
         items = encoded(self.tokenizer, texts, max_length=scan.max_length)
         for item in progress_bar(items, total=len(texts), desc="counting", unit="text"):
@@ -245,8 +238,8 @@ class _Corpus:
         there = item.input_ids[start : start + len(context.tokens)]
         if tuple(pieces(self.tokenizer, there)) != context.tokens:
             raise BadData(
-                f"Text {item.index} does not hold the context found in it: give the texts that the contexts were "
-                f"found in, in the same order."
+                f"Text {item.index} does not hold the context found in it: give the texts that the contexts were found "
+                "in, in the same order."
             )
         names = {number: name for name, number in ROLES.items()}
         quarter = QUARTERS[4 * context.position // len(item.roles)]
@@ -267,8 +260,8 @@ class _Corpus:
                 counted.add(("at", "", said))
         return _Features(frozenset(counted), frozenset(words), stated)
 
-    def _stated(self, text: Text) -> Iterator[tuple[str, str]]:
-        return iter(dict.fromkeys(column_values(text.meta, self.columns)))
+    def _stated(self, text: Text) -> dict[tuple[str, str], None]:
+        return dict.fromkeys(column_values(text.meta, self.columns))
 
 
 # -- testing ----------------------------------------------------------------------------------------------------------
@@ -296,18 +289,10 @@ def _tested(features: Sequence[_Features], corpus: _Corpus, frequent: set[Key]) 
     order = np.lexsort((-lift, p))
     return [
         Finding(
-            place=candidates[i][0],
-            column=candidates[i][1],
-            value=candidates[i][2],
-            count=int(k[i]),
-            of=n,
-            background=int(background[i]),
-            background_of=int(of[i]),
-            lift=float(lift[i]),
-            p=float(p[i]),
-            q=float(q[i]),
+            place, value, int(k[i]), n, int(background[i]), int(of[i]), float(lift[i]), float(p[i]), float(q[i]), column
         )
         for i in order
+        for place, column, value in [candidates[i]]
     ]
 
 
@@ -325,15 +310,13 @@ def _rule(
     findings: Sequence[Finding],
     opposite: Sequence[Finding],
 ) -> tuple[tuple[Clause, ...], float]:
-    """Weights that tell contexts from random windows: each condition counts by the logarithm of how much more often
-    contexts have it.
+    """A naive Bayes classifier of contexts against random windows: weights of conditions, and a bias.
 
     What is enriched at the opposite end counts too, as a rule against. The bias is such that as many random windows are
     called active as `CALLED` says, and none without evidence for it.
     """
-    conditions = list(
-        dict.fromkeys((one.column, one.value) for one in (*findings, *opposite) if one.place not in PLACES)
-    )
+    telling = (one for one in (*findings, *opposite) if one.place not in PLACES)
+    conditions = list(dict.fromkeys((one.column, one.value) for one in telling))
     if not findings or not conditions or not windows:
         return (), -1.0
     here, elsewhere = (np.array([_holds(one, conditions) for one in side]) for side in (contexts, windows))
@@ -352,9 +335,7 @@ def _holds(window: _Features, conditions: Sequence[tuple[str, str]]) -> list[boo
 
 
 def _sentence(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
-    """The main findings in words: the tokens at the peaks, phrases around them, columns of the texts, and where in
-    them.
-    """
+    """The main findings in words: tokens at the peaks, phrases around them, columns of the texts, places in them."""
     parts = [
         _peaks(findings, features),
         *_around(findings, features),
@@ -377,29 +358,21 @@ def _peaks(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
         return ""
     count = sum(any(_key(one) in window.counted for one in chosen) for window in features)
     corpus = share(sum(one.background for one in chosen), chosen[0].background_of)
-    return (
-        f"at {', '.join(quoted(one.value) for one in chosen)} ({count} of {len(features)} peaks; {corpus} of the "
-        f"corpus)"
-    )
+    tokens = ", ".join(quoted(one.value) for one in chosen)
+    return f"at {tokens} ({count} of {len(features)} peaks; {corpus} of the corpus)"
 
 
 def _around(findings: Sequence[Finding], features: Sequence[_Features]) -> Iterator[str]:
     at = [one.value for one in findings if one.place == "at"]
-    around = ("before", "after", "near")
-    apart = [
-        one
-        for one in findings
-        if one.place in around and not any(one.value in token or token in one.value for token in at)
-    ]
+    phrases = (one for one in findings if one.place in ("before", "after", "near"))
+    apart = [one for one in phrases if not any(one.value in token or token in one.value for token in at)]
     for one in _covering(apart, features, 2):
         where = "" if one.place == "near" else f" {WHERE[one.place]}"
         yield f"{'with' if where else 'near'} {quoted(one.value)}{where} ({_counts(one)})"
 
 
 def _covering(findings: Sequence[Finding], features: Sequence[_Features], n: int) -> list[Finding]:
-    """At most `n` findings, each adding to the others: the first, and what is had by at least a tenth of the contexts
-    and two of them that have none of those before.
-    """
+    """At most `n` findings, each of a tenth of the contexts, and of two at least, that have none of those before."""
     chosen: list[Finding] = []
     left = set(range(len(features)))
     for one in findings:

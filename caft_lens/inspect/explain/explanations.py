@@ -1,10 +1,4 @@
-"""What an explanation is: a sentence about one end of a direction, what it rests on, a rule that predicts by it, and
-its score.
-
-`Explanation` is frozen; `Explanations` holds those of a set of concepts, both ends of each, and is shown, saved and
-loaded as one. Whoever wrote them (`enrichment.py`, or an LLM through `prompts.py`), they are scored alike
-(`detection.py`).
-"""
+"""What an explanation is: a sentence about one end of a direction, what it rests on, its rule, and its score."""
 
 from __future__ import annotations
 
@@ -80,11 +74,6 @@ class Finding:
         return self.count / self.of
 
     @property
-    def background_share(self) -> float:
-        """Share of the corpus."""
-        return self.background / self.background_of
-
-    @property
     def text(self) -> str:
         """What it is and where, in words.
 
@@ -100,9 +89,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Clause:
-    """One condition of a rule: a phrase in the window, or a value of a column of the text; its weight is added where
-    it holds.
-    """
+    """One condition of a rule, a phrase in the window or a value of a column of the text, and what it adds."""
 
     value: str
     weight: float
@@ -147,8 +134,7 @@ class Explanation:
         text: The explanation as a sentence.
         n: How many contexts were explained.
         findings: What it rests on, the most surprising first; none when an LLM wrote it.
-        rule: By which it predicts: a window is called active when the weights of the clauses that hold, and `bias`, sum
-            to more than 0.
+        rule: A window is called active when the weights of the clauses that hold, and `bias`, sum to more than 0.
         bias: See `rule`.
         by: Who wrote it: `"enrichment"` or the name of an LLM.
         score: Filled by `detection`.
@@ -165,8 +151,7 @@ class Explanation:
     score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
-        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no
-        rule.
+        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never without a rule.
 
         Example:
             >>> pie = Explanation("L1.pc0", "top", 'near "pie"', 20, rule=(Clause("a pie", 2.0),))
@@ -183,8 +168,7 @@ class Explanation:
         return sum(holding, self.bias) > 0
 
     def __str__(self) -> str:
-        scored = f"  [{self.score}]" if self.score else ""
-        return f"{self.concept} {self.end}: {self.text}{scored}"
+        return f"{self.concept} {self.end}: {self.text}{f'  [{self.score}]' if self.score else ''}"
 
 
 @dataclass(frozen=True)
@@ -309,11 +293,9 @@ class Explanations(ByName[ConceptExplanations]):
         from caft_lens.display.frames import Frame
 
         return Frame(
-            [
-                {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
-                for one in self.all
-                for finding in one.findings
-            ]
+            {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
+            for one in self.all
+            for finding in one.findings
         )
 
     def save(self, path: str | Path) -> Path:

@@ -1,9 +1,6 @@
 """Who is asked for explanations and judgements: any OpenAI-compatible endpoint, or a model that is here.
 
-`Endpoint` sends chat completions by OpenAI's client, a few at a time, each kept in a file by the hash of what was
-asked, so that an interrupted run goes on where it was and the same question is paid for once. The key stays in the
-environment: it is read when a request leaves and written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is
-what either would be asked, with an estimate of what that costs.
+The key stays in the environment: it is read when a request leaves and written nowhere.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,8 +138,7 @@ class Endpoint:
             want `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
         timeout: Seconds to wait for an answer.
         retries: How often to try again after a time-out, a lost connection, or a status that passes (408, 409, 429, 500
-            and above), waiting 0.5, 1, 2, … 8 seconds, or as long as the server says; one that asks for more than two
-            minutes ends the run.
+            and above), waiting 0.5 to 8 seconds, or as long as the server says, up to two minutes.
         concurrency: How many requests are under way at once.
         cache: A folder with one JSON file per request and answer; `None` keeps none.
         prices: For a million tokens read and a million written, in any currency.
@@ -223,22 +219,15 @@ class Endpoint:
         return {name: value for name, value in body.items() if value is not None}
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
-        """What would be asked: the exact requests and an estimate of tokens and cost. Nothing is sent, no key is
-        needed.
-        """
+        """What would be asked, with an estimate of tokens and cost. Nothing is sent, no key is needed."""
         bodies = [self.request(one) for one in conversations]
         new = [body for body in bodies if self._kept(body) is None]
-        read = sum(math.ceil(_characters(body["messages"]) / CHARACTERS_A_TOKEN) for body in new)
-        longest = max((value for value in map(self._longest, new)), default=0)
-        wrote = longest * len(new)
-        return Plan(
-            f"{self.model} at {self.address}",
-            tuple(map(self._public, bodies)),
-            len(bodies) - len(new),
-            read,
-            wrote,
-            self._price(read, wrote),
-        )
+        lengths = (sum(len(message["content"]) for message in body["messages"]) for body in new)
+        read = sum(math.ceil(length / CHARACTERS_A_TOKEN) for length in lengths)
+        limits = (body.get("max_completion_tokens") or body.get("max_tokens") or self.max_tokens for body in new)
+        wrote = int(max(limits, default=0)) * len(new)
+        requests, cost = tuple(map(self._public, bodies)), self._price(read, wrote)
+        return Plan(f"{self.model} at {self.address}", requests, len(bodies) - len(new), read, wrote, cost)
 
     def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask, a few at a time; answers in order, `""` where the model said nothing.
@@ -258,9 +247,7 @@ class Endpoint:
         return [answers[_hash(self.address, self._public(body))] for body in bodies]
 
     def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Ask, a few at a time; at the first error what has not left is not sent, and what waits for another try
-        gives up.
-        """
+        """Ask, a few at a time; at the first error what has not left is not sent."""
         import openai
 
         answers, headers = {}, self._headers()
@@ -291,18 +278,15 @@ class Endpoint:
             if reply is None:
                 self.usage.add(retried=1)
                 continue
-            reply["content"] = self._without_values(reply["content"])
+            for value in self._values():
+                reply["content"] = reply["content"].replace(value, HIDDEN)
             self._keep(body, reply)
             self.usage.add(requests=1, **reply["usage"])
             return str(reply["content"])
         raise self._error(f"answered something that is no chat completion{self._quoted(response)}")
 
     def _sent(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> str:
-        """What was answered to one request.
-
-        Raises:
-            EndpointError: When it was refused, or failed more often than `retries`.
-        """
+        """What was answered to one request."""
         import openai
 
         further = {name: value for name, value in body.items() if name not in ("model", "messages")}
@@ -316,9 +300,8 @@ class Endpoint:
         except openai.APIStatusError as error:
             said = error.response
             wait = said.headers.get("retry-after")
-            what = (
-                f"answered {said.status_code} {said.reason_phrase}{f', asking to wait {wait} seconds' if wait else ''}"
-            )
+            waiting = f", asking to wait {wait} seconds" if wait else ""
+            what = f"answered {said.status_code} {said.reason_phrase}{waiting}"
             raise self._failed(error, what, said.text, said.status_code) from None
         except openai.APIConnectionError as error:
             raise self._failed(error, f"could not be reached ({type(error.__cause__).__name__})") from None
@@ -354,9 +337,7 @@ class Endpoint:
         return os.environ.get(self.key_env, "").strip() or None if self.key_env else None
 
     def _headers(self) -> dict[str, str | openai.Omit]:
-        """What a request carries of the environment: the key, and nothing that OpenAI's client would take from it by
-        itself.
-        """
+        """What a request carries of the environment: the key, and nothing that OpenAI's client takes by itself."""
         import openai
 
         key, nothing = self._checked_key(), openai.Omit()
@@ -397,11 +378,6 @@ class Endpoint:
     def _without_key(self, text: str) -> str:
         return redact(text, known=self._values())
 
-    def _without_values(self, text: str) -> str:
-        for value in self._values():
-            text = text.replace(value, HIDDEN)
-        return text
-
     def _public(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request as it may be shown and kept: what `options` add to it without secrets."""
         return {
@@ -433,9 +409,6 @@ class Endpoint:
     def _price(self, read: int, wrote: int) -> float | None:
         return None if self.prices is None else (read * self.prices[0] + wrote * self.prices[1]) / 1e6
 
-    def _longest(self, body: Mapping[str, Any]) -> int:
-        return int(body.get("max_completion_tokens") or body.get("max_tokens") or self.max_tokens)
-
 
 def _is_here(host: str) -> bool:
     """Whether a host is this computer."""
@@ -447,10 +420,6 @@ def _is_here(host: str) -> bool:
 
 def _hash(address: str, body: Mapping[str, Any]) -> str:
     return sha256(address, json.dumps(body, sort_keys=True))
-
-
-def _characters(messages: Iterable[Mapping[str, str]]) -> int:
-    return sum(len(message["content"]) for message in messages)
 
 
 def _reply(text: str) -> dict[str, Any] | None:
