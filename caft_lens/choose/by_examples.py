@@ -1,6 +1,4 @@
-"""Choosing by examples: the directions that tell a handful of texts with the concept from others, and mean the same
-elsewhere.
-"""
+"""Choosing by examples: the directions that tell texts with the concept from others, and mean the same elsewhere."""
 
 from __future__ import annotations
 
@@ -43,8 +41,7 @@ class Criteria:
     """When a direction counts as one of the concept that examples show.
 
     Attributes:
-        score: `"mean"` or `"max"`: what a text's activation is, over its tokens. A stance is all over a text, a topic
-            in a few words.
+        score: A text's activation over its tokens, `"mean"` or `"max"`: a stance is all over it, a topic in few words.
         threshold: Of the AUROC, or of the share of a latent's activation.
         share: Of the contexts at the concept's end: how many have to look like the concept.
         k: How many contexts are read, ranked as `score` says.
@@ -64,10 +61,8 @@ class Criteria:
 
     def __post_init__(self) -> None:
         if not 0.5 < self.threshold <= 1 or not 0 < self.share <= 1:
-            raise BadArgument(
-                f"Criteria(): threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both "
-                f"up to 1."
-            )
+            bounds = f"threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both up to 1"
+            raise BadArgument(f"Criteria(): {bounds}.")
         if self.most is not None and self.most < 1:
             raise BadArgument(f"Criteria(most={self.most}): expected at least 1.")
 
@@ -138,12 +133,10 @@ def by_examples(
     ]
     if criteria.most is not None:
         proposals = _no_more(proposals, concepts, criteria.most)
-    by = (
-        f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, "
-        f"{' and '.join(role_names(roles) or ['all'])} tokens"
-    )
-    by += f", threshold {criteria.threshold:g}"
-    by += ")" if texts is None else f", {criteria.share:g} of {criteria.k} contexts)"
+    examples = f"{len(having)} of the concept, {len(others)} for contrast"
+    tokens = f"{' and '.join(role_names(roles) or ['all'])} tokens"
+    elsewhere = "" if texts is None else f", {criteria.share:g} of {criteria.k} contexts"
+    by = f"choose.by_examples ({examples}, {tokens}, threshold {criteria.threshold:g}{elsewhere})"
     return Choice(concepts, proposals, by, read_by(lens))
 
 
@@ -151,8 +144,8 @@ def _check_enough(having: Texts, others: Texts) -> None:
     for name, side in (("of the concept", having), ("for contrast", others)):
         if len(side) < FEWEST:
             raise BadArgument(
-                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} "
-                f"of either kind chance cannot be told from a concept."
+                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} of "
+                "either kind chance cannot be told from a concept."
             )
 
 
@@ -206,20 +199,13 @@ def _fits(found: Sequence[Concept], latents: set[str], n_concept: int, n_contras
     # An end was chosen for a direction, the better of two; of a latent there is one.
     two = np.array([1.0 if concept.name in latents else 2.0 for concept in found])
     p = np.minimum(1.0, two * norm.sf((areas - 0.5) / spread))
-    return [
-        _Fit(
-            concept.meta["end"],
-            float(area),
-            _share_of_activation(concept) if concept.name in latents else None,
-            float(q),
-        )
-        for concept, area, q in zip(found, areas, false_discovery_control(p), strict=True)
-    ]
-
-
-def _share_of_activation(latent: Concept) -> float:
-    on, off = latent.meta["mean_on"], latent.meta["mean_off"]
-    return on / (on + off) if on + off > 0 else 0.0
+    fits = []
+    for concept, q in zip(found, false_discovery_control(p), strict=True):
+        on, off = concept.meta["mean_on"], concept.meta["mean_off"]
+        of_activation = on / (on + off) if on + off > 0 else 0.0
+        of_concept = of_activation if concept.name in latents else None
+        fits.append(_Fit(concept.meta["end"], concept.score, of_concept, float(q)))
+    return fits
 
 
 def _proposal(name: str, fit: _Fit, criteria: Criteria, looks: float | None) -> Proposal:
@@ -245,9 +231,7 @@ def _look_alike(
     seed: int,
     reading: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Of each direction, the share of the contexts at its end that look like the concept to a reader who learned
-    from the examples.
-    """
+    """Of each direction, the share of the contexts at its end that look like the concept to who learned it."""
     places = {name: sorted({index for index, _ in getattr(read[name], end).places}) for name, end in ends.items()}
     shown = sorted({index for of in places.values() for index in of})
     having, without = examples
@@ -270,9 +254,7 @@ def _look_alike(
 
 
 def _others(n_texts: int, shown: Sequence[int], seed: int) -> list[int]:
-    """Random texts of the corpus that are no contexts. Some may have the concept too; most are not, or the corpus is
-    ill chosen.
-    """
+    """Random texts of the corpus that are no contexts; most do not have the concept, or the corpus is ill chosen."""
     free = np.setdiff1d(np.arange(n_texts), shown)
     return sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
 

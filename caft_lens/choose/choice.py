@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
+from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
 from caft_lens.display import html
 
@@ -43,8 +43,7 @@ class Choice:
         concepts: The candidates.
         proposals: One for each, in the same order.
         by: What chose, with what settings.
-        about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about`
-            has them.
+        about: Which model read what the choice rests on, as `Contexts.about` has it.
 
     Example:
         >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
@@ -66,8 +65,7 @@ class Choice:
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons, `sign` turned to the end that carries the concept, and the choice on
-        record.
+        """The concepts to ablate, with reasons, `sign` turned to the end that carries each, and the choice on record.
 
         Raises:
             ValueError: When there is none, saying why of the first.
@@ -100,17 +98,7 @@ class Choice:
             ValueError: For an empty reason, or a name in both.
         """
         ablate, leave = dict(ablate or {}), dict(leave or {})
-        known = [one.name for one in self.proposals]
-        for name, reason in [*ablate.items(), *leave.items()]:
-            if name not in known:
-                raise UnknownName(f'No concept "{name}" in this choice.{nearest(name, known)}')
-            if not isinstance(reason, str):
-                raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
-            if not reason.strip():
-                raise BadArgument(f"A reason is missing for {name}.")
-        both = [name for name in ablate if name in leave]
-        if both:
-            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
+        self.concepts.check_reasons(ablate, leave)
         reader = by or user_name()
         changed = [
             dataclasses.replace(one, ablate=one.name in ablate, reason=f"{said} ({reader}; {self.by}: {one.reason})")
@@ -155,10 +143,8 @@ class Choice:
         from caft_lens.display.frames import Frame
 
         return Frame(
-            [
-                {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
-                for one in self.proposals
-            ]
+            {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
+            for one in self.proposals
         )
 
     def __len__(self) -> int:
@@ -168,10 +154,8 @@ class Choice:
         return iter(self.proposals)
 
     def __repr__(self) -> str:
-        return (
-            f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: "
-            f"{', '.join(self.names[:6])}{', …' * (len(self.names) > 6)})"
-        )
+        shown = ", ".join(self.names[:6]) + ", …" * (len(self.names) > 6)
+        return f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: {shown})"
 
     def _repr_html_(self) -> str:
         title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"

@@ -1,9 +1,4 @@
-"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a
-file.
-
-What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the
-model and why on record.
-"""
+"""A choice in the making: concept by concept ablate, leave or unsure, with a reason; undone, redone, saved."""
 
 from __future__ import annotations
 
@@ -50,9 +45,8 @@ class Decisions(Mapping[str, Decision]):
         file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in
             its name stands for that of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
-        about: Which model read the contexts that are looked at: its `model`, `fingerprint` and `reading`, as
-            `Contexts.about` has them. The file keeps it, and one whose contexts were read otherwise is restored with a
-            warning.
+        about: Which model read the contexts that are looked at, as `Contexts.about` has it. The file keeps it, and one
+            whose contexts were read otherwise is restored with a warning.
 
     Raises:
         ValueError: When the file is of other concepts, or of another kind.
@@ -157,8 +151,7 @@ class Decisions(Mapping[str, Decision]):
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons; the record tells what is left in the model. What is unsure counts as
-        not considered.
+        """The concepts to ablate, with reasons; the record has those left, and what is unsure as not considered.
 
         Raises:
             ValueError: When none is to be ablated.
@@ -213,8 +206,8 @@ class Decisions(Mapping[str, Decision]):
         if self.about and before and before.get("reading") != self.about.get("reading"):
             warnings.warn(
                 f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat "
-                f"template than "
-                f"{self.about.get('model')} does now: the directions are the same, but look at the contexts again.",
+                f"template than {self.about.get('model')} does now: the directions are the same, but look at the "
+                "contexts again.",
                 stacklevel=3,
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:

@@ -1,9 +1,6 @@
 """Ablation: projecting concepts out of activations, at inference and in training by one and the same hook.
 
-`ablate` takes the directions of a concept set out of the activation at each of its sites while a block is open, or does
-one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both
-put their functions there by `caft_lens.model.attach.at`. `Ablated` is a model seen under ablation, for evaluation. The
-projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
+The projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
 """
 
 from __future__ import annotations
@@ -16,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from caft_lens._support.arguments import finite, number, share
-from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nearest
+from caft_lens._support.arguments import finite, number, one_of, share
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
 from caft_lens.model.attach import at
 from caft_lens.model.hook_names import of_heads
 from caft_lens.model.lens import Lens
@@ -81,10 +78,8 @@ def ablate(
     holds a model together.
 
     Args:
-        lens: The model: a `Lens`, or a transformers model around whose passes, in a trainer of somebody else's as well,
-            the block is.
-        concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a
-            unit vector [d_model].
+        lens: The model: a `Lens`, or a transformers model around whose passes, in any trainer, the block is.
+        concepts: Directions by site; or by hook name (or layer) orthonormal columns [d_model, k] or a unit vector.
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and
             of batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.
         variant: What is done with the component; `VARIANTS` says it in symbols, where sg stops the gradient.
@@ -116,8 +111,7 @@ def ablations(
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """The functions of the activation by which `ablate` ablates, by hook name (arguments and errors as there)."""
     bases = _bases(lens, concepts)
-    if variant not in VARIANTS:
-        raise BadArgument(f'variant="{variant}".{nearest(variant, VARIANTS)}')
+    one_of(variant, "variant", VARIANTS)
     given: dict[str, Tensor] = {}
     if variant in ("mean", "shift"):
         given = {
@@ -126,10 +120,8 @@ def ablations(
             if hook in bases
         }
         if missing := [hook for hook in bases if hook not in given]:
-            raise BadArgument(
-                f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` '
-                f"of some text."
-            )
+            needed = f'variant="{variant}" needs the mean activation at {", ".join(missing)}'
+            raise BadArgument(f"{needed}: give means=, `Moments.mean` of some text.")
         for hook, mean in given.items():
             _check_width(lens, hook, mean.reshape(-1, 1), f"The mean at {hook}")
     _check_strength(strength)
@@ -163,10 +155,8 @@ def steer(
 def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callable[[Tensor], Tensor]]:
     """The hook name and the function of the activation by which `steer` steers (arguments and errors as there)."""
     if not hasattr(concept, "direction"):
-        raise BadType(
-            f"steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, "
-            f'concepts["L1.pc0"].'
-        )
+        what = type(concept).__name__
+        raise BadType(f'steer() takes one Concept, not {what}: choose one of a set by its name, concepts["L1.pc0"].')
     strength = number(strength, "strength", hint="The length to steer by")
     direction = finite(concept.direction, f'The direction of "{concept.name}"').detach().reshape(1, -1)
     _check_width(lens, concept.hook, direction.T, f'The direction of "{concept.name}"')

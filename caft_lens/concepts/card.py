@@ -39,11 +39,6 @@ DIRECTIONS, CARD = "directions.safetensors", "card.json"
 def write(folder: Path, concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> None:
     """Write a set over whatever set lies there, so that whoever reads finds the one or the other, whole.
 
-    Args:
-        folder: Made when missing.
-        concepts: In their order.
-        provenance: Of the set.
-
     Raises:
         BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written then.
     """
@@ -75,8 +70,7 @@ def read(folder: Path) -> tuple[list[Concept], dict[str, Any]]:
         if not isinstance(card, dict) or card.get("format") != FORMAT:
             raise BadFile(f"{folder / CARD} is no card of a concept set ({FORMAT}).")
         card = renamed.card(card)
-        known = parsed(card, _Card, str(folder / CARD), "the card of a concept set")
-        return card, known.directions.sha256
+        return card, parsed(card, _Card, str(folder / CARD), "the card of a concept set").directions.sha256
 
     try:
         card, data = read_together(folder / DIRECTIONS, folder / CARD, described)
@@ -87,9 +81,8 @@ def read(folder: Path) -> tuple[list[Concept], dict[str, Any]]:
     directions = check_tensor(parse_tensors(data, folder / DIRECTIONS), "directions", shape, folder / DIRECTIONS)
     lengths = directions.double().norm(dim=1)
     if bool(((lengths - 1).abs() > 1e-3).any()):
-        raise BadFile(
-            f"{folder / DIRECTIONS}: a direction has length {lengths[(lengths - 1).abs().argmax()]:.4g}; expected 1."
-        )
+        length = lengths[(lengths - 1).abs().argmax()]
+        raise BadFile(f"{folder / DIRECTIONS}: a direction has length {length:.4g}; expected 1.")
     with naming(folder / CARD):
         found = [Concept(direction=row, **c) for row, c in zip(directions, described_concepts, strict=True)]
     return found, provenance
@@ -135,10 +128,8 @@ def _listed(value: object) -> str:
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield (
-        f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: "
-        f"{plain(', '.join(choice['ablate']))}{rest}."
-    )
+    who, ablated = f"{plain(choice['at'])} by {plain(choice['by'])}", plain(", ".join(choice["ablate"]))
+    yield f"Chosen at {who}, to ablate: {ablated}{rest}."
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"

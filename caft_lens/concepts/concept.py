@@ -1,6 +1,4 @@
-"""`Concept`: one unit direction at one hook point, with its source, rank, score, label and the reason for ablating
-it.
-"""
+"""`Concept`: one unit direction at one hook point, with its source, score, label and the reason for ablating it."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ class Concept:
         meta: Anything else, as JSON.
 
     Raises:
-        ValueError: When the direction is not a finite vector with a length, or the hook is not of a block.
+        BadArgument: When the direction is not a finite vector with a length, or the hook is not of a block.
         BadType: For a direction of booleans or complex numbers, and a rank or score that is no number.
 
     Example:

@@ -1,7 +1,4 @@
-"""`ConceptSet`: an ordered set of concepts with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn
-into one orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and
-load (`directions.safetensors`, `card.json` and a README for people).
-"""
+"""`ConceptSet`: an ordered set of concepts with provenance, to choose from, turn into bases, check, save and load."""
 
 from __future__ import annotations
 
@@ -195,12 +192,9 @@ class ConceptSet(Sequence[Concept]):
             {'L1.pc0': 'code at both ends'}
         """
         leave = {} if leave is None else leave
-        self._reasons(ablate, leave)
+        self.check_reasons(ablate, leave)
         if not ablate:
             raise BadArgument("choose({}) chooses nothing: name at least one concept to ablate, {name: reason}.")
-        both = [name for name in ablate if name in leave]
-        if both:
-            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
         stamp = {"chosen_by": by or user_name(), "chosen_at": _now()}
         chosen = [
             dataclasses.replace(concept, reason=ablate[concept.name], meta={**concept.meta, **stamp})
@@ -225,7 +219,7 @@ class ConceptSet(Sequence[Concept]):
         others = [concept for concept in self if concept.name not in gone]
         if not isinstance(names, Mapping):
             return self._with(others)
-        self._reasons({}, names)
+        self.check_reasons({}, names)
         return ConceptSet(others, self._with_choice([c.name for c in others], names, by or user_name(), _now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
@@ -240,9 +234,7 @@ class ConceptSet(Sequence[Concept]):
     # -- using --------------------------------------------------------------------------------------------------------
 
     def directions(self, hook: str | int) -> Tensor:
-        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the order of the
-        set.
-        """
+        """The unit directions at one hook point, in order, `[n_concepts, d_model]`, float32 on the CPU."""
         return torch.stack([concept.direction for concept in self.at(hook)])
 
     def basis(
@@ -350,15 +342,13 @@ class ConceptSet(Sequence[Concept]):
         """The same set whose last choice on record says which model read the contexts that it rests on.
 
         Args:
-            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where
-                nothing is known.
+            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; empty where it is not known.
         """
         choices = list(self.provenance.get("choices", []))
         if not about or not choices:
             return self
-        return ConceptSet(
-            self, {**self.provenance, "choices": [*choices[:-1], {**choices[-1], "read_by": dict(about)}]}
-        )
+        last = {**choices[-1], "read_by": dict(about)}
+        return ConceptSet(self, {**self.provenance, "choices": [*choices[:-1], last]})
 
     @property
     def fingerprint(self) -> str:
@@ -390,8 +380,7 @@ class ConceptSet(Sequence[Concept]):
     def save(self, folder: str | Path) -> Path:
         """Write `directions.safetensors`, `card.json` and a README for people.
 
-        Over an older set: whoever reads meanwhile, or after a kill at any moment, finds the old one or the new one,
-        whole.
+        Whoever reads meanwhile, or after a kill at any moment, finds an older set or the new one, whole.
 
         Args:
             folder: Made when missing; other files in it are left alone.
@@ -400,8 +389,7 @@ class ConceptSet(Sequence[Concept]):
             The folder.
 
         Raises:
-            BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written
-                then.
+            BadData: When `provenance` or a `meta` holds what JSON does not have; nothing is written then.
         """
         folder = Path(folder)
         card.write(folder, self, self.provenance)
@@ -432,9 +420,9 @@ class ConceptSet(Sequence[Concept]):
         entry = {"by": by, "at": when, "ablate": list(ablate), "leave": dict(leave), "not_considered": others}
         return {**self.provenance, "choices": [*self.provenance.get("choices", []), entry]}
 
-    def _reasons(self, *given: Mapping[str, str]) -> None:
-        """Refuse names that are none, or that come without a reason."""
-        for reasons in given:
+    def check_reasons(self, ablate: Mapping[str, str], leave: Mapping[str, str]) -> None:
+        """Refuse names that are none, stand on both sides, or come without a reason."""
+        for reasons in (ablate, leave):
             if not isinstance(reasons, Mapping):
                 raise BadType(
                     f"choose() takes {{name: reason}}, not {type(reasons).__name__}: a concept is chosen for a reason; "
@@ -446,6 +434,9 @@ class ConceptSet(Sequence[Concept]):
                     raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
                 if not reason.strip():
                     raise BadArgument(f"A reason is missing for {name}.")
+        both = [name for name in ablate if name in leave]
+        if both:
+            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
 
     def _known(self, names: Iterable[str]) -> None:
         known = set(self.names)
@@ -466,17 +457,16 @@ class ConceptSet(Sequence[Concept]):
                 f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
             )
         for concept in self:
-            if of_heads(concept.hook) and concept.hook in lens.hook_names:
-                raise ConceptMismatch(
-                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, '
-                    f"{lens.d_head} wide "
-                    f"each, while its direction is {width} wide: take hook_attn_out."
-                )
+            here = f'Concept "{concept.name}" sits at "{concept.hook}", which'
             if concept.hook not in lens.hook_names:
-                where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
-                close = "" if where else nearest(concept.hook, lens.hook_names)
+                beyond = concept.layer >= lens.n_layers
+                layers = f" It has layers 0 to {lens.n_layers - 1}."
+                hint = layers if beyond else nearest(concept.hook, lens.hook_names)
+                raise ConceptMismatch(f"{here} {lens.name!r} lacks.{hint}")
+            if of_heads(concept.hook):
                 raise ConceptMismatch(
-                    f'Concept "{concept.name}" sits at "{concept.hook}", which {lens.name!r} lacks.{where}{close}'
+                    f"{here} holds the outputs of single heads, {lens.d_head} wide each, while its direction is {width} "
+                    "wide: take hook_attn_out."
                 )
 
 

@@ -1,8 +1,4 @@
-"""Several things done to a model at once: some concepts ablated, others steered.
-
-`intervene` puts `ablate` and `steer` together into one block; `unit_lengths` are the units in which the strength of a
-steer is told: a share of the norm that the residual stream has anyway, or standard deviations.
-"""
+"""Several things done to a model at once, some concepts ablated, others steered; units of the strength of a steer."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from caft_lens._support.arguments import number
+from caft_lens._support.arguments import number, one_of
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.activations.capture import along, captured
@@ -94,14 +90,12 @@ def unit_lengths(
         >>> with cl.steer(base, concepts["L1.pc0"], 0.3 * length):
         ...     answer = base.generate("How do I bake a pie?")
     """
-    packed = batches(lens.need_tokenizer(), texts, scan)
-    return lengths_on(lens, concepts, packed, unit)
+    return lengths_on(lens, concepts, batches(lens.need_tokenizer(), texts, scan), unit)
 
 
 def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: Unit) -> dict[str, float]:
     """`unit_lengths` of what is in batches already."""
-    if unit not in UNITS:
-        raise BadArgument(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
+    one_of(unit, "unit", UNITS)
     if unit == "length":
         return dict.fromkeys(concepts.names, 1.0)
     norms, spreads = Moments(covariance=False), Moments()
@@ -114,10 +108,7 @@ def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: 
                 spreads.update(hook, along(acts, concepts.directions(hook)))
     if unit == "norm":
         return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
+    sds = {hook: spreads.covariance[hook].diagonal().clamp_min(0).sqrt().tolist() for hook in concepts.hooks}
     return {
-        concept.name: float(spread)
-        for hook in concepts.hooks
-        for concept, spread in zip(
-            concepts.at(hook), spreads.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
-        )
+        concept.name: sd for hook in concepts.hooks for concept, sd in zip(concepts.at(hook), sds[hook], strict=True)
     }

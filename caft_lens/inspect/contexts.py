@@ -88,7 +88,8 @@ class Contexts(Mapping[str, ConceptContexts]):
         return collected(lens, texts, Reading(top.saes, every_latent(top.saes, top.latents)), top, None)
 
     def __getitem__(self, name: str) -> ConceptContexts:
-        return ConceptContexts(self._concept(name), *self._known(name))
+        ends = self._known(name)
+        return ConceptContexts(self._concept(name), *ends)
 
     def _known(self, name: str) -> _Ends:
         if name not in self._ends:

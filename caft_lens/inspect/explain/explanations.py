@@ -74,6 +74,11 @@ class Finding:
         return self.count / self.of
 
     @property
+    def background_share(self) -> float:
+        """Share of the corpus."""
+        return self.background / self.background_of
+
+    @property
     def text(self) -> str:
         """What it is and where, in words.
 

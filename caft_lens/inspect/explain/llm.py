@@ -138,7 +138,7 @@ class Endpoint:
             want `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
         timeout: Seconds to wait for an answer.
         retries: How often to try again after a time-out, a lost connection, or a status that passes (408, 409, 429, 500
-            and above), waiting 0.5 to 8 seconds, or as long as the server says, up to two minutes.
+            and above), waiting 0.5 to 8 seconds, or as long as the server says; more than two minutes ends the run.
         concurrency: How many requests are under way at once.
         cache: A folder with one JSON file per request and answer; `None` keeps none.
         prices: For a million tokens read and a million written, in any currency.
