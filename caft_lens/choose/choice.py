@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import pandas
 
 from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
 from caft_lens.display import html
-
-if TYPE_CHECKING:
-    import pandas
+from caft_lens.display.frames import Frame
 
 End = Literal["top", "bottom"]
 
@@ -140,8 +140,6 @@ class Choice:
 
     def table(self) -> pandas.DataFrame:
         """One row a concept: name, whether to ablate it, end, the figures, reason."""
-        from caft_lens.display.frames import Frame
-
         return Frame(
             {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
             for one in self.proposals

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import pandas
 import torch
 from einops import einsum
 from torch import Tensor
@@ -23,11 +24,10 @@ from caft_lens.concepts import card
 from caft_lens.concepts.card import origin
 from caft_lens.concepts.concept import Concept
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.model.hook_names import full_name, of_heads
 
 if TYPE_CHECKING:
-    import pandas
-
     from caft_lens.model.lens import Lens
 
 # Of what a set of unit directions spans, singular values below this share of the largest are rounding:
@@ -359,8 +359,6 @@ class ConceptSet(Sequence[Concept]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept, for people: everything but the direction."""
-        from caft_lens.display.frames import Frame
-
         columns = ["name", "hook", "layer", "source", "rank", "score", "score_name", "sign", "label", "reason"]
         rows = [{**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")} for c in self]
         return Frame(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -15,11 +15,9 @@ from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import ablations, lens_of, steering
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.model.attach import at
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Text
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 Change = float | Literal["ablate"]
 Unit = Literal["norm", "sd", "length"]

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadType, UnknownName, nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-
-if TYPE_CHECKING:
-    import pandas
+from caft_lens.display.frames import Frame
 
 Floats = NDArray[np.floating]
 Stem = Callable[[list[str]], list[str]]
@@ -92,8 +91,6 @@ class Matches(Sequence[Match]):
 
     def table(self) -> pandas.DataFrame:
         """One row a match: name, hook, score, label, and by field the words that matched."""
-        from caft_lens.display.frames import Frame
-
         rows = [[m.concept.name, m.concept.hook, m.score, m.concept.label, _matched(m)] for m in self]
         return Frame(rows, columns=["name", "hook", "score", "label", "matched"])
 

@@ -9,16 +9,17 @@ from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import LETTERS, Shades, cell_size, draw_map, room_beside, room_under
 from caft_lens.display.theme import DEPTH, PAPER, axes, figure, small
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
 # Paper to the palette's blue and beyond, lightness falling all the way: it reads in grey.
@@ -54,8 +55,6 @@ class Comparison:
         `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`:
         its average when one span is random, the dimensions of the larger over d_model; `dims_a`, `dims_b`: dimensions.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for a, b in self._pairs(both_ways=False):
             for hook, share in self.lists[a].overlap(self.lists[b]).items():
@@ -87,8 +86,6 @@ class Comparison:
         `score` and `match_score` (each as its own method scores), `alike` (whether |cosine| is large enough to call
         them the same). One of `b` can be the match of several.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for hook in self._shared(a, b):
             signed = self._signed(a, b, hook).to_numpy()
@@ -111,8 +108,6 @@ class Comparison:
         random directions; `n`: how many concepts that is of; `rank_correlation`: Spearman's, of the scores of those
         that are alike with their matches' scores, with its `p`; NaN for fewer than three of them or equal scores.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for a, b in self._pairs(both_ways=True):
             matches = self.matches(a, b)
@@ -166,8 +161,6 @@ class Comparison:
         return sorted(shared, key=lambda hook: of[hook])
 
     def _signed(self, a: str, b: str, hook: str | int | None = None) -> pandas.DataFrame:
-        from caft_lens.display.frames import Frame
-
         first, second = (self._list(name) if hook is None else self._list(name).at(hook) for name in (a, b))
         rows, columns = (np.stack([concept.direction.double().numpy() for concept in one]) for one in (first, second))
         apart = np.array([[one.hook != other.hook for other in second] for one in first])

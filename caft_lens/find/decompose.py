@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,11 +19,11 @@ from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.find.sae import latent_concept, latent_name, sae_records, saes_by_hook
 from caft_lens.saes.cards import sae_name
 
 if TYPE_CHECKING:
-    import pandas
     from sae_lens import SAE
 
 Floats = NDArray[np.floating]
@@ -77,8 +78,6 @@ class Decomposition:
 
     def table(self) -> pandas.DataFrame:
         """One row a latent: name, coefficient, cosine, share explained so far, and the same by chance."""
-        from caft_lens.display.frames import Frame
-
         rows = [
             {"concept": self.concept.name, "name": name, **dataclasses.asdict(part)}
             for name, part in zip(self.names(), self.parts, strict=True)
@@ -138,8 +137,6 @@ class Decompositions(ByName[Decomposition]):
 
     def table(self) -> pandas.DataFrame:
         """One row a concept and latent, as `Decomposition.table`."""
-        import pandas
-
         return pandas.concat([item.table() for item in self.values()], ignore_index=True)
 
     def latents(self) -> ConceptSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -13,11 +13,9 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 
 def difference_of_means(

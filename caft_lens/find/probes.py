@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -22,11 +22,9 @@ from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 Unit = Literal["text", "token"]
 Floats = NDArray[np.float64]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.causal import Effects, Interventions, effect
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
@@ -26,7 +28,6 @@ from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
@@ -53,8 +54,6 @@ class ActivationDifferenceLens:
 
     def table(self) -> pandas.DataFrame:
         """One row a layer and position: sizes, and the tokens that the difference raises and lowers most."""
-        from caft_lens.display.frames import Frame
-
         rows = [
             {
                 "concept": concept.name,

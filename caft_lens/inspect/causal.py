@@ -9,6 +9,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import pandas
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.frames import Frame
 from caft_lens.display.theme import short
 from caft_lens.inspect.logits import concept_section
 from caft_lens.inspect.next_tokens import TokenShift, divergence, next_of_batch, shifts
@@ -29,7 +31,6 @@ from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
@@ -101,8 +102,6 @@ class Effects:
         Args:
             by_prompt: One row for every prompt too, `prompt` saying which; the means have `"mean"` there.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for item in self.items:
             means = ("mean", item.mean_kl, item.mean_rises, item.mean_falls)
@@ -123,8 +122,6 @@ class Effects:
 
     def tokens(self) -> pandas.DataFrame:
         """One row a token: concept, change, prompt (a number, -1 for the mean), end, rank, token, before, after."""
-        from caft_lens.display.frames import Frame
-
         rows = []
         for item in self.items:
             ends = [(-1, "rises", item.mean_rises), (-1, "falls", item.mean_falls)]
@@ -146,10 +143,6 @@ class Effects:
         Raises:
             ValueError: When none were sampled.
         """
-        import pandas
-
-        from caft_lens.display.frames import Frame
-
         if not any(self.plain):
             raise BadData("No answers were sampled: effect(..., n=1) samples one to each prompt.")
         columns = {"plain": self.plain, **{f"{item.concept.name} {item.change}": item.answers for item in self.items}}

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import pandas
+
 from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
 from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import token_lines
+from caft_lens.display.frames import Frame
 from caft_lens.inspect.context_windows import ConceptContexts, Context, Corpus, End, metas_of, places_of
 from caft_lens.inspect.reading import Reading, every_latent, read_once, reading
 from caft_lens.saes.top_latents import TopLatents
@@ -21,7 +24,6 @@ from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
-    import pandas
     from sae_lens import SAE
 
     from caft_lens.model.lens import Lens
@@ -157,8 +159,6 @@ class Contexts(Mapping[str, ConceptContexts]):
 
     def table(self) -> pandas.DataFrame:
         """One row per context: concept, end, rank, value, text with its peak in double brackets, source, `meta`."""
-        from caft_lens.display.frames import Frame
-
         rows = [
             {
                 "concept": item.concept.name,
@@ -194,10 +194,6 @@ class Contexts(Mapping[str, ConceptContexts]):
             L1.pc0        0     1    4       0        0     3    2       0
             L2.pc0        0     0    4       1        0     5    0       0
         """
-        import pandas
-
-        from caft_lens.display.frames import Frame
-
         ends = {
             (name, end): [str(meta.get(key, "-")) for meta in metas_of(found)]
             for name, item in self._ends.items()
@@ -232,7 +228,6 @@ class Contexts(Mapping[str, ConceptContexts]):
             >>> cl.contexts(base, concepts, corpus, k=20).peaks_on(of_cruelty).columns.tolist()
             ['top', 'bottom']
         """
-        from caft_lens.display.frames import Frame
 
         def share(found: Sequence[Context]) -> float:
             places = places_of(found)

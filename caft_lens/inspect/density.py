@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas
+
 from caft_lens._support.by_name import ByName
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
 from caft_lens.inspect.reading import Reading, read_once, reading
@@ -15,7 +18,6 @@ from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
     from sae_lens import SAE
 
@@ -74,8 +76,6 @@ class Densities(ByName[Density]):
         `mean` and `max` when active; of directions `mean`, `max`, `min`, `std` and quantiles `q1` to `q99` of the
         projection on all tokens.
         """
-        from caft_lens.display.frames import Frame
-
         return Frame.from_dict({name: item.row for name, item in self.items()}, orient="index")
 
     def plot(self, name: str | None = None) -> Figure:

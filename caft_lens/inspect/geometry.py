@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas
 import torch
 from einops import einsum
 from numpy.typing import NDArray
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from caft_lens._support.arguments import count, one_of
 from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.display.theme import short
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
 Order = Literal["layer", "cluster"]
@@ -44,8 +45,6 @@ class Cosines:
 
     def table(self) -> pandas.DataFrame:
         """The cosines, concepts by concepts, by name."""
-        from caft_lens.display.frames import Frame
-
         names = [concept.name for concept in self.concepts]
         return Frame(self.values, index=names, columns=names)
 

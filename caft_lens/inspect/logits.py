@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
+import pandas
 import torch
 from einops import einsum
 from torch import Tensor, nn
@@ -19,15 +20,12 @@ from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadModel, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.frames import Frame
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import of_heads
+from caft_lens.model.lens import Lens
 from caft_lens.text.token_strings import token_string
-
-if TYPE_CHECKING:
-    import pandas
-
-    from caft_lens.model.lens import Lens
 
 End = Literal["top", "bottom"]
 # Concepts that are read off at a time, and numbers that are held for them: 64 MB in fp32.
@@ -98,8 +96,6 @@ class LogitLens(ByName[ConceptTokens]):
 
     def table(self) -> pandas.DataFrame:
         """One row a token: concept, end, rank, token, its id, its logit."""
-        from caft_lens.display.frames import Frame
-
         rows = [
             {"concept": name, "end": end, "rank": rank, "token": one.token, "id": one.id, "logit": one.logit}
             for name, item in self.items()

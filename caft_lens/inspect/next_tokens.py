@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.token_strings import token_string
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)

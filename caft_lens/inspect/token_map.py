@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas
 import torch
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, Unk
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
@@ -25,7 +27,6 @@ from caft_lens.text.roles import SPECIAL
 from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
     from caft_lens.model.lens import Lens
@@ -57,10 +58,6 @@ class TokenMap:
 
     def table(self) -> pandas.DataFrame:
         """The values, one row a hook point, one column a token: its position and what it says."""
-        import pandas
-
-        from caft_lens.display.frames import Frame
-
         columns = pandas.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["position", "token"])
         return Frame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
 

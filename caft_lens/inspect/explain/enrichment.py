@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,14 +27,12 @@ from caft_lens.inspect.explain.explanations import (
     share,
 )
 from caft_lens.inspect.explain.windows import around, drawn, identity, phrases, written
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded, encoded, special_ids
 from caft_lens.text.roles import ROLES, check_role_names
 from caft_lens.text.token_strings import pieces
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 PLACES = {"role": "among {} tokens", "position": "in the {} of the text"}

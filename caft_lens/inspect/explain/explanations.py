@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+import pandas
 from pydantic import AfterValidator
 
 from caft_lens._support.by_name import ByName
@@ -15,11 +16,11 @@ from caft_lens._support.errors import BadArgument, BadData, BadFile, nearest
 from caft_lens._support.files import Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.frames import Frame
 from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.explanations/1"
@@ -244,8 +245,6 @@ class Explanations(ByName[ConceptExplanations]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
-        from caft_lens.display.frames import Frame
-
         figures = [one.name for one in dataclasses.fields(DetectionScore)]
         return Frame(
             [
@@ -295,8 +294,6 @@ class Explanations(ByName[ConceptExplanations]):
 
     def findings(self) -> pandas.DataFrame:
         """One row per finding, with counts, lift, p and q."""
-        from caft_lens.display.frames import Frame
-
         return Frame(
             {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
             for one in self.all
