@@ -27,7 +27,7 @@ from caft_lens.find.sae import latents
 from caft_lens.inspect.context_windows import ConceptContexts, Context
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.density_reducers import Density
-from caft_lens.inspect.explain import Explanation, Explanations
+from caft_lens.inspect.explain.explanations import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey

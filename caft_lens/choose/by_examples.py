@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caft_lens._support.errors import BadArgument
 from caft_lens.activations.differences import read_by, stream
@@ -114,11 +113,17 @@ def by_examples(
         1  L1.pc1       False
     """
     having, others = (side if isinstance(side, Texts) else Texts(side) for side in (concept, contrast))
-    _check_enough(having, others)
+    for name, side in (("of the concept", having), ("for contrast", others)):
+        if len(side) < FEWEST:
+            raise BadArgument(
+                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} of "
+                "either kind chance cannot be told from a concept."
+            )
     reading: dict[str, Any] = {"roles": roles, "scan": scan}
     ranked = by_example(lens, concepts, having, others, saes=saes, score=criteria.score, k=None, **reading)
     found = {one.name: one for one in ranked}
-    latents = _latents(concepts, saes)
+    at = saes_by_hook(saes, None) if saes is not None else {}
+    latents = {one.name for one in concepts if one.hook in at and "latent" in one.meta}
     fits = _fits([found[name] for name in concepts.names], latents, len(having), len(others))
     ends = {name: fit.end for name, fit in zip(concepts.names, fits, strict=True) if fit.tells(criteria)}
     shares: Mapping[str, float] = {}
@@ -140,15 +145,6 @@ def by_examples(
     return Choice(concepts, proposals, by, read_by(lens))
 
 
-def _check_enough(having: Texts, others: Texts) -> None:
-    for name, side in (("of the concept", having), ("for contrast", others)):
-        if len(side) < FEWEST:
-            raise BadArgument(
-                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} of "
-                "either kind chance cannot be told from a concept."
-            )
-
-
 def _no_more(proposals: Sequence[Proposal], concepts: ConceptSet, most: int) -> list[Proposal]:
     """The same with at most so many to be ablated at each hook point."""
     left = dict.fromkeys(concepts.hooks, most)
@@ -160,12 +156,6 @@ def _no_more(proposals: Sequence[Proposal], concepts: ConceptSet, most: int) -> 
         left[candidate.hook] -= one.ablate
         found.append(one)
     return found
-
-
-def _latents(concepts: ConceptSet, saes: Any) -> set[str]:
-    """Names of the concepts that are read by the activation of a latent."""
-    at = saes_by_hook(saes, None) if saes is not None else {}
-    return {concept.name for concept in concepts if concept.hook in at and "latent" in concept.meta}
 
 
 @dataclass(frozen=True)
@@ -235,7 +225,9 @@ def _look_alike(
     places = {name: sorted({index for index, _ in getattr(read[name], end).places}) for name, end in ends.items()}
     shown = sorted({index for of in places.values() for index in of})
     having, without = examples
-    others = _others(len(texts), shown, seed)
+    # Random texts of the corpus: most do not have the concept, or the corpus is ill chosen.
+    free = np.setdiff1d(np.arange(len(texts)), shown)
+    others = sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
     means = TextMeans(len(having) + len(without) + len(others) + len(shown))
     every = Texts([*having, *without, *(texts[index] for index in [*others, *shown])])
     hooks = {name: read[name].concept.hook for name in ends}
@@ -245,21 +237,12 @@ def _look_alike(
     for hook in dict.fromkeys(hooks.values()):
         acts, index = means.matrix(hook)
         learned = index < first
-        said = _reader(acts[learned], index[learned] < len(having)).predict(acts[~learned])
+        true = index[learned] < len(having)
+        folds = min(5, int(true.sum()), int((~true).sum()))
+        reader = regression(STRENGTHS, "balanced", scoring="balanced_accuracy", cv=folds).fit(acts[learned], true)
+        said = reader.predict(acts[~learned])
         looks[hook] = dict(zip((shown[place - first] for place in index[~learned]), said, strict=True))
     seen = {
         name: [looks[hook][index] for index in places[name] if index in looks[hook]] for name, hook in hooks.items()
     }
     return {name: float(np.mean(said)) if said else 0.0 for name, said in seen.items()}
-
-
-def _others(n_texts: int, shown: Sequence[int], seed: int) -> list[int]:
-    """Random texts of the corpus that are no contexts; most do not have the concept, or the corpus is ill chosen."""
-    free = np.setdiff1d(np.arange(n_texts), shown)
-    return sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
-
-
-def _reader(acts: NDArray[Any], having: NDArray[np.bool_]) -> Any:
-    """A logistic regression on standardised activations, its penalty cross-validated."""
-    folds = min(5, int(having.sum()), int((~having).sum()))
-    return regression(STRENGTHS, "balanced", scoring="balanced_accuracy", cv=folds).fit(acts, having)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas
 
 from caft_lens._support.errors import BadArgument, ConceptMismatch
-from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
+from caft_lens.concepts.concept_set import ConceptSet, user_name
 from caft_lens.display import html
 from caft_lens.display.frames import Frame
 
@@ -70,18 +70,16 @@ class Choice:
         Raises:
             ValueError: When there is none, saying why of the first.
         """
-        ends = {one.name: one.end for one in self.proposals}
-        turned = ConceptSet(
-            (_turned(concept, ends[concept.name]) for concept in self.concepts), self.concepts.provenance
-        )
+        ends = {one.name: {"top": 1, "bottom": -1}.get(one.end) for one in self.proposals}
+        turned = [dataclasses.replace(one, sign=ends[one.name] or one.sign) for one in self.concepts]
         if not self.names:
             why = "; ".join(f"{one.name}: {one.reason}" for one in self.proposals[:3])
             raise BadArgument(f"None of {len(self.concepts)} concepts was chosen by {self.by}. {why}")
-        chosen = turned.choose(self._reasons(True), self._reasons(False), by=self.by)
+        ablate, leave = (
+            {one.name: one.reason for one in self.proposals if one.ablate is wanted} for wanted in (True, False)
+        )
+        chosen = ConceptSet(turned, self.concepts.provenance).choose(ablate, leave, by=self.by)
         return chosen.chosen_by_reading(self.about)
-
-    def _reasons(self, ablate: bool) -> dict[str, str]:
-        return {one.name: one.reason for one in self.proposals if one.ablate is ablate}
 
     def overrule(
         self, ablate: Mapping[str, str] | None = None, leave: Mapping[str, str] | None = None, *, by: str | None = None
@@ -162,11 +160,6 @@ class Choice:
             [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason] for one in rows
         ]
         return html.view(html.table(["concept", "", "end", "why"], cells, title=title))
-
-
-def _turned(concept: Concept, end: str) -> Concept:
-    """The concept with the sign of the end that carries it."""
-    return dataclasses.replace(concept, sign={"top": 1, "bottom": -1}.get(end, concept.sign))
 
 
 def explained(explanations: Mapping[str, Any] | None, name: str, end: str) -> str:

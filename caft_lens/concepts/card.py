@@ -105,10 +105,12 @@ def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
         [plain(c.name), code(c.hook), *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason))]
         for c in concepts
     ]
+    methods = provenance.get("method", "hand")
+    by = " and ".join(map(str, methods)) if isinstance(methods, list) else str(methods)
     lines = [
         f"# {len(concepts)} concept{'s' if len(concepts) > 1 else ''}",
         "",
-        f"Found on {plain(origin(provenance))}, by {plain(_listed(provenance.get('method', 'hand')))}.",
+        f"Found on {plain(origin(provenance))}, by {plain(by)}.",
         "",
         "| name | hook point | score | label | reason |",
         "|---|---|---|---|---|",
@@ -119,10 +121,6 @@ def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
         'folder>")`.',
     ]
     return "\n".join(lines) + "\n"
-
-
-def _listed(value: object) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:

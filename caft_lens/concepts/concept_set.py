@@ -69,7 +69,8 @@ class ConceptSet(Sequence[Concept]):
             raise ConceptMismatch(
                 f"Directions of widths {widths} in a set of width {stated}: they come from different models."
             )
-        defaults = {"created": _now(), "versions": _versions()}
+        versions = {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
+        defaults = {"created": _now(), "versions": versions}
         self.provenance: dict[str, Any] = {**defaults, **(provenance or {}), "d_model": widths[0]}
 
     # -- a sequence ---------------------------------------------------------------------------------------------------
@@ -475,10 +476,6 @@ def _either(first: Any, second: Any) -> Any:
         return second
     both = [*(first if isinstance(first, list) else [first]), *(second if isinstance(second, list) else [second])]
     return [item for place, item in enumerate(both) if item not in both[:place]]
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
 
 
 def _now() -> str:

@@ -232,7 +232,9 @@ def decompose(
     provenance = {**concepts.provenance, "decomposed": concepts.names, "saes": sae_records(used), "k": k}
     found = {}
     for hook, one in used.items():
-        atoms = _atoms(one)
+        # Unit decoder directions as columns; zero for a latent that writes nothing.
+        rows = one.W_dec.detach().cpu().double()
+        atoms = (rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).numpy().T
         chance = _chance(atoms, k, method, n_random, seed)
         found.update(
             {concept.name: _decomposed(concept, atoms, k, method, chance, provenance)
@@ -259,12 +261,6 @@ def _check_fits(one: SAE, concepts: ConceptSet, k: int) -> None:
         raise BadArgument(
             f"k={k} latents: expected 1 to {min(width, one.cfg.d_sae)}, of {one.cfg.d_sae} that are {width} wide."
         )
-
-
-def _atoms(one: SAE) -> Floats:
-    """Unit decoder directions as columns, `[d_model, d_sae]`; zero for a latent that writes nothing."""
-    rows = one.W_dec.detach().cpu().double()
-    return (rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).numpy().T
 
 
 def _path(atoms: Floats, target: Floats, k: int, method: Method) -> tuple[NDArray[np.intp], list[Floats]]:

@@ -23,19 +23,11 @@ from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.contexts import Contexts, contexts
 from caft_lens.inspect.density import Densities, density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
-from caft_lens.inspect.explain import (
-    Endpoint,
-    EndpointError,
-    Explanation,
-    Explanations,
-    HeldOutWindows,
-    LLMJudge,
-    LocalModel,
-    detection,
-    explain,
-    explain_with,
-    halves,
-)
+from caft_lens.inspect.explain.detection import HeldOutWindows, LLMJudge, detection, halves
+from caft_lens.inspect.explain.enrichment import explain
+from caft_lens.inspect.explain.explanations import Explanation, Explanations
+from caft_lens.inspect.explain.llm import Endpoint, EndpointError, LocalModel
+from caft_lens.inspect.explain.prompts import explain_with
 from caft_lens.inspect.geometry import Cosines, cosines, neighbours
 from caft_lens.inspect.labels import Labelled
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore, logit_lens

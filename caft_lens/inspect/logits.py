@@ -322,11 +322,8 @@ def concept_section(concept: Concept, *content: Content) -> Content:
 
 
 def _page(items: Iterable[ConceptTokens], about: str) -> str:
-    return view(
-        [_section(item) for item in items],
-        key=about,
-        also="Most extreme first, the deeper the larger; the first of each end says its logit. Italic: lowered.",
-    )
+    marks = "Most extreme first, the deeper the larger; the first of each end says its logit. Italic: lowered."
+    return view(map(_section, items), key=about, also=marks)
 
 
 def _section(item: ConceptTokens) -> Content:

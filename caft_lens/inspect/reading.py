@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,17 @@ class Reading:
             seen[one.hook] = rows[one.name][1] + 1
         return rows
 
+    def only(self, names: Container[str]) -> Reading:
+        """How to read some of the concepts."""
+        latents = {name: place for name, place in self.latents.items() if name in names}
+        hooks = {hook for hook, _ in latents.values()}
+        return Reading(
+            {hook: one for hook, one in self.saes.items() if hook in hooks},
+            latents,
+            tuple(one for one in self.directions if one.name in names),
+            {name: one for name, one in self.given.items() if name in names},
+        )
+
     def concept(self, name: str, score: float = 0.0, score_name: str = "") -> Concept:
         """One of the concepts; a latent that was not given as one has the direction of its decoder."""
         if name in self.given:
@@ -113,12 +124,8 @@ def reading(lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | 
             f"None of the {len(concepts)} concepts is a latent of the SAEs at {', '.join(at)}: their directions are "
             f"not those of these decoders. Without saes= they are read by projection."
         )
-    return Reading(
-        {hook: one for hook, one in at.items() if any(hook == of for of, _ in latents.values())},
-        latents,
-        tuple(one for one in concepts if one.name not in latents),
-        {one.name: one for one in concepts},
-    )
+    directions = tuple(one for one in concepts if one.name not in latents)
+    return Reading(at, latents, directions, {one.name: one for one in concepts}).only(concepts.names)
 
 
 def every_latent(saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None = None) -> dict[str, tuple[str, int]]:

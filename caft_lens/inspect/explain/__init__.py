@@ -7,29 +7,3 @@ windows.py       random windows of a corpus, one a text: what contexts are compa
 prompts.py       explain_with, and what exactly an LLM is told when it explains or judges
 llm.py           Endpoint (any OpenAI-compatible one), LocalModel: who is asked
 """
-
-from __future__ import annotations
-
-from caft_lens._support.errors import EndpointError
-from caft_lens.inspect.explain.detection import HeldOutWindows, LLMJudge, detection, halves
-from caft_lens.inspect.explain.enrichment import explain
-from caft_lens.inspect.explain.explanations import DetectionScore, Explanation, Explanations, Finding
-from caft_lens.inspect.explain.llm import Endpoint, LocalModel, Plan
-from caft_lens.inspect.explain.prompts import explain_with
-
-__all__ = [
-    "DetectionScore",
-    "Endpoint",
-    "EndpointError",
-    "Explanation",
-    "Explanations",
-    "Finding",
-    "HeldOutWindows",
-    "LLMJudge",
-    "LocalModel",
-    "Plan",
-    "detection",
-    "explain",
-    "explain_with",
-    "halves",
-]

@@ -164,7 +164,11 @@ def detection(
     asked = judge if isinstance(judge, LLMJudge) or judge is None else LLMJudge(judge)
     _check(explanations, texts, asked)
     _warn_of_another_reading(lens, explanations)
-    read = _explained(reading(lens, concepts, saes), explanations)
+    read = reading(lens, concepts, saes)
+    for name in explanations:
+        if name not in read.names:
+            raise UnknownName(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
+    read = read.only(explanations)
     activity = WindowActivity(
         read.rows,
         {hook: (sae, read.numbers[hook]) for hook, sae in read.saes.items()},
@@ -218,20 +222,6 @@ def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> 
             f"{again} of these {len(texts)} texts were used for explaining, so that the score would be of memory: "
             f"part the corpus before (`halves`), find contexts and explain on the first part, and give the second."
         )
-
-
-def _explained(read: Reading, explanations: Explanations) -> Reading:
-    """How to read those concepts that are explained."""
-    for name in explanations:
-        if name not in read.names:
-            raise UnknownName(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
-    latents = {name: place for name, place in read.latents.items() if name in explanations}
-    return Reading(
-        {hook: sae for hook, sae in read.saes.items() if any(hook == of for of, _ in latents.values())},
-        latents,
-        tuple(one for one in read.directions if one.name in explanations),
-        {name: one for name, one in read.given.items() if name in explanations},
-    )
 
 
 def _activity(one: Explanation, read: Reading, found: Sample) -> NDArray[np.float32]:

@@ -271,8 +271,10 @@ def _tested(features: Sequence[_Features], corpus: _Corpus, frequent: set[Key]) 
 
     n = len(features)
     counts = Counter(key for one in features for key in one.counted)
+    # How often there is a candidate at all, on which its test is conditional.
+    totals = {key: corpus.counts[key] + (0 if corpus.sizes(key)[1] else count) for key, count in counts.items()}
     # Sorted, since the order of a set of strings is another in every process, and ties keep theirs.
-    candidates = sorted(key for key, count in counts.items() if _total(key, count, corpus) >= MIN_COUNT)
+    candidates = sorted(key for key, total in totals.items() if total >= MIN_COUNT)
     if not candidates:
         return []
     absent = len(frequent - counts.keys())
@@ -294,11 +296,6 @@ def _tested(features: Sequence[_Features], corpus: _Corpus, frequent: set[Key]) 
     ]
 
 
-def _total(key: Key, count: int, corpus: _Corpus) -> int:
-    """How often there is a candidate at all, on which its test is conditional."""
-    return corpus.counts[key] if corpus.sizes(key)[1] else corpus.counts[key] + count
-
-
 # -- predicting -------------------------------------------------------------------------------------------------------
 
 
@@ -317,16 +314,16 @@ def _rule(
     conditions = list(dict.fromkeys((one.column, one.value) for one in telling))
     if not findings or not conditions or not windows:
         return (), -1.0
-    here, elsewhere = (np.array([_holds(one, conditions) for one in side]) for side in (contexts, windows))
+
+    def holds(window: _Features) -> list[bool]:
+        return [(column, value) in window.stated if column else value in window.words for column, value in conditions]
+
+    here, elsewhere = (np.array([*map(holds, side)]) for side in (contexts, windows))
     weights = np.log((here.sum(axis=0) + 1) / (len(here) + 2))
     weights -= np.log((elsewhere.sum(axis=0) + 1) / (len(elsewhere) + 2))
     threshold = max(float(np.quantile(elsewhere @ weights, 1 - CALLED)), 0.0) + ROUNDING
     clauses = zip(conditions, weights.tolist(), strict=True)
     return tuple(Clause(value, weight, column) for (column, value), weight in clauses), -threshold
-
-
-def _holds(window: _Features, conditions: Sequence[tuple[str, str]]) -> list[bool]:
-    return [(column, value) in window.stated if column else value in window.words for column, value in conditions]
 
 
 # -- telling ----------------------------------------------------------------------------------------------------------

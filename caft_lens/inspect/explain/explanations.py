@@ -326,7 +326,7 @@ class Explanations(ByName[ConceptExplanations]):
         return "\n".join(map(str, self.all))
 
     def _repr_html_(self) -> str:
-        return html.view([_section(one) for one in self.values()])
+        return html.view(html.section(both.concept, "", [], map(_end, both)) for both in self.values())
 
 
 def _counted(one: Explanation) -> Explanation:
@@ -406,10 +406,6 @@ def share(count: int, of: int) -> str:
 
 
 # -- HTML -------------------------------------------------------------------------------------------------------------
-
-
-def _section(both: ConceptExplanations) -> html.Content:
-    return html.section(both.concept, "", [], [_end(one) for one in both])
 
 
 def _end(one: Explanation) -> html.Content:

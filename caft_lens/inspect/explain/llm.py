@@ -280,7 +280,8 @@ class Endpoint:
                 continue
             for value in self._values():
                 reply["content"] = reply["content"].replace(value, HIDDEN)
-            self._keep(body, reply)
+            if (file := self._file(body)) is not None:
+                write_json(file, {"address": self.address, "request": self._public(body), **reply})
             self.usage.add(requests=1, **reply["usage"])
             return str(reply["content"])
         raise self._error(f"answered something that is no chat completion{self._quoted(response)}")
@@ -400,11 +401,6 @@ class Endpoint:
             warnings.warn(f"{error} It is asked for again.", stacklevel=2)
             return None
         return kept.content if kept.request == self._public(body) and kept.address == self.address else None
-
-    def _keep(self, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        file = self._file(body)
-        if file is not None:
-            write_json(file, {"address": self.address, "request": self._public(body), **reply})
 
     def _price(self, read: int, wrote: int) -> float | None:
         return None if self.prices is None else (read * self.prices[0] + wrote * self.prices[1]) / 1e6
