@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +13,7 @@ from pydantic import field_validator, model_validator
 from caft_lens._support import renamed
 from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
 from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
-from caft_lens.concepts.concept_set import ConceptSet, user_name
+from caft_lens.concepts.concept_set import ConceptSet, now, user_name
 
 Action = Literal["ablate", "leave", "unsure"]
 ACTIONS = get_args(Action)
@@ -114,7 +113,7 @@ class Decisions(Mapping[str, Decision]):
         if action in NEED_A_REASON and not reason:
             raise BadArgument(f"To {action} {name} needs a reason: what did you read in its contexts?")
         before = self._said.get(name)
-        after = None if action is None else Decision(action, reason, _now())
+        after = None if action is None else Decision(action, reason, now())
         if (before and (before.action, before.reason)) == (after and (after.action, after.reason)):
             return
         self._done.append((name, before, after))
@@ -251,7 +250,3 @@ class _File(Record):
             if one.verdict in NEED_A_REASON and not one.reason.strip():
                 raise BadData(f"the decision to {one.verdict} {name} has no reason")
         return self
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -70,7 +70,7 @@ class ConceptSet(Sequence[Concept]):
                 f"Directions of widths {widths} in a set of width {stated}: they come from different models."
             )
         versions = {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
-        defaults = {"created": _now(), "versions": versions}
+        defaults = {"created": now(), "versions": versions}
         self.provenance: dict[str, Any] = {**defaults, **(provenance or {}), "d_model": widths[0]}
 
     # -- a sequence ---------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class ConceptSet(Sequence[Concept]):
         self.check_reasons(ablate, leave)
         if not ablate:
             raise BadArgument("choose({}) chooses nothing: name at least one concept to ablate, {name: reason}.")
-        stamp = {"chosen_by": by or user_name(), "chosen_at": _now()}
+        stamp = {"chosen_by": by or user_name(), "chosen_at": now()}
         chosen = [
             dataclasses.replace(concept, reason=ablate[concept.name], meta={**concept.meta, **stamp})
             for concept in self
@@ -221,7 +221,7 @@ class ConceptSet(Sequence[Concept]):
         if not isinstance(names, Mapping):
             return self._with(others)
         self.check_reasons({}, names)
-        return ConceptSet(others, self._with_choice([c.name for c in others], names, by or user_name(), _now()))
+        return ConceptSet(others, self._with_choice([c.name for c in others], names, by or user_name(), now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -478,7 +478,8 @@ def _either(first: Any, second: Any) -> Any:
     return [item for place, item in enumerate(both) if item not in both[:place]]
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, to the second, for the record of a choice."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

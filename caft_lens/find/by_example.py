@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -107,8 +106,7 @@ def by_example(
     return ConceptSet(ranked, {**concepts.provenance, **about})
 
 
-@dataclass(frozen=True)
-class _Fit:
+class _Fit(NamedTuple):
     """How well one concept tells the examples apart, at its better end."""
 
     concept: Concept
@@ -123,20 +121,15 @@ class _Fit:
         return (self.auroc if by_auroc else 0.0, self.difference)
 
     def ranked(self, rank: int, by_auroc: bool) -> Concept:
-        before = self.concept
+        before, end, auroc, difference, on, off = self
+        figures = {"end": end, "difference": difference, "mean_on": on, "mean_off": off}
+        found = {"rank": before.rank, "score": before.score, "score_name": before.score_name}
         return dataclasses.replace(
             before,
             rank=rank,
-            score=self.auroc if by_auroc else self.difference,
+            score=auroc if by_auroc else difference,
             score_name="AUROC on examples" if by_auroc else "difference on examples, standard deviations",
-            meta={
-                **before.meta,
-                "end": self.end,
-                "difference": self.difference,
-                "mean_on": self.mean_on,
-                "mean_off": self.mean_off,
-                "found": {"rank": before.rank, "score": before.score, "score_name": before.score_name},
-            },
+            meta={**before.meta, **figures, "found": found},
         )
 
 

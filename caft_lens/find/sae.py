@@ -124,7 +124,23 @@ def raised(
         passes: The sums: of the tuned model and of the base by `"change"`, those of their difference by `"difference"`.
         about: Which models read what: how the provenance begins.
     """
-    concepts = [concept for hook in saes for concept in _candidates(saes[hook], hook, passes, by, k)]
+    names = ("tuned", "base") if by == "change" else ("difference",)
+    concepts = []
+    for hook, one in saes.items():
+        means = [sums.mean(hook) for sums in passes]
+        lengths = one.W_dec.detach().cpu().double().norm(dim=1)
+        concepts += first_latents(
+            one,
+            (means[0] - means[1] if by == "change" else means[0]) * lengths,
+            k,
+            score_name=RANKINGS[by],
+            did="fine-tuning raised",
+            otherwise="Are both models the same one?",
+            meta={
+                **{f"mean_{name}": mean for name, mean in zip(names, means, strict=True)},
+                **{f"active_{name}": sums.share(hook) for name, sums in zip(names, passes, strict=True)},
+            },
+        )
     method = {"tokens": passes[0].tokens, "method": f"sae: {RANKINGS[by]}", "k": k, "saes": sae_records(saes)}
     return ConceptSet(concepts, {**about, **method})
 
@@ -194,15 +210,7 @@ def _centre(one: SAE) -> Tensor:
 
 
 def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens | None) -> dict[str, SAE]:
-    """One SAE or several by their hook points, each one's own.
-
-    Args:
-        saes: One or several.
-        base: The model that they have to fit; `None` where there is none to ask.
-
-    Raises:
-        ValueError: When there is none, one does not fit the model, or two share a hook point.
-    """
+    """One SAE or several by their hook points, each one's own; they have to fit `base`, where it is given."""
     found: dict[str, SAE] = {}
     for one in saes if isinstance(saes, (list, tuple)) else [saes]:
         if base is not None:
@@ -235,40 +243,16 @@ def sae_records(saes: Mapping[str, SAE]) -> dict[str, Any]:
     return {hook: {"name": sae_name(one), "fingerprint": fingerprints(one)[0]} for hook, one in saes.items()}
 
 
-def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: int | None) -> list[Concept]:
-    means = [sums.mean(hook) for sums in passes]
-    names = ("tuned", "base") if by == "change" else ("difference",)
-    lengths = one.W_dec.detach().cpu().double().norm(dim=1)
-    return first_latents(
-        one,
-        (means[0] - means[1] if by == "change" else means[0]) * lengths,
-        k,
-        score_name=RANKINGS[by],
-        did="fine-tuning raised",
-        otherwise="Are both models the same one?",
-        meta={
-            **{f"mean_{name}": mean for name, mean in zip(names, means, strict=True)},
-            **{f"active_{name}": sums.share(hook) for name, sums in zip(names, passes, strict=True)},
-        },
-    )
-
-
 def first_latents(
     one: SAE, scores: Tensor, k: int | None, *, score_name: str, did: str, otherwise: str, meta: Mapping[str, Tensor]
 ) -> list[Concept]:
-    """The latents of an SAE with the highest scores, as concepts whose direction is the decoder's.
+    """The latents of an SAE with the highest scores `[d_sae]`, as concepts whose direction is the decoder's.
 
     Args:
-        one: The SAE.
-        scores: Of each latent, `[d_sae]`.
         k: How many; `None` takes all above 0.
-        score_name: What the score is.
         did: What made a score positive, for the error: `"fine-tuning raised"`.
         otherwise: What to ask when no score is.
         meta: Further figures of each latent, `[d_sae]` each.
-
-    Raises:
-        ValueError: When fewer than `k` scores, or none, are above 0.
     """
     hook = sae_hook(one)
     directions = one.W_dec.detach().cpu()

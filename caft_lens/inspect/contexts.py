@@ -334,15 +334,7 @@ def contexts(
 def collected(
     lens: Lens, texts: Iterable[Text], read: Reading, latents: TopLatents | None, directions: TopWindows | None
 ) -> Contexts:
-    """What reducers of a pass found, as contexts.
-
-    Args:
-        lens: The model that read.
-        texts: What it read.
-        read: How the concepts were read.
-        latents: The reducer of those that are latents.
-        directions: The reducer of the others.
-    """
+    """What reducers of a pass found, of the concepts that are latents and of the others, as contexts."""
     # A generator is gone by now, and with it what its texts said about themselves.
     sources = texts if isinstance(texts, Texts) else Texts(texts if isinstance(texts, Sequence) else ())
     corpus = Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)

@@ -17,17 +17,7 @@ if TYPE_CHECKING:
 
 
 def plot_density(item: Density) -> Figure:
-    """Draw the histogram of one concept.
-
-    Args:
-        item: Of a latent its activations where it is active (log scale), of a direction nearly all projections.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
-    Raises:
-        ValueError: For a dead latent.
-    """
+    """The histogram of one concept: of a latent where it is active (log scale), of a direction nearly everywhere."""
     if item.active == 0:
         raise BadData(f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.')
     counts, edges = item.bars
@@ -51,17 +41,7 @@ def plot_density(item: Density) -> Figure:
 
 
 def plot_densities(items: Sequence[Density]) -> Figure:
-    """Draw how the densities of latents are spread, a panel a hook point.
-
-    Args:
-        items: Of latents; directions, which are active everywhere, are left out.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
-    Raises:
-        ValueError: When there are only directions.
-    """
+    """How the densities of latents are spread, a panel a hook point; directions are left out."""
     shares: dict[str, list[float]] = {}
     for item in items:
         if item.density is not None:
@@ -71,9 +51,8 @@ def plot_densities(items: Sequence[Density]) -> Figure:
     live = {hook: np.array([100 * share for share in some if share > 0]) for hook, some in shares.items()}
     lowest = min((float(some.min()) for some in live.values() if len(some)), default=10.0)
     edges = 10 ** (np.arange(math.floor(10 * math.log10(lowest)), 21) / 10)
-    headings = [
-        f"{hook}: {len(shares[hook]):,} latents, {len(shares[hook]) - len(some):,} dead" for hook, some in live.items()
-    ]
+    dead = {hook: len(shares[hook]) - len(some) for hook, some in live.items()}
+    headings = [f"{hook}: {len(shares[hook]):,} latents, {dead[hook]:,} dead" for hook in live]
     tokens = max(item.tokens for item in items)
     drawn = figure(
         [600],
@@ -89,10 +68,8 @@ def plot_densities(items: Sequence[Density]) -> Figure:
             said(f"{count:,} latent{'s' * (count != 1)}", f"active at {low:.2g} to {high:.2g} % of the tokens", hook)
             for count, low, high in zip(counts.tolist(), edges, edges[1:], strict=False)
         ]
-        middle = float(np.median(some)) if len(some) else None
-        _bars(
-            drawn, place, counts, edges, hover, None if middle is None else (middle, f"median {middle:.2g} %"), log=True
-        )
+        middle = (float(np.median(some)), f"median {np.median(some):.2g} %") if len(some) else None
+        _bars(drawn, place, counts, edges, hover, middle, log=True)
         last = place == len(live) - 1
         axes(
             drawn, place, y={"title": "latents"},

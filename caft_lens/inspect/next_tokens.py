@@ -47,9 +47,7 @@ def next_tokens(
     """What comes next after each prompt: log-probabilities of all tokens, under whatever hooks are attached.
 
     Args:
-        lens: The model.
-        prompts: One or many, as for `Lens.generate`.
-        chat: As for `Lens.generate`.
+        prompts, chat: As for `Lens.generate`.
         batch_tokens: Padded tokens in a batch.
 
     Returns:
@@ -78,13 +76,7 @@ def next_of_batch(lens: Lens, batch: Batch) -> Tensor:
 
 
 def divergence(plain: Tensor, changed: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of changed from plain distributions, KL(plain ‖ changed), in nats.
-
-    Args:
-        plain, changed: Log-probabilities, `[..., d_vocab]`.
-
-    Returns:
-        `[...]`, never below 0.
+    """KL(plain ‖ changed) of log-probabilities `[..., d_vocab]`, in nats, `[...]`, never below 0.
 
     Example:
         >>> divergence(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import pandas
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadData, BadFile, nearest
-from caft_lens._support.files import Record, naming, parsed, read_json, write_json
+from caft_lens._support.files import Count, Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.frames import Frame
@@ -27,6 +27,8 @@ FORMAT = "caft_lens.explanations/1"
 ENRICHMENT = "enrichment"
 End = Literal["top", "bottom"]
 ENDS: tuple[End, ...] = get_args(End)
+Share = Annotated[float, Field(ge=0, le=1)]
+Some = Annotated[int, Field(ge=1)]
 SCALARS = (str, int, float, bool)
 WHERE = {
     "at": "at",
@@ -60,13 +62,13 @@ class Finding:
 
     place: str
     value: str
-    count: int
-    of: int
-    background: int
-    background_of: int
+    count: Count
+    of: Some
+    background: Count
+    background_of: Some
     lift: float
-    p: float
-    q: float
+    p: Share
+    q: Share
     column: str = ""
 
     @property
@@ -116,14 +118,14 @@ class DetectionScore:
         judge: Who decided: `"rule"`, or the name of an LLM.
     """
 
-    accuracy: float
-    low: float
-    high: float
-    sensitivity: float
-    specificity: float
-    active: int
-    inactive: int
-    unanswered: int = 0
+    accuracy: Share
+    low: Share
+    high: Share
+    sensitivity: Share
+    specificity: Share
+    active: Count
+    inactive: Count
+    unanswered: Count = 0
     judge: str = "rule"
 
     def __str__(self) -> str:
@@ -149,7 +151,7 @@ class Explanation:
     concept: str
     end: End
     text: str
-    n: int
+    n: Count
     findings: tuple[Finding, ...] = ()
     rule: tuple[Clause, ...] = ()
     bias: float = -1.0
@@ -334,19 +336,9 @@ def _counted(one: Explanation) -> Explanation:
     for finding in one.findings:
         if finding.place not in (*WHERE, "column"):
             raise BadData(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
-        if not (0 <= finding.count <= finding.of and 0 <= finding.background <= finding.background_of):
-            raise BadData(
-                f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of} are no counts"
-            )
-        if min(finding.of, finding.background_of) < 1 or not (0 <= finding.p <= 1 and 0 <= finding.q <= 1):
-            raise BadData("a share of nothing, or a p or q beyond 0 to 1")
-    score = one.score
-    if score is not None:
-        shares = (score.accuracy, score.low, score.high, score.sensitivity, score.specificity)
-        if min(shares) < 0 or max(shares) > 1 or min(score.active, score.inactive, score.unanswered) < 0:
-            raise BadData("a score beyond 0 to 1, or a count below 0")
-    if one.n < 0:
-        raise BadData("n is below 0")
+        if finding.count > finding.of or finding.background > finding.background_of:
+            counts = f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of}"
+            raise BadData(f"{counts} are no counts")
     return one
 
 
