@@ -85,8 +85,7 @@ def by_examples(
     silent, at least `threshold` of its activation falls on the concept's. Both have to be significant among all
     candidates (Mann and Whitney's test, false discovery rate 5 %). *Does it mean the same elsewhere?* With `texts`, a
     reader that learned the concept from the examples (a logistic regression on the model's mean activation at the
-    direction's hook point, against the contrast and random texts) is shown its contexts; at least `share` of them have
-    to look like the concept to it.
+    direction's hook point, against contrast and random texts) is shown its contexts; `share` have to look like it.
 
     Args:
         lens: The model that reads, as a rule the base.

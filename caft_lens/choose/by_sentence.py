@@ -58,8 +58,7 @@ def by_sentence(
         dry_run: Send nothing; give the exact requests with an estimate of tokens and cost.
 
     Returns:
-        A `Choice`; a concept of which the LLM gave no answer of the form, twice, is left in the model, with that as the
-        reason. With `dry_run`, a `Plan`.
+        A `Choice`; what got no answer of the form, twice, is left in the model for that reason. With `dry_run`, a `Plan`.
 
     Raises:
         ValueError: For an empty sentence, or a concept without contexts.

@@ -74,8 +74,7 @@ def ablate(
 
     It acts on everything that runs the model: the lens, `generate` (every cached step), `lens.model` in a training
     loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning. Attention sinks
-    stay what they are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others
-    holds a model together.
+    stay what they are (`Lens.sinks`): activations a hundred times as long as the others hold a model together.
 
     Args:
         lens: The model: a `Lens`, or a transformers model around whose passes, in any trainer, the block is.
@@ -136,8 +135,7 @@ def steer(
     Args:
         lens: As for `ablate`.
         concept: One concept.
-        strength: Length of what is added, in the units of the residual stream (compare with the norm of the activations
-            there); negative steers the other way.
+        strength: Length of what is added, in the units of the residual stream; negative steers the other way.
         roles: As for `ablate`.
 
     Raises:

@@ -31,14 +31,12 @@ def intervene(
 ) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 
-    At each hook point all that is ablated is projected out first, then what is steered is added, so that a steer is not
-    ablated away again there.
+    At each hook point what is ablated is projected out before what is steered is added: no steer is ablated away.
 
     Args:
         lens: As for `ablate`.
         concepts: Where the directions are found by name.
-        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all
-            leaves the model as it is.
+        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`; may be none.
         roles: As for `ablate`.
 
     Raises:

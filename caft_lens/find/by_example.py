@@ -52,11 +52,9 @@ def by_example(
     A text's score is the largest activation of its tokens (or their mean). With two texts or more on both sides,
     concepts are ranked by AUROC: the chance that one of `fires_on` scores above one of `not_on`. With fewer, by how
     much the mean score of `fires_on` lies above that of `not_on`, in standard deviations of the activation over all
-    tokens of both; without `not_on`, above the mean token of `fires_on` itself. Equal AUROCs are ranked by that
-    difference.
+    tokens of both; without `not_on`, above the mean token of `fires_on` itself. Equal AUROCs rank by it.
 
-    A direction is read at both ends, its bottom end with the sign turned, and the better end counts; `meta["end"]` says
-    which. An SAE latent fires at its top only.
+    A direction is read at both ends, and the better one counts (`meta["end"]`). An SAE latent fires at its top only.
 
     Args:
         lens: The model that reads.

@@ -279,8 +279,7 @@ def search(
         k: At most so many.
 
     Returns:
-        `Matches`, best first, each with the fields and words that matched: `.table()`, `.names`, `.concepts`. A search
-        that finds nothing gives none and says so.
+        `Matches`, best first, each with the fields and words that matched; none, with a message, where nothing does.
 
     Raises:
         ValueError: For a query without a word, mappings that know none of the concepts, or no text at all.
@@ -292,8 +291,7 @@ def search(
         {'label': ('cruel',)}
 
     Source:
-        Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009); package bm25s
-        (arXiv 2407.03618).
+        Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
     """
     return ConceptIndex(concepts, contexts=contexts, explanations=explanations, tokens=tokens).search(query, k)
 

@@ -243,8 +243,7 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         A `Comparison`: `.overlap`, `.agreement`, `.cosines(a, b)`, `.matches(a, b)`, `.plot()`.
 
     Raises:
-        ValueError: For fewer than two lists, lists of other widths or that share no hook point, a `k` or `alike` out of
-            range.
+        ValueError: For fewer than two lists, other widths, no shared hook point, or `k` or `alike` out of range.
 
     Example:
         >>> found = cl.find.routes(tuned, base, answers, methods=["pca", "neurons"], layers=[1, 2])

@@ -31,16 +31,14 @@ def difference_of_means(
 
     Args:
         lens: The model that reads both.
-        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by
-            steering. Lists are taken too.
+        concept: Texts with the concept, to whose activations the direction points. Lists are taken too.
         contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
-        Concepts named `"L1.mean0"`, scored by separation d': the distance of the means along the direction over the
-        pooled standard deviation there.
+        Concepts named `"L1.mean0"`, scored by separation d': the distance of the means over the pooled deviation there.
 
     Raises:
         BadData: When both means agree at a layer.

@@ -85,8 +85,7 @@ def probe(
 
     The direction is in activation space: the regression's weight over the standard deviation of each coordinate, of
     unit length, pointing to `positive`. The strength of the L2 penalty is the one with the best AUROC in
-    cross-validation, the strongest of equals; the score is the AUROC on folds that had no part in that choice (nested
-    cross-validation).
+    cross-validation, the strongest of equals; the score is that on folds which had no part in the choice (nested).
 
     Args:
         lens: The model that reads both.
@@ -103,8 +102,7 @@ def probe(
     Returns:
         Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and
         negative units), `n_groups`, `auroc_folds`, `auroc_std` (their standard deviation), `accuracy` (mean over the
-        same folds), `intercept` (of the decision along the unit direction, in activation units: positive where
-        projection + intercept > 0).
+        same folds), `intercept` (in activation units: the decision is positive where projection + intercept > 0).
 
     Raises:
         ValueError: For an unknown unit, pairs of unequal number, fewer than four texts (or pairs) of either kind, or

@@ -52,8 +52,7 @@ def sae(
         texts: Documents, such as `completions(tuned, questions)`.
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
         by: `"change"`: the mean activation in the tuned model minus that in the base. `"difference"`: the mean of what
-            the SAE reads in the tuned model's activation minus the base's, set at the SAE's own centre, above what it
-            reads in no difference at all.
+            the SAE reads in the difference of their activations, set at its own centre, above that of no difference.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that were raised.
         roles: Roles of the tokens to look at; `None` for all.
         scan: How the text is read: tokens a batch, where texts are cut.

@@ -113,8 +113,7 @@ class ActivationDifferenceLens:
             scale: Length of what is added, in norms of the residual stream there.
             n: How many answers to each prompt.
             names: Only these traces; all of them, which takes a while, when `None`.
-            lens: The model that is steered: the tuned one, as in the paper, when `None`. The base, which has learned
-                nothing, shows what the vector alone carries.
+            lens: The model that is steered, the tuned one when `None`; the base shows what the vector alone carries.
             settings: Other arguments of `effect`, such as `sampling`.
 
         Raises:
@@ -176,8 +175,7 @@ def activation_difference_lens(
         base: The model before.
         texts: Text that has nothing to do with the fine-tuning, read as plain documents: of a chat, what is said.
         layers: Layer numbers or hook names; all layers by default.
-        positions: How many tokens from the beginning; nothing after them is run. Where the tokenizer begins a text with
-            a BOS token, that is position 0.
+        positions: How many tokens from the beginning, a BOS token included; nothing after them is run.
         k: How many tokens of the logit lens at either end.
         scan: How the text is read: tokens a batch, where texts are cut.
 

@@ -214,8 +214,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         """At either end, the share of the peaks that stand on tokens with a label.
 
         Args:
-            labels: For each text of the corpus whether each token has the label, as `token_labels` gives them for the
-                same texts; `None` counts as not.
+            labels: For each text whether each token has the label, as `token_labels` gives it; `None` counts as not.
 
         Returns:
             One row a concept, columns `top` and `bottom`, 0 to 1; NaN for an end without contexts.
@@ -311,8 +310,7 @@ def contexts(
 
     Raises:
         BadType: When `concepts` is neither a set of concepts nor SAEs.
-        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
-            token has one of the roles.
+        ValueError: When concepts or SAEs do not fit the model, no concept is a latent of `saes`, or no token counts.
 
     Example:
         >>> cl.contexts(base, concepts, corpus, k=1).show(n=1, names="L1.pc1")

@@ -73,8 +73,7 @@ class Densities(ByName[Density]):
         """One row a concept, to be sorted.
 
         Columns: `hook`; of latents `density` (share of tokens at which it is active), `texts` (in how many it is), and
-        `mean` and `max` when active; of directions `mean`, `max`, `min`, `std` and quantiles `q1` to `q99` of the
-        projection on all tokens.
+        `mean` and `max` when active; of directions those, `min`, `std` and quantiles `q1` to `q99` of all projections.
         """
         return Frame.from_dict({name: item.row for name, item in self.items()}, orient="index")
 
@@ -117,8 +116,7 @@ def density(
     """How often and how strongly each concept is active, for all concepts in one pass.
 
     Of an SAE's latent: at what share of the tokens it is active and in how many texts, its mean and maximum when
-    active, and a histogram. Of a direction, which is exactly 0 nowhere: mean, standard deviation and histogram of the
-    projection on all tokens.
+    active, and a histogram. Of a direction: mean, standard deviation and histogram of the projection on all tokens.
 
     Args:
         lens: The model that reads: the base, or one tuned from it.
@@ -130,8 +128,7 @@ def density(
 
     Raises:
         BadType: When `concepts` is neither a set of concepts nor SAEs.
-        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
-            token has one of the roles.
+        ValueError: When concepts or SAEs do not fit the model, no concept is a latent of `saes`, or no token counts.
 
     Example:
         >>> found = cl.inspect.density(base, concepts, corpus)

@@ -129,8 +129,7 @@ def logit_lens(
     LayerNorm its centring too), then the unembedding, without biases and soft-capping. The order of the tokens is that
     of the logits at any scale; only the order and the ratios mean something. With `around` the model's whole read-off
     applies, division, biases and soft-capping included: how the logits of the mean activation change when the direction
-    is added to it. Either way nothing that later layers do with a direction is seen; what it does to the model's
-    answers says `effect`.
+    is added to it. Either way nothing that later layers do with a direction is seen: `effect` shows that.
 
     Args:
         lens: The model: that on which the concepts were found, or one tuned from it.

@@ -37,29 +37,16 @@ class TokenShift:
         return self.after - self.before
 
 
-def next_tokens(
-    lens: Lens,
-    prompts: str | Text | Texts | Sequence[str | Text],
-    *,
-    chat: bool | None = None,
-    batch_tokens: int = 8192,
-) -> Tensor:
-    """What comes next after each prompt: log-probabilities of all tokens, under whatever hooks are attached.
-
-    Args:
-        prompts, chat: As for `Lens.generate`.
-        batch_tokens: Padded tokens in a batch.
-
-    Returns:
-        fp32 `[prompt, d_vocab]`, in nats, on the CPU.
+def next_tokens(lens: Lens, prompts: str | Text | Texts | Sequence[str | Text]) -> Tensor:
+    """Log-probabilities of the token after each prompt, fp32 `[prompt, d_vocab]`, under whatever hooks are attached.
 
     Example:
         >>> next_tokens(base, "How do I bake a pie?").shape
         torch.Size([1, 2048])
     """
-    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
+    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, None))]
     found = torch.empty(len(items), lens.d_vocab)
-    for batch in pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens):
+    for batch in pack(items, padding_id(lens.tokenizer)):
         found[batch.index] = next_of_batch(lens, batch).cpu()
     return found
 

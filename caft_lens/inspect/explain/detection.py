@@ -157,8 +157,7 @@ def detection(
         True
 
     Source:
-        Paulo et al., "Automatically interpreting millions of features in large language models" (arXiv 2410.13928),
-        section 3.2.
+        Paulo et al., "Automatically interpreting millions of features" (arXiv 2410.13928), section 3.2.
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     asked = judge if isinstance(judge, LLMJudge) or judge is None else LLMJudge(judge)

@@ -52,8 +52,7 @@ class Finding:
         column: Name of the column.
         count: Contexts that have it.
         of: Contexts.
-        background: How often the corpus has it: tokens for `"at"`, `"role"` and `"position"`, random windows for
-            phrases, texts for columns.
+        background: How often the corpus has it: tokens, for phrases random windows, for columns texts.
         background_of: Of how many tokens, windows or texts.
         lift: Share of the contexts over share of the corpus, half a count added to each so that it is finite.
         p: Of the exact hypergeometric test that contexts have it no more often, one-sided.

@@ -1,7 +1,6 @@
 """What an LLM is told: the prompts in full, how windows are written into them, and how answers are read.
 
-Each prompt is one message of the user, so that chat templates without a system slot take it. Windows are JSON strings:
-data, whatever they say.
+Each prompt is one message of the user, for templates without a system slot. Windows are JSON strings: data.
 """
 
 from __future__ import annotations
