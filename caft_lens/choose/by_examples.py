@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caft_lens._support.arguments import count, number, share
 from caft_lens._support.errors import BadArgument
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import Rank
@@ -59,11 +60,10 @@ class Criteria:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.threshold <= 1 or not 0 < self.share <= 1:
-            bounds = f"threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both up to 1"
-            raise BadArgument(f"Criteria(): {bounds}.")
-        if self.most is not None and self.most < 1:
-            raise BadArgument(f"Criteria(most={self.most}): expected at least 1.")
+        number(self.threshold, "threshold", above=0.5, most=1)
+        share(self.share, "share")
+        if self.most is not None:
+            count(self.most, "most")
 
 
 def by_examples(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument
 from caft_lens.choose.choice import Choice, End, Proposal, explained
 from caft_lens.concepts.concept_set import ConceptSet
@@ -72,8 +73,7 @@ def by_sentence(
     """
     if not sentence.strip():
         raise BadArgument('choose.by_sentence(): say what is unwanted, such as "answers that harm people".')
-    if n < 1:
-        raise BadArgument(f"choose.by_sentence(n={n}): expected at least 1 context.")
+    count(n, "n", hint="It is how many contexts of each end are shown.")
     conversations = [_conversation(name, sentence, contexts, explanations, n) for name in concepts.names]
     if dry_run:
         return llm.plan(conversations)

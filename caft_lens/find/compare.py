@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas
 
+from caft_lens._support.arguments import number
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
@@ -257,8 +258,7 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
     for name, one in lists.items():
         if not isinstance(one, ConceptSet):
             raise BadType(f'compare(): "{name}" is {type(one).__name__}, expected a ConceptSet.')
-    if not 0 < alike <= 1:
-        raise BadArgument(f"compare(alike={alike}): expected a |cosine| above 0, up to 1.")
+    number(alike, "alike", above=0, most=1, hint="It is a |cosine|.")
     widths = {name: one.provenance["d_model"] for name, one in lists.items()}
     if len(set(widths.values())) > 1:
         said = ", ".join(f"{name} {width}" for name, width in widths.items())

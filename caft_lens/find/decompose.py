@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens._support.arguments import one_of
+from caft_lens._support.arguments import count, one_of
 from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -78,11 +78,8 @@ class Decomposition:
 
     def table(self) -> pandas.DataFrame:
         """One row a latent: name, coefficient, cosine, share explained so far, and the same by chance."""
-        rows = [
-            {"concept": self.concept.name, "name": name, **dataclasses.asdict(part)}
-            for name, part in zip(self.names(), self.parts, strict=True)
-        ]
-        return Frame(rows)
+        named = zip(self.names(), self.parts, strict=True)
+        return Frame({"concept": self.concept.name, "name": name, **dataclasses.asdict(part)} for name, part in named)
 
     def latents(self) -> ConceptSet:
         """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest magnitude first.
@@ -155,13 +152,11 @@ class Decompositions(ByName[Decomposition]):
                 )
                 if concept.name not in found or abs(concept.score) > abs(found[concept.name].score):
                     found[concept.name] = concept
-        hooks = list(dict.fromkeys(item.concept.hook for item in self.values()))
+        largest = sorted(found.values(), key=lambda concept: -abs(concept.score))
         ordered = [
             dataclasses.replace(concept, rank=rank)
-            for hook in hooks
-            for rank, concept in enumerate(
-                sorted((c for c in found.values() if c.hook == hook), key=lambda c: -abs(c.score))
-            )
+            for hook in dict.fromkeys(item.concept.hook for item in self.values())
+            for rank, concept in enumerate(one for one in largest if one.hook == hook)
         ]
         return ConceptSet(ordered, {**self.provenance, "method": "latents of directions"})
 
@@ -236,10 +231,8 @@ def decompose(
         rows = one.W_dec.detach().cpu().double()
         atoms = (rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).numpy().T
         chance = _chance(atoms, k, method, n_random, seed)
-        found.update(
-            {concept.name: _decomposed(concept, atoms, k, method, chance, provenance)
-             for concept in here if concept.hook == hook}
-        )  # fmt: skip
+        for concept in (one for one in here if one.hook == hook):
+            found[concept.name] = _decomposed(concept, atoms, k, method, chance, provenance)
     skipped = [concept.name for concept in concepts if concept.hook not in at]
     return Decompositions([found[concept.name] for concept in here], provenance, skipped)
 
@@ -257,10 +250,7 @@ def _check_fits(one: SAE, concepts: ConceptSet, k: int) -> None:
             f"({concepts.provenance.get('model', 'unnamed')}, {found}). If you do mean to compare them, "
             "concepts.for_model(lens) or saes.for_model(sae, lens) says so."
         )
-    if not 1 <= k <= min(width, one.cfg.d_sae):
-        raise BadArgument(
-            f"k={k} latents: expected 1 to {min(width, one.cfg.d_sae)}, of {one.cfg.d_sae} that are {width} wide."
-        )
+    count(k, "k", most=min(width, one.cfg.d_sae), hint=f"There are {one.cfg.d_sae} latents, {width} wide.")
 
 
 def _path(atoms: Floats, target: Floats, k: int, method: Method) -> tuple[NDArray[np.intp], list[Floats]]:

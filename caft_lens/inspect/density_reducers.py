@@ -16,6 +16,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
+from caft_lens._support.arguments import share
 from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.activations.capture import along
 from caft_lens.inspect.reading import every_latent
@@ -80,8 +81,7 @@ class Density:
 
     def quantile(self, q: float) -> float:
         """What a share `q` of the counted values lies below, within the width of a bin; NaN for a dead latent."""
-        if not 0 <= q <= 1:
-            raise BadArgument(f"quantile({q}): expected a share from 0 to 1.")
+        share(q, "q", zero=True)
         total = self.counts.sum()
         if total == 0:
             return math.nan

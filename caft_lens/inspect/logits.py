@@ -15,7 +15,7 @@ import torch
 from einops import einsum
 from torch import Tensor, nn
 
-from caft_lens._support.arguments import one_of
+from caft_lens._support.arguments import count, one_of
 from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadModel, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.moments import Moments
@@ -156,8 +156,7 @@ def logit_lens(
     concepts.check(lens)
     tokenizer = lens.need_tokenizer()
     words = min(len(tokenizer), lens.d_vocab)
-    if not 1 <= k <= words:
-        raise BadArgument(f"logit_lens(k={k}): expected 1 to {words}, the size of the vocabulary.")
+    count(k, "k", most=words, hint="That is the size of the vocabulary.")
     for concept in concepts:
         if of_heads(concept.hook):
             raise ConceptMismatch(

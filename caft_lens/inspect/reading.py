@@ -125,7 +125,8 @@ def reading(lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | 
             f"not those of these decoders. Without saes= they are read by projection."
         )
     directions = tuple(one for one in concepts if one.name not in latents)
-    return Reading(at, latents, directions, {one.name: one for one in concepts}).only(concepts.names)
+    given = {one.name: one for one in concepts}
+    return Reading(at, latents, directions, given).only(given)
 
 
 def every_latent(saes: Mapping[str, SAE], latents: Mapping[str, Tensor] | None = None) -> dict[str, tuple[str, int]]:

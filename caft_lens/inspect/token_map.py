@@ -11,7 +11,7 @@ import pandas
 import torch
 from numpy.typing import NDArray
 
-from caft_lens._support.arguments import one_of
+from caft_lens._support.arguments import count, one_of
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -85,7 +85,7 @@ class TokenMap:
         Args:
             shade: As for `scales`.
         """
-        lines = html.rows((self._head(row), self._line(row, scale)) for row, scale in enumerate(self.scales(shade)))
+        lines = html.rows(self._line(row, scale) for row, scale in enumerate(self.scales(shade)))
         against = "of all layers" if shade == "all" else "of its layer"
         key = (
             f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at a "
@@ -118,21 +118,17 @@ class TokenMap:
             labels=("token", "layer"),
         )
 
-    def _line(self, row: int, scale: float) -> html.Content:
-        peak = self._peak(row)
-        said = zip(self.tokens, self.values[row], self.roles, strict=True)
-        return [
-            html.token(token, float(value), scale, peak=place == peak, special=role == SPECIAL)
+    def _line(self, row: int, scale: float) -> tuple[html.Content, html.Content]:
+        """A layer with its largest value, and the text."""
+        values = self.values[row].tolist()
+        # At a token of the text unless there are none.
+        peak = int(np.where(self._counts(), np.abs(values), -1.0).argmax())
+        head = [html.element("b", _row(self.hooks[row])), " ", html.element("small", html.signed(values[peak]))]
+        said = zip(self.tokens, values, self.roles, strict=True)
+        return head, [
+            html.token(token, value, scale, peak=place == peak, special=role == SPECIAL)
             for place, (token, value, role) in enumerate(said)
         ]
-
-    def _head(self, row: int) -> html.Content:
-        value = self.values[row, self._peak(row)]
-        return [html.element("b", _row(self.hooks[row])), " ", html.element("small", html.signed(float(value)))]
-
-    def _peak(self, row: int) -> int:
-        """The position of the largest value of a row, at a token of the text unless there are none."""
-        return int(np.where(self._counts(), np.abs(self.values[row]), -1.0).argmax())
 
     def _counts(self) -> NDArray[np.bool_]:
         """Which tokens are the text's; all of them where there are only the template's."""
@@ -189,8 +185,7 @@ def token_map(
     _check_order(text, "token_map(lens, text, concept)")
     lenses = pair(lens)
     rows = _rows(lenses, concept, layers)
-    seen = _seen(lenses, text, list(rows), False)
-    return _map(seen, rows, lenses, cosine)
+    return _map(*_seen(lenses, text, list(rows), False), rows, lenses, cosine)
 
 
 def token_maps(
@@ -237,7 +232,7 @@ def token_maps(
     rows = [_rows(lenses, concept, layers, site) for concept in chosen]
     hooks = list(dict.fromkeys(hook for row in rows for hook in row))
     seen = _seen(lenses, text, hooks, add_generation_prompt)
-    return [_map(seen, row, lenses, cosine) for row in rows]
+    return [_map(*seen, row, lenses, cosine) for row in rows]
 
 
 def read_off(
@@ -278,29 +273,19 @@ def read_off(
     if not in_stream(name):
         raise BadArgument(f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post.")
     tokenizer = lens.need_tokenizer()
-    seen = _seen((lens,), text, [name], add_generation_prompt)
-    length = len(seen.item.input_ids)
+    item, acts = _seen((lens,), text, [name], add_generation_prompt)
+    length = len(item.input_ids)
     if not -length <= position < length:
         raise IndexError(f"There is no token {position}: the text has {length}.")
     words = min(len(tokenizer), lens.d_vocab)
-    if not 1 <= k <= words:
-        raise BadArgument(f"read_off(k={k}): expected 1 to {words}, the size of the vocabulary.")
+    count(k, "k", most=words, hint="That is the size of the vocabulary.")
     with torch.no_grad():
-        logits = lens.unembed(seen.acts[name][position])[:words]
+        logits = lens.unembed(acts[name][position])[:words]
         best = logits.float().softmax(-1).topk(k)
     return [
         (tokenizer.decode([number], clean_up_tokenization_spaces=False), share)
         for number, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One text as it was run."""
-
-    item: Encoded
-    tokens: tuple[str, ...]
-    acts: Mapping[str, torch.Tensor]
 
 
 def _check_order(text: Any, order: str) -> None:
@@ -309,32 +294,36 @@ def _check_order(text: Any, order: str) -> None:
         raise BadType(f"The text is a {type(text).__name__}: the order is {order}.")
 
 
-def _seen(lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generation_prompt: bool) -> _Seen:
+def _seen(
+    lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generation_prompt: bool
+) -> tuple[Encoded, dict[str, torch.Tensor]]:
+    """One text as it was run, and its activations by hook point, `[pos, d_model]`."""
     tokenizer = lenses[0].need_tokenizer()
     document = Text.from_json(text)
     # Only a chat has a header, and only one that does not end with an answer.
     open_ended = bool(document.messages) and document.messages[-1].role != "assistant"
     item = encode(tokenizer, document, add_generation_prompt=add_generation_prompt and open_ended)
     # Every token of the text is shown, sinks too.
-    batch = collate([item], padding_id(tokenizer))
-    (found,) = captured(lenses, [batch], hooks, None, sinks="read")
-    return _Seen(item, tuple(pieces(tokenizer, item.input_ids)), found.acts)
+    (found,) = captured(lenses, [collate([item], padding_id(tokenizer))], hooks, None, sinks="read")
+    return item, found.acts
 
 
-def _map(seen: _Seen, rows: Mapping[str, Concept], lenses: tuple[Lens, ...], cosine: bool) -> TokenMap:
+def _map(
+    item: Encoded, acts: Mapping[str, torch.Tensor], rows: Mapping[str, Concept], lenses: tuple[Lens, ...], cosine: bool
+) -> TokenMap:
     values = []
     for hook, one in rows.items():
-        acts = seen.acts[hook].float()
-        along = acts @ one.direction.to(acts.device)
+        here = acts[hook].float()
+        along = here @ one.direction.to(here.device)
         if cosine:
-            along = along / acts.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+            along = along / here.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
         values.append(along.cpu().double().numpy())
     measure = "cosine" if cosine else "projection"
     return TokenMap(
         concepts=tuple(rows.values()),
         hooks=tuple(rows),
-        tokens=seen.tokens,
-        roles=tuple(seen.item.roles.tolist()),
+        tokens=tuple(pieces(lenses[0].tokenizer, item.input_ids)),
+        roles=tuple(item.roles.tolist()),
         values=np.stack(values),
         quantity=f"{measure} of the difference, {lenses[0].name} − {lenses[1].name}" if len(lenses) == 2 else measure,
     )

@@ -594,7 +594,7 @@ def test_windows_that_could_not_tell_anything_are_refused():
         HeldOutWindows(share=0.7)
     with pytest.raises(ValueError, match='Did you mean "peak"'):
         HeldOutWindows(rank="peek")
-    with pytest.raises(ValueError, match="n=1 must be at least 2"):
+    with pytest.raises(ValueError, match="n=1: expected a whole number of at least 2"):
         HeldOutWindows(n=1)
 
 

@@ -167,7 +167,7 @@ def test_rows_of_the_unembedding_without_a_token_are_left_out():
     lens = load(tiny_model(vocab_size=400), tokenizer=tiny_tokenizer(), name_as="wide")
     table = logit_lens(lens, some(lens), 60).table()
     assert table["id"].max() < EVERY
-    with pytest.raises(ValueError, match=f"expected 1 to {EVERY}"):
+    with pytest.raises(ValueError, match=f"of at least 1 and at most {EVERY}"):
         logit_lens(lens, some(lens), 300)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens._support.arguments import one_of
+from caft_lens._support.arguments import count, number, one_of
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
@@ -93,8 +93,8 @@ class HeldOutWindows:
 
     def __post_init__(self) -> None:
         one_of(self.rank, "rank", RANKS)
-        if self.n < 2 or not 0 < self.share <= 0.5:
-            raise BadArgument(f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5.")
+        count(self.n, "n", least=2)
+        number(self.share, "share", above=0, most=0.5)
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,9 @@ def detection(
     needed = {row for rows, _ in drawn for row in rows}
     shown = _contexts(lens.need_tokenizer(), texts, found, needed, windows.window, scan.max_length)
     parts = [[shown[row] for row in rows] for rows, _ in drawn]
+    said: list[list[bool | None]]
     if asked is None:
-        said: list[list[bool | None]] = [
-            [one.predicts(context) for context in part] for one, part in zip(explanations.all, parts, strict=True)
-        ]
+        said = [[*map(one.predicts, part)] for one, part in zip(explanations.all, parts, strict=True)]
     elif asked.dry_run:
         return asked.llm.plan(judgement_requests(explanations.all, parts, asked.at_once))
     else:
@@ -253,11 +252,11 @@ def _contexts(
 ) -> dict[int, Context]:
     """The windows of some rows of the sample."""
     ordered = sorted(rows)
-    numbers = [int(found.index[row]) for row in ordered]
+    sources = [int(found.index[row]) for row in ordered]
     known = special_ids(tokenizer)
     contexts = {}
-    items = encoded(tokenizer, (texts[number] for number in numbers), max_length=max_length)
-    for row, number, item in zip(ordered, numbers, items, strict=True):
+    items = encoded(tokenizer, (texts[source] for source in sources), max_length=max_length)
+    for row, source, item in zip(ordered, sources, items, strict=True):
         position = int(found.position[row])
         inside = around(position, window, len(item.input_ids))
         ids = item.input_ids[inside]
@@ -266,11 +265,11 @@ def _contexts(
             activations=(None,) * len(ids),
             peak=position - inside.start,
             value=math.nan,
-            index=number,
+            index=source,
             position=position,
             special=tuple(token in known for token in ids),
             cut=(inside.start > 0, inside.stop < len(item.input_ids)),
-            meta=texts[number].meta,
+            meta=texts[source].meta,
         )
     return contexts
 
@@ -282,17 +281,9 @@ def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> De
         return None
     low, high = balanced_interval({active: (sum(ones), len(ones)) for active, ones in right.items()})
     sensitivity, specificity = (sum(right[active]) / len(right[active]) for active in (True, False))
-    return DetectionScore(
-        accuracy=(sensitivity + specificity) / 2,
-        low=low,
-        high=high,
-        sensitivity=sensitivity,
-        specificity=specificity,
-        active=len(right[True]),
-        inactive=len(right[False]),
-        unanswered=sum(answer is None for answer in said),
-        judge=judge,
-    )
+    counts = {"active": len(right[True]), "inactive": len(right[False]), "unanswered": len(said) - len(answered)}
+    accuracy = (sensitivity + specificity) / 2
+    return DetectionScore(accuracy, low, high, sensitivity, specificity, **counts, judge=judge)
 
 
 def balanced_interval(counts: Mapping[bool, tuple[int, int]]) -> tuple[float, float]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from caft_lens._support.errors import BadArgument, BadData
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadData
 from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.explain.explanations import ENDS, End, Explanation, Explanations
@@ -154,8 +155,7 @@ def judged(
 def _parts(
     explanations: Sequence[Explanation], windows: Sequence[Sequence[Context]], batch: int
 ) -> Iterator[tuple[Explanation, Sequence[Context]]]:
-    if batch < 1:
-        raise BadArgument(f"batch={batch} must be at least 1.")
+    count(batch, "at_once")
     for one, part in zip(explanations, windows, strict=True):
         for start in range(0, len(part), batch):
             yield one, part[start : start + batch]
