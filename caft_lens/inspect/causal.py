@@ -48,10 +48,8 @@ class Effect:
         change: The intervention, such as `"+0.3 of the residual norm"` or `"ablated"`.
         strength: Length of what is added at every token, in the units of the residual stream; `None` for an ablation.
         kl: By prompt, how far the changed next-token distribution lies from the plain one, KL(plain ‖ changed), in nats.
-        rises: By prompt, the tokens whose probability rises most, largest first.
-        falls: By prompt, those whose probability falls most.
-        mean_rises: The same for the mean probability over the prompts.
-        mean_falls: The same for the mean probability over the prompts.
+        rises, falls: By prompt, the tokens whose probability rises, and falls, most, largest first.
+        mean_rises, mean_falls: The same for the mean probability over the prompts.
         answers: By prompt, the sampled answers.
     """
 
