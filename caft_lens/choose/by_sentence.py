@@ -79,12 +79,9 @@ def by_sentence(
         return llm.plan(conversations)
     size = len(conversations)
     answers = ask_in_form(llm, conversations, [_decided] * size, [CHOOSE_FORM] * size)
-    proposals = [
-        Proposal(name, answer[0] != "", answer[1], answer[0])
-        if answer is not None
-        else Proposal(name, False, "no answer of the form that was asked for, twice")
-        for name, answer in zip(concepts.names, answers, strict=True)
-    ]
+    silent: tuple[Literal[""], str] = "", "no answer of the form that was asked for, twice"
+    said = zip(concepts.names, (answer or silent for answer in answers), strict=True)
+    proposals = [Proposal(name, end != "", reason, end) for name, (end, reason) in said]
     about = getattr(contexts, "about", None)
     return Choice(concepts, proposals, f"{llm.name}, asked for: {sentence.strip()}", about)
 

@@ -107,19 +107,11 @@ def attribution(
     def ranked(number: int | None, title: str) -> Ranked:
         packed = batches(lens.need_tokenizer(), texts, scan, progress=title)
         effects, tokens, left_out = _effects(lens, packed, at, contrasts, roles)
-        found = [
-            concept
-            for hook, one in at.items()
-            for concept in first_latents(
-                one,
-                effects[hook].where(allowed[hook], 0),
-                number,
-                score_name=OUTCOMES[outcome],
-                did="the outcome is supported by",
-                otherwise="Are the answers right?",
-                meta={},
-            )
-        ]
+        did, otherwise = "the outcome is supported by", "Are the answers right?"
+        found: list[Concept] = []
+        for hook, one in at.items():
+            scores = effects[hook].where(allowed[hook], 0)
+            found += first_latents(one, scores, number, score_name=OUTCOMES[outcome], did=did, otherwise=otherwise)
         return found, tokens, left_out
 
     if k is None or step is None:
@@ -132,14 +124,9 @@ def attribution(
             for hook in at
             for rank, concept in enumerate(concept for concept in taken if concept.hook == hook)
         ]
-    about = {
-        **provenance(lens, texts, roles, left_out=left_out),
-        "tokens": tokens,
-        "method": OUTCOMES[outcome] + (f", {step} at a time" if step else ""),
-        "k": k,
-        "saes": sae_records(at),
-    }
-    return ConceptSet(concepts, about)
+    method = OUTCOMES[outcome] + (f", {step} at a time" if step else "")
+    about = {"tokens": tokens, "method": method, "k": k, "saes": sae_records(at)}
+    return ConceptSet(concepts, {**provenance(lens, texts, roles, left_out=left_out), **about})
 
 
 Ranked = tuple[list[Concept], int, "Counter[str]"]

@@ -178,9 +178,9 @@ class Comparison:
         return 1.0 if one == 1 else -math.expm1(n * math.log1p(-one))
 
     def _plot_overlap(self, title: str | None) -> Figure:
-        names, hooks = list(self.lists), self._hooks
-        parts, texts = [], []
-        for hook in hooks:
+        names = list(self.lists)
+        maps, texts = [], []
+        for hook in self._hooks:
             rows = self.overlap[self.overlap["hook"] == hook]
             values = np.full((len(names), len(names)), np.nan)
             words = [[""] * len(names) for _ in names]
@@ -188,17 +188,11 @@ class Comparison:
                 for row, column in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
                     values[row, column] = share
                     words[row][column] = f"{share:.2f}<br>{small(f'{chance:.2f}', 8)}"
-            parts.append(values)
+            maps.append((short_name(hook), names, names, values))
             texts.append(words)
         shades = Shades("overlap of the spans", limit=1.0, diverging=False, colours=SHADES)
-        return _panels(
-            [(short_name(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)],
-            shades,
-            46,
-            title,
-            "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance.",
-            texts,
-        )
+        caption = "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance."
+        return _panels(maps, shades, 46, title, caption, texts)
 
     def _plot_cosines(self, a: str, b: str, title: str | None) -> Figure:
         hooks = [hook for hook in self._hooks if hook in self._shared(a, b)]
@@ -211,9 +205,8 @@ class Comparison:
         ]
         size = min(cell_size(part.shape) for part in parts)
         shades = Shades("|cosine|", limit=1.0, diverging=False, colours=SHADES)
-        return _panels(
-            maps, shades, size, title, "|Cosine| of each concept of one list with each of the other.", labels=(b, a)
-        )
+        caption = "|Cosine| of each concept of one list with each of the other."
+        return _panels(maps, shades, size, title, caption, labels=(b, a))
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(f'{name} ({len(one)})' for name, one in self.lists.items())})"

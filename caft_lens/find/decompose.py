@@ -141,15 +141,9 @@ class Decompositions(ByName[Decomposition]):
         found: dict[str, Concept] = {}
         for item in self.values():
             for rank, (part, row) in enumerate(zip(item.parts, item.rows, strict=True)):
-                concept = latent_concept(
-                    item.concept.hook,
-                    part.latent,
-                    row,
-                    {"of": item.concept.name, "cosine": part.cosine},
-                    rank=rank,
-                    score=part.coefficient,
-                    score_name=f"coefficient in {item.concept.name}",
-                )
+                about = {"of": item.concept.name, "cosine": part.cosine}
+                known = {"rank": rank, "score": part.coefficient, "score_name": f"coefficient in {item.concept.name}"}
+                concept = latent_concept(item.concept.hook, part.latent, row, about, **known)
                 if concept.name not in found or abs(concept.score) > abs(found[concept.name].score):
                     found[concept.name] = concept
         largest = sorted(found.values(), key=lambda concept: -abs(concept.score))

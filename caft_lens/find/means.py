@@ -66,12 +66,6 @@ def _difference(having: Moments, without: Moments, hook: str) -> Concept:
     direction = step / distance
     spread = sum(direction @ side.covariance[hook].double() @ direction for side in (having, without)) / 2
     separation = (distance / torch.as_tensor(spread).sqrt().clamp_min(torch.finfo(torch.float64).tiny)).item()
-    return Concept(
-        f"{short_name(hook)}.mean0",
-        hook,
-        direction,
-        source="means",
-        score=separation,
-        score_name="separation d'",
-        meta={"distance": distance.item(), "tokens": [int(having.count[hook]), int(without.count[hook])]},
-    )
+    name = f"{short_name(hook)}.mean0"
+    meta = {"distance": distance.item(), "tokens": [int(having.count[hook]), int(without.count[hook])]}
+    return Concept(name, hook, direction, source="means", score=separation, score_name="separation d'", meta=meta)

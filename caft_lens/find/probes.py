@@ -127,14 +127,9 @@ def probe(
         lens, positive, negative, hook_names((lens,), layers), kept, pairs=pairs, roles=roles, scan=scan
     )
     concepts = [_probe(hook, these, fit) for hook, these in units.items()]
-    about = {
-        **provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out),
-        "method": "linear probe",
-        "unit": unit,
-        "pairs": pairs,
-        "seed": fit.seed,
-    }
-    return ConceptSet(concepts, about)
+    about = provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out)
+    method = {"method": "linear probe", "unit": unit, "pairs": pairs, "seed": fit.seed}
+    return ConceptSet(concepts, {**about, **method})
 
 
 # -- what is kept of the pass -----------------------------------------------------------------------------------------

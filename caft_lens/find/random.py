@@ -35,16 +35,8 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
             raise BadArgument(f"{hook}: {k} concepts, but only {width} directions can be orthogonal.")
         columns, corner = torch.linalg.qr(torch.randn(width, k, generator=generator, dtype=torch.float64))
         columns = columns * corner.diagonal().sign()  # LAPACK fixes signs in its own way, which is not uniform
-        concepts += [
-            Concept(
-                f"{short_name(hook)}.random{rank}",
-                hook,
-                columns[:, rank],
-                source="random",
-                rank=rank,
-                meta={"seed": seed},
-            )
-            for rank in range(k)
-        ]
+        for rank in range(k):
+            name = f"{short_name(hook)}.random{rank}"
+            concepts.append(Concept(name, hook, columns[:, rank], source="random", rank=rank, meta={"seed": seed}))
     stamp = {k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")}
     return ConceptSet(concepts, {**stamp, "method": "random", "seed": seed, "like": like.names})

@@ -243,7 +243,14 @@ def sae_records(saes: Mapping[str, SAE]) -> dict[str, Any]:
 
 
 def first_latents(
-    one: SAE, scores: Tensor, k: int | None, *, score_name: str, did: str, otherwise: str, meta: Mapping[str, Tensor]
+    one: SAE,
+    scores: Tensor,
+    k: int | None,
+    *,
+    score_name: str,
+    did: str,
+    otherwise: str,
+    meta: Mapping[str, Tensor] | None = None,
 ) -> list[Concept]:
     """The latents of an SAE with the highest scores `[d_sae]`, as concepts whose direction is the decoder's.
 
@@ -262,15 +269,9 @@ def first_latents(
         raise BadData(f"{hook}: {did} {above} of {len(scores)} latents, not {k or 1}.{why}")
     # Ties go to the latent with the smaller number, so that two runs agree.
     order = scores.sort(descending=True, stable=True).indices[: above if k is None else k].tolist()
-    return [
-        latent_concept(
-            hook,
-            latent,
-            directions[latent],
-            {name: float(figures[latent]) for name, figures in {"decoder_length": lengths, **meta}.items()},
-            rank=rank,
-            score=float(scores[latent]),
-            score_name=score_name,
-        )
-        for rank, latent in enumerate(order)
-    ]
+    figures, found = {"decoder_length": lengths, **(meta or {})}, []
+    for rank, latent in enumerate(order):
+        about = {name: float(of_all[latent]) for name, of_all in figures.items()}
+        ranked = {"rank": rank, "score": float(scores[latent]), "score_name": score_name}
+        found.append(latent_concept(hook, latent, directions[latent], about, **ranked))
+    return found

@@ -279,6 +279,7 @@ def _trace(hook: str, position: int, differences: _Positions, activations: _Posi
         return None
     activation = activations.norms[hook][position] / activations.count[hook][position]
     variance = max(0.0, differences.squares[hook][position] / count - norm**2) * count / (count - 1)
+    sizes = {"position": position, "texts": count, "norm": norm, "activation_norm": activation}
     return Concept(
         name=f"{short_name(hook)}.trace{position}",
         hook=hook,
@@ -287,11 +288,5 @@ def _trace(hook: str, position: int, differences: _Positions, activations: _Posi
         rank=position,
         score=norm / activation,
         score_name="share of the activations' norm",
-        meta={
-            "position": position,
-            "texts": count,
-            "norm": norm,
-            "activation_norm": activation,
-            "noise": (variance / count) ** 0.5,
-        },
+        meta={**sizes, "noise": (variance / count) ** 0.5},
     )

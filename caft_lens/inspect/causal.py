@@ -104,18 +104,10 @@ class Effects:
         for item in self.items:
             means = ("mean", item.mean_kl, item.mean_rises, item.mean_falls)
             single = zip(self.prompts, item.kl, item.rises, item.falls, strict=True) if by_prompt else ()
+            about = {"concept": item.concept.name, "change": item.change, "strength": item.strength}
             for prompt, kl, rises, falls in (means, *single):
-                rows.append(
-                    {
-                        "concept": item.concept.name,
-                        "change": item.change,
-                        "strength": item.strength,
-                        **({"prompt": prompt} if by_prompt else {}),
-                        "kl": kl,
-                        "rises": _words(rises),
-                        "falls": _words(falls),
-                    }
-                )
+                asked = {"prompt": prompt} if by_prompt else {}
+                rows.append({**about, **asked, "kl": kl, "rises": _words(rises), "falls": _words(falls)})
         return Frame(rows).astype({"strength": "float64"})
 
     def tokens(self) -> pandas.DataFrame:
@@ -161,14 +153,10 @@ class Effects:
         for item in self.items:
             moved.setdefault(item.change, []).append(item)
         only = f"Each {next(iter(moved))}. " if len(moved) == 1 else ""
-        kinds = [
-            Dots(
-                change,
-                {one.concept.name: one.mean_kl for one in items},
-                facts={one.concept.name: self._facts(one) for one in items},
-            )
-            for change, items in moved.items()
-        ]
+        kinds = []
+        for change, items in moved.items():
+            facts = {one.concept.name: self._facts(one) for one in items}
+            kinds.append(Dots(change, {one.concept.name: one.mean_kl for one in items}, facts=facts))
         return dot_rows(
             kinds,
             x_label="KL(plain ‖ changed) of the next token, in nats (log scale, linear at its left end)",

@@ -54,14 +54,8 @@ def plot_densities(items: Sequence[Density]) -> Figure:
     dead = {hook: len(shares[hook]) - len(some) for hook, some in live.items()}
     headings = [f"{hook}: {len(shares[hook]):,} latents, {dead[hook]:,} dead" for hook in live]
     tokens = max(item.tokens for item in items)
-    drawn = figure(
-        [600],
-        [170] * len(live),
-        headings=headings,
-        left=70,
-        between=(0, 44),
-        caption=f"On {tokens:,} tokens. Dashed: the median of those that are not dead.",
-    )
+    caption = f"On {tokens:,} tokens. Dashed: the median of those that are not dead."
+    drawn = figure([600], [170] * len(live), headings=headings, left=70, between=(0, 44), caption=caption)
     for place, (hook, some) in enumerate(live.items()):
         counts, _ = np.histogram(some, edges)
         hover = [
@@ -71,13 +65,10 @@ def plot_densities(items: Sequence[Density]) -> Figure:
         middle = (float(np.median(some)), f"median {np.median(some):.2g} %") if len(some) else None
         _bars(drawn, place, counts, edges, hover, middle, log=True)
         last = place == len(live) - 1
-        axes(
-            drawn, place, y={"title": "latents"},
-            x={
-                "showticklabels": last, "range": [math.log10(edges[0]), 2], **({"matches": "x"} if place else {}),
-                **({"title": "share of the tokens at which a latent is active, % (log scale)"} if last else {}),
-            },
-        )  # fmt: skip
+        x = {"showticklabels": last, "range": [math.log10(edges[0]), 2], **({"matches": "x"} if place else {})}
+        if last:
+            x["title"] = "share of the tokens at which a latent is active, % (log scale)"
+        axes(drawn, place, x=x, y={"title": "latents"})
     return drawn
 
 

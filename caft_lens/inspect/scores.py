@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
+EDGE = {"color": PAPER, "width": 0.7}
 # More hook points than this are not told apart by name.
 LEGIBLE = 12
 
@@ -61,13 +62,9 @@ def scores(
     )
     for place, (name, one) in enumerate(lists.items()):
         _panel(drawn, place, one, [one[other] for other in marked if other in one])
-        low = min(concept.score for concept in one)
-        axes(
-            drawn,
-            place,
-            x={"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))},
-            y={"title": measures[name], **({"rangemode": "tozero"} if low >= 0 else {})},
-        )
+        x = {"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))}
+        zero = {"rangemode": "tozero"} if min(concept.score for concept in one) >= 0 else {}
+        axes(drawn, place, x=x, y={"title": measures[name], **zero})
     return drawn.update_layout(showlegend=keyed)
 
 
@@ -91,12 +88,7 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
             mode="lines+markers",
             name=short_name(hook),
             line={"color": colour, "width": 1.6},
-            marker={
-                "symbol": MARKERS[number % len(MARKERS)],
-                "size": 7.5,
-                "color": colour,
-                "line": {"color": PAPER, "width": 0.7},
-            },
+            marker={"symbol": MARKERS[number % len(MARKERS)], "size": 7.5, "color": colour, "line": EDGE},
             hoverinfo="text",
             showlegend=place == 0,
             legendgroup=short_name(hook),

@@ -247,19 +247,11 @@ class Explanations(ByName[ConceptExplanations]):
     def table(self) -> pandas.DataFrame:
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
         figures = [one.name for one in dataclasses.fields(DetectionScore)]
-        return Frame(
-            [
-                {
-                    "concept": one.concept,
-                    "end": one.end,
-                    "explanation": one.text,
-                    "by": one.by,
-                    "contexts": one.n,
-                    **{name: getattr(one.score, name, None) for name in figures},
-                }
-                for one in self.all
-            ]
-        )
+        rows = []
+        for one in self.all:
+            known = {"concept": one.concept, "end": one.end, "explanation": one.text, "by": one.by, "contexts": one.n}
+            rows.append({**known, **{name: getattr(one.score, name, None) for name in figures}})
+        return Frame(rows)
 
     def plot(self, title: str | None = None) -> Figure:
         """Draw the detection accuracy of both ends of each concept, with 95 % intervals, the best explained first.
