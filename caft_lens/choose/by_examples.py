@@ -19,14 +19,13 @@ from caft_lens.find.by_example import Pool, by_example
 from caft_lens.find.probes import STRENGTHS, TextMeans, regression
 from caft_lens.find.sae import saes_by_hook
 from caft_lens.inspect.contexts import Contexts, contexts
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.roles import role_names
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 SIGNIFICANT = 0.05
 """False discovery rate at which a concept is said to tell examples apart."""

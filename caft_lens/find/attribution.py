@@ -20,6 +20,7 @@ from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import first_latents, latent_name, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.lens import Lens
 from caft_lens.saes.encoding import latents_of
 from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Texts
@@ -27,8 +28,6 @@ from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 OUTCOMES = {
     "loss": "attribution to the log-probability of what is learned",

@@ -18,6 +18,7 @@ from caft_lens.activations.capture import along
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import saes_by_hook
+from caft_lens.model.lens import Lens
 from caft_lens.saes.cards import sae_name
 from caft_lens.saes.encoding import LATENTS_AT_A_TIME, latents_of
 from caft_lens.text.batching import Batch, Scan
@@ -25,8 +26,6 @@ from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 Floats = NDArray[np.floating]
 Pool = Literal["max", "mean"]

@@ -16,13 +16,12 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
 from caft_lens.find.sae import LatentSums, raised, saes_by_hook
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 OF_MOMENTS = {"pca": pca, "neurons": neurons}
 OF_SAES = {"sae change": "change", "sae difference": "difference"}

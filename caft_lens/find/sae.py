@@ -15,6 +15,7 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.fingerprint import fingerprints
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.saes.cards import sae_hook, sae_name
 from caft_lens.saes.encoding import latents_of
 from caft_lens.saes.fitting import check_sae
@@ -23,8 +24,6 @@ from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 RANKINGS = {"change": "rise of mean activation", "difference": "mean activation on the difference"}
 

@@ -23,14 +23,13 @@ from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.causal import Effects, Interventions, effect
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, Scan, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from caft_lens.display.theme import short
 from caft_lens.inspect.logits import concept_section
 from caft_lens.inspect.next_tokens import TokenShift, divergence, next_of_batch, shifts
 from caft_lens.model.generation import encode_prompts
+from caft_lens.model.lens import Lens
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
@@ -32,8 +33,6 @@ from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from caft_lens.model.lens import Lens
 
 SMALLEST_KL = 1e-4
 """Nats below which a figure does not tell one change of the next token from another."""

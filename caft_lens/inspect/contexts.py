@@ -18,6 +18,7 @@ from caft_lens.display import token_lines
 from caft_lens.display.frames import Frame
 from caft_lens.inspect.context_windows import ConceptContexts, Context, Corpus, End, metas_of, places_of
 from caft_lens.inspect.reading import Reading, every_latent, read_once, reading
+from caft_lens.model.lens import Lens
 from caft_lens.saes.top_latents import TopLatents
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
@@ -25,8 +26,6 @@ from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 # A display of more concepts than this shows the first few and says how many there are.
 MANY, FEW = 100, 10

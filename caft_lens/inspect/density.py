@@ -14,14 +14,13 @@ from caft_lens.display.frames import Frame
 from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
 from caft_lens.inspect.reading import Reading, read_once, reading
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 
 class Densities(ByName[Density]):

@@ -13,13 +13,12 @@ from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
 from caft_lens.activations.differences import AtItsHooks, Passed, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import latent_concept, latent_name, saes_by_hook
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 # A concept is a latent of an SAE if their directions agree this closely: more than rounding to bfloat16 costs, less
 # than any other latent has.

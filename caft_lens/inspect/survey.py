@@ -12,14 +12,13 @@ from caft_lens.inspect.contexts import Contexts, collected
 from caft_lens.inspect.density import Densities
 from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
 from caft_lens.inspect.reading import read_once, reading
+from caft_lens.model.lens import Lens
 from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)

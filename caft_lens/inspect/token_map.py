@@ -20,6 +20,7 @@ from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Encoded, encode
@@ -28,8 +29,6 @@ from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from caft_lens.model.lens import Lens
 
 Shade = Literal["all", "layer"]
 NOTHING = 1e-5

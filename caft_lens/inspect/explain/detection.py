@@ -25,6 +25,7 @@ from caft_lens.inspect.explain.llm import LLM, Plan
 from caft_lens.inspect.explain.prompts import judged, judgement_requests
 from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
 from caft_lens.inspect.reading import Reading, reading
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encoded, special_ids
@@ -32,8 +33,6 @@ from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 CONFIDENCE = 0.95
 

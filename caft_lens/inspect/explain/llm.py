@@ -24,12 +24,11 @@ from caft_lens._support.errors import EndpointError as EndpointError
 from caft_lens._support.files import Count, Json, Record, absolute, read_record, sha256, write_json
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens._support.redaction import HIDDEN, is_secret, redact
+from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Message, Text, Texts, shorten
 
 if TYPE_CHECKING:
     import openai
-
-    from caft_lens.model.lens import Lens
 
 Conversation = Sequence[Mapping[str, str]]
 """Messages, `{"role": "user" or "assistant", "content": ...}`, the last of which waits for an answer."""
@@ -457,8 +456,6 @@ class LocalModel:
     usage: Usage = field(default_factory=Usage, compare=False)
 
     def __post_init__(self) -> None:
-        from caft_lens.model.lens import Lens, load
-
         lens = self.model if isinstance(self.model, Lens) else load(self.model, tokenizer=self.tokenizer)
         lens.need_tokenizer()
         count(self.max_tokens, "max_tokens")
