@@ -75,9 +75,8 @@ class Choice:
         if not self.names:
             why = "; ".join(f"{one.name}: {one.reason}" for one in self.proposals[:3])
             raise BadArgument(f"None of {len(self.concepts)} concepts was chosen by {self.by}. {why}")
-        ablate, leave = (
-            {one.name: one.reason for one in self.proposals if one.ablate is wanted} for wanted in (True, False)
-        )
+        sides = (True, False)
+        ablate, leave = ({one.name: one.reason for one in self.proposals if one.ablate is side} for side in sides)
         chosen = ConceptSet(turned, self.concepts.provenance).choose(ablate, leave, by=self.by)
         return chosen.chosen_by_reading(self.about)
 

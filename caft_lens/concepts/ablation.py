@@ -216,9 +216,7 @@ def lens_of(model: Lens | nn.Module) -> Lens:
     if isinstance(model, nn.Module):
         return Lens(model)
     hint = ": give run.lens, its model" if isinstance(getattr(model, "lens", None), Lens) else ""
-    raise BadType(
-        f"Expected a Lens or a transformers model, not {type(model).__name__}{hint or ': cl.load makes a Lens'}."
-    )
+    raise BadType(f"Expected a Lens or transformers model, not {type(model).__name__}{hint or ': cl.load makes one'}.")
 
 
 class _Placed:
@@ -238,15 +236,6 @@ class _Placed:
         return self._copies[key]
 
 
-class _Projection(_Placed):
-    def __init__(self, basis: Tensor, strength: float) -> None:
-        super().__init__(basis)
-        self._strength = strength
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return project_out(x, self.beside(x), self._strength)
-
-
 class _Shift(_Placed):
     def __call__(self, x: Tensor) -> Tensor:
         return (x + self.beside(x)).to(x.dtype)
@@ -254,7 +243,10 @@ class _Shift(_Placed):
 
 def _edit(variant: str, basis: Tensor, mean: Tensor | None, strength: float) -> Callable[[Tensor], Tensor]:
     """The function of the activation that a variant of ablation is."""
-    project = _Projection(basis, strength)
+    columns = _Placed(basis)
+
+    def project(x: Tensor) -> Tensor:
+        return project_out(x, columns.beside(x), strength)
 
     # What these two add is exactly zero, and carries the gradient.
     def detached(x: Tensor) -> Tensor:
@@ -266,8 +258,8 @@ def _edit(variant: str, basis: Tensor, mean: Tensor | None, strength: float) -> 
 
     if variant in ("mean", "shift"):
         assert mean is not None  # `ablate` has seen to it
-        columns = basis.double()
-        component = strength * (columns @ (columns.T @ mean.to(columns)))
+        q = basis.double()
+        component = strength * (q @ (q.T @ mean.to(q)))
         shift = _Shift(component if variant == "mean" else -component)
         return shift if variant == "shift" else lambda x: shift(project(x))
     return {"detached": detached, "gradient": gradient}.get(variant, project)
@@ -303,7 +295,7 @@ def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dic
         if not hasattr(concepts, "bases"):
             hint = one_of_a_set(concepts) if hasattr(concepts, "direction") else ""
             raise BadType(
-                f"Concepts are a ConceptSet, or a mapping from hook to basis, not {type(concepts).__name__}.{hint}"
+                f"Concepts are a ConceptSet or a mapping of hook to basis, not {type(concepts).__name__}.{hint}"
             )
         concepts.check(lens)
         return {

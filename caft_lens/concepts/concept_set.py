@@ -66,9 +66,7 @@ class ConceptSet(Sequence[Concept]):
         widths = sorted({concept.direction.numel() for concept in self._concepts})
         stated = (provenance or {}).get("d_model", widths[0])
         if widths != [stated]:
-            raise ConceptMismatch(
-                f"Directions of widths {widths} in a set of width {stated}: they come from different models."
-            )
+            raise ConceptMismatch(f"Directions of widths {widths} in a set of width {stated}: of different models.")
         versions = {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
         defaults = {"created": now(), "versions": versions}
         self.provenance: dict[str, Any] = {**defaults, **(provenance or {}), "d_model": widths[0]}
@@ -452,9 +450,7 @@ class ConceptSet(Sequence[Concept]):
     def _check_shape(self, lens: Lens) -> None:
         width = self.provenance["d_model"]
         if width != lens.d_model:
-            raise ConceptMismatch(
-                f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model."
-            )
+            raise ConceptMismatch(f"These concepts are {width} wide, {lens.name!r} is {lens.d_model}: another model.")
         for concept in self:
             here = f'Concept "{concept.name}" sits at "{concept.hook}", which'
             if concept.hook not in lens.hook_names:

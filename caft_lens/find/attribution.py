@@ -207,10 +207,8 @@ def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length:
     found = []
     pairs = zip(encoded(tokenizer, texts), encoded(tokenizer, others), against, strict=True)
     for number, (first, second, other) in enumerate(pairs):
-        differing = (
-            position for position, (a, b) in enumerate(zip(first.input_ids, second.input_ids, strict=False)) if a != b
-        )
-        position = next(differing, None)
+        both = enumerate(zip(first.input_ids, second.input_ids, strict=False))
+        position = next((place for place, (a, b) in both if a != b), None)
         if position is None or position == 0:
             raise BadData(f'Text {number}: its answer and the other one, "{other}", are the same.')
         if max_length is not None and position >= max_length:

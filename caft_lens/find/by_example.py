@@ -257,15 +257,13 @@ def _fits(read: _TextScores, concepts: ConceptSet, hook: str, n_on: int, score: 
     counts = read.counts[hook].numpy()
     for number in np.flatnonzero(counts == 0)[:1]:
         side, place = ("fires_on", number) if number < n_on else ("not_on", number - n_on)
-        raise BadData(
-            f"Text {place} of {side} has no token with one of the roles: choose with roles=, or leave it out."
-        )
+        raise BadData(f"Text {place} of {side} has no token with one of the roles: give roles=, or leave it out.")
     sums, spread = read.sums[hook].numpy(), read.spread(hook)
     means, typical = sums / counts[:, None], sums.sum(axis=0) / counts.sum()
-    top, bottom = (
-        (means, -means) if score == "mean" else (read.top[hook].double().numpy(), -read.bottom[hook].double().numpy())
+    top, low = (
+        (read.top[hook].double().numpy(), read.bottom[hook].double().numpy()) if score == "max" else (means, means)
     )
-    ends = {"top": _figures(top, typical, spread, n_on), "bottom": _figures(bottom, -typical, spread, n_on)}
+    ends = {"top": _figures(top, typical, spread, n_on), "bottom": _figures(-low, -typical, spread, n_on)}
     latents = read.latents[hook][1] if hook in read.latents else {}
     for place, concept in enumerate(concepts.at(hook)):
         fits = [_Fit(concept, end, *figures[:, place].tolist()) for end, figures in ends.items()]

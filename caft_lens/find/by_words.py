@@ -8,7 +8,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any, overload
 
@@ -157,6 +156,7 @@ class ConceptIndex:
         }
         fields = {name: _Field(rows, self._stem) for name, rows in texts.items()}
         self._fields = {name: one for name, one in fields.items() if one.vocabulary}
+        self._vocabulary = set[str]().union(*(one.vocabulary for one in self._fields.values()))
         if not self._fields:
             raise BadArgument(
                 "There is nothing to search: these concepts have no labels and no reasons. Give contexts=, "
@@ -222,10 +222,6 @@ class ConceptIndex:
         weights = self._asked(query)[0] if WORD.search(query) else {}
         found = {field: one.words(self._rows[name], weights) for field, one in self._fields.items()}
         return {field: words for field, words in found.items() if words}
-
-    @cached_property
-    def _vocabulary(self) -> set[str]:
-        return set().union(*(one.vocabulary for one in self._fields.values()))
 
     def _asked(self, query: str) -> tuple[dict[str, float], list[str]]:
         """Stems to look for with their weights, and the words of the query."""

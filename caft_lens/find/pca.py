@@ -43,7 +43,7 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
 
     if not isinstance(diff, Moments):
         raise BadType(
-            f"pca() takes the result of cl.activation_difference(tuned, base, texts), not {type(diff).__name__}."
+            f"pca() takes what cl.activation_difference(tuned, base, texts) gives, not {type(diff).__name__}."
         )
     count(k, "k")
     concepts = [concept for hook in diff.hooks for concept in _components(diff, hook, k)]
@@ -66,9 +66,7 @@ def _components(diff: Moments, hook: str, k: int) -> list[Concept]:
     # Below the rounding of activations in fp32 an eigenvector is arbitrary, and a direction without data is no finding.
     rank = int((variances > np.finfo(np.float32).eps * variances[0]).sum())
     if rank < k:
-        raise BadData(
-            f"{hook}: only {rank} components have any variance over {count} tokens; ask for k={rank} or give more text."
-        )
+        raise BadData(f"{hook}: only {rank} components vary over {count} tokens; ask for k={rank} or give more text.")
     peaks = np.abs(vectors).argmax(axis=1)
     vectors = vectors * np.sign(vectors[np.arange(k), peaks])[:, None]
     return [

@@ -119,9 +119,7 @@ def probe(
     one_of(unit, "unit", get_args(Unit))
     positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
     if pairs and len(positive) != len(negative):
-        raise BadData(
-            f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
-        )
+        raise BadData(f"pairs=True: {len(positive)} positive and {len(negative)} negative texts are no pairs.")
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
     units, left_out = labelled_activations(
         lens, positive, negative, hook_names((lens,), layers), kept, pairs=pairs, roles=roles, scan=scan
@@ -295,9 +293,8 @@ def labelled_activations(
         _check_enough(found[hook], "pairs" if pairs else "texts")
     missing = len(texts) - len(np.unique(index)) if isinstance(kept, TextMeans) else 0
     if missing:
-        warnings.warn(
-            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.", stacklevel=3
-        )
+        said = f"{missing} of {len(texts)} texts have no token with one of the roles and were left out."
+        warnings.warn(said, stacklevel=3)
     return found, passed.left_out
 
 
@@ -312,9 +309,8 @@ def document_groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
     nodes = len(numbers)
     links = list(zip(same[: len(positive)], same[len(positive) :], strict=True)) if pairs else []
     first, second = np.array(links, dtype=np.int64).reshape(-1, 2).T
-    _, group = connected_components(
-        coo_array((np.ones(len(first)), (first, second)), shape=(nodes, nodes)), directed=False
-    )
+    joined = coo_array((np.ones(len(first)), (first, second)), shape=(nodes, nodes))
+    _, group = connected_components(joined, directed=False)
     return group[np.array(same)].astype(np.int64)
 
 

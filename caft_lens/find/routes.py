@@ -162,7 +162,5 @@ def _checked(methods: Sequence[str] | None, with_saes: bool) -> list[str]:
     if not chosen:
         raise BadArgument(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
     if with_saes and not any(method in OF_SAES for method in chosen):
-        raise BadArgument(
-            f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}"
-        )
+        raise BadArgument(f"SAEs were given, but of {', '.join(chosen)} none reads them.{nearest('', OF_SAES)}")
     return chosen

@@ -214,9 +214,7 @@ def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens | None) -> dict[str, SAE]
         if base is not None:
             check_sae(one, base)
         if sae_hook(one) in found:
-            raise BadArgument(
-                f"Two SAEs at {sae_hook(one)}: their latents would have the same names; search one by one."
-            )
+            raise BadArgument(f"Two SAEs at {sae_hook(one)}: their latents would share their names; search one by one.")
         found[sae_hook(one)] = one
     if not found:
         raise BadArgument('No SAE: give at least one, such as load_sae("pocket", layer=2).')

@@ -58,9 +58,8 @@ class Context:
             meta: Keys of the text's `meta` that are said beside it.
         """
         stated = tuple(f"{key} {self.meta[key]}" for key in meta if key in self.meta)
-        return token_lines.Line(
-            self.tokens, self.activations, self.special, self.peak, self.value, self.cut, self.index, stated
-        )
+        shown = self.tokens, self.activations, self.special, self.peak, self.value, self.cut, self.index
+        return token_lines.Line(*shown, stated)
 
 
 class End(Sequence[Context]):

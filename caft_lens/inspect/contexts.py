@@ -238,9 +238,8 @@ class Contexts(Mapping[str, ConceptContexts]):
             on = [labels[index][position] is True for index, position in places]
             return sum(on) / len(on) if on else math.nan
 
-        return Frame(
-            {end: {name: share(getattr(item, end)) for name, item in self._ends.items()} for end in ("top", "bottom")}
-        )
+        ends = ("top", "bottom")
+        return Frame({end: {name: share(getattr(item, end)) for name, item in self._ends.items()} for end in ends})
 
     def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
         """What to display, and lines that say what is not."""

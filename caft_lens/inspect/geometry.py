@@ -132,9 +132,7 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
         raise BadArgument("cosines() needs at least one concept.")
     widths = sorted({concept.direction.numel() for concept in chosen})
     if len(widths) > 1:
-        raise ConceptMismatch(
-            f"Directions of widths {widths} have no cosines: they come from different models or sites."
-        )
+        raise ConceptMismatch(f"Directions of widths {widths} have no cosines: they are of different models or sites.")
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     cosines = einsum(rows, rows, "one d_model, other d_model -> one other")

@@ -194,13 +194,9 @@ class _ReadOff:
         norm = anatomy(lens.model).final_norm
         config = lens.hf.config.get_text_config()
         if norm is None:
-            raise NotImplementedError(
-                f'The final norm of architecture "{config.model_type}" is not known to caft_lens.'
-            )
+            raise NotImplementedError(f'The final norm of architecture "{config.model_type}" is not known here.')
         if any(parameter.is_meta for parameter in norm.parameters()):
-            raise BadModel(
-                f"The final norm of {lens.name} is not in memory (it is offloaded): load the model so that it is."
-            )
+            raise BadModel(f"The final norm of {lens.name} is not in memory (offloaded): load the model so that it is.")
         self.words, self.head = words, lens.hf.get_output_embeddings()
         self.norm = copy.deepcopy(norm).float().requires_grad_(False)
         self.device = next(iter(self.norm.state_dict().values()), torch.zeros(0)).device
@@ -281,9 +277,7 @@ def _means(lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str
         if hook not in means:
             raise UnknownName(f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}')
         if means[hook].shape != (lens.d_model,):
-            raise BadArgument(
-                f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}]."
-            )
+            raise BadArgument(f"around= is {tuple(means[hook].shape)} at {hook}: expected [{lens.d_model}].")
     return means
 
 
@@ -309,9 +303,8 @@ def _extremes(pieces: Iterable[tuple[int, Tensor]], k: int) -> tuple[list[Best],
 
 
 def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tuple[TokenScore, ...]:
-    return tuple(
-        TokenScore(token_string(tokenizer, number), number, value) for value, number in zip(values, ids, strict=True)
-    )
+    rows = zip(values, ids, strict=True)
+    return tuple(TokenScore(token_string(tokenizer, number), number, value) for value, number in rows)
 
 
 def concept_section(concept: Concept, *content: Content) -> Content:

@@ -86,9 +86,8 @@ class Reading:
         if name in self.given:
             return self.given[name]
         hook, latent = self.latents[name]
-        return latent_concept(
-            hook, latent, self.saes[hook].W_dec[latent], rank=latent, score=score, score_name=score_name
-        )
+        row = self.saes[hook].W_dec[latent]
+        return latent_concept(hook, latent, row, rank=latent, score=score, score_name=score_name)
 
 
 def reading(lens: Lens, concepts: ConceptSet | SAE | Sequence[SAE], saes: SAE | Sequence[SAE] | None = None) -> Reading:

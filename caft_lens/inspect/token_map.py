@@ -341,9 +341,8 @@ def _rows(
     lens = lenses[0]
     for one in (concept,) if isinstance(concept, Concept) else tuple(concept):
         if one.direction.numel() != lens.d_model:
-            raise ConceptMismatch(
-                f'Concept "{one.name}" is {one.direction.numel()} wide, {lens.name} {lens.d_model}: another model.'
-            )
+            widths = f'"{one.name}" is {one.direction.numel()} wide, {lens.name} {lens.d_model}'
+            raise ConceptMismatch(f"Concept {widths}: another model.")
     if isinstance(concept, Concept):
         numbers = range(lens.n_layers) if layers is None else layers
         layers = [place_of(lens.hook_name(n)).layer for n in sorted(numbers)]

@@ -61,9 +61,7 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     first = [fraction(seed, text) < share for text in texts]
     if all(first) or not any(first):
-        raise BadArgument(
-            f"share={share} of {len(texts)} texts leaves one part empty: give more texts, or another share."
-        )
+        raise BadArgument(f"share={share} of {len(texts)} texts leaves one part empty: give more, or another share.")
     return Texts(compress(texts, first), texts.name), Texts(compress(texts, map(not_, first)), texts.name)
 
 

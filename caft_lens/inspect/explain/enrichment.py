@@ -34,6 +34,7 @@ from caft_lens.text.encoding import Encoded, encoded, special_ids
 from caft_lens.text.roles import ROLES, check_role_names
 from caft_lens.text.token_strings import pieces
 
+NAMES = {number: name for name, number in ROLES.items()}
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 PLACES = {"role": "among {} tokens", "position": "in the {} of the text"}
 """What a finding says of a peak that a window without one cannot be asked, and how it is told."""
@@ -117,9 +118,8 @@ def explain(
     for name, end, found in ends:
         mine = findings[name, end]
         rule, bias = _rule(features[name, end], corpus.windows, mine, findings.get((name, opposite[end]), ()))
-        text = _sentence(mine, features[name, end]) or (
-            f"no token, phrase, column or place is enriched in these {len(found)} contexts (q < {alpha:g})"
-        )
+        nothing = f"no token, phrase, column or place is enriched in these {len(found)} contexts (q < {alpha:g})"
+        text = _sentence(mine, features[name, end]) or nothing
         made.append(Explanation(name, end, text, len(found), tuple(mine), rule, bias))
     about = getattr(contexts, "about", None) or read_by(lens)
     return Explanations(made, {identity(texts[context.index]) for context in read}, about)
@@ -180,10 +180,8 @@ class _Corpus:
         for context in contexts:
             peaks.setdefault(context.index, []).append(context)
         if max(peaks) >= len(texts):
-            raise BadData(
-                f"A context is from text {max(peaks)}, but there are {len(texts)}: give the texts that the contexts "
-                f"were found in."
-            )
+            beyond = f"A context is from text {max(peaks)}, but there are {len(texts)}"
+            raise BadData(f"{beyond}: give the texts that the contexts were found in.")
         ids, role_counts, quarters = Counter[int](), Counter[int](), Counter[int]()
         kept: list[tuple[float, int, list[int], int]] = []
         items = encoded(self.tokenizer, texts, max_length=scan.max_length)
@@ -208,8 +206,7 @@ class _Corpus:
             raise BadData(f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}.")
         for number, count in ids.items():
             self.counts["at", "", written("".join(pieces(self.tokenizer, [number])))] += count
-        names = {number: name for name, number in ROLES.items()}
-        self.counts.update({("role", "", names[number]): count for number, count in role_counts.items()})
+        self.counts.update({("role", "", NAMES[number]): count for number, count in role_counts.items()})
         self.counts.update({("position", "", QUARTERS[number]): count for number, count in quarters.items()})
         for _, index, window, peak in sorted(kept)[:BACKGROUND]:
             special = [number in known for number in window]
@@ -238,9 +235,8 @@ class _Corpus:
                 f"Text {item.index} does not hold the context found in it: give the texts that the contexts were found "
                 "in, in the same order."
             )
-        names = {number: name for name, number in ROLES.items()}
         quarter = QUARTERS[4 * context.position // len(item.roles)]
-        self.places[context.index, context.position] = names[int(item.roles[context.position])], quarter
+        self.places[context.index, context.position] = NAMES[int(item.roles[context.position])], quarter
 
     def _window(self, tokens: Sequence[str], special: Sequence[bool], peak: int, text: Text) -> _Features:
         stated = frozenset(self._stated(text))

@@ -342,9 +342,6 @@ class _File(Record):
     explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
-
-
 def column_values(meta: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
     """What a text says of itself, as pairs of column and value.
 
@@ -386,9 +383,6 @@ def share(count: int, of: int) -> str:
         ('0.3 %', '0 %', '99 %')
     """
     return f"{100 * count / of:.2g} %" if count < of else "100 %"
-
-
-# -- HTML -------------------------------------------------------------------------------------------------------------
 
 
 def _end(one: Explanation) -> html.Content:

@@ -320,12 +320,10 @@ class Endpoint:
             403: f"Is the key in {self.key_env} right, and for this address and model?",
             404: f'Are the address and the model "{self.model}" right?',
             400: f'Does "{self.model}" take the fields of the request? Change or leave out some with options=.',
-        }.get(
-            status or 0,
-            "Ask again later: answers that came are in the cache. A larger timeout=, more retries= or less "
-            "concurrency= may help.",
-        )
-        return EndpointError(self._without_key(f"{self.address} {what}. {advice}"))
+        }
+        later = "Ask again later: answers that came are in the cache."
+        otherwise = f"{later} A larger timeout=, more retries= or less concurrency= may help."
+        return EndpointError(self._without_key(f"{self.address} {what}. {advice.get(status or 0, otherwise)}"))
 
     def _quoted(self, text: str) -> str:
         return f": {shorten(self._without_key(' '.join(text.split())), 300)}" if text.strip() else ""
@@ -379,10 +377,8 @@ class Endpoint:
 
     def _public(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request as it may be shown and kept: what `options` add to it without secrets."""
-        return {
-            name: redact({name: value}, known=self._values())[name] if name in self.options else value
-            for name, value in body.items()
-        }
+        added = {name: value for name, value in body.items() if name in self.options}
+        return {**body, **redact(added, known=self._values())}
 
     # -- the cache ----------------------------------------------------------------------------------------------------
 

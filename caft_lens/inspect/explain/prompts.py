@@ -196,9 +196,8 @@ def ask_in_form(
 
 def numbered(contexts: Sequence[Context], *, marked: bool = False) -> str:
     """Windows as numbered JSON strings, the peak in double brackets or not told."""
-    return "\n".join(
-        f"{number}. {json.dumps(_shown(one, marked), ensure_ascii=False)}" for number, one in enumerate(contexts, 1)
-    )
+    said = (json.dumps(_shown(one, marked), ensure_ascii=False) for one in contexts)
+    return "\n".join(f"{number}. {window}" for number, window in enumerate(said, 1))
 
 
 def _shown(context: Context, marked: bool) -> str:
