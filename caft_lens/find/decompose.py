@@ -234,7 +234,7 @@ def decompose(
 def _check_fits(one: SAE, concepts: ConceptSet, k: int) -> None:
     width, theirs = int(concepts.provenance["d_model"]), int(one.cfg.d_in)
     if width != theirs:
-        raise ConceptMismatch(f"{sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model.")
+        raise ConceptMismatch(f"SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model.")
     trained, found = one.cfg.metadata.model_fingerprint, concepts.provenance.get("fingerprint")
     if trained is not None and found is not None and trained != found:
         raise ConceptMismatch(
