@@ -21,7 +21,7 @@ import contest as contests
 
 import caft_lens as cl
 from caft_lens._support.files import atomic_path, read_json, write_json
-from caft_lens.evaluate.statistics import percent
+from caft_lens._support.intervals import percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import Result
 from caft_lens.experiments.comparisons import Comparison, compare

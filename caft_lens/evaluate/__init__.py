@@ -14,7 +14,6 @@
     scores.py          a report in one small file: the score of every answer, the texts of a few
     plots.py           the figures, of rows: shares of arms, ranked directions
     discovery.py       was the concept found? ranked directions against labels of held-out documents
-    reconstruction.py  how much of a model a sparse autoencoder keeps
     recovery.py        is an ablated concept gone from a tuned model, or encoded elsewhere?
 
 The package is called like its main function: `cl.evaluate(dict(base=base, plain=plain),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from caft_lens._support import lazy
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
+from caft_lens._support.intervals import Interval
 from caft_lens.activations.differences import activation_difference, provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -27,7 +28,6 @@ from caft_lens.display import html
 from caft_lens.evaluate.auroc import BLOCK, RESAMPLES, Floats, auroc, draws, interval
 from caft_lens.evaluate.labelled import labelled, truth_of
 from caft_lens.evaluate.plots import Stem, plot_ranked
-from caft_lens.evaluate.statistics import Interval
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts

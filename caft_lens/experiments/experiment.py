@@ -48,7 +48,7 @@ from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
-    from caft_lens.evaluate.statistics import Interval
+    from caft_lens._support.intervals import Interval
 
 RUNS, LOCKS = "runs.json", "locks"
 """In an experiment's folder: which arm and seed was trained in which run folder; what is being worked on."""

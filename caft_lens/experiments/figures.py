@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.special import logit
 
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.intervals import Interval, percent
 from caft_lens.display.theme import (
     DASHES,
     LINE,
@@ -36,7 +37,6 @@ from caft_lens.display.theme import (
     text_width,
 )
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION
-from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.experiments.comparisons import ALPHA, Comparison
 from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
 

@@ -21,7 +21,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.files import read_json, sha256
-from caft_lens.evaluate.statistics import CONFIDENCE
+from caft_lens._support.intervals import CONFIDENCE
 from caft_lens.text import catalog
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, lossless_sae, numpy_latents, numpy_reconstruction, tiny_sae
 from torch.nn.functional import cross_entropy
 
-from caft_lens.evaluate.reconstruction import reconstruction
-from caft_lens.evaluate.statistics import ratio_interval
+from caft_lens._support.intervals import ratio_interval
 from caft_lens.model.lens import Lens
 from caft_lens.saes import encoding
+from caft_lens.saes.reconstruction import reconstruction
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
