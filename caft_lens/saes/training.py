@@ -174,11 +174,15 @@ def train(
         left = [hook for hook in hooks if not _is_done(root / hook, lens, stated)]
         if left:
             start = time.perf_counter()
-            training = Training(lens, left, settings, roles, scan, root / ".training")
+            # One that was killed while its SAEs were written is gone on with whole: what is saved is of all of them.
+            state = root / ".training" / "state.json"
+            going_on = state.is_file() and read_json(state).get("hooks") == hooks
+            training = Training(lens, hooks if going_on else left, settings, roles, scan, state.parent)
             training.run(texts, without=held_out)
             seconds = time.perf_counter() - start
             for hook, trained in training.finished():
-                _publish(trained, root / hook, lens, held_out, training, stated, about, seconds)
+                if hook in left:
+                    _publish(trained, root / hook, lens, held_out, training, stated, about, seconds)
             training.clear()
     return [load_sae(root, layer=hook, lens=lens) for hook in hooks]
 
