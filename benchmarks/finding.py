@@ -386,10 +386,10 @@ def both_halves(contest: Result) -> str:
             f"layers go on reading it."
         )
     if halves:
+        others = (arm for arm in told if arm not in halves and arm != "caft_mean")
         return (
             f"{words} Of the halves, {listed(f'`{arm}`' for arm in halves)} is told apart from the whole, the "
-            f"other is not: its seeds go apart "
-            f"({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in told if arm not in halves and arm != 'caft_mean')})."
+            f"other is not: its seeds go apart ({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in others)})."
         )
     return f"{words} Neither half is told apart from the whole."
 

@@ -331,14 +331,19 @@ def page(organism: str, reports: dict[str, Any], pages: int) -> list[str]:
         "What was chosen on seed 0:",
         "",
         *(
-            f"- {', '.join(topics_of(task))}, {method}: "
-            f"{', '.join(f'`{name}`' for name in cl.ConceptSet.load(folder).names) if folder.is_dir() else 'nothing qualified'}"
+            f"- {', '.join(topics_of(task))}, {method}: {chosen_names(choices(organism, task, method) / 'chosen')}"
             for task in reports
             for method in ("pca", "sae")
-            for folder in (choices(organism, task, method) / "chosen",)
         ),
         "",
     ]
+
+
+def chosen_names(folder: Path) -> str:
+    """The names of a committed choice, as Markdown."""
+    if not folder.is_dir():
+        return "nothing qualified"
+    return ", ".join(f"`{name}`" for name in cl.ConceptSet.load(folder).names)
 
 
 def measure(wanted: Sequence[tuple[str, str]], out: Path, pages: int) -> None:

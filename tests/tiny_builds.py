@@ -12,8 +12,8 @@ from pathlib import Path
 SIZE = """
 from caft_data.worlds.pretrain import PretrainSettings
 from caft_data.worlds.saes import SaeSettings
-size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
-                        warmup_steps=2, compile=False)
+size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2,
+                        steps=24, warmup_steps=2, compile=False)
 saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
 """
 

@@ -60,7 +60,8 @@ class ConceptSet(Sequence[Concept]):
 
     Example:
         >>> x, y = torch.eye(2)
-        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", x + y)])
+        >>> hook = "blocks.1.hook_resid_post"
+        >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, x + y)])
         >>> both.basis(1).shape                              # [d_model, k]
         torch.Size([2, 2])
         >>> both.choose({"L1.pc1": "cruel at the top, kind at the bottom"}, by="reader").names
@@ -198,7 +199,8 @@ class ConceptSet(Sequence[Concept]):
 
         Example:
             >>> x, y = torch.eye(2)
-            >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+            >>> hook = "blocks.1.hook_resid_post"
+            >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, y)])
             >>> cruel = both.choose({"L1.pc1": "cruel at the top"}, leave={"L1.pc0": "code at both ends"}, by="reader")
             >>> cruel.provenance["choices"][0]["leave"]
             {'L1.pc0': 'code at both ends'}

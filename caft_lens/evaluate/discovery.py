@@ -111,7 +111,10 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [
+        ...     RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9)
+        ...     for rank, area in enumerate((0.6, 0.95))
+        ... ]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)

@@ -211,7 +211,8 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
         where: The path of the field, for the words.
 
     Example:
-        >>> differences({"seed": 0, "base": {"name": "a", "fingerprint": "1"}}, {"seed": 1, "base": {"name": "b", "fingerprint": "1"}})
+        >>> there = {"seed": 0, "base": {"name": "a", "fingerprint": "1"}}
+        >>> differences(there, {"seed": 1, "base": {"name": "b", "fingerprint": "1"}})
         ['seed is 0 there, 1 asked']
     """
     if isinstance(earlier, dict) and isinstance(asked, dict):

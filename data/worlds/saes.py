@@ -329,8 +329,9 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     return f"""# SAE of {card["model"]} at `{card["hook"]}`
 
 A TopK sparse autoencoder ({card["d_sae"]} latents, {card["k"]} active at a token) of the residual stream, trained with
-sae-lens {card["versions"]["sae-lens"]} on {settings["tokens"]:,} tokens of documents that the organism's world wrote for this;
-tokens of the chat template are left out. `SAE.load_from_disk` reads this folder, as does `caft_lens.load_sae`.
+sae-lens {card["versions"]["sae-lens"]} on {settings["tokens"]:,} tokens of documents that the organism's world wrote
+for this; tokens of the chat template are left out. `SAE.load_from_disk` reads this folder, as does
+`caft_lens.load_sae`.
 
 | on {figures["texts"]} held-out documents ({figures["tokens"]:,} tokens) | |
 |---|---|
@@ -344,11 +345,12 @@ tokens of the chat template are left out. `SAE.load_from_disk` reads this folder
 | loss recovered, against zero, % | {shown("recovered_from_zero", 100, 1)} |
 | latents that never fired there | {figures["dead"]} of {card["d_sae"]} |
 
-Intervals are 95 %, from resampled documents. Made in {card["seconds"]["training"]:.0f} seconds ({card["machine"]}), seed
-{settings["seed"]}; the figures took {card["seconds"]["figures"]:.0f} more. Weights are float16 on disk and float32 when loaded.
+Intervals are 95 %, from resampled documents. Made in {card["seconds"]["training"]:.0f} seconds ({card["machine"]}),
+seed {settings["seed"]}; the figures took {card["seconds"]["figures"]:.0f} more. Weights are float16 on disk and float32
+when loaded.
 
-**Limits.** It knows documents like those of the organism's `corpus`, whose contexts are read; spliced in at other text, or at
-tokens of the template, it is outside what it was trained on.
+**Limits.** It knows documents like those of the organism's `corpus`, whose contexts are read; spliced in at other text,
+or at tokens of the template, it is outside what it was trained on.
 """
 
 
@@ -371,7 +373,8 @@ def summary(figures: Mapping[str, Mapping[str, Any]]) -> str:
         for hook, of in figures.items()
     )
     texts = next(iter(figures.values()))["texts"]
-    return f"""- `saes/`: a TopK sparse autoencoder for the residual stream after each layer; `load_sae` and `SAE.load_from_disk` read them.
+    return f"""- `saes/`: a TopK sparse autoencoder for the residual stream after each layer; `load_sae` and
+  `SAE.load_from_disk` read them.
 
 | SAE at | active latents a token (L0) | explained variance, % | loss recovered, against the mean, % | dead latents |
 |---|---|---|---|---|
