@@ -142,9 +142,8 @@ class ConceptBrowser(Panel):
         self._number = {name: number for number, name in enumerate(self._names)}
         if contexts is not None and self._number.keys().isdisjoint(contexts):
             raise ValueError(
-                f"contexts= knows none of these {len(self._number)} concepts: it has "
-                f"{', '.join(list(contexts)[:3])}, they are "
-                f"{', '.join(self._names[:3])}."
+                f"contexts= knows none of these {len(self._number)} concepts: it has {', '.join(list(contexts)[:3])}, "
+                f"they are {', '.join(self._names[:3])}."
             )
         if lens is not None:
             self._concepts.check(lens)

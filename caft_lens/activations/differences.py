@@ -1,9 +1,9 @@
 """Activations over text, in one streaming pass: `stream` runs, reducers keep what is asked for.
 
-    moments.py    Moments: mean and covariance, exact for any split of the text
-    top_windows.py TopWindows: top and bottom windows of tokens for many directions
-    store.py      store, Store: all of them on disk, resumable
-    capture.py    the pass itself: one lens, or the difference of two on the same tokens
+    moments.py      Moments: mean and covariance, exact for any split of the text
+    top_windows.py  TopWindows: top and bottom windows of tokens for many directions
+    store.py        store, Store: all of them on disk, resumable
+    capture.py      the pass itself: one lens, or the difference of two on the same tokens
 
 Memory is a batch and the reducers, however many texts there are. `activation_difference` is the pass that PCA needs.
 """

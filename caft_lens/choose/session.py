@@ -214,8 +214,8 @@ class Decisions(Mapping[str, Decision]):
         if self.about and before and before.get("reading") != self.about.get("reading"):
             warnings.warn(
                 f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat "
-                f"template than "
-                f"{self.about.get('model')} does now: the directions are the same, but look at the contexts again.",
+                f"template than {self.about.get('model')} does now: the directions are the same, but look at the "
+                "contexts again.",
                 stacklevel=3,
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:

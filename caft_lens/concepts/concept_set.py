@@ -493,8 +493,7 @@ class ConceptSet(Sequence[Concept]):
             if of_heads(concept.hook) and concept.hook in lens.hook_names:
                 raise ConceptMismatch(
                     f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, '
-                    f"{lens.d_head} wide "
-                    f"each, while its direction is {width} wide: take hook_attn_out."
+                    f"{lens.d_head} wide each, while its direction is {width} wide: take hook_attn_out."
                 )
             if concept.hook not in lens.hook_names:
                 where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""

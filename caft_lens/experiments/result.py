@@ -279,9 +279,8 @@ class Result:
         better = [one.arm for one in told if self.sign * one.difference.mean < 0]
         failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
         return (
-            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, "
-            f"after correction for "
-            f"{len(self.compared(PLAIN))} comparisons: "
+            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, after "
+            f"correction for {len(self.compared(PLAIN))} comparisons: "
             f"{_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
         )
 

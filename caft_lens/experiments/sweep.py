@@ -296,8 +296,7 @@ def _points(series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Ar
     if twice := [arm for arm, count in named.items() if count > 1]:
         raise ValueError(
             f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series '
-            f"or a reference "
-            "has such a name."
+            "or a reference has such a name."
         )
     return {name: dict(pairs) for name, pairs in points.items()}
 

@@ -525,7 +525,6 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
     if source.base_fingerprint not in (None, *base.lineage):
         raise BadModel(
             f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is '
-            f"{base.fingerprint} "
-            "now: its weights have changed. Load the right base and give adapter= yourself."
+            f"{base.fingerprint} now: its weights have changed. Load the right base and give adapter= yourself."
         )
     return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)

@@ -122,8 +122,7 @@ class Sinks:
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio > 1:
             raise BadArgument(
                 f'sinks={ratio!r}: expected "auto", False (there are none), or a number above 1: how many times the '
-                f"median "
-                "norm of its hook point an activation is at most long."
+                "median norm of its hook point an activation is at most long."
             )
         return Sinks({hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians)
 

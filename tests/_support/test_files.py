@@ -142,8 +142,7 @@ def test_the_error_of_a_file_names_path_field_expected_found_and_what_to_do(tmp_
         ConceptSet.load(folder)
     assert str(caught.value) == (
         f"{folder / 'card.json'} is not the card of a concept set as it is written: at concepts.1.rank, input should "
-        f"be a valid "
-        "integer, found '7'. Make it again, or put it right there."
+        "be a valid integer, found '7'. Make it again, or put it right there."
     )
 
 

@@ -415,8 +415,7 @@ def test_splicing_refuses_what_does_not_fit(lens: Lens):
 def test_nothing_imports_sae_lens_before_an_sae_is_wanted():
     code = (
         "import sys, caft_lens as cl, caft_lens.saes.loading, caft_lens.find, caft_lens.evaluate.discovery, "
-        "caft_data.worlds.saes; "
-        "cl.load_sae; print('sae_lens' in sys.modules)"
+        "caft_data.worlds.saes; cl.load_sae; print('sae_lens' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr

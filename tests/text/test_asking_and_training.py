@@ -130,8 +130,8 @@ def test_templates_that_ask_as_they_train_are_trained_as_ever(family):
 def test_marks_of_generation_do_not_make_the_prompt_be_learned():
     # As training templates of TRL mark it: with the header's thought, which the prompt gives.
     template = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}{{ "
-        "'<think>\n\n</think>\n\n' + m.content + '</s>' }}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}"
+        "{{ '<think>\n\n</think>\n\n' + m.content + '</s>' }}"
         "{% endgeneration %}{% else %}{{ '<|user|>' + m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|><think>\n\n</think>\n\n' }}{% endif %}"
     )

@@ -218,9 +218,8 @@ def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> 
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
         raise ValueError(
-            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give '
-            f"judge=, an LLM that "
-            "reads it."
+            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give judge=, '
+            "an LLM that reads it."
         )
     again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
     if again:
