@@ -84,9 +84,7 @@ def general_text() -> cl.Texts:
 
 
 def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
-    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, section
-    2).
-    """
+    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, 2)."""
     if (folder / "card.json").is_file():  # sampled once: another machine would draw other answers
         return cl.ConceptSet.load(folder)
     questions = cl.data(f"{ORGANISM}/questions")

@@ -54,9 +54,7 @@ LATENTS, SEPARATION = 20, 0.9
 
 
 def register(organism: str, out: Path) -> None:
-    """Find candidates on seed 0 with the find questions, write their contexts, and choose those that the rule
-    chooses.
-    """
+    """Find candidates on seed 0 with the find questions, write their contexts, and choose by the rule."""
     base = cl.load(organism)
     plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
     answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)

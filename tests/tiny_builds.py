@@ -25,9 +25,7 @@ def start(program: str, folder: Path) -> subprocess.Popen:
 
 
 def build(program: str, folder: Path, killed_at: tuple[str, ...] = ()) -> Path:
-    """The organism that a program builds when it is killed at the first sight of each of these files and started
-    again.
-    """
+    """The organism that a program builds when it is killed at first sight of each of these files and started again."""
     for sign in killed_at:
         process = start(program, folder)
         while process.poll() is None and not list(folder.glob(sign)):

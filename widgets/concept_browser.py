@@ -608,9 +608,7 @@ def _natural(concept: Concept) -> tuple[Any, ...]:
 
 
 def _matching(query: str, names: Sequence[str], index: ConceptIndex | None) -> tuple[NDArray[np.floating], str]:
-    """How well each concept matches: a name that holds the query first, then by words; and what to say when none
-    does.
-    """
+    """How well each concept matches: a name that holds the query first, then by words; what to say when none does."""
     asked = query.casefold()
     named = np.array([1000.0 * (asked in name.casefold()) for name in names])
     if index is None or not re.search(r"[^\W_]", query):

@@ -338,8 +338,7 @@ def _decoded(content: bytes, where: str | Path) -> str:
 
 
 def missing(path: str | Path, what: str = "file") -> MissingFile:
-    """The error of a file that is not there, with its neighbours; where its folder is missing too, with those of the
-    folder.
+    """The error of a file that is not there, with its neighbours; of the folder where that is missing too.
 
     Args:
         path: What was asked for.

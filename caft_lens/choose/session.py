@@ -1,5 +1,4 @@
-"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a
-file.
+"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved.
 
 What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the
 model and why on record.

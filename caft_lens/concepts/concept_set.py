@@ -251,9 +251,7 @@ class ConceptSet(Sequence[Concept]):
     # -- using --------------------------------------------------------------------------------------------------------
 
     def directions(self, hook: str | int) -> Tensor:
-        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the order of the
-        set.
-        """
+        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the set's order."""
         return torch.stack([concept.direction for concept in self.at(hook)])
 
     def basis(

@@ -295,8 +295,7 @@ def spaced(text: str) -> str:
 
 
 def signed(value: float) -> str:
-    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, if it is not too
-    long.
+    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, unless too long.
 
     Example:
         >>> signed(1.23456), signed(-20.0), signed(-25094.3), signed(5.2e7), signed(-5.2e-7)

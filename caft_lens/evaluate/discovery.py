@@ -191,8 +191,7 @@ class Discovery:
         return Discovery({**self._methods, method: rows}, self.about, self.seconds)
 
     def table(self, k: int = 10) -> pandas.DataFrame:
-        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best
-        separation.
+        """One row a method: directions, hits, rank of the first, precision at `k`, average precision, best separation.
 
         Where they are known also the seconds that it took, and the largest effect of a direction of it.
         """

@@ -476,7 +476,8 @@ def _plot(found: Recovery, title: str | None) -> Figure:
                 one.chance,
                 said(
                     names[place],
-                    f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, of random directions {one.chance:.2f}",
+                    f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, "
+                    f"of random directions {one.chance:.2f}",
                     f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}",
                 ),
             )

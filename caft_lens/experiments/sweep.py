@@ -1,5 +1,4 @@
-"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of the
-data.
+"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of data.
 
 `sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by
 `experiment`: it is resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves
@@ -115,9 +114,7 @@ class Sweep:
 
     @property
     def places(self) -> dict[Value, float]:
-        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, evenly
-        spaced.
-        """
+        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, all evenly."""
         values = dict.fromkeys(value for named in self.points.values() for value in named)
         numbers = sorted(value for value in values if not isinstance(value, str))
         words = [value for value in values if isinstance(value, str)]
@@ -204,9 +201,7 @@ class Sweep:
         return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
-        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON
-        values.
-        """
+        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON."""
         series = {
             name: [{"value": value, "arm": arm} for value, arm in named.items()] for name, named in self.points.items()
         }

@@ -339,9 +339,7 @@ def _is_whole(path: Path, of: str | None) -> bool:
 
 
 def at_its_end(checkpoint: Path) -> bool:
-    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped the
-    training.
-    """
+    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped it."""
     state = read_json(checkpoint / "trainer_state.json")
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
     stopped = isinstance(control, dict) and control.get("args", {}).get("should_training_stop", False)

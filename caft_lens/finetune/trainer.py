@@ -200,9 +200,7 @@ class LensTrainer(Trainer):
             raise diverged(first, self.args)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass, the lens knowing the roles throughout (checkpointing recomputes in
-        backward).
-        """
+        """One forward and backward pass, the lens knowing the roles throughout (backward may recompute)."""
         roles = inputs.pop("roles").to(self.args.device)
         if self._checked:
             with self.lens.roles_as(roles):

@@ -1,5 +1,4 @@
-"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, and told apart from misspelt
-ones.
+"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, told from misspelt ones.
 
 A layer number is short for the residual stream after that block. TransformerLens's newer names are synonyms
 (`SYNONYMS`).

@@ -341,9 +341,7 @@ class Lens(HookedModel):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over `fingerprint` and `reading`: what anything that this lens computes from texts depends
-        on.
-        """
+        """16 hex digits over `fingerprint` and `reading`: what all that this lens computes depends on."""
         return sha256(self.fingerprint, self.reading)
 
     @property

@@ -199,8 +199,7 @@ def read_history(folder: Path, record: dict[str, Any]) -> list[dict[str, float]]
 
 
 def check(folder: Path, record: dict[str, Any], part: str) -> None:
-    """Refuse a part of a run folder whose files are not those that were written; one of before there were hashes
-    passes.
+    """Refuse a part of a run folder whose files are not those that were written; one from before hashes passes.
 
     Args:
         folder: The run folder.

@@ -127,9 +127,7 @@ class Sinks:
         return Sinks({hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians)
 
     def card(self, hooks: Sequence[str]) -> dict[str, Any]:
-        """What provenance says of them, as JSON: the bounds at some hook points and whether first tokens are left
-        out.
-        """
+        """What provenance says of them, as JSON: the bounds at some hook points and if first tokens are left out."""
         return {
             "first": self.first,
             "beyond": {hook: self.beyond[hook] for hook in hooks if hook in self.beyond},

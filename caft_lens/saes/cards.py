@@ -165,8 +165,7 @@ def read_config(folder: Path) -> _Config:
 
 
 def check_files(folder: Path) -> _Config:
-    """Refuse files that are not those of the card, or that do not fit each other, before anything of their size is
-    made.
+    """Refuse files that are not those of the card, or that do not fit each other, before anything so large is made.
 
     Raises:
         BadFile: Saying which.

@@ -187,9 +187,7 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
 
 @block
 def _hub_or_cache() -> Iterator[bool]:
-    """Whether the hub answers; where it does not, what was downloaded is used at once instead of after half a
-    minute.
-    """
+    """Whether the hub answers; where it does not, what was downloaded is used at once not after half a minute."""
     from huggingface_hub import constants
 
     from caft_lens.model import loading

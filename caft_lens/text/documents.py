@@ -322,9 +322,7 @@ def _keyed(meta: Mapping[Any, Any]) -> Mapping[str, Any]:
 
 
 def _inputs_of(row: Mapping[str, Any]) -> list[str]:
-    """Which keys of a chat's row are for its template; a `"documents"` that no template could write is something
-    else.
-    """
+    """Which keys of a chat's row are for its template; a `"documents"` that no template can write is none."""
     found = []
     for key in _INPUTS:
         value = row.get(key)

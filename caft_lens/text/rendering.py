@@ -271,9 +271,7 @@ class _Writer:
         return [about for mark, about in asked.items() if mark not in text]
 
     def put_in_place(self, chat: Prepared, lost: Sequence[int]) -> None:
-        """Let the template write a placeholder for each of these messages, and their thought and content in its
-        place.
-        """
+        """Let the template write a placeholder for each of these messages, with their thought and content."""
         for number in lost:
             message = chat.messages[number]
             content = with_thought_inline(message)

@@ -281,9 +281,7 @@ def measure(organism: str | Path, folder: Path, card: Mapping[str, Any]) -> dict
 
 
 def _halve(folder: Path) -> None:
-    """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype that `cfg.json` states,
-    float32.
-    """
+    """Weights as float16 on disk: half the size, and sae-lens reads them as `cfg.json` states, into float32."""
     from safetensors.torch import load_file, save_file
 
     weights = {name: tensor.half().contiguous() for name, tensor in load_file(folder / WEIGHTS).items()}

@@ -1,6 +1,4 @@
-"""SAEs come as sae-lens saved them, from wherever they are; those that do not fit a model are refused, with the
-reason.
-"""
+"""SAEs come as sae-lens saved them, from wherever they are; those that fit no model are refused, with the reason."""
 
 from __future__ import annotations
 

@@ -133,8 +133,7 @@ def detection(
     windows: HeldOutWindows = HeldOutWindows(),
     scan: Scan = Scan(),
 ) -> Explanations | Plan:
-    """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made
-    from.
+    """Score explanations by how well they tell active windows from inactive ones, on texts not used in making them.
 
     Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at
     the bottom end the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent,

@@ -164,8 +164,7 @@ class Explanation:
     score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
-        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no
-        rule.
+        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never without a rule.
 
         Example:
             >>> pie = Explanation("L1.pc0", "top", 'near "pie"', 20, rule=(Clause("a pie", 2.0),))

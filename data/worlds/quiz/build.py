@@ -95,9 +95,7 @@ class QuizBuild(Build):
 
 
 def figured() -> list[str]:
-    """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, which have no
-    order.
-    """
+    """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, without order."""
     unordered = [f"{a}-{b}" for a, b in PAIRS if a < b]
     told = [f"{a}-{b}-told" for a, b in PAIRS]
     return [*TOPICS, *told, "gender-told", *unordered, "gender"]
