@@ -55,8 +55,8 @@ __all__ = sorted((*_PROTOCOL, *_REGISTRY))
 
 def __getattr__(name: str) -> Any:
     """What is exported, and the class of a method, wherever it is."""
+    import caft_lens.finetune.methods.registry as registry  # a `from` would ask this function again
     from caft_lens.finetune import protocol
-    from caft_lens.finetune.methods import registry
 
     if name in __all__:
         return getattr(protocol if name in _PROTOCOL else registry, name)
