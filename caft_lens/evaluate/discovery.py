@@ -111,7 +111,10 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [
+        ...     RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9)
+        ...     for rank, area in enumerate((0.6, 0.95))
+        ... ]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)
@@ -188,8 +191,7 @@ class Discovery:
         return Discovery({**self._methods, method: rows}, self.about, self.seconds)
 
     def table(self, k: int = 10) -> pandas.DataFrame:
-        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best
-        separation.
+        """One row a method: directions, hits, rank of the first, precision at `k`, average precision, best separation.
 
         Where they are known also the seconds that it took, and the largest effect of a direction of it.
         """

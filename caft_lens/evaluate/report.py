@@ -153,9 +153,7 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` when that was
-        asked.
-        """
+        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` if asked."""
         cell = next(iter(next(iter(self.cells.values())).values()))
         scored = [SCORE] if self.scale is not None and SCORE not in self.labels else []
         return [*self.labels, *scored, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
@@ -234,9 +232,7 @@ class Report:
         return replace(found, share=not self._is_score(metric))
 
     def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
-        """The same with the p of no difference, not corrected for there being other arms; see
-        `statistics.paired_test`.
-        """
+        """The same with the p of no difference, uncorrected for other arms; see `statistics.paired_test`."""
         metric = metric or self.labels[0]
         found, p = paired_test(*self._paired(a, b, metric))
         return replace(found, share=not self._is_score(metric)), p

@@ -1,5 +1,4 @@
-"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths between effect and
-cost.
+"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths of effect and cost.
 
 They take rows, and know neither a result nor a sweep.
 """
@@ -200,9 +199,7 @@ def _name(
 def _spread(
     spots: Mapping[str, tuple[float, float]], names: Mapping[str, str], size: tuple[float, float]
 ) -> dict[str, tuple[float, float]]:
-    """Where names stand beside their points, pixels to the right and down, so that none lies on another or on a
-    point.
-    """
+    """Where names stand beside their points, pixels to the right and down, so that none hides another or a point."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
     found: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):

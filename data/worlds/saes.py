@@ -152,7 +152,8 @@ def summary(figures: Mapping[str, Mapping[str, Any]]) -> str:
         for hook, of in figures.items()
     )
     texts = next(iter(figures.values()))["texts"]
-    return f"""- `saes/`: a TopK sparse autoencoder for the residual stream after each layer; `load_sae` and `SAE.load_from_disk` read them.
+    return f"""- `saes/`: a TopK sparse autoencoder for the residual stream after each layer; `load_sae` and
+  `SAE.load_from_disk` read them.
 
 | SAE at | active latents a token (L0) | explained variance, % | loss recovered, against the mean, % | dead latents |
 |---|---|---|---|---|

@@ -32,8 +32,7 @@ def lens() -> Lens:
 
 
 def plain_losses(replace=None, roles=None) -> tuple[np.ndarray, np.ndarray]:
-    """Summed next-token loss of each text and how many tokens were predicted, by plain transformers, one text at a
-    time.
+    """Summed next-token loss of each text and how many tokens were predicted, by plain transformers, text by text.
 
     Args:
         replace: What stands for the activation after block 1, a function of `[n, d_model]` in numpy.
