@@ -1,8 +1,9 @@
 """The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts.
 
 `bootstrap_interval` is for a share (or a mean) of one arm, `paired_interval` for the difference of two arms that
-answered the same prompts with the same seeds; both return an `Interval` (`caft_lens._support.intervals`). `paired_test` says besides how surprising a difference is, and `holm` corrects for many of them. Nothing
-here knows what was judged: in go numbers [seeds, answers] and which prompt each answer belongs to.
+answered the same prompts with the same seeds; both return an `Interval`. `paired_test` says besides how surprising a
+difference is, and `holm` corrects for many of them. Nothing here knows what was judged: in go numbers [seeds, answers]
+and which prompt each answer belongs to.
 
 How it is drawn. Seeds are drawn with replacement, then prompts. Every seed answered the same prompts, so one draw of
 prompts serves all drawn seeds: a prompt that is hard for one seed tends to be hard for the next, and drawing prompts

@@ -593,9 +593,9 @@ def card_as_markdown(card: Mapping[str, Any]) -> str:
     return f"""# SAE of {card["model"]} at `{card["hook"]}`
 
 A TopK sparse autoencoder ({card["d_sae"]} latents, {card["k"]} active at a token) of the residual stream, trained with
-sae-lens {card["versions"]["sae-lens"]} on {settings["tokens"]:,} tokens of {card.get("about") or "text"}; attention sinks and
-tokens of other roles than {", ".join(card["trained_roles"])} are left out. `SAE.load_from_disk` reads this folder, as
-does `caft_lens.load_sae`.
+sae-lens {card["versions"]["sae-lens"]} on {settings["tokens"]:,} tokens of {card.get("about") or "text"}. Attention
+sinks, and tokens of other roles than {", ".join(card["trained_roles"])}, are left out.
+`SAE.load_from_disk` reads this folder, as does `caft_lens.load_sae`.
 
 | on {figures["texts"]} held-out documents ({figures["tokens"]:,} tokens) | |
 |---|---|
@@ -609,10 +609,10 @@ does `caft_lens.load_sae`.
 | loss recovered, against zero, % | {shown("recovered_from_zero", 100, 1)} |
 | latents that never fired there | {figures["dead"]} of {card["d_sae"]} |
 
-Intervals are 95 %, from resampled documents. Made in {card["seconds"]["training"]:.0f} seconds ({card["machine"]}; layers
-that were trained together share them), seed {settings["seed"]}; the figures took {card["seconds"]["figures"]:.0f} more.
-Weights are float16 on disk and float32 when loaded.
+Intervals are 95 %, from resampled documents. Made in {card["seconds"]["training"]:.0f} seconds ({card["machine"]};
+layers that were trained together share them), seed {settings["seed"]}; the figures took
+{card["seconds"]["figures"]:.0f} more. Weights are float16 on disk and float32 when loaded.
 
-**Limits.** It knows text like that which it was trained on; spliced in at other text, or at tokens that were left out, it
-is outside of that.
+**Limits.** It knows text like that which it was trained on; spliced in at other text, or at tokens that were left out,
+it is outside of that.
 """

@@ -1,4 +1,4 @@
-"""SAEs for a model of one's own: the same whether interrupted or not, alone or with other layers, with sae-lens alone."""
+"""SAEs for a model of one's own: the same interrupted or not, alone or beside other layers, and by sae-lens itself."""
 
 from __future__ import annotations
 
