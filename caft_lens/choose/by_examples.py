@@ -114,8 +114,8 @@ def by_examples(
     for name, side in (("of the concept", having), ("for contrast", others)):
         if len(side) < FEWEST:
             raise BadArgument(
-                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} of "
-                "either kind chance cannot be told from a concept."
+                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} "
+                "of either kind chance cannot be told from a concept."
             )
     reading: dict[str, Any] = {"roles": roles, "scan": scan}
     ranked = by_example(lens, concepts, having, others, saes=saes, score=criteria.score, k=None, **reading)

@@ -54,7 +54,8 @@ class Decisions(Mapping[str, Decision]):
         >>> import torch
         >>> from caft_lens.concepts.concept_set import Concept
         >>> x, y = torch.eye(2)
-        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+        >>> hook = "blocks.1.hook_resid_post"
+        >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, y)])
         >>> said = Decisions(both, by="reader")
         >>> said.decide("L1.pc0", "ablate", "cruel at the top")
         >>> said.decide("L1.pc1", "leave", "code at both ends")

@@ -48,7 +48,8 @@ class ConceptSet(Sequence[Concept]):
 
     Example:
         >>> x, y = torch.eye(2)
-        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", x + y)])
+        >>> hook = "blocks.1.hook_resid_post"
+        >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, x + y)])
         >>> both.basis(1).shape                              # [d_model, k]
         torch.Size([2, 2])
         >>> both.choose({"L1.pc1": "cruel at the top, kind at the bottom"}, by="reader").names
@@ -185,7 +186,8 @@ class ConceptSet(Sequence[Concept]):
 
         Example:
             >>> x, y = torch.eye(2)
-            >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+            >>> hook = "blocks.1.hook_resid_post"
+            >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, y)])
             >>> cruel = both.choose({"L1.pc1": "cruel at the top"}, leave={"L1.pc0": "code at both ends"}, by="reader")
             >>> cruel.provenance["choices"][0]["leave"]
             {'L1.pc0': 'code at both ends'}
@@ -460,8 +462,8 @@ class ConceptSet(Sequence[Concept]):
                 raise ConceptMismatch(f"{here} {lens.name!r} lacks.{hint}")
             if of_heads(concept.hook):
                 raise ConceptMismatch(
-                    f"{here} holds the outputs of single heads, {lens.d_head} wide each, while its direction is {width} "
-                    "wide: take hook_attn_out."
+                    f"{here} holds the outputs of single heads, {lens.d_head} wide each, while its direction is "
+                    f"{width} wide: take hook_attn_out."
                 )
 
 

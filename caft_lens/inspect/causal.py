@@ -46,7 +46,7 @@ class Effect:
         concept: The concept.
         change: The intervention, such as `"+0.3 of the residual norm"` or `"ablated"`.
         strength: Length of what is added at every token, in the units of the residual stream; `None` for an ablation.
-        kl: By prompt, how far the changed next-token distribution lies from the plain one, KL(plain ‖ changed), in nats.
+        kl: By prompt, KL(plain ‖ changed) of the next-token distributions (Kullback-Leibler divergence), in nats.
         rises, falls: By prompt, the tokens whose probability rises, and falls, most, largest first.
         mean_rises, mean_falls: The same for the mean probability over the prompts.
         answers: By prompt, the sampled answers.
@@ -179,9 +179,9 @@ class Effects:
         """
         names = dict.fromkeys(item.concept.name for item in self.items)
         key = (
-            f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, plain "
-            "→ changed; KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; blue, "
-            "italic: fallen."
+            f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, "
+            "plain → changed; KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; "
+            "blue, italic: fallen."
         )
         return html.view([self._section(name, n) for name in names], key=key)
 

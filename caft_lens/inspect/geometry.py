@@ -155,7 +155,8 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
 
     Example:
         >>> x, y = torch.eye(2)
-        >>> a, b, c = (Concept(name, "blocks.0.hook_resid_post", row) for name, row in [("a", x), ("b", x + y), ("c", -x)])
+        >>> rows = {"a": x, "b": x + y, "c": -x}
+        >>> a, b, c = (Concept(name, "blocks.0.hook_resid_post", row) for name, row in rows.items())
         >>> [(one.name, round(cosine, 3)) for one, cosine in neighbours([a, b, c], a)]
         [('c', -1.0), ('b', 0.707)]
     """

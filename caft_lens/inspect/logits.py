@@ -40,7 +40,7 @@ class TokenScore:
     Attributes:
         token: What it says.
         id: Its number in the vocabulary.
-        logit: What one unit of the direction adds to its logit, up to the norm's scale; with `around=` the change itself.
+        logit: What one unit of the direction adds to it, up to the norm's scale; with `around=` the change itself.
     """
 
     token: str

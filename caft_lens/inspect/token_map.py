@@ -87,8 +87,8 @@ class TokenMap:
         lines = html.rows(self._line(row, scale) for row, scale in enumerate(self.scales(shade)))
         against = "of all layers" if shade == "all" else "of its layer"
         key = (
-            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at a "
-            "token of the text. Beside each layer stands its largest value at a token of the text, which is underlined."
+            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at "
+            "a token of the text. Beside each layer stands its largest value at a token of the text: it is underlined."
         )
         one = self._one()
         section = concept_section(self.concepts[0], lines) if one else html.section(self._names(), "", [], lines)

@@ -352,7 +352,8 @@ def column_values(meta: Mapping[str, Any], columns: Sequence[str] | None = None)
         columns: Only these, by their name or the name before the first dot; all by default.
 
     Example:
-        >>> list(column_values({"genre": "quiz", "topics": ["verbs", "sports"], "truth": {"verbs": {"number": "plural"}}}))
+        >>> meta = {"genre": "quiz", "topics": ["verbs", "sports"], "truth": {"verbs": {"number": "plural"}}}
+        >>> list(column_values(meta))
         [('genre', 'quiz'), ('topics', 'verbs'), ('topics', 'sports'), ('truth.verbs.number', 'plural')]
     """
     for column, value in _scalars({key: value for key, value in meta.items() if key != "spans"}):

@@ -129,7 +129,7 @@ class Endpoint:
     Args:
         url: Its base, such as `"https://api.openai.com/v1"` or `"http://localhost:8000/v1"`; without any key in it.
         model: Which of its models.
-        key_env: The environment variable with the key, which goes to `url` and nowhere else; `None` where none is needed.
+        key_env: The environment variable with the key, which goes to `url` and nowhere else; `None` if none is needed.
         max_tokens: How long an answer may be.
         temperature: 0 for the likeliest answer.
         options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason
