@@ -88,7 +88,8 @@ class TokenMap:
         against = "of all layers" if shade == "all" else "of its layer"
         key = (
             f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at "
-            "a token of the text. Beside each layer stands its largest value at a token of the text: it is underlined."
+            "a token of the text. Beside each layer stands its largest value at a token of the text, which is "
+            "underlined."
         )
         one = self._one()
         section = concept_section(self.concepts[0], lines) if one else html.section(self._names(), "", [], lines)

@@ -66,7 +66,7 @@ def explain(
     """Explain both ends of concepts by what is enriched in their contexts, against the corpus.
 
     Needs no model: of the lens only the tokenizer is used. To score the result, find contexts on one half of the corpus
-    and keep the other for `detection` (`halves`). The more contexts, the more a rule recalls: a tenth of the texts is good.
+    and keep the other for `detection` (`halves`). The more contexts, the more a rule recalls: say a tenth of the texts.
 
     Args:
         lens: The lens that read the contexts.
