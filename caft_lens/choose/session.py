@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import field_validator, model_validator
 
 from caft_lens._support import renamed
+from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
 from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
 from caft_lens.concepts.concept_set import ConceptSet, now, user_name
@@ -36,7 +37,7 @@ class Decision:
     at: str
 
 
-class Decisions(Mapping[str, Decision]):
+class Decisions(ByName[Decision]):
     """What was said so far of some concepts, by name.
 
     Args:
@@ -63,6 +64,8 @@ class Decisions(Mapping[str, Decision]):
         ('L1.pc1', ['L1.pc0'])
     """
 
+    _what = "decision"
+
     def __init__(
         self,
         concepts: ConceptSet,
@@ -74,22 +77,11 @@ class Decisions(Mapping[str, Decision]):
         self._names = frozenset(concepts.names)
         self._fingerprint = "" if file is None else concepts.fingerprint
         self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
-        self._said: dict[str, Decision] = {}
+        self._items: dict[str, Decision] = {}
         self._done: list[tuple[str, Decision | None, Decision | None]] = []
         self._undone: list[tuple[str, Decision | None, Decision | None]] = []
         if self.file is not None and self.file.is_file():
-            self._said = self._restored(self.file)
-
-    def __getitem__(self, name: str) -> Decision:
-        if name not in self._said:
-            raise UnknownName(f'Nothing was said of "{name}" yet.')
-        return self._said[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._said)
-
-    def __len__(self) -> int:
-        return len(self._said)
+            self._items = self._restored(self.file)
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
@@ -113,7 +105,7 @@ class Decisions(Mapping[str, Decision]):
             raise BadArgument(f'A concept cannot be decided to "{action}".{nearest(action, ACTIONS)}')
         if action in NEED_A_REASON and not reason:
             raise BadArgument(f"To {action} {name} needs a reason: what did you read in its contexts?")
-        before = self._said.get(name)
+        before = self._items.get(name)
         after = None if action is None else Decision(action, reason, now())
         if (before and (before.action, before.reason)) == (after and (after.action, after.reason)):
             return
@@ -144,9 +136,9 @@ class Decisions(Mapping[str, Decision]):
     def of(self, action: Action) -> dict[str, str]:
         """Name -> reason of the concepts that are decided so, in the order of the set."""
         return {
-            name: self._said[name].reason
+            name: self._items[name].reason
             for name in self.concepts.names
-            if name in self._said and self._said[name].action == action
+            if name in self._items and self._items[name].action == action
         }
 
     @property
@@ -173,9 +165,9 @@ class Decisions(Mapping[str, Decision]):
 
     def _set(self, name: str, what: Decision | None) -> None:
         if what is None:
-            self._said.pop(name, None)
+            self._items.pop(name, None)
         else:
-            self._said[name] = what
+            self._items[name] = what
         if self.file is not None:
             write_json(
                 self.file,
@@ -187,7 +179,7 @@ class Decisions(Mapping[str, Decision]):
                     **({"read_by": self.about} if self.about else {}),
                     "verdicts": {
                         name: {"verdict": one.action, "reason": one.reason, "at": one.at}
-                        for name, one in self._said.items()
+                        for name, one in self._items.items()
                     },
                 },
             )
