@@ -220,9 +220,6 @@ def _generators(device: torch.device | None) -> Iterator[tuple[Callable[[], Any]
         yield torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
     elif device is not None and device.type in ("cuda", "xpu"):
         module: Any = getattr(torch, device.type)
-        yield (
-            functools.partial(module.get_rng_state, device),
-            functools.partial(module.set_rng_state, device=device),
-        )
+        yield (functools.partial(module.get_rng_state, device), functools.partial(module.set_rng_state, device=device))
     elif device is not None and device.type == "mps":
         yield torch.mps.get_rng_state, torch.mps.set_rng_state

@@ -474,9 +474,8 @@ def unsealed(value: Any, path: str | Path) -> Any:
     seal = value.pop(SEAL)
     if seal != _seal(value):
         raise BadFile(
-            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if '
-            f"you edited it "
-            f'on purpose, take the line "{SEAL}" out.'
+            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if you '
+            f'edited it on purpose, take the line "{SEAL}" out.'
         )
     return value
 

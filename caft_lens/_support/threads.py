@@ -53,11 +53,7 @@ def _by_default() -> int:
     import psutil
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    known = {
-        usable,
-        psutil.cpu_count(logical=False) or usable,
-        min(usable, psutil.cpu_count(logical=False) or usable),
-    }
+    known = {usable, psutil.cpu_count(logical=False) or usable, min(usable, psutil.cpu_count(logical=False) or usable)}
     return _at_first if _at_first in known else -1
 
 

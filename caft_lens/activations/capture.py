@@ -174,12 +174,7 @@ def captured(
 
 
 def _without_sinks(
-    batch: Batch,
-    where: Tensor,
-    sides: list[dict[str, Tensor]],
-    far: Mapping[str, Tensor],
-    first: bool,
-    sinks: str,
+    batch: Batch, where: Tensor, sides: list[dict[str, Tensor]], far: Mapping[str, Tensor], first: bool, sinks: str
 ) -> Captured:
     """What was captured, without the tokens that are sinks."""
     hooks = list(sides[0])

@@ -93,12 +93,7 @@ def stream(
     if apart is not None and len(lenses) != 2:
         raise ValueError("stream(apart=) takes reducers for each of two lenses: give (tuned, base).")
     groups: list[Sequence[Any]] = [many, *(apart or ())]
-    packed = batches(
-        lenses[0].tokenizer,
-        texts,
-        scan,
-        progress="activations",
-    )
+    packed = batches(lenses[0].tokenizer, texts, scan, progress="activations")
     passed = Passed(many)
     for found in captured(lenses, packed, names, roles, apart=apart is not None):
         passed.left_out.update(found.left_out)
@@ -128,11 +123,7 @@ def read_by(lens: Lens) -> dict[str, str]:
     template.
     """
     reading = getattr(lens, "reading", "")
-    return {
-        "model": lens.name,
-        "fingerprint": lens.fingerprint,
-        **({"reading": reading} if reading else {}),
-    }
+    return {"model": lens.name, "fingerprint": lens.fingerprint, **({"reading": reading} if reading else {})}
 
 
 def provenance(
@@ -209,24 +200,14 @@ def activation_difference(
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     moments = Moments()
     passed = stream(
-        (tuned, base),
-        texts,
-        range(base.n_layers) if layers is None else layers,
-        moments,
-        roles=roles,
-        scan=scan,
+        (tuned, base), texts, range(base.n_layers) if layers is None else layers, moments, roles=roles, scan=scan
     )
     moments.provenance = difference_provenance(tuned, base, texts, roles, moments, passed.left_out)
     return moments
 
 
 def difference_provenance(
-    tuned: Lens,
-    base: Lens,
-    texts: Texts,
-    roles: Sequence[str] | None,
-    moments: Moments,
-    left_out: Mapping[str, int],
+    tuned: Lens, base: Lens, texts: Texts, roles: Sequence[str] | None, moments: Moments, left_out: Mapping[str, int]
 ) -> dict[str, Any]:
     """What moments of activation differences say of themselves, whichever pass they come from."""
     left_out = {hook: number for hook, number in left_out.items() if hook in moments.count}

@@ -189,12 +189,7 @@ class Moments:
         from safetensors.torch import save_file
 
         state = self.state_dict()
-        card = {
-            "format": _FORMAT,
-            "hooks": self.hooks,
-            "provenance": self.provenance,
-            "tensors": tensors_hash(state),
-        }
+        card = {"format": _FORMAT, "hooks": self.hooks, "provenance": self.provenance, "tensors": tensors_hash(state)}
         text = json_text(card, str(path))
         with atomic_path(path) as temporary:
             # One key: safetensors writes several in random order, and equal moments shall be equal files.

@@ -231,11 +231,7 @@ def store(
     count(shard_tokens, "shard_tokens")
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
-    settings |= {
-        "batch_tokens": scan.batch_tokens,
-        "max_length": scan.max_length,
-        "shard_tokens": shard_tokens,
-    }
+    settings |= {"batch_tokens": scan.batch_tokens, "max_length": scan.max_length, "shard_tokens": shard_tokens}
     about = {"models": [each.name for each in lenses], "data": texts.name}
     index = _read_index(folder)
     if index is None or not index["complete"]:

@@ -87,12 +87,7 @@ class TopWindows:
     """
 
     def __init__(
-        self,
-        directions: Mapping[str, Tensor],
-        *,
-        k: int = 10,
-        window: tuple[int, int] = (12, 6),
-        rank: Rank = "peak",
+        self, directions: Mapping[str, Tensor], *, k: int = 10, window: tuple[int, int] = (12, 6), rank: Rank = "peak"
     ) -> None:
         if rank not in RANKS:
             raise ValueError(f'rank="{rank}" is none of the ways to rank texts.{nearest(rank, RANKS)}')

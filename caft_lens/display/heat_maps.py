@@ -140,12 +140,7 @@ def draw_map(
     )
     size = cell_size(values.shape)
     beside, under = ticks or (rows, columns)
-    common: dict[str, Any] = {
-        "type": "category",
-        "showgrid": False,
-        "tickmode": "array",
-        "tickfont": {"size": LETTERS},
-    }
+    common: dict[str, Any] = {"type": "category", "showgrid": False, "tickmode": "array", "tickfont": {"size": LETTERS}}
     y_ticks, x_ticks = _ticks(beside, size), _ticks(under, size)
     axes(
         drawn, panel, x={**common, **x_ticks, "tickangle": -90 if _turned(under) else 0},

@@ -174,11 +174,7 @@ def end(kind: str, title: str) -> Markup:
 
 
 def table(
-    head: Sequence[Content],
-    body: Iterable[Sequence[Content]],
-    *,
-    numbers: Iterable[int] = (),
-    title: str = "",
+    head: Sequence[Content], body: Iterable[Sequence[Content]], *, numbers: Iterable[int] = (), title: str = ""
 ) -> Markup:
     """A table.
 
@@ -198,8 +194,7 @@ def table(
     )
     made = element("table", element("thead", first), element("tbody", lines))
     return together(
-        element("div", title, style="margin:2px 0") if title else None,
-        element("div", made, style="overflow-x:auto"),
+        element("div", title, style="margin:2px 0") if title else None, element("div", made, style="overflow-x:auto")
     )
 
 

@@ -56,11 +56,7 @@ def generate(
 
 
 def generating(
-    lens: HookedModel,
-    prompt: Any,
-    chat: bool | None,
-    return_type: Literal["str", "tokens"],
-    sampling: Sampling,
+    lens: HookedModel, prompt: Any, chat: bool | None, return_type: Literal["str", "tokens"], sampling: Sampling
 ) -> Generator[Any, None, None]:
     """`Lens.generating` (arguments and result as there)."""
     steps = continuing_prompts(lens, encode_prompts(lens, prompt, chat), sampling)
@@ -111,10 +107,7 @@ def questions_of(prompt: Any, chat: bool) -> Iterator[Text]:
 
 
 def continue_prompts(
-    lens: HookedModel,
-    prompts: Sequence[Encoded],
-    sampling: Sampling,
-    **keywords: Any,
+    lens: HookedModel, prompts: Sequence[Encoded], sampling: Sampling, **keywords: Any
 ) -> list[list[int]]:
     """The new tokens after each prompt, in the order of the prompts (arguments as for `Lens.generate`)."""
     told = sampling.over(UNLESS_TOLD)
@@ -151,9 +144,7 @@ def continue_prompts(
 
 
 def continuing_prompts(
-    lens: HookedModel,
-    prompts: Sequence[Encoded],
-    sampling: Sampling,
+    lens: HookedModel, prompts: Sequence[Encoded], sampling: Sampling
 ) -> Generator[list[list[int]], None, None]:
     """The new tokens after each prompt so far, every time that there is one more; at last those of `continue_prompts`.
 

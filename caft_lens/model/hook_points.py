@@ -37,12 +37,7 @@ class Wire:
     """
 
     def __init__(
-        self,
-        module: Callable[[], nn.Module],
-        function: Callable[..., Any],
-        *,
-        before: bool,
-        last: bool = False,
+        self, module: Callable[[], nn.Module], function: Callable[..., Any], *, before: bool, last: bool = False
     ) -> None:
         self._module, self._function, self._before, self._last = module, function, before, last
         self._wired: list[nn.Module] = []

@@ -223,12 +223,7 @@ class Lens(HookedModel):
             ('str', True)
         """
         told = Sampling(
-            max_new_tokens,
-            temperature,
-            top_p,
-            keywords.pop("top_k", None),
-            seed,
-            keywords.pop("batch_size", None),
+            max_new_tokens, temperature, top_p, keywords.pop("top_k", None), seed, keywords.pop("batch_size", None)
         )
         return generate(self, prompt, chat, return_type, told.over(sampling), **keywords)
 
@@ -498,12 +493,7 @@ def load(
             name = name.to(device=device, dtype=loading.as_dtype(dtype) if dtype is not None else None)
         lens = Lens(name, tokenizer, name=name_as)
     else:
-        where = {
-            "device": device,
-            "dtype": dtype,
-            "device_map": device_map,
-            "trust_remote_code": trust_remote_code,
-        }
+        where = {"device": device, "dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
         lens = _from_name(name, tokenizer, where, name_as)
     if adapter is not None:
         lens = lens.adapt(adapter, name=name_as, tokenizer=tokenizer)
@@ -525,7 +515,6 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
     if source.base_fingerprint not in (None, *base.lineage):
         raise BadModel(
             f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is '
-            f"{base.fingerprint} "
-            "now: its weights have changed. Load the right base and give adapter= yourself."
+            f"{base.fingerprint} now: its weights have changed. Load the right base and give adapter= yourself."
         )
     return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)

@@ -37,11 +37,7 @@ class NucleusSampler(LogitsProcessor):
     """
 
     def __init__(
-        self,
-        top_p: float,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
+        self, top_p: float, temperature: float = 1.0, top_k: int | None = None, generator: torch.Generator | None = None
     ) -> None:
         self.top_p = share(top_p, "top_p", hint="the mass of the nucleus")
         self.temperature = positive(temperature, "temperature")

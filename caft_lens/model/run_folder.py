@@ -270,8 +270,7 @@ def locate(base: str, folder: Path, from_here: str | None = None) -> str:
         also = f", nor at {beside}" if beside else ""
         raise MissingFile(
             f"{folder} was tuned from the model in {base}, which is not there any more{also}. Load that model from "
-            f"where it is now and "
-            f'put the adapter on it: caft_lens.load(base, adapter="{folder}").'
+            f'where it is now and put the adapter on it: caft_lens.load(base, adapter="{folder}").'
         )
     for place in (Path.cwd(), folder, *folder.parents):
         if any((place / base / name).is_file() for name in ("config.json", RUN, catalog.CARD)):

@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import ConfigDict, Field
 
 from caft_lens._support.errors import BadFile, BadModel, MissingFile
-from caft_lens._support.files import (
-    Count,
-    Json,
-    Named,
-    Record,
-    absent,
-    parsed,
-    read_json,
-    read_record,
-    sha256,
-)
+from caft_lens._support.files import Count, Json, Named, Record, absent, parsed, read_json, read_record, sha256
 from caft_lens.model.hook_names import full_name
 from caft_lens.text import catalog
 
@@ -190,8 +180,7 @@ def check_files(folder: Path) -> _Config:
         if len(found) != 2 or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
             raise BadFile(
                 f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {name} is of '
-                f"shape {found}, "
-                f"where {CONFIG} says d_in {config.d_in} and d_sae {config.d_sae}."
+                f"shape {found}, where {CONFIG} says d_in {config.d_in} and d_sae {config.d_sae}."
             )
     return config
 

@@ -96,9 +96,8 @@ def other_weights(sae: SAE) -> str:
     if not unknown:
         return ""
     return (
-        f"its model was loaded with {', '.join(f'{key}={given[key]!r}' for key in unknown)}, of which it is not "
-        f"known what it does to the residual stream. If nothing, take it out of model_from_pretrained_kwargs in its "
-        f"cfg.json"
+        f"its model was loaded with {', '.join(f'{key}={given[key]!r}' for key in unknown)}, of which it is not known "
+        "what it does to the residual stream. If nothing, take it out of model_from_pretrained_kwargs in its cfg.json"
     )
 
 

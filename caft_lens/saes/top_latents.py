@@ -349,10 +349,7 @@ def _around(batch: Batch, where: Tensor, window: tuple[int, int]) -> tuple[Tenso
     inside &= batch.attention_mask.bool()[rows, places]
     numbers = torch.full_like(batch.input_ids, -1)
     numbers[where[:, 0], where[:, 1]] = torch.arange(len(where))
-    return (
-        torch.where(inside, batch.input_ids[rows, places], -1),
-        torch.where(inside, numbers[rows, places], -1),
-    )
+    return (torch.where(inside, batch.input_ids[rows, places], -1), torch.where(inside, numbers[rows, places], -1))
 
 
 def _first_k(peaks: Active, index: Tensor, tokens: Tensor, k: int) -> tuple[Active, Tensor]:

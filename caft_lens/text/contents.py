@@ -74,10 +74,7 @@ def find_contents(
 
 
 def _pieces(
-    render: Callable[[Sequence[str]], str],
-    contents: Sequence[str],
-    sentinels: Sequence[str],
-    replaced: Sequence[int],
+    render: Callable[[Sequence[str]], str], contents: Sequence[str], sentinels: Sequence[str], replaced: Sequence[int]
 ) -> list[str | int] | None:
     """The skeleton cut at its sentinels: template text as str, message numbers as int; None when it fails."""
     if any(SENTINEL[:11] in content for content in contents):

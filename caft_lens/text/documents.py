@@ -24,16 +24,7 @@ from caft_lens._support.errors import BadArgument, BadData, BadType, CaftLensErr
 from caft_lens._support.files import atomic_path, sha256
 from caft_lens.display import html
 from caft_lens.text.catalog import data_path, drawn_data
-from caft_lens.text.rows import (
-    TEXT_COLUMNS,
-    Row,
-    check_text,
-    described,
-    json_value,
-    parsed,
-    read_rows,
-    rows_of,
-)
+from caft_lens.text.rows import TEXT_COLUMNS, Row, check_text, described, json_value, parsed, read_rows, rows_of
 
 _SPEAKERS = ("system", "user", "assistant", "tool")
 _ALIASES = {
@@ -130,9 +121,8 @@ def _call(call: Any) -> dict[str, Any]:
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not name:
         raise BadData(
-            'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or {"name", '
-            '"arguments"}, '
-            f"not {shorten(str(call), 80)!r}."
+            'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or '
+            f'{{"name", "arguments"}}, not {shorten(str(call), 80)!r}.'
         )
     arguments = function.get("arguments")  # type: ignore[union-attr]
     if arguments is not None and not isinstance(arguments, (str, Mapping)):
@@ -195,9 +185,7 @@ class Text:
                     f"rename it."
                 )
         object.__setattr__(
-            self,
-            "meta",
-            {str(key): json_value(value, f'"{key}"') for key, value in _keyed(self.meta).items()},
+            self, "meta", {str(key): json_value(value, f'"{key}"') for key, value in _keyed(self.meta).items()}
         )
         if self.text is not None and isinstance(self.meta.get("prompt"), str):
             raise BadData(_TWO_TEXTS)
@@ -286,8 +274,7 @@ class Text:
             known = ", ".join(json.dumps(shorten(str(key), 40)) for key in islice(row, 12))
             raise BadData(
                 'Expected "messages", "text", "prompt" with "answer" (or "completion", "response"), "conversations", '
-                'or "instruction" '
-                f'with "output"; found the keys {known or "none"}{", …" if len(row) > 12 else ""}.'
+                f'or "instruction" with "output"; found the keys {known or "none"}{", …" if len(row) > 12 else ""}.'
             )
         inputs = {key: _from_text(given[key]) for key in _inputs_of(given)}
         return cls(messages=messages, meta=_without(row, "messages", *used, *inputs), inputs=inputs)
@@ -455,8 +442,7 @@ def _message(item: Any) -> Message:
         if key not in _FIELDS and not (isinstance(value, (list, dict)) and not value):
             raise BadData(
                 f'The field "{shorten(str(key), 40)}" of a "{shorten(str(given["role"]), 40)}" message is not '
-                f"understood "
-                f"({shorten(str(value), 60)}): remove it, or put it beside the messages. Understood are "
+                f"understood ({shorten(str(value), 60)}): remove it, or put it beside the messages. Understood are "
                 f"{', '.join(_FIELDS)}."
             )
     calls = _from_text(calls)
@@ -645,10 +631,7 @@ class Texts(Sequence[Text]):
             turns = text.messages or (Message("user", text.text or ""),)
             said = [
                 html.element(
-                    "div",
-                    html.element("b", turn.role if text.is_chat else "text"),
-                    " ",
-                    shorten(said_in(turn)),
+                    "div", html.element("b", turn.role if text.is_chat else "text"), " ", shorten(said_in(turn))
                 )
                 for turn in turns
             ]

@@ -64,11 +64,7 @@ class Rendering:
 
 
 def render_chat(
-    tokenizer: Any,
-    messages: Chat,
-    *,
-    add_generation_prompt: bool = False,
-    inputs: Mapping[str, Any] | None = None,
+    tokenizer: Any, messages: Chat, *, add_generation_prompt: bool = False, inputs: Mapping[str, Any] | None = None
 ) -> Rendering:
     """Render a chat and find the content of every message in it.
 
@@ -215,8 +211,7 @@ class _Writer:
             raise BadTemplate(
                 f"the chat template leaves out the thoughts of message {lost[0]}, which would not be learned: say with "
                 f'cl.load(..., template_arguments={{"{KEEP_THOUGHTS}": True}}) that they are kept in every turn, or '
-                f"with False that they are "
-                "dropped, or set another tokenizer.chat_template"
+                "with False that they are dropped, or set another tokenizer.chat_template"
             )
         if lost and self.keep:
             self.put_in_place(chat, lost)
@@ -320,10 +315,8 @@ class _Writer:
             if EMPTY_THOUGHT.search(before) and has_thoughts(chat.messages[number]) and not whole.startswith(before):
                 raise BadTemplate(
                     f"message {number} has thoughts, but the chat template asks for answers without any "
-                    f"({tail(before)}): give "
-                    f"template_arguments= with which it lets the model think (such as enable_thinking), or "
-                    f'{{"{KEEP_THOUGHTS}": False}}, which '
-                    "drops the thoughts"
+                    f"({tail(before)}): give template_arguments= with which it lets the model think (such as "
+                    f'enable_thinking), or {{"{KEEP_THOUGHTS}": False}}, which drops the thoughts'
                 )
             found.see(
                 number, before, whole, contents[number].strip(),
@@ -332,13 +325,7 @@ class _Writer:
         return found
 
     def body(
-        self,
-        chat: Prepared,
-        number: int,
-        text: str,
-        spans: Sequence[Span],
-        prompt: bool,
-        asked: Asked | None,
+        self, chat: Prepared, number: int, text: str, spans: Sequence[Span], prompt: bool, asked: Asked | None
     ) -> Span:
         """All that the template writes for a message with tool calls or thoughts, told from what it writes around a
         plain one.
@@ -353,9 +340,7 @@ class _Writer:
             here = Prepared(chat.messages[:stop], {key: value for key, value in chat.filled.items() if key < stop})
             try:
                 plain = self.write_filled(
-                    cut,
-                    [message["content"] or "" for message in cut.messages],
-                    prompt and stop == len(others),
+                    cut, [message["content"] or "" for message in cut.messages], prompt and stop == len(others)
                 )
                 whole = (
                     text

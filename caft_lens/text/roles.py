@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from caft_lens._support.errors import BadArgument, nearest
 
 SPECIAL, SYSTEM, USER, ASSISTANT, TEXT = range(5)
-ROLES: dict[str, int] = {
-    "special": SPECIAL,
-    "system": SYSTEM,
-    "user": USER,
-    "assistant": ASSISTANT,
-    "text": TEXT,
-}
+ROLES: dict[str, int] = {"special": SPECIAL, "system": SYSTEM, "user": USER, "assistant": ASSISTANT, "text": TEXT}
 
 
 def role_names(roles: Sequence[str] | None) -> list[str] | None:
