@@ -28,24 +28,15 @@ def number(
     below: float | None = None,
     hint: str = "",
 ) -> float:
-    """A finite number within bounds.
+    """A finite number within bounds: `least` and `most` are allowed themselves, `above` and `below` are not.
 
     Args:
         value: What was typed: an int, a float, or what NumPy and torch have for one.
         name: Of the argument.
-        least: The smallest that is allowed.
-        above: What it must be larger than.
-        most: The largest that is allowed.
-        below: What it must be smaller than.
+        least, above, most, below: The bounds.
         hint: The end of the message: what the number means, or what to do.
 
-    Raises:
-        BadType: For text, a truth value, or anything else that is no number.
-        BadArgument: For NaN, infinity, or a number out of bounds.
-
     Example:
-        >>> number(0.3, "rate", above=0)
-        0.3
         >>> number("1e-4", "rate", above=0)
         Traceback (most recent call last):
         ...
@@ -64,13 +55,7 @@ def number(
 def count(value: Any, name: str, *, least: int = 1, most: int | None = None, hint: str = "") -> int:
     """A whole number of things, by default one or more.
 
-    Raises:
-        BadType: For what is no number.
-        BadArgument: For a number that is not whole, or out of bounds.
-
     Example:
-        >>> count(8, "batch_size")
-        8
         >>> count(0, "batch_size")
         Traceback (most recent call last):
         ...
@@ -121,12 +106,7 @@ def seed_of(value: Any, name: str = "seed") -> int | None:
 
 
 def finite(value: Tensor, name: str) -> Tensor:
-    """A tensor without NaN and infinity.
-
-    Raises:
-        BadType: For what is no tensor, or has no real numbers.
-        BadArgument: When some of its numbers are not finite.
-    """
+    """A tensor of real numbers, without NaN and infinity."""
     if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise BadType(f"{name} is {kind}; expected a tensor of real numbers.")
@@ -185,12 +165,7 @@ def _bounds(least: float | None, above: float | None, most: float | None, below:
     low = f"above {above:g}" if above is not None else f"of at least {least:g}" if least is not None else ""
     high = f"at most {most:g}" if most is not None and most < 2**53 else ""
     high = high or (f"below {below:g}" if below is not None else "")
-    return "".join(f" {part}" for part in _joined([low, high]))
-
-
-def _joined(parts: Iterable[str]) -> list[str]:
-    there = [part for part in parts if part]
-    return [" and ".join(there)] if there else []
+    return f" {low}{' and ' if low and high else ''}{high}" if low or high else ""
 
 
 def _said(hint: str) -> str:

@@ -18,12 +18,9 @@ _at_first = torch.get_num_threads()
 
 
 def use_free_cores() -> int:
-    """Let torch use the cores that are free now, if nobody said how many; it is looked at once in a process.
+    """Let torch use the cores that are free now, and tell how many threads it has; looked at once in a process.
 
     Left alone are a number from the environment (`OMP_NUM_THREADS`) and one that `torch.set_num_threads` set.
-
-    Returns:
-        The number of threads.
     """
     global _asked
     if not _asked:
@@ -35,11 +32,7 @@ def use_free_cores() -> int:
 
 
 def free_cores(seconds: float = 0.2) -> int:
-    """How many of the cores that this process may use are idle for the most part, at least one.
-
-    Args:
-        seconds: How long they are watched.
-    """
+    """How many of the cores that this process may use are mostly idle, watched for some seconds; at least one."""
     import psutil
 
     busy = psutil.cpu_percent(seconds, percpu=True)

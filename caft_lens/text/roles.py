@@ -24,10 +24,9 @@ def check_role_names(names: Sequence[str], valid: Mapping[str, int]) -> list[int
     """Role numbers of role names.
 
     Raises:
-        ValueError: For a name that is none, naming the nearest.
+        BadArgument: For a name that is none, naming the nearest.
     """
-    if isinstance(names, str):
-        names = [names]
+    names = role_names(names) or []
     for name in names:
         if name not in valid:
             raise BadArgument(f'Unknown role "{name}".{nearest(name, valid)}')
