@@ -587,6 +587,15 @@ def reading_tensors(path: str | Path) -> Iterator[None]:
         ) from None
 
 
+def tensor_kinds(path: str | Path) -> dict[str, tuple[str, list[int]]]:
+    """Number format (as safetensors calls it) and shape of each tensor of a file, without reading them."""
+    from safetensors import safe_open
+
+    with reading_tensors(path), safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
+
+
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """A hash of names, kinds, shapes and bits, in whatever order they come."""
     import torch

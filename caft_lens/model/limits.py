@@ -52,11 +52,12 @@ def check_tokenizer(lens: HookedModel) -> None:
         number = getattr(lens.tokenizer, f"{kind}_token_id", None)
         numbers = number if isinstance(number, (list, tuple)) else [number]
         if any(one is not None and not 0 <= one < n for one in numbers):
-            grow = "give the model as many rows, model.resize_token_embeddings(len(tokenizer)), before it is loaded"
-            other = "take a token that is there, tokenizer.pad_token = tokenizer.eos_token (it is masked in any case)"
+            mend = "give the model as many rows, model.resize_token_embeddings(len(tokenizer)), before it is trained"
+            if kind == "pad":  # padding is masked in any case
+                mend = f"take a token that is there, tokenizer.pad_token = tokenizer.eos_token, or {mend}"
             raise BadModel(
                 f'The {kind} token "{getattr(lens.tokenizer, f"{kind}_token")}" of the tokenizer has id {number}, but '
-                f"{lens.name} has {n} embeddings (ids 0 to {n - 1}): {f'{other}, or {grow}' if kind == 'pad' else grow}."
+                f"{lens.name} has {n} embeddings (ids 0 to {n - 1}): {mend}."
             )
 
 

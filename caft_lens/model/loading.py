@@ -398,14 +398,14 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
         why = "the Hugging Face hub does not answer"
     else:
         return text
-    found = _downloaded(text)
-    if found is None:
-        shipped = catalog.shipped()
-        raise MissingFile(
-            f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download '
-            f"{asked}` where there is a network, or take what ships with caft_lens: "
-            f"{', '.join(shipped) or 'nothing yet'}.{nearest(asked, shipped) if shipped else ''}"
-        ) from error
+    if (found := _downloaded(text)) is not None:
+        return found
+    shipped = catalog.shipped()
+    raise MissingFile(
+        f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download '
+        f"{asked}` where there is a network, or take what ships with caft_lens: "
+        f"{', '.join(shipped) or 'nothing yet'}.{nearest(asked, shipped) if shipped else ''}"
+    )
 
 
 @block

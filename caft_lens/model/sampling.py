@@ -22,7 +22,7 @@ class Sampling:
         batch_size: How many prompts run at once.
 
     Raises:
-        ValueError: For a number out of its range.
+        BadArgument: For a number out of its range.
 
     Example:
         >>> Sampling(top_p=0.95).over(Sampling(temperature=0.7, top_p=0.5, seed=3))
