@@ -81,9 +81,9 @@ def not_negative(value: Any, name: str, *, hint: str = "") -> float:
     return number(value, name, least=0, hint=hint)
 
 
-def share(value: Any, name: str, *, zero: bool = False, hint: str = "") -> float:
-    """A part of a whole: more than 0 (or 0 itself, where `zero`), at most 1."""
-    return number(value, name, least=0 if zero else None, above=None if zero else 0, most=1, hint=hint)
+def share(value: Any, name: str, *, hint: str = "") -> float:
+    """A part of a whole: more than 0, at most 1."""
+    return number(value, name, above=0, most=1, hint=hint)
 
 
 def switch(value: Any, name: str) -> bool:
@@ -100,7 +100,7 @@ def one_of(value: Any, name: str, valid: Iterable[str]) -> Any:
     return value
 
 
-def seed_of(value: Any, name: str = "seed") -> int | None:
+def seed_of(value: Any, name: str) -> int | None:
     """A seed of random numbers, or `None` for the global random state."""
     return None if value is None else count(value, name, least=0, most=2**63 - 1)
 
@@ -114,28 +114,6 @@ def finite(value: Tensor, name: str) -> Tensor:
     if bad:
         raise BadArgument(f"{name} is NaN or infinite in {bad} of its {value.numel()} numbers.")
     return value
-
-
-def sampling(
-    *,
-    max_new_tokens: Any = 1,
-    temperature: Any = 1.0,
-    top_p: Any = None,
-    top_k: Any = None,
-    seed: Any = None,
-    n: Any = 1,
-    batch_size: Any = 1,
-) -> None:
-    """The numbers by which answers are sampled, as `Lens.generate` and everything that calls it takes them."""
-    count(max_new_tokens, "max_new_tokens")
-    not_negative(temperature, "temperature", hint="0 is greedy")
-    if top_p is not None:
-        share(top_p, "top_p", hint="None samples from all tokens")
-    if top_k is not None:
-        count(top_k, "top_k", hint="None samples from all tokens")
-    seed_of(seed)
-    count(n, "n")
-    count(batch_size, "batch_size")
 
 
 def _plain(value: Any, name: str, expected: str, hint: str) -> Any:

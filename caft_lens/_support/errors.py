@@ -191,17 +191,17 @@ class EndpointError(CaftLensError, RuntimeError):
     """
 
 
-def nearest(name: object, valid: Iterable[object], n: int = 3) -> str:
-    """The end of an error message about a misspelt name: at most `n` that are close, or the first 12 that are valid.
+def nearest(name: object, valid: Iterable[object]) -> str:
+    """The end of an error message about a misspelt name: at most 3 that are close, or the first 12 that are valid.
 
     Example:
-        >>> nearest("blocks.1.hook_resid_pots", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"], n=1)
+        >>> nearest("blocks.1.hook_resid_pots", ["blocks.1.hook_resid_post", "attn"])
         ' Did you mean "blocks.1.hook_resid_post"?'
         >>> nearest("zebra", ["pca", "sae"])
         ' Valid: "pca", "sae".'
     """
     names = [str(item) for item in valid]
-    close = difflib.get_close_matches(str(name), names, n=n, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), names)
     if close:
         return ' Did you mean "' + '" or "'.join(close) + '"?'
     if not names:

@@ -31,11 +31,11 @@ def use_free_cores() -> int:
     return torch.get_num_threads()
 
 
-def free_cores(seconds: float = 0.2) -> int:
-    """How many of the cores that this process may use are mostly idle, watched for some seconds; at least one."""
+def free_cores() -> int:
+    """How many of the cores that this process may use are mostly idle, watched for a moment; at least one."""
     import psutil
 
-    busy = psutil.cpu_percent(seconds, percpu=True)
+    busy = psutil.cpu_percent(0.2, percpu=True)
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
     free = sum(busy[core] < 50 for core in mine if core < len(busy))
     return max(1, min(free, _quota() or free))

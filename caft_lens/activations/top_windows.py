@@ -114,7 +114,7 @@ class TopWindows:
     def _result(self, ends: Mapping[str, Windows], hook: str, sign: int) -> Windows:
         if hook not in ends:
             raise UnknownName(f'No directions at "{hook}".{nearest(hook, ends)}')
-        return answer(ends[hook], sign)
+        return finished(ends[hook], sign)
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
         """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`.
@@ -163,10 +163,10 @@ def check_windows(k: int, window: tuple[int, int], rank: str) -> None:
         count(side, "window", least=0)
 
 
-# While they are looked for, windows hold values with the sign turned so that larger is better; `answer` turns it back.
+# While they are looked for, windows hold values turned so that larger is better; `finished` turns them back.
 
 
-def answer(best: Windows, sign: int = 1) -> Windows:
+def finished(best: Windows, sign: int = 1) -> Windows:
     """The best windows as they are told: on the CPU, NaN where there are fewer than k."""
     return Windows(
         values=torch.where(best.index >= 0, sign * best.values, torch.nan).cpu(),

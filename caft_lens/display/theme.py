@@ -270,9 +270,9 @@ def bars(
     }  # fmt: skip
 
 
-def room_for(names: Iterable[str], size: float = TICK) -> float:
+def room_for(names: Iterable[str]) -> float:
     """Room for the names of rows, left of a panel, in pixels."""
-    return max((text_width(name, size) for name in names), default=0) + 16
+    return max((text_width(name, TICK) for name in names), default=0) + 16
 
 
 @cache
@@ -417,15 +417,14 @@ def html(drawn: Figure, first: bool) -> str:
     )
 
 
-def png(drawn: Figure, scale: float = 1, *, dark: bool = False) -> bytes | None:
+def png(drawn: Figure, scale: float = 1) -> bytes | None:
     """A picture of a figure, by the Chromium of this machine; `None` where there is none, or where it does not answer.
 
     Args:
         drawn: As `figure` makes it.
         scale: Pixels of the picture to one of the figure.
-        dark: Whether for a dark ground.
     """
-    return _picture(drawn, "png", scale, dark)
+    return _picture(drawn, "png", scale, dark=False)
 
 
 class NoPicture(CaftLensError, RuntimeError):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
-from caft_lens.activations.top_windows import Rank, Windows, answer, best_windows, check_windows, no_windows
+from caft_lens.activations.top_windows import Rank, Windows, best_windows, check_windows, finished, no_windows
 from caft_lens.saes.cards import sae_name
 from caft_lens.saes.encoding import active_latents
 from caft_lens.text.batching import Batch
@@ -217,7 +217,7 @@ class TopLatents(LatentReducer):
         """
         if hook not in self._windows:
             raise UnknownName(f'No SAE at "{hook}".{nearest(hook, self._windows)}')
-        return answer(self._windows[hook])
+        return finished(self._windows[hook])
 
     def read(self, hook: str, active: Active, batch: Batch, where: Tensor) -> None:
         """Take in the latents of one hook point that are active on one batch."""

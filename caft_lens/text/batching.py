@@ -158,7 +158,6 @@ def batches(
     *,
     batch_size: int | None = None,
     side: Literal["left", "right"] = "right",
-    add_generation_prompt: bool = False,
     progress: str | None = None,
 ) -> Iterator[Batch]:
     """Stream documents as padded batches.
@@ -172,7 +171,6 @@ def batches(
         scan: Tokens a batch, and where texts are cut.
         batch_size: At most this many documents a batch.
         side: Where the padding goes.
-        add_generation_prompt: Whether each chat ends with the header of an assistant turn.
         progress: What a progress bar over the texts is called; `None` for no bar.
 
     Yields:
@@ -184,7 +182,7 @@ def batches(
 
     def watched() -> Iterator[Encoded]:
         read = texts if isinstance(texts, Texts) else documents(rows_of(texts))
-        for item in encoded(tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=scan.max_length):
+        for item in encoded(tokenizer, read, max_length=scan.max_length):
             cuts.see(item)
             yield item
 
