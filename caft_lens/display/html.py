@@ -213,8 +213,8 @@ def chips(tokens: Iterable[tuple[str, float, str]], scale: float) -> Markup:
         scale: The value that gets the full shade.
 
     Example:
-        >>> chips([(" a", -0.1, "5 %")], 1.0)
-        Markup('<span style="white-space:nowrap"><code style="background:#07b1" title="−0.100">␣a</code> <small>5 %</small></span> ')
+        >>> chips([(" a", -0.1, "")], 1.0)
+        Markup('<code style="background:#07b1" title="−0.100">␣a</code> ')
     """
     parts: list[Content] = []
     for text, value, words in tokens:

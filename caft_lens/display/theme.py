@@ -361,7 +361,10 @@ _SCRIPT = (
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)"), shades = SHADES, places = [];
   const shaded = text => dark.matches ? text.replace(/COLOUR/g, (_, colour) => '"' + (shades[colour] || colour)) : text;
-  const draw = place => { const {data, layout} = JSON.parse(shaded(place.nextElementSibling.textContent)); Plotly.react(place, data, layout, CONFIG); };
+  const draw = place => {
+    const {data, layout} = JSON.parse(shaded(place.nextElementSibling.textContent));
+    Plotly.react(place, data, layout, CONFIG);
+  };
   window.drawFigure = place => { places.push(place); draw(place); };
   dark.addEventListener("change", () => places.forEach(draw));
 })();
