@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,32 +38,19 @@ def at(
     numbers = None if roles is None else check_role_names(roles, ROLES)
     sinks = lens.sinks if functions else None
 
-    def sparing(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        if not sinks or name not in sinks.beyond:
-            return function
+    def acting(function: Callable[[Tensor], Tensor], x: Tensor, hook: Any) -> Tensor:
+        where = None if numbers is None else _where(lens, x, numbers)
+        if where is not None and where.device.type == "cpu":  # elsewhere, looking would wait for the device
+            if not where.any():
+                return x
+            where = None if where.all() else where
+        y = function(x)
+        if sinks and (far := sinks.far(hook.name, x)) is not None:
+            y = torch.where(far[..., None], x, y)
+        return y if where is None else torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), y, x)
 
-        def elsewhere(x: Tensor) -> Tensor:
-            return torch.where(sinks.far(name, x)[..., None], x, function(x))  # type: ignore[index]
-
-        return elsewhere
-
-    def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        def by_role(x: Tensor, hook: Any) -> Tensor:
-            if numbers is None:
-                return function(x)
-            where = _where(lens, x, numbers)
-            if where.device.type == "cpu":  # elsewhere, looking would wait for the device
-                if where.all():
-                    return function(x)
-                if not where.any():
-                    return x
-            return torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), function(x), x)
-
-        return by_role
-
-    pairs = list(functions.items()) if isinstance(functions, Mapping) else list(functions)
-    named = [(lens.hook_name(hook), function) for hook, function in pairs]
-    return lens.hooks([(name, hook_of(sparing(name, function))) for name, function in named])
+    pairs = functions.items() if isinstance(functions, Mapping) else functions
+    return lens.hooks([(lens.hook_name(hook), partial(acting, function)) for hook, function in pairs])
 
 
 @block
