@@ -178,18 +178,18 @@ def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
 
 def _probes(lens: HookedModel) -> tuple[list[Encoded], list[bool]]:
     """Short texts as tokens, and which of them begin as the tokenizer has texts begin."""
-    width = min(WIDTH, lens.n_positions or WIDTH)
-    rows = [] if lens.tokenizer is None else [ids[:width] for ids in _texts(lens.tokenizer)]
-    whole = [True] * len(rows)
-    bos = getattr(lens.tokenizer, "bos_token_id", None)
-    bos = lens.hf.config.get_text_config().bos_token_id if bos is None else bos
-    if lens.tokenizer is None:
+    width, reads = min(WIDTH, lens.n_positions or WIDTH), lens.tokenizer is not None
+    if reads:
+        rows = [ids[:width] for ids in _texts(lens.tokenizer)]
+    else:
         some = min(lens.d_vocab, 50_000)
         rows = [[(7919 * row + 613 * place) % some for place in range(1, 33)] for row in range(1, 5)]
-        whole = [False] * len(rows)
+    whole = [reads] * len(rows)
+    bos = getattr(lens.tokenizer, "bos_token_id", None)
+    bos = lens.hf.config.get_text_config().bos_token_id if bos is None else bos
     if isinstance(bos, int):
         more = [[bos, *ids][:width] for ids in rows if ids[0] != bos]
-        rows, whole = rows + more, whole + [lens.tokenizer is None] * len(more)
+        rows, whole = rows + more, whole + [not reads] * len(more)
     n = lens.hf.get_input_embeddings().weight.shape[0]
     rows = [[token for token in ids if token < n] for ids in rows]
     kept = [(ids, yes) for ids, yes in zip(rows, whole, strict=True) if ids]
