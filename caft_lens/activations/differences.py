@@ -166,8 +166,7 @@ def activation_difference(
     roles: Sequence[str] | None = ("assistant",),
     scan: Scan = Scan(),
 ) -> Moments:
-    """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, on the same
-    tokens.
+    """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, token by token.
 
     The paper (arXiv 2507.16795, section 3.1) takes them on the tuned model's own completions of general prompts, on the
     tokens of the answers; `find.pca` turns the result into directions.

@@ -1,4 +1,10 @@
-"""What all figures are drawn with: one palette, one plotly template, panels of known size, text that is shown as it is.
+"""What all figures are drawn with: one palette, one plotly template, panels of known size, and text shown as it is.
+
+    figure    an empty figure: panels, headings, title, caption
+    at        the axes of a panel
+    literal   text in which plotly reads no HTML and no mathematics; `lines` breaks it, `said` is what hovering shows
+    html      a figure in a page, with plotly.js the first time; it follows the reader's light or dark
+    png, save a picture of it; a file of it
 
 A figure has a light paper of its own, which can be read on a light and on a dark ground alike: no one text colour has
 enough contrast on both. What differs in colour differs in marker, line or filling too.
@@ -156,8 +162,7 @@ def figure(
     below: float = 48,
     between: tuple[float, float] = (36, 64),
 ) -> Figure:
-    """An empty figure with panels, which a notebook shows as the last line of a cell: to be hovered over, and as a
-    picture.
+    """An empty figure with panels, which a notebook shows as the last line of a cell: to hover over, and as a picture.
 
     Args:
         columns: Widths of the panels, in pixels.

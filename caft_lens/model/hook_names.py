@@ -127,8 +127,8 @@ def bridge(name: str) -> str:
     """The end of an error about a hook point that TransformerLens's own model has."""
     return (
         " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), "
-        "TransformerLens's own model over "
-        f'the same weights: `lens.bridge().run_with_cache(texts, names_filter="{name}")`.'
+        "TransformerLens's own model over the same weights: `lens.bridge().run_with_cache(texts, "
+        f'names_filter="{name}")`.'
     )
 
 

@@ -120,6 +120,7 @@ class _Card(Record):
     d_sae: Count
     k: Count
     trained_roles: list[str]
+    about: str = ""
     settings: dict[str, int | float]
     figures: _Figures
     seconds: dict[str, float]

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from caft_lens._support import lazy
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.intervals import Interval, ratio_interval
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
-from caft_lens.evaluate.statistics import Interval, ratio_interval
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.attach import at
 from caft_lens.saes.cards import sae_hook
@@ -83,26 +83,11 @@ class Reconstruction:
 
 
 # What is summed a document, in this order.
-_SUMS = (
-    "tokens",
-    "active",
-    "error",
-    "variance",
-    "predicted",
-    "loss",
-    "loss_spliced",
-    "loss_mean",
-    "loss_zero",
-)
+_SUMS = ("tokens", "active", "error", "variance", "predicted", "loss", "loss_spliced", "loss_mean", "loss_zero")
 
 
 def reconstruction(
-    lens: Lens,
-    sae: SAE,
-    texts: Texts,
-    *,
-    roles: Sequence[str] | None = None,
-    scan: Scan = Scan(),
+    lens: Lens, sae: SAE, texts: Texts, *, roles: Sequence[str] | None = None, scan: Scan = Scan()
 ) -> Reconstruction:
     """Measure an SAE on documents that it was not trained on.
 
@@ -171,12 +156,7 @@ class _Watch:
 
 @torch.no_grad()
 def _losses(
-    lens: Lens,
-    sae: SAE,
-    mean: Tensor,
-    texts: Texts,
-    roles: Sequence[str] | None,
-    scan: Scan,
+    lens: Lens, sae: SAE, mean: Tensor, texts: Texts, roles: Sequence[str] | None, scan: Scan
 ) -> dict[str, np.ndarray]:
     """Next-token losses of each document, summed, and how many tokens were predicted."""
 
@@ -222,5 +202,5 @@ def _summary(sums: dict[str, np.ndarray], fired: Tensor) -> Reconstruction:
     )
 
 
-# `cl.evaluate.reconstruction(...)` is both this module and its main function.
+# `cl.saes.reconstruction(...)` is both this module and its main function.
 lazy.callable_module(__name__, "reconstruction")
