@@ -43,7 +43,7 @@ def completions(
         `meta["sample"]`.
 
     Raises:
-        ValueError: For a number out of its range.
+        BadArgument: For a number out of its range.
 
     Example:
         >>> found = completions(base, questions, n=2, seed=0)

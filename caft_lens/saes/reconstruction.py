@@ -83,26 +83,11 @@ class Reconstruction:
 
 
 # What is summed a document, in this order.
-_SUMS = (
-    "tokens",
-    "active",
-    "error",
-    "variance",
-    "predicted",
-    "loss",
-    "loss_spliced",
-    "loss_mean",
-    "loss_zero",
-)
+_SUMS = ("tokens", "active", "error", "variance", "predicted", "loss", "loss_spliced", "loss_mean", "loss_zero")
 
 
 def reconstruction(
-    lens: Lens,
-    sae: SAE,
-    texts: Texts,
-    *,
-    roles: Sequence[str] | None = None,
-    scan: Scan = Scan(),
+    lens: Lens, sae: SAE, texts: Texts, *, roles: Sequence[str] | None = None, scan: Scan = Scan()
 ) -> Reconstruction:
     """Measure an SAE on documents that it was not trained on.
 
@@ -171,12 +156,7 @@ class _Watch:
 
 @torch.no_grad()
 def _losses(
-    lens: Lens,
-    sae: SAE,
-    mean: Tensor,
-    texts: Texts,
-    roles: Sequence[str] | None,
-    scan: Scan,
+    lens: Lens, sae: SAE, mean: Tensor, texts: Texts, roles: Sequence[str] | None, scan: Scan
 ) -> dict[str, np.ndarray]:
     """Next-token losses of each document, summed, and how many tokens were predicted."""
 
