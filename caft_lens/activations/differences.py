@@ -102,6 +102,29 @@ def stream(
     return passed
 
 
+class AtItsHooks:
+    """A reducer that is fed at its own hook points only, so that it can share a pass with others.
+
+    Args:
+        reducer: What is fed.
+        hooks: Its hook points; the reducer's own `hooks` when `None`.
+    """
+
+    def __init__(self, reducer: Any, hooks: Iterable[str] | None = None) -> None:
+        self.reducer = reducer
+        self.hooks = list(reducer.hooks if hooks is None else hooks)
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        """Pass on what comes from one of the reducer's hook points."""
+        if hook in self.hooks:
+            self.reducer.update(hook, acts, batch, where)
+
+    def merge(self, other: Self) -> Self:
+        """Merge the reducers."""
+        self.reducer.merge(other.reducer)
+        return self
+
+
 class Passed(list[Any]):
     """The reducers of a pass.
 
