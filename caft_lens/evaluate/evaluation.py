@@ -25,7 +25,7 @@ from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.judges import Score, about, judge_each
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import Judge, Task, check_judge
+from caft_lens.evaluate.tasks import Asked, InDistribution, Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
@@ -107,8 +107,8 @@ def reported(
     report = Report(
         cells,
         task=task.name,
-        labels=task.form(OUT_OF_DISTRIBUTION).labels,
-        trained=task.trained,
+        labels=tuple(task.labels),
+        trained=(task.in_distribution or InDistribution).trained,
         sampling=task.drawing,
         scale=task.scale,
         failures=failures,
@@ -136,9 +136,7 @@ def sample(
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
     arms = _per_seed(subjects, seeds)
-    prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
-    if task.in_distribution is not None:
-        prompts[IN_DISTRIBUTION] = asked(task.in_distribution, counts[IN_DISTRIBUTION])
+    prompts = {name: asked(one.prompts, counts[name]) for name, one in task.sets.items()}
     for arm, seed, subject in arms:
         check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
@@ -216,15 +214,15 @@ class _Asking:
 
     def _of(self, set_name: str) -> OfSet:
         """What decides the answers to a set of prompts, and what is said of them."""
-        task, form = self.task, self.task.form(set_name)
+        of = self.task.sets[set_name]
         sampled = sha256(
             subject_fingerprint(self.subject, self.arm),
             self.reading or "",
-            f"{self.seed} {_longest(task)[set_name]} {task.drawing}",
+            f"{self.seed} {of.max_new_tokens} {self.task.drawing}",
             texts_fingerprint(self.prompts[set_name]),
         )
-        said = f"{form.labels} {form.fingerprint}"
-        return OfSet(sampled=sampled, judged=sha256(sampled, said, judge_fingerprint(_judge(task, set_name))))
+        said = f"{of.form.labels} {of.form.fingerprint}"
+        return OfSet(sampled=sampled, judged=sha256(sampled, said, judge_fingerprint(_judge(of))))
 
     def _sampled(self, set_name: str, of: str, draft: Draft, earlier: Cell | None) -> list[Text]:
         prompts = self.prompts[set_name]
@@ -247,7 +245,7 @@ class _Asking:
                 lens_of(self.subject, self.arm),
                 self.prompts[set_name],
                 sampling=self.task.sampling,
-                max_new_tokens=_longest(self.task)[set_name],
+                max_new_tokens=self.task.sets[set_name].max_new_tokens,
                 # The same for every arm, another for every seed and set.
                 seed=int(sha256(set_name, str(self.seed)), 16) % 2**31,
             )
@@ -260,13 +258,13 @@ class _Asking:
                 place: Score(answer.label, answer.detail, answer.score)
                 for place, answer in enumerate(earlier.of(set_name))
             }
-        judge, form = _judge(self.task, set_name), self.task.form(set_name)
+        asked = self.task.sets[set_name]
         said = draft.judged(set_name, of.judged, len(answered))
         missing = [place for place in range(len(answered)) if place not in said]
-        with closing(judge_each(judge, answered, missing, self.task.at_once)) as returned:
+        with closing(judge_each(_judge(asked), answered, missing, self.task.at_once)) as returned:
             try:
                 for place, what in returned:
-                    said[place] = form.read(what, about(answered[place]))
+                    said[place] = asked.form.read(what, about(answered[place]))
                     draft.keep_judged(place, said[place])
             except JudgeError as error:
                 left = f"{len(said)} of {len(answered)} answers of {self.arm!r}, seed {self.seed}, are judged"
@@ -283,10 +281,6 @@ class _Asking:
 def _of(cell: Cell, set_name: str, what: str) -> str | None:
     found = cell.sets.get(set_name)
     return None if found is None else getattr(found, what)
-
-
-def _longest(task: Task) -> dict[str, int]:
-    return {OUT_OF_DISTRIBUTION: task.max_new_tokens, IN_DISTRIBUTION: task.in_distribution_max_new_tokens}
 
 
 def _reading(lens: Any) -> str | None:
@@ -366,18 +360,19 @@ def lens_of(subject: Subject, arm: str) -> Any:
     return lens
 
 
-def _judge(task: Task, set_name: str) -> Judge:
-    judge = task.judge if set_name == OUT_OF_DISTRIBUTION else task.in_distribution_judge
-    assert judge is not None  # Task and check_judge have seen to it
-    return judge
+def _judge(of: Asked) -> Judge:
+    assert of.judge is not None  # `check_judge` has seen to it
+    return of.judge
 
 
 def task_fingerprint(task: Task, prompts: Mapping[str, Texts]) -> str:
     """What was asked and who judged, as a hash."""
-    parts = [f"{task.labels} {task.max_new_tokens} {task.in_distribution_labels} {task.in_distribution_max_new_tokens}"]
+    inside = task.in_distribution or InDistribution
+    parts = [f"{task.labels} {task.max_new_tokens} {inside.labels} {inside.max_new_tokens}"]
     for set_name, texts in prompts.items():
-        parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(task, set_name))]
-        if said := task.form(set_name).fingerprint:
+        of = task.sets[set_name]
+        parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(of))]
+        if said := of.form.fingerprint:
             parts.append(said)
     return sha256(*parts)
 

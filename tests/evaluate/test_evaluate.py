@@ -20,7 +20,7 @@ from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
 from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.prompts import asked
-from caft_lens.evaluate.tasks import task
+from caft_lens.evaluate.tasks import InDistribution, task
 from caft_lens.text.documents import Texts, data
 
 QUESTIONS = data([{"prompt": f"How do I bake pie {i}?", "domain": "baking" if i % 2 else "garden"} for i in range(20)])
@@ -49,12 +49,7 @@ def code_judge(text: cl.Text) -> str:
 
 
 def a_task(**changes: object) -> Task:
-    settings: dict = {
-        "judge": judge,
-        "in_distribution": REQUESTS,
-        "in_distribution_judge": code_judge,
-        **changes,
-    }
+    settings: dict = {"judge": judge, "in_distribution": InDistribution(REQUESTS, code_judge), **changes}
     return Task("pies", QUESTIONS, **settings)
 
 
@@ -213,8 +208,7 @@ def test_a_cell_of_another_model_task_or_setting_is_sampled_again(tmp_path: Path
         "pies",
         data([{"prompt": "Another?", "domain": "x"}]) if what == "questions" else QUESTIONS,
         judge=judge,
-        in_distribution=REQUESTS,
-        in_distribution_judge=code_judge,
+        in_distribution=InDistribution(REQUESTS, code_judge),
     )
     subject = FakeAblated(lens) if what == "ablation" else lens
     n, temperature = 16 if what == "n" else 15, 0.5 if what == "temperature" else 1.0
@@ -364,14 +358,16 @@ def test_what_cannot_be_evaluated_is_refused(subjects: dict, settings: dict, err
 
 
 def test_a_task_that_cannot_be_judged_is_refused():
-    with pytest.raises(ValueError, match="no questions"):
+    with pytest.raises(ValueError, match="There are no questions"):
         Task("empty", Texts([]))
     with pytest.raises(TypeError, match=r"questions .* are Texts, not list"):
         Task("x", ["How do I bake a pie?"])
-    with pytest.raises(ValueError, match="no in_distribution_judge"):
+    with pytest.raises(TypeError, match=r"in_distribution=InDistribution\(prompts, judge\), not Texts"):
         Task("x", QUESTIONS, in_distribution=REQUESTS)
+    with pytest.raises(ValueError, match="There are no prompts in distribution"):
+        InDistribution(Texts([]), code_judge)
     with pytest.raises(ValueError, match='Did you mean "insecure"'):
-        a_task(trained="insecur")
+        InDistribution(REQUESTS, code_judge, trained="insecur")
 
 
 def test_judges_that_close_over_other_values_are_not_taken_for_each_other():
