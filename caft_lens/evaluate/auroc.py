@@ -15,14 +15,9 @@ BLOCK = 4_000_000
 
 
 def auroc(scores: ArrayLike, has: ArrayLike) -> Floats:
-    """Areas under the ROC curve: the chance that something with the concept scores above something without, ties half.
+    """Areas under the ROC curve `[k]`: the chance that something with the concept scores above something without.
 
-    Args:
-        scores: `[n]`, or `[n, k]` for k of them at once.
-        has: Which of the n have the concept, bool `[n]`.
-
-    Returns:
-        `[k]`, as `sklearn.metrics.roc_auc_score` gives one by one.
+    Scores are `[n]`, or `[n, k]` for k of them at once; `has` says which of the n have the concept. Ties count half.
 
     Example:
         >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
@@ -40,12 +35,7 @@ def auroc(scores: ArrayLike, has: ArrayLike) -> Floats:
 
 
 def auroc_interval(
-    scores: ArrayLike,
-    has: ArrayLike,
-    *,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    scores: ArrayLike, has: ArrayLike, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
     """The bootstrap interval of an AUROC; those with and those without the concept are drawn apart.
 

@@ -1,9 +1,7 @@
 """`evaluate`: several models side by side, on the same prompts, with the same seeds.
 
-A subject is a `Lens`, a `Run` of `finetune`, or an `Ablated`, which is a model under ablation at test time. Every arm
-is asked the same prompts with the same sampling seed, so that arms can be compared in pairs. A finished cell (an arm
-and a seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat template, the ablation,
-the prompts, the way of sampling and the judge, and one of which only the judge is another is judged anew.
+A finished cell (an arm and a seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat
+template, the ablation, the prompts, the way of sampling and the judge. Of another judge it is judged anew.
 """
 
 from __future__ import annotations
@@ -91,19 +89,9 @@ def evaluate(
 
 
 def reported(
-    task: Task,
-    cells: Iterable[Cell],
-    out: str | Path | None,
-    failures: Mapping[str, Mapping[int, str]] | None = None,
+    task: Task, cells: Iterable[Cell], out: str | Path | None, failures: Mapping[str, Mapping[int, str]] | None = None
 ) -> Report:
-    """The report on the answers to a task, kept in `out`.
-
-    Args:
-        task: What was asked, drawn as it was.
-        cells: One per arm and seed.
-        out: The folder that the answers are in; `None` keeps nothing.
-        failures: Arm to seed to the error, of cells that there are not.
-    """
+    """The report on the answers to a task, kept in `out`; `failures` says of which arm and seed there are none."""
     report = Report(
         cells,
         task=task.name,
@@ -126,13 +114,7 @@ def sample(
     seeds: Sequence[int] | None,
     out: str | Path | None,
 ) -> list[Cell]:
-    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
-
-    Args:
-        subjects: As for `evaluate`; so are `seeds` and `out`.
-        task: With the judge and the sampling that are wanted.
-        counts: Set name to answers an arm and seed.
-    """
+    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`."""
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
     arms = _per_seed(subjects, seeds)
@@ -151,8 +133,7 @@ def sample(
             if hooked and out is not None:
                 raise BadArgument(
                     f'Something is hooked to the model of "{arm}" ({hooked}), which changes its answers and which no '
-                    f"folder could know again. "
-                    "Give ablated(lens, concepts) as the arm, or leave out= out."
+                    "folder could know again. Give ablated(lens, concepts) as the arm, or leave out= out."
                 )
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
             asking = _Asking(subject, arm, seed, prompts, task, out, fingerprint, _reading(lens))
@@ -354,8 +335,7 @@ def lens_of(subject: Subject, arm: str) -> Any:
     if not hasattr(lens, "generate"):
         raise BadType(
             f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an '
-            f"Ablated "
-            "(ablated(lens, concepts)), or a list of them, one per seed."
+            "Ablated (ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens
 

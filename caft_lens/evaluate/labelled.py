@@ -22,11 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 class LabelledDocuments(TextMeans):
-    """A reducer: the mean activation of every document.
-
-    Args:
-        truth: For each document whether it has the concept; `None` where it does not count.
-    """
+    """A reducer: the mean activation of every document, and whether it has the concept (`None`: it does not count)."""
 
     unit = "document"
 
@@ -35,9 +31,7 @@ class LabelledDocuments(TextMeans):
         self.truth = truth
 
     def scored(self, hook: str) -> tuple[Floats, Flags]:
-        """Scores' raw material `[n, d_model]` and which of them have the concept `[n]`; documents without a token
-        are out.
-        """
+        """Activations `[n, d_model]` and which have the concept `[n]`; documents without a token are out."""
         acts, numbers = self.matrix(hook)
         labels = [self.truth[number] for number in numbers]
         count = np.array([label is not None for label in labels])
@@ -46,13 +40,7 @@ class LabelledDocuments(TextMeans):
 
 
 class LabelledTokens(TokenSample):
-    """A reducer: an even sample of the labelled tokens, the same whatever the order in which they come.
-
-    Args:
-        truth: For each document a label for each of its tokens.
-        size: How many tokens are kept.
-        seed: Of the sample.
-    """
+    """A reducer: an even sample of the labelled tokens, the same whatever the order in which they come."""
 
     unit = "token"
 

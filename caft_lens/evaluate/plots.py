@@ -34,14 +34,7 @@ def counted(interval: Interval) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm in one metric.
-
-    Attributes:
-        arm: Its name.
-        interval: The mean with its interval.
-        seeds: Seed to its mean.
-        facts: What else hovering says, such as the setting, or an example answer.
-    """
+    """One arm in one metric: its interval, the mean of each seed, and what else hovering says."""
 
     arm: str
     interval: Interval
@@ -51,14 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """All arms in one metric.
-
-    Attributes:
-        heading: What is shown.
-        x_label: The same with its unit.
-        rows: One an arm, the same arms in all panels.
-        ends: Of the axis, in the unit of the intervals.
-    """
+    """All arms in one metric, the same in all panels; the ends of its axis are in the unit of the intervals."""
 
     heading: str
     x_label: str
@@ -68,14 +54,6 @@ class Panel:
 
 def plot_shares(panels: Sequence[Panel], title: str | None = None, caption: str = "") -> Figure:
     """Draw arms in rows, a panel for each metric.
-
-    Args:
-        panels: What to draw.
-        title: Above the figure.
-        caption: Below it: seeds and answers, and what the intervals are.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Example:
         >>> row = Row("caft", Interval(0.05, 0.03, 0.08, n_seeds=2, n_answers=400), {1: 0.04, 2: 0.06}, ["strength 1"])
@@ -135,15 +113,7 @@ def _value(value: float, like: Interval) -> str:
 
 @dataclass(frozen=True)
 class Stem:
-    """How well one direction of a ranked list separates.
-
-    Attributes:
-        name: Of the direction.
-        separation: AUROC of the better end, 0.5 to 1.
-        random: The same of the best of the random directions at its hook point.
-        hit: Whether it found the concept.
-        facts: What else hovering says.
-    """
+    """How well one direction of a ranked list separates (AUROC of the better end), and the best random one there."""
 
     name: str
     separation: float
@@ -154,14 +124,6 @@ class Stem:
 
 def plot_ranked(lists: Mapping[str, Sequence[Stem]], title: str | None = None, caption: str = "") -> Figure:
     """Draw how well the directions of every list separate, in ranked order, beside the best random one.
-
-    Args:
-        lists: By name, a panel for each.
-        title: Above the figure.
-        caption: Below it, besides what the marks mean.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Example:
         >>> drawn = plot_ranked({"pca": [Stem("L1.pc0", 0.95, 0.7, hit=True)]})
@@ -237,14 +199,7 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """Something measured of a row, beside what chance gives.
-
-    Attributes:
-        row: Number of the row.
-        value: What was measured.
-        chance: What chance gives.
-        hover: What hovering says, as `said` writes it.
-    """
+    """Something measured of a row, beside what chance gives."""
 
     row: int
     value: float
@@ -260,16 +215,7 @@ def plot_recovery(
     title: str | None = None,
     caption: str = "",
 ) -> Figure:
-    """Draw what became of ablated directions, a row for each model and hook point.
-
-    Args:
-        names: Of the rows.
-        shares: Of the change's energy, in percent; none of a row without a change.
-        cosines: |Cosine| of the ablated direction that comes back most; likewise.
-        areas: By view (`VIEWS`), mean AUROC of each row and its standard deviation.
-        title: Above the figure.
-        caption: Below it, besides what the marks mean.
-    """
+    """Draw what became of ablated directions, a row for each name; `areas` are mean AUROC and spread by view."""
     marks = (
         "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: "
         "standard deviation over folds, of random directions over draws."

@@ -1,8 +1,6 @@
 """How much of a model a sparse autoencoder keeps: L0, explained variance, dead latents, loss when it is spliced in.
 
-Two streamed passes: the mean activation first, then each document as it is, with the SAE's reconstruction in place of
-the activation, with the mean, and with zero. Memory is a batch and a row of sums a document; intervals resample
-documents.
+Two streamed passes; memory is a batch and a row of sums a document, and intervals resample documents.
 """
 
 from __future__ import annotations
@@ -83,26 +81,11 @@ class Reconstruction:
 
 
 # What is summed a document, in this order.
-_SUMS = (
-    "tokens",
-    "active",
-    "error",
-    "variance",
-    "predicted",
-    "loss",
-    "loss_spliced",
-    "loss_mean",
-    "loss_zero",
-)
+_SUMS = ("tokens", "active", "error", "variance", "predicted", "loss", "loss_spliced", "loss_mean", "loss_zero")
 
 
 def reconstruction(
-    lens: Lens,
-    sae: SAE,
-    texts: Texts,
-    *,
-    roles: Sequence[str] | None = None,
-    scan: Scan = Scan(),
+    lens: Lens, sae: SAE, texts: Texts, *, roles: Sequence[str] | None = None, scan: Scan = Scan()
 ) -> Reconstruction:
     """Measure an SAE on documents that it was not trained on.
 
@@ -171,12 +154,7 @@ class _Watch:
 
 @torch.no_grad()
 def _losses(
-    lens: Lens,
-    sae: SAE,
-    mean: Tensor,
-    texts: Texts,
-    roles: Sequence[str] | None,
-    scan: Scan,
+    lens: Lens, sae: SAE, mean: Tensor, texts: Texts, roles: Sequence[str] | None, scan: Scan
 ) -> dict[str, np.ndarray]:
     """Next-token losses of each document, summed, and how many tokens were predicted."""
 

@@ -1,17 +1,10 @@
 """Is an ablated concept gone, or encoded elsewhere? Tuned models beside the base, at the hook points of the ablation.
 
-Ablating while training takes a few directions from the model; nothing keeps it from putting the same elsewhere. Three
-things are looked at, for every model and hook point:
-
     change    activations of the model minus those of the base: how much of that energy lies in the ablated subspace
-    refit     principal components of that change, as a search would find them anew: does an ablated direction come
-              back?
-    probe     how well text with the concept is told from text without, held out: by the whole activation, by the
-              ablated subspace alone, by what is left without it, and by random directions, as many
+    refit     principal components of that change, as a search would find them anew: does a direction come back?
+    probe     how well text with the concept is told from text without, held out, by several views of the activations
 
-Each model runs twice: with the base over the texts of the change, and alone over those of the probe. What stays in
-memory is a covariance a hook point and a mean activation a text of the probe. Refitting probes after an erasure is
-Ravfogel et al. (arXiv 2004.07667) and Elazar et al. (arXiv 2006.00995).
+Refitting probes after an erasure is Ravfogel et al. (arXiv 2004.07667) and Elazar et al. (arXiv 2006.00995).
 """
 
 from __future__ import annotations
@@ -227,10 +220,7 @@ class Recovery:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
-        return {
-            "about": self.about,
-            "rows": [{**asdict(row), "auroc": _listed(row.auroc)} for row in self.rows],
-        }
+        return {"about": self.about, "rows": [{**asdict(row), "auroc": _listed(row.auroc)} for row in self.rows]}
 
     def __repr__(self) -> str:
         return f"Recovery({', '.join(self.models)})\n{self.table().to_string(index=False)}"
@@ -390,9 +380,7 @@ def _change(moments: Moments, hook: str, ablated: ConceptSet, components: Concep
 
 
 def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
-    """What the |cosines| of most random directions with the nearest of k orthonormal ones, and with their span, stay
-    below.
-    """
+    """What the |cosines| of most random directions with the nearest of k axes, and with their span, stay below."""
     rng = np.random.default_rng(seed)
     # To random directions all orthonormal ones are alike: the first k axes do, and of the others the length alone
     # counts.

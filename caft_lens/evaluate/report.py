@@ -1,8 +1,7 @@
 """What an evaluation found: shares with intervals, as a table, JSON and a figure, and every answer behind them.
 
-`Report` holds the cells (an arm and a seed each) and counts on demand. Metrics are the labels of the free-form judge
-(`misaligned`, `incoherent`, `aligned`), out of distribution, and `in_distribution`, the share of the trained behaviour
-on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
+Metrics are the labels of the free-form judge, out of distribution, and `in_distribution`, the share of the trained
+behaviour on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
 """
 
 from __future__ import annotations
@@ -152,9 +151,7 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` when that was
-        asked.
-        """
+        """The labels of the free-form judge, `score` where it gives scores, `in_distribution` where that was asked."""
         cell = next(iter(next(iter(self.cells.values())).values()))
         scored = [SCORE] if self.scale is not None and SCORE not in self.labels else []
         return [*self.labels, *scored, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
@@ -233,9 +230,7 @@ class Report:
         return replace(found, share=not self._is_score(metric))
 
     def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
-        """The same with the p of no difference, not corrected for there being other arms; see
-        `statistics.paired_test`.
-        """
+        """The same, and the p of no difference, not corrected for other arms; see `statistics.paired_test`."""
         metric = metric or self.labels[0]
         found, p = paired_test(*self._paired(a, b, metric))
         return replace(found, share=not self._is_score(metric)), p
@@ -296,10 +291,7 @@ class Report:
         "answers"}`.
         """
         arms: dict[str, Any] = {
-            arm: {
-                **{metric: self.interval(arm, metric).to_json() for metric in self.metrics},
-                "seeds": self.seeds(arm),
-            }
+            arm: {**{metric: self.interval(arm, metric).to_json() for metric in self.metrics}, "seeds": self.seeds(arm)}
             for arm in self.arms
         }
         answers = {arm: {m: self.interval(arm, m).n_answers for m in self.metrics} for arm in self.arms}
@@ -322,11 +314,7 @@ class Report:
                     cell.save(folder)
         with atomic_path(folder / "table.csv") as path:
             self.table().to_csv(path, index=False)
-        rest = {
-            "labels": list(self.labels),
-            "trained": self.trained,
-            "fingerprints": self.fingerprints,
-        }
+        rest = {"labels": list(self.labels), "trained": self.trained, "fingerprints": self.fingerprints}
         write_json(folder / "report.json", {**self.to_json(), **rest})
         return folder
 
@@ -407,10 +395,7 @@ class Report:
         """
         label, known = self.labels[0], settings or {}
         if label == SCORE:
-            heading, what = (
-                "Score, out of distribution",
-                "score of answers to questions unlike the training data",
-            )
+            heading, what = ("Score, out of distribution", "score of answers to questions unlike the training data")
         else:
             heading = f"{label.capitalize()} answers, out of distribution"
             what = f"{label} answers to questions unlike the training data, %"

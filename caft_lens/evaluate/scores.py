@@ -1,8 +1,6 @@
-"""A report in one small file: the score of every answer, and the texts of a few.
+"""A report in one small file, for a repository: the score of every answer, and the texts of a few.
 
-All numbers of a report are counted from scores, so they can be counted again from this file, where the answers
-themselves would be tens of megabytes. It is what a repository keeps of a large evaluation. In the file labels are
-called verdicts.
+All numbers can be counted again from it. In the file labels are called verdicts.
 """
 
 from __future__ import annotations
@@ -14,17 +12,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from caft_lens._support.errors import BadArgument, BadFile
-from caft_lens._support.files import (
-    SEAL,
-    Count,
-    Record,
-    atomic_path,
-    naming,
-    parsed,
-    read_json,
-    sealed,
-    unsealed,
-)
+from caft_lens._support.files import SEAL, Count, Record, atomic_path, naming, parsed, read_json, sealed, unsealed
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, SetName
 from caft_lens.evaluate.report import Report
 

@@ -1,9 +1,4 @@
-"""What is asked and who judges.
-
-`Task` holds free-form questions with their judge (out of distribution) and prompts of the trained kind with theirs (in
-distribution). `task("pocket/emergent-misalignment")` makes one that an organism's world gives, with exact judges. For
-any other model a task needs questions and a judge of your own.
-"""
+"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives."""
 
 from __future__ import annotations
 
@@ -78,14 +73,7 @@ class InDistribution:
 
 @dataclass(frozen=True)
 class Asked:
-    """One set of prompts of a task.
-
-    Attributes:
-        prompts: What is asked.
-        judge: Who judges the answers; `None` where it is given to `evaluate`.
-        form: What the judge may return.
-        max_new_tokens: Longest answer, in tokens.
-    """
+    """One set of prompts of a task, who judges the answers (`None`: told to `evaluate`), and what that may return."""
 
     prompts: Texts
     judge: Judge | None

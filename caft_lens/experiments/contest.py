@@ -1,10 +1,7 @@
 """A fair contest: the same examples, steps, evaluation and budget of tuning for every contender.
 
-Each contender's own settings, at most four, are tried with the same few seeds on *dev*, and the one is taken that
-leaves the fewest unwanted answers while the trained behaviour stays within two points of plain fine-tuning. Then, with
-what was chosen and other seeds, *test* is looked at, once: a run folder of the test refuses other settings than it was
-made with. Both stages are one `experiment` each, so that a contest that was killed goes on where it was, cell by cell,
-and one to which a contender is added trains that one alone. A model that failed is a result, with its error.
+Each contender's settings are tried with the same few seeds on *dev*; with what was chosen and other seeds *test* is
+looked at, once (docs/concepts/contests.md). Both stages are one `experiment` each, and go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -244,16 +241,9 @@ def _texts(one: Contender, texts: Texts) -> Any:
 
 
 def _tuned(
-    base: Lens,
-    contenders: Mapping[str, Contender],
-    texts: Texts,
-    tuning: Tuning,
-    out: Path,
-    common: Mapping[str, Any],
+    base: Lens, contenders: Mapping[str, Contender], texts: Texts, tuning: Tuning, out: Path, common: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What was tried for each contender, one entry a setting, one of them chosen; empty where there is nothing to
-    tune.
-    """
+    """What was tried for each contender, one entry a setting; empty where there is nothing to tune."""
     searched = {name: one for name, one in contenders.items() if len(one.grid) > 1}
     if not searched:
         return {name: [] for name in contenders}
@@ -296,12 +286,7 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
     entries = []
     for name, settings in tried.items():
         failed = next(iter(report.failures.get(name, {}).values()), "")
-        entry: dict[str, Any] = {
-            "settings": settings,
-            "label": label(settings),
-            "failed": failed,
-            "chosen": False,
-        }
+        entry: dict[str, Any] = {"settings": settings, "label": label(settings), "failed": failed, "chosen": False}
         if not failed:
             share, inside = (report.interval(name, metric).mean for metric in (report.labels[0], IN_DISTRIBUTION))
             entry |= {"share": share, "in_distribution": inside, "kept": inside >= least}
@@ -310,8 +295,7 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
     keeping = [entry for entry in finished if entry["kept"]]
     if keeping:
         best = min(
-            keeping,
-            key=lambda entry: (GOALS[tuning.goal or "fewest"] * entry["share"], -entry["in_distribution"]),
+            keeping, key=lambda entry: (GOALS[tuning.goal or "fewest"] * entry["share"], -entry["in_distribution"])
         )
     else:
         best = max(finished, key=lambda entry: entry["in_distribution"]) if finished else entries[0]

@@ -1,10 +1,8 @@
 """A whole experiment in one call: every arm trained with every seed, sampled, judged, compared.
 
-An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is
-tested), or by another method. `experiment` trains and samples all of them, side by side in processes of their own where
-the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that
-was stopped goes on where it was, run by run and cell by cell. Under `accelerate launch` the processes share the models
-out among them, and come to the same report.
+`experiment` trains and samples all arms, side by side in processes of their own where the model is small enough for
+that to pay. What is finished is kept, run by run and cell by cell. Under `accelerate launch` the processes share the
+models out among them, and come to the same report.
 """
 
 from __future__ import annotations
@@ -206,11 +204,7 @@ def experiment(
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            settings,
-            answers,
-            folder / LOCKS,
-            execution.failures == "keep",
-            Path(told) if show else None,
+            settings, answers, folder / LOCKS, execution.failures == "keep", Path(told) if show else None
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -380,9 +374,7 @@ def _each(base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool) ->
 
 
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
-    """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is
-    not kept in memory.
-    """
+    """Train one model and let it answer for its arms; `None` where another program does."""
     failed: _Failed = {}
     trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)

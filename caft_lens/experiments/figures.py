@@ -1,8 +1,4 @@
-"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths between effect and
-cost.
-
-They take rows, and know neither a result nor a sweep.
-"""
+"""The figures of contests and sweeps, of rows: the front, paired differences, curves along an axis, paths."""
 
 from __future__ import annotations
 
@@ -61,10 +57,6 @@ def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
     """Every arm: its effect across, the trained behaviour up, both with intervals; the front is joined.
 
     Both axes are in log-odds, where 0.2 and 2 % are as far apart as 2 and 17 %.
-
-    Args:
-        rows: The arms.
-        measures: What the axes are.
     """
     marks = (
         "Filled: on the Pareto front (better is up and to the left); bars: 95 % intervals. Axes in log-odds; 0 and "
@@ -153,20 +145,25 @@ def _name(
         for key, (x, y) in places.items()
     }
     words = {key: (names or {}).get(key, key) for key in places}
-    arrow = {"showarrow": True, "arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": LINE, "standoff": 6}
-    style = {"font": {"size": TICK}, "bgcolor": faded(PAPER, 0.75), "borderpad": 0, "xref": "x", "yref": "y"}
+    arrow: dict[str, Any] = {"showarrow": True, "arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": LINE, "standoff": 6}
+    style: dict[str, Any] = {
+        "font": {"size": TICK},
+        "bgcolor": faded(PAPER, 0.75),
+        "borderpad": 0,
+        "xref": "x",
+        "yref": "y",
+    }
     for key, (ax, ay) in _spread(spots, words, size).items():
         text = theme.bold(words[key]) if key in strong else literal(words[key])
-        side = {"ax": ax, "ay": ay, "xanchor": "left" if ax > 0 else "right"}
-        theme.note(drawn, text, *places[key], **arrow, **style, **side)
+        side: dict[str, Any] = {"ax": ax, "ay": ay, "xanchor": "left" if ax > 0 else "right"}
+        x, y = places[key]
+        theme.note(drawn, text, x, y, **arrow, **style, **side)
 
 
 def _spread(
     spots: Mapping[str, tuple[float, float]], names: Mapping[str, str], size: tuple[float, float]
 ) -> dict[str, tuple[float, float]]:
-    """Where names stand beside their points, pixels to the right and down, so that none lies on another or on a
-    point.
-    """
+    """Pixels from points to their names, to the right and down, so that no name lies on another or on a point."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
     found: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):
@@ -197,14 +194,7 @@ def plot_compared(
     measures: Measures,
     settings: Mapping[str, str] | None = None,
 ) -> Figure:
-    """The paired difference of every arm to one, in both metrics.
-
-    Args:
-        effects: Of the answers that the task is about.
-        costs: Of the trained behaviour, of the same arms in the same order.
-        measures: What the metrics are.
-        settings: What else hovering says of an arm, by its name.
-    """
+    """The paired difference of every arm to one, in both metrics; the arms in the same order."""
     names, against = [one.arm for one in effects], effects[0].against
     columns = {f"{measures.label.capitalize()} answers": effects, "Trained behaviour": costs}
     marks = f"Paired by seed and prompt; filled: p < {ALPHA:g} after Holm's correction over {len(names)} comparisons."
@@ -247,15 +237,8 @@ def plot_sweep(
 ) -> Figure:
     """Curves along an axis with intervals, a panel a metric; references as bands.
 
-    Args:
-        rows: The arms of all series, and the references.
-        axis: What the values are.
-        metrics: Which shares.
-        measures: What the metrics are.
-        log: Whether the axis is logarithmic.
-
     Raises:
-        ValueError: For a logarithmic axis of words, or with a value that is not above 0.
+        BadArgument: For a logarithmic axis of words, or with a value that is not above 0.
     """
     ticks, series, references = _sorted(rows)
     words = any(isinstance(value, str) for value in ticks.values())
@@ -287,17 +270,16 @@ def plot_sweep(
         shares = [100 * end for row in rows for end in (row.intervals[metric].low, row.intervals[metric].high)]
         low, high = min(shares, default=0), max(shares, default=100)
         room = 0.06 * (high - low) or 1
-        x_axis = {"title": axis, "type": "log" if log else "linear", "range": _along(list(ticks), log), "tickangle": 0}
-        x_axis |= {"tickmode": "array", "tickvals": list(ticks), "ticktext": _apart(ticks, log)}
+        x_axis: dict[str, Any] = {"title": axis, "type": "log" if log else "linear", "tickangle": 0}
+        x_axis |= {"range": _along(list(ticks), log), "tickmode": "array", "tickvals": list(ticks)}
+        x_axis["ticktext"] = _apart(ticks, log)
         axes(drawn, place, x_axis, {"range": [max(low - room, -2), min(high + room, 102)]})
         _named(drawn, place, {row.arm: 100 * row.intervals[metric].mean for row in references})
     inner = drawn.layout.width - drawn.layout.margin.l - drawn.layout.margin.r
     return drawn.update_layout(showlegend=len(series) > 1, legend_x=1 + (beside + 14) / inner)
 
 
-def _sorted(
-    rows: Sequence[SweepRow],
-) -> tuple[dict[float, Value], dict[str, list[SweepRow]], list[SweepRow]]:
+def _sorted(rows: Sequence[SweepRow]) -> tuple[dict[float, Value], dict[str, list[SweepRow]], list[SweepRow]]:
     """Every place in order to its value, the rows of each series in that order, and the references."""
     along = sorted((row for row in rows if row.place is not None), key=lambda row: row.place or 0.0)
     names = dict.fromkeys(row.series for row in rows if row.value is not None)
@@ -394,14 +376,7 @@ def _named(drawn: Figure, place: int, named: Mapping[str, float]) -> None:
 
 
 def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure:
-    """Every series as a path: its effect across, the trained behaviour up, both with intervals, the values beside the
-    points.
-
-    Args:
-        rows: The arms of all series, and the references.
-        axis: What the values are.
-        measures: What the axes are.
-    """
+    """Every series as a path: its effect across, the trained behaviour up, the values of the axis beside the points."""
     _, series, references = _sorted(rows)
     labels, metrics, size = _axes_of(measures), (measures.label, IN_DISTRIBUTION), (520, 380)
     drawn = theme.figure(

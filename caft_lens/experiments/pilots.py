@@ -1,12 +1,9 @@
-"""Pilot runs: under the ablation of which of several sets is a concept hardest to learn, and its contrast still easy?
+"""Pilot runs: under the ablation of which set is a concept hardest to learn, and its contrast still easy?
 
-A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with
-too many the task suffers. `pilots` tries each set on two kinds of texts apart: a short fine-tuning under its ablation
-on texts that teach the concept alone, and another on texts that teach the contrast alone, what the model is to learn.
-What each costs is its online code length, the mean loss over one pass, every batch taken before it is learned from: the
-measure of information-theoretic probing (Voita and Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with
-fine-tuning in the place of the probe. No text in which the two disagree is needed, so that nothing that happens out of
-distribution is looked at.
+`pilots` tries each set on two kinds of texts apart, one that teaches the concept and one that teaches the contrast.
+What each costs is its online code length, the mean loss over one pass, every batch taken before it is learned from
+(Voita and Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), so that no text is needed in which the two
+disagree, and nothing that happens out of distribution is looked at.
 """
 
 from __future__ import annotations
@@ -46,11 +43,9 @@ class Pilot:
     """What two pilots under one ablation cost, in nats a token.
 
     Attributes:
-        name: Of the set.
         concepts: What was ablated; `None` for nothing.
         concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
         contrast_cost: The same of those that teach the contrast.
-        n_seeds: How many seeds.
     """
 
     name: str
@@ -154,10 +149,7 @@ class Pilots(Sequence[Pilot]):
         said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
         seeds = self._items[0].n_seeds
         return dot_rows(
-            [
-                Dots("texts with the concept", concept, margins, said),
-                Dots("texts for contrast", contrast, facts=said),
-            ],
+            [Dots("texts with the concept", concept, margins, said), Dots("texts for contrast", contrast, facts=said)],
             x_label="cost to learn, nats a token",
             title=title,
             caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the "

@@ -79,9 +79,7 @@ class Part(BaseModel):
 
 
 class TextsOf(Part):
-    """Texts by name; with what their `meta` has to be, and how many of them from the first. A name alone stands for
-    them, too.
-    """
+    """Texts by name; what their `meta` has to be, and how many from the first. A name alone stands for them, too."""
 
     texts: Name
     where: dict[str, JsonValue] = {}

@@ -1,8 +1,7 @@
 """What a contest came to, read back from its folder: shares, comparisons, the front, costs, failures.
 
-`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept. Of a
-large contest `Result.export` keeps the verdicts without the answers' texts: small enough for a repository, and as good
-to count from.
+Every number is counted from the answers that were kept. Of a large contest `Result.export` keeps the scores without
+the answers' texts: small enough for a repository, and as good to count from.
 """
 
 from __future__ import annotations
@@ -52,12 +51,7 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class ArmCost:
-    """What training an arm took.
-
-    Attributes:
-        seconds: Of wall time, the mean over seeds; 0 for a model that was not tuned.
-        peak_memory: Bytes at most, over all seeds.
-    """
+    """What training an arm took: seconds (the mean over seeds; 0 where it was not tuned) and bytes at most."""
 
     seconds: float
     peak_memory: int
@@ -251,9 +245,7 @@ class Result:
         return Frame(rows).T
 
     def tried(self) -> pandas.DataFrame:
-        """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`),
-        which was `chosen`.
-        """
+        """One row per setting that was tried on dev: its shares, and whether it was `kept` (the task) and `chosen`."""
         from caft_lens.display.frames import Frame
 
         label = self.evaluation.labels[0]
@@ -279,9 +271,8 @@ class Result:
         better = [one.arm for one in told if self.sign * one.difference.mean < 0]
         failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
         return (
-            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, "
-            f"after correction for "
-            f"{len(self.compared(PLAIN))} comparisons: "
+            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, after "
+            f"correction for {len(self.compared(PLAIN))} comparisons: "
             f"{_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
         )
 

@@ -1,10 +1,4 @@
-"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of the
-data.
-
-`sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by
-`experiment`: it is resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves
-with intervals, the report.
-"""
+"""Sweeps: an experiment along one axis, such as the number of directions, the strength or a dial of the data."""
 
 from __future__ import annotations
 
@@ -98,11 +92,7 @@ class Sweep:
     """
 
     def __init__(
-        self,
-        report: Report,
-        axis: str,
-        points: Mapping[str, Mapping[Value, str]],
-        references: Sequence[str] = (),
+        self, report: Report, axis: str, points: Mapping[str, Mapping[Value, str]], references: Sequence[str] = ()
     ) -> None:
         self.report, self.axis, self.references = report, axis, list(references)
         self.points = {name: dict(named) for name, named in points.items()}
@@ -114,9 +104,7 @@ class Sweep:
 
     @property
     def places(self) -> dict[Value, float]:
-        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, evenly
-        spaced.
-        """
+        """Every value of any series to where it is drawn: itself; beside words numbers come first, evenly spaced."""
         values = dict.fromkeys(value for named in self.points.values() for value in named)
         numbers = sorted(value for value in values if not isinstance(value, str))
         words = [value for value in values if isinstance(value, str)]
@@ -139,9 +127,7 @@ class Sweep:
         return self.points[series][value]
 
     def rows(self) -> list[SweepRow]:
-        """One row per arm that answered, references first: what tables and figures show. An arm that failed with
-        every seed has none.
-        """
+        """One row per arm that answered, references first: what tables and figures show."""
         report, places = self.report, self.places
         arms: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
         arms += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
@@ -159,9 +145,7 @@ class Sweep:
         ]
 
     def table(self) -> pandas.DataFrame:
-        """One row per series and value, those of references without one: `series, value`, and each metric with
-        `_low` and `_high`.
-        """
+        """One row per series and value: `series, value`, and each metric with `_low` and `_high`."""
         from caft_lens.display.frames import Frame
 
         return Frame(
@@ -203,9 +187,7 @@ class Sweep:
         return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
-        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON
-        values.
-        """
+        """The axis, the series with their values and arms, the references and the evaluation, as JSON values."""
         series = {
             name: [{"value": value, "arm": arm} for value, arm in named.items()] for name, named in self.points.items()
         }
@@ -295,8 +277,7 @@ def _points(series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Ar
     if twice := [arm for arm, count in named.items() if count > 1]:
         raise ValueError(
             f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series '
-            f"or a reference "
-            "has such a name."
+            "or a reference has such a name."
         )
     return {name: dict(pairs) for name, pairs in points.items()}
 

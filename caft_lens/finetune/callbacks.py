@@ -1,9 +1,8 @@
 """Which callbacks can change what is trained, and what is recorded of those that can.
 
-A run is found again by everything that it depends on. A callback that only watches is no part of that: one that says so
-(`changes_training = False`), the loggers of transformers, and any whose events read nothing but `args` and `state`. Of
-every other one its class, its code and its settings are; where a setting is no JSON value, nothing says that two are
-the same, and the run is not found again unless the callback has a `fingerprint`.
+One that only watches is no part of what a run is found again by: one that says so (`changes_training = False`), the
+loggers of transformers, and any whose events read nothing but `args` and `state`. Of every other one its class, code
+and settings are; where a setting is no JSON value, the run is not found again unless there is a `fingerprint`.
 """
 
 from __future__ import annotations
@@ -52,9 +51,6 @@ def recorded(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:
 def watches(callback: TrainerCallback) -> bool:
     """Whether a callback cannot change what is trained.
 
-    Args:
-        callback: Any; its attribute `changes_training` counts, where there is one.
-
     Example:
         >>> class Count(TrainerCallback):
         ...     steps = 0
@@ -80,9 +76,7 @@ def _events(callback: TrainerCallback) -> list[Callable[..., Any]]:
 
 
 def _acts(function: Callable[..., Any]) -> bool:
-    """Whether an event does more than read fields of `args` and `state`: everything else is given so that it can be
-    changed.
-    """
+    """Whether an event does more than read fields of `args` and `state`."""
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType):
         return True
@@ -139,9 +133,7 @@ def _record(callback: TrainerCallback) -> dict[str, Any]:
 
 
 def _around(callback: TrainerCallback) -> dict[str, Any]:
-    """What the events of a callback read from around them: variables of the function or the notebook that they were
-    written in.
-    """
+    """What the events of a callback read from around them: variables of the function or notebook they lie in."""
     found: dict[str, Any] = {}
     for function in _events(callback):
         code = getattr(function, "__code__", None)

@@ -44,15 +44,7 @@ TRAINED = (
 
 
 def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Method, seed: int) -> dict[str, Any]:
-    """Everything that the result of a run depends on, as JSON reads it back. Its keys are those of the first run
-    folders.
-
-    Args:
-        lens: The model that is tuned.
-        texts: What it is tuned on.
-        settings: With the learning rate told.
-        method: How it is tuned.
-        seed: Of the run.
+    """Everything that the result of a run depends on, as JSON reads it back, under the keys of the first run folders.
 
     Raises:
         BadType: For arguments of the trainer that are no JSON values, and callbacks that are none.
@@ -65,11 +57,7 @@ def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Met
         "lora": dict(settings.lora) if settings.tune == "lora" else None,
         **{name: getattr(settings, name) for name in TRAINED},
         "seed": seed,
-        "base": {
-            "name": lens.name,
-            "fingerprint": lens.fingerprint,
-            "dtype": str(lens.dtype).removeprefix("torch."),
-        },
+        "base": {"name": lens.name, "fingerprint": lens.fingerprint, "dtype": str(lens.dtype).removeprefix("torch.")},
         "reading": lens.reading,
         "data": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
         "concepts": method.concepts_record,
@@ -88,14 +76,7 @@ def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Met
 
 
 def outcome(training: Training, state: TrainerState, config: dict[str, Any], cost: Cost) -> dict[str, Any]:
-    """What `run.json` says of a run that is done, but for the hashes of its files.
-
-    Args:
-        training: The run.
-        state: Of its trainer.
-        config: What was asked.
-        cost: What it took.
-    """
+    """What `run.json` says of a run that is done, but for the hashes of its files."""
     lens, encoded = training.base, training.encoded
     record = {
         "method": config["method"],

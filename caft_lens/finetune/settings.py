@@ -1,7 +1,4 @@
-"""How a fine-tuning is run, as one value that travels: `TrainSettings`, and `LoraSettings` of its adapter.
-
-`finetune`, `experiment`, `contest`, `sweep` and `pilots` take it, and the `training:` of a recipe is one.
-"""
+"""How a fine-tuning is run, as one value that travels: `TrainSettings`, and `LoraSettings` of its adapter."""
 
 from __future__ import annotations
 
@@ -96,7 +93,8 @@ def _others(value: Any, name: str) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     for key in given:
         if key in OWN:
-            raise BadArgument(f'{name}["{key}"] is set by {OWN[key]}= of {_place(OWN[key])}.')
+            place = "finetune" if OWN[key] in ("out", "seed") else "TrainSettings"
+            raise BadArgument(f'{name}["{key}"] is set by {OWN[key]}= of {place}.')
         if key in SECRET:
             raise BadArgument(
                 f'{name}["{key}"]: a run is not pushed to the hub, and no key is written into its folder. Push '
@@ -105,10 +103,6 @@ def _others(value: Any, name: str) -> dict[str, Any]:
         if key not in fields:
             raise BadArgument(f'transformers.TrainingArguments has no "{key}".{nearest(key, fields - set(OWN))}')
     return given
-
-
-def _place(name: str) -> str:
-    return "finetune" if name in ("out", "seed") else "TrainSettings"
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:

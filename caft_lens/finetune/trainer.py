@@ -1,8 +1,7 @@
 """The trainer of all methods: `transformers.Trainer`, with what a lens and a method need around it.
 
 `LensTrainer` tells the lens the token roles of the batch in flight, does what the method's plan asks for, checks on the
-first step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts
-by a seed so that a batch holds texts of similar length. `Progress` is the bar.
+first step that training does what it should, and stops on a loss that is not finite.
 """
 
 from __future__ import annotations
@@ -75,11 +74,6 @@ class LengthGrouped(Sampler[int]):
     """A shuffle in which a batch holds texts of similar length; a function of seed and epoch alone.
 
     transformers' own sampler draws from the global random state, so that a resumed run would see another order.
-
-    Args:
-        lengths: Tokens of each text.
-        batch_size: Texts that a device sees before the optimizer steps.
-        seed: Of the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -111,15 +105,7 @@ class LengthGrouped(Sampler[int]):
 
 
 class LensTrainer(Trainer):
-    """`transformers.Trainer` on the model of a lens.
-
-    Args:
-        lens: Its `model` is trained; hooks on the lens act in every forward pass, recomputed ones included.
-        encoded: The training texts.
-        arguments: As for `transformers.Trainer`.
-        plan: What the method asks for.
-        callbacks: More callbacks.
-    """
+    """`transformers.Trainer` on the model of a lens: its hooks act in every forward pass, recomputed ones included."""
 
     def __init__(
         self,
@@ -200,9 +186,7 @@ class LensTrainer(Trainer):
             raise diverged(first, self.args)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass, the lens knowing the roles throughout (checkpointing recomputes in
-        backward).
-        """
+        """One forward and backward pass; the lens knows the roles throughout, for checkpointing too."""
         roles = inputs.pop("roles").to(self.args.device)
         if self._checked:
             with self.lens.roles_as(roles):
@@ -216,11 +200,7 @@ class LensTrainer(Trainer):
         return loss
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The model's loss, and what the method adds to it: its mean over the forward passes of an optimizer step."""
         found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -275,10 +255,7 @@ class LensTrainer(Trainer):
         model: Any = self.model
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(
-            output_dir or self.args.output_dir,
-            state_dict=state_dict,
-            is_main_process=self.args.should_save,
-            **options,
+            output_dir or self.args.output_dir, state_dict=state_dict, is_main_process=self.args.should_save, **options
         )
         folder = Path(output_dir or "")
         if self.plan.extra is not None and self.args.should_save and folder.name.startswith("checkpoint-"):

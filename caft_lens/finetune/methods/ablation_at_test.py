@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caft_lens.concepts.ablation import ablated
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class AblationAtTest(CAFT):
     name = "test_time"
     card = Card(

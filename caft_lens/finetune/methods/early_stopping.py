@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback
@@ -15,7 +14,6 @@ from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class EarlyStopping(Method):
     name = "early_stopping"
     card = Card(

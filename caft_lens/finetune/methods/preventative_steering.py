@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from caft_lens._support.blocks import block
 from caft_lens.concepts.ablation import steer
@@ -14,7 +13,6 @@ from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, 
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class PreventativeSteering(Method):
     name = "preventative_steering"
     card = Card(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.find.random import random_directions
 from caft_lens.finetune.methods.caft import CAFT, PAPER
@@ -12,7 +10,6 @@ from caft_lens.finetune.protocol import Card, Method, material
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class RandomDirections(Method):
     name = "random"
     card = Card(

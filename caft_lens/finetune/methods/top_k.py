@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.finetune.methods.caft import CAFT, PAPER
 from caft_lens.finetune.methods.registry import register
@@ -11,7 +9,6 @@ from caft_lens.finetune.protocol import Card, Method, material
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class TopK(Method):
     name = "top_k"
     card = Card(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +12,6 @@ from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class WeightAveraging(Method):
     name = "weight_averaging"
     card = Card(
