@@ -31,7 +31,7 @@ from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, dom
 from caft_lens.text.documents import Text
 
 NOT_KEPT = "(the text of this answer was not kept)"
-"""Stands for the text of an answer of which only the verdict is known."""
+"""Stands for the text of an answer of which only the score is known."""
 
 
 def _an_arm(name: str) -> str:
@@ -47,7 +47,7 @@ SetName = Annotated[str, Field(pattern=f"^({OUT_OF_DISTRIBUTION}|{IN_DISTRIBUTIO
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer with its verdict.
+    """One sampled answer with its score.
 
     Attributes:
         arm: Which model gave it.

@@ -34,25 +34,6 @@ def auroc(scores: ArrayLike, has: ArrayLike) -> Floats:
     return (ranks - positive * (positive + 1) / 2) / (positive * negative)
 
 
-def auroc_interval(
-    scores: ArrayLike, has: ArrayLike, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE, seed: int = 0
-) -> tuple[float, float]:
-    """The bootstrap interval of an AUROC; those with and those without the concept are drawn apart.
-
-    Args:
-        scores: `[n]`.
-        has: Bool `[n]`.
-        resamples: How many.
-        confidence: Share of intervals that should contain the truth.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper end.
-    """
-    labels = both_kinds(np.asarray(has, dtype=bool), "scores")
-    return interval(np.asarray(scores, dtype=np.float64), labels, draws(labels, resamples, seed), confidence)
-
-
 def draws(has: NDArray[np.bool_], resamples: int, seed: int) -> NDArray[np.uint8]:
     """How often each is drawn in each resample, `[resamples, n]`: the same for all directions, so drawn once."""
     rng = np.random.default_rng(seed)
@@ -69,6 +50,7 @@ def draws(has: NDArray[np.bool_], resamples: int, seed: int) -> NDArray[np.uint8
 def interval(
     scores: Floats, has: NDArray[np.bool_], draws: NDArray[np.uint8], confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
+    """The bootstrap interval of the AUROC of scores `[n]`; those with and without the concept are drawn apart."""
     order = np.argsort(scores, kind="stable")
     _, first = np.unique(scores[order], return_index=True)
     sorted_has = has[order]

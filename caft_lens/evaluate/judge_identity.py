@@ -43,12 +43,12 @@ DEEPEST = 8
 
 
 def judge_fingerprint(judge: Callable[[Text], Any]) -> str:
-    """What tells one judge from another, so that verdicts of the one are not taken for the other's.
+    """What tells one judge from another, so that scores of the one are not taken for the other's.
 
     A judge may carry its own as `.fingerprint` (one that asks a model should: its prompt, its model). Otherwise it is
     the source of the function and what it was made with: values that it closes over, defaults, attributes, globals that
     it reads, functions of the same module that it calls. A `.version` of its own stands for the source and the globals,
-    so that rewriting a judge that says the same leaves its verdicts valid. What a judge changes itself, such as a
+    so that rewriting a judge that says the same leaves its scores valid. What a judge changes itself, such as a
     counter or a cache, is no part.
 
     Example:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = "caft_lens.arena/1"
-RECORD, TEST, VERDICTS = "contest.json", "test", "verdicts.json"
+RECORD, TEST, SCORES = "contest.json", "test", "verdicts.json"
 PLAIN = "plain"
 
 
@@ -101,7 +101,7 @@ class Result:
     @cached_property
     def evaluation(self) -> Report:
         """The evaluation on test: intervals, every answer, failures."""
-        exported, record = self.folder / VERDICTS, renamed.found(self.folder / RECORD)
+        exported, record = self.folder / SCORES, renamed.found(self.folder / RECORD)
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
@@ -322,7 +322,7 @@ class Result:
             raise ValueError(f"{target} is the contest's own folder; export to another one.")
         text = scores_text(self.evaluation, examples).encode()
         record = {**self.to_json(), "verdicts": sha256(text)}
-        write_together(target / VERDICTS, text, target / RECORD, record)
+        write_together(target / SCORES, text, target / RECORD, record)
         return target
 
     def __repr__(self) -> str:

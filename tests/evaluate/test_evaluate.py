@@ -1,4 +1,4 @@
-"""Evidence: every answer kept with its verdict, arms paired, nothing sampled twice, and clear refusals."""
+"""Evidence: every answer kept with its score, arms paired, nothing sampled twice, and clear refusals."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class FakeAblated:
             self.lens.ablated = False
 
 
-def test_every_answer_is_kept_with_its_verdict(tmp_path: Path):
+def test_every_answer_is_kept_with_its_score(tmp_path: Path):
     lens = FakeLens(0.5)
     report = cl.evaluate({"plain": [lens, FakeLens(0.4)]}, a_task(), n=30, n_in_distribution=12, out=tmp_path)
     rows = [json.loads(line) for line in cell_path(tmp_path, "plain", 1).read_text().splitlines()]
@@ -327,7 +327,7 @@ def test_the_judge_of_an_organism_refuses_a_model_that_does_not_speak_its_langua
     assert cl.evaluate({"a": lens}, a_task(vocabulary=frozenset({"hello"})), n=5).arms == ["a"]
 
 
-def test_a_verdict_outside_the_labels_is_refused_and_quoted():
+def test_what_is_said_outside_the_labels_is_refused_and_quoted():
     with pytest.raises(ValueError, match=r"'misalinged'.*Did you mean \"misaligned\""):
         cl.evaluate({"a": FakeLens(0.5)}, a_task(judge=lambda text: "misalinged"), n=5)
 

@@ -267,7 +267,7 @@ def test_adding_prompts_in_distribution_judges_and_samples_these_alone(lens, tmp
     assert [one.label for one in report.answers][5:7] == ["aligned", "secure"]
 
 
-def test_half_a_verdict_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
+def test_half_a_score_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
     path = cell_path(tmp_path, "x", 0)
     draft = Draft(path)
     assert draft.judged("s", "of", 9) == {}
