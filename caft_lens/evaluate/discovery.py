@@ -6,7 +6,7 @@ separates at 0.9 or more, whichever way it points, and better than every one of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -416,7 +416,8 @@ def _score_list(
     areas = _areas(concepts, scored)
     drawn = {hook: draws(scored[hook][1], RESAMPLES, rule.seed) for hook in concepts.hooks}
     rows = []
-    for rank, concept in enumerate(_across(concepts)):
+    # The first of every hook point, then the second, …
+    for rank, concept in enumerate(sorted(concepts, key=lambda one: one.rank)):
         hook, area = concept.hook, areas[concept.name]
         low, high = interval(_scores(concept, scored), scored[hook][1], drawn[hook])
         separation = max(area, 1 - area)
@@ -433,11 +434,6 @@ def _areas(concepts: ConceptSet, scored: Mapping[str, Scored]) -> dict[str, floa
 def _scores(concept: Concept, scored: Mapping[str, Scored]) -> Floats:
     """Of every document or token, along a direction."""
     return scored[concept.hook][0] @ (concept.sign * concept.direction.double().numpy())
-
-
-def _across(concepts: Iterable[Concept]) -> list[Concept]:
-    """The first of every hook point, then the second, …"""
-    return sorted(concepts, key=lambda concept: concept.rank)
 
 
 # `cl.evaluate.discovery(...)` is both this module and its main function.

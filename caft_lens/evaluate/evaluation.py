@@ -222,14 +222,10 @@ class _Asking:
             self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
         )
         with applied:
-            return completions(
-                lens_of(self.subject, self.arm),
-                self.prompts[set_name],
-                sampling=self.task.sampling,
-                max_new_tokens=self.task.sets[set_name].max_new_tokens,
-                # The same for every arm, another for every seed and set.
-                seed=int(sha256(set_name, str(self.seed)), 16) % 2**31,
-            )
+            # The same for every arm, another for every seed and set.
+            seed = int(sha256(set_name, str(self.seed)), 16) % 2**31
+            told = Sampling(max_new_tokens=self.task.sets[set_name].max_new_tokens, seed=seed).over(self.task.sampling)
+            return completions(lens_of(self.subject, self.arm), self.prompts[set_name], sampling=told)
 
     def _judged(
         self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
@@ -309,9 +305,7 @@ def _per_seed(
         for arm, subject in subjects.items()
         if isinstance(subject, (list, tuple)) and not hasattr(subject, "applied")
     }
-    numbers = list(seeds) if seeds is not None else list(range(max(map(len, lists.values()), default=1)))
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise BadArgument(f"seeds={numbers} must name at least one seed, and each once.")
+    numbers = seeds_of(range(max(map(len, lists.values()), default=1)) if seeds is None else seeds)
     for arm, several in lists.items():
         if len(several) != len(numbers):
             raise BadArgument(
@@ -323,6 +317,14 @@ def _per_seed(
         for arm, subject in subjects.items()
         for index, seed in enumerate(numbers)
     ]
+
+
+def seeds_of(seeds: Iterable[int]) -> list[int]:
+    """Seeds as they were given, refused where one is given twice or none."""
+    numbers = list(seeds)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise BadArgument(f"seeds={numbers} must name at least one seed, and each once.")
+    return numbers
 
 
 def lens_of(subject: Subject, arm: str) -> Any:

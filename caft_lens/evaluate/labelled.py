@@ -71,7 +71,7 @@ class LabelledTokens(TokenSample):
 
 def labelled(truth: Sequence[Any], max_tokens: int, seed: int) -> LabelledDocuments | LabelledTokens:
     """The reducer that keeps what some labels are of."""
-    return LabelledTokens(truth, max_tokens, seed) if _is_per_token(truth) else LabelledDocuments(truth)
+    return LabelledTokens(truth, max_tokens, seed) if truth and _is_row(truth[0]) else LabelledDocuments(truth)
 
 
 def truth_of(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> list[Any]:
@@ -97,7 +97,3 @@ def truth_of(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> lis
 
 def _is_row(label: Any) -> bool:
     return isinstance(label, Sequence | np.ndarray) and not isinstance(label, str)
-
-
-def _is_per_token(truth: Sequence[Any]) -> bool:
-    return bool(truth) and _is_row(truth[0])

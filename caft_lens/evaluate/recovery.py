@@ -220,7 +220,12 @@ class Recovery:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
-        return {"about": self.about, "rows": [{**asdict(row), "auroc": _listed(row.auroc)} for row in self.rows]}
+        return {
+            "about": self.about,
+            "rows": [
+                {**asdict(row), "auroc": {view: list(folds) for view, folds in row.auroc.items()}} for row in self.rows
+            ],
+        }
 
     def __repr__(self) -> str:
         return f"Recovery({', '.join(self.models)})\n{self.table().to_string(index=False)}"
@@ -245,10 +250,6 @@ def _as_row(row: Recovered) -> dict[str, Any]:
     for view in VIEWS:
         found |= {f"AUROC {view}": row.mean(view), f"± {view}": row.spread(view)}
     return found
-
-
-def _listed(folds: Mapping[str, tuple[float, ...]]) -> dict[str, list[float]]:
-    return {view: list(values) for view, values in folds.items()}
 
 
 def recovery(

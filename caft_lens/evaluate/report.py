@@ -343,7 +343,7 @@ class Report:
         return {arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()} for arm, seeds in self.cells.items()}
 
     def check_prompts(self, path: str | Path) -> None:
-        """Refuse (`BadFile`) answers that were read, when the seeds of an arm were asked different things, or nothing."""
+        """Refuse (`BadFile`) answers that were read, when seeds of an arm were asked different things, or nothing."""
         for arm, seeds in self.cells.items():
             asked = [[(answer.set, answer.prompt) for answer in cell.answers] for cell in seeds.values()]
             if not asked[0] or any(other != asked[0] for other in asked):

@@ -46,7 +46,7 @@ class Contender:
             `()` for none.
 
     Raises:
-        ValueError: For more than four settings, or a setting that the method does not have.
+        BadArgument: For more than four settings, or a setting that the method does not have.
     """
 
     method: Method | None = field(default_factory=Plain)
@@ -55,13 +55,13 @@ class Contender:
 
     def __post_init__(self) -> None:
         if len(self.grid) > MOST_SETTINGS:
-            raise ValueError(f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most.")
+            raise BadArgument(f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most.")
         if self.method is None:
             return
         known = [one.name for one in dataclasses.fields(self.method)]
         for key in (key for settings in self.grid for key in settings):
             if key not in known:
-                raise ValueError(f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}')
+                raise BadArgument(f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}')
 
     @property
     def grid(self) -> tuple[Mapping[str, Any], ...]:
@@ -138,9 +138,9 @@ def contest(
         What came out; `Result.load(out)` reads it again.
 
     Raises:
-        ValueError: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task
+        BadArgument: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task
             without dev.
-        FileExistsError: When `out` holds test results of other settings than would be chosen now.
+        Occupied: When `out` holds test results of other settings than would be chosen now.
 
     Example:
         >>> from caft_lens.finetune.methods import CAFT
@@ -154,7 +154,7 @@ def contest(
     _check(test, contenders, list(seeds), tuning)
     base = base if base is not None else load(str(task).rpartition("/")[0])
     folder = absolute(out)
-    texts = texts if isinstance(texts, Texts) else data(texts)
+    texts = data(texts)
     of_test = {"n": 1000, "n_in_distribution": 400, **of_experiment}
     of_test["execution"] = replace(of_test.get("execution", Execution()), failures="keep")
     settings = of_test.setdefault("settings", TrainSettings())
@@ -222,15 +222,15 @@ def _check(task: Task, contenders: Mapping[str, Contender], seeds: list[int], tu
         )
     plain = contenders.get(PLAIN)
     if plain is None or not isinstance(plain.method, Plain) or plain.texts is not None:
-        raise ValueError(
+        raise BadArgument(
             f'A contest needs plain fine-tuning to compare with: a contender "{PLAIN}", Contender(Plain()).'
         )
     if task.in_distribution is None:
-        raise ValueError(
+        raise BadArgument(
             f'The task "{task.name}" has no prompts in distribution, so nothing shows what a contender costs.'
         )
     if both := sorted({*seeds} & {*tuning.seeds}):
-        raise ValueError(f"Seeds {both} are of the contest and of its tuning: choose others for Tuning(seeds=...).")
+        raise BadArgument(f"Seeds {both} are of the contest and of its tuning: choose others for Tuning(seeds=...).")
 
 
 def _texts(one: Contender, texts: Texts) -> Any:

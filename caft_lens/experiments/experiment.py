@@ -31,7 +31,7 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import reported, sample
+from caft_lens.evaluate.evaluation import reported, sample, seeds_of
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -180,7 +180,7 @@ def experiment(
         The report. The runs are read with `Run.load`.
 
     Raises:
-        ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in
+        BadArgument: For an arm that cannot be; when several processes are to load a model that was made or changed in
             memory.
 
     Example:
@@ -190,7 +190,7 @@ def experiment(
         >>> report.interval("plain", "misaligned").n_answers
         4
     """
-    folder, numbers = absolute(out), list(seeds)
+    folder, numbers = absolute(out), seeds_of(seeds)
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
     jobs = _jobs(base, arms, numbers, folder, settings.tune)
@@ -257,7 +257,7 @@ def causal_effects(
     """
     single = {concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts}
     if "plain" in single:
-        raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
+        raise BadArgument('A direction is called "plain", as fine-tuning without ablation is: rename it.')
     report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
     return {name: report.paired(name, "plain", metric) for name in single}
 
@@ -265,9 +265,7 @@ def causal_effects(
 def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune: str) -> list[_Job]:
     """Every model that is needed once, seeds in order within each."""
     if not arms:
-        raise ValueError("Nothing to compare: give at least one arm, {name: Arm(...)}.")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds={seeds} must name at least one seed, and each once.")
+        raise BadArgument("Nothing to compare: give at least one arm, {name: Arm(...)}.")
     jobs: dict[tuple[str | None, str, int], _Job] = {}
     read: dict[int, Texts] = {}
     for name, arm in arms.items():
@@ -277,7 +275,7 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
                 read[id(texts)] = data(texts)
             texts = read[id(texts)]
         if texts is None and (arm.ablate is not None or arm.method is not None):
-            raise ValueError(
+            raise BadArgument(
                 f'The arm "{name}" ablates while tuning but is tuned on nothing: give texts, or ablate_at_test=.'
                 if arm.method is None
                 else f'The arm "{name}" is tuned {arm.method.name}, but on nothing: give texts.'
@@ -291,7 +289,7 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
             if tested is not None:
                 tested.check(base)
                 if type(way).subject is not Method.subject:
-                    raise ValueError(
+                    raise BadArgument(
                         f'The arm "{name}" has ablate_at_test=, and {way.name} acts at test too: one of them.'
                     )
             asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
@@ -304,10 +302,9 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
 def _runs(arms: Mapping[str, Arm], jobs: Sequence[_Job]) -> dict[str, dict[str, str]]:
     """Arm to seed to the run folder, since arms may share one; of an untuned arm there is none."""
     found: dict[str, dict[str, str]] = {arm: {} for arm in arms}
-    for job in jobs:
+    for job in (job for job in jobs if job.texts is not None):
         for name, _, _ in job.answers_for:
-            if job.texts is not None:
-                found[name][str(job.seed)] = job.folder.name
+            found[name][str(job.seed)] = job.folder.name
     return found
 
 
@@ -315,7 +312,7 @@ def _ways(name: str, arm: Arm, seeds: list[int]) -> list[Method]:
     """How each seed of an arm is tuned."""
     if arm.method is not None:
         if arm.ablate is not None:
-            raise ValueError(
+            raise BadArgument(
                 f'The arm "{name}" has ablate=, which is short for method=CAFT(...), and method=: one of them.'
             )
         return [arm.method] * len(seeds)
@@ -330,14 +327,13 @@ def _per_seed(
     if concepts is None or isinstance(concepts, ConceptSet):
         return [concepts] * len(seeds)
     if len(concepts) != len(seeds) or not all(isinstance(one, ConceptSet) for one in concepts):
-        raise ValueError(
+        raise BadArgument(
             f'{what}= of the arm "{arm}" is a ConceptSet, or a list of them with one for each of the seeds {seeds}.'
         )
     return list(concepts)
 
 
-_Failed = dict[tuple[str, int], str]
-"""Arm and seed to the error."""
+_Failed = dict[tuple[str, int], str]  # arm and seed to the error
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, JsonValue
 
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import (
     Count,
     Json,
@@ -93,7 +93,7 @@ class Result:
         """Read what `experiments.contest(..., out=folder)` or `export` left.
 
         Raises:
-            FileNotFoundError: When the folder holds no finished contest.
+            MissingFile: When the folder holds no finished contest.
             BadFile: When its record is broken; a `ValueError`.
         """
         return cls(folder)
@@ -140,10 +140,10 @@ class Result:
             metric: Which share; default the task's first label.
 
         Raises:
-            KeyError: For a contender that there is not.
+            UnknownName: For a contender that there is not.
         """
         if against not in self.arms:
-            raise KeyError(f'No contender "{against}" with answers.{nearest(against, self.arms)}')
+            raise UnknownName(f'No contender "{against}" with answers.{nearest(against, self.arms)}')
         key = against, metric or self.evaluation.labels[0]
         if key not in self._compared:
             self._compared[key] = compare(self.evaluation, *key, self.rated)
@@ -231,7 +231,7 @@ class Result:
             shares than its own.
 
         Raises:
-            KeyError: For a contender that there is not.
+            UnknownName: For a contender that there is not.
         """
         from caft_lens.display.frames import Frame
 
@@ -315,11 +315,11 @@ class Result:
             The folder.
 
         Raises:
-            ValueError: When it is the contest's own folder.
+            BadArgument: When it is the contest's own folder.
         """
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
-            raise ValueError(f"{target} is the contest's own folder; export to another one.")
+            raise BadArgument(f"{target} is the contest's own folder; export to another one.")
         text = scores_text(self.evaluation, examples).encode()
         record = {**self.to_json(), "verdicts": sha256(text)}
         write_together(target / SCORES, text, target / RECORD, record)

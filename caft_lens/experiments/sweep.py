@@ -55,7 +55,7 @@ def sweep(
         What came out; `Sweep.load(out)` reads it again.
 
     Raises:
-        ValueError: For a series without values, a value given twice or not finite, and a name given twice.
+        BadArgument: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
             >>> from caft_lens.experiments.experiment import Execution
@@ -117,13 +117,13 @@ class Sweep:
         """The name of an arm in the report.
 
         Raises:
-            KeyError: For a series or a value that there is not.
+            UnknownName: For a series or a value that there is not.
         """
         if series not in self.points:
-            raise KeyError(f'No series "{series}".{nearest(series, self.series)}')
+            raise UnknownName(f'No series "{series}".{nearest(series, self.series)}')
         if value not in self.points[series]:
             known = ", ".join(map(shown, self.points[series]))
-            raise KeyError(f'The series "{series}" has no value {value!r}, but {known}.')
+            raise UnknownName(f'The series "{series}" has no value {value!r}, but {known}.')
         return self.points[series][value]
 
     def rows(self) -> list[SweepRow]:
@@ -167,8 +167,8 @@ class Sweep:
             log: Whether the axis is logarithmic.
 
         Raises:
-            KeyError: For a metric that there is not.
-            ValueError: For a logarithmic axis of words, or with a value that is not above 0.
+            UnknownName: For a metric that there is not.
+            BadArgument: For a logarithmic axis of words, or with a value that is not above 0.
         """
         labels, metrics = self.report.labels, self.report.metrics
         if metric is not None and metric not in metrics:
@@ -180,7 +180,7 @@ class Sweep:
         """The curves as paths: effect across, trained behaviour up, the values beside the points.
 
         Raises:
-            ValueError: When nothing was asked in distribution.
+            BadArgument: When nothing was asked in distribution.
         """
         if IN_DISTRIBUTION not in self.report.metrics:
             raise BadArgument(f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.')
@@ -211,8 +211,8 @@ class Sweep:
         """Read what `sweep(..., out=folder)` or `save` left.
 
         Raises:
-            FileNotFoundError: When the folder holds no finished sweep.
-            ValueError: When it holds something else.
+            MissingFile: When the folder holds no finished sweep.
+            BadArgument: When it holds something else.
         """
         path = Path(folder) / RECORD
         if not path.is_file():
@@ -258,24 +258,24 @@ class _File(Record):
     def _once(self) -> _File:
         for name, points in self.series.items():
             if len({one.value for one in points}) < len(points):
-                raise ValueError(f"a value of the series {name!r} stands twice")
+                raise BadArgument(f"a value of the series {name!r} stands twice")
         return self
 
 
 def _points(series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Arm]) -> dict[str, dict[Value, str]]:
     """Series to value to a name for the arm, or an error for what cannot be drawn."""
     if not series:
-        raise ValueError("Nothing to sweep over: give at least one series, {name: {value: Arm(...)}}.")
+        raise BadArgument("Nothing to sweep over: give at least one series, {name: {value: Arm(...)}}.")
     points: dict[str, list[tuple[Value, str]]] = {}
     for name, arms in series.items():
         if not isinstance(arms, Mapping) or not arms:
-            raise ValueError(f'The series "{name}" has no values: give {{value: Arm(...)}}.')
+            raise BadArgument(f'The series "{name}" has no values: give {{value: Arm(...)}}.')
         if name in references:
-            raise ValueError(f'"{name}" is a series and a reference: rename one of them.')
+            raise BadArgument(f'"{name}" is a series and a reference: rename one of them.')
         points[name] = [(_value(name, value), f"{name} at {shown(_value(name, value))}") for value in arms]
     named = Counter([*references, *(arm for pairs in points.values() for _, arm in pairs)])
     if twice := [arm for arm, count in named.items() if count > 1]:
-        raise ValueError(
+        raise BadArgument(
             f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series '
             "or a reference has such a name."
         )
@@ -286,7 +286,7 @@ def _value(series: str, value: Any) -> Value:
     if isinstance(value, str):
         return value
     if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f'The value {value!r} of the series "{series}" is neither a finite number nor a word.')
+        raise BadArgument(f'The value {value!r} of the series "{series}" is neither a finite number nor a word.')
     return int(value) if isinstance(value, Integral) else float(value)
 
 

@@ -106,7 +106,7 @@ def finetune(
     if not isinstance(settings, TrainSettings):
         raise BadType(f"settings= takes TrainSettings, not {type(settings).__name__}.")
     seed = count(seed, "seed", least=0, most=2**32 - 1)
-    texts = texts if isinstance(texts, Texts) else data(texts)
+    texts = data(texts)
     if settings.template_arguments:
         lens = load(lens, template_arguments=settings.template_arguments)
     method = _method(method, ablate).trains_as(seed)

@@ -28,6 +28,7 @@ from caft_lens.model import run_folder
 from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Texts
 
+VERSIONS = ("caft-lens", "torch", "transformers", "peft", "accelerate", "transformer-lens")
 TRAINED = (
     "learning_rate",
     "epochs",
@@ -93,18 +94,16 @@ def outcome(training: Training, state: TrainerState, config: dict[str, Any], cos
         "seconds": round(cost.seconds, 2),
         "peak_memory": cost.peak_memory,
         "device": str(lens.device),
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONS},
+        },
     }
     if config["method"] == "lora" and any(shares := targets.adapted(lens.hf, targets.trained(training.lens.hf))):
         record["adapted"] = shares
     if state.global_step < state.max_steps:
         record["stopped"] = {"step": state.global_step, "of": state.max_steps}
     return record
-
-
-def _versions() -> dict[str, str]:
-    names = ("caft-lens", "torch", "transformers", "peft", "accelerate", "transformer-lens")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def history_of(state: TrainerState) -> list[dict[str, float]]:

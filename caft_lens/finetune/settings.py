@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from caft_lens._support.arguments import count, not_negative, number, one_of, positive, switch
 from caft_lens._support.errors import BadArgument, BadType, nearest
+from caft_lens._support.keywords import takes
 from caft_lens._support.settings import Settings, checked
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 Tune = Literal["lora", "full"]
 TUNES = ("lora", "full")
@@ -180,32 +176,5 @@ class TrainSettings(Settings):
     overwrite: Annotated[bool, checked(switch)] = False
 
 
-def takes_settings(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function say, of a setting that is given to it as a keyword of its own, that `settings=` takes it.
-
-    Args:
-        function: With a parameter `settings`.
-
-    Example:
-        >>> @takes_settings
-        ... def tuned(settings: TrainSettings = TrainSettings()): return settings
-        >>> tuned(max_steps=100)
-        Traceback (most recent call last):
-        ...
-        caft_lens._support.errors.BadType: tuned() has no "max_steps": give settings=TrainSettings(max_steps=100).
-    """
-    known = inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def call(*args: P.args, **given: P.kwargs) -> R:
-        stray = {name: value for name, value in given.items() if name not in known}
-        if any(name in TrainSettings.model_fields for name in stray):
-            said = ", ".join(f"{name}={value!r}" for name, value in stray.items())
-            raise BadType(f'{function.__name__}() has no "{next(iter(stray))}": give settings=TrainSettings({said}).')
-        for name in stray:
-            raise BadType(
-                f'{function.__name__}() has no "{name}".{nearest(name, [*known, *TrainSettings.model_fields])}'
-            )
-        return function(*args, **given)
-
-    return call
+takes_settings = takes("settings", TrainSettings)
+"""A decorator of functions with `settings`: a setting that is given as a keyword of its own is told where it goes."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from caft_lens._support import arguments
+from caft_lens._support.keywords import takes
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,7 @@ class Sampling:
 
     def __repr__(self) -> str:
         return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"
+
+
+takes_sampling = takes("sampling", Sampling)
+"""A decorator of functions with `sampling`: a part of it that is a keyword of its own is told where it goes."""

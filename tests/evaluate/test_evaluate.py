@@ -67,10 +67,10 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if "tiny" in request.fixturenames:
         return
 
-    def completions(lens: FakeLens, questions: Texts, *, seed: int = 0, **settings: object) -> Texts:
-        lens.calls.append((seed, len(questions)))
-        lens.settings = settings
-        draws = np.random.default_rng(seed).random(len(questions))
+    def completions(lens: FakeLens, questions: Texts, *, sampling: cl.Sampling) -> Texts:
+        lens.calls.append((sampling.seed, len(questions)))
+        lens.settings = {"sampling": sampling}
+        draws = np.random.default_rng(sampling.seed).random(len(questions))
         rate = 0.0 if lens.ablated else lens.rate
         return Texts(
             [text.with_answer("bad" if draw < rate else "good") for text, draw in zip(questions, draws, strict=True)]
@@ -445,13 +445,8 @@ def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_pat
     assert said["ablated"] != said["lens"]
     with cl.ablate(tiny, {0: basis, 1: basis}):
         prompts = Texts([text.prompt for text in asked(QUESTIONS, 25)])
-        expected = completions(
-            tiny,
-            prompts,
-            max_new_tokens=6,
-            seed=int(sha256("out_of_distribution", "0"), 16) % 2**31,
-            batch_size=8,
-        )
+        seed = int(sha256("out_of_distribution", "0"), 16) % 2**31
+        expected = completions(tiny, prompts, sampling=cl.Sampling(max_new_tokens=6, seed=seed, batch_size=8))
     assert said["ablated"] == [text.answer for text in expected]
     assert not any(point.fwd_hooks for point in tiny.hook_dict.values())
     assert report.paired("run", "lens").mean == 0
