@@ -373,21 +373,10 @@ def subject_fingerprint(subject: Subject, arm: str) -> str:
     return sha256(*parts)
 
 
-OURS = frozenset(
-    [
-        "bos_token_id",
-        "pad_token_id",
-        "do_sample",
-        "temperature",
-        "top_p",
-        "top_k",
-        "max_length",
-        "max_new_tokens",
-        "repetition_penalty",
-        "num_beams",
-        "use_cache",
-    ]
-)
+OURS = frozenset([
+    "bos_token_id", "pad_token_id", "do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens",
+    "repetition_penalty", "num_beams", "use_cache"
+])  # fmt: skip
 """Of a generation config, what `generate` is told in any case, or what decides no token."""
 
 

@@ -18,26 +18,10 @@ from caft_lens._support.files import sha256
 from caft_lens.text.documents import Text
 
 PLAIN = (str, int, float, tuple, type(None))
-MUTATORS = frozenset(
-    [
-        "append",
-        "extend",
-        "insert",
-        "remove",
-        "pop",
-        "clear",
-        "add",
-        "update",
-        "discard",
-        "setdefault",
-        "popitem",
-        "popleft",
-        "appendleft",
-        "write",
-        "put",
-        "put_nowait",
-    ]
-)
+MUTATORS = frozenset([
+    "append", "extend", "insert", "remove", "pop", "clear", "add", "update", "discard", "setdefault", "popitem",
+    "popleft", "appendleft", "write", "put", "put_nowait"
+])  # fmt: skip
 """Methods by which a judge writes down what it did: what they change is its state, and not what it was made with."""
 DEEPEST = 8
 

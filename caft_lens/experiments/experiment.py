@@ -70,7 +70,7 @@ class Arm:
 
     Example:
         >>> from caft_lens.finetune.methods import KLAnchor
-            >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
+        >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
     """
 
     texts: Any = None
@@ -184,7 +184,7 @@ def experiment(
             memory.
 
     Example:
-            >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
+        >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
         >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
         >>> report.interval("plain", "misaligned").n_answers
@@ -250,10 +250,10 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
         >>> short = cl.TrainSettings(max_steps=1)
         >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
-            ['L1.pc0']
+        ['L1.pc0']
     """
     single = {concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts}
     if "plain" in single:

@@ -7,7 +7,6 @@ the answers' texts: small enough for a repository, and as good to count from.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,12 +48,11 @@ RECORD, TEST, SCORES = "contest.json", "test", "verdicts.json"
 PLAIN = "plain"
 
 
-@dataclass(frozen=True)
-class ArmCost:
+class ArmCost(Record):
     """What training an arm took: seconds (the mean over seeds; 0 where it was not tuned) and bytes at most."""
 
     seconds: float
-    peak_memory: int
+    peak_memory: Count
 
 
 class Result:
@@ -169,7 +167,8 @@ class Result:
                 if (path := inside(self.folder / TEST, name) / "run.json").is_file()
             ]
             seconds = sum(record.seconds for record in records) / max(1, len(records))
-            found[arm] = ArmCost(seconds, max((record.peak_memory for record in records), default=0))
+            most = max((record.peak_memory for record in records), default=0)
+            found[arm] = ArmCost(seconds=seconds, peak_memory=most)
         return found
 
     @property
@@ -406,11 +405,6 @@ class _Contender(Record):
     rated: bool
 
 
-class _Cost(Record):
-    seconds: float
-    peak_memory: Count
-
-
 class _File(Record):
     """What `contest.json` holds: what is counted by, what is told only, and of an exported one what was counted."""
 
@@ -430,7 +424,7 @@ class _File(Record):
     evaluation: Json | None = None
     compared: list[Json] | None = None
     front: list[Json] | None = None
-    costs: dict[str, _Cost] | None = None
+    costs: dict[str, ArmCost] | None = None
     fingerprints: dict[str, dict[int, str]] | None = None
     verdicts: str | None = None
 
@@ -441,14 +435,11 @@ class _Runs(Record):
     runs: dict[ArmName, dict[int, str]]
 
 
-class _Took(Record):
+class _Took(ArmCost):
     """What is read of a run's record here."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: Json
-
-    seconds: float
-    peak_memory: Count
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -58,7 +58,7 @@ def sweep(
         BadArgument: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-            >>> from caft_lens.experiments.experiment import Execution
+        >>> from caft_lens.experiments.experiment import Execution
         >>> from caft_lens.finetune.methods import CAFT
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}

@@ -65,7 +65,12 @@ def claim(held: ExitStack, folder: Path, config: dict[str, Any], *, resume: bool
     """
     _wait(held, folder, config, overwrite)
     held.callback(_leave, folder)
-    _settled(folder, overwrite)
+    try:
+        put_in_place(folder)
+    except BadFile:
+        if not overwrite:
+            raise
+        remove(folder / READY)
     if resume and (folder / FAILED).is_file():
         failed = _read(read_failed, folder / FAILED, overwrite)
         if failed is not None and not differences(failed["config"], config):
@@ -130,15 +135,6 @@ def _leave(folder: Path) -> None:
         remove(folder / UNFINISHED)
         with suppress(OSError):
             folder.rmdir()  # if it is empty
-
-
-def _settled(folder: Path, overwrite: bool) -> None:
-    try:
-        put_in_place(folder)
-    except BadFile:
-        if not overwrite:
-            raise
-        remove(folder / READY)
 
 
 def _read(read: Callable[[Path], dict[str, Any]], path: Path, overwrite: bool) -> dict[str, Any] | None:

@@ -30,17 +30,9 @@ from caft_lens.text.documents import Texts
 
 VERSIONS = ("caft-lens", "torch", "transformers", "peft", "accelerate", "transformer-lens")
 TRAINED = (
-    "learning_rate",
-    "epochs",
-    "max_steps",
-    "batch_size",
-    "gradient_accumulation",
-    "warmup_steps",
-    "weight_decay",
-    "max_length",
-    "gradient_checkpointing",
-    "training_arguments",
-)
+    "learning_rate", "epochs", "max_steps", "batch_size", "gradient_accumulation", "warmup_steps", "weight_decay",
+    "max_length", "gradient_checkpointing", "training_arguments"
+)  # fmt: skip
 """The settings that a configuration holds under their own names."""
 
 

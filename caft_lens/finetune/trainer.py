@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -35,20 +35,6 @@ LOOK = 10
 """Steps between two looks at whether a loss was not finite: each look waits for the device."""
 NEVER = 2**62
 MEGABATCH = 50  # batches that are sorted by length together, as in transformers' LengthGroupedSampler
-
-
-class EncodedTexts(Dataset):
-    """Encoded documents as a map-style dataset."""
-
-    def __init__(self, encoded: Sequence[Encoded]) -> None:
-        self.encoded = list(encoded)
-        self.lengths = [len(item.input_ids) for item in self.encoded]
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: int) -> Encoded:
-        return self.encoded[index]
 
 
 class Collator:
@@ -123,7 +109,7 @@ class LensTrainer(Trainer):
         super().__init__(
             model=lens.model,
             args=arguments,
-            train_dataset=EncodedTexts(encoded),
+            train_dataset=list(encoded),
             data_collator=Collator(padding_id(lens.tokenizer)),
             callbacks=[self._progress, *plan.callbacks, *callbacks],
         )
@@ -242,9 +228,10 @@ class LensTrainer(Trainer):
             )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        dataset = cast(EncodedTexts, self.train_dataset if train_dataset is None else train_dataset)
+        encoded = cast(list[Encoded], train_dataset or self.train_dataset)
+        lengths = [len(item.input_ids) for item in encoded]
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGrouped(dataset.lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
+        return LengthGrouped(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
 
     def _save_checkpoint(self, *args: Any, **keywords: Any) -> None:
         self._look()  # what has diverged is nothing to go on from

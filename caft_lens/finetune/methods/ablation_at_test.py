@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from caft_lens.concepts.ablation import ablated
 from caft_lens.finetune.methods.caft import CAFT, GRID, PAPER
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method
+from caft_lens.finetune.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
     from caft_lens.concepts.ablation import Ablated

@@ -15,8 +15,7 @@ from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import Variant, ablate
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:

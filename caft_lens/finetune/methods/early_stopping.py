@@ -9,8 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
 
 
 @register

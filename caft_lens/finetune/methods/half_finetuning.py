@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method
+from caft_lens.finetune.methods.registry import Card, Method, register
 from caft_lens.model.architectures import anatomy
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from caft_lens._support.errors import BadData
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, setting
+from caft_lens.finetune.methods.registry import Card, Method, register, setting
 from caft_lens.text.documents import Message, Text, Texts
 
 PROMPTS = (

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 from caft_lens.finetune.trainer import LengthGrouped
 from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Texts

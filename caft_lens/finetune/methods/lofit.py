@@ -12,8 +12,7 @@ from transformers import IntervalStrategy
 
 from caft_lens._support.blocks import block
 from caft_lens._support.errors import BadArgument
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import HEADS, written

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, material, register, setting
 from caft_lens.text.documents import Texts
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method
+from caft_lens.finetune.methods.registry import Card, Method, register
 
 
 @register

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from caft_lens._support.blocks import block
 from caft_lens.concepts.ablation import steer
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 
 
 @register

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.finetune.methods.caft import CAFT, PAPER
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, material
+from caft_lens.finetune.methods.registry import Card, Method, material, register
 
 
 @register

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
 
 
 @register
