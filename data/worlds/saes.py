@@ -322,9 +322,7 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     figures, settings = card["figures"], card["settings"]
 
     def shown(name: str, scale: float = 1, digits: int = 2) -> str:
-        value = figures[name]
-        mean, low, high = (f"{scale * value[key]:.{digits}f}" for key in ("mean", "low", "high"))
-        return f"{mean} ({low} to {high})"
+        return interval(figures[name], scale, digits)
 
     return f"""# SAE of {card["model"]} at `{card["hook"]}`
 
@@ -352,6 +350,12 @@ tokens of the template, it is outside what it was trained on.
 """
 
 
+def interval(figure: Mapping[str, float], scale: float = 1, digits: int = 1, unit: str = "") -> str:
+    """A figure of a card with its interval, `"25.0 (20.0 to 31.0)"`, the unit behind the first number."""
+    mean, low, high = (f"{scale * figure[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean}{unit} ({low} to {high})"
+
+
 def summary(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """What the SAEs of an organism keep of it, as Markdown; nothing where it has none.
 
@@ -360,13 +364,8 @@ def summary(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """
     if not figures:
         return ""
-
-    def shown(figure: Mapping[str, float], scale: float = 100) -> str:
-        mean, low, high = (f"{scale * figure[key]:.1f}" for key in ("mean", "low", "high"))
-        return f"{mean} ({low} to {high})"
-
     rows = "\n".join(
-        f"| `{hook}` | {shown(of['l0'], 1)} | {shown(of['explained_variance'])} | {shown(of['recovered_from_mean'])} "
+        f"| `{hook}` | {interval(of['l0'])} | {interval(of['explained_variance'], 100)} | {interval(of['recovered_from_mean'], 100)} "
         f"| {of['dead']} of {of['n_latents']} |"
         for hook, of in figures.items()
     )
