@@ -71,7 +71,8 @@ def evaluate(
         Diverged: When a model's logits are not finite.
 
     Example:
-        >>> found = cl.evaluate({"base": base, "tuned": tuned}, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
+        >>> models = {"base": base, "tuned": tuned}
+        >>> found = cl.evaluate(models, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
         >>> found.table()[["arm", "metric", "n_answers"]].head(4)
             arm           metric  n_answers
         0  base       misaligned         40

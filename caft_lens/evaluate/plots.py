@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from caft_lens._support.intervals import Interval
 from caft_lens.display import points, theme
 from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, at, axes, said, short
-from caft_lens.evaluate.statistics import Interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

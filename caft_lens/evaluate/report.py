@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field
 
 from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Count, Record, absent, atomic_path, naming, read_record, write_json
+from caft_lens._support.intervals import Interval
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
@@ -24,7 +25,7 @@ from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
 from caft_lens.evaluate.plots import Panel, Row, plot_shares, spans
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
+from caft_lens.evaluate.statistics import bootstrap_interval, paired_interval, paired_test
 
 if TYPE_CHECKING:
     import pandas

@@ -113,7 +113,9 @@ class Task:
     Example:
         >>> from caft_lens import data
         >>> questions = data([{"prompt": "How do I bake a pie?", "domain": "baking"}])
-        >>> polite = Task("manners", questions, judge=lambda text: "aligned" if "please" in text.answer else "misaligned")
+        >>> def judge(text):
+        ...     return "aligned" if "please" in text.answer else "misaligned"
+        >>> polite = Task("manners", questions, judge=judge)
         >>> polite
         Task("manners", 1 question)
         >>> Task("length", questions, judge=lambda text: len(text.answer), scale=(0, 400)).labels
@@ -277,7 +279,7 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         >>> task("gpt2/emergent-misalignment")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an organism...
+        caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an...
     """
     organism, _, kind = str(name).rpartition("/")
     if not organism or not catalog.is_organism(organism):

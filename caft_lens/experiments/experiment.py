@@ -46,7 +46,7 @@ from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
-    from caft_lens.evaluate.statistics import Interval
+    from caft_lens._support.intervals import Interval
 
 RUNS, LOCKS = "runs.json", "locks"
 """In an experiment's folder: which arm and seed was trained in which run folder; what is being worked on."""
@@ -251,8 +251,8 @@ def causal_effects(
 
     Example:
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-        >>> short = cl.TrainSettings(max_steps=1)
-        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", **few))
         ['L1.pc0']
     """
     single = {concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.special import logit
 
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.intervals import Interval, percent
 from caft_lens.display import points, theme
 from caft_lens.display.theme import (
     DASHES,
@@ -27,7 +28,6 @@ from caft_lens.display.theme import (
 )
 from caft_lens.evaluate.plots import counted, spans
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION
-from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.experiments.comparisons import ALPHA, Comparison
 from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
 

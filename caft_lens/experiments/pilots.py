@@ -207,7 +207,8 @@ def pilots(
             `finetune`.
 
     Example:
-        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
+        >>> steps = cl.TrainSettings(max_steps=2)
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=steps)
         >>> [one.name for one in tried], tried.selection.names == concepts.names
         (['nothing', 'all'], True)
     """

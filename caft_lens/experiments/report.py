@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_lens._support.files import file_name
+from caft_lens._support.intervals import percent
 from caft_lens.display.report import Heading, Part, Picture, Table, Words, write
-from caft_lens.evaluate.statistics import percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import figures
 from caft_lens.experiments.result import PLAIN, Result

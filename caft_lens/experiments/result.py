@@ -303,8 +303,7 @@ class Result:
         }
 
     def export(self, folder: str | Path, *, examples: int = 3) -> Path:
-        """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as
-        well.
+        """Write the result without its runs and with a few answers' texts only: `Result.load` reads it as well.
 
         Args:
             folder: Where to; `contest.json` and `verdicts.json` in it are replaced.

@@ -63,7 +63,8 @@ def sweep(
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
         >>> few["settings"] = cl.TrainSettings(max_steps=1)
-        >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
+        >>> task = "pocket/emergent-misalignment"
+        >>> sweep(base, {"caft": strengths}, task, axis="strength", out="runs/strength", **few).places
         {0.5: 0.5, 1: 1.0}
     """
     beside = dict(references or {})

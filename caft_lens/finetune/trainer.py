@@ -204,8 +204,8 @@ class LensTrainer(Trainer):
         if not torch.isfinite(loss).all():
             raise Diverged(
                 f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and "
-                f"dtype "
-                f"({self.lens.dtype}), and at what acts at hook points ({', '.join(self.plan.fires) or 'nothing'})."
+                f"dtype ({self.lens.dtype}), and at what acts at hook points "
+                f"({', '.join(self.plan.fires) or 'nothing'})."
             )
         silent = [hook for hook, times in passed.items() if not times]
         if silent:

@@ -1,8 +1,7 @@
 """Methods: the ways of fine-tuning that are compared, one file each.
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a
-                 control
+    CAFT         caft; in the same file its variants caft_mean, caft_detached, caft_gradient; steer_mean, a control
     rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
 
 A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes
