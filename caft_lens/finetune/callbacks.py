@@ -88,9 +88,7 @@ def _acts(function: Callable[..., Any]) -> bool:
     others = set(given) - set(own) - read
     if set(code.co_cellvars) & (others | read):
         return True
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _filled(cell)]
-    reached = [getattr(function, "__globals__", {}).get(name) for name in code.co_names]
-    if any(isinstance(value, ACTORS) for value in (*cells, *reached)):
+    if any(isinstance(value, ACTORS) for value in _reached(function).values()):
         return True
     steps = [one for one in dis.get_instructions(code) if one.opname not in ("CACHE", "RESUME", "NOP")]
     for one, after in zip(steps, [*steps[1:], None], strict=True):
@@ -133,19 +131,19 @@ def _record(callback: TrainerCallback) -> dict[str, Any]:
 
 
 def _around(callback: TrainerCallback) -> dict[str, Any]:
-    """What the events of a callback read from around them: variables of the function or notebook they lie in."""
-    found: dict[str, Any] = {}
-    for function in _events(callback):
-        code = getattr(function, "__code__", None)
-        if not isinstance(code, CodeType):
-            continue
-        cells = getattr(function, "__closure__", None) or ()
-        closed = {n: c.cell_contents for n, c in zip(code.co_freevars, cells, strict=True) if _filled(c)}
-        outside = getattr(function, "__globals__", {})
-        found |= closed | {name: outside[name] for name in code.co_names if name in outside}
-    return {
-        name: value for name, value in found.items() if not isinstance(value, ModuleType | type) and not callable(value)
-    }
+    """What the events of a callback read from around them, but for modules, classes and functions."""
+    reached = [pair for function in _events(callback) for pair in _reached(function).items()]
+    return {name: value for name, value in reached if not isinstance(value, ModuleType | type) and not callable(value)}
+
+
+def _reached(function: Any) -> dict[str, Any]:
+    """The variables of the function or notebook around a function, as far as it reads them."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return {}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    closed = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+    return closed | {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
 
 
 def _code(callback: TrainerCallback) -> str:

@@ -78,18 +78,14 @@ def short(model: nn.Module, names: Sequence[str]) -> list[str]:
 def adapted(model: Any, targets: Targets) -> list[float]:
     """The share of each block's matrices (no routers, no biases) that an adapter acts on, to four digits."""
     parts = anatomy(model)
-    prefixes = _prefixes(parts)
     weights = {name: module.weight for name, module in _linear(parts)} | dict(_experts(parts))
     asked = {*targets.modules, *targets.parameters}
     shares = []
-    for block, prefix in zip(parts.blocks, prefixes, strict=True):
-        routers = set(_routers(parts, block))
+    for prefix, block, routers in _blocks(parts):
         whole = sum(
             one.numel()
             for name, one in block.named_parameters()
-            if one.ndim >= 2
-            and not name.endswith("bias")
-            and not any(name == r or name.startswith(f"{r}.") for r in routers)
+            if one.ndim >= 2 and not name.endswith("bias") and not _within(name, routers)
         )
         acted = sum(w.numel() for name, w in weights.items() if name in asked and name.startswith(f"{prefix}."))
         shares.append(round(acted / whole, 4) if whole else 0.0)
@@ -143,22 +139,26 @@ def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _prefixes(parts: Anatomy) -> list[str]:
+def _blocks(parts: Anatomy) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
+    """The full name of each block, the block, and paths in it of what chooses experts."""
     names = {id(module): name for name, module in parts.model.named_modules()}
-    return [names[id(block)] for block in parts.blocks]
+    for block in parts.blocks:
+        yield names[id(block)], block, tuple(_routers(parts, block))
+
+
+def _within(name: str, paths: Sequence[str]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def _linear(parts: Anatomy) -> Iterator[tuple[str, Any]]:
-    for block, prefix in zip(parts.blocks, _prefixes(parts), strict=True):
-        routers = set(_routers(parts, block))
+    for prefix, block, routers in _blocks(parts):
         for name, module in block.named_modules():
-            inside = any(name == router or name.startswith(f"{router}.") for router in routers)
-            if isinstance(module, nn.Linear | Conv1D) and not inside:
+            if isinstance(module, nn.Linear | Conv1D) and not _within(name, routers):
                 yield f"{prefix}.{name}", module
 
 
 def _experts(parts: Anatomy) -> Iterator[tuple[str, Tensor]]:
-    for block, prefix in zip(parts.blocks, _prefixes(parts), strict=True):
+    for prefix, block, _ in _blocks(parts):
         for name, module in block.named_modules():
             if "expert" not in type(module).__name__.lower() and "expert" not in name.rpartition(".")[2]:
                 continue
