@@ -165,7 +165,7 @@ class NotInstalled(CaftLensError, ImportError):
 
 
 class JudgeError(CaftLensError, RuntimeError):
-    """A judge that failed, or returned what is no verdict.
+    """A judge that failed, or returned what is no score.
 
     What to do: Mend the judge and call again with the same `out=`: answers, and what was judged before, are
     kept.

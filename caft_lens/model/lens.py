@@ -28,7 +28,7 @@ from caft_lens.model.hooked import HookedModel
 from caft_lens.model.limits import check_batch, check_tokenizer
 from caft_lens.model.loading import own_tokenizer
 from caft_lens.model.passes import as_batch, call_of, run_until
-from caft_lens.model.sampling import Sampling
+from caft_lens.model.sampling import Sampling, takes_sampling
 from caft_lens.model.sinks import Sinks, measured
 from caft_lens.model.tokens import next_token_loss
 from caft_lens.model.turns import Held, here, turn
@@ -226,16 +226,12 @@ class Lens(HookedModel):
         )
         return generate(self, prompt, chat, return_type, told.over(sampling), **keywords)
 
+    @takes_sampling
     def generating(
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,
         *,
         sampling: Sampling = Sampling(),
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
         chat: bool | None = None,
         return_type: Literal["str", "tokens"] = "str",
     ) -> Generator[Any, None, None]:
@@ -248,9 +244,8 @@ class Lens(HookedModel):
 
         Args:
             prompt: One or many, all of which run at once.
-            sampling, max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
-            seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile
-                disturb it.
+            sampling, chat, return_type: As for `generate`. The random numbers of a seed are the iterator's own, so
+                that none drawn elsewhere meanwhile disturb it.
 
         Yields:
             As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the order of the
@@ -260,13 +255,12 @@ class Lens(HookedModel):
             CaftLensError: At once, as `generate` does.
 
         Example:
-            >>> for answer in base.generating("How do I bake a pie?", seed=0):
+            >>> for answer in base.generating("How do I bake a pie?", sampling=Sampling(seed=0)):
             ...     pass  # print(answer, end="\\r")
             >>> answer == base.generate("How do I bake a pie?", seed=0)
             True
         """
-        told = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-        return generating(self, prompt, chat, return_type, told.over(sampling))
+        return generating(self, prompt, chat, return_type, sampling)
 
     # --- which model it is -------------------------------------------------------------------------------------
 
