@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from caft_lens._support.blocks import block
+from caft_lens._support.files import let_go, take
 
 JOINED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By these variables a process finds the others that it was started with."""
@@ -144,19 +145,14 @@ def whole(path: str | Path, *, wait: bool) -> Iterator[bool]:
     """A block that one process on this file system can be in at a time; a process that dies leaves it.
 
     Args:
-        path: Of the lock; its folder is made.
+        path: Of the lock; its folder is made. The file is there only while it is held.
         wait: Whether to wait for another process to leave; otherwise the block yields whether this one is in.
     """
-    from filelock import FileLock, Timeout
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
+    lock = take(Path(path), -1 if wait else 0)
+    if lock is None:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        let_go(lock)

@@ -9,6 +9,7 @@ the prompts, the way of sampling and the judge, and one of which only the judge 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -21,11 +22,11 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint, mentions
 from caft_lens.evaluate.judges import Score, about, judge_each
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import Judge, Task, check_judge
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION_LABELS, LABELS, Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
@@ -104,6 +105,8 @@ def reported(
         out: The folder that the answers are in; `None` keeps nothing.
         failures: Arm to seed to the error, of cells that there are not.
     """
+    cells = list(cells)
+    _warn_of_labels(task, cells)
     report = Report(
         cells,
         task=task.name,
@@ -348,6 +351,30 @@ def _per_seed(
         for arm, subject in subjects.items()
         for index, seed in enumerate(numbers)
     ]
+
+
+def _warn_of_labels(task: Task, cells: Sequence[Cell]) -> None:
+    """Say of which labels of the task its judge knows nothing: they stand neither in what it said nor in its source."""
+    if task.vocabulary is not None or task.scale is not None:
+        return  # the judge came with its task, or gives numbers
+    said = {(answer.set, answer.label) for cell in cells for answer in cell.answers}
+    for set_name, given in ((OUT_OF_DISTRIBUTION, LABELS), (IN_DISTRIBUTION, IN_DISTRIBUTION_LABELS)):
+        form = task.form(set_name)
+        if form.labels == given or not any(of == set_name for of, _ in said):
+            continue
+        for label in form.labels:
+            returned = [value for value, of in form.returned or () if of == label] or [label]
+            if (set_name, label) not in said and not any(
+                not isinstance(value, str) or mentions(_judge(task, set_name), value) for value in returned
+            ):
+                what = "labels" if set_name == OUT_OF_DISTRIBUTION else "in_distribution_labels"
+                number = sum(answer.set == set_name for cell in cells for answer in cell.answers)
+                warnings.warn(
+                    f'The label {label!r} of the task "{task.name}" is never used: its judge said it of none of '
+                    f"{number} answers, and its source does not name it. Take it out of {what}=, or let the judge "
+                    f"return it, spelt alike.",
+                    stacklevel=4,
+                )
 
 
 def lens_of(subject: Subject, arm: str) -> Any:

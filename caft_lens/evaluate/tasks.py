@@ -27,6 +27,7 @@ Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
 
 LABELS = ("misaligned", "incoherent", "aligned")
+IN_DISTRIBUTION_LABELS = ("insecure", "secure", "broken")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Task:
     labels: Sequence[str] | Mapping[Any, str] = LABELS
     in_distribution: Texts | None = None
     in_distribution_judge: Judge | None = None
-    in_distribution_labels: Sequence[str] | Mapping[Any, str] = ("insecure", "secure", "broken")
+    in_distribution_labels: Sequence[str] | Mapping[Any, str] = IN_DISTRIBUTION_LABELS
     trained: str = "insecure"
     max_new_tokens: int = 128
     in_distribution_max_new_tokens: int = 256
@@ -105,8 +106,8 @@ class Task:
         for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
             if given is not None and not isinstance(given, Texts):
                 raise BadType(
-                    f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: data([{{"prompt": "How '
-                    f'do I bake a pie?"}}, …]) makes them.'
+                    f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: give '
+                    f'{what}=data([{{"prompt": question}} for question in yours]), or whatever else data() reads.'
                 )
         if not len(self.questions):
             raise BadArgument(f'The task "{self.name}" has no questions.')

@@ -102,7 +102,7 @@ class TextsOf(Part):
         texts = data(self.texts)
         for key, wanted in self.where.items():
             allowed = wanted if isinstance(wanted, list) else [wanted]
-            texts = Texts([text for text in texts if text.meta.get(key) in allowed], texts.name)
+            texts = texts.filter(lambda text, key=key, allowed=allowed: text.meta.get(key) in allowed)
         return texts[: self.first]
 
 

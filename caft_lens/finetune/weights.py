@@ -68,11 +68,14 @@ def reloadable(lens: Lens) -> str:
     """The name by which `load` finds this model again, absolute where it is a path; `""` for one that was made in
     memory.
     """
-    if lens.name in shipped():
-        return lens.name
-    name = (
-        lens.name
-        if is_organism(lens.name) or run_folder.is_run(lens.name)
-        else getattr(lens.hf.config, "_name_or_path", "")
-    )
+    name = loadable(lens)
+    if name in shipped():
+        return name
+    if not (is_organism(name) or run_folder.is_run(name)):
+        name = getattr(lens.hf.config, "_name_or_path", "")
     return os.path.abspath(name) if name and Path(name).is_dir() else name
+
+
+def loadable(lens: Lens) -> str:
+    """Its name, or, of the model of a run, the folder that it was read from."""
+    return lens.name if lens.kept_in is None else str(lens.kept_in)

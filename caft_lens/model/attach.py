@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from caft_lens._support.blocks import Block, block
+from caft_lens.model.hooked import said_of, says
 from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def at(
 
         return elsewhere
 
-    def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    def hook_of(function: Callable[[Tensor], Tensor], what: str) -> Callable[..., Tensor]:
         def everywhere(x: Tensor, hook: Any) -> Tensor:
             return function(x)
 
@@ -60,11 +61,12 @@ def at(
                     return x
             return torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), function(x), x)
 
-        return everywhere if numbers is None else by_role
+        hook = everywhere if numbers is None else by_role
+        return says(hook, what if roles is None else f"{what} ({', '.join(roles)})")
 
     pairs = list(functions.items()) if isinstance(functions, Mapping) else list(functions)
     named = [(lens.hook_name(hook), function) for hook, function in pairs]
-    return lens.hooks([(name, hook_of(sparing(name, function))) for name, function in named])
+    return lens.hooks([(name, hook_of(sparing(name, one), said_of(one))) for name, one in named])
 
 
 @block

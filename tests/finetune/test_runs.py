@@ -689,3 +689,24 @@ def test_by_default_a_twentieth_of_all_steps_is_warm_up(tmp_path):
     assert rates[20].index(max(rates[20])) == 1
     assert rates[40].index(max(rates[40])) == 2
     assert load_file(run.folder / "adapter/adapter_model.safetensors")
+
+
+# -- what it is called -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_the_model_of_a_run_is_called_the_same_whoever_gives_the_run_and_can_be_tuned_on(tmp_path, tune):
+    base = load(saved_base(tmp_path / "base"), name_as="mine")
+    run = finetune(base, chats(8), SMALL.but(tune=tune), out=tmp_path / "run")
+    again, beside = Run.load(tmp_path / "run"), Run.load(tmp_path / "run", base=base)
+    assert run.lens.name == again.lens.name == beside.lens.name == "mine + run"
+    assert again.lens.kept_in == again.lens.fork().kept_in == tmp_path / "run"
+    on = finetune(again.lens, chats(8), SMALL.but(tune="full"), out=tmp_path / "on")
+    assert on.record["base"] == str(tmp_path / "run")
+    assert Run.load(tmp_path / "on").lens.fingerprint == on.lens.fingerprint
+
+
+def test_no_lock_is_left_beside_a_run(tmp_path):
+    finetune(tiny_lens(), chats(8), SMALL, out=tmp_path / "run")
+    Run.load(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

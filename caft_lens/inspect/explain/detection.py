@@ -69,11 +69,9 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
         raise ValueError(
             f"share={share} of {len(texts)} texts leaves one part empty: give more texts, or another share."
         )
-    parts = (
-        Texts((text for text, yes in zip(texts, first, strict=True) if yes is side), texts.name)
-        for side in (True, False)
+    return texts.filter(lambda text: fraction(seed, text) < share), texts.filter(
+        lambda text: fraction(seed, text) >= share
     )
-    return next(parts), next(parts)
 
 
 @dataclass(frozen=True)
