@@ -22,7 +22,7 @@ def trainable(lens: Lens, settings: TrainSettings) -> Lens:
     """A lens on what is trained: an adapter over the shared weights, or a copy of them."""
     if settings.tune == "lora":
         return _with_adapter(lens, settings.lora)
-    child = lens.copy()
+    child = lens.merged() if lens.has_adapter else lens.copy()  # a model of its own, which loads without the adapter
     if lens.dtype in HALF:
         child.model.float()  # the small updates of fine-tuning are lost in half precision
     child.model.requires_grad_(False)

@@ -258,7 +258,8 @@ class Contexts(Mapping[str, ConceptContexts]):
     def _known_keys(self, meta: str | Sequence[str], chosen: Sequence[ConceptContexts]) -> list[str]:
         """The keys to show, each of which some text has."""
         wanted = [meta] if isinstance(meta, str) else list(meta)
-        left, known = set(wanted), set()
+        known: set[str] = set()
+        left = set(wanted)
         ends = (end for item in chosen for end in (item.top, item.bottom) if len(end))
         for end in ends if wanted else ():
             for there in metas_of(end):

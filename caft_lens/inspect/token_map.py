@@ -113,8 +113,8 @@ class TokenMap:
         """Draw the map: layers upwards as the text is read, tokens from left to right.
 
         Args:
-            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value, which stands in the
-                row's name.
+            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value, which stands in
+                the row's name.
             title: Above the figure.
 
         Returns:

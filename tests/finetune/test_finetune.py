@@ -289,7 +289,7 @@ def test_a_finished_run_comes_back_at_once_and_another_configuration_is_refused_
         finetune(lens, chats(), QUICK, out=tmp_path / "run", ablate=two_concepts(lens))
     with pytest.raises(
         FileExistsError,
-        match=r'trained on other texts: "toy", 60 texts .* there, "toy", 20 texts .*Choose another folder; over',
+        match=r'trained on other texts: "toy", 24 texts .* there, "toy", 20 texts .*Choose another folder; over',
     ):
         finetune(lens, chats(20), QUICK, out=tmp_path / "run")
     other = finetune(lens, chats(), QUICK.but(overwrite=True, learning_rate=2e-3), out=tmp_path / "run")
