@@ -16,7 +16,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from caft_lens._support.arguments import share
+from caft_lens._support.arguments import number
 from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.activations.capture import along
 from caft_lens.inspect.reading import every_latent
@@ -81,7 +81,7 @@ class Density:
 
     def quantile(self, q: float) -> float:
         """What a share `q` of the counted values lies below, within the width of a bin; NaN for a dead latent."""
-        share(q, "q", zero=True)
+        number(q, "q", least=0, most=1)
         total = self.counts.sum()
         if total == 0:
             return math.nan

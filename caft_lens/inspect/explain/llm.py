@@ -129,7 +129,10 @@ class Endpoint:
     Args:
         url: Its base, such as `"https://api.openai.com/v1"` or `"http://localhost:8000/v1"`; without any key in it.
         model: Which of its models.
-        key_env: The environment variable with the key, which goes to `url` and nowhere else; `None` if none is needed.
+        key_env: The environment variable that holds the key; `None` where none is needed. The key is sent to `url` as a
+            bearer token and goes nowhere else.
+        headers_env: An environment variable with further headers, one `Name: value` a line, such as
+            `"OPENAI_CUSTOM_HEADERS"`, which is not sent unless it is named here: it may hold another endpoint's key.
         max_tokens: How long an answer may be.
         temperature: 0 for the likeliest answer.
         options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason
@@ -159,6 +162,7 @@ class Endpoint:
     url: str
     model: str
     key_env: str | None = "OPENAI_API_KEY"
+    headers_env: str | None = field(default=None, kw_only=True)
     max_tokens: int = 300
     temperature: float | None = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -257,6 +261,7 @@ class Endpoint:
             # A redirection would take the texts to an address that nobody named.
             http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
+        client._custom_headers = self._named_headers()  # the client would take those of OPENAI_CUSTOM_HEADERS
         with client:
             pool = ThreadPoolExecutor(self.concurrency)
             waiting = {pool.submit(self._one, client, headers, body): number for number, body in bodies.items()}
@@ -344,6 +349,12 @@ class Endpoint:
             "OpenAI-Project": nothing,
         }
 
+    def _named_headers(self) -> dict[str, str]:
+        """Those of the environment variable that was named."""
+        lines = os.environ.get(self.headers_env, "").splitlines() if self.headers_env else []
+        pairs = (line.partition(":") for line in lines if ":" in line)
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
     def _checked_key(self) -> str | None:
         """The key, of which a warning says where it would be read on the way."""
         if self.key_env is None:
@@ -370,7 +381,7 @@ class Endpoint:
     def _values(self) -> list[str]:
         """The secrets that go along with a request."""
         hidden = [value for name, value in self.options.items() if is_secret(name) and isinstance(value, str)]
-        return [key for key in (self._key(), *hidden) if key]
+        return [key for key in (self._key(), *self._named_headers().values(), *hidden) if key]
 
     def _without_key(self, text: str) -> str:
         return redact(text, known=self._values())
