@@ -147,6 +147,12 @@ print("fine")
     assert fresh(code) == "fine"
 
 
+@pytest.mark.parametrize("name", ["CAFT", "KLAnchor", "Method", "register"])
+def test_a_method_can_be_the_first_thing_that_is_imported(name):
+    code = f"from caft_lens.finetune.methods import {name}; print({name}.__name__)"
+    assert fresh(code) == name
+
+
 def test_a_misspelt_name_is_an_error_that_names_the_nearest():
     with pytest.raises(AttributeError, match=r'"caft_lens" has no "finetun".*"finetune"'):
         cl.finetun  # noqa: B018

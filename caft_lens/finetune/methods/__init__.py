@@ -16,6 +16,7 @@ package of your own registers its methods when it is imported, or names them und
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.errors import nearest
@@ -56,11 +57,10 @@ __all__ = sorted((*_PROTOCOL, *_REGISTRY))
 
 def __getattr__(name: str) -> Any:
     """What is exported, and the class of a method, wherever it is."""
-    from caft_lens.finetune import protocol
-    from caft_lens.finetune.methods import registry
-
+    # Not `from ... import registry`: that asks here for "registry" first, and again, until it is loaded.
+    registry = import_module(f"{__name__}.registry")
     if name in __all__:
-        return getattr(protocol if name in _PROTOCOL else registry, name)
+        return getattr(import_module("caft_lens.finetune.protocol") if name in _PROTOCOL else registry, name)
     found = {one.__name__: one for one in registry.methods().values()} if name[:1].isupper() else {}
     if name in found:
         return found[name]
