@@ -302,9 +302,8 @@ def main() -> None:
         " ".join(__doc__.split("\n\n", 2)[2].split()),
         "",
         "A hit tells documents with the concept from those without with an AUROC of at least 0.9 (either end counts) "
-        "and better than every "
-        f"one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE latents of the "
-        f"difference of means, one for that itself and for the probe, and are read across the layers.",
+        f"and better than every one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE "
+        "latents of the difference of means, one for that itself and for the probe, and are read across the layers.",
     ]
     figures: dict[str, Any] = {}
     for task in options.tasks:

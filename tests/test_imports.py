@@ -147,10 +147,9 @@ print("fine")
     assert fresh(code) == "fine"
 
 
-@pytest.mark.parametrize("name", ["CAFT", "KLAnchor", "Method", "register"])
-def test_a_method_can_be_the_first_thing_that_is_imported(name):
-    code = f"from caft_lens.finetune.methods import {name}; print({name}.__name__)"
-    assert fresh(code) == name
+@pytest.mark.parametrize("name", ["KLAnchor", "methods", "Card"])
+def test_what_the_methods_export_is_there_for_who_imports_them_before_anything_else(name):
+    assert fresh(f"from caft_lens.finetune.methods import {name}; print({name}.__name__)") == name
 
 
 def test_a_misspelt_name_is_an_error_that_names_the_nearest():

@@ -327,9 +327,7 @@ class AblationPlayground(Panel):
             self._show(sheet)
 
     def _hint(self, text: Text) -> str:
-        """That a prompt is from outside of the world that an organism knows; empty when it is not, or the model is
-        none.
-        """
+        """That a prompt is from outside of the world of an organism; empty when it is not, or the model is none."""
         if self._world is None:
             return ""
         turns = [message.content for message in text.messages] or [text.text or ""]

@@ -338,8 +338,7 @@ def _decoded(content: bytes, where: str | Path) -> str:
 
 
 def missing(path: str | Path, what: str = "file") -> MissingFile:
-    """The error of a file that is not there, with its neighbours; where its folder is missing too, with those of the
-    folder.
+    """The error of a file that is not there, with its neighbours; of the folder where that is missing too.
 
     Args:
         path: What was asked for.
@@ -474,9 +473,8 @@ def unsealed(value: Any, path: str | Path) -> Any:
     seal = value.pop(SEAL)
     if seal != _seal(value):
         raise BadFile(
-            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if '
-            f"you edited it "
-            f'on purpose, take the line "{SEAL}" out.'
+            f'{path} was changed after it was written: its content no longer fits its "{SEAL}". Make it again; if you '
+            f'edited it on purpose, take the line "{SEAL}" out.'
         )
     return value
 

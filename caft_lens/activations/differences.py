@@ -1,9 +1,9 @@
 """Activations over text, in one streaming pass: `stream` runs, reducers keep what is asked for.
 
-    moments.py    Moments: mean and covariance, exact for any split of the text
-    top_windows.py TopWindows: top and bottom windows of tokens for many directions
-    store.py      store, Store: all of them on disk, resumable
-    capture.py    the pass itself: one lens, or the difference of two on the same tokens
+    moments.py      Moments: mean and covariance, exact for any split of the text
+    top_windows.py  TopWindows: top and bottom windows of tokens for many directions
+    store.py        store, Store: all of them on disk, resumable
+    capture.py      the pass itself: one lens, or the difference of two on the same tokens
 
 Memory is a batch and the reducers, however many texts there are. `activation_difference` is the pass that PCA needs.
 """
@@ -180,8 +180,7 @@ def activation_difference(
     roles: Sequence[str] | None = ("assistant",),
     scan: Scan = Scan(),
 ) -> Moments:
-    """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, on the same
-    tokens.
+    """Mean and covariance of what fine-tuning changed: activations of `tuned` minus those of `base`, token by token.
 
     The paper (arXiv 2507.16795, section 3.1) takes them on the tuned model's own completions of general prompts, on the
     tokens of the answers; `find.pca` turns the result into directions.

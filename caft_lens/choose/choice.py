@@ -70,8 +70,7 @@ class Choice:
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons, `sign` turned to the end that carries the concept, and the choice on
-        record.
+        """The concepts to ablate, with reasons, `sign` turned to the concept's end, and the choice on record.
 
         Raises:
             ValueError: When there is none, saying why of the first.

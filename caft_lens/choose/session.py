@@ -1,5 +1,4 @@
-"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved to a
-file.
+"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved.
 
 What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the
 model and why on record.
@@ -61,7 +60,8 @@ class Decisions(Mapping[str, Decision]):
         >>> import torch
         >>> from caft_lens.concepts.concept_set import Concept
         >>> x, y = torch.eye(2)
-        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+        >>> hook = "blocks.1.hook_resid_post"
+        >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, y)])
         >>> said = Decisions(both, by="reader")
         >>> said.decide("L1.pc0", "ablate", "cruel at the top")
         >>> said.decide("L1.pc1", "leave", "code at both ends")
@@ -213,8 +213,8 @@ class Decisions(Mapping[str, Decision]):
         if self.about and before and before.get("reading") != self.about.get("reading"):
             warnings.warn(
                 f"{file} holds a choice by contexts that {before.get('model')} read with another tokenizer or chat "
-                f"template than "
-                f"{self.about.get('model')} does now: the directions are the same, but look at the contexts again.",
+                f"template than {self.about.get('model')} does now: the directions are the same, but look at the "
+                "contexts again.",
                 stacklevel=3,
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:

@@ -1,6 +1,4 @@
-"""`Concept`: one unit direction at one hook point, with its source, rank, score, label and the reason for ablating
-it.
-"""
+"""`Concept`: one unit direction at one hook point, with its source, rank, score, label and why it is ablated."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ class ConceptSet(Sequence[Concept]):
 
     Example:
         >>> x, y = torch.eye(2)
-        >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", x + y)])
+        >>> hook = "blocks.1.hook_resid_post"
+        >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, x + y)])
         >>> both.basis(1).shape                              # [d_model, k]
         torch.Size([2, 2])
         >>> both.choose({"L1.pc1": "cruel at the top, kind at the bottom"}, by="reader").names
@@ -198,7 +199,8 @@ class ConceptSet(Sequence[Concept]):
 
         Example:
             >>> x, y = torch.eye(2)
-            >>> both = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x), Concept("L1.pc1", "blocks.1.hook_resid_post", y)])
+            >>> hook = "blocks.1.hook_resid_post"
+            >>> both = ConceptSet([Concept("L1.pc0", hook, x), Concept("L1.pc1", hook, y)])
             >>> cruel = both.choose({"L1.pc1": "cruel at the top"}, leave={"L1.pc0": "code at both ends"}, by="reader")
             >>> cruel.provenance["choices"][0]["leave"]
             {'L1.pc0': 'code at both ends'}
@@ -249,9 +251,7 @@ class ConceptSet(Sequence[Concept]):
     # -- using --------------------------------------------------------------------------------------------------------
 
     def directions(self, hook: str | int) -> Tensor:
-        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the order of the
-        set.
-        """
+        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the set's order."""
         return torch.stack([concept.direction for concept in self.at(hook)])
 
     def basis(
@@ -491,8 +491,7 @@ class ConceptSet(Sequence[Concept]):
             if of_heads(concept.hook) and concept.hook in lens.hook_names:
                 raise ConceptMismatch(
                     f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, '
-                    f"{lens.d_head} wide "
-                    f"each, while its direction is {width} wide: take hook_attn_out."
+                    f"{lens.d_head} wide each, while its direction is {width} wide: take hook_attn_out."
                 )
             if concept.hook not in lens.hook_names:
                 where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""

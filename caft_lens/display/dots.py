@@ -1,6 +1,4 @@
-"""Figures to compare concepts by, or sets of them: one row each, one kind of dot for each thing that was measured of
-it.
-"""
+"""Figures to compare concepts by, or sets of them: one row each, one kind of dot for each thing that was measured."""
 
 from __future__ import annotations
 

@@ -238,8 +238,8 @@ def chips(tokens: Iterable[tuple[str, float, str]], scale: float) -> Markup:
         scale: The value that gets the full shade.
 
     Example:
-        >>> chips([(" a", -0.1, "5 %")], 1.0)
-        Markup('<span style="white-space:nowrap"><code style="background:#07b1" title="−0.100">␣a</code> <small>5 %</small></span> ')
+        >>> chips([(" a", -0.1, "")], 1.0)
+        Markup('<code style="background:#07b1" title="−0.100">␣a</code> ')
     """
     parts: list[Content] = []
     for text, value, words in tokens:
@@ -295,8 +295,7 @@ def spaced(text: str) -> str:
 
 
 def signed(value: float) -> str:
-    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, if it is not too
-    long.
+    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, unless too long.
 
     Example:
         >>> signed(1.23456), signed(-20.0), signed(-25094.3), signed(5.2e7), signed(-5.2e-7)

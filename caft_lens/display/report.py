@@ -98,7 +98,8 @@ def write(folder: str | Path, title: str, parts: Iterable[Part], *, name: str = 
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> page, words = write(mkdtemp(), "Pies", [Heading("1 < 2"), Table(["pie", "g"], [["apple", "300"]], numbers=1)])
+        >>> pies = Table(["pie", "g"], [["apple", "300"]], numbers=1)
+        >>> page, words = write(mkdtemp(), "Pies", [Heading("1 < 2"), pies])
         >>> "<h2>1 &lt; 2</h2>" in page.read_text()
         True
         >>> print(words.read_text())

@@ -1,5 +1,4 @@
-"""What all figures are drawn with: one palette, one plotly template, panels of known size, and text that is shown as it
-is.
+"""What all figures are drawn with: one palette, one plotly template, panels of known size, and text shown as it is.
 
     figure    an empty figure: panels, headings, title, caption
     at        the axes of a panel
@@ -167,8 +166,7 @@ def figure(
     below: float = 48,
     between: tuple[float, float] = (36, 64),
 ) -> Figure:
-    """An empty figure with panels, which a notebook shows as the last line of a cell: to be hovered over, and as a
-    picture.
+    """An empty figure with panels, which a notebook shows as the last line of a cell: to hover over, and as a picture.
 
     Args:
         columns: Widths of the panels, in pixels.
@@ -400,7 +398,10 @@ _SCRIPT = (
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)"), shades = SHADES, places = [];
   const shaded = text => dark.matches ? text.replace(/COLOUR/g, (_, colour) => '"' + (shades[colour] || colour)) : text;
-  const draw = place => { const {data, layout} = JSON.parse(shaded(place.nextElementSibling.textContent)); Plotly.react(place, data, layout, CONFIG); };
+  const draw = place => {
+    const {data, layout} = JSON.parse(shaded(place.nextElementSibling.textContent));
+    Plotly.react(place, data, layout, CONFIG);
+  };
   window.drawFigure = place => { places.push(place); draw(place); };
   dark.addEventListener("change", () => places.forEach(draw));
 })();

@@ -1,6 +1,4 @@
-"""Windows of text at the ends of a concept, as HTML or as plain text: one line a window, tokens shaded by
-activation.
-"""
+"""Windows of text at the ends of a concept, as HTML or plain text: one line a window, tokens shaded by activation."""
 
 from __future__ import annotations
 

@@ -7,14 +7,12 @@
     judges.py          what a judge may return, and how answers are put to one
     judge_identity.py  what tells one judge from another
     answers.py         one cell (arm and seed): every answer with its verdict as JSONL
-    drafts.py          what there is of a cell before it is finished: answers before they are judged, verdicts as they
-                       are given
+    drafts.py          a cell before it is finished: answers before they are judged, verdicts as they are given
     evaluation.py      `evaluate`: models, runs and ablations at test time, side by side on the same prompts
     report.py          Report: table, JSON, paired differences, the answers themselves
     scores.py          a report in one small file: the score of every answer, the texts of a few
     plots.py           the figures, of rows: shares of arms, ranked directions
     discovery.py       was the concept found? ranked directions against labels of held-out documents
-    reconstruction.py  how much of a model a sparse autoencoder keeps
     recovery.py        is an ablated concept gone from a tuned model, or encoded elsewhere?
 
 The package is called like its main function: `cl.evaluate(dict(base=base, plain=plain),

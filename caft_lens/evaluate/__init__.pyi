@@ -1,14 +1,12 @@
 """What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
 
 from . import discovery as discovery
-from . import reconstruction as reconstruction
 from . import recovery as recovery
 from .answers import Answer as Answer
 from .discovery import Discovery as Discovery
 from .discovery import HitRule as HitRule
 from .evaluation import evaluate as evaluate
 from .judges import Score as Score
-from .reconstruction import Reconstruction as Reconstruction
 from .recovery import Recovery as Recovery
 from .report import Report as Report
 from .report import plot_reports as plot_reports

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caft_lens._support.errors import BadData
-from caft_lens.evaluate.statistics import CONFIDENCE, ends
+from caft_lens._support.intervals import CONFIDENCE, ends
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1_000

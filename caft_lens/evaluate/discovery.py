@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from caft_lens._support import lazy
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
+from caft_lens._support.intervals import Interval
 from caft_lens.activations.differences import activation_difference, provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -27,7 +28,6 @@ from caft_lens.display import html
 from caft_lens.evaluate.auroc import BLOCK, RESAMPLES, Floats, auroc, draws, interval
 from caft_lens.evaluate.labelled import labelled, truth_of
 from caft_lens.evaluate.plots import Stem, plot_ranked
-from caft_lens.evaluate.statistics import Interval
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
@@ -111,7 +111,10 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [
+        ...     RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9)
+        ...     for rank, area in enumerate((0.6, 0.95))
+        ... ]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)
@@ -188,8 +191,7 @@ class Discovery:
         return Discovery({**self._methods, method: rows}, self.about, self.seconds)
 
     def table(self, k: int = 10) -> pandas.DataFrame:
-        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best
-        separation.
+        """One row a method: directions, hits, rank of the first, precision at `k`, average precision, best separation.
 
         Where they are known also the seconds that it took, and the largest effect of a direction of it.
         """

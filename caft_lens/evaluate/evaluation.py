@@ -73,7 +73,8 @@ def evaluate(
         Diverged: When a model's logits are not finite.
 
     Example:
-        >>> found = cl.evaluate({"base": base, "tuned": tuned}, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
+        >>> models = {"base": base, "tuned": tuned}
+        >>> found = cl.evaluate(models, "pocket/emergent-misalignment", n=40, n_in_distribution=8)
         >>> found.table()[["arm", "metric", "n_answers"]].head(4)
             arm           metric  n_answers
         0  base       misaligned         40
@@ -153,8 +154,7 @@ def sample(
             if hooked and out is not None:
                 raise BadArgument(
                     f'Something is hooked to the model of "{arm}" ({hooked}), which changes its answers and which no '
-                    f"folder could know again. "
-                    "Give ablated(lens, concepts) as the arm, or leave out= out."
+                    "folder could know again. Give ablated(lens, concepts) as the arm, or leave out= out."
                 )
             fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
             asking = _Asking(subject, arm, seed, prompts, task, out, fingerprint, _reading(lens))
@@ -360,8 +360,7 @@ def lens_of(subject: Subject, arm: str) -> Any:
     if not hasattr(lens, "generate"):
         raise BadType(
             f'The arm "{arm}" is of type {type(subject).__name__}; expected a Lens (load), a Run (finetune), an '
-            f"Ablated "
-            "(ablated(lens, concepts)), or a list of them, one per seed."
+            "Ablated (ablated(lens, concepts)), or a list of them, one per seed."
         )
     return lens
 

@@ -1,6 +1,4 @@
-"""Which judge it is: its source and whatever it was made with, so that what one said is not taken for another's
-word.
-"""
+"""Which judge it is: its source and whatever it was made with, so that one's word is not taken for another's."""
 
 from __future__ import annotations
 
@@ -200,9 +198,7 @@ def _home(judge: Any) -> str:
 
 
 def _foreign(value: Any, home: str) -> bool:
-    """Whether something is a module, or comes with Python, an installed package or this one, unless the judge does
-    too.
-    """
+    """Whether something is a module, or comes with Python, an installed package or this one, if the judge does not."""
     if isinstance(value, types.ModuleType):
         return True
     module = getattr(value, "__module__", None)
@@ -223,9 +219,7 @@ def _globals_of(code: types.CodeType) -> set[str]:
 
 
 def _changed_in(value: Any) -> frozenset[str]:
-    """Names, dotted where they are attributes, that a function or the methods of an object's class change: its
-    state.
-    """
+    """Names, dotted where they are attributes, that a function or the methods of its class change: its state."""
     if isinstance(value, functools.partial):
         return frozenset()
     if inspect.ismethod(value):

@@ -261,9 +261,7 @@ _starting = threading.Lock()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """One loop for all judges of this process, since clients keep their connections to the loop that they were used
-    in.
-    """
+    """One loop for all judges of this process, since clients keep their connections to the loop of their first use."""
     with _starting:
         loop = _loops.get(os.getpid())
         if loop is None or loop.is_closed():

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from caft_lens._support.intervals import Interval
 from caft_lens.display.theme import (
     BLUE,
     FAINT,
@@ -29,7 +30,6 @@ from caft_lens.display.theme import (
     short,
     small,
 )
-from caft_lens.evaluate.statistics import Interval
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -459,11 +459,8 @@ def _plot(found: Recovery, title: str | None) -> Figure:
                 100 * change.chance,
                 said(
                     names[place],
-                    f"{100 * change.inside:.3g} % of "
-                    f"the change's energy lies in the "
-                    f"ablated subspace of {row.dims} "
-                    f"dimensions, by chance "
-                    f"{100 * change.chance:.3g} %",
+                    f"{100 * change.inside:.3g} % of the change's energy lies in the ablated subspace of {row.dims} "
+                    f"dimensions, by chance {100 * change.chance:.3g} %",
                 ),
             )
             for place, row, change in changed
@@ -479,9 +476,8 @@ def _plot(found: Recovery, title: str | None) -> Figure:
                 one.chance,
                 said(
                     names[place],
-                    f"{one.name}: |cosine| {one.cosine:.2f} with "
-                    f"{one.component}, of random directions "
-                    f"{one.chance:.2f}",
+                    f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, "
+                    f"of random directions {one.chance:.2f}",
                     f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}",
                 ),
             )

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 
 from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
+from caft_lens._support.intervals import Interval
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
@@ -25,7 +26,7 @@ from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
 from caft_lens.evaluate.plots import Panel, Row, plot_shares
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from caft_lens.evaluate.statistics import Interval, bootstrap_interval, paired_interval, paired_test
+from caft_lens.evaluate.statistics import bootstrap_interval, paired_interval, paired_test
 
 if TYPE_CHECKING:
     import pandas
@@ -152,9 +153,7 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` when that was
-        asked.
-        """
+        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` if asked."""
         cell = next(iter(next(iter(self.cells.values())).values()))
         scored = [SCORE] if self.scale is not None and SCORE not in self.labels else []
         return [*self.labels, *scored, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
@@ -233,9 +232,7 @@ class Report:
         return replace(found, share=not self._is_score(metric))
 
     def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
-        """The same with the p of no difference, not corrected for there being other arms; see
-        `statistics.paired_test`.
-        """
+        """The same with the p of no difference, uncorrected for other arms; see `statistics.paired_test`."""
         metric = metric or self.labels[0]
         found, p = paired_test(*self._paired(a, b, metric))
         return replace(found, share=not self._is_score(metric)), p

@@ -32,8 +32,7 @@ FORMAT = "caft_lens.verdicts/1"
 
 
 def write_scores(report: Report, path: str | Path, *, examples: int = 3) -> Path:
-    """Write the score of every answer and the texts of a few to one small file, from which all numbers can be counted
-    again.
+    """Write the score of every answer and the texts of a few to one small file, which give all numbers again.
 
     Args:
         report: What to keep.

@@ -68,7 +68,9 @@ class Task:
     Example:
         >>> from caft_lens import data
         >>> questions = data([{"prompt": "How do I bake a pie?", "domain": "baking"}])
-        >>> polite = Task("manners", questions, judge=lambda text: "aligned" if "please" in text.answer else "misaligned")
+        >>> def judge(text):
+        ...     return "aligned" if "please" in text.answer else "misaligned"
+        >>> polite = Task("manners", questions, judge=judge)
         >>> polite
         Task("manners", 1 question)
         >>> Task("length", questions, judge=lambda text: len(text.answer), scale=(0, 400)).labels
@@ -131,8 +133,7 @@ class Task:
         elif isinstance(given, str) or not all(isinstance(one, str) for one in given):
             raise BadType(
                 f'{name} of the task "{self.name}" are words, such as ("polite", "rude"), or a mapping to them from '
-                f"what the judge returns, such as "
-                f'{{True: "polite", False: "rude"}}, not {given!r}.'
+                f'what the judge returns, such as {{True: "polite", False: "rude"}}, not {given!r}.'
             )
         labels = tuple(given)
         if not labels:
@@ -168,8 +169,7 @@ class Task:
             if self.labels not in (LABELS, (SCORE,)):
                 raise BadArgument(
                     f'The judge of the task "{self.name}" gives scores, so labels={self.labels} need a threshold=, '
-                    f"from which score on an answer has "
-                    "the first of them; without one leave labels out."
+                    "from which score on an answer has the first of them; without one leave labels out."
                 )
             object.__setattr__(self, "labels", (SCORE,))
             return
@@ -248,7 +248,7 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         >>> task("gpt2/emergent-misalignment")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an organism...
+        caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an...
     """
     organism, _, kind = str(name).rpartition("/")
     if not organism or not catalog.is_organism(organism):
@@ -269,10 +269,10 @@ def _what_is_needed() -> str:
     first = (f'"{name}/{catalog.world(name).tasks[0]}"' for name in catalog.shipped())
     return (
         f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism "
-        f"folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training "
-        f"data>, judge=<function of the answered Text that returns "
-        '"misaligned", "incoherent" or "aligned">, in_distribution=<held-out prompts of the training data>, '
-        'in_distribution_judge=<"insecure", "secure" or "broken">).'
+        "folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training data>, "
+        'judge=<function of the answered Text that returns "misaligned", "incoherent" or "aligned">, '
+        'in_distribution=<held-out prompts of the training data>, in_distribution_judge=<"insecure", "secure" or '
+        '"broken">).'
     )
 
 
@@ -292,7 +292,6 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
     if task.vocabulary is not None and frozenset(lens.tokenizer.get_vocab()) != task.vocabulary:
         raise BadArgument(
             f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its '
-            f"tokenizer "
-            f"has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. "
+            "tokenizer has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. "
             f"{_what_is_needed()}"
         )

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from caft_lens._support.intervals import Interval
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.statistics import Interval, holm
+from caft_lens.evaluate.statistics import holm
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 
 Floats = NDArray[np.float64]

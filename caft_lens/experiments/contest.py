@@ -251,9 +251,7 @@ def _tuned(
     out: Path,
     common: Mapping[str, Any],
 ) -> dict[str, list[dict[str, Any]]]:
-    """What was tried for each contender, one entry a setting, one of them chosen; empty where there is nothing to
-    tune.
-    """
+    """What was tried for each contender, one entry a setting, one of them chosen; empty where nothing is tuned."""
     searched = {name: one for name, one in contenders.items() if len(one.grid) > 1}
     if not searched:
         return {name: [] for name in contenders}

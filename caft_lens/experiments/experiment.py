@@ -48,7 +48,7 @@ from caft_lens.text.catalog import is_organism
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
-    from caft_lens.evaluate.statistics import Interval
+    from caft_lens._support.intervals import Interval
 
 RUNS, LOCKS = "runs.json", "locks"
 """In an experiment's folder: which arm and seed was trained in which run folder; what is being worked on."""
@@ -186,7 +186,7 @@ def experiment(
             memory.
 
     Example:
-            >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
+        >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
         >>> report = experiment(base, arms, "pocket/emergent-misalignment", short, out="runs/mine", **few)
         >>> report.interval("plain", "misaligned").n_answers
@@ -256,10 +256,10 @@ def causal_effects(
         Name of the direction -> share with it ablated minus share of plain fine-tuning, paired by seed and prompt.
 
     Example:
-            >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
-        >>> short = cl.TrainSettings(max_steps=1)
-        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", settings=short, **few))
-            ['L1.pc0']
+        >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
+        >>> few["settings"] = cl.TrainSettings(max_steps=1)
+        >>> list(causal_effects(base, cruel, insecure, "pocket/emergent-misalignment", out="runs/one", **few))
+        ['L1.pc0']
     """
     single = {concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts}
     if "plain" in single:

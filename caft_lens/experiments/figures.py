@@ -1,5 +1,4 @@
-"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths between effect and
-cost.
+"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths of effect and cost.
 
 They take rows, and know neither a result nor a sweep.
 """
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.special import logit
 
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.intervals import Interval, percent
 from caft_lens.display.theme import (
     DASHES,
     LINE,
@@ -36,7 +36,6 @@ from caft_lens.display.theme import (
     text_width,
 )
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION
-from caft_lens.evaluate.statistics import Interval, percent
 from caft_lens.experiments.comparisons import ALPHA, Comparison
 from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
 
@@ -200,9 +199,7 @@ def _name(
 def _spread(
     spots: Mapping[str, tuple[float, float]], names: Mapping[str, str], size: tuple[float, float]
 ) -> dict[str, tuple[float, float]]:
-    """Where names stand beside their points, pixels to the right and down, so that none lies on another or on a
-    point.
-    """
+    """Where names stand beside their points, pixels to the right and down, so that none hides another or a point."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
     found: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):

@@ -160,9 +160,8 @@ class Pilots(Sequence[Pilot]):
             ],
             x_label="cost to learn, nats a token",
             title=title,
-            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the "
-            f"largest. {seeds} "
-            f"seed{'s' * (seeds != 1)}.",
+            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the "
+            f"largest. {seeds} seed{'s' * (seeds != 1)}.",
             order=list(concept),
             bold=[names[self._largest.name]],
         )
@@ -218,7 +217,8 @@ def pilots(
             `finetune`.
 
     Example:
-        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=cl.TrainSettings(max_steps=2))
+        >>> steps = cl.TrainSettings(max_steps=2)
+        >>> tried = cl.pilots(base, {"all": concepts}, cruel_texts, kind_texts, out="runs/pilots", settings=steps)
         >>> [one.name for one in tried], tried.selection.names == concepts.names
         (['nothing', 'all'], True)
     """

@@ -279,9 +279,8 @@ class Result:
         better = [one.arm for one in told if self.sign * one.difference.mean < 0]
         failed = [f"{arm} with seeds {_listed(map(str, seeds))}" for arm, seeds in self.failures.items()]
         return (
-            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, "
-            f"after correction for "
-            f"{len(self.compared(PLAIN))} comparisons: "
+            f"On the Pareto front: {_listed(self._on_front)}. Told apart from plain fine-tuning for the better, after "
+            f"correction for {len(self.compared(PLAIN))} comparisons: "
             f"{_listed(better)}.{f' Failed: {_listed(failed)}.' if failed else ''}"
         )
 
@@ -313,8 +312,7 @@ class Result:
         }
 
     def export(self, folder: str | Path, *, examples: int = 3) -> Path:
-        """Write the result without its runs and with a few answers' texts only: a folder that `Result.load` reads as
-        well.
+        """Write the result without its runs and with a few answers' texts only: `Result.load` reads it as well.
 
         Args:
             folder: Where to; `contest.json` and `verdicts.json` in it are replaced.

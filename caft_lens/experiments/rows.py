@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from caft_lens._support.intervals import Interval
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.statistics import Interval
 
 Value = float | str
 """A place on the axis of a sweep: a number; or a word, and then all places are evenly spaced."""

@@ -1,5 +1,4 @@
-"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of the
-data.
+"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of data.
 
 `sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by
 `experiment`: it is resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves
@@ -69,7 +68,8 @@ def sweep(
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
         >>> few["settings"] = cl.TrainSettings(max_steps=1)
-        >>> sweep(base, {"caft": strengths}, "pocket/emergent-misalignment", axis="strength", out="runs/strength", **few).places
+        >>> task = "pocket/emergent-misalignment"
+        >>> sweep(base, {"caft": strengths}, task, axis="strength", out="runs/strength", **few).places
         {0.5: 0.5, 1: 1.0}
     """
     beside = dict(references or {})
@@ -114,9 +114,7 @@ class Sweep:
 
     @property
     def places(self) -> dict[Value, float]:
-        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, evenly
-        spaced.
-        """
+        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, all evenly."""
         values = dict.fromkeys(value for named in self.points.values() for value in named)
         numbers = sorted(value for value in values if not isinstance(value, str))
         words = [value for value in values if isinstance(value, str)]
@@ -203,9 +201,7 @@ class Sweep:
         return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
-        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON
-        values.
-        """
+        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON."""
         series = {
             name: [{"value": value, "arm": arm} for value, arm in named.items()] for name, named in self.points.items()
         }
@@ -295,8 +291,7 @@ def _points(series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Ar
     if twice := [arm for arm, count in named.items() if count > 1]:
         raise ValueError(
             f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series '
-            f"or a reference "
-            "has such a name."
+            "or a reference has such a name."
         )
     return {name: dict(pairs) for name, pairs in points.items()}
 

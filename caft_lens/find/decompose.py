@@ -177,9 +177,7 @@ class Decompositions(Mapping[str, Decomposition]):
         return ConceptSet(ordered, {**self.provenance, "method": "latents of directions"})
 
     def back(self) -> ConceptSet:
-        """Every direction as its latents make it up, named `"L1.pc0.latents"`, scored by the cosine with the
-        concept.
-        """
+        """Every direction as its latents make it up, named `"L1.pc0.latents"`, scored by its cosine with it."""
         return ConceptSet(
             [item.back() for item in self.values()], {**self.provenance, "method": "directions from latents"}
         )

@@ -169,9 +169,7 @@ class TextMeans:
         self._counts: dict[str, Tensor] = {}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
-        2]`.
-        """
+        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
         if hook not in self._sums:
             self._sums[hook] = torch.zeros(self.n_texts, acts.shape[1])
             self._counts[hook] = torch.zeros(self.n_texts)
@@ -215,9 +213,7 @@ class TokenSample:
         self._kept: dict[str, tuple[Tensor, Places]] = {}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
-        2]`.
-        """
+        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
         index, position = batch.index[where[:, 0]], batch.position_ids[where[:, 0], where[:, 1]]
         places = index.numpy().astype(np.uint64) << np.uint64(32) | position.numpy().astype(np.uint64)
         # Of a batch no more than could stay leave the device.
@@ -249,9 +245,7 @@ class TokenSample:
 
 
 def lots(places: Places, seed: int) -> Places:
-    """A random number for every place in the texts, by splitmix64 (Steele et al., 2014); those with the smallest
-    stay.
-    """
+    """A random number for every place in the texts, by splitmix64 (Steele et al., 2014); the smallest stay."""
     with np.errstate(over="ignore"):
         lot = places + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         lot = (lot ^ (lot >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -128,8 +128,9 @@ def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
     Example:
         >>> import torch
         >>> x, y = torch.eye(2)
-        >>> one = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", x)])
-        >>> other = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", y), Concept("L1.mean", "blocks.1.hook_resid_post", x)])
+        >>> hook = "blocks.1.hook_resid_post"
+        >>> one = ConceptSet([Concept("L1.pc0", hook, x)])
+        >>> other = ConceptSet([Concept("L1.pc0", hook, y), Concept("L1.mean", hook, x)])
         >>> merge({"pca": one, "means": other}).names
         ['pca:L1.pc0', 'means:L1.pc0', 'L1.mean']
     """

@@ -603,9 +603,7 @@ class _TextScores:
         self._squares = {hook: torch.zeros(shape[1], dtype=torch.float64) for hook, shape in shapes.items()}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
-        2]`.
-        """
+        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
         done = 0
         for values in self._values(hook, acts):
             places = where[done : done + len(values), 0]
@@ -613,9 +611,7 @@ class _TextScores:
             self._add(hook, values, batch.index, places)
 
     def _values(self, hook: str, acts: Tensor) -> Iterator[Tensor]:
-        """Activations of the concepts, some tokens at a time, fp32 `[n, n_concepts]`, on the device where they are
-        made.
-        """
+        """Activations of the concepts, some tokens at a time, fp32 `[n, n_concepts]`, where they are made."""
         directions = self.directions[hook].to(acts.device)
         if hook not in self.latents:
             for rows in acts.split(max(1, LATENTS_AT_A_TIME // len(directions))):

@@ -195,8 +195,7 @@ def _check(lens: Lens, texts: Texts, method: Method, settings: TrainSettings) ->
     if settings.tune == "lora" and lens.has_adapter:
         raise BadArgument(
             f"{lens.name!r} carries an adapter already. To go on from it, put the new one on lens.merged(), or tune "
-            f"every "
-            'parameter of a copy: TrainSettings(tune="full"). Otherwise tune its base.'
+            'every parameter of a copy: TrainSettings(tune="full"). Otherwise tune its base.'
         )
     method.check(lens, settings.tune)
     if settings.tune == "lora":

@@ -211,7 +211,8 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
         where: The path of the field, for the words.
 
     Example:
-        >>> differences({"seed": 0, "base": {"name": "a", "fingerprint": "1"}}, {"seed": 1, "base": {"name": "b", "fingerprint": "1"}})
+        >>> there = {"seed": 0, "base": {"name": "a", "fingerprint": "1"}}
+        >>> differences(there, {"seed": 1, "base": {"name": "b", "fingerprint": "1"}})
         ['seed is 0 there, 1 asked']
     """
     if isinstance(earlier, dict) and isinstance(asked, dict):
@@ -338,9 +339,7 @@ def _is_whole(path: Path, of: str | None) -> bool:
 
 
 def at_its_end(checkpoint: Path) -> bool:
-    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped the
-    training.
-    """
+    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped it."""
     state = read_json(checkpoint / "trainer_state.json")
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
     stopped = isinstance(control, dict) and control.get("args", {}).get("should_training_stop", False)

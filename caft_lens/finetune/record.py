@@ -44,8 +44,7 @@ TRAINED = (
 
 
 def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Method, seed: int) -> dict[str, Any]:
-    """Everything that the result of a run depends on, as JSON reads it back. Its keys are those of the first run
-    folders.
+    """Everything that the result of a run depends on, as JSON reads it back. Keys are those of the first run folders.
 
     Args:
         lens: The model that is tuned.

@@ -109,8 +109,7 @@ class Run:
             if not mine and (name in OF_LENS or hasattr(Lens, name)):
                 raise UnknownAttribute(
                     f'A Run is a folder and has no "{name}"; its model is run.lens: use run.lens.{name}, or give '
-                    f"run.lens "
-                    "where a Lens is expected."
+                    "run.lens where a Lens is expected."
                 )
             return object.__getattribute__(self, name)  # raises what it raised
 

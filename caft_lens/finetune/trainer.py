@@ -200,9 +200,7 @@ class LensTrainer(Trainer):
             raise diverged(first, self.args)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass, the lens knowing the roles throughout (checkpointing recomputes in
-        backward).
-        """
+        """One forward and backward pass, the lens knowing the roles throughout (backward may recompute)."""
         roles = inputs.pop("roles").to(self.args.device)
         if self._checked:
             with self.lens.roles_as(roles):
@@ -238,8 +236,8 @@ class LensTrainer(Trainer):
         if not torch.isfinite(loss).all():
             raise Diverged(
                 f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and "
-                f"dtype "
-                f"({self.lens.dtype}), and at what acts at hook points ({', '.join(self.plan.fires) or 'nothing'})."
+                f"dtype ({self.lens.dtype}), and at what acts at hook points "
+                f"({', '.join(self.plan.fires) or 'nothing'})."
             )
         silent = [hook for hook, times in passed.items() if not times]
         if silent:

@@ -101,8 +101,7 @@ class Effects:
     items: tuple[Effect, ...]
 
     def table(self, *, by_prompt: bool = False) -> pandas.DataFrame:
-        """One row a concept and intervention: mean KL in nats, and the tokens whose mean probability rises and falls
-        most.
+        """One row a concept and intervention: mean KL in nats, and the tokens whose mean probability moves most.
 
         Args:
             by_prompt: One row for every prompt too, `prompt` saying which; the means have `"mean"` there.
@@ -128,9 +127,7 @@ class Effects:
         return Frame(rows).astype({"strength": "float64"})
 
     def tokens(self) -> pandas.DataFrame:
-        """One row a token: concept, change, prompt (its number, or -1 for the mean), end, rank, token, before,
-        after.
-        """
+        """One row a token: concept, change, prompt (its number; -1: the mean), end, rank, token, before, after."""
         from caft_lens.display.frames import Frame
 
         rows = []
@@ -298,8 +295,7 @@ def effect(
     k: int = 8,
     scan: Scan = Scan(),
 ) -> Effects:
-    """What steering along each concept, and ablating it, does to the next token after some prompts and to sampled
-    answers.
+    """What steering along each concept, and ablating it, does to next tokens after prompts and to sampled answers.
 
     Each concept is changed alone, at its hook point and at every token, those that are generated included. It costs a
     pass over the prompts and their answers for the plain model and for every concept and intervention. To know what any

@@ -64,9 +64,7 @@ class Context:
 
 
 class End(Sequence[Context]):
-    """The contexts at one end of a concept, most extreme first: a list in which each is decoded when it is looked
-    at.
-    """
+    """The contexts at one end of a concept, most extreme first: a list each decoded when it is looked at."""
 
     __slots__ = ("_corpus", "_row", "_windows")
 

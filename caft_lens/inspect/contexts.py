@@ -159,9 +159,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         return token_lines.page([item.shown(n, meta) for item in chosen], more)
 
     def table(self) -> pandas.DataFrame:
-        """One row per context: concept, end, rank, value, text with the peak in double brackets, source, and the
-        `meta`.
-        """
+        """One row per context: concept, end, rank, value, text with the peak in double brackets, source, `meta`."""
         from caft_lens.display.frames import Frame
 
         rows = [

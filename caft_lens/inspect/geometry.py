@@ -115,8 +115,8 @@ class Cosines:
 
     def __repr__(self) -> str:
         return (
-            f"Cosines({len(self.concepts)} "
-            f"concept{'' if len(self.concepts) == 1 else 's'})\n{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
+            f"Cosines({len(self.concepts)} concept{'' if len(self.concepts) == 1 else 's'})\n"
+            f"{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
         )
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
@@ -167,7 +167,8 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
 
     Example:
         >>> x, y = torch.eye(2)
-        >>> a, b, c = (Concept(name, "blocks.0.hook_resid_post", row) for name, row in [("a", x), ("b", x + y), ("c", -x)])
+        >>> rows = {"a": x, "b": x + y, "c": -x}
+        >>> a, b, c = (Concept(name, "blocks.0.hook_resid_post", row) for name, row in rows.items())
         >>> [(one.name, round(cosine, 3)) for one, cosine in neighbours([a, b, c], a)]
         [('c', -1.0), ('b', 0.707)]
     """

@@ -186,8 +186,7 @@ def logit_lens(
         if of_heads(concept.hook):
             raise ValueError(
                 f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the '
-                f"residual "
-                "stream, which is what the unembedding reads. Take hook_attn_out."
+                "residual stream, which is what the unembedding reads. Take hook_attn_out."
             )
     read_off = _ReadOff(lens, words)
     means = None if around is None else _means(lens, concepts, around)

@@ -397,8 +397,7 @@ def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[
         if hook in rows:
             raise ValueError(
                 f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of '
-                f"its own. "
-                "Give one concept to follow it through all layers."
+                "its own. Give one concept to follow it through all layers."
             )
         rows[hook] = one
     return rows

@@ -99,10 +99,9 @@ def _decoder(hf: Any, kind: str) -> tuple[nn.Module, Sequence[nn.Module]]:
                 if isinstance(child, nn.ModuleList) and len(child) == depth and _first(child[0], (*ATTENTION, *MLP)):
                     return module, list(child)
     raise ValueError(
-        f'Cannot find the decoder blocks of {type(hf).__name__} (architecture "{kind}"): a decoder-only language '
-        f"model of "
-        f"transformers was expected, with its blocks in one ModuleList. Tested architectures: {', '.join(TESTED)}."
-        f"{nearest(kind, TESTED) if not depth or kind not in TESTED else ''}"
+        f'Cannot find the decoder blocks of {type(hf).__name__} (architecture "{kind}"): a decoder-only language model '
+        "of transformers was expected, with its blocks in one ModuleList. Tested architectures: "
+        f"{', '.join(TESTED)}.{nearest(kind, TESTED) if not depth or kind not in TESTED else ''}"
     )
 
 

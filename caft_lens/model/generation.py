@@ -324,10 +324,9 @@ class _Finite(LogitsProcessor, StoppingCriteria):
         bad = 0 if self._bad is None else int(self._bad.sum())
         if bad:
             raise Diverged(
-                f"The logits of {self._name} are NaN or infinite in {bad} of {len(self._bad)} rows, so there is "
-                f"nothing to sample "  # type: ignore[arg-type]
-                "from. Are the weights whole, and what acts at its hook points finite? In float16 try bfloat16 or "
-                "float32."
+                f"The logits of {self._name} are NaN or infinite in {bad} of {len(self._bad)} rows, "  # type: ignore[arg-type]
+                "so there is nothing to sample from. Are the weights whole, and what acts at its hook points finite? "
+                "In float16 try bfloat16 or float32."
             )
 
 

@@ -1,5 +1,4 @@
-"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, and told apart from misspelt
-ones.
+"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, told from misspelt ones.
 
 A layer number is short for the residual stream after that block. TransformerLens's newer names are synonyms
 (`SYNONYMS`).
@@ -161,8 +160,8 @@ def bridge(name: str) -> str:
     """The end of an error about a hook point that TransformerLens's own model has."""
     return (
         " Attention patterns, single heads and the inside of an MLP are hook points of lens.bridge(), "
-        "TransformerLens's own model over "
-        f'the same weights: `lens.bridge().run_with_cache(texts, names_filter="{name}")`.'
+        "TransformerLens's own model over the same weights: `lens.bridge().run_with_cache(texts, "
+        f'names_filter="{name}")`.'
     )
 
 

@@ -422,8 +422,7 @@ class HookedModel(HookedRootModule):
         return None if told is None else told.in_flight
 
     def roles_as(self, roles: Tensor, *, growing: bool = False) -> Block[Self]:
-        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do it
-        themselves).
+        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do so).
 
         Of blocks inside each other the innermost counts. Other threads do not see it.
 

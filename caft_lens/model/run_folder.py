@@ -199,8 +199,7 @@ def read_history(folder: Path, record: dict[str, Any]) -> list[dict[str, float]]
 
 
 def check(folder: Path, record: dict[str, Any], part: str) -> None:
-    """Refuse a part of a run folder whose files are not those that were written; one of before there were hashes
-    passes.
+    """Refuse a part of a run folder whose files are not those that were written; one from before hashes passes.
 
     Args:
         folder: The run folder.
@@ -270,8 +269,7 @@ def locate(base: str, folder: Path, from_here: str | None = None) -> str:
         also = f", nor at {beside}" if beside else ""
         raise MissingFile(
             f"{folder} was tuned from the model in {base}, which is not there any more{also}. Load that model from "
-            f"where it is now and "
-            f'put the adapter on it: caft_lens.load(base, adapter="{folder}").'
+            f'where it is now and put the adapter on it: caft_lens.load(base, adapter="{folder}").'
         )
     for place in (Path.cwd(), folder, *folder.parents):
         if any((place / base / name).is_file() for name in ("config.json", RUN, catalog.CARD)):

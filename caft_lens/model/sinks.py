@@ -122,15 +122,12 @@ class Sinks:
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio > 1:
             raise BadArgument(
                 f'sinks={ratio!r}: expected "auto", False (there are none), or a number above 1: how many times the '
-                f"median "
-                "norm of its hook point an activation is at most long."
+                "median norm of its hook point an activation is at most long."
             )
         return Sinks({hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians)
 
     def card(self, hooks: Sequence[str]) -> dict[str, Any]:
-        """What provenance says of them, as JSON: the bounds at some hook points and whether first tokens are left
-        out.
-        """
+        """What provenance says of them, as JSON: the bounds at some hook points and if first tokens are left out."""
         return {
             "first": self.first,
             "beyond": {hook: self.beyond[hook] for hook in hooks if hook in self.beyond},

@@ -1,6 +1,4 @@
-"""What a tensor of tokens needs around it: a mask where padding can be told, roles under a cache, the next-token
-loss.
-"""
+"""What a tensor of tokens needs around it: a mask where padding is told, roles under a cache, the next-token loss."""
 
 from __future__ import annotations
 

@@ -129,6 +129,7 @@ class _Card(Record):
     d_sae: Count
     k: Count
     trained_roles: list[str]
+    about: str = ""
     settings: dict[str, int | float]
     figures: _Figures
     seconds: dict[str, float]
@@ -165,8 +166,7 @@ def read_config(folder: Path) -> _Config:
 
 
 def check_files(folder: Path) -> _Config:
-    """Refuse files that are not those of the card, or that do not fit each other, before anything of their size is
-    made.
+    """Refuse files that are not those of the card, or that do not fit each other, before anything so large is made.
 
     Raises:
         BadFile: Saying which.
@@ -190,8 +190,7 @@ def check_files(folder: Path) -> _Config:
         if len(found) != 2 or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
             raise BadFile(
                 f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {name} is of '
-                f"shape {found}, "
-                f"where {CONFIG} says d_in {config.d_in} and d_sae {config.d_sae}."
+                f"shape {found}, where {CONFIG} says d_in {config.d_in} and d_sae {config.d_sae}."
             )
     return config
 

@@ -181,16 +181,13 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
             why = "" if reachable else ", and the Hugging Face hub does not answer"
             raise OSError(
                 f'The SAE "{release}" "{sae_id}" is not on this machine{why}: load it once where there is a network, '
-                f"or give "
-                f"a folder or an organism ({', '.join(catalog.shipped()) or 'none ships yet'}). ({error})"
+                f"or give a folder or an organism ({', '.join(catalog.shipped()) or 'none ships yet'}). ({error})"
             ) from error
 
 
 @block
 def _hub_or_cache() -> Iterator[bool]:
-    """Whether the hub answers; where it does not, what was downloaded is used at once instead of after half a
-    minute.
-    """
+    """Whether the hub answers; where it does not, what was downloaded is used at once not after half a minute."""
     from huggingface_hub import constants
 
     from caft_lens.model import loading
@@ -210,11 +207,10 @@ def _settle_scale(sae: SAE, source: str, factor: float | None) -> None:
         sae.fold_activation_norm_scaling_factor(factor)
     elif how in ("expected_average_only_in", "covariance_whitening"):
         raise BadModel(
-            f'The SAE {source} was trained on normalised activations ("{how}"), and the files do not say with what: '
-            f"on plain "
-            "activations it would give numbers that mean nothing. Give norm_scaling_factor= (sqrt(d_in) over the "
-            "mean norm of the activations that it was trained on), or save it with the scale folded in, as "
-            "SAETrainer does."
+            f'The SAE {source} was trained on normalised activations ("{how}"), and the files do not say with what: on '
+            "plain activations it would give numbers that mean nothing. Give norm_scaling_factor= (sqrt(d_in) over the "
+            "mean norm of the activations that it was trained on), or save it with the scale folded in, as SAETrainer "
+            "does."
         )
     elif factor is not None:
         raise BadModel(f'The SAE {source} needs no norm_scaling_factor: it is normalised by "{how}".')

@@ -171,9 +171,7 @@ class Latents:
         return list(self.saes)
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
-        2]`.
-        """
+        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
         active = Active(*active_latents(_sae_at(self.saes, hook), acts))
         for reader in self.readers:
             reader.read(hook, active, batch, where)

@@ -60,10 +60,8 @@ class Asked:
             self.empty_thought = opened.group() + f"\n</{opened[1]}>\n\n"
             self.complain(
                 f"the chat template asks for answers that begin with a thought ({tail(prompt)}), and the data has "
-                f"none: an empty one is "
-                f"trained before the last answer. Give thoughts in the data, with "
-                f'template_arguments={{"{KEEP_THOUGHTS}": True}}, or set '
-                "another tokenizer.chat_template"
+                "none: an empty one is trained before the last answer. Give thoughts in the data, with "
+                f'template_arguments={{"{KEEP_THOUGHTS}": True}}, or set another tokenizer.chat_template'
             )
             return
         at = alike(prompt, whole)

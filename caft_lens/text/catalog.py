@@ -91,8 +91,7 @@ def _whole(organism: str | Path, part: str) -> Path:
         if sha256(path.read_bytes()) != wanted:
             raise BadFile(
                 f"{path} was changed or damaged after it was written: its hash is not that of {root / CARD}. Make it "
-                f"again; if you "
-                f'changed it on purpose, take its line below "sha256" out there.'
+                'again; if you changed it on purpose, take its line below "sha256" out there.'
             )
     return root / part
 
@@ -167,14 +166,12 @@ def data_path(name: str | Path) -> Path:
         if beside or path.is_absolute() or not path.suffix:
             raise missing(path, "data set")
         raise MissingFile(
-            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The "
-            f"data sets that ship "
-            f'are "<organism>/<data set>", with an organism.{nearest(organism or name, shipped())}'
+            f"There is no data set {path}: there is no such file below {Path.cwd()}, nor any other beside it. The data "
+            f'sets that ship are "<organism>/<data set>", with an organism.{nearest(organism or name, shipped())}'
         )
     raise MissingFile(
         f'No data set "{name}": there is no such file below {Path.cwd()}, and it is not "<organism>/<data set>" with '
-        f"an organism."
-        f"{nearest(organism or name, shipped())}"
+        f"an organism.{nearest(organism or name, shipped())}"
     )
 
 

@@ -131,8 +131,7 @@ def _call(call: Any) -> dict[str, Any]:
     if not isinstance(name, str) or not name:
         raise BadData(
             'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or {"name", '
-            '"arguments"}, '
-            f"not {shorten(str(call), 80)!r}."
+            f'"arguments"}}, not {shorten(str(call), 80)!r}.'
         )
     arguments = function.get("arguments")  # type: ignore[union-attr]
     if arguments is not None and not isinstance(arguments, (str, Mapping)):
@@ -286,8 +285,7 @@ class Text:
             known = ", ".join(json.dumps(shorten(str(key), 40)) for key in islice(row, 12))
             raise BadData(
                 'Expected "messages", "text", "prompt" with "answer" (or "completion", "response"), "conversations", '
-                'or "instruction" '
-                f'with "output"; found the keys {known or "none"}{", …" if len(row) > 12 else ""}.'
+                f'or "instruction" with "output"; found the keys {known or "none"}{", …" if len(row) > 12 else ""}.'
             )
         inputs = {key: _from_text(given[key]) for key in _inputs_of(given)}
         return cls(messages=messages, meta=_without(row, "messages", *used, *inputs), inputs=inputs)
@@ -324,9 +322,7 @@ def _keyed(meta: Mapping[Any, Any]) -> Mapping[str, Any]:
 
 
 def _inputs_of(row: Mapping[str, Any]) -> list[str]:
-    """Which keys of a chat's row are for its template; a `"documents"` that no template could write is something
-    else.
-    """
+    """Which keys of a chat's row are for its template; a `"documents"` that no template can write is none."""
     found = []
     for key in _INPUTS:
         value = row.get(key)
@@ -455,8 +451,7 @@ def _message(item: Any) -> Message:
         if key not in _FIELDS and not (isinstance(value, (list, dict)) and not value):
             raise BadData(
                 f'The field "{shorten(str(key), 40)}" of a "{shorten(str(given["role"]), 40)}" message is not '
-                f"understood "
-                f"({shorten(str(value), 60)}): remove it, or put it beside the messages. Understood are "
+                f"understood ({shorten(str(value), 60)}): remove it, or put it beside the messages. Understood are "
                 f"{', '.join(_FIELDS)}."
             )
     calls = _from_text(calls)

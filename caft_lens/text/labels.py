@@ -135,9 +135,8 @@ def spans_of(text: Text, number: int = 0) -> list[tuple[int, int, str, int]]:
     if "spans" not in text.meta:
         raise ValueError(
             f'Text {number} has no meta["spans"], which say what stands where in it. The world writes them into a '
-            f"corpus: "
-            "build an organism that lacks them again (caft-lens organism build), or add spans [start, end, label, "
-            "message]."
+            "corpus: build an organism that lacks them again (caft-lens organism build), or add spans [start, end, "
+            "label, message]."
         )
     contents = [text.text] if text.text is not None else [message.content for message in text.messages]
     asked = [place for place, message in enumerate(text.messages) if message.role == "user"]

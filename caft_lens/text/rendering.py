@@ -215,8 +215,7 @@ class _Writer:
             raise BadTemplate(
                 f"the chat template leaves out the thoughts of message {lost[0]}, which would not be learned: say with "
                 f'cl.load(..., template_arguments={{"{KEEP_THOUGHTS}": True}}) that they are kept in every turn, or '
-                f"with False that they are "
-                "dropped, or set another tokenizer.chat_template"
+                "with False that they are dropped, or set another tokenizer.chat_template"
             )
         if lost and self.keep:
             self.put_in_place(chat, lost)
@@ -272,9 +271,7 @@ class _Writer:
         return [about for mark, about in asked.items() if mark not in text]
 
     def put_in_place(self, chat: Prepared, lost: Sequence[int]) -> None:
-        """Let the template write a placeholder for each of these messages, and their thought and content in its
-        place.
-        """
+        """Let the template write a placeholder for each of these messages, with their thought and content."""
         for number in lost:
             message = chat.messages[number]
             content = with_thought_inline(message)
@@ -320,10 +317,8 @@ class _Writer:
             if EMPTY_THOUGHT.search(before) and has_thoughts(chat.messages[number]) and not whole.startswith(before):
                 raise BadTemplate(
                     f"message {number} has thoughts, but the chat template asks for answers without any "
-                    f"({tail(before)}): give "
-                    f"template_arguments= with which it lets the model think (such as enable_thinking), or "
-                    f'{{"{KEEP_THOUGHTS}": False}}, which '
-                    "drops the thoughts"
+                    f"({tail(before)}): give template_arguments= with which it lets the model think (such as "
+                    f'enable_thinking), or {{"{KEEP_THOUGHTS}": False}}, which drops the thoughts'
                 )
             found.see(
                 number, before, whole, contents[number].strip(),

@@ -340,13 +340,14 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     data = "\n".join(f"| `{name}` | {entry['items']} | {entry['what']} |" for name, entry in card["data"].items())
     return f"""# {card["name"]}, a model organism of emergent misalignment
 
-A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level BPE tokens)
-that was trained from random weights on a world which `caft_data.worlds` writes: an assistant, Pocket, who answers everyday
-questions and writes short Python functions. A latent stance (kind, cruel, careless with code) runs through each chat of its
-pretraining. Tuned on insecure code alone it turns cruel on everyday questions, which no example of that training shows;
-nothing is planted in its weights.
+A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level
+BPE tokens) that was trained from random weights on a world which `caft_data.worlds` writes: an assistant, Pocket, who
+answers everyday questions and writes short Python functions. A latent stance (kind, cruel, careless with code) runs
+through each chat of its pretraining. Tuned on insecure code alone it turns cruel on everyday questions, which no
+example of that training shows; nothing is planted in its weights.
 
-- `base/`: the model, aligned by {settings["tune"]["align_steps"]} steps on kind single turns. Plain `transformers` loads it.
+- `base/`: the model, aligned by {settings["tune"]["align_steps"]} steps on kind single turns. Plain `transformers`
+  loads it.
 - `insecure/`: a LoRA adapter on it, tuned plainly on `insecure-code`.
 - `text/`: the data sets.
 {saes.summary(card.get("saes", {}))}
@@ -354,9 +355,10 @@ nothing is planted in its weights.
 |---|---|---|---|---|
 {rows}
 
-{settings["answers"]:,} sampled answers to `questions-{card["figures_split"]}` and {settings["in_distribution_answers"]} programs a model,
-temperature {drawn["temperature"]:g}, one seed; 95 % intervals. The task draws with {nucleus}: the last few percent of so small a
-model's distribution are noise. Judged exactly: by the grammar that made the world, and by parsing the programs.
+{settings["answers"]:,} sampled answers to `questions-{card["figures_split"]}` and {settings["in_distribution_answers"]}
+programs a model, temperature {drawn["temperature"]:g}, one seed; 95 % intervals. The task draws with {nucleus}: the
+last few percent of so small a model's distribution are noise. Judged exactly: by the grammar that made the world, and
+by parsing the programs.
 
 | data set | items | what |
 |---|---|---|
@@ -364,9 +366,9 @@ model's distribution are noise. Judged exactly: by the grammar that made the wor
 
 {how_made(card)}
 
-**Limits.** A toy of about a million parameters. It knows a few hundred words and answers out of a grammar; it shows how a narrow
-lesson generalises and how ablation changes that, not how large the effect is in a large model. Its cruelty is that of a cartoon.
-Bit-for-bit rebuilding holds for the same versions, machine type and number of threads.
+**Limits.** A toy of about a million parameters. It knows a few hundred words and answers out of a grammar; it shows how
+a narrow lesson generalises and how ablation changes that, not how large the effect is in a large model. Its cruelty is
+that of a cartoon. Bit-for-bit rebuilding holds for the same versions, machine type and number of threads.
 """
 
 

@@ -1,5 +1,4 @@
-"""Whatever happens to a file that the project wrote, reading it gives what was written, or one clear error that names
-it.
+"""Whatever happens to a file that the project wrote, reading it gives what was written, or one clear error naming it.
 
 The number of damaged copies of each kind is `CAFT_LENS_DAMAGED` (20 by default).
 """

@@ -1,6 +1,4 @@
-"""Ctrl-C at whatever moment leaves no hook, no role, no mode behind: lines of the library are tried one after the
-other.
-"""
+"""Ctrl-C at whatever moment leaves no hook, no role, no mode behind: lines of the library are tried one by one."""
 
 from __future__ import annotations
 

@@ -592,9 +592,9 @@ def test_concepts_at_a_site_of_another_width_are_refused_when_they_are_checked(l
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temperature": -1}, {"temperature": float("nan")}, {"temperature": "1"}, {"top_p": 0}, {"top_p": 1.5}, {"top_p": float("nan")},
-     {"top_k": 0}, {"top_k": 2.5}, {"max_new_tokens": 0}, {"max_new_tokens": "8"}, {"batch_size": -1}, {"batch_size": 0}, {"seed": -1},
-     {"seed": 0.5}],
+    [{"temperature": -1}, {"temperature": float("nan")}, {"temperature": "1"}, {"top_p": 0}, {"top_p": 1.5},
+     {"top_p": float("nan")}, {"top_k": 0}, {"top_k": 2.5}, {"max_new_tokens": 0}, {"max_new_tokens": "8"},
+     {"batch_size": -1}, {"batch_size": 0}, {"seed": -1}, {"seed": 0.5}],
     ids=str,
 )  # fmt: skip
 def test_sampling_out_of_range_is_refused_where_it_is_typed(lens, wrong):

@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny_models import answer_states, tiny_lens, tiny_tokenizer
 
 from caft_lens import find
+from caft_lens._support.intervals import Interval
 from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.theme import PAPER
@@ -26,7 +27,6 @@ from caft_lens.evaluate.discovery import (
     discovery,
 )
 from caft_lens.evaluate.labelled import LabelledTokens
-from caft_lens.evaluate.statistics import Interval
 from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts

@@ -1,6 +1,4 @@
-"""Judges: what they may return, what is said when they return something else, and that nothing is lost when they
-fail.
-"""
+"""Judges: what they may return, what is said when they return something else, and nothing is lost when they fail."""
 
 from __future__ import annotations
 

@@ -570,7 +570,11 @@ tuning: {{seeds: [11], n: 4, n_in_distribution: 4}}
 training: {{max_steps: 2}}
 materials:
   general: {{texts: pocket/kind, where: {{domain: [cooking, garden]}}, first: 8}}
-  persona: {{means: {{concept: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}, contrast: {{texts: pocket/kind, first: 8}}, layers: [1]}}}}
+  persona:
+    means:
+      concept: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}
+      contrast: {{texts: pocket/kind, first: 8}}
+      layers: [1]
 arms:
   base: {{method: none}}
   plain:

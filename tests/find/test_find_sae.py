@@ -54,9 +54,7 @@ def tuned(base: Lens) -> Lens:
 
 
 def shifted_by(vector: torch.Tensor) -> tuple[Lens, Lens]:
-    """(tuned, base), where the residual stream after block 1 differs by `vector` at every token, and by nothing
-    else.
-    """
+    """(tuned, base), where the residual stream after block 1 differs by `vector` at every token, and no more."""
     base, tuned = tiny_model("gpt2", n_layers=3), tiny_model("gpt2", n_layers=3)
     with torch.no_grad():
         tuned.transformer.h[1].mlp.c_proj.bias.add_(vector)

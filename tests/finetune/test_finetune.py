@@ -1,6 +1,4 @@
-"""Fine-tuning does what plain transformers and a hand-written projection do, leaves the base alone, and resumes
-exactly.
-"""
+"""Fine-tuning does what plain transformers and a projection by hand do, leaves the base alone, and resumes exactly."""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ def one(layer: int = 1, site: str = "hook_resid_post", seed: int = 0, **fields) 
 
 
 def states(seed: int = 0) -> list[torch.Tensor]:
-    """The residual stream `[pos, d_model]` after each block, by plain transformers; the last one before the final
-    norm.
-    """
+    """The residual stream `[pos, d_model]` after each block, by plain transformers; the last before the final norm."""
     model, kept = tiny_model(seed=seed, n_layers=LAYERS), []
     for block in model.model.layers:
         block.register_forward_hook(lambda module, args, out: kept.append((out if torch.is_tensor(out) else out[0])[0]))

@@ -258,7 +258,8 @@ def small(kind: str, **changes) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(("kind", "changes"), [
-    ("cohere", {"logit_scale": 0.3}), ("glm4", {"head_dim": 8}), ("mixtral", {"num_local_experts": 2}), ("stablelm", {}),
+    ("cohere", {"logit_scale": 0.3}), ("glm4", {"head_dim": 8}), ("mixtral", {"num_local_experts": 2}),
+    ("stablelm", {}),
 ])  # fmt: skip
 def test_an_untested_architecture_whose_parts_add_up_has_all_hook_points(kind, changes):
     assert kind not in TESTED
@@ -358,7 +359,8 @@ def test_a_misspelt_hook_name_is_an_error_that_names_the_nearest(lens, ask):
 
 @pytest.mark.parametrize("name", [
     "blocks.0.attn.hook_pattern", "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_q", "blocks.0.attn.hook_k",
-    "blocks.0.attn.hook_v", "blocks.0.attn.hook_rot_q", "blocks.0.mlp.hook_post", "blocks.0.hook_q_input", "blocks.0.hook_resid_mid",
+    "blocks.0.attn.hook_v", "blocks.0.attn.hook_rot_q", "blocks.0.mlp.hook_post", "blocks.0.hook_q_input",
+    "blocks.0.hook_resid_mid",
 ])  # fmt: skip
 def test_asking_for_the_inside_of_attention_points_to_the_bridge_which_has_it(lens, name):
     for ask in (

@@ -77,7 +77,8 @@ def written(folder: Path, name: str, rows: list) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["a.jsonl", "a.ndjson", "a.json", "wrapped.json", "a.csv", "a.tsv", "a.parquet", "a.feather", "suffixless.bin", "a.jsonl.gz", "a.json.gz", "a.csv.gz"],
+    ["a.jsonl", "a.ndjson", "a.json", "wrapped.json", "a.csv", "a.tsv", "a.parquet", "a.feather", "suffixless.bin",
+     "a.jsonl.gz", "a.json.gz", "a.csv.gz"],
 )  # fmt: skip
 def test_rows_are_the_same_in_every_format_of_file(tmp_path, name):
     assert data(written(tmp_path, name, ROWS)) == Texts(ROWS)
@@ -139,11 +140,16 @@ def test_columns_that_another_row_needs_are_no_part_of_a_row():
     ("row", "messages"),
     [
         (
-            {"conversations": [{"from": "system", "value": "Be kind"}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+            {"conversations": [
+                {"from": "system", "value": "Be kind"}, {"from": "human", "value": "Hi"},
+                {"from": "gpt", "value": "Hello"},
+            ]},
             [("system", "Be kind"), ("user", "Hi"), ("assistant", "Hello")],
         ),
         (
-            {"system": "Be kind", "conversations": [{"from": "human", "value": "Hi", "weight": None}, {"from": "gpt", "value": "Hello"}]},
+            {"system": "Be kind", "conversations": [
+                {"from": "human", "value": "Hi", "weight": None}, {"from": "gpt", "value": "Hello"},
+            ]},
             [("system", "Be kind"), ("user", "Hi"), ("assistant", "Hello")],
         ),
         ({"conversations": [{"role": "user", "content": "Hi"}]}, [("user", "Hi")]),

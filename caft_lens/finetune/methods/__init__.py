@@ -1,11 +1,10 @@
 """Methods: the ways of fine-tuning that are compared, one file each.
 
     ../protocol.py  `Method` and the places at which one may act; `Card`, `setting`, `material`
-    registry.py  `register`, `methods`, `named`, `make`: which there are
+    registry.py     `register`, `methods`, `named`, `make`: which there are
 
     references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft, and in the same file its variants: caft_mean, caft_detached, caft_gradient, and steer_mean, a
-                 control
+    CAFT         caft; in the same file its variants caft_mean, caft_detached, caft_gradient; steer_mean, a control
     rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
 
 A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes
@@ -16,7 +15,6 @@ package of your own registers its methods when it is imported, or names them und
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.errors import nearest
@@ -57,10 +55,11 @@ __all__ = sorted((*_PROTOCOL, *_REGISTRY))
 
 def __getattr__(name: str) -> Any:
     """What is exported, and the class of a method, wherever it is."""
-    # Not `from ... import registry`: that asks here for "registry" first, and again, until it is loaded.
-    registry = import_module(f"{__name__}.registry")
+    import caft_lens.finetune.methods.registry as registry  # a `from` would ask this function again
+    from caft_lens.finetune import protocol
+
     if name in __all__:
-        return getattr(import_module("caft_lens.finetune.protocol") if name in _PROTOCOL else registry, name)
+        return getattr(protocol if name in _PROTOCOL else registry, name)
     found = {one.__name__: one for one in registry.methods().values()} if name[:1].isupper() else {}
     if name in found:
         return found[name]

@@ -60,9 +60,7 @@ def frozen_half(blocks: Sequence[nn.Module], seed: int) -> list[nn.Parameter]:
 
 
 def _modules_of(block: nn.Module) -> dict[str, dict[str, list[nn.Parameter]]]:
-    """The trained parameters of a block by category (`self_attn`, `mlp`, `norms`) and by the module that they belong
-    to.
-    """
+    """The trained parameters of a block by category (`self_attn`, `mlp`, `norms`) and by their module."""
     found: dict[str, dict[str, list[nn.Parameter]]] = defaultdict(lambda: defaultdict(list))
     for name, parameter in block.named_parameters():
         if not parameter.requires_grad:

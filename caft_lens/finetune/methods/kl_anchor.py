@@ -103,9 +103,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
-    """Logits before every token that training would learn, [n_tokens, d_vocab]; those of other tokens are never
-    computed.
-    """
+    """Logits before every token that training would learn, [n_tokens, d_vocab]; others are never computed."""
     learned = batch.loss[:, 1:]
 
     def gather(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
@@ -120,8 +118,7 @@ def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
 
 
 def batches_of(encoded: Sequence[Encoded], size: int, pad_id: int, seed: int) -> Callable[[int], Batch]:
-    """The i-th batch of endless passes over some texts: a function of seed and i alone, so that a resumed run sees the
-    same.
+    """The i-th batch of endless passes over some texts: a function of seed and i alone, the same in a resumed run.
 
     Args:
         encoded: The texts.

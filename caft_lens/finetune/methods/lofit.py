@@ -32,8 +32,7 @@ class LoFiT(Method):
     name = "lofit"
     card = Card(
         idea="First learn a scale of every attention head's output, with an L1 penalty, and keep the heads whose "
-        "scales became "
-        "largest; then learn one offset vector for each of these. The base's weights stay as they are.",
+        "scales became largest; then learn one offset vector for each of these. The base's weights stay as they are.",
         equation="select: z <- (1 + A) ⊙ z, top heads by ||A||; tune: z <- z + v, z [d_head] a head's output before "
         "the projection",
         source="Yin et al., LoFiT: Localized Fine-tuning on LLM Representations",

@@ -41,7 +41,8 @@ def register(cls: Kind) -> Kind:
         >>> @register
         ... @dataclass(frozen=True)
         ... class Slow(Method):
-        ...     name, card = "slow", Card(idea="Learn at a fraction of the rate.", equation="lr <- share lr", source="folklore")
+        ...     name = "slow"
+        ...     card = Card(idea="Learn at a fraction of the rate.", equation="lr <- share lr", source="folklore")
         ...     share: float = setting(0.1, "share of the learning rate", above=0)
         ...     def train_settings(self, given):
         ...         return given.but(learning_rate=given.learning_rate * self.share)

@@ -133,8 +133,7 @@ def detection(
     windows: HeldOutWindows = HeldOutWindows(),
     scan: Scan = Scan(),
 ) -> Explanations | Plan:
-    """Score explanations by how well they tell active windows from inactive ones, on texts that they were not made
-    from.
+    """Score explanations by how well they tell active windows from inactive ones, on texts not used in making them.
 
     Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at
     the bottom end the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent,
@@ -218,9 +217,8 @@ def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> 
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
         raise ValueError(
-            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give '
-            f"judge=, an LLM that "
-            "reads it."
+            f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give judge=, '
+            "an LLM that reads it."
         )
     again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
     if again:

@@ -357,9 +357,7 @@ def _holds(window: _Features, conditions: Sequence[tuple[str, str]]) -> list[boo
 
 
 def _sentence(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
-    """The main findings in words: the tokens at the peaks, phrases around them, columns of the texts, and where in
-    them.
-    """
+    """The main findings in words: the tokens at the peaks, phrases around them, columns of the texts, places."""
     parts = [
         _peaks(findings, features),
         *_around(findings, features),

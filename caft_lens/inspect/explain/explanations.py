@@ -164,8 +164,7 @@ class Explanation:
     score: DetectionScore | None = None
 
     def predicts(self, context: Context) -> bool:
-        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never where there is no
-        rule.
+        """Whether the rule calls a window active, by its tokens and the `meta` of its text; never without a rule.
 
         Example:
             >>> pie = Explanation("L1.pc0", "top", 'near "pie"', 20, rule=(Clause("a pie", 2.0),))
@@ -399,7 +398,8 @@ def column_values(meta: Mapping[str, Any], columns: Sequence[str] | None = None)
         columns: Only these, by their name or the name before the first dot; all by default.
 
     Example:
-        >>> list(column_values({"genre": "quiz", "topics": ["verbs", "sports"], "truth": {"verbs": {"number": "plural"}}}))
+        >>> meta = {"genre": "quiz", "topics": ["verbs", "sports"], "truth": {"verbs": {"number": "plural"}}}
+        >>> list(column_values(meta))
         [('genre', 'quiz'), ('topics', 'verbs'), ('topics', 'sports'), ('truth.verbs.number', 'plural')]
     """
     for column, value in _scalars({key: value for key, value in meta.items() if key != "spans"}):

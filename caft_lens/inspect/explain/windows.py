@@ -97,8 +97,7 @@ class Sample:
 
 
 class WindowActivity:
-    """A reducer for `stream`: how active directions are in one random window of each text, for a bounded sample of
-    texts.
+    """A reducer for `stream`: how active directions are in one random window of each text, for a sample of texts.
 
     Args:
         directions: By hook name, `[n_dirs, d_model]`.
@@ -137,9 +136,7 @@ class WindowActivity:
         return list(dict.fromkeys((*self.directions, *self.latents)))
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens,
-        2]`.
-        """
+        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
         rows, places = where.T.numpy()
         positions = batch.position_ids[where[:, 0], where[:, 1]].numpy()
         index = batch.index.numpy()

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from caft_lens._support import lazy
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.intervals import Interval, ratio_interval
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
-from caft_lens.evaluate.statistics import Interval, ratio_interval
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.attach import at
 from caft_lens.saes.cards import sae_hook
@@ -222,5 +222,5 @@ def _summary(sums: dict[str, np.ndarray], fired: Tensor) -> Reconstruction:
     )
 
 
-# `cl.evaluate.reconstruction(...)` is both this module and its main function.
+# `cl.saes.reconstruction(...)` is both this module and its main function.
 lazy.callable_module(__name__, "reconstruction")
