@@ -74,14 +74,12 @@ class Part(BaseModel):
         if isinstance(given, Mapping) and cls.model_config["extra"] == "forbid":
             for key in given:
                 if key not in cls.model_fields:
-                    raise ValueError(f'has no key "{key}".{nearest(key, cls.model_fields)}')
+                    raise BadRecipe(f'has no key "{key}".{nearest(key, cls.model_fields)}')
         return given
 
 
 class TextsOf(Part):
-    """Texts by name; with what their `meta` has to be, and how many of them from the first. A name alone stands for
-    them, too.
-    """
+    """Texts by name; what their `meta` has to be, and how many from the first. A name alone stands for them, too."""
 
     texts: Name
     where: dict[str, JsonValue] = {}
@@ -126,7 +124,7 @@ class Material(Part):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
-            raise ValueError(f"is one of {', '.join(KINDS)}: {{{KINDS[0]}: …}}")
+            raise BadRecipe(f"is one of {', '.join(KINDS)}: {{{KINDS[0]}: …}}")
         return self
 
     def read(self, base: Lens) -> Texts | ConceptSet:
@@ -158,11 +156,11 @@ def _settings(given: Any) -> TrainSettings:
     if isinstance(given, TrainSettings):
         return given
     if not isinstance(given, Mapping):
-        raise ValueError(f"is a mapping, not {given!r:.80}.")
+        raise BadRecipe(f"is a mapping, not {given!r:.80}.")
     try:
         return TrainSettings(**given)
     except CaftLensError as error:
-        raise ValueError(f"is refused: {error}") from None
+        raise BadRecipe(f"is refused: {error}") from None
 
 
 class TuningOf(Part):

@@ -620,7 +620,7 @@ def test_an_unknown_ending_and_another_separator_are_named(tmp_path):
 def test_sampling_and_difference_of_means_take_what_data_takes():
     lens = tiny_lens()
     asked = [["How?"], "How?", pd.DataFrame([{"prompt": "How?"}]), data([{"prompt": "How?"}])]
-    said = [cl.completions(lens, one, max_new_tokens=3, temperature=0)[0].answer for one in asked]
+    said = [cl.completions(lens, one, sampling=cl.Sampling(max_new_tokens=3, temperature=0))[0].answer for one in asked]
     assert said == said[:1] * 4
     one, other = ["It is cold."], ["Never again."]
     found = cl.find.difference_of_means(lens, one, other, [1], roles=None)
