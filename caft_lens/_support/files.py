@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from caft_lens._support.errors import BadArgument, BadData, BadFile, Busy, CaftLensError, MissingFile, nearest
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from torch import Tensor
 
 SEAL = "seal"
@@ -632,26 +633,69 @@ def check_tensor(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | No
 def locked(folder: str | Path, *, wait: float = 0.0, doing: str = "is being written") -> Iterator[None]:
     """A block that one process, and one thread in it, can be in at a time for a folder; a process that dies leaves it.
 
-    The lock lies beside the folder, as `.<name>.lock`.
-
     Args:
-        folder: What is locked.
+        folder: What is locked; while it is, the lock lies beside it, as `.<name>.lock`.
         wait: Seconds to wait for another writer; -1 waits as long as it takes.
         doing: What the other one does, for the error.
 
     Raises:
         Busy: When another writer is in.
     """
-    from filelock import FileLock, Timeout
-
     folder = absolute(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock", thread_local=False)
-    try:
-        lock.acquire(timeout=wait)
-    except Timeout:
-        raise Busy(f"{folder} {doing} by another process or thread: wait for it, or choose another folder.") from None
+    lock = take(folder.parent / f".{folder.name}.lock", wait)
+    if lock is None:
+        raise Busy(f"{folder} {doing} by another process or thread: wait for it, or choose another folder.")
     try:
         yield
     finally:
+        let_go(lock)
+
+
+def take(path: Path, wait: float) -> BaseFileLock | None:
+    """The lock that a file is, held; `None` when somebody else holds it for longer than `wait` seconds (-1: without
+    end).
+
+    Who lets go takes the file away (`let_go`), so that what was waited for may be a file that has no name any more:
+    whoever gets it goes on to the one that has.
+    """
+    from filelock import FileLock, Timeout
+
+    last = time.monotonic() + max(wait, 0)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=wait if wait < 0 else max(0.0, last - time.monotonic()))
+        except Timeout:
+            return None
+        except FileNotFoundError:  # somebody took the empty folder away
+            continue
+        if _has_the_name(lock) is not False:
+            return lock
         lock.release()
+
+
+def let_go(lock: BaseFileLock) -> None:
+    """Release a lock that is held, and take its file away first, while nobody else can be in.
+
+    Windows takes no file away that another process has open; there filelock does it when it can.
+    """
+    try:
+        if os.name != "nt" and _has_the_name(lock):
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
+    finally:
+        lock.release()
+
+
+def _has_the_name(lock: BaseFileLock) -> bool | None:
+    """Whether a lock that is held is on the file that has its name; `None` where filelock does not tell which it is,
+    and the file stays where it is.
+    """
+    handle = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
+    if handle is None:
+        return None
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(lock.lock_file))
+    except OSError:
+        return False

@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list
 
 from caft_lens._support.blocks import block
 from caft_lens._support.errors import Busy
+from caft_lens._support.files import let_go, take
 
 JOINED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By these variables a process finds the others that it was started with."""
@@ -130,16 +131,11 @@ def whole(path: str | Path, *, wait: bool) -> Iterator[bool]:
 
     With `wait` it waits for another process to leave; otherwise the block yields whether this one is in.
     """
-    from filelock import FileLock, Timeout
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
+    lock = take(Path(path), -1 if wait else 0)
+    if lock is None:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        let_go(lock)

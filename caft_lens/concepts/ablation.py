@@ -17,6 +17,7 @@ from caft_lens._support.arguments import finite, number, one_of, share
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
 from caft_lens.model.attach import at
 from caft_lens.model.hook_names import of_heads
+from caft_lens.model.hooked import says
 from caft_lens.model.lens import Lens
 from caft_lens.text.roles import ROLES, check_role_names
 
@@ -124,7 +125,13 @@ def ablations(
         for hook, mean in given.items():
             _check_width(lens, hook, mean.reshape(-1, 1), f"The mean at {hook}")
     _check_strength(strength)
-    return {hook: _edit(variant, basis, given.get(hook), strength) for hook, basis in bases.items()}
+    edits = {hook: _edit(variant, basis, given.get(hook), strength) for hook, basis in bases.items()}
+    kind = "ablation" if variant == "zero" else f"{variant} ablation"
+    share_of = "" if strength == 1 else f", strength {strength:g}"
+    for hook, edit in edits.items():
+        k = bases[hook].shape[1]
+        says(edit, f"{kind} of {k} direction{'' if k == 1 else 's'}{share_of}")
+    return edits
 
 
 def steer(
@@ -158,7 +165,7 @@ def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callab
     strength = number(strength, "strength", hint="The length to steer by")
     direction = finite(concept.direction, f'The direction of "{concept.name}"').detach().reshape(1, -1)
     _check_width(lens, concept.hook, direction.T, f'The direction of "{concept.name}"')
-    return lens.hook_name(concept.hook), _Shift(direction * strength)
+    return lens.hook_name(concept.hook), says(_Shift(direction * strength), f"steering {concept.name} by {strength:g}")
 
 
 @dataclass(frozen=True)

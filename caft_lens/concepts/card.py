@@ -97,6 +97,19 @@ def origin(provenance: Mapping[str, Any]) -> str:
     return f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
 
 
+def how_many(number: int, provenance: Mapping[str, Any]) -> str:
+    """The number of concepts in words; of a part of a set with that of the whole.
+
+    Example:
+        >>> how_many(1, {}), how_many(3, {"part_of": 10})
+        ('1 concept', '3 of 10 concepts')
+    """
+    whole = provenance.get("part_of")
+    if isinstance(whole, int) and whole > number:
+        return f"{number} of {whole} concepts"
+    return f"{number} concept{'' if number == 1 else 's'}"
+
+
 # -- for people -------------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +121,7 @@ def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
     methods = provenance.get("method", "hand")
     by = " and ".join(map(str, methods)) if isinstance(methods, list) else str(methods)
     lines = [
-        f"# {len(concepts)} concept{'s' if len(concepts) > 1 else ''}",
+        f"# {how_many(len(concepts), provenance)}",
         "",
         f"Found on {plain(origin(provenance))}, by {plain(by)}.",
         "",

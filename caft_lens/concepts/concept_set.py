@@ -21,7 +21,7 @@ from torch import Tensor
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens._support.files import naming, sha256
 from caft_lens.concepts import card
-from caft_lens.concepts.card import origin
+from caft_lens.concepts.card import how_many, origin
 from caft_lens.concepts.concept import Concept
 from caft_lens.display import html
 from caft_lens.display.frames import Frame
@@ -41,7 +41,8 @@ class ConceptSet(Sequence[Concept]):
     Args:
         concepts: At least one, names unique, directions of one width.
         provenance: Where they came from: `model` (name), `fingerprint` (of its weights), `data`, `roles`, `method`;
-            `d_model`, `created` and `versions` are filled in.
+            `d_model`, `created` and `versions` are filled in; `part_of` says how many the set held from which this
+            one was taken (`f[:3]`, `top`, `at`, `choose`, `without`).
 
     Raises:
         ValueError: When empty, a name occurs twice or widths differ.
@@ -120,7 +121,7 @@ class ConceptSet(Sequence[Concept]):
                 f"These sets were found on different models ({origin(mine)} and {origin(yours)}); stamp one with "
                 "`for_model(lens)` if its directions are meant for the other."
             )
-        merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours}}
+        merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours} if key != "part_of"}
         return ConceptSet([*self, *other], {**merged, "versions": mine["versions"], "created": mine["created"]})
 
     # -- choosing -----------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class ConceptSet(Sequence[Concept]):
             for concept in self
             if concept.name in ablate
         ]
-        return ConceptSet(chosen, self._with_choice([c.name for c in chosen], leave, *stamp.values()))
+        return ConceptSet(chosen, self._with_choice(chosen, leave, *stamp.values()))
 
     def without(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
         """All but `names`: concepts that are to be left in the model.
@@ -221,7 +222,7 @@ class ConceptSet(Sequence[Concept]):
         if not isinstance(names, Mapping):
             return self._with(others)
         self.check_reasons({}, names)
-        return ConceptSet(others, self._with_choice([c.name for c in others], names, by or user_name(), now()))
+        return ConceptSet(others, self._with_choice(others, names, by or user_name(), now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
@@ -366,12 +367,12 @@ class ConceptSet(Sequence[Concept]):
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
-        return f"ConceptSet({len(self)} concept{'' if len(self) == 1 else 's'} at {', '.join(self.hooks)}: {shown})"
+        return f"ConceptSet({how_many(len(self), self.provenance)} at {', '.join(self.hooks)}: {shown})"
 
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        title = f"{len(self)} concept{'' if len(self) == 1 else 's'} found on {origin(self.provenance)}"
+        title = f"{how_many(len(self), self.provenance)} found on {origin(self.provenance)}"
         return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -411,13 +412,21 @@ class ConceptSet(Sequence[Concept]):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _with(self, concepts: Iterable[Concept]) -> ConceptSet:
-        return ConceptSet(concepts, self.provenance)
+        """Some of the concepts, which remember of how many they are, or all of them."""
+        some = tuple(concepts)
+        return ConceptSet(some, self._provenance_of(len(some)))
 
-    def _with_choice(self, ablate: Sequence[str], leave: Mapping[str, str], by: str, when: str) -> dict[str, Any]:
+    def _provenance_of(self, number: int) -> dict[str, Any]:
+        """The provenance of so many of the concepts."""
+        whole = {"part_of": self.provenance.get("part_of", len(self))}
+        return {**self.provenance, **(whole if number < len(self) else {})}
+
+    def _with_choice(self, ablate: Sequence[Concept], leave: Mapping[str, str], by: str, when: str) -> dict[str, Any]:
         """The provenance with one more choice on record."""
         others = len(self) - len(ablate) - len(leave)
-        entry = {"by": by, "at": when, "ablate": list(ablate), "leave": dict(leave), "not_considered": others}
-        return {**self.provenance, "choices": [*self.provenance.get("choices", []), entry]}
+        entry = {"by": by, "at": when, "ablate": [c.name for c in ablate], "leave": dict(leave)}
+        choices = [*self.provenance.get("choices", []), {**entry, "not_considered": others}]
+        return {**self._provenance_of(len(ablate)), "choices": choices}
 
     def check_reasons(self, ablate: Mapping[str, str], leave: Mapping[str, str]) -> None:
         """Refuse names that are none, stand on both sides, or come without a reason."""

@@ -134,14 +134,15 @@ class Contexts(Mapping[str, ConceptContexts]):
         Args:
             n: How many at each end.
             names: Only these concepts. By default all, or the first few when there are more than a hundred.
-            meta: Keys of the texts' `meta` to show beside each.
+            meta: Keys of the texts' `meta` to show beside each; a text that lacks one shows none.
 
         Raises:
-            UnknownName: For a name that is not there.
+            UnknownName: For a name that is not there, or a key that no text has, naming the nearest.
             BadType: For names where `n` belongs.
         """
         _check_n(n)
         chosen, more = self._chosen(names)
+        meta = self._known_keys(meta, chosen)
         from IPython.core.getipython import get_ipython
         from IPython.display import HTML, display
 
@@ -154,6 +155,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         """What `show` displays in a notebook, for a file of one's own."""
         _check_n(n)
         chosen, more = self._chosen(names)
+        meta = self._known_keys(meta, chosen)
         return token_lines.page([item.shown(n, meta) for item in chosen], more)
 
     def table(self) -> pandas.DataFrame:
@@ -240,6 +242,22 @@ class Contexts(Mapping[str, ConceptContexts]):
 
         ends = ("top", "bottom")
         return Frame({end: {name: share(getattr(item, end)) for name, item in self._ends.items()} for end in ends})
+
+    def _known_keys(self, meta: str | Sequence[str], chosen: Sequence[ConceptContexts]) -> list[str]:
+        """The keys to show, each of which some text has."""
+        wanted = [meta] if isinstance(meta, str) else list(meta)
+        known: set[str] = set()
+        left = set(wanted)
+        ends = (end for item in chosen for end in (item.top, item.bottom) if len(end))
+        for end in ends if wanted else ():
+            for there in metas_of(end):
+                known |= there.keys()
+            if not (left := left - known):
+                return wanted
+        for key in wanted:
+            if key in left and any(len(end) for item in chosen for end in (item.top, item.bottom)):
+                raise UnknownName(f'No text here says "{key}" of itself (meta=).{nearest(key, known)}')
+        return wanted
 
     def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
         """What to display, and lines that say what is not."""

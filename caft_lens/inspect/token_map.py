@@ -60,13 +60,14 @@ class TokenMap:
         columns = pandas.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["position", "token"])
         return Frame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
 
-    def scales(self, shade: Shade = "all") -> list[float]:
+    def scales(self, shade: Shade = "layer") -> list[float]:
         """For each row the value of the full shade: the largest at a token of the text.
 
         Tokens of the template do not count, unless there are no others: the first of them often outweighs a whole text.
 
         Args:
-            shade: Largest of `"all"` rows, to compare layers; or of each `"layer"`, to read faint ones.
+            shade: Largest of each `"layer"`, so that all can be read: the residual stream grows with depth, and one
+                scale would leave early layers pale; or of `"all"` rows, so that layers can be compared.
 
         Raises:
             ValueError: For another way to shade.
@@ -78,28 +79,31 @@ class TokenMap:
         whole = float(largest.max()) or 1.0
         return [float(value) if value > NOTHING * whole else whole for value in largest]
 
-    def to_html(self, shade: Shade = "all") -> str:
+    def to_html(self, shade: Shade = "layer") -> str:
         """The text once a row, its tokens shaded; a number shows when a token is pointed at.
 
         Args:
             shade: As for `scales`.
         """
         lines = html.rows(self._line(row, scale) for row, scale in enumerate(self.scales(shade)))
-        against = "of all layers" if shade == "all" else "of its layer"
+        against = (
+            "largest of all layers" if shade == "all" else "largest of its layer, each of which has its own scale,"
+        )
         key = (
-            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} at "
-            "a token of the text. Beside each layer stands its largest value at a token of the text, which is "
-            "underlined."
+            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the {against} "
+            f"at a token of the text. Beside each layer stands its largest value at a token of the text, which is "
+            f"underlined."
         )
         one = self._one()
         section = concept_section(self.concepts[0], lines) if one else html.section(self._names(), "", [], lines)
         return html.view(section, key=key, also=html.KEY)
 
-    def plot(self, shade: Shade = "all", title: str | None = None) -> Figure:
+    def plot(self, shade: Shade = "layer", title: str | None = None) -> Figure:
         """Draw the map: layers upwards as the text is read, tokens from left to right.
 
         Args:
-            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value.
+            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value, which stands in
+                the row's name.
             title: Above the figure.
 
         Returns:
@@ -108,14 +112,18 @@ class TokenMap:
         scales = self.scales(shade)
         shares = shade == "layer"
         values = self.values / np.array(scales)[:, None] if shares else self.values
+        own = "Each layer has a scale of its own. Full colour: its" if shares else "Full colour: the"
+        short = [_row(hook) for hook in self.hooks]
+        long = [f"{row}, largest {scale:.3g}" for row, scale in zip(short, scales, strict=True)]
         return heat_map(
             values[::-1],
-            [_row(hook) for hook in self.hooks][::-1],
+            (long if shares else short)[::-1],
             [html.visible(token) for token in self.tokens],
             shades=Shades(_titled(self.quantity, shares), limit=1.0 if shares else scales[0]),
             title=title,
-            caption=f"{self._names()}. Full colour: the largest value at a token of the text.",
+            caption=f"{self._names()}. {own} largest value at a token of the text.",
             labels=("token", "layer"),
+            ticks=(short[::-1], [html.visible(token) for token in self.tokens]),
         )
 
     def _line(self, row: int, scale: float) -> tuple[html.Content, html.Content]:

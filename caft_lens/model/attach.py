@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caft_lens._support.blocks import Block, block
 from caft_lens._support.errors import BadPass
+from caft_lens.model.hooked import said_of, says
 from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
@@ -49,8 +50,12 @@ def at(
             y = torch.where(far[..., None], x, y)
         return y if where is None else torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), y, x)
 
+    def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+        what = said_of(function)
+        return says(partial(acting, function), what if roles is None else f"{what} ({', '.join(roles)})")
+
     pairs = functions.items() if isinstance(functions, Mapping) else functions
-    return lens.hooks([(lens.hook_name(hook), partial(acting, function)) for hook, function in pairs])
+    return lens.hooks([(lens.hook_name(hook), hook_of(function)) for hook, function in pairs])
 
 
 @block

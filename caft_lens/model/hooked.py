@@ -33,6 +33,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 M = TypeVar("M", bound="HookedModel")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def says(function: F, what: str) -> F:
+    """A function that is to be hooked, which says in words what it does (`HookedModel.attached`)."""
+    function.says = what  # type: ignore[attr-defined]
+    return function
+
+
+def said_of(function: Any) -> str:
+    """What a hooked function does, in words: as it `says`, or its name."""
+    what = getattr(function, "says", "")
+    if isinstance(what, str) and what:
+        return what
+    name = str(getattr(function, "__name__", ""))
+    return f"hook {name}" if name.isidentifier() else "hook"
 
 
 class _Hooks(Block[M]):
@@ -68,6 +84,7 @@ class _Acting:
 
     def __init__(self, lens: HookedModel, level: int, function: Callable) -> None:
         self._lens, self._level, self._function = lens, level, function
+        self.says = said_of(function)
 
     def __call__(self, activation: Any, hook: Any) -> Any:
         return self._function(activation, hook=hook) if self._lens._acts(self._level) else None
@@ -300,6 +317,25 @@ class HookedModel(HookedRootModule):
                 self._open.pop(one, None)
         with Held(self._wiring):
             super().reset_hooks(clear_contexts, direction, including_permanent, level)
+
+    @property
+    def attached(self) -> dict[str, list[str]]:
+        """What is attached to the model at the moment, in words by hook point: also what a block holds that was entered
+        and not left, and what another thread has attached. Empty for the model as it is.
+
+        Example:
+            >>> with cl.ablate(base, cruel):
+            ...     base.attached["blocks.1.hook_resid_post"]
+            ['ablation of 1 direction']
+            >>> base.attached
+            {}
+        """
+        found: dict[str, list[str]] = {}
+        for name, site in self.hook_dict.items():
+            for handle in (*site.fwd_hooks, *site.bwd_hooks):
+                if handle.context_level in (None, 0) or handle.context_level in self._open:
+                    found.setdefault(name, []).append(said_of(getattr(handle, "user_hook", None)))
+        return found
 
     def _acts(self, level: int) -> bool:
         """Whether a hook of a level acts in the pass that has come to it."""

@@ -6,6 +6,7 @@ gives further versions of itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,6 +59,7 @@ class Lens(HookedModel):
         tokenizer: The tokenizer, or `None`.
         name: Its name.
         n_layers, d_model, n_heads, d_head, d_vocab: Its dimensions; layers are counted from 0.
+        kept_in: The run folder whose model it is, `Run.lens`; `None` for any other.
 
     Example:
         >>> lens = load("pocket")
@@ -79,6 +81,7 @@ class Lens(HookedModel):
         self._made: dict[str, tuple[Any, Any]] = {}
         self._sinks_wanted: Sinks | float | None = None
         self._over: tuple[Lens, ...] = ()  # the lens over whose weights this one lies
+        self.kept_in: Path | None = None
         check_tokenizer(self)
 
     # --- running ----------------------------------------------------------------------------------------------
@@ -342,7 +345,9 @@ class Lens(HookedModel):
 
         The weights are in memory once; changing them in place changes both.
         """
-        return self._over_these(shared(self.model), name)
+        fork = self._over_these(shared(self.model), name)
+        fork.kept_in = self.kept_in
+        return fork
 
     def _again(self, model: Any, name: str | None, tokenizer: Any = None) -> Lens:
         """A lens on another version of the model."""
@@ -418,7 +423,21 @@ class Lens(HookedModel):
     def __repr__(self) -> str:
         adapter = " + adapter" if self.has_adapter else ""
         size, dtype = f"{self.n_layers} layers x {self.d_model}", str(self.dtype).removeprefix("torch.")
-        return f'Lens("{self.name}"{adapter}: {self.hf.config.model_type}, {size}, {dtype}, {self.device})'
+        which = f'Lens("{self.name}"{adapter}: {self.hf.config.model_type}, {size}, {dtype}, {self.device})'
+        return which + _with_attached(self.attached)
+
+
+def _with_attached(attached: Mapping[str, Sequence[str]]) -> str:
+    """The end of a lens in words: what is attached to it at the moment, and where."""
+    places: dict[str, list[str]] = {}
+    for hook, said in attached.items():
+        for what, number in Counter(said).items():
+            places.setdefault(what if number == 1 else f"{number} x {what}", []).append(hook)
+    told = [
+        f"{what} at {', '.join(hooks[:3])}{f' and {len(hooks) - 3} more' if len(hooks) > 3 else ''}"
+        for what, hooks in places.items()
+    ]
+    return f" with {'; '.join(told)}" if told else ""
 
 
 def load(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import re
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -381,6 +383,8 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     Raises:
         MissingFile: When there is no such folder, or neither the hub nor a download.
     """
+    from huggingface_hub import constants
+
     path = Path(folder)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -400,12 +404,34 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
         return text
     if (found := _downloaded(text)) is not None:
         return found
-    shipped = catalog.shipped()
+    here = _without_a_network()
+    close = difflib.get_close_matches(text, [name for names in here.values() for name in names], n=1)
+    meant = f' Did you mean "{close[0]}"?' if close else ""
+    listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in here.items() if names)
     raise MissingFile(
-        f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download '
-        f"{asked}` where there is a network, or take what ships with caft_lens: "
-        f"{', '.join(shipped) or 'nothing yet'}.{nearest(asked, shipped) if shipped else ''}"
+        f'"{asked}" is not on this machine, and {why}. Give a local folder, or a name that needs no network '
+        f"({listed or 'there is none yet'}).{meant} To keep a model of the hub here for later, run "
+        f"`hf download {asked}` once where there is a network; its copy is read from {constants.HF_HUB_CACHE} then "
+        f"(HF_HUB_CACHE names another place)."
     )
+
+
+def _without_a_network() -> dict[str, list[str]]:
+    """The names of models that can be loaded as things stand, by where they are."""
+    from huggingface_hub import constants
+
+    packaged = [name for name, (module, _) in PACKAGED.items() if importlib.util.find_spec(module) is not None]
+    downloaded, folders = [], []
+    with suppress(OSError):
+        copies = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
+        downloaded = sorted({copy.parents[2].name.removeprefix("models--").replace("--", "/") for copy in copies})
+    with suppress(OSError):
+        folders = sorted(one.name for one in Path.cwd().iterdir() if (one / "config.json").is_file())
+    return {
+        "with caft_lens": [*catalog.shipped(), *packaged],
+        "downloaded before": downloaded[:12],
+        "folders here": folders[:12],
+    }
 
 
 @block

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from caft_lens._support.blocks import block
 from caft_lens.model.attach import at
+from caft_lens.model.hooked import says
 from caft_lens.saes.cards import sae_hook
 from caft_lens.saes.centring import unread
 from caft_lens.saes.fitting import check_sae
@@ -109,4 +110,4 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
         given = x.to(sae.device)
         return (sae(given) + unread(sae, given)).to(x)
 
-    return at(lens, {sae_hook(sae): reconstruct}, roles=roles)
+    return at(lens, {sae_hook(sae): says(reconstruct, "what the SAE makes of it")}, roles=roles)

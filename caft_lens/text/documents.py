@@ -503,7 +503,8 @@ class Texts(Sequence[Text]):
     Args:
         items: `Text`s, or anything that `Text.from_json` reads, in a list, a generator, a data frame or whatever else
             `data` takes that is no file.
-        name: What to call it in tables and provenance.
+        name: What to call it in tables and provenance. A part (`texts[:64]`, `filter`, `sample`) says how large it is:
+            `"sums[64 of 500]"`; nothing that is found again by a fingerprint depends on the name.
 
     Raises:
         BadType: For what is no list of rows, naming its type.
@@ -513,6 +514,8 @@ class Texts(Sequence[Text]):
         >>> texts = Texts([{"prompt": "1+1?", "answer": "2"}, {"prompt": "2+2?", "answer": "4"}], name="sums")
         >>> texts, texts[1].answer, texts[:1].fingerprint == texts.fingerprint
         (Texts("sums", 2 texts), '4', False)
+        >>> texts[:1].name
+        'sums[1 of 2]'
     """
 
     def __init__(self, items: Iterable[Text | Mapping[str, Any] | str] = (), name: str = "") -> None:
@@ -521,6 +524,14 @@ class Texts(Sequence[Text]):
         else:
             self._items = tuple(documents(rows_of(items)))
         self.name = name
+        self._part_of = (name, len(self._items))
+
+    def _part(self, items: Iterable[Text]) -> Texts:
+        """Some of the documents, or all in another order, under a name that says so where they are fewer."""
+        name, whole = self._part_of if self.name == _part_name(*self._part_of, len(self)) else (self.name, len(self))
+        part = Texts(items)
+        part.name, part._part_of = _part_name(name, whole, len(part)), (name, whole)
+        return part
 
     @overload
     def __getitem__(self, index: int) -> Text: ...
@@ -528,7 +539,7 @@ class Texts(Sequence[Text]):
     def __getitem__(self, index: slice) -> Texts: ...
     def __getitem__(self, index: int | slice) -> Text | Texts:
         if isinstance(index, slice):
-            return Texts(self._items[index], self.name)
+            return self._part(self._items[index])
         try:
             place = operator.index(index)
         except TypeError:
@@ -559,7 +570,7 @@ class Texts(Sequence[Text]):
 
     def filter(self, keep: Callable[[Text], bool]) -> Texts:
         """The documents for which `keep` is true, in order."""
-        return Texts((text for text in self if keep(text)), self.name)
+        return self._part(text for text in self if keep(text))
 
     def sample(self, n: int, seed: int = 0) -> Texts:
         """`n` different documents, drawn by `seed`, in the order in which they stand here.
@@ -570,15 +581,15 @@ class Texts(Sequence[Text]):
         if n > len(self):
             raise BadArgument(f"Asked for {n} of {len(self)} texts.")
         chosen = np.random.default_rng(seed).choice(len(self), size=n, replace=False)
-        return Texts((self._items[i] for i in sorted(chosen)), self.name)
+        return self._part(self._items[i] for i in sorted(chosen))
 
     def shuffle(self, seed: int = 0) -> Texts:
         """The same documents in the order that `seed` gives."""
-        return Texts((self._items[i] for i in np.random.default_rng(seed).permutation(len(self))), self.name)
+        return self._part(self._items[i] for i in np.random.default_rng(seed).permutation(len(self)))
 
     def prompts(self) -> Texts:
         """Each document without the assistant message at its end."""
-        return Texts((text.prompt for text in self), self.name)
+        return self._part(text.prompt for text in self)
 
     def column(self, key: str) -> list[Any]:
         """`meta[key]` of every document.
@@ -608,6 +619,11 @@ class Texts(Sequence[Text]):
             rows.append([index, [html.element("div", html.element("b", who), " ", shorten(one)) for who, one in turns]])
         more = html.note(f"and {len(self) - 8} more") if len(self) > 8 else None
         return html.view(html.table(["", repr(self)], rows), more)
+
+
+def _part_name(name: str, whole: int, length: int) -> str:
+    """What so many of the documents of a name are called: that of the whole for all of them, and none for none."""
+    return name if not name or length == whole else f"{name}[{length} of {whole}]"
 
 
 def shorten(text: str, length: int = 160) -> str:

@@ -7,8 +7,6 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
-from operator import not_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +60,9 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
     first = [fraction(seed, text) < share for text in texts]
     if all(first) or not any(first):
         raise BadArgument(f"share={share} of {len(texts)} texts leaves one part empty: give more, or another share.")
-    return Texts(compress(texts, first), texts.name), Texts(compress(texts, map(not_, first)), texts.name)
+    return texts.filter(lambda text: fraction(seed, text) < share), texts.filter(
+        lambda text: fraction(seed, text) >= share
+    )
 
 
 @dataclass(frozen=True)
