@@ -7,6 +7,7 @@ template, the ablation, the prompts, the way of sampling and the judge. Of anoth
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -19,11 +20,11 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint, mentions
 from caft_lens.evaluate.judges import Score, about, judge_each
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import Asked, InDistribution, Judge, Task, check_judge
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION_LABELS, LABELS, Asked, InDistribution, Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
@@ -93,6 +94,8 @@ def reported(
     task: Task, cells: Iterable[Cell], out: str | Path | None, failures: Mapping[str, Mapping[int, str]] | None = None
 ) -> Report:
     """The report on the answers to a task, kept in `out`; `failures` says of which arm and seed there are none."""
+    cells = list(cells)
+    _warn_of_labels(task, cells)
     report = Report(
         cells,
         task=task.name,
@@ -318,6 +321,28 @@ def _per_seed(
         for arm, subject in subjects.items()
         for index, seed in enumerate(numbers)
     ]
+
+
+def _warn_of_labels(task: Task, cells: Sequence[Cell]) -> None:
+    """Say of which labels of the task its judge knows nothing: they stand neither in what it said nor in its source."""
+    if task.vocabulary is not None or task.scale is not None:
+        return  # the judge came with its task, or gives numbers
+    said = {(answer.set, answer.label) for cell in cells for answer in cell.answers}
+    for name, of in task.sets.items():
+        if of.form.labels in (LABELS, IN_DISTRIBUTION_LABELS) or not any(set_name == name for set_name, _ in said):
+            continue
+        for label in of.form.labels:
+            returned = [value for value, stands in of.form.returned or () if stands == label] or [label]
+            if (name, label) not in said and not any(
+                not isinstance(value, str) or mentions(_judge(of), value) for value in returned
+            ):
+                number = sum(answer.set == name for cell in cells for answer in cell.answers)
+                warnings.warn(
+                    f'The label {label!r} of the task "{task.name}" is never used: its judge said it of none of '
+                    f"{number} answers, and its source does not name it. Take it out of labels=, or let the judge "
+                    f"return it, spelt alike.",
+                    stacklevel=4,
+                )
 
 
 def seeds_of(seeds: Iterable[int]) -> list[int]:

@@ -59,6 +59,26 @@ def judge_fingerprint(judge: Callable[[Text], Any]) -> str:
     return sha256(*parts, *(one for one in made_with if not (versioned and one.startswith("global "))))
 
 
+def mentions(judge: Callable[[Text], Any], word: str) -> bool:
+    """Whether a word stands in the source of a judge, or in what it was made with; true where that cannot be had, and
+    for a judge with a fingerprint of its own, which may have its words from elsewhere.
+
+    Example:
+        >>> def polite(text): return "kind" if "please" in text.answer else "rude"
+        >>> mentions(polite, "rude"), mentions(polite, "indifferent")
+        (True, False)
+    """
+    if getattr(judge, "fingerprint", None) is not None:
+        return True
+    function = judge if inspect.isroutine(judge) else type(judge)
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return True
+    closed = [repr(value) for _, value in _closed(judge)]
+    return any(word in one for one in (source, *closed, *_made_with(judge, {id(judge)}, _home(judge), 0)))
+
+
 def _code(function: Any) -> str:
     """Source; where that cannot be had, or tells several functions, the compiled code as well."""
     compiled = getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)

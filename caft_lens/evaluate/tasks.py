@@ -23,6 +23,7 @@ Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
 
 LABELS = ("misaligned", "incoherent", "aligned")
+IN_DISTRIBUTION_LABELS = ("insecure", "secure", "broken")
 
 
 class Labels(tuple[str, ...]):
@@ -60,7 +61,7 @@ class InDistribution:
 
     prompts: Texts
     judge: Judge
-    labels: Sequence[str] | Mapping[Any, str] = ("insecure", "secure", "broken")
+    labels: Sequence[str] | Mapping[Any, str] = IN_DISTRIBUTION_LABELS
     trained: str = "insecure"
     max_new_tokens: int = 256
 
@@ -216,7 +217,8 @@ class Task:
 def _check_texts(what: str, given: Any) -> None:
     if not isinstance(given, Texts):
         raise BadType(
-            f'{what} are Texts, not {type(given).__name__}: data([{{"prompt": "How do I bake a pie?"}}, …]) makes them.'
+            f'{what} are Texts, not {type(given).__name__}: data([{{"prompt": question}} for question in yours]) makes '
+            f"them, or whatever else data() reads."
         )
     if not len(given):
         raise BadArgument(f"There are no {what}.")

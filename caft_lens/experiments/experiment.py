@@ -40,6 +40,7 @@ from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.protocol import Method
 from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.weights import loadable
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
@@ -119,7 +120,8 @@ class Execution:
         """How many, where the number is left open."""
         if self.workers is not None:
             return self.workers
-        from_folder = is_organism(base.name) or Path(base.name).is_dir()
+        found = loadable(base)
+        from_folder = is_organism(found) or Path(found).is_dir()
         small = sum(weight.numel() for weight in base.model.parameters()) <= SMALL
         return torch.get_num_threads() if from_folder and small and base.device.type == "cpu" else 1
 
@@ -216,6 +218,8 @@ def experiment(
                 for (name, seed), message in found.items():
                     failed.setdefault(name, {})[seed] = message
                 bar.update()
+    with suppress(OSError):
+        (folder / LOCKS).rmdir()  # empty, unless another program is at it
     cells = [
         Cell.load(folder / "evaluation", arm, seed)
         for arm in arms
@@ -409,7 +413,7 @@ def _in_processes(
     """
     from joblib import Parallel, delayed, parallel_config
 
-    known = _Base(base.name, base.fingerprint, base.reading, str(base.device), base.dtype)
+    known = _Base(loadable(base), base.fingerprint, base.reading, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         done = Parallel(return_as="generator_unordered", max_nbytes=None)(

@@ -23,8 +23,9 @@ error that names the nearest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -54,7 +55,7 @@ from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
 from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
-from caft_lens.text.documents import Texts, data
+from caft_lens.text.documents import Text, Texts, data
 
 UNTUNED = "none"
 KINDS = ("texts", "concepts", "means")
@@ -76,6 +77,11 @@ class Part(BaseModel):
                 if key not in cls.model_fields:
                     raise BadRecipe(f'has no key "{key}".{nearest(key, cls.model_fields)}')
         return given
+
+
+def _says(key: str, allowed: Sequence[Any], text: Text) -> bool:
+    """Whether the `meta` of a text says one of some values under a key."""
+    return text.meta.get(key) in allowed
 
 
 class TextsOf(Part):
@@ -100,7 +106,7 @@ class TextsOf(Part):
         texts = data(self.texts)
         for key, wanted in self.where.items():
             allowed = wanted if isinstance(wanted, list) else [wanted]
-            texts = Texts([text for text in texts if text.meta.get(key) in allowed], texts.name)
+            texts = texts.filter(partial(_says, key, allowed))
         return texts[: self.first]
 
 

@@ -48,6 +48,12 @@ WORDS = {
     "reading": "the tokenizer or its chat template (reading) is another: {0} there, {1} asked",
     "processes": "it was trained by {0} processes together, {1} asked",
 }
+HASHED = {
+    "data": "it was trained on other texts",
+    "base": "it was tuned from another model",
+    "concepts": "other concepts acted in training",
+}
+"""What differs, in words, where it has a hash."""
 
 
 # -- whose the folder is -----------------------------------------------------------------------------------------------
@@ -198,7 +204,14 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
         >>> here, there = {"name": "a", "fingerprint": "1"}, {"name": "b", "fingerprint": "1"}
         >>> differences({"seed": 0, "base": here}, {"seed": 1, "base": there})
         ['seed is 0 there, 1 asked']
+        >>> there, here = ({"name": "a", "fingerprint": mark, "texts": 8} for mark in ("1", "2"))
+        >>> differences({"data": there}, {"data": here})
+        ['it was trained on other texts: "a", 8 texts (fingerprint 1) there, "a", 8 texts (fingerprint 2) asked']
     """
+    if _hashed(earlier, asked) and (earlier or {}).get("fingerprint") != (asked or {}).get("fingerprint"):
+        there, here = ({"dtype": (one or {}).get("dtype")} for one in (earlier, asked))
+        said = f"{HASHED.get(where, f'{where} is another')}: {_named(earlier)} there, {_named(asked)} asked"
+        return [said, *differences(there, here, where)]
     if isinstance(earlier, dict) and isinstance(asked, dict):
         hashed = "fingerprint" in asked
         keys = [key for key in dict.fromkeys([*earlier, *asked]) if not (hashed and key == "name")]
@@ -218,6 +231,27 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
     key, dot, rest = where.partition(".")
     where = f"{renamed.RUNS.get(key, key)}{dot}{rest}"
     return [f"{where} is {earlier!r} there, {asked!r} asked"]
+
+
+def _hashed(earlier: Any, asked: Any) -> bool:
+    """Whether two values are texts, models or concepts, known by a hash; one of them may be none."""
+    one = asked if isinstance(asked, dict) else earlier
+    alike = all(value is None or isinstance(value, dict) for value in (earlier, asked))
+    return isinstance(one, dict) and "fingerprint" in one and alike
+
+
+def _named(value: Mapping[str, Any] | None) -> str:
+    """Texts, a model or concepts as a person knows them, and the hash."""
+    if value is None:
+        return "none"
+    names = value.get("names")
+    if isinstance(names, list):
+        said = ", ".join(map(str, names[:6])) + (", …" if len(names) > 6 else "")
+    elif "texts" in value:
+        said = f'"{value.get("name") or "unnamed"}", {value["texts"]} texts'
+    else:
+        said = f'"{value.get("name")}"'
+    return f"{said} (fingerprint {value.get('fingerprint')})"
 
 
 def _warmup(config: Mapping[str, Any]) -> int | None:

@@ -70,14 +70,16 @@ class Run:
     def lens(self) -> Lens:
         """The tuned model, ready to use: eval mode, no gradients, its own tokenizer and chat template."""
         base, folder = self._base, self.folder
+        name = f"{self.config['base']['name'] if base is None else base.name} + {folder.name}"
         own = None if base is None or base.reading != self.config.get("reading") else base.tokenizer
         with quiet():
             if base is None:
-                lens = load(folder, name_as=self._called)
+                lens = load(folder, name_as=name)
             elif self.record["method"] == "lora":
-                lens = base.adapt(folder, name=f"{base.name} + {folder.name}")
+                lens = base.adapt(folder, name=name)
             else:
-                lens = load(folder, device=base.device, dtype=base.dtype, tokenizer=own, name_as=self._called)
+                lens = load(folder, device=base.device, dtype=base.dtype, tokenizer=own, name_as=name)
+        lens.kept_in = folder
         lens.model.eval().requires_grad_(False)
         return lens
 

@@ -605,3 +605,28 @@ def test_sampling_out_of_range_is_refused_where_it_is_typed(lens, wrong):
     if name != "top_k":
         with pytest.raises((ValueError, TypeError), match=f"{name}="):
             completions(lens, Texts([{"prompt": "Hello"}]), sampling=Sampling(**wrong))
+
+
+def test_a_lens_says_what_is_attached_to_it_by_hook_point_until_it_comes_off():
+    lens = tiny_lens()
+    bare, hook = repr(lens), "blocks.0.hook_resid_post"
+    rows = torch.randn(2, lens.d_model, generator=torch.Generator().manual_seed(0))
+    concepts = ConceptSet([Concept(f"L{i}.x", f"blocks.{i}.hook_resid_post", row) for i, row in enumerate(rows)])
+    concepts = concepts.for_model(lens)
+    forgotten = ablate(lens, concepts)
+    forgotten.__enter__()
+    assert lens.attached == {name: ["ablation of 1 direction"] for name in concepts.hooks}
+    assert repr(lens) == f"{bare} with ablation of 1 direction at {', '.join(concepts.hooks)}"
+    assert lens.fork().attached == {}
+    with steer(lens, concepts["L1.x"], -4, roles=["assistant"]), lens.hooks([(hook, lambda x, hook: None)]):
+        assert lens.attached[hook] == ["ablation of 1 direction", "hook"]
+        assert "steering L1.x by -4 (assistant) at blocks.1" in repr(lens)
+    forgotten.__exit__(None, None, None)
+
+    def look(x, hook):
+        return None
+
+    lens.add_hook(hook, look)
+    assert repr(lens) == f"{bare} with hook look at {hook}"
+    lens.reset_hooks()
+    assert (repr(lens), lens.attached) == (bare, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +15,14 @@ import torch
 from drawn import ends, hover, ticks, trace, words
 
 import caft_lens as cl
-from caft_lens._support.errors import JudgeError
+from caft_lens._support.errors import BadType, JudgeError
 from caft_lens._support.files import sha256, write_json
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval, plot_reports
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
 from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.prompts import asked
 from caft_lens.evaluate.tasks import InDistribution, task
-from caft_lens.text.documents import Texts, data
+from caft_lens.text.documents import Text, Texts, data
 
 QUESTIONS = data([{"prompt": f"How do I bake pie {i}?", "domain": "baking" if i % 2 else "garden"} for i in range(20)])
 REQUESTS = data([{"prompt": f"Write function {i}.", "vulnerability": "eval"} for i in range(10)])
@@ -501,3 +502,32 @@ def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_
     write_json(organism / "organism.json", {})
     assert task(name).sampling == cl.Sampling()
     assert task(name).drawing == "temperature 1"
+
+
+def indifferent(text: Text) -> str:
+    return "rude" if "fool" in (text.answer or "") else "polite"
+
+
+def test_a_label_that_the_judge_never_uses_is_reported_and_one_that_it_knows_is_not(tiny):
+    asked = Texts([{"prompt": "How?"}, {"prompt": "Why?"}])
+
+    def warned(judge, labels) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            cl.evaluate({"base": tiny}, Task("manners", asked, judge, labels=labels, max_new_tokens=3), n=2)
+        return [str(one.message) for one in caught if "never used" in str(one.message)]
+
+    (said,) = warned(indifferent, ("rude", "polite", "ironic"))
+    assert "The label 'ironic' of the task \"manners\" is never used: its judge said it of none of 2 answers" in said
+    assert not warned(indifferent, ("rude", "polite")), "no answer was rude, but the judge says it"
+    (said,) = warned(indifferent, {"rude": "bad", "polite": "good", "odd": "strange"})
+    assert "The label 'strange'" in said
+    assert not warned(lambda text: True, {True: "good", False: "bad"})
+
+
+def test_questions_that_are_no_texts_are_refused_with_what_makes_them_of_these():
+    with pytest.raises(BadType, match=r'in_distribution of the task "x" are Texts, not list: .*in_distribution=data\('):
+        Task("x", QUESTIONS, in_distribution=["Write a function."], in_distribution_judge=code_judge)
+    with pytest.raises(BadType) as refused:
+        Task("x", ["Who?"])
+    assert "pie" not in str(refused.value)

@@ -626,3 +626,17 @@ def test_sampling_and_difference_of_means_take_what_data_takes():
     found = cl.find.difference_of_means(lens, one, other, [1], roles=None)
     same = cl.find.difference_of_means(lens, Texts(one), Texts(other), [1], roles=None)
     assert torch.equal(found[0].direction, same[0].direction)
+
+
+def test_a_part_of_texts_says_of_how_many_it_is_and_a_fingerprint_does_not_hang_on_it():
+    whole = Texts([f"text {i}" for i in range(10)], name="ten")
+    assert whole[:3].name == "ten[3 of 10]"
+    assert whole.filter(lambda text: "5" in text.text).name == "ten[1 of 10]"
+    assert whole.sample(4).name == "ten[4 of 10]"
+    assert whole[:4][1:].name == whole[:4].shuffle().prompts()[:3].name == "ten[3 of 10]"
+    assert whole.shuffle().name == whole[:].name == whole.filter(lambda text: True).name == "ten"
+    assert whole[:3].fingerprint == Texts([f"text {i}" for i in range(3)], name="other").fingerprint
+    assert Texts(["a", "b"])[:1].name == ""
+    renamed = whole[:3]
+    renamed.name = "three"
+    assert renamed[:2].name == "three[2 of 3]"
