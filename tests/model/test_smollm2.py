@@ -107,3 +107,22 @@ def test_of_first_tokens_alone_no_contexts_and_no_principal_component_are_about_
     assert all(abs(float(concept.direction @ sink)) < 0.5 for concept in concepts)
     found = cl.contexts(smollm2, concepts, texts, k=3)
     assert all(one.position > 0 for name in found for one in [*found[name].top, *found[name].bottom])
+
+
+def test_options_are_scored_as_plain_transformers_does(smollm2: Lens):
+    from caft_lens.model import option_scores
+
+    asked = ["Is 7 even or odd? Answer with one word.", "Name the capital of France. Answer with one word."]
+    options = [["Even", "Odd"], ["Paris", "Lyon", "Saint-Étienne"]]
+    found = option_scores(smollm2, cl.data([{"prompt": prompt} for prompt in asked]), options)
+    tokenizer = smollm2.tokenizer
+    for prompt, some, scores in zip(asked, options, found, strict=True):
+        chat = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        for option in some:
+            answer = tokenizer(option, add_special_tokens=False).input_ids
+            with torch.no_grad():
+                logs = smollm2.hf(torch.tensor([ids + answer])).logits[0].double().log_softmax(-1)
+            right = sum(float(logs[len(ids) - 1 + step, token]) for step, token in enumerate(answer))
+            assert scores.log_probabilities[option] == pytest.approx(right, abs=1e-3)
+    assert found[1].best == "Paris"
