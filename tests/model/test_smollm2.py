@@ -126,3 +126,21 @@ def test_options_are_scored_as_plain_transformers_does(smollm2: Lens):
             right = sum(float(logs[len(ids) - 1 + step, token]) for step, token in enumerate(answer))
             assert scores.log_probabilities[option] == pytest.approx(right, abs=1e-3)
     assert found[1].best == "Paris"
+
+
+def test_the_converted_model_is_the_one_in_the_gguf_file_and_reads_no_gguf_again(smollm2: Lens, monkeypatch):
+    from caft_lens.model import loading, packaged
+
+    monkeypatch.setattr(loading, "_read_gguf", lambda *_: pytest.fail("converted twice"))
+    again = cl.load("smollm2")
+    assert (again.fingerprint, again.reading) == (smollm2.fingerprint, smollm2.reading)
+    assert Path(again.hf.config._name_or_path).is_relative_to(packaged.cache_folder())
+
+
+def test_a_real_model_is_tuned_in_full_saved_and_loaded_without_trouble(smollm2: Lens, tmp_path):
+    chats = cl.data([{"prompt": "Say it.", "answer": "It is a fine day."}] * 2)
+    settings = cl.TrainSettings(tune="full", learning_rate=1e-5, batch_size=2, max_steps=1)
+    run = cl.finetune(smollm2, chats, settings, out=tmp_path / "run")
+    again = cl.load(tmp_path / "run")
+    assert again.fingerprint == run.lens.fingerprint != smollm2.fingerprint
+    assert again.generate("What is the capital of France?", temperature=0, max_new_tokens=8)
