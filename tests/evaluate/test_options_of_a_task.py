@@ -12,6 +12,7 @@ from tiny_models import shaken, tiny_lens
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadType, JudgeError
 from caft_lens.evaluate.answers import Cell, cell_path
+from caft_lens.evaluate.tasks import InDistribution
 from caft_lens.model import option_scores, scoring
 from caft_lens.text import catalog
 
@@ -138,10 +139,10 @@ def test_each_prompt_may_list_its_own_options_and_prompts_in_distribution_withou
     report = cl.evaluate({"base": tiny_lens()}, task)
     assert [set(answer.options) for answer in report.answers] == [{"A", "B"}, {"x", "y", "z"}]
     monkeypatch.undo()
+    inside = InDistribution(held_out, lambda text: "secure", max_new_tokens=2)
     both = cl.Task(
-        "both", own, task.judge, labels=task.labels, options="choices", max_new_tokens=2,
-        in_distribution=held_out, in_distribution_judge=lambda text: "secure", in_distribution_max_new_tokens=2,
-    )  # fmt: skip
+        "both", own, task.judge, labels=task.labels, options="choices", max_new_tokens=2, in_distribution=inside
+    )
     report = cl.evaluate({"base": tiny_lens()}, both, n_in_distribution=5, sampling=cl.Sampling(temperature=0.5))
     sampled = [answer for answer in report.answers if answer.set == "in_distribution"]
     assert [answer.options for answer in sampled] == [None] * 5

@@ -27,7 +27,7 @@ import caft_lens as cl
 from caft_lens import experiments
 from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app
-from caft_lens.evaluate import Report, read_scores, write_scores
+from caft_lens.evaluate import InDistribution, Report, read_scores, write_scores
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
@@ -223,7 +223,7 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
 # -- kept small -------------------------------------------------------------------------------------------------------
 
 
-def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
+def test_scores_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
     whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
     whole.failures = {"less": {7: "MemoryError: no more"}}
     path = write_scores(whole, tmp_path / "deep/verdicts.json", examples=2)
@@ -243,7 +243,7 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
     with pytest.raises(ValueError, match=r"verdicts\.json"):
         read_scores(path)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="holds no verdicts"):
+    with pytest.raises(ValueError, match="holds no scores"):
         read_scores(path)
 
 
@@ -505,11 +505,7 @@ def killable(base, out) -> experiments.Result:  # noqa: F811
         says_a,
         labels=("with a", "without"),
         max_new_tokens=8,
-        in_distribution=asked,
-        in_distribution_judge=says_a,
-        in_distribution_labels=("with a", "without"),
-        trained="with a",
-        in_distribution_max_new_tokens=8,
+        in_distribution=InDistribution(asked, says_a, ("with a", "without"), "with a", 8),
     )
     tuning = experiments.Tuning((7,), 4, 4, task=letters, goal="most")
     return experiments.contest(
@@ -570,7 +566,11 @@ tuning: {{seeds: [11], n: 4, n_in_distribution: 4}}
 training: {{max_steps: 2}}
 materials:
   general: {{texts: pocket/kind, where: {{domain: [cooking, garden]}}, first: 8}}
-  persona: {{means: {{concept: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}, contrast: {{texts: pocket/kind, first: 8}}, layers: [1]}}}}
+  persona:
+    means:
+      concept: {{texts: pocket/corpus, where: {{stance: cruel}}, first: 8}}
+      contrast: {{texts: pocket/kind, first: 8}}
+      layers: [1]
 arms:
   base: {{method: none}}
   plain:
