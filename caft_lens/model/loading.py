@@ -419,7 +419,7 @@ def _without_a_network() -> dict[str, list[str]]:
     """The names of models that can be loaded as things stand, by where they are."""
     from huggingface_hub import constants
 
-    packaged = [name for name, (module, _) in PACKAGED.items() if importlib.util.find_spec(module) is not None]
+    packaged = [name for name, one in PACKAGED.items() if importlib.util.find_spec(one.module) is not None]
     downloaded, folders = [], []
     with suppress(OSError):
         copies = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")

@@ -172,7 +172,7 @@ def test_on_the_embedded_quiz_the_most_probable_option_is_what_greedy_sampling_s
     read = cl.Task("verbs", prompts, drawn.judge, labels=drawn.labels, options="options")
     report = cl.evaluate({"base": lens}, read)
     monkeypatch.undo()
-    greedy = cl.completions(lens, prompts, max_new_tokens=4, temperature=0)
+    greedy = cl.completions(lens, prompts, sampling=cl.Sampling(max_new_tokens=4, temperature=0))
     assert [answer.answer for answer in report.answers] == [text.answer for text in greedy]
     assert min(answer.mass for answer in report.answers) > 0.99
 
