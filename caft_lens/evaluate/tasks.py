@@ -14,6 +14,7 @@ from caft_lens._support.files import read_json
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION as IN_DISTRIBUTION
 from caft_lens.evaluate.prompts import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION
+from caft_lens.model.options import check_options
 from caft_lens.model.sampling import Sampling
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts
@@ -23,6 +24,7 @@ Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
 
 LABELS = ("misaligned", "incoherent", "aligned")
+OPTION = "the most probable option"
 IN_DISTRIBUTION_LABELS = ("insecure", "secure", "broken")
 
 
@@ -106,6 +108,10 @@ class Task:
         threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores
             alone.
         at_once: How many coroutines of an asynchronous judge run at the same time.
+        options: What may be answered, such as `("A", "B")`, or the key of `meta` under which each prompt lists its own.
+            Nothing is sampled then: the most probable option is the answer (see `caft_lens.model.scoring`), each prompt
+            is asked once, and what the judge is given has `meta["probabilities"]`, by option. Prompts in distribution
+            are answered the same way, unless options are named by a key that none of them has.
 
     Raises:
         BadType: When questions are no `Texts`, `in_distribution` is something else, or labels are no words.
@@ -121,6 +127,9 @@ class Task:
         Task("manners", 1 question)
         >>> Task("length", questions, judge=lambda text: len(text.answer), scale=(0, 400)).labels
         ('score',)
+        >>> letters = data([{"prompt": "Which is a fruit?\\nA. pear\\nB. spade\\nAnswer with a letter."}])
+        >>> Task("fruit", letters, judge=lambda text: text.answer, labels=("A", "B"), options=("A", "B")).drawing
+        'the most probable option'
     """
 
     name: str
@@ -134,6 +143,7 @@ class Task:
     scale: tuple[float, float] | None = None
     threshold: float | None = None
     at_once: int = AT_ONCE
+    options: Sequence[str] | str | None = None
 
     def __post_init__(self) -> None:
         _check_texts(f'questions of the task "{self.name}"', self.questions)
@@ -150,6 +160,43 @@ class Task:
                 f'in_distribution of the task "{self.name}" has prompts and their judge: '
                 f"in_distribution=InDistribution(prompts, judge), not {type(self.in_distribution).__name__}."
             )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        if self.options is None:
+            return
+        if not isinstance(self.options, str):
+            object.__setattr__(self, "options", check_options(self.options, f'the task "{self.name}"'))
+        for set_name, asked in self.sets.items():
+            for number, text in enumerate(asked.prompts if self.has_options(set_name) else ()):
+                self.options_of(text, f'{set_name}, prompt {number}, of the task "{self.name}"')
+        drawn = {name: value for name, value in self.sampling.said().items() if name != "batch_size"}
+        if drawn and all(map(self.has_options, self.sets)):
+            raise BadArgument(
+                f'{Sampling(**drawn)} of the task "{self.name}": nothing is drawn where there are options, the most '
+                f"probable one is the answer. Leave it out."
+            )
+
+    def has_options(self, set_name: str) -> bool:
+        """Whether answers to a set of prompts are one of some options."""
+        if self.options is None or set_name == OUT_OF_DISTRIBUTION or not isinstance(self.options, str):
+            return self.options is not None
+        return any(self.options in text.meta for text in self.sets[set_name].prompts)
+
+    def options_of(self, text: Text, where: str = "a prompt") -> tuple[str, ...]:
+        """What may be answered to a prompt.
+
+        Args:
+            text: One of the task's.
+            where: Which one it is, for errors.
+        """
+        if not isinstance(self.options, str):
+            return tuple(self.options or ())
+        if self.options not in text.meta:
+            raise BadArgument(
+                f'options="{self.options}": {where}, has no such key in its meta.{nearest(self.options, text.meta)}'
+            )
+        return check_options(text.meta[self.options], where)
 
     def _check_scale(self) -> None:
         if self.scale is None:
@@ -199,6 +246,16 @@ class Task:
     @property
     def drawing(self) -> str:
         """How answers are drawn, in words."""
+        if all(map(self.has_options, self.sets)):
+            return OPTION
+        drawn = self._drawing()
+        return f"{OPTION}, in distribution {drawn}" if self.has_options(OUT_OF_DISTRIBUTION) else drawn
+
+    def how(self, set_name: str) -> str:
+        """How answers to a set of prompts are found, with all that decides which they are."""
+        return f"{OPTION} of {self.options}" if self.has_options(set_name) else self._drawing()
+
+    def _drawing(self) -> str:
         temperature, top_p, top_k = (getattr(self.sampling, name) for name in ("temperature", "top_p", "top_k"))
         if temperature == 0:
             return "greedy"
@@ -295,7 +352,7 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
     drawn: dict[str, Any] = catalog.card(organism).sampling
     vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
     asked = replace(world.task(organism, kind, split), name=f"{name}, {split}", vocabulary=vocabulary)
-    return asked.drawn(Sampling(**drawn))
+    return asked.drawn(Sampling(**drawn)) if asked.options is None else asked
 
 
 def _what_is_needed() -> str:
