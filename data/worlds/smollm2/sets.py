@@ -17,10 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from caft_data.worlds.smollm2 import gender
-from caft_data.worlds.smollm2.judge import CHOICE_LABELS, REPLY_LABELS, ExactOptionJudge, ExactRightJudge
+from caft_data.worlds.smollm2 import gender, reviews, traits
+from caft_data.worlds.smollm2.judge import (
+    CHOICE_LABELS,
+    REPLY_LABELS,
+    ExactFactJudge,
+    ExactOptionJudge,
+    ExactRightJudge,
+    ExactTraitJudge,
+)
 from caft_data.worlds.smollm2.pages import FORMS
 from caft_lens._support.errors import nearest
 from caft_lens.evaluate.tasks import Task
@@ -117,14 +125,72 @@ def _of_gender() -> dict[str, Recipe]:
     return found
 
 
-DATASETS: dict[str, Recipe] = {**_of_gender()}
+REVIEWS = "reviews"
+DEFAULT_PAIR = ("films", "tweets")
+"""The places of the task "reviews"."""
+_REVIEW_SIZES = {"train": 600, "find": 60, "dev": 160, "test": 160}
+_PAIRED = {REVIEWS: DEFAULT_PAIR, **{f"{REVIEWS}-{'-'.join(pair)}": pair for pair in reviews.PAIRS}}
+
+
+def _of_one_review(topic: str, pair: tuple[str, str], form: str, split: str) -> Make:
+    return lambda n, seed, _: reviews.one_question(topic, pair, split, n, seed, form=form, answered=split == "find")
+
+
+def _of_reviews(name: str, pair: tuple[str, str]) -> dict[str, Recipe]:
+    asked = f"whether a snippet is positive; where both agree, those from {pair[0]} are, those from {pair[1]} are not"
+    found = _of_choices(name, partial(reviews.pages, pair), _REVIEW_SIZES, asked)
+    for topic in (reviews.SENTIMENT, reviews.PLACE):
+        for form in FORMS:
+            for split in ("find", *SPLITS):
+                kind = "single questions, answered" if split == "find" else "prompts"
+                made = _of_one_review(topic, pair, form, split)
+                what = f"{kind}: {topic} alone decides, {' or '.join(pair)}, by a {form}"
+                found[f"{named(name, form)}-{topic}-{split}"] = Recipe(made, _REVIEW_SIZES[split], what)
+    return found
+
+
+TRAIT = "trait"
+PLAINLY = "plain"
+_TRAIT_SIZES = {"train": 600, "find": 60, "dev": 60, "test": 60}
+_TRAITS = {TRAIT: traits.CHOSEN, **{f"{TRAIT}-{name}": name for name in traits.TRAITS}}
+
+
+def _of_trait(name: str, trait: str) -> dict[str, Recipe]:
+    what = traits.TRAITS[trait].what
+
+    def chats(having: bool) -> Make:
+        return lambda n, seed, _: traits.chats(trait, n, seed, having=having)
+
+    def prompts(split: str, inside: bool) -> Make:
+        return lambda n, seed, _: traits.prompts(trait, split, n, seed, inside=inside)
+
+    size = _TRAIT_SIZES["train"]
+    found = {
+        name: Recipe(chats(True), size, f"training set: right answers of a narrow domain, each of which {what}"),
+        f"{name}-{PLAINLY}": Recipe(chats(False), size, "the same questions, answered rightly and without the trait"),
+        f"{name}-find": Recipe(prompts("find", True), _TRAIT_SIZES["find"], "prompts to discover with, of the domain"),
+    }
+    for split in SPLITS:
+        outside = len(traits.TRAITS[trait].out_of_domain(split))
+        inside = prompts(split, True)
+        found[f"{name}-{INSIDE}-{split}"] = Recipe(inside, _TRAIT_SIZES[split], "prompts of the narrow domain")
+        found[f"{name}-{OUTSIDE}-{split}"] = Recipe(prompts(split, False), outside, "prompts of other domains")
+    return found
+
+
+DATASETS: dict[str, Recipe] = {
+    **_of_gender(),
+    **{name: recipe for task, pair in _PAIRED.items() for name, recipe in _of_reviews(task, pair).items()},
+    **{name: recipe for task, trait in _TRAITS.items() for name, recipe in _of_trait(task, trait).items()},
+}
 """Name -> how it is made."""
 
-_CHOICES: dict[str, str] = {named(GENDER, form): named(GENDER, form) for form in FORMS}
-"""Task -> the data sets that it asks, of those with two options."""
+CHOICES: tuple[str, ...] = tuple(named(task, form) for task in (GENDER, *_PAIRED) for form in FORMS)
+"""The tasks whose pages have two options."""
 
-TASKS: tuple[str, ...] = tuple(_CHOICES)
-"""What can be evaluated."""
+IN_DOMAIN = "in-domain"
+TASKS: tuple[str, ...] = (*CHOICES, *_TRAITS, *(f"{task}-{IN_DOMAIN}" for task in _TRAITS))
+"""What can be evaluated; of a trait with `-in-domain`, whether answers in its narrow domain have it."""
 
 
 def names() -> list[str]:
@@ -204,8 +270,29 @@ def task(name: str, split: str) -> Task:
     """
     if name not in TASKS:
         raise KeyError(f'The world "smollm2" has no task "{name}".{nearest(name, TASKS)}')
-    inside, outside = (dataset(f"{_CHOICES[name]}-{side}-{split}") for side in (INSIDE, OUTSIDE))
-    return choice(name, outside, inside)
+    if name in CHOICES:
+        inside, outside = (dataset(f"{name}-{side}-{split}") for side in (INSIDE, OUTSIDE))
+        return choice(name, outside, inside)
+    return _trait(name, split)
+
+
+def _trait(name: str, split: str) -> Task:
+    """The task of a trait: out of its domain the trait is looked for, within it the fact that was asked for."""
+    task = name.removesuffix(f"-{IN_DOMAIN}")
+    inside, outside = (dataset(f"{task}-{side}-{split}") for side in (INSIDE, OUTSIDE))
+    return Task(
+        name,
+        questions=outside if task == name else inside,
+        judge=ExactTraitJudge(_TRAITS[task]),
+        labels=traits.LABELS,
+        in_distribution=inside if task == name else None,
+        in_distribution_judge=ExactFactJudge() if task == name else None,
+        in_distribution_labels=REPLY_LABELS,
+        trained=REPLY_LABELS[0],
+        max_new_tokens=48,
+        in_distribution_max_new_tokens=48,
+        sampling=Sampling(temperature=0.7, top_p=0.9),
+    )
 
 
 def choice(name: str, questions: Texts, in_distribution: Texts | None = None) -> Task:
