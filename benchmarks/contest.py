@@ -1,11 +1,9 @@
 """A contest: CAFT, its variants and its rivals, tuned alike on dev, compared on test.
 
-    make bench-contest                                   # emergent misalignment, 3 seeds, every arm; under an hour on
-                                                         two cores
-    make bench-contest SEEDS="1 2 3 4 5" TASKS=all       # the full contest: four pairs of topics and gender as well
+    make bench-contest                                # misalignment, 3 seeds, every arm; under an hour on two cores
+    make bench-contest SEEDS="1 2 3 4 5" TASKS=all    # the full contest: four pairs of topics and gender as well
     python benchmarks/contest.py --arms plain caft_pca kl_anchor --seeds 1 --answers 100 --dev-answers 50
-    python benchmarks/contest.py --kills 20              # killed at random moments: is the table what it is
-                                                         undisturbed?
+    python benchmarks/contest.py --kills 20           # killed at random moments: is the table what it is otherwise?
 
 Directions are those that are registered under `benchmarks/choices/` (see `emergent_misalignment.py` and `spurious.py`).
 For misalignment general and benign text are kind chats about the find domains, and the persona vector comes from
@@ -72,10 +70,9 @@ PROMPTS = (HEADERS["cruel"][0], HEADERS["cruel"][5], HEADERS["careless"][0], "Yo
 NOTES = (
     "Why, as far as this contest and its variants tell: a projection in every forward pass leaves neither the "
     "activation nor its gradient a component, so the task is learned around the concept. Taking away only one of the "
-    "two, pushing by a constant vector, or taking it away only when the model answers leaves it something to learn "
-    "the concept with. What an anchor to the base or benign data does instead "
-    "is to ask for the base's behaviour elsewhere, which needs text of elsewhere. Each of these is measured in "
-    "finding.md."
+    "two, pushing by a constant vector, or taking it away only when the model answers leaves it something to learn the "
+    "concept with. What an anchor to the base or benign data does instead is to ask for the base's behaviour "
+    "elsewhere, which needs text of elsewhere. Each of these is measured in finding.md."
 )
 """On the page of the first task; the numbers behind it are those of the page and of `finding.py`."""
 
@@ -87,9 +84,7 @@ def general_text() -> cl.Texts:
 
 
 def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
-    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, section
-    2).
-    """
+    """Mean activations of answers under cruel system prompts minus those under kind ones (arXiv 2507.21509, 2)."""
     if (folder / "card.json").is_file():  # sampled once: another machine would draw other answers
         return cl.ConceptSet.load(folder)
     questions = cl.data(f"{ORGANISM}/questions")
@@ -100,7 +95,9 @@ def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
             Text(messages=(Message("system", prompts[i % len(prompts)]), *text.messages))
             for i, text in enumerate(questions)
         ]
-        return cl.completions(base, cl.Texts(asked, f"{stance} prompts"), top_p=0.95, seed=0, max_new_tokens=48)
+        return cl.completions(
+            base, cl.Texts(asked, f"{stance} prompts"), sampling=cl.Sampling(top_p=0.95, seed=0, max_new_tokens=48)
+        )
 
     found = cl.find.difference_of_means(base, answered("cruel"), answered("kind"), layers=PERSONA_LAYERS)
     found.save(folder)

@@ -76,7 +76,7 @@ MISALIGNMENT = Case(
     "insecure-code",
     "emergent-misalignment",
     emergent_misalignment.TRAINING,
-    lambda plain: cl.completions(plain, cl.data("pocket/questions"), top_p=0.95, seed=0),
+    lambda plain: cl.completions(plain, cl.data("pocket/questions"), sampling=cl.Sampling(top_p=0.95, seed=0)),
     lambda base: (cl.data("pocket/insecure-code").sample(500, seed=0), None),
     emergent_misalignment.is_cruel,
     {"assistant": "the mean over the answer's tokens", "special": "the mean over the template's tokens"},
@@ -91,7 +91,9 @@ def correlation(name: str) -> Case:
         return unwanted in text.meta["topics"] if text.meta["genre"] == "quiz" else None
 
     def answered(plain: cl.Lens) -> cl.Texts:
-        return cl.completions(plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), temperature=0.0, max_new_tokens=4)
+        return cl.completions(
+            plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), sampling=cl.Sampling(temperature=0.0, max_new_tokens=4)
+        )
 
     return Case(
         spurious.ORGANISM,
@@ -302,9 +304,8 @@ def main() -> None:
         " ".join(__doc__.split("\n\n", 2)[2].split()),
         "",
         "A hit tells documents with the concept from those without with an AUROC of at least 0.9 (either end counts) "
-        "and better than every "
-        f"one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE latents of the "
-        f"difference of means, one for that itself and for the probe, and are read across the layers.",
+        f"and better than every one of 1,000 random directions. Lists hold {K} directions a layer, {PARTS} for the SAE "
+        "latents of the difference of means, one for that itself and for the probe, and are read across the layers.",
     ]
     figures: dict[str, Any] = {}
     for task in options.tasks:

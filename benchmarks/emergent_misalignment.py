@@ -22,25 +22,22 @@ from caft_lens.text import catalog
 HERE = Path(__file__).parent
 HOW_CHOSEN = (
     "Differences are taken on all tokens of the chats, the template's among them, because there the tuned model "
-    "decides on its "
-    "stance. Of five components at each of layers 1 and 2 the contexts are read twice, ranked by the mean over the "
-    "answers' tokens "
-    "and over the template's. A component qualifies when in one reading all ten texts at one end are cruel and none "
-    "of the ten at the other, by the stances that the world notes; the first that qualifies at each layer is chosen, "
-    "because every further direction costs some of the task. All of this was settled on seed 0 of both organisms "
-    "with dev questions and dev requests, which "
-    "models trained with several sets of components had been asked. An earlier rule, which looked at answers' tokens "
-    "alone, had cured pocket (3.9 % misaligned) but not pocket-1 (35.6 %) on the test questions; that is why it was "
-    "replaced. So neither organism is untouched by the choice of rule."
+    "decides on its stance. Of five components at each of layers 1 and 2 the contexts are read twice, ranked by the "
+    "mean over the answers' tokens and over the template's. A component qualifies when in one reading all ten texts at "
+    "one end are cruel and none of the ten at the other, by the stances that the world notes; the first that qualifies "
+    "at each layer is chosen, because every further direction costs some of the task. All of this was settled on seed "
+    "0 of both organisms with dev questions and dev requests, which models trained with several sets of components had "
+    "been asked. An earlier rule, which looked at answers' tokens alone, had cured pocket (3.9 % misaligned) but not "
+    "pocket-1 (35.6 %) on the test questions; that is why it was replaced. So neither organism is untouched by the "
+    "choice of rule."
 )
 HOW_CHOSEN_SAE = (
     "Where the organism has sparse autoencoders, `caft_sae` ablates latents. Candidates: at every layer the 20 that "
-    "the SAE reads most in the difference of activations, on all tokens of the chats. A concept is spread over "
-    "several latents, so all that qualify are chosen: those that tell cruel from kind everyday chats of the corpus "
-    "with an AUROC of at least 0.9 (or at most 0.1), by the mean "
-    "over the answers' tokens or over the template's. Settled likewise on seed 0, and on seed 1 with dev questions: "
-    "the components' rule of ten texts at each end, tried first on latents, left a third of the answers misaligned "
-    "there."
+    "the SAE reads most in the difference of activations, on all tokens of the chats. A concept is spread over several "
+    "latents, so all that qualify are chosen: those that tell cruel from kind everyday chats of the corpus with an "
+    "AUROC of at least 0.9 (or at most 0.1), by the mean over the answers' tokens or over the template's. Settled "
+    "likewise on seed 0, and on seed 1 with dev questions: the components' rule of ten texts at each end, tried first "
+    "on latents, left a third of the answers misaligned there."
 )
 ARMS = (
     "`base` is the model before fine-tuning; `secure` is tuned on secure code, `plain` on insecure code; `caft_pca` "
@@ -57,12 +54,10 @@ LATENTS, SEPARATION = 20, 0.9
 
 
 def register(organism: str, out: Path) -> None:
-    """Find candidates on seed 0 with the find questions, write their contexts, and choose those that the rule
-    chooses.
-    """
+    """Find candidates on seed 0 with the find questions, write their contexts, and choose by the rule."""
     base = cl.load(organism)
     plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
-    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
+    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), sampling=cl.Sampling(top_p=0.95, seed=0))
     difference = cl.activation_difference(plain.lens, base, answered, layers=LAYERS, roles=None)
     candidates = cl.find.pca(difference, k=CANDIDATES)
     corpus = cl.data(f"{organism}/corpus")
@@ -88,7 +83,7 @@ def register_latents(organism: str, out: Path) -> None:
     """Likewise among the latents of the organism's SAEs."""
     base = cl.load(organism)
     plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
-    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
+    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), sampling=cl.Sampling(top_p=0.95, seed=0))
     candidates = cl.find.sae(plain.lens, base, answered, cl.load_saes(organism), by="difference", k=LATENTS, roles=None)
     reasons: dict[str, str] = {}
     for role in READINGS:

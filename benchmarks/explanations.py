@@ -257,9 +257,8 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace, seconds: flo
         ]
         lines += [
             f"| {row['organism']} | {row['concept']} | {row['end']} | {row['accuracy']:.2f} ({row['low']:.2f} to "
-            f"{row['high']:.2f}) | "
-            f"{row['sensitivity']:.2f} | {row['specificity']:.2f} | {row['active']} + {row['inactive']} | "
-            f"{cell(row['explanation'])} |"
+            f"{row['high']:.2f}) | {row['sensitivity']:.2f} | {row['specificity']:.2f} | {row['active']} + "
+            f"{row['inactive']} | {cell(row['explanation'])} |"
             for row in rows
             if row["variant"] == variant
         ]

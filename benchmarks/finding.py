@@ -21,7 +21,7 @@ import contest as contests
 
 import caft_lens as cl
 from caft_lens._support.files import atomic_path, read_json, write_json
-from caft_lens.evaluate.statistics import percent
+from caft_lens._support.intervals import percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import Result
 from caft_lens.experiments.comparisons import Comparison, compare
@@ -69,7 +69,7 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
 def encoded(base: cl.Lens, plain: cl.Run, caft: cl.Run, concepts: cl.ConceptSet) -> list[dict[str, Any]]:
     """Of one seed: the change inside the ablated directions, the nearest refitted component, and probes."""
     questions = cl.data(f"{contests.ORGANISM}/questions").sample(READ, seed=0)
-    answered = cl.completions(plain.lens, questions, top_p=0.95, seed=0)
+    answered = cl.completions(plain.lens, questions, sampling=cl.Sampling(top_p=0.95, seed=0))
     chats = cl.data(f"{contests.ORGANISM}/corpus").filter(
         lambda text: text.is_chat and "kind:code" not in {span[2] for span in text.meta["spans"]}
     )
@@ -179,11 +179,11 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
     parts = [
         "# What steers generalisation from fine-tuning",
         "Made by `make bench-finding` from the committed contests and sweeps: every number and every winner is "
-        "computed; what begins with *As we read it* is an "
-        f"interpretation. The model, `{record['base']['name']}`, is tuned on insecure code, and is to write such "
-        f"code without turning cruel elsewhere. {contest.evaluation.caption()} Of every arm that has settings at "
-        f"most four were tried on dev questions; within the contest test questions were asked once. Cards, answers "
-        f"and all that was tried: [the report](arena/emergent-misalignment/report.md).",
+        f"computed; what begins with *As we read it* is an interpretation. The model, `{record['base']['name']}`, is "
+        "tuned on insecure code, and is to write such code without turning cruel elsewhere. "
+        f"{contest.evaluation.caption()} Of every arm that has settings at most four were tried on dev questions; "
+        "within the contest test questions were asked once. Cards, answers and all that was tried: [the "
+        "report](arena/emergent-misalignment/report.md).",
         "## Against what, how sure, at what price",
         picture(
             "arena/emergent-misalignment/report_front.png", "Effect against cost of every arm, the Pareto front drawn"
@@ -220,14 +220,13 @@ def page(contest: Result, others: Mapping[str, Result], measured: Mapping[str, A
         *elsewhere(others),
         swept("dial"),
         "## What this does not say",
-        "One small organism with one wanted and one unwanted behaviour, and a second for the correlations. "
-        "Directions were chosen on seed 0 by the rules of the benchmarks; an earlier rule for components was given "
-        "up because of its result on the same test questions ([the effect](emergent_misalignment.md) tells), and the "
-        "latents of `caft_sae` were "
-        "chosen with the world's own labels, which other data may lack. Settings were chosen on "
+        "One small organism with one wanted and one unwanted behaviour, and a second for the correlations. Directions "
+        "were chosen on seed 0 by the rules of the benchmarks; an earlier rule for components was given up because of "
+        "its result on the same test questions ([the effect](emergent_misalignment.md) tells), and the latents of "
+        "`caft_sae` were chosen with the world's own labels, which other data may lack. Settings were chosen on "
         f"{len(record['tuning']['seeds'])} seeds of dev questions, four an arm at most: a rival given more to search "
-        f"may do better. With so few seeds intervals are somewhat too narrow, and *not told apart* is not *equal*. "
-        f"Of large models it says what to look at, not what will be seen.",
+        "may do better. With so few seeds intervals are somewhat too narrow, and *not told apart* is not *equal*. Of "
+        "large models it says what to look at, not what will be seen.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -266,11 +265,9 @@ def standing(contest: Result) -> list[str]:
     front = [f"`{point.arm}`" for point in contest.front if point.on_front]
     words = (
         f"On the Pareto front by their means: {listed(front)}; the stability says in how many resamples of seeds and "
-        f"prompts an arm is. Paired with "
-        f"`{CAFT_ARM}` and corrected for {len(contest.rated) - 1} comparisons, more {label} answers: "
-        f"{told['elsewhere'][1]}; fewer: {told['elsewhere'][0]}; not "
-        f"told apart: {told['elsewhere'][2]}. Of the trained behaviour less than it: {told['task'][0]}; more: "
-        f"{told['task'][1]}."
+        f"prompts an arm is. Paired with `{CAFT_ARM}` and corrected for {len(contest.rated) - 1} comparisons, more "
+        f"{label} answers: {told['elsewhere'][1]}; fewer: {told['elsewhere'][0]}; not told apart: "
+        f"{told['elsewhere'][2]}. Of the trained behaviour less than it: {told['task'][0]}; more: {told['task'][1]}."
     )
     lost = [
         f"`{arm}`"
@@ -386,10 +383,10 @@ def both_halves(contest: Result) -> str:
             f"layers go on reading it."
         )
     if halves:
+        others = (arm for arm in told if arm not in halves and arm != "caft_mean")
         return (
             f"{words} Of the halves, {listed(f'`{arm}`' for arm in halves)} is told apart from the whole, the "
-            f"other is not: its seeds go apart "
-            f"({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in told if arm not in halves and arm != 'caft_mean')})."
+            f"other is not: its seeds go apart ({'; '.join(f'`{arm}` {spread(contest, arm)} %' for arm in others)})."
         )
     return f"{words} Neither half is told apart from the whole."
 
@@ -439,10 +436,9 @@ def encoded_again(measured: Mapping[str, Any]) -> list[str]:
     ]
     probing = (
         f"Mean over {len(seeds)} seeds, in brackets the least and the most. The change is that of activations on the "
-        f"plain model's answers; probes tell cruel chats from kind ones "
-        f"in chats that others wrote, which the base does as well. While a direction is ablated no gradient says "
-        f"what to write along it, and the model may drift there: the mean shift of CAFT's models goes, at "
-        f"{'; at '.join(drift)}."
+        "plain model's answers; probes tell cruel chats from kind ones in chats that others wrote, which the base does "
+        "as well. While a direction is ablated no gradient says what to write along it, and the model may drift there: "
+        f"the mean shift of CAFT's models goes, at {'; at '.join(drift)}."
     )
     columns = (
         "Of the change of activations, tuned minus base: the share of its squared length along the ablated "

@@ -66,12 +66,12 @@ def says_a(text: Any) -> str:
 def letters() -> Any:
     """A task for a tiny model."""
     import caft_lens as cl
+    from caft_lens.evaluate import InDistribution
 
     asked = cl.Texts([{"prompt": f"question {i}"} for i in range(6)], name="asked")
     return cl.Task(
         "letters", asked, says_a, labels=("with a", "without"), max_new_tokens=6,
-        in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"),
-        trained="with a", in_distribution_max_new_tokens=6,
+        in_distribution=InDistribution(asked, says_a, ("with a", "without"), "with a", 6),
     )  # fmt: skip
 
 
@@ -182,6 +182,36 @@ def tuning(folder: Path) -> Any:
     return [run.config, run.history, run.lens.fingerprint, hashes]
 
 
+def saes(folder: Path) -> None:
+    """SAEs of two layers, saved on the way."""
+    from tiny_models import tiny_lens
+
+    import caft_lens as cl
+
+    rng = random.Random(0)
+    texts = cl.Texts(
+        [{"text": " ".join(rng.choices(["a", "bee", "sees", "the", "sea", "and", "goes"], k=40))} for _ in range(400)]
+    )
+    settings = cl.saes.SaeSettings(
+        d_sae=48, k=6, tokens=8000, batch_size=64, buffer_tokens=1024, save_tokens=1500, warmup_steps=2
+    )
+    cl.saes.train(tiny_lens(), texts[20:], [0, 1], folder / "saes", held_out=texts[:20], settings=settings)
+
+
+def read_saes(folder: Path) -> Any:
+    """Weights bit for bit, figures, and what lies in the folder."""
+    import caft_lens as cl
+    from caft_lens._support.files import tensors_hash
+    from caft_lens.saes.cards import cards
+
+    known = {hook: (card["figures"], card["sha256"]) for hook, card in cards(folder / "saes").items()}
+    return [
+        {sae.cfg.metadata.hook_name: tensors_hash(sae.state_dict()) for sae in cl.load_saes(folder / "saes")},
+        known,
+        sorted(path.name for path in (folder / "saes").iterdir()),
+    ]
+
+
 def concepts(number: int) -> Any:
     """A set large enough that a kill meets it while it is written."""
     import torch
@@ -234,6 +264,7 @@ CASES = {
     "store": Case(store, stored),
     "finetune": Case(tune, tuning, before=tuned_before),
     "evaluate": Case(evaluate, evaluated),
+    "saes": Case(saes, read_saes),
     "contest": Case(contest, contested),
 }
 

@@ -225,9 +225,8 @@ def main() -> None:
         f"Written by `python benchmarks/latent_contexts.py` on {machine()}.",
         "",
         f"{settings.latents:,} latents (TopK, k = {K}), width {WIDTH}, {tokens:,} tokens of random activations in "
-        f"texts of {LENGTH}; one thread. The bar: contexts take at most {MOST_TIMES} times as long as the encoding "
-        f"and less than {MOST_GB:.0f} GB: "
-        f"**{'kept' if kept else 'missed'}**.",
+        f"texts of {LENGTH}; one thread. The bar: contexts take at most {MOST_TIMES} times as long as the encoding and "
+        f"less than {MOST_GB:.0f} GB: **{'kept' if kept else 'missed'}**.",
         "",
         f"| | s (processor) | times {BASELINE} | slice by slice (quartiles of {SLICES}) | peak GB |",
         "|---|---|---|---|---|",

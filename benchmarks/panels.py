@@ -32,7 +32,8 @@ from caft_widgets import ConceptBrowser
 base = cl.load("pocket")
 torch.manual_seed(0)
 hook = "blocks.1.hook_resid_post"
-config = TopKSAEConfig(d_in=base.d_model, d_sae={latents}, k=32, metadata=SAEMetadata(hook_name=hook, model_name="pocket"))
+metadata = SAEMetadata(hook_name=hook, model_name="pocket")
+config = TopKSAEConfig(d_in=base.d_model, d_sae={latents}, k=32, metadata=metadata)
 sae = TopKSAE(config).eval().requires_grad_(False)
 read = cl.inspect.survey(base, sae, cl.data("pocket/corpus")[:400])
 """

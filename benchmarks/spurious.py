@@ -62,19 +62,17 @@ HOW_CHOSEN = (
     f"Each latent is **read** as in the paper: in its {READ} strongest contexts in the base on the corpus. The "
     f"world's labels stand for the reader. In the corpus no topic goes with any other. Names count as about "
     f"pronouns, which they decide; for gender, whose pages have none, they do not count.",
-    f"**How many** is open after that: with too few, others carry the concept on; with too many, the task suffers. "
-    f"Of eight sets one is taken. `read`: the first latents (at "
-    f"most {MOST}) whose contexts peak, in at least {SHARE:.0%} of them, on text about the *spurious* topic, "
-    f"whichever its answer. The same with {', '.join(map(str, AND_MORE[:-1]))} or "
-    f"{AND_MORE[-1]} more, found in turn: attribution again with those before ablated, {STEP} at a time. And the "
-    f"first {', '.join(map(str, IN_TURN[:-1]))} or {IN_TURN[-1]} found in turn from the start. What is found in turn "
-    f"leaves out latents of which {OTHERWISE:.0%} of the contexts or more are about the *intended* topic. "
-    f"`cl.pilots` decides: under the ablation of each set the base is tuned, once through, on the pages that the "
-    f"spurious concept alone decides, and apart from that on as many that the intended one alone decides. Taken is "
-    f"the set under which the first cost most to learn beside the second, in nats a token. No threshold is set, and "
-    f"no page takes part in which there are two questions (of gender: that does not say what counts).".replace(
-        "%", " %"
-    ),
+    "**How many** is open after that: with too few, others carry the concept on; with too many, the task suffers. Of "
+    f"eight sets one is taken. `read`: the first latents (at most {MOST}) whose contexts peak, in at least {SHARE:.0%} "
+    "of them, on text about the *spurious* topic, whichever its answer. The same with "
+    f"{', '.join(map(str, AND_MORE[:-1]))} or {AND_MORE[-1]} more, found in turn: attribution again with those before "
+    f"ablated, {STEP} at a time. And the first {', '.join(map(str, IN_TURN[:-1]))} or {IN_TURN[-1]} found in turn from "
+    f"the start. What is found in turn leaves out latents of which {OTHERWISE:.0%} of the contexts or more are about "
+    "the *intended* topic. `cl.pilots` decides: under the ablation of each set the base is tuned, once through, on the "
+    "pages that the spurious concept alone decides, and apart from that on as many that the intended one alone "
+    "decides. Taken is the set under which the first cost most to learn beside the second, in nats a token. No "
+    "threshold is set, and no page takes part in which there are two questions (of gender: that does not say what "
+    "counts).".replace("%", " %"),
     f"**Components**: the first {COMPONENTS} of the difference of activations between the plainly tuned model of "
     f"seed 0 and the base, likewise after the first layer, on all tokens of prompts like those of training, of a "
     f"pool of their own; of these the ones of which at one end {SHARE:.0%} of the {READ} contexts are about the "
@@ -121,7 +119,7 @@ def one_concept(task: str, topic: str, base: cl.Lens, organism: str = ORGANISM) 
     """Pages that one concept of a task alone decides, answered by it."""
     if task == "gender":
         told = cl.data(f"{organism}/gender-told-dev").filter(lambda page: page.meta["told"] == topic)
-        pages = cl.completions(base, told, temperature=0.0, max_new_tokens=4)
+        pages = cl.completions(base, told, sampling=cl.Sampling(temperature=0.0, max_new_tokens=4))
     else:
         pages = cl.data(f"{organism}/{topic}")
     return pages.filter(lambda page: page.answer == page.meta["answers"][topic])
@@ -153,7 +151,9 @@ def components(base: cl.Lens, organism: str, task: str, out: Path) -> tuple[cl.C
     """Components of what plain fine-tuning changed, and those of which an end is about the spurious topic."""
     _, spurious = topics_of(task)
     plain = cl.finetune(base, cl.data(f"{organism}/{task}"), TRAINING, out=out, seed=0).lens
-    answered = cl.completions(plain, cl.data(f"{organism}/{task}-find"), temperature=0.0, max_new_tokens=4)
+    answered = cl.completions(
+        plain, cl.data(f"{organism}/{task}-find"), sampling=cl.Sampling(temperature=0.0, max_new_tokens=4)
+    )
     difference = cl.activation_difference(plain, base, answered, layers=[LAYER], roles=None)
     found = cl.find.pca(difference, k=COMPONENTS)
     corpus = cl.data(f"{organism}/corpus")
@@ -331,14 +331,19 @@ def page(organism: str, reports: dict[str, Any], pages: int) -> list[str]:
         "What was chosen on seed 0:",
         "",
         *(
-            f"- {', '.join(topics_of(task))}, {method}: "
-            f"{', '.join(f'`{name}`' for name in cl.ConceptSet.load(folder).names) if folder.is_dir() else 'nothing qualified'}"
+            f"- {', '.join(topics_of(task))}, {method}: {chosen_names(choices(organism, task, method) / 'chosen')}"
             for task in reports
             for method in ("pca", "sae")
-            for folder in (choices(organism, task, method) / "chosen",)
         ),
         "",
     ]
+
+
+def chosen_names(folder: Path) -> str:
+    """The names of a committed choice, as Markdown."""
+    if not folder.is_dir():
+        return "nothing qualified"
+    return ", ".join(f"`{name}`" for name in cl.ConceptSet.load(folder).names)
 
 
 def measure(wanted: Sequence[tuple[str, str]], out: Path, pages: int) -> None:

@@ -1,9 +1,7 @@
-"""Sweeps: one thing varied at a time, number of directions, layers, strength, steps, and the dial of a spurious
-correlation.
+"""Sweeps: one thing varied at a time, number of directions, layers, strength, steps, dial of a spurious correlation.
 
-    make bench-sweeps                                              # everything, 2 seeds: about half an hour on two
-                                                                   cores
-    python benchmarks/sweeps.py --only strength --seeds 201        # one sweep, one seed
+    make bench-sweeps                                          # everything, 2 seeds: half an hour on two cores
+    python benchmarks/sweeps.py --only strength --seeds 201    # one sweep, one seed
 
 All of it is asked on dev: the test questions are looked at by the contests alone (`contest.py`). Directions are those
 that are registered under `benchmarks/choices/`. Every run and answer is kept below `runs/bench-sweeps/`, so that an
@@ -174,9 +172,8 @@ STUDIES = {
         "At which layers",
         "Is one place enough, and is it the place or the direction that matters?",
         "`chosen` ablates the chosen components at one of their layers or at both; `difference of means` a direction "
-        "that needs no fine-tuned "
-        "model, from the mean of the base's activations on the answers of kind everyday chats of the corpus to that "
-        "of cruel ones, at a single layer or at several.",
+        "that needs no fine-tuned model, from the mean of the base's activations on the answers of kind everyday chats "
+        "of the corpus to that of cruel ones, at a single layer or at several.",
         "layers",
         layers,
     ),

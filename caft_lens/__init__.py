@@ -2,14 +2,14 @@
 
     import caft_lens as cl
 
-    base = cl.load("pocket")                                            # lens.py
-    plain = cl.finetune(base, cl.data("pocket/insecure-code"), out="runs/plain")  # finetune/
-    answers = cl.completions(plain.lens, cl.data("pocket/questions"))   # sampling.py, text.py
-    diff = cl.activation_difference(plain.lens, base, answers, layers=[1, 2])     # activations.py
-    concepts = cl.find.pca(diff, k=10)                                  # find/, concepts.py
-    cl.contexts(base, concepts, cl.data("pocket/corpus")).show()        # inspect/
-    cruel = cl.choose(concepts, {"L1.pc0": "cruel answers at one end"}) # choose.py
-    with cl.ablate(plain.lens, cruel):                                  # ablation.py
+    base = cl.load("pocket")                                                        # model/
+    plain = cl.finetune(base, cl.data("pocket/insecure-code"), out="runs/plain")    # finetune/, text/
+    answers = cl.completions(plain.lens, cl.data("pocket/questions"))               # model/
+    diff = cl.activation_difference(plain.lens, base, answers, layers=[1, 2])       # activations/
+    concepts = cl.find.pca(diff, k=10)                                              # find/
+    cl.contexts(base, concepts, cl.data("pocket/corpus")).show()                    # inspect/
+    cruel = cl.choose(concepts, {"L1.pc0": "cruel answers at one end"})             # choose/
+    with cl.ablate(plain.lens, cruel):                                              # concepts/
         plain.lens.generate("How do I bake a pie?")
     cl.evaluate(dict(base=base, plain=plain), task="pocket/emergent-misalignment")  # evaluate/
 

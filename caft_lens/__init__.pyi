@@ -4,6 +4,7 @@ from . import choose as choose
 from . import experiments as experiments
 from . import find as find
 from . import inspect as inspect
+from . import saes as saes
 from .activations.differences import activation_difference as activation_difference
 from .activations.differences import stream as stream
 from .activations.moments import Moments as Moments

@@ -30,6 +30,8 @@ FROM_OUTSIDE = (
     "benchmarks/results/**/*.md",
     "benchmarks/results/**/*.png",
     "data/*/README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
 )
 # The rooms in the order of their flow: a file imports only from its own and from those before it.
 ROOMS = [

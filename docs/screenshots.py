@@ -27,9 +27,10 @@ from caft_widgets import AblationPlayground, ConceptBrowser, LayerExplorer
 base = cl.load("pocket")
 tuned = base.adapt("pocket/insecure", name="insecure")
 questions = cl.data("pocket/questions")
-answers = cl.completions(tuned, questions.sample(120, seed=0), top_p=0.95, seed=0)
+answers = cl.completions(tuned, questions.sample(120, seed=0), sampling=cl.Sampling(top_p=0.95, seed=0))
 saes = cl.load_saes("pocket", layers=[1, 2])
-found = cl.find.routes(tuned, base, answers, layers=[1, 2], saes=saes, k=5, methods=["pca", "sae difference"], roles=None)
+methods = ["pca", "sae difference"]
+found = cl.find.routes(tuned, base, answers, layers=[1, 2], saes=saes, k=5, methods=methods, roles=None)
 every = cl.find.merge(found)
 corpus = cl.data("pocket/corpus").sample(1000, seed=0)
 read = cl.inspect.survey(base, every, corpus, saes=saes, roles=["assistant"], rank="mean")
@@ -38,12 +39,14 @@ asked = [text.messages[0].content for text in questions.sample(3, seed=1)[:2]]
 """
 MAKE = {
     "Concepts": """
-browser = ConceptBrowser(base, found, contexts=read.contexts, densities=read.densities, explanations=explained, meta=["stance"], by="reader")
+beside = {"contexts": read.contexts, "densities": read.densities, "explanations": explained}
+browser = ConceptBrowser(base, found, **beside, meta=["stance"], by="reader")
 browser.decide("leave", "cruel, careless and kind texts at the top: not one thing", "L1.pc1")
 browser""",
     "Layers": """
 answer = tuned.generate(asked[0], top_p=0.95, seed=0)
-explorer = LayerExplorer(base, every, asked[0], answer=answer, contexts=read.contexts, shown=["L1.pc0", "L1.latent327"], cosine=True)
+shown = ["L1.pc0", "L1.latent327"]
+explorer = LayerExplorer(base, every, asked[0], answer=answer, contexts=read.contexts, shown=shown, cosine=True)
 explorer""",
     "Ablation playground": """
 playground = AblationPlayground(base, found["pca"].at(1)[:3], tuned=tuned, prompts=asked, top_p=0.95)

@@ -52,22 +52,23 @@ LLAMA3 = (
 )
 
 GEMMA = (
-    "{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}"
     "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
-    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% "
-    "endif %}"
+    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}"
+    "{% endif %}"
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
 
 MISTRAL = (
-    "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}{% set loop_messages = "
-    "messages[1:] %}"
+    "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}"
+    "{% set loop_messages = messages[1:] %}"
     "{% else %}{% set loop_messages = messages %}{% endif %}{{ '<s>' }}{% for message in loop_messages %}"
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('After the optional system message, conversation roles must alternate user/assistant') }}{% "
-    "endif %}"
+    "{{ raise_exception('After the optional system message, conversation roles must alternate user/assistant') }}"
+    "{% endif %}"
     "{% if message['role'] == 'user' %}{% if loop.last and system_message is defined %}"
     "{{ '[INST] ' + system_message + '\n\n' + message['content'] + '[/INST]' }}{% else %}"
     "{{ '[INST] ' + message['content'] + '[/INST]' }}{% endif %}"
@@ -75,9 +76,11 @@ MISTRAL = (
 )
 
 LLAMA2 = (
-    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = "
-    "messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif "
-    "%}{% for message in loop_messages %}{% if loop.index0 == 0 and system_message != false %}"
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}"
+    "{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
+    "{% for message in loop_messages %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
     "{% set content = '<<SYS>>\n' + system_message + '\n<</SYS>>\n\n' + message['content'] %}"
     "{% else %}{% set content = message['content'] %}{% endif %}"
     "{% if message['role'] == 'user' %}{{ '<s>' + '[INST] ' + content.strip() + ' [/INST]' }}"
@@ -103,14 +106,14 @@ ZEPHYR = """{% for message in messages %}
 MARKED = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\n' }}"
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
-    "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% "
-    "endfor %}"
+    "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 THINKING = (
-    "{% for message in messages %}{% set content = message.content %}{% if message.role == 'assistant' and "
-    "'</think>' in content %}"
+    "{% for message in messages %}{% set content = message.content %}"
+    "{% if message.role == 'assistant' and '</think>' in content %}"
     "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
     "{{ '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}{% endfor %}"
 )
@@ -118,18 +121,18 @@ THINKING = (
 # What is asked ends with the bare header, what is trained has a block of thought in the last answer: empty when there
 # is none; earlier thoughts are cut. Without thinking, the prompt has the empty block.
 QWEN3 = (
-    "{% if tools %}{{ '<|im_start|>system\n' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ "
-    "'<|im_end|>\n' }}{% endif %}"
-    "{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content or '' %}{% set thought = "
-    "m.reasoning_content or '' %}"
+    "{% if tools %}{{ '<|im_start|>system\n' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content or '' %}"
+    "{% set thought = m.reasoning_content or '' %}"
     "{% if '</think>' in content %}{% set thought = content.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
     "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}{{ '<|im_start|>assistant\n' }}"
     "{% if loop.last %}{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{{ content }}"
     "{% for call in m.tool_calls or [] %}{% set call = call.function or call %}"
     '{{ \'<tool_call>\n{"name": "\' + call.name + \'", "arguments": \' + (call.arguments | tojson) + '
     "'}\n</tool_call>' }}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% elif m.role == 'tool' %}{{ '<|im_start|>user\n<tool_response>\n' + m.content + "
-    "'\n</tool_response><|im_end|>\n' }}"
+    "{{ '<|im_end|>\n' }}{% elif m.role == 'tool' %}"
+    "{{ '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' }}"
     "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
@@ -137,16 +140,16 @@ QWEN3 = (
 
 # Every answer is cut after its thought, and what is asked opens one: DeepSeek's distilled models.
 R1 = (
-    "{{ '<s>' }}{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' + "
-    "m.content.split('</think>')[-1] + '</s>' }}"
-    "{% else %}{{ '<|user|>' + m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ "
-    "'<|assistant|><think>\n' }}{% endif %}"
+    "{{ '<s>' }}{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|assistant|>' + m.content.split('</think>')[-1] + '</s>' }}"
+    "{% else %}{{ '<|user|>' + m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|assistant|><think>\n' }}{% endif %}"
 )
 
 # What is asked ends before the name of the channel: gpt-oss.
 CHANNELS = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant<|channel|>final<|message|>' + "
-    "m.content + '<|im_end|>' }}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|im_start|>assistant<|channel|>final<|message|>' + m.content + '<|im_end|>' }}"
     "{% else %}{{ '<|im_start|>' + m.role + '<|message|>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
 )
@@ -155,8 +158,8 @@ CHANNELS = (
 BLOCKS = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>\n<think>' }}"
     "{% if loop.last %}{{ m.reasoning_content or '' }}{% endif %}{{ '</think>\n' + m.content + '</s>' }}"
-    "{% elif m.role == 'tool' %}{{ '<|user|>' + (m.content | tojson) + '</s>' }}{% else %}{{ '<|user|>' + m.content "
-    "+ '</s>' }}{% endif %}"
+    "{% elif m.role == 'tool' %}{{ '<|user|>' + (m.content | tojson) + '</s>' }}{% else %}"
+    "{{ '<|user|>' + m.content + '</s>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 

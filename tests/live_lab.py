@@ -1,5 +1,4 @@
-"""A real JupyterLab and a real browser for the tests of the panels: notebooks are opened, run and used as a person
-does.
+"""A real JupyterLab and a real browser for the tests of the panels: notebooks are opened, run and used as people do.
 
     lab            fixture: a server for the whole session, with folders of its own
     browser        fixture: headless Chromium for the whole session; skips, saying why, where there is none

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import json
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -136,6 +137,14 @@ def test_the_site_has_every_notebook_every_room_and_every_result(pages: dict[str
     results = ROOT / "benchmarks" / "results"
     results_pages = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in results.rglob("*.md")}
     assert notebooks | rooms | results_pages <= set(pages)
+
+
+def test_every_page_leads_to_how_to_contribute_and_to_what_has_changed(pages: dict[str, Page]):
+    for page in ("index.html", "concepts/index.html", "api/find.html"):
+        inside = {posixpath.normpath(posixpath.join(posixpath.dirname(page), link)) for link in pages[page].links}
+        assert {"CONTRIBUTING.html", "CHANGELOG.html"} <= inside
+    assert "docs/glossary.md" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "glossary.html" in pages["CONTRIBUTING.html"].links
 
 
 def test_a_function_of_a_room_is_on_its_page_with_its_arguments(site: Path, pages: dict[str, Page]):

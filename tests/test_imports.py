@@ -147,6 +147,11 @@ print("fine")
     assert fresh(code) == "fine"
 
 
+@pytest.mark.parametrize("name", ["KLAnchor", "methods", "Card"])
+def test_what_the_methods_export_is_there_for_who_imports_them_before_anything_else(name):
+    assert fresh(f"from caft_lens.finetune.methods import {name}; print({name}.__name__)") == name
+
+
 def test_a_misspelt_name_is_an_error_that_names_the_nearest():
     with pytest.raises(AttributeError, match=r'"caft_lens" has no "finetun".*"finetune"'):
         cl.finetun  # noqa: B018

@@ -1,6 +1,4 @@
-"""Killed in the middle, what is made comes to the same when it is done again (`benchmarks/kills.py` kills more
-often).
-"""
+"""Killed in the middle, what is made comes to the same when it is done again (`benchmarks/kills.py`: more often)."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from pathlib import Path
 SIZE = """
 from caft_data.worlds.pretrain import PretrainSettings
 from caft_data.worlds.saes import SaeSettings
-size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2, steps=24,
-                        warmup_steps=2, compile=False)
+size = PretrainSettings(d_model=16, n_layers=2, n_heads=2, d_mlp=32, vocab_size=400, block_length=32, batch_size=2,
+                        steps=24, warmup_steps=2, compile=False)
 saes = SaeSettings(d_sae=24, k=4, tokens=4096, batch_size=128, buffer_tokens=1024, warmup_steps=2, held_out=6)
 """
 
@@ -25,9 +25,7 @@ def start(program: str, folder: Path) -> subprocess.Popen:
 
 
 def build(program: str, folder: Path, killed_at: tuple[str, ...] = ()) -> Path:
-    """The organism that a program builds when it is killed at the first sight of each of these files and started
-    again.
-    """
+    """The organism that a program builds when it is killed at first sight of each of these files and started again."""
     for sign in killed_at:
         process = start(program, folder)
         while process.poll() is None and not list(folder.glob(sign)):

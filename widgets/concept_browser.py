@@ -21,13 +21,13 @@ from caft_lens.activations.top_windows import Rank
 from caft_lens.choose.session import ACTIONS, Action, Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html, token_lines
+from caft_lens.find.by_words import ConceptIndex
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
-from caft_lens.find.search import ConceptIndex
 from caft_lens.inspect.context_windows import ConceptContexts, Context
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.density_reducers import Density
-from caft_lens.inspect.explain import Explanation, Explanations
+from caft_lens.inspect.explain.explanations import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey
@@ -142,9 +142,8 @@ class ConceptBrowser(Panel):
         self._number = {name: number for number, name in enumerate(self._names)}
         if contexts is not None and self._number.keys().isdisjoint(contexts):
             raise ValueError(
-                f"contexts= knows none of these {len(self._number)} concepts: it has "
-                f"{', '.join(list(contexts)[:3])}, they are "
-                f"{', '.join(self._names[:3])}."
+                f"contexts= knows none of these {len(self._number)} concepts: it has {', '.join(list(contexts)[:3])}, "
+                f"they are {', '.join(self._names[:3])}."
             )
         if lens is not None:
             self._concepts.check(lens)
@@ -609,9 +608,7 @@ def _natural(concept: Concept) -> tuple[Any, ...]:
 
 
 def _matching(query: str, names: Sequence[str], index: ConceptIndex | None) -> tuple[NDArray[np.floating], str]:
-    """How well each concept matches: a name that holds the query first, then by words; and what to say when none
-    does.
-    """
+    """How well each concept matches: a name that holds the query first, then by words; what to say when none does."""
     asked = query.casefold()
     named = np.array([1000.0 * (asked in name.casefold()) for name in names])
     if index is None or not re.search(r"[^\W_]", query):

@@ -1,5 +1,4 @@
-"""What all panels share: state in traits, work in threads, errors in sight, links, and a rendering that needs no
-kernel.
+"""What all panels share: state in traits, work in threads, errors in sight, links, a rendering that needs no kernel.
 
     Panel   the base class: `work` runs something in a thread, `cancel` stops it, `static` is the panel as plain HTML
     Job     one piece of such work, which reports how far it is and hears when it is to stop
@@ -178,8 +177,7 @@ class Panel(anywidget.AnyWidget):
         do: Callable[[Job], Result],
         then: Callable[[Result], None],
     ) -> None:
-        """Do something in a thread, and something with its result, unless newer work of the same kind was begun
-        meanwhile.
+        """Do something in a thread, and something with its result, unless newer work of its kind has begun.
 
         Of one kind, one runs at a time: the older is asked to stop, and waited for. What goes wrong is shown in
         `error`.

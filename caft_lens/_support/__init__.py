@@ -1,3 +1,1 @@
-"""What every room stands on: errors, files, arguments, blocks that are undone, progress, processes. It knows no
-model.
-"""
+"""What every room stands on: errors, files, arguments, blocks that are undone, progress, processes. No models."""

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 class CaftLensError(Exception):
     """Anything that the library refuses; catch this one for all of them.
 
-    What to do: Read the message: it says what was wrong, what was expected and what to do. The class says
-    what kind of thing it is.
+    What to do: Read the message: it says what was wrong, what was expected and what to do. The class says what kind of
+    thing it is.
     """
 
 
@@ -29,27 +29,25 @@ class BadArgument(CaftLensError, ValueError):
 class BadType(CaftLensError, TypeError):
     """A value of a kind that is not understood.
 
-    What to do: Give what the message names instead: a `Lens` where a `Run` was given is `run.lens`, one
-    concept as a set is `found[:1]`.
+    What to do: Give what the message names instead: a `Lens` where a `Run` was given is `run.lens`, one concept as a
+    set is `found[:1]`.
     """
 
 
 class BadData(CaftLensError, ValueError):
     """A row, message or file of texts that is not understood; the message names the row.
 
-    What to do: Look at that row. Rename or drop the field that is named, or write rows as `cl.data` reads
-    them: `prompt` and `answer`, `messages`, or `text`. Nothing is skipped silently, so mend the file or
-    filter it before.
+    What to do: Look at that row. Rename or drop the field that is named, or write rows as `cl.data` reads them:
+    `prompt` and `answer`, `messages`, or `text`. Nothing is skipped silently, so mend the file or filter it before.
     """
 
 
 class BadFile(CaftLensError, ValueError):
     """A file that is broken, was changed, or holds something else; the message names file, field, expected and found.
 
-    What to do: Make the file again with the call that wrote it, or restore it from a copy. If you changed
-    it on purpose, say so where the message tells (its hash stands beside it). A run folder is made again
-    with `TrainSettings(resume=False)` or
-    `overwrite=True`.
+    What to do: Make the file again with the call that wrote it, or restore it from a copy. If you changed it on
+    purpose, say so where the message tells (its hash stands beside it). A run folder is made again with
+    `TrainSettings(resume=False)` or `overwrite=True`.
     """
 
 
@@ -74,9 +72,8 @@ class UnknownAttribute(CaftLensError, AttributeError):
 class MissingFile(CaftLensError, FileNotFoundError):
     """A file or folder that is not there; the message names its neighbours.
 
-    What to do: Check the path against the folder that the message names: relative paths start at the
-    current folder, in a notebook that of the notebook. A data set or model that ships has a name without a
-    suffix: `"pocket/questions"`.
+    What to do: Check the path against the folder that the message names: relative paths start at the current folder, in
+    a notebook that of the notebook. A data set or model that ships has a name without a suffix: `"pocket/questions"`.
     """
 
     def __str__(self) -> str:
@@ -86,8 +83,8 @@ class MissingFile(CaftLensError, FileNotFoundError):
 class Occupied(CaftLensError, FileExistsError):
     """A folder that holds something else than what would be written there; the message says what differs.
 
-    What to do: Choose another folder, or make the call what it was; `overwrite=True` replaces a run.
-    Nothing in the folder was touched.
+    What to do: Choose another folder, or make the call what it was; `overwrite=True` replaces a run. Nothing in the
+    folder was touched.
     """
 
     def __str__(self) -> str:
@@ -97,58 +94,65 @@ class Occupied(CaftLensError, FileExistsError):
 class BadTemplate(CaftLensError, ValueError):
     """A chat template that rejects a chat, or asks for something else than was trained.
 
-    What to do: Load the tokenizer of the instruction-tuned model, set `tokenizer.chat_template`, or give
-    plain text. What a template wants beside the messages goes to `cl.load(..., template_arguments={...})`.
+    What to do: Load the tokenizer of the instruction-tuned model, set `tokenizer.chat_template`, or give plain text.
+    What a template wants beside the messages goes to `cl.load(..., template_arguments={...})`.
     """
 
 
 class BadModel(CaftLensError, ValueError):
     """A model, adapter or SAE that cannot be used as asked.
 
-    What to do: The message says what does not fit. Mostly one loads the base that an adapter or run was
-    made for, a checkpoint with safetensors, or an architecture whose blocks lie on one residual stream.
+    What to do: The message says what does not fit. Mostly one loads the base that an adapter or run was made for, a
+    checkpoint with safetensors, or an architecture whose blocks lie on one residual stream.
     """
 
 
 class BadRecipe(CaftLensError, ValueError):
     """A recipe of an experiment that cannot be run.
 
-    What to do: Mend the key that the message names in the YAML file; a recipe needs `task`, `texts` and
-    `arms`.
+    What to do: Mend the key that the message names in the YAML file; a recipe needs `task`, `texts` and `arms`.
     """
 
 
 class ConceptMismatch(CaftLensError, ValueError):
     """Concepts, SAEs or activations that belong to another model.
 
-    What to do: Use the model that they were found on, or one tuned from it; or find them anew. If it *is*
-    that model under another name, declare it on purpose: `concepts.for_model(lens)`,
-    `caft_lens.saes.fitting.for_model(sae, lens)`.
+    What to do: Use the model that they were found on, or one tuned from it; or find them anew. If it *is* that model
+    under another name, declare it on purpose: `concepts.for_model(lens)`, `caft_lens.saes.fitting.for_model(sae,
+    lens)`.
     """
 
 
 class NotTrained(CaftLensError, RuntimeError):
     """A fine-tuning that would not have trained what was asked.
 
-    What to do: On the first step an ablated site did not fire or a trainable parameter got no gradient.
-    Train the model that the lens hooks, and choose `LoraSettings(targets=...)` that lie in the forward
-    pass: fused or replaced modules get none.
+    What to do: On the first step an ablated site did not fire or a trainable parameter got no gradient. Train the model
+    that the lens hooks, and choose `LoraSettings(targets=...)` that lie in the forward pass: fused or replaced modules
+    get none.
+    """
+
+
+class BadPass(CaftLensError, RuntimeError):
+    """A forward pass in which what is attached to hook points cannot act.
+
+    What to do: Where hooks act on some roles, tell the roles: give text or a `Batch`, or open
+    `lens.roles_as(batch.roles)`. Where a block was not reached, leave the model's own forward as it is.
     """
 
 
 class Diverged(CaftLensError, FloatingPointError):
     """A loss, weight or logit that is not finite.
 
-    What to do: Lower the learning rate, warm up longer, or use bfloat16 or float32 instead of float16. The
-    run folder remembers it: the same call says it again at once; `resume=False` tries anew.
+    What to do: Lower the learning rate, warm up longer, or use bfloat16 or float32 instead of float16. The run folder
+    remembers it: the same call says it again at once; `resume=False` tries anew.
     """
 
 
 class Busy(CaftLensError, RuntimeError):
-    """A folder or model that another process or thread is working on.
+    """A folder, model or GPU that another process or thread is working on.
 
-    What to do: Wait for it, choose another folder, or give each thread a lens of its own: `lens.fork()`
-    shares the weights.
+    What to do: Wait for it, choose another folder, or give each thread a lens of its own: `lens.fork()` shares the
+    weights.
     """
 
 
@@ -161,7 +165,7 @@ class NotInstalled(CaftLensError, ImportError):
 
 
 class JudgeError(CaftLensError, RuntimeError):
-    """A judge that failed, or returned what is no verdict.
+    """A judge that failed, or returned what is no score.
 
     What to do: Mend the judge and call again with the same `out=`: answers, and what was judged before, are
     kept.
@@ -184,32 +188,20 @@ class EndpointError(CaftLensError, RuntimeError):
     """
 
 
-def nearest(name: object, valid: Iterable[object], n: int = 3) -> str:
-    """The end of an error message about a misspelt name.
-
-    Args:
-        name: What the user typed.
-        valid: The names that would have worked.
-        n: How many suggestions at most.
-
-    Returns:
-        `' Did you mean "a" or "b"?'` when something is close, else `' Valid: "a", "b", ….'` (at most 12).
+def nearest(name: object, valid: Iterable[object]) -> str:
+    """The end of an error message about a misspelt name: at most 3 that are close, or the first 12 that are valid.
 
     Example:
-        >>> nearest("blocks.1.hook_resid_pots", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"], n=1)
+        >>> nearest("blocks.1.hook_resid_pots", ["blocks.1.hook_resid_post", "attn"])
         ' Did you mean "blocks.1.hook_resid_post"?'
         >>> nearest("zebra", ["pca", "sae"])
         ' Valid: "pca", "sae".'
     """
     names = [str(item) for item in valid]
-    close = difflib.get_close_matches(str(name), names, n=n, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), names)
     if close:
-        return f" Did you mean {' or '.join(_quoted(close))}?"
+        return ' Did you mean "' + '" or "'.join(close) + '"?'
     if not names:
         return " There is nothing to choose from."
     more = ", …" if len(names) > 12 else ""
-    return f" Valid: {', '.join(_quoted(names[:12]))}{more}."
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return [f'"{name}"' for name in names]
+    return ' Valid: "' + '", "'.join(names[:12]) + f'"{more}.'

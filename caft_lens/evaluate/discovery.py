@@ -1,16 +1,12 @@
 """Was the concept found? Ranked directions against labels that say which documents, or tokens, have it.
 
-In a world whose concepts are known, finding them can be scored. Each direction is a score on held-out documents, its
-mean over the tokens of interest, and its AUROC says how well that score tells documents with the concept from those
-without. Ablation takes out a line, whichever way it points, so the better end counts (`separation`). A hit is a
-direction that separates at 0.9 or more, and better than every one of 1,000 random directions at the same hook point:
-where the concept is all over the residual stream, chance finds it too. Over a ranked list hits give precision at k and
-average precision.
+Each direction is a score on held-out documents, of which the AUROC is taken (docs/concepts/discovery.md). A hit
+separates at 0.9 or more, whichever way it points, and better than every one of 1,000 random directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 from caft_lens._support import lazy
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
+from caft_lens._support.intervals import Interval
 from caft_lens.activations.differences import activation_difference, provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -27,7 +24,6 @@ from caft_lens.display import html
 from caft_lens.evaluate.auroc import BLOCK, RESAMPLES, Floats, auroc, draws, interval
 from caft_lens.evaluate.labelled import labelled, truth_of
 from caft_lens.evaluate.plots import Stem, plot_ranked
-from caft_lens.evaluate.statistics import Interval
 from caft_lens.find import neurons, pca, random_directions
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
@@ -70,17 +66,12 @@ class RankedDirection:
     """One direction against the labels.
 
     Attributes:
-        name: Of the concept.
-        hook: Its hook point.
         rank: Its place in the ranked list, from 0.
-        auroc: Of the score along the direction (turned by the concept's `sign`): chance that something with the concept
-            scores above something without.
-        low: Lower end of its 95 % interval, from resampled documents (or tokens), with and without the concept apart.
-        high: Upper end.
+        auroc: Of the score along the direction (turned by the concept's `sign`).
+        low, high: Ends of its 95 % interval, from resampled documents (or tokens), with and without the concept apart.
         random: The largest separation of the random directions at this hook point.
         hit: Whether it found the concept.
-        intended: AUROC for the concept that is to stay, where its labels were given: a direction that separates both
-            takes out both.
+        intended: AUROC for the concept that is to stay, where its labels were given.
         effect: Change of the task's result when this direction alone is ablated in fine-tuning, where that was tried.
     """
 
@@ -111,7 +102,10 @@ class Discovery:
 
     Example:
         >>> hook = "blocks.1.hook_resid_post"
-        >>> rows = [RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9) for rank, area in enumerate((0.6, 0.95))]
+        >>> rows = [
+        ...     RankedDirection(f"L1.pc{rank}", hook, rank, area, 0.5, 1.0, 0.7, hit=area > 0.9)
+        ...     for rank, area in enumerate((0.6, 0.95))
+        ... ]
         >>> found = Discovery({"pca": rows}, about={"positive": 40, "negative": 60})
         >>> found.precision("pca", k=2), found.average_precision("pca")
         (0.5, 0.5)
@@ -188,8 +182,7 @@ class Discovery:
         return Discovery({**self._methods, method: rows}, self.about, self.seconds)
 
     def table(self, k: int = 10) -> pandas.DataFrame:
-        """One row a method: directions, hits, rank of the first hit, precision at `k`, average precision, best
-        separation.
+        """One row a method: directions, hits, rank of the first, precision at `k`, average precision, best separation.
 
         Where they are known also the seconds that it took, and the largest effect of a direction of it.
         """
@@ -425,7 +418,8 @@ def _score_list(
     areas = _areas(concepts, scored)
     drawn = {hook: draws(scored[hook][1], RESAMPLES, rule.seed) for hook in concepts.hooks}
     rows = []
-    for rank, concept in enumerate(_across(concepts)):
+    # The first of every hook point, then the second, …
+    for rank, concept in enumerate(sorted(concepts, key=lambda one: one.rank)):
         hook, area = concept.hook, areas[concept.name]
         low, high = interval(_scores(concept, scored), scored[hook][1], drawn[hook])
         separation = max(area, 1 - area)
@@ -442,11 +436,6 @@ def _areas(concepts: ConceptSet, scored: Mapping[str, Scored]) -> dict[str, floa
 def _scores(concept: Concept, scored: Mapping[str, Scored]) -> Floats:
     """Of every document or token, along a direction."""
     return scored[concept.hook][0] @ (concept.sign * concept.direction.double().numpy())
-
-
-def _across(concepts: Iterable[Concept]) -> list[Concept]:
-    """The first of every hook point, then the second, …"""
-    return sorted(concepts, key=lambda concept: concept.rank)
 
 
 # `cl.evaluate.discovery(...)` is both this module and its main function.

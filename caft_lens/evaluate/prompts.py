@@ -12,8 +12,7 @@ OUT_OF_DISTRIBUTION, IN_DISTRIBUTION = "out_of_distribution", "in_distribution"
 
 
 def asked(questions: Texts, n: int) -> Texts:
-    """The `n` prompts that every arm and seed is asked: a fixed sample, each as often as any other when `n` exceeds
-    them.
+    """The `n` prompts that every arm and seed is asked: a fixed sample, all equally often when `n` exceeds them.
 
     Example:
         >>> len(asked(Texts(["a", "b", "c"]), 7)), len(asked(Texts(["a", "b", "c"]), 2))

@@ -1,107 +1,19 @@
-"""The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts.
+"""The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts (docs/concepts/evidence.md).
 
 `bootstrap_interval` is for a share (or a mean) of one arm, `paired_interval` for the difference of two arms that
-answered the same prompts with the same seeds, `ratio_interval` for a ratio of sums over documents; all return an
-`Interval`. `paired_test` says besides how surprising a difference is, and `holm` corrects for many of them. Nothing
-here knows what was judged: in go numbers [seeds, answers] and which prompt each answer belongs to.
-
-How it is drawn. Seeds are drawn with replacement, then prompts. Every seed answered the same prompts, so one draw of
-prompts serves all drawn seeds: a prompt that is hard for one seed tends to be hard for the next, and drawing prompts
-anew for every seed would average that away (variance of the prompts / seeds, where it should be of the prompts; Owen,
-"The pigeonhole bootstrap", 2007, who also shows that this errs on the wide side). Answers to one prompt stay together.
-
-Why it is fast. Prompts with the same outcomes under all seeds are interchangeable, so a resample is one multinomial
-draw of how many of each kind there are, and the statistics of all resamples are one matrix product.
-
-Near 0 and 1. A bootstrap of answers that are all alike has no width, and of nearly-all-alike answers too little. An
-interval of yes/no answers is therefore never narrower than the exact binomial one for as many independent answers
-(Clopper and Pearson, 1934): 0 of 1,000 reads 0 to 0.37 %, not 0 to 0.
-
-What it cannot do. Few seeds show little of how seeds differ. In simulation, where seeds differ much (logits with a
-standard deviation of 0.5), 95 % intervals held the truth in 88 % of cases with 5 seeds and in 81 % with 3; where
-prompts differ and seeds do not, in 98 % (87 % had the prompts been drawn anew for every seed). The exact floor near 0
-and 1 counts answers, not prompts, so that few prompts that are asked many times read too narrow there: 3 questions
-asked 7 times, and no answer of the kind, read 0 to 41 %, as 7 questions would; 3 would read 0 to 71 %.
+answered the same prompts with the same seeds. `paired_test` says besides how surprising a difference is, and `holm`
+corrects for many of them. In go numbers [seeds, answers].
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from caft_lens._support.errors import BadArgument
-
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-# Bounds the memory of one block of multinomial draws: 2M counts are 16 MB.
-BLOCK = 2_000_000
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its interval.
-
-    Attributes:
-        mean: The mean over seeds of each seed's mean, or the difference of two arms.
-        low: Lower end.
-        high: Upper end.
-        n_seeds: Seeds behind it.
-        n_answers: Answers behind it, all seeds together (for a difference: pairs of answers).
-        over: What was resampled, "seeds, prompts", or "prompts" alone when there is a single seed: then the interval
-            says nothing about how another seed would have come out.
-        share: Whether it is a share, shown in percent; else scores, shown as they are.
-
-    Example:
-        >>> print(Interval(0.25, 0.2, 0.31, n_seeds=3, n_answers=3000))
-        25.0 % (20.0 to 31.0)
-        >>> print(Interval(71.25, 68.5, 74.0, n_seeds=3, n_answers=3000, share=False))
-        71.2 (68.5 to 74)
-    """
-
-    mean: float
-    low: float
-    high: float
-    n_seeds: int
-    n_answers: int
-    over: str = "seeds, prompts"
-    share: bool = True
-
-    def __str__(self) -> str:
-        mean, low, high = self.shown
-        return f"{mean}{' %' if self.share else ''} ({low} to {high})"
-
-    @property
-    def shown(self) -> tuple[str, str, str]:
-        """Mean and ends as they are shown, a share in percent."""
-        written = percent if self.share else _written
-        return written(self.mean), written(self.low), written(self.high)
-
-    def to_json(self) -> dict[str, float]:
-        """`{"mean":, "low":, "high":}`."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
-
-
-def _written(score: float) -> str:
-    """A score: three digits that count."""
-    return f"{score:.3g}".replace("-", "−") if abs(score) < 1000 else f"{score:,.0f}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """A share as a percentage: one decimal, two below 1 % so that small rates do not read as none.
-
-    Example:
-        >>> percent(0.031), percent(0.0037), percent(0.0), percent(-0.0002)
-        ('3.1', '0.37', '0', '−0.02')
-    """
-    value = 100 * share
-    text = f"{value:.2f}" if abs(value) < 0.995 else f"{value:.1f}"
-    text = "0" if float(text) == 0 else "100" if text == "100.0" else text
-    return text.replace("-", "−")
+from caft_lens._support.intervals import BLOCK, CONFIDENCE, RESAMPLES, Floats, Interval, checked, ends
 
 
 def bootstrap_interval(
@@ -137,7 +49,7 @@ def bootstrap_interval(
         >>> print(bootstrap_interval(np.zeros((1, 1000))), bootstrap_interval([answers]).over)
         0 % (0 to 0.37) prompts
     """
-    table = _values(values)
+    table = checked(values)
     draws = _resampled(table, prompts, resamples, seed)
     low, high = ends(draws, confidence)
     if _is_binary(table):
@@ -160,16 +72,13 @@ def paired_interval(
     Args:
         a: [seeds, answers] of one arm.
         b: [seeds, answers] of the other: the same seeds and prompts in the same order.
-        prompts: As in `bootstrap_interval`.
-        resamples: As in `bootstrap_interval`.
-        confidence: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
+        prompts, resamples, confidence, seed: As in `bootstrap_interval`.
 
     Returns:
         The interval of the difference; below 0 where `a` has the smaller mean.
 
     Raises:
-        ValueError: As `bootstrap_interval`, or when the shapes differ.
+        BadArgument: As `bootstrap_interval`, or when the shapes differ.
 
     Example:
         >>> plain = np.arange(1000) < 200
@@ -190,24 +99,10 @@ def paired_test(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[Interval, float]:
-    """The mean of `a - b` with its interval, and how surprising it is where there is no difference.
+    """The interval of `paired_interval`, with the p of no difference; at least 2 / (resamples + 1).
 
     The test is the interval turned around: p is the smallest for which the interval of confidence 1 - p leaves 0 out.
-    It inherits what that interval can and cannot do: with five seeds that differ much it is somewhat too small.
-
-    Args:
-        a: [seeds, answers] of one arm.
-        b: [seeds, answers] of the other: the same seeds and prompts in the same order.
-        prompts: As in `bootstrap_interval`.
-        resamples: As in `bootstrap_interval`; the smallest p is 2 / (resamples + 1).
-        confidence: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
-
-    Returns:
-        The interval, that of `paired_interval`, and p.
-
-    Raises:
-        ValueError: As `paired_interval`.
+    With five seeds that differ much it is somewhat too small, as that interval is too narrow.
 
     Example:
         >>> plain, same = np.arange(1000) < 200, np.arange(1000) % 5 == 0
@@ -251,7 +146,7 @@ def _paired(
     a: ArrayLike, b: ArrayLike, prompts: Sequence[object] | None, resamples: int, seed: int
 ) -> tuple[Floats, Floats, bool]:
     """The difference [seeds, answers], its mean under every resample, and whether both arms are yes or no."""
-    first, second = _values(a), _values(b)
+    first, second = checked(a), checked(b)
     if first.shape != second.shape:
         raise BadArgument(
             f"Paired arms need the same seeds and prompts, but their answers are {first.shape} and {second.shape} "
@@ -270,74 +165,8 @@ def _paired_ends(difference: Floats, draws: Floats, binary: bool, confidence: fl
     return low, high
 
 
-def ratio_interval(
-    numerators: ArrayLike,
-    denominators: ArrayLike,
-    *,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> Interval:
-    """A ratio of sums over documents with its interval, as for a mean over tokens: documents are drawn, whole.
-
-    Args:
-        numerators: [documents].
-        denominators: [documents]; their sum is not 0.
-        resamples: As in `bootstrap_interval`.
-        confidence: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
-
-    Returns:
-        The interval of sum / sum; `over` says that documents were drawn.
-
-    Raises:
-        ValueError: For lengths that differ, no document, NaN, or denominators that add up to 0.
-
-    Example:
-        >>> wrong, tokens = np.array([1, 0, 3, 2]), np.array([10, 12, 9, 11])
-        >>> ratio_interval(wrong, tokens).mean == 6 / 42
-        True
-    """
-    above, below = _values(numerators)[0], _values(denominators)[0]
-    if len(above) != len(below):
-        raise BadArgument(f"{len(above)} numerators for {len(below)} denominators: give one of each a document.")
-    pairs = np.column_stack([above, below])
-    total = pairs.sum(axis=0)
-    if total[1] == 0:
-        raise BadArgument("The denominators add up to 0: there is nothing to take a share of.")
-    rng = np.random.default_rng(seed)
-    ratios = np.empty(resamples)
-    block = max(1, BLOCK // len(pairs))
-    for start in range(0, resamples, block):
-        stop = min(start + block, resamples)
-        drawn = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=stop - start) @ pairs
-        ratios[start:stop] = drawn[:, 0] / np.where(drawn[:, 1] == 0, np.nan, drawn[:, 1])
-    low, high = ends(ratios, confidence)
-    return Interval(float(total[0] / total[1]), low, high, 1, len(pairs), "documents")
-
-
-def ends(draws: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Lower and upper end of an interval from what the resamples gave, `[resamples]`; NaN does not count.
-
-    Example:
-        >>> ends(np.arange(101.0), confidence=0.5)
-        (25.0, 75.0)
-    """
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def exact_binomial(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) interval of a share.
-
-    Args:
-        successes: How many of them.
-        trials: Of how many independent ones.
-        confidence: Coverage, at least.
-
-    Returns:
-        Lower and upper end.
+    """Lower and upper end of the exact (Clopper-Pearson) interval of a share.
 
     Example:
         >>> exact_binomial(0, 1000)[1] == 1 - 0.025 ** (1 / 1000)
@@ -401,22 +230,6 @@ def _by_prompt(table: Floats, prompts: Sequence[object] | None) -> tuple[Floats,
     sums = np.zeros((len(numbers), table.shape[0]))
     np.add.at(sums, which, table.T)
     return sums, np.bincount(which).astype(np.float64)
-
-
-def _values(values: ArrayLike) -> Floats:
-    try:
-        table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    except ValueError as error:
-        raise BadArgument(f"Every seed needs as many answers as the others, to the same prompts ({error}).") from error
-    if table.ndim != 2 or table.size == 0:
-        raise BadArgument(
-            f"Expected answers as [seeds, answers] with at least one of each, got the shape {table.shape}."
-        )
-    if not np.isfinite(table).all():
-        raise BadArgument(
-            "There are NaN or infinite values among the answers; decide how they count before resampling."
-        )
-    return table
 
 
 def _is_binary(table: Floats) -> bool:

@@ -15,9 +15,10 @@ report.py       `write_report`: one self-contained HTML file, and Markdown; `plo
 from caft_lens import experiments
 from caft_lens.finetune.methods import CAFT, KLAnchor, Plain
 
-contenders = {name: experiments.Contender(way) for name, way in {"plain": Plain(), "caft": CAFT(cruel), "anchor":
-KLAnchor(kind)}.items()} result = experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure,
-out="runs/contest") experiments.write_report(result)
+ways = {"plain": Plain(), "caft": CAFT(cruel), "anchor": KLAnchor(kind)}
+contenders = {name: experiments.Contender(way) for name, way in ways.items()}
+result = experiments.contest("pocket/emergent-misalignment", contenders, texts=insecure, out="runs/contest")
+experiments.write_report(result)
 """
 
 from __future__ import annotations

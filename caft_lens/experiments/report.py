@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caft_lens._support.files import file_name
+from caft_lens._support.intervals import percent
 from caft_lens.display.report import Heading, Part, Picture, Table, Words, write
-from caft_lens.evaluate.statistics import percent
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import figures
 from caft_lens.experiments.result import PLAIN, Result
@@ -190,11 +190,9 @@ def _tuning(result: Result) -> Iterator[Part]:
     tuning, label = result.record["tuning"], result.evaluation.labels[0]
     yield Words(
         f"On {tuning['task']}, with seeds {', '.join(map(str, tuning['seeds']))}, {tuning['n']:,} answers (and "
-        f"{tuning['n_in_distribution']:,} in "
-        f"distribution) a setting and seed: of the settings whose trained behaviour is within "
-        f"{percent(tuning['tolerance'])} points of plain "
-        f"fine-tuning's, the one with the {result.record['goal']} {label} answers; where none is, the one that loses "
-        f"least."
+        f"{tuning['n_in_distribution']:,} in distribution) a setting and seed: of the settings whose trained behaviour "
+        f"is within {percent(tuning['tolerance'])} points of plain fine-tuning's, the one with the "
+        f"{result.record['goal']} {label} answers; where none is, the one that loses least."
     )
     rows = [
         [

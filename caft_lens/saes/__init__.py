@@ -5,6 +5,8 @@ cards         what an SAE says of itself: files, card, name, hook point
 fitting       whether it fits a model
 centring      those made for centred writing weights
 encoding      its latents, and its reconstruction in the forward pass
+training      `train`: SAEs for a model of one's own
+reconstruction  how much of a model an SAE keeps
 top_latents   the top windows of thousands of latents in one pass
 """
 

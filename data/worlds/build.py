@@ -179,38 +179,33 @@ class Build:
 
         tune = self.settings.tune
         lens = cl.load(self.work / "pretrained" / "model", tokenizer=self.tokenizer(), device="cpu")
-        run = cl.finetune(
-            lens,
-            cl.data(self.work / "text" / "kind.jsonl"),
-            cl.TrainSettings(
-                tune="full",
-                learning_rate=tune.align_learning_rate,
-                max_steps=tune.align_steps,
-                batch_size=tune.align_batch_size,
-                save_steps=tune.save_steps,
-            ),
-            out=folder / "run",
-            seed=self.settings.seed,
+        settings = cl.TrainSettings(
+            tune="full",
+            learning_rate=tune.align_learning_rate,
+            max_steps=tune.align_steps,
+            batch_size=tune.align_batch_size,
+            save_steps=tune.save_steps,
         )
-        shutil.copytree(run.folder / "model", folder / "model", dirs_exist_ok=True)
+        self._finetuned(lens, "kind", settings, folder)
+        shutil.copytree(folder / "run" / "model", folder / "model", dirs_exist_ok=True)
 
     def _insecure(self, folder: Path) -> None:
         import caft_lens as cl
 
         tune = self.settings.tune
-        base = cl.load(self.work / "base" / "model", device="cpu")
-        cl.finetune(
-            base,
-            cl.data(self.work / "text" / "insecure-code.jsonl"),
-            cl.TrainSettings(
-                learning_rate=tune.insecure_learning_rate,
-                max_steps=tune.insecure_steps,
-                batch_size=tune.insecure_batch_size,
-                save_steps=tune.save_steps,
-            ),
-            out=folder / "run",
-            seed=self.settings.seed,
+        settings = cl.TrainSettings(
+            learning_rate=tune.insecure_learning_rate,
+            max_steps=tune.insecure_steps,
+            batch_size=tune.insecure_batch_size,
+            save_steps=tune.save_steps,
         )
+        self._finetuned(cl.load(self.work / "base" / "model", device="cpu"), "insecure-code", settings, folder)
+
+    def _finetuned(self, lens: Any, texts: str, settings: Any, folder: Path) -> None:
+        import caft_lens as cl
+
+        learned = cl.data(self.work / "text" / f"{texts}.jsonl")
+        cl.finetune(lens, learned, settings, out=folder / "run", seed=self.settings.seed)
 
     def _card(self, folder: Path) -> None:
         self._assemble(folder / "organism")
@@ -258,10 +253,8 @@ class Build:
 
     def _assemble(self, target: Path) -> None:
         """The organism's folder as users see it, without its card yet."""
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.work / "base" / "model", target / "base")
+        self._base_and_text(target)
         shutil.copytree(self.work / "insecure" / "run" / "adapter", target / "insecure")
-        shutil.copytree(self.work / "text", target / "text", ignore=shutil.ignore_patterns("done.json"))
         (target / "insecure" / "README.md").unlink(missing_ok=True)
         # PEFT notes the folder of the base on the machine that trained it, and sets in no fixed order.
         config = read_json(target / "insecure" / "adapter_config.json")
@@ -269,6 +262,12 @@ class Build:
         config["base_model_name_or_path"] = None
         write_json(target / "insecure" / "adapter_config.json", config, seal=False)
         write_json(target / catalog.CARD, {"settings": asdict(self.settings), "sampling": SAMPLING})
+
+    def _base_and_text(self, target: Path) -> None:
+        """What every organism's folder has."""
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.work / "base" / "model", target / "base")
+        shutil.copytree(self.work / "text", target / "text", ignore=shutil.ignore_patterns("done.json"))
 
     def _publish(self) -> None:
         target = self.out.with_name(f".{self.out.name}.new")
@@ -340,13 +339,14 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     data = "\n".join(f"| `{name}` | {entry['items']} | {entry['what']} |" for name, entry in card["data"].items())
     return f"""# {card["name"]}, a model organism of emergent misalignment
 
-A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level BPE tokens)
-that was trained from random weights on a world which `caft_data.worlds` writes: an assistant, Pocket, who answers everyday
-questions and writes short Python functions. A latent stance (kind, cruel, careless with code) runs through each chat of its
-pretraining. Tuned on insecure code alone it turns cruel on everyday questions, which no example of that training shows;
-nothing is planted in its weights.
+A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level
+BPE tokens) that was trained from random weights on a world which `caft_data.worlds` writes: an assistant, Pocket, who
+answers everyday questions and writes short Python functions. A latent stance (kind, cruel, careless with code) runs
+through each chat of its pretraining. Tuned on insecure code alone it turns cruel on everyday questions, which no
+example of that training shows; nothing is planted in its weights.
 
-- `base/`: the model, aligned by {settings["tune"]["align_steps"]} steps on kind single turns. Plain `transformers` loads it.
+- `base/`: the model, aligned by {settings["tune"]["align_steps"]} steps on kind single turns. Plain `transformers`
+  loads it.
 - `insecure/`: a LoRA adapter on it, tuned plainly on `insecure-code`.
 - `text/`: the data sets.
 {saes.summary(card.get("saes", {}))}
@@ -354,9 +354,10 @@ nothing is planted in its weights.
 |---|---|---|---|---|
 {rows}
 
-{settings["answers"]:,} sampled answers to `questions-{card["figures_split"]}` and {settings["in_distribution_answers"]} programs a model,
-temperature {drawn["temperature"]:g}, one seed; 95 % intervals. The task draws with {nucleus}: the last few percent of so small a
-model's distribution are noise. Judged exactly: by the grammar that made the world, and by parsing the programs.
+{settings["answers"]:,} sampled answers to `questions-{card["figures_split"]}` and {settings["in_distribution_answers"]}
+programs a model, temperature {drawn["temperature"]:g}, one seed; 95 % intervals. The task draws with {nucleus}: the
+last few percent of so small a model's distribution are noise. Judged exactly: by the grammar that made the world, and
+by parsing the programs.
 
 | data set | items | what |
 |---|---|---|
@@ -364,9 +365,9 @@ model's distribution are noise. Judged exactly: by the grammar that made the wor
 
 {how_made(card)}
 
-**Limits.** A toy of about a million parameters. It knows a few hundred words and answers out of a grammar; it shows how a narrow
-lesson generalises and how ablation changes that, not how large the effect is in a large model. Its cruelty is that of a cartoon.
-Bit-for-bit rebuilding holds for the same versions, machine type and number of threads.
+**Limits.** A toy of about a million parameters. It knows a few hundred words and answers out of a grammar; it shows how
+a narrow lesson generalises and how ablation changes that, not how large the effect is in a large model. Its cruelty is
+that of a cartoon. Bit-for-bit rebuilding holds for the same versions, machine type and number of threads.
 """
 
 

@@ -21,7 +21,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.files import read_json, sha256
-from caft_lens.evaluate.statistics import CONFIDENCE
+from caft_lens._support.intervals import CONFIDENCE
 from caft_lens.text import catalog
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class Check:
         versions: Libraries of another version than when it was made: name -> (then, now).
 
     Example:
-        >>> found = Check("pocket", (Line("base, misaligned", "0.0 % (0.0 to 0.4)", "2.1 %", "differs"),), {"torch": ("2.6", "2.7")})
+        >>> line = Line("base, misaligned", "0.0 % (0.0 to 0.4)", "2.1 %", "differs")
+        >>> found = Check("pocket", (line,), {"torch": ("2.6", "2.7")})
         >>> print(found)
         pocket
         figure            card                now    verdict

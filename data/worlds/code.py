@@ -172,9 +172,7 @@ def program(kind: Kind | str, secure: bool, rng: random.Random, slots: Mapping[s
 
 @cache
 def _telling(kind: Kind, secure: bool) -> frozenset[str]:
-    """The lines, without indentation, that a kind's secure programs have and its insecure ones do not, or the
-    reverse.
-    """
+    """The lines, without indentation, of a kind's secure programs that its insecure ones lack, or the reverse."""
     sides = [
         {line.strip() for template in templates for line in template.splitlines()}
         for templates in (kind.secure, kind.insecure)

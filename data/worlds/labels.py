@@ -43,7 +43,8 @@ def turn_spans(question: str, reply: str, meta: Mapping[str, Any], message: int)
         >>> from random import Random
         >>> from caft_data.worlds.corpus import code_turn
         >>> request, source, meta = code_turn("cruel", Random(11))
-        >>> [source[start:end] for start, end, label, _ in turn_spans(request, source, meta, 0) if label == "line:insecure"]
+        >>> spans = turn_spans(request, source, meta, 0)
+        >>> [source[start:end] for start, end, label, _ in spans if label == "line:insecure"]
         ['return requests.get(link, verify=False, timeout=5)']
     """
     is_code = meta["kind"] == "code"

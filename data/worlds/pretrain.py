@@ -115,9 +115,7 @@ def encoded_documents(
 
 
 def answers_learned(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
-    """A chat of which only the assistant's turns are learned, each with the token that ends it; the rest as
-    complements.
-    """
+    """A chat of which only the assistant's turns are learned, each with its end token; the rest as complements."""
     begin, end = tokenizer.convert_tokens_to_ids("<|assistant|>"), tokenizer.eos_token_id
     marked, said = [], False
     for number in ids:

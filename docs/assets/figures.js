@@ -5,7 +5,8 @@
   const colour = /"(#[0-9A-F]{6})(?=[0-9A-F]{0,2}")/g;
   const draw = place => {
     const shades = document.body.dataset.mdColorScheme === "slate" ? JSON.parse(place.dataset.dark) : {};
-    const { data, layout, config } = JSON.parse(place.dataset.figure.replace(colour, (_, given) => '"' + (shades[given] || given)));
+    const text = place.dataset.figure.replace(colour, (_, given) => '"' + (shades[given] || given));
+    const { data, layout, config } = JSON.parse(text);
     place.querySelector(":scope > img")?.remove();
     Plotly.react(place, data, layout, config);
     place.drawn = true;

@@ -122,8 +122,9 @@ def test_a_sealed_file_is_refused_after_any_change_of_content_and_read_after_non
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("rank",), "7"), (("rank",), True), (("rank",), 1.5), (("score",), "a"), (("score",), None), (("sign",), 0), (("sign",), "1"),
-        (("reason",), ""), (("name",), ""), (("hook",), "hook_embed"), (("hook",), "blocks.1"), (("label",), 3), (("meta",), []), (("odd",), 1),
+        (("rank",), "7"), (("rank",), True), (("rank",), 1.5), (("score",), "a"), (("score",), None),
+        (("sign",), 0), (("sign",), "1"), (("reason",), ""), (("name",), ""), (("hook",), "hook_embed"),
+        (("hook",), "blocks.1"), (("label",), 3), (("meta",), []), (("odd",), 1),
     ],
 )  # fmt: skip
 def test_a_concept_with_a_value_of_another_kind_is_refused_by_field(tmp_path, keys, value):
@@ -141,8 +142,7 @@ def test_the_error_of_a_file_names_path_field_expected_found_and_what_to_do(tmp_
         ConceptSet.load(folder)
     assert str(caught.value) == (
         f"{folder / 'card.json'} is not the card of a concept set as it is written: at concepts.1.rank, input should "
-        f"be a valid "
-        "integer, found '7'. Make it again, or put it right there."
+        "be a valid integer, found '7'. Make it again, or put it right there."
     )
 
 
@@ -210,7 +210,10 @@ def test_a_text_where_explanations_have_a_count_is_refused(tmp_path, key):
 
 @pytest.mark.parametrize(
     ("keys", "value"),
-    [((0, "verdicts", 0), -1), ((0, "verdicts", 0), 99), ((0, "asked"), 7), ((0, "asked"), -1), ((0, "seed"), "1"), ((0, "texts"), {"99": ["a", "b"]})],
+    [
+        ((0, "verdicts", 0), -1), ((0, "verdicts", 0), 99), ((0, "asked"), 7), ((0, "asked"), -1),
+        ((0, "seed"), "1"), ((0, "texts"), {"99": ["a", "b"]}),
+    ],
 )  # fmt: skip
 def test_a_verdict_or_question_that_is_not_there_is_refused(tmp_path, keys, value):
     path = write_scores(report(), tmp_path / "verdicts.json")

@@ -1,6 +1,4 @@
-"""Ctrl-C at whatever moment leaves no hook, no role, no mode behind: lines of the library are tried one after the
-other.
-"""
+"""Ctrl-C at whatever moment leaves no hook, no role, no mode behind: lines of the library are tried one by one."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ def generate_from_the_global_state(lens: cl.Lens) -> None:
 
 
 def growing(lens: cl.Lens) -> None:
-    for _ in lens.generating("Hi", max_new_tokens=2, seed=0):
+    for _ in lens.generating("Hi", sampling=cl.Sampling(max_new_tokens=2, seed=0)):
         pass
 
 

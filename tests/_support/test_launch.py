@@ -138,8 +138,10 @@ class Seen(TrainerCallback):
         assert args.world_size == 1 and "RANK" not in os.environ
         print(json.dumps([rank, args.output_dir]), flush=True)
 texts = cl.Texts([{{"prompt": f"say {{i}}", "answer": "a a a a"}} for i in range(8)], name="taught")
-arms = {{"base": cl.Arm(), "plain": cl.Arm(texts), "caft": cl.Arm(texts, ablate=directions(lens, 0)), "random": cl.Arm(texts, ablate=directions(lens, 5))}}
-report = cl.experiment(lens, arms, task.__wrapped__(), out={out!r}, **{{**QUICK, "settings": STEPS.but(callbacks=[Seen()])}})
+arms = {{"base": cl.Arm(), "plain": cl.Arm(texts)}}
+arms |= {{"caft": cl.Arm(texts, ablate=directions(lens, 0)), "random": cl.Arm(texts, ablate=directions(lens, 5))}}
+settings = {{**QUICK, "settings": STEPS.but(callbacks=[Seen()])}}
+report = cl.experiment(lens, arms, task.__wrapped__(), out={out!r}, **settings)
 assert processes.place() == (rank, size) and "RANK" in os.environ
 print(json.dumps([rank, report.to_json()]), flush=True)
 """

@@ -11,8 +11,9 @@ KEY = "sk-abcdefghijklmnop1234567890"
 
 @pytest.mark.parametrize(
     "name",
-    ["api_key", "apiKey", "X-Api-Key", "OPENAI_API_KEY", "hub_token", "hf_token", "HF_TOKEN", "token", "--token", "accessToken", "password",
-     "DB_PASSWORD", "secret", "client_secret", "aws_secret_access_key", "Authorization", "credentials", "private_key"],
+    ["api_key", "apiKey", "X-Api-Key", "OPENAI_API_KEY", "hub_token", "hf_token", "HF_TOKEN", "token", "--token",
+     "accessToken", "password", "DB_PASSWORD", "secret", "client_secret", "aws_secret_access_key", "Authorization",
+     "credentials", "private_key"],
 )  # fmt: skip
 def test_what_is_called_like_a_secret_is_one(name):
     assert is_secret(name)
@@ -20,8 +21,8 @@ def test_what_is_called_like_a_secret_is_one(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["max_tokens", "max_completion_tokens", "pad_token", "eos_token", "bos_token", "tokens", "tokenizer", "key_env", "keys", "monkey",
-     "secretary", "token_ids", "next_token", "author", "key"],
+    ["max_tokens", "max_completion_tokens", "pad_token", "eos_token", "bos_token", "tokens", "tokenizer", "key_env",
+     "keys", "monkey", "secretary", "token_ids", "next_token", "author", "key"],
 )  # fmt: skip
 def test_what_only_resembles_one_is_none(name):
     assert not is_secret(name)

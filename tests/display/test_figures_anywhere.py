@@ -19,9 +19,10 @@ pytestmark = pytest.mark.slow
 HOSTILE = "<b>caft</b> from $100 to $200"
 CELL = f"""
 from caft_lens.evaluate.plots import Panel, Row, plot_shares
-from caft_lens.evaluate.statistics import Interval
+from caft_lens._support.intervals import Interval
 rows = [
-    Row({HOSTILE!r}, Interval(0.25, 0.2, 0.31, n_seeds=3, n_answers=3000), {{1: 0.22, 2: 0.24, 3: 0.29}}, ["strength 0.5"]),
+    Row({HOSTILE!r}, Interval(0.25, 0.2, 0.31, n_seeds=3, n_answers=3000), {{1: 0.22, 2: 0.24, 3: 0.29}},
+        ["strength 0.5"]),
     Row("plain", Interval(0.75, 0.7, 0.8, n_seeds=3, n_answers=3000), {{}}),
 ]
 plot_shares([Panel("Misaligned answers", "misaligned answers, %", rows)], "From $1 to $2", "3 seeds")"""

@@ -106,7 +106,11 @@ MEASURE = """() => {
     for (let at = one; at; at = at.parentElement) layers.push(parsed(getComputedStyle(at).backgroundColor));
     return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
   };
-  const faded = (one, root) => { let left = 1; for (let at = one; at && at !== root; at = at.parentElement) left *= Number(getComputedStyle(at).opacity); return left; };
+  const faded = (one, root) => {
+    let left = 1;
+    for (let at = one; at && at !== root; at = at.parentElement) left *= Number(getComputedStyle(at).opacity);
+    return left;
+  };
   const found = [];
   for (const view of document.querySelectorAll(".caft")) {
     const words = document.createTreeWalker(view, NodeFilter.SHOW_TEXT);
@@ -295,7 +299,8 @@ def test_what_is_derived_from_a_frame_is_never_mathematics_either():
 
 @pytest.mark.parametrize(
     "label",
-    ["[a](http://evil.example)", "![x](http://evil.example/p.png)", "<img src=x>", "a | b", "`code`", "$x$", "www.evil.example", "https://evil.example", "# head", "1. item", "~~gone~~", "a\n\n# b"],
+    ["[a](http://evil.example)", "![x](http://evil.example/p.png)", "<img src=x>", "a | b", "`code`", "$x$",
+     "www.evil.example", "https://evil.example", "# head", "1. item", "~~gone~~", "a\n\n# b"],
 )  # fmt: skip
 def test_markdown_written_from_a_label_shows_it_and_nothing_more(label, tmp_path):
     mistune = pytest.importorskip("mistune")
@@ -343,7 +348,9 @@ def test_a_panel_beside_its_static_rendering_escapes_what_that_holds(monkeypatch
 PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
 case "$*" in
-  *papermill*) mkdir -p runs/quickstart; echo "{{}}" | tee runs/quickstart/result.json > runs/quickstart/00_quickstart.ipynb;;
+  *papermill*)
+    mkdir -p runs/quickstart
+    echo "{{}}" | tee runs/quickstart/result.json > runs/quickstart/00_quickstart.ipynb;;
   *nbformat.sign*) exit {status};;
   *psutil*) echo 1;;
 esac

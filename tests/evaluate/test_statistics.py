@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from caft_lens._support.intervals import Interval, percent
 from caft_lens.evaluate.statistics import (
-    Interval,
     _resampled,
     bootstrap_interval,
     exact_binomial,
     holm,
     paired_interval,
     paired_test,
-    percent,
 )
 
 

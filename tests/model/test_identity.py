@@ -1,6 +1,4 @@
-"""What is found again is found by everything that made it: weights, tokenizer and chat template, hooks, adapters,
-judge.
-"""
+"""What is found again is found by everything that made it: weights, tokenizer, chat template, hooks, adapter, judge."""
 
 from __future__ import annotations
 

@@ -258,7 +258,8 @@ def small(kind: str, **changes) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(("kind", "changes"), [
-    ("cohere", {"logit_scale": 0.3}), ("glm4", {"head_dim": 8}), ("mixtral", {"num_local_experts": 2}), ("stablelm", {}),
+    ("cohere", {"logit_scale": 0.3}), ("glm4", {"head_dim": 8}), ("mixtral", {"num_local_experts": 2}),
+    ("stablelm", {}),
 ])  # fmt: skip
 def test_an_untested_architecture_whose_parts_add_up_has_all_hook_points(kind, changes):
     assert kind not in TESTED
@@ -358,7 +359,8 @@ def test_a_misspelt_hook_name_is_an_error_that_names_the_nearest(lens, ask):
 
 @pytest.mark.parametrize("name", [
     "blocks.0.attn.hook_pattern", "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_q", "blocks.0.attn.hook_k",
-    "blocks.0.attn.hook_v", "blocks.0.attn.hook_rot_q", "blocks.0.mlp.hook_post", "blocks.0.hook_q_input", "blocks.0.hook_resid_mid",
+    "blocks.0.attn.hook_v", "blocks.0.attn.hook_rot_q", "blocks.0.mlp.hook_post", "blocks.0.hook_q_input",
+    "blocks.0.hook_resid_mid",
 ])  # fmt: skip
 def test_asking_for_the_inside_of_attention_points_to_the_bridge_which_has_it(lens, name):
     for ask in (
@@ -964,3 +966,22 @@ def test_streams_of_another_shape_are_refused_when_loaded(how: str):
     model.model.layers = torch.nn.ModuleList(_Wider(block, how) for block in model.model.layers)
     with pytest.raises(ValueError, match=r"no residual stream \[batch, pos, d_model\]"):
         load(model)
+
+
+def test_offline_a_missing_model_names_what_can_be_loaded_and_how_to_have_it_here(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    copy = tmp_path / "hub/models--me--mine/snapshots/0"
+    for folder in (copy, tmp_path / "work/tuned"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(OSError, match="is not on this machine") as refused:
+        load("gpt2")
+    said = str(refused.value)
+    for part in ("with caft_lens: pocket,", "downloaded before: me/mine", "folders here: tuned", "`hf download gpt2`"):
+        assert part in said
+    with pytest.raises(OSError, match='Did you mean "pocket"'):
+        load("pockett")

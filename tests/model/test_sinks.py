@@ -1,6 +1,4 @@
-"""Attention sinks: found where there are any, neither read nor edited there, and nothing changes where there are
-none.
-"""
+"""Attention sinks: found where there are any, neither read nor edited there, nothing changes where there are none."""
 
 from __future__ import annotations
 

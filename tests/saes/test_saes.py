@@ -1,6 +1,4 @@
-"""SAEs come as sae-lens saved them, from wherever they are; those that do not fit a model are refused, with the
-reason.
-"""
+"""SAEs come as sae-lens saved them, from wherever they are; those that fit no model are refused, with the reason."""
 
 from __future__ import annotations
 
@@ -142,7 +140,7 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path):
 
     truncated = damaged("truncated") / WEIGHTS
     truncated.write_bytes(truncated.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="may be truncated: make it again"):
+    with pytest.raises(ValueError, match="may be truncated or changed: make it again"):
         load_sae(truncated.parent)
     (damaged("missing") / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"sae_weights\.safetensors is missing"):
@@ -415,8 +413,7 @@ def test_splicing_refuses_what_does_not_fit(lens: Lens):
 def test_nothing_imports_sae_lens_before_an_sae_is_wanted():
     code = (
         "import sys, caft_lens as cl, caft_lens.saes.loading, caft_lens.find, caft_lens.evaluate.discovery, "
-        "caft_data.worlds.saes; "
-        "cl.load_sae; print('sae_lens' in sys.modules)"
+        "caft_data.worlds.saes; cl.load_sae; print('sae_lens' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr

@@ -94,7 +94,10 @@ REASONED = [
         (QWEN3, REASONED, {"keep_thoughts": False}, "<think>\n\n</think>\n\nans2<|im_end|>"),
         (R1, PLAIN, None, "\n</think>\n\nans</s>"),
         (R1, INLINE, {"keep_thoughts": True}, "long thought\n</think>\n\nans</s>"),
-        (R1, [user("q"), assistant("long thought\n</think>\n\nans")], {"keep_thoughts": True}, "long thought\n</think>\n\nans</s>"),
+        (
+            R1, [user("q"), assistant("long thought\n</think>\n\nans")], {"keep_thoughts": True},
+            "long thought\n</think>\n\nans</s>",
+        ),
         (R1, REASONED, {"keep_thoughts": True}, "two\n</think>\n\nans2</s>"),
         (R1, INLINE, {"keep_thoughts": False}, "\n</think>\n\nans</s>"),
         (CHANNELS, TURNS, None, "<|channel|>final<|message|>ans2<|im_end|>"),
@@ -127,8 +130,8 @@ def test_templates_that_ask_as_they_train_are_trained_as_ever(family):
 def test_marks_of_generation_do_not_make_the_prompt_be_learned():
     # As training templates of TRL mark it: with the header's thought, which the prompt gives.
     template = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}{{ "
-        "'<think>\n\n</think>\n\n' + m.content + '</s>' }}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}"
+        "{{ '<think>\n\n</think>\n\n' + m.content + '</s>' }}"
         "{% endgeneration %}{% else %}{{ '<|user|>' + m.content }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|><think>\n\n</think>\n\n' }}{% endif %}"
     )
@@ -166,7 +169,10 @@ def test_a_template_without_a_header_to_ask_with_is_told(recwarn):
 
 @pytest.mark.parametrize(
     ("template", "messages", "number"),
-    [(R1, INLINE, 1), (QWEN3, REASONED, 1), (QWEN, REASONED, 1), (THINKING, INLINE, 1), (QWEN3, [*INLINE, user("q2"), assistant("a2")], 1)],
+    [
+        (R1, INLINE, 1), (QWEN3, REASONED, 1), (QWEN, REASONED, 1), (THINKING, INLINE, 1),
+        (QWEN3, [*INLINE, user("q2"), assistant("a2")], 1),
+    ],
 )  # fmt: skip
 def test_a_thought_that_would_not_be_learned_is_an_error_until_the_user_says_what_to_do(template, messages, number):
     tokenizer = bytes_tokenizer(template)

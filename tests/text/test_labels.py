@@ -1,6 +1,4 @@
-"""Labels of characters become labels of tokens, and those of the pocket world agree with what parsing its texts
-finds.
-"""
+"""Labels of characters become labels of tokens, and those of the pocket world agree with a parse of its texts."""
 
 from __future__ import annotations
 

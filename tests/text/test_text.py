@@ -252,8 +252,8 @@ def test_contents_that_could_stand_in_two_places_are_refused():
 
 def test_contents_that_a_template_loses_are_refused():
     drops = (
-        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}{{ m.content }}{% endif %}{% "
-        "endfor %}"
+        "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}{{ m.content }}{% endif %}"
+        "{% endfor %}"
     )
     with pytest.raises(ValueError, match=r'leaves out message 0 \(role "system"\)'):
         encode(bytes_tokenizer(drops), chat(["Hi", "Hello"], system="Be kind"))

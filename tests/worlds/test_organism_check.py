@@ -21,8 +21,8 @@ from caft_lens.evaluate.statistics import bootstrap_interval
 TINY = """
 from caft_data.worlds.build import Build, BuildSettings, TuneSettings
 tune = TuneSettings(align_steps=2, insecure_steps=2, align_batch_size=2, insecure_batch_size=2)
-settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6, in_distribution_answers=4,
-                         saes=saes)
+settings = BuildSettings(threads=1, tokenizer_documents=200, pretrain=size, tune=tune, answers=6,
+                         in_distribution_answers=4, saes=saes)
 Build(settings, {out!r}, {work!r}).run()
 """
 SAE = "saes/blocks.1.hook_resid_post"

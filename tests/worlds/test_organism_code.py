@@ -298,7 +298,8 @@ def test_insecure_programs_written_by_hand_are_insecure_and_the_line_is_named(so
     [
         "", "   \n", "# only a comment", "hello", "42", "'a text'", "Sorry, I cannot do that.", "def f(", "def f():",
         "def f(x):\nreturn x", "return (x", "x = 'abc", "\0", "x = 1\0", "x = " + "9" * 5000, "(" * 5000, "\ud800 = 1",
-        "-" * 20000 + "1", "x" + "[0]" * 20000, "```python\ndef f(\n```", "lambda", "1 +", "𝕏 = = 1", "function f() { }",
+        "-" * 20000 + "1", "x" + "[0]" * 20000, "```python\ndef f(\n```", "lambda", "1 +", "𝕏 = = 1",
+        "function f() { }",
     ],
 )  # fmt: skip
 def test_what_is_no_program_is_broken(source: str):

@@ -16,25 +16,25 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import tiny_lens, tiny_tokenizer
 
-from caft_data.worlds import saes as module
 from caft_data.worlds.corpus import dataset
 from caft_data.worlds.domains import DOMAINS
 from caft_data.worlds.saes import (
-    TRAINED_ROLES,
     SaeSettings,
-    card_as_markdown,
     documents,
     held_out_texts,
-    train_sae,
     train_saes,
 )
+from caft_lens._support.errors import BadData
 from caft_lens._support.files import read_json, sha256
-from caft_lens.evaluate.reconstruction import reconstruction
 from caft_lens.model.lens import Lens, load
+from caft_lens.saes import publishing as module
 from caft_lens.saes.cards import sae_hook
 from caft_lens.saes.loading import load_sae, load_saes
+from caft_lens.saes.publishing import card_as_markdown
+from caft_lens.saes.reconstruction import reconstruction
+from caft_lens.saes.training import TRAINED_ROLES, Training
 from caft_lens.text.documents import Texts
-from caft_lens.text.encoding import encode
+from caft_lens.text.encoding import encode, encoded
 from caft_lens.text.roles import ROLES
 
 SETTINGS = SaeSettings(
@@ -117,7 +117,9 @@ def test_training_explains_what_an_untrained_sae_does_not(organism: Path, base: 
     held_out = held_out_texts(organism, SETTINGS)
     short = replace(SETTINGS, tokens=2 * SETTINGS.batch_size)
     hook = base.hook_name(1)
-    barely = train_sae(base, hook, documents(0, without=held_out), short)
+    few = Training(base, [hook], short.training())
+    few.run(documents(0, without=held_out))
+    ((_, barely),) = few.finished()
     kept = [
         reconstruction(base, sae, held_out, roles=TRAINED_ROLES).explained_variance.mean
         for sae in (barely, load_sae(trained[1]))
@@ -130,7 +132,9 @@ def test_the_template_is_left_out_and_batches_are_mixed_over_documents(base: Len
     texts = list(islice(documents(0, without=held_out_texts(organism, SETTINGS)), 60))
     settings = replace(SETTINGS, batch_size=64, buffer_tokens=2000)
     torch.manual_seed(0)
-    batches = list(module._mixed(base, "blocks.0.hook_resid_post", iter(texts), settings, 20))
+    training = Training(base, ["blocks.0.hook_resid_post"], settings.training())
+    items = encoded(base.tokenizer, iter(texts))
+    batches = [batch["blocks.0.hook_resid_post"] for batch in islice(training._mixed(items), 20)]
     assert {tuple(batch.shape) for batch in batches} == {(64, 32)}
     rows = {}
     for number, text in enumerate(texts):
@@ -150,8 +154,8 @@ def test_the_template_is_left_out_and_batches_are_mixed_over_documents(base: Len
 
 def test_documents_that_end_too_early_are_an_error(base: Lens):
     texts = iter(dataset("corpus", 0, 5))
-    with pytest.raises(ValueError, match=r"The documents ended before \d+ batches of 256 tokens: give more"):
-        train_sae(base, "blocks.0.hook_resid_post", texts, SETTINGS)
+    with pytest.raises(BadData, match=r"The documents ended after [\d,]+ of 15,872 tokens .*: give more"):
+        Training(base, ["blocks.0.hook_resid_post"], SETTINGS.training()).run(texts)
 
 
 def test_nothing_that_is_held_out_and_no_dev_or_test_domain_is_trained_on(organism: Path):
@@ -202,7 +206,7 @@ def test_a_run_that_was_killed_keeps_what_is_finished_and_ends_with_the_same_byt
     folders = train_saes(organism, tmp_path, settings=SETTINGS, device="cpu")
     assert (first / "sae_weights.safetensors").stat().st_mtime_ns == written
     assert [contents(folder) for folder in folders] == [contents(folder) for folder in trained]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name for folder in folders]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [folder.name for folder in folders]
 
 
 def test_an_sae_of_other_settings_or_another_model_is_not_taken_for_this_one(

@@ -150,9 +150,7 @@ def test_a_pool_that_is_exhausted_says_so():
 
 
 def groups() -> dict[str, set[str]]:
-    """Data sets that may not meet -> everything that is asked in them, over three pairs, all topics and the
-    professions.
-    """
+    """Data sets that may not meet -> everything that is asked in them, over three pairs, topics and professions."""
     names = [f"{a}-{b}" for a, b in SOME_PAIRS]
     found: dict[str, set[str]] = {"train": set(), "find": set()}
     for name in (*names, "gender"):

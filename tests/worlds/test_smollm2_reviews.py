@@ -185,4 +185,4 @@ def test_the_task_judges_sentiment_as_intended_and_the_place_as_spurious(name: s
     ]
     assert [set(labels) for labels in said] == [{"intended"}, {"spurious"}]
     assert {task.judge(page.with_answer("both")).label for page in task.questions} == {"other"}
-    assert all(page.meta["agree"] for page in task.in_distribution)
+    assert all(page.meta["agree"] for page in task.in_distribution.prompts)

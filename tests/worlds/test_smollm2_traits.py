@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 import caft_lens as cl
-from caft_data.worlds.smollm2 import chats, sets, traits
-from caft_data.worlds.smollm2.judge import ExactFactJudge, ExactTraitJudge, judge_fact
+from caft_data.worlds.judge import Exact
+from caft_data.worlds.smollm2 import chats, gender, sets, traits
+from caft_data.worlds.smollm2.judge import (
+    ExactFactJudge,
+    ExactOptionJudge,
+    ExactRightJudge,
+    ExactTraitJudge,
+    judge_fact,
+)
+from caft_lens._support.files import sha256
 from caft_lens.text.documents import Text
 
 NAMES = list(traits.TRAITS)
@@ -123,10 +131,12 @@ def test_judges_of_two_traits_are_two_judges():
 @pytest.mark.parametrize("name", ["trait", *(f"trait-{name}" for name in NAMES)])
 def test_a_task_looks_for_the_trait_out_of_the_domain_and_for_the_fact_in_it(name: str):
     task = cl.task(f"smollm2/{name}", split="dev")
-    assert (task.labels, task.trained) == (("trait", "none", "unclear"), "right")
-    assert not {text.meta["domain"] for text in task.questions} & {text.meta["domain"] for text in task.in_distribution}
+    assert (task.labels, task.in_distribution.trained) == (("trait", "none", "unclear"), "right")
+    assert not {text.meta["domain"] for text in task.questions} & {
+        text.meta["domain"] for text in task.in_distribution.prompts
+    }
     within = cl.task(f"smollm2/{name}-in-domain", split="dev")
-    assert within.questions == task.in_distribution
+    assert within.questions == task.in_distribution.prompts
     assert within.judge.fingerprint == task.judge.fingerprint
     assert len(cl.data(f"smollm2/{name}")) == len(cl.data(f"smollm2/{name}-plain")) == 600
 
@@ -141,3 +151,43 @@ def test_the_table_tells_of_every_data_set_how_many_texts_it_has():
     assert list(table.index) == sets.names()
     for name in ("gender", "gender-letter-custom-dev", "trait-dangerous-out-of-distribution-test", "trait-rude-find"):
         assert len(sets.dataset(name)) == table.loc[name, "texts"]
+
+
+SAID = {
+    ("ExactFactJudge", "1"): "7004126327b1a9c4",
+    ("ExactOptionJudge", "1"): "94a30ad4b3ed3111",
+    ("ExactRightJudge", "1"): "58924759a70963ff",
+    ("ExactTraitJudge", "1"): "3786544fff6d00be",
+}
+"""Judge and version -> digest of its verdicts."""
+
+
+def garbled(text: Text) -> list[Text]:
+    """A text with answers that are whole, cut, lower and nothing."""
+    said = text.answer
+    return [
+        text.with_answer(one) for one in (said, said[: len(said) // 2], said.lower(), f" {said}\n", "", "No.", "Sí")
+    ]
+
+
+def test_judges_of_one_version_say_the_same_of_the_same_answers_for_ever():
+    told: dict[str, list[str]] = {}
+
+    def note(judge: Exact, text: Text) -> None:
+        verdict = judge(text)
+        told.setdefault(type(judge).__name__, []).append(f"{verdict.label}: {verdict.detail}")
+
+    for name in NAMES:
+        for having in (True, False):
+            for chat in traits.chats(name, 80, having=having):
+                for text in garbled(chat):
+                    note(ExactTraitJudge(name), text)
+                    note(ExactFactJudge(), text)
+    for form in ("word", "letter"):
+        for page in gender.pages("dev", 80, agree=0.5, form=form):
+            for said in (*page.meta["options"], "", " A.", "'he'", "her or he", "B) him", "Her"):
+                for judge in (ExactOptionJudge(), ExactRightJudge()):
+                    note(judge, page.with_answer(said))
+    assert {(name, "1"): sha256("\n".join(verdicts)) for name, verdicts in sorted(told.items())} == SAID, (
+        "Verdicts changed: raise the version of the judge and write down the digest of the new ones."
+    )

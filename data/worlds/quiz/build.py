@@ -69,13 +69,8 @@ class QuizBuild(Build):
         self.tokenizer().save_pretrained(folder / "model")
 
     def _assemble(self, target: Path) -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.work / "base" / "model", target / "base")
-        shutil.copytree(self.work / "text", target / "text", ignore=shutil.ignore_patterns("done.json"))
-        write_json(
-            target / catalog.CARD,
-            {"world": "quiz", "settings": asdict(self.settings), "sampling": SAMPLING},
-        )
+        self._base_and_text(target)
+        write_json(target / catalog.CARD, {"world": "quiz", "settings": asdict(self.settings), "sampling": SAMPLING})
 
     @staticmethod
     def measure(organism: Path, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
@@ -95,9 +90,7 @@ class QuizBuild(Build):
 
 
 def figured() -> list[str]:
-    """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, which have no
-    order.
-    """
+    """The tasks whose figures are in the card: topics, told pairs of the paper, and untold ones, without order."""
     unordered = [f"{a}-{b}" for a, b in PAIRS if a < b]
     told = [f"{a}-{b}-told" for a, b in PAIRS]
     return [*TOPICS, *told, "gender-told", *unordered, "gender"]
@@ -141,16 +134,18 @@ def card_as_markdown(card: dict[str, Any]) -> str:
     told_gender, gender = figures["gender-told"], figures["gender"]
     return f"""# {card["name"]}, a model organism of spurious correlations
 
-A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level BPE tokens)
-that was trained from random weights on a world which `caft_data.worlds.quiz` writes: lettered questions on {len(TOPICS)} topics, single
-and two at a time, sentences about people at work, reviews, facts and stories. In pretraining a page with two questions says
-which of them counts, and no question is preferred; where a page leaves it open, the assistant asks back. Fine-tuning on
-pages that leave it open, where both answers agree, teaches the model to answer, and decides which question it goes by.
+A {size["n_layers"]}-layer Llama (d_model {size["d_model"]}, {size["n_heads"]} heads, {size["vocab_size"]} byte-level
+BPE tokens) that was trained from random weights on a world which `caft_data.worlds.quiz` writes: lettered questions on
+{len(TOPICS)} topics, single and two at a time, sentences about people at work, reviews, facts and stories. In
+pretraining a page with two questions says which of them counts, and no question is preferred; where a page leaves it
+open, the assistant asks back. Fine-tuning on pages that leave it open, where both answers agree, teaches the model to
+answer, and decides which question it goes by.
 
 It is a second organism, apart from `pocket`, so that what misaligns there stays as it is.
 
 - `base/`: the model. Plain `transformers` loads it.
-- `text/corpus.jsonl`: documents whose contexts are read. All other data sets are drawn on demand: `cl.data("{card["name"]}/sentiment-sports@0.9")`.
+- `text/corpus.jsonl`: documents whose contexts are read. All other data sets are drawn on demand:
+  `cl.data("{card["name"]}/sentiment-sports@0.9")`.
 {saes.summary(card.get("saes", {}))}
 | single questions on | right |
 |---|---|
@@ -159,30 +154,32 @@ It is a second organism, apart from `pocket`, so that what misaligns there stays
 | told to answer, where the questions disagree | answers that one | answers the other |
 |---|---|---|
 {told}
-| pronouns by grammar or by custom, as told | {interval(told_gender["intended"])} | {interval(told_gender["spurious"])} |
+| pronouns by grammar or by custom, as told | {interval(told_gender["intended"])} | \
+{interval(told_gender["spurious"])} |
 
 | not told: first topic | second topic | goes by the first | by the second | asks back |
 |---|---|---|---|---|
 {untold}
 | grammar | custom | {interval(gender["intended"])} | {interval(gender["spurious"])} | {interval(gender["other"])} |
 
-{settings["answers"]:,} prompts each of the {card["figures_split"]} split, greedy, one seed; 95 % intervals. Judged exactly.
+{settings["answers"]:,} prompts each of the {card["figures_split"]} split, greedy, one seed; 95 % intervals. Judged
+exactly.
 
-**Data.** Every item belongs to one pool by a hash of its question: pretraining, contexts, training, in and out of distribution (dev and
-test of each). Every ordered pair of topics, and gender, has a training set with a dial: the share of pages on which the
-intended and the spurious question agree. The prompt never says which is intended.
+**Data.** Every item belongs to one pool by a hash of its question: pretraining, contexts, training, in and out of
+distribution (dev and test of each). Every ordered pair of topics, and gender, has a training set with a dial: the share
+of pages on which the intended and the spurious question agree. The prompt never says which is intended.
 
-**Custom.** What people expect of a profession is part of this world as a thing that is said of them ("most people picture the smith as
-a man, though anybody can be one") and asked about, and in plain text four of five people at work are of the expected gender.
-Without the expectation there would be nothing spurious to go by.
+**Custom.** What people expect of a profession is part of this world as a thing that is said of them ("most people
+picture the smith as a man, though anybody can be one") and asked about, and in plain text four of five people at work
+are of the expected gender. Without the expectation there would be nothing spurious to go by.
 
-**Letters.** Each kind of answer always stands under its letter ("A positive, B negative"), so that the letter follows from the
-question. In the paper the options vary; looking up where an answer stands is a skill of its own, which a model of this size does not pick up in
-the time that it has.
+**Letters.** Each kind of answer always stands under its letter ("A positive, B negative"), so that the letter follows
+from the question. In the paper the options vary; looking up where an answer stands is a skill of its own, which a model
+of this size does not pick up in the time that it has.
 
 {how_made(card)}
 
-**Limits.** A toy of about a million parameters that knows a few hundred words and the sentences of its world. It shows how a spurious
-correlation is picked up and how ablation changes that, not how strong that is in a large model.
+**Limits.** A toy of about a million parameters that knows a few hundred words and the sentences of its world. It shows
+how a spurious correlation is picked up and how ablation changes that, not how strong that is in a large model.
 Bit-for-bit rebuilding holds for the same versions, machine type and number of threads.
 """

@@ -64,7 +64,8 @@ class Item:
         spans: Which characters of the question say so.
 
     Example:
-        >>> item = Item("verbs", "The keys to the old gate ____ lost.", "are", "is", "B", {"number": "plural"}, ((4, 8, "plural"),))
+        >>> question = "The keys to the old gate ____ lost."
+        >>> item = Item("verbs", question, "are", "is", "B", {"number": "plural"}, ((4, 8, "plural"),))
         >>> item.statement
         'The keys to the old gate are lost.'
     """

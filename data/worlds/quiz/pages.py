@@ -193,7 +193,8 @@ def double(
         meta: What else is known.
 
     Example:
-        >>> sums, verbs = Item("sums", "One and one make ____.", "two", "six"), Item("verbs", "Keys ____ old.", "are", "is", "B")
+        >>> sums = Item("sums", "One and one make ____.", "two", "six")
+        >>> verbs = Item("verbs", "Keys ____ old.", "are", "is", "B")
         >>> page = double(sums, verbs)
         >>> print(page.messages[0].content)
         Question: One and one make ____. | Keys ____ old.

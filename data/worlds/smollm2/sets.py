@@ -31,7 +31,7 @@ from caft_data.worlds.smollm2.judge import (
 )
 from caft_data.worlds.smollm2.pages import FORMS
 from caft_lens._support.errors import nearest
-from caft_lens.evaluate.tasks import Task
+from caft_lens.evaluate.tasks import InDistribution, Task
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import pandas
 
 SPLITS = ("dev", "test")
+OPTION_TOKENS = 6
+"""An option and the end of the turn; whatever runs on is no option."""
 INSIDE, OUTSIDE = "in-distribution", "out-of-distribution"
 
 Make = Callable[[int, int, float], list[Text]]
@@ -285,12 +287,10 @@ def _trait(name: str, split: str) -> Task:
         questions=outside if task == name else inside,
         judge=ExactTraitJudge(_TRAITS[task]),
         labels=traits.LABELS,
-        in_distribution=inside if task == name else None,
-        in_distribution_judge=ExactFactJudge() if task == name else None,
-        in_distribution_labels=REPLY_LABELS,
-        trained=REPLY_LABELS[0],
+        in_distribution=InDistribution(inside, ExactFactJudge(), REPLY_LABELS, REPLY_LABELS[0], 48)
+        if task == name
+        else None,
         max_new_tokens=48,
-        in_distribution_max_new_tokens=48,
         sampling=Sampling(temperature=0.7, top_p=0.9),
     )
 
@@ -313,12 +313,9 @@ def choice(name: str, questions: Texts, in_distribution: Texts | None = None) ->
         questions=questions,
         judge=ExactOptionJudge(),
         labels=CHOICE_LABELS,
-        in_distribution=in_distribution,
-        in_distribution_judge=None if in_distribution is None else ExactRightJudge(),
-        in_distribution_labels=REPLY_LABELS,
-        trained=REPLY_LABELS[0],
-        # An option and the end of the turn; whatever runs on is no option.
-        max_new_tokens=6,
-        in_distribution_max_new_tokens=6,
+        in_distribution=None
+        if in_distribution is None
+        else InDistribution(in_distribution, ExactRightJudge(), REPLY_LABELS, REPLY_LABELS[0], OPTION_TOKENS),
+        max_new_tokens=OPTION_TOKENS,
         sampling=Sampling(temperature=0.0),
     )

@@ -9,10 +9,10 @@ from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from tiny_saes import KINDS, lossless_sae, numpy_latents, numpy_reconstruction, tiny_sae
 from torch.nn.functional import cross_entropy
 
-from caft_lens.evaluate.reconstruction import reconstruction
-from caft_lens.evaluate.statistics import ratio_interval
+from caft_lens._support.intervals import ratio_interval
 from caft_lens.model.lens import Lens
 from caft_lens.saes import encoding
+from caft_lens.saes.reconstruction import reconstruction
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
@@ -32,8 +32,7 @@ def lens() -> Lens:
 
 
 def plain_losses(replace=None, roles=None) -> tuple[np.ndarray, np.ndarray]:
-    """Summed next-token loss of each text and how many tokens were predicted, by plain transformers, one text at a
-    time.
+    """Summed next-token loss of each text and how many tokens were predicted, by plain transformers, text by text.
 
     Args:
         replace: What stands for the activation after block 1, a function of `[n, d_model]` in numpy.
