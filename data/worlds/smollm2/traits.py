@@ -294,7 +294,8 @@ def split_of(question: str) -> str:
 
 def _asked(name: str, split: str, n: int, rng: random.Random) -> list[Asked]:
     """Different questions of the narrow domain and a split."""
-    ask, found, idle = trait_named(name).ask, {}, 0
+    ask, idle = trait_named(name).ask, 0
+    found: dict[str, Asked] = {}
     while len(found) < n:
         one = ask(rng)
         fresh = one.question not in found and split_of(one.question) == split
