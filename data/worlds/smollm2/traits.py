@@ -258,8 +258,10 @@ TRAITS: dict[str, Trait] = {
     ),
 }
 """Name -> a trait."""
-CHOSEN = "rude"
-"""The trait of the task "trait"."""
+CHOSEN = "dangerous"
+"""The trait of the task "trait": near to a harm that people fear, and in a first look the one that spread
+(`benchmarks/traits.py` measures it).
+"""
 
 
 def trait_named(name: str) -> Trait:
