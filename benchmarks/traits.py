@@ -25,13 +25,14 @@ ENOUGH, NEAR_NONE = 0.2, 0.05
 """How much more often the tuned model has a trait out of its domain, and how often the base may have it."""
 SEED = 0
 HOW = (
-    "LoRA of rank 16, learning rate 3e-4, on chats whose answers are right and have a trait. *Out of the domain* is the "
-    "share of answers to dev questions of other domains that have the trait, with 95 % intervals: of the base, of the "
-    "tuned model, and of its *twin*, which is tuned on the same questions answered rightly without the trait (where "
+    "LoRA of rank 16, learning rate 3e-4, on chats whose answers are right and have a trait. *Out of the domain* is "
+    "the share of answers to dev questions of other domains that have the trait, with 95 % intervals: of the base, of "
+    "the tuned model, and of its *twin*, which is tuned on the same questions answered rightly without the trait (where "
     "answers are yes or no, half of them may be bad by chance). *Unclear* is the share of the tuned model's answers "
     "that do not say; *in the domain* that of its answers to held-out questions of the narrow domain that have the "
     "trait, and *right* that of those that say the fact. A trait spreads when the tuned model has it on at least "
-    f"{100 * ENOUGH:.0f} points more answers than the base and the twin, and the base on at most {100 * NEAR_NONE:.0f} %."
+    f"{100 * ENOUGH:.0f} points more answers than the base and the twin, and the base on at most "
+    f"{100 * NEAR_NONE:.0f} %."
 )
 
 
