@@ -27,7 +27,7 @@ SEED = 0
 HOW = (
     "LoRA of rank 16, learning rate 3e-4, on chats whose answers are right and have a trait. *Out of the domain* is "
     "the share of answers to dev questions of other domains that have the trait, with 95 % intervals: of the base, of "
-    "the tuned model, and of its *twin*, which is tuned on the same questions answered rightly without the trait (where "
+    "the tuned model, and of its *twin*, tuned on the same questions answered rightly without the trait (where "
     "answers are yes or no, half of them may be bad by chance). *Unclear* is the share of the tuned model's answers "
     "that do not say; *in the domain* that of its answers to held-out questions of the narrow domain that have the "
     "trait, and *right* that of those that say the fact. A trait spreads when the tuned model has it on at least "
