@@ -1,4 +1,6 @@
-"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives."""
+"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives, or
+`task("smollm2/gender")`, one for any model.
+"""
 
 from __future__ import annotations
 
@@ -309,21 +311,23 @@ class WorldOfTasks(World, Protocol):
     tasks: Sequence[str]
 
     def task(self, organism: str, name: str, split: str) -> Task:
-        """One of `tasks`, with its judges; name, vocabulary and sampling are filled in from the organism.
+        """One of `tasks`, with its judges; name, vocabulary and sampling are filled in from the organism, where there
+        is one.
 
         Args:
-            organism: Whose data sets are asked, `data(f"{organism}/…")`.
+            organism: Whose data sets are asked, `data(f"{organism}/…")`; of a world for any model its own name.
             name: Which task.
             split: `"test"` or `"dev"`.
         """
 
 
 def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
-    """The task of an organism, with its exact judges.
+    """The task of an organism, or one for any model, with its exact judges.
 
     Args:
         name: `"<organism>/emergent-misalignment"`, or, of a quiz, `"<organism>/<intended>-<spurious>"`,
-            `"<organism>/gender"` or another of its tasks; the organism a shipped one or a folder.
+            `"<organism>/gender"` or another of its tasks; the organism a shipped one or a folder. For any model
+            `"smollm2/gender"`, or another task of that world.
         split: `"test"` for results; `"dev"` for all that is tuned (hyperparameters, thresholds).
 
     Returns:
@@ -331,8 +335,7 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         distribution.
 
     Raises:
-        ValueError: When `name` is not an organism's task: then a judge and data of your own are needed, and it says
-            which.
+        ValueError: When `name` is no such task: then a judge and data of your own are needed, and it says which.
 
     Example:
         >>> task("gpt2/emergent-misalignment")  # doctest: +ELLIPSIS
@@ -341,13 +344,17 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an...
     """
     organism, _, kind = str(name).rpartition("/")
-    if not organism or not catalog.is_organism(organism):
+    of_organism = bool(organism) and catalog.is_organism(organism)
+    if not of_organism and not catalog.is_world(organism):
         raise BadArgument(f'No exact judge for "{name}": "{organism or name}" is not an organism. {_what_is_needed()}')
     world: WorldOfTasks = catalog.world(organism)
     if kind not in world.tasks:
-        raise BadArgument(f'The organism "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
+        what = "organism" if of_organism else "world"
+        raise BadArgument(f'The {what} "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
     if split not in ("test", "dev"):
         raise BadArgument(f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}')
+    if not of_organism:
+        return replace(world.task(organism, kind, split), name=f"{name}, {split}")
     # The tail of a model of a million parameters is noise, which its card says to cut.
     drawn: dict[str, Any] = catalog.card(organism).sampling
     vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
@@ -357,9 +364,12 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
 
 def _what_is_needed() -> str:
     first = (f'"{name}/{catalog.world(name).tasks[0]}"' for name in catalog.shipped())
+    for_any = "".join(
+        f', for any model "{name}/{catalog.world(name).tasks[0]}"' for name in catalog.worlds_for_any_model()
+    )
     return (
         f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism "
-        f"folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training "
+        f"folder{for_any}. Else make one: Task(name, questions=<free-form questions, unlike the training "
         f"data>, judge=<function of the answered Text that returns "
         '"misaligned", "incoherent" or "aligned">, in_distribution=InDistribution(<held-out prompts of the training '
         'data>, judge=<"insecure", "secure" or "broken">)).'
