@@ -148,6 +148,19 @@ def tiny_lens(architecture: str = "llama", seed: int = 0, **changes: Any) -> Len
     return load(tiny_model(architecture, seed, **changes), tokenizer=tiny_tokenizer(), name_as=f"tiny-{architecture}")
 
 
+def planted(architecture: str = "llama", times: float = 150.0, tokenizer: bool = True) -> Lens:
+    """A tiny model with a sink at every BOS: a residual stream `times` as long there, as pretrained models have it."""
+    from caft_lens.model.lens import load
+
+    model = tiny_model(architecture, n_layers=3)
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight
+        usual = model(torch.arange(20, 120)[None], output_hidden_states=True).hidden_states[-1][0]
+        rows[1] = 0
+        rows[1, 5] = times * usual.norm(dim=-1).median()
+    return load(model, tokenizer=tiny_tokenizer() if tokenizer else None, name_as="planted")
+
+
 def shaken(lens: Lens, name: str = "tuned") -> Lens:
     """A copy whose weights are all a little different, as after fine-tuning."""
     tuned = lens.copy(name=name)

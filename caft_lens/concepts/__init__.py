@@ -3,6 +3,7 @@
 concept_set     `Concept`, `ConceptSet`
 ablation        `ablate`, `steer`: at inference and in training by one and the same hook
 interventions   `intervene`: several at once
+orthogonal      `orthogonal_to_sinks`: directions without what they share with attention sinks
 """
 
 from __future__ import annotations

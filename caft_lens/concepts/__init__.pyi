@@ -7,3 +7,4 @@ from .ablation import steer as steer
 from .concept_set import Concept as Concept
 from .concept_set import ConceptSet as ConceptSet
 from .interventions import intervene as intervene
+from .orthogonal import orthogonal_to_sinks as orthogonal_to_sinks

@@ -7,7 +7,7 @@ alone. docs/concepts/sinks.md says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +149,47 @@ def measured(lens: HookedModel) -> Sinks:
     return Sinks(bounds, always_first, medians)
 
 
+@dataclass(frozen=True)
+class Common:
+    """What the sinks of a model have in common at a hook point.
+
+    Attributes:
+        direction: Their mean activation as a unit vector, `[d_model]`, fp64 on the CPU.
+        tokens: How many sinks it is the mean of.
+        cosine: The least cosine of one of them to it: 1 where all lie along one direction.
+    """
+
+    direction: Tensor
+    tokens: int
+    cosine: float
+
+
+def common(lens: HookedModel, sinks: Sinks, hooks: Sequence[str]) -> dict[str, Common]:
+    """The mean direction of a model's sinks, on the texts by which `measured` finds them: one forward pass.
+
+    Args:
+        lens: A model to which nothing is hooked.
+        sinks: Which of its tokens are sinks.
+        hooks: Full names of hook points.
+
+    Returns:
+        By hook name; a hook point where no activation is a sink's is left out.
+    """
+    found: dict[str, Common] = {}
+
+    def note(x: Tensor, hook: Any, there: Tensor) -> None:
+        far = sinks.far(hook.name, x)
+        rows = x.detach()[far & there.to(x.device)].cpu().double() if far is not None else x.new_zeros(0)
+        if len(rows):
+            mean = torch.nn.functional.normalize(rows.mean(dim=0), dim=0)
+            cosines = torch.nn.functional.normalize(rows, dim=1) @ mean
+            found[hook.name] = Common(mean, len(rows), float(cosines.min().clamp(-1, 1)))
+
+    if any(hook in sinks.beyond for hook in hooks):
+        _over_probes(lens, hooks, note)
+    return found
+
+
 def _cut(norms: Tensor, far: float, gap: float) -> float:
     """Where a few of some norms (in units of the median) stand apart from all others; infinity where none do."""
     highest = norms.sort(descending=True).values[: max(1, int(FEW * len(norms))) + 1]
@@ -161,19 +202,32 @@ def _cut(norms: Tensor, far: float, gap: float) -> float:
 
 def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
     """Norms at every hook point, `[n_tokens]` on the CPU, and which tokens begin a text of the tokenizer's own."""
+    norms: dict[str, Tensor] = {}
+
+    def note(x: Tensor, hook: Any, there: Tensor) -> None:
+        norms[hook.name] = torch.linalg.vector_norm(x, dim=-1, dtype=_fine(x)).cpu()[there]
+
+    first = _over_probes(lens, [name for name in lens.hook_names if not of_heads(name)], note)
+    return norms, first
+
+
+def _over_probes(lens: HookedModel, hooks: Sequence[str], note: Callable[[Tensor, Any, Tensor], None]) -> Tensor:
+    """Run the probes once, and tell of each activation which of its tokens are there, `[batch, pos]` on the CPU.
+
+    Returns:
+        Which of the tokens that are there begin a text of the tokenizer's own, bool `[n_tokens]`.
+    """
     items, whole = _probes(lens)
     batch = collate(items, lens.padding)
     there = batch.attention_mask.bool()
-    norms: dict[str, Tensor] = {}
 
-    def note(x: Tensor, hook: Any) -> None:
-        norms[hook.name] = torch.linalg.vector_norm(x, dim=-1, dtype=_fine(x)).cpu()[there]
+    def told(x: Tensor, hook: Any) -> None:
+        note(x, hook, there)
 
-    wanted = [name for name in lens.hook_names if not of_heads(name)]
-    with torch.no_grad(), evaluating(lens.model), lens.hooks([(name, note) for name in wanted]):
+    with torch.no_grad(), evaluating(lens.model), lens.hooks([(name, told) for name in hooks]):
         lens(batch, return_type=None)
     first = (batch.position_ids == 0) & torch.tensor(whole)[:, None]
-    return norms, first[there]
+    return first[there]
 
 
 def _probes(lens: HookedModel) -> tuple[list[Encoded], list[bool]]:

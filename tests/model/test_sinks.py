@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
+from tiny_models import planted, tiny_lens, tiny_model, tiny_tokenizer
 
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadData
@@ -22,17 +22,6 @@ from caft_lens.text.encoding import encode
 HOOK = "blocks.1.hook_resid_post"
 BOS = 1
 CHATS = cl.data([{"prompt": f"Say {word}.", "answer": f"{word}, of course"} for word in ("cat", "dog", "sea", "tree")])
-
-
-def planted(times: float = 150.0, tokenizer: bool = True) -> Lens:
-    """A tiny model with a residual stream that is `times` as long at its first token, as pretrained models have it."""
-    model = tiny_model("llama", n_layers=3)
-    with torch.no_grad():
-        rows = model.get_input_embeddings().weight
-        usual = model(torch.arange(20, 120)[None], output_hidden_states=True).hidden_states[-1][0]
-        rows[BOS] = 0
-        rows[BOS, 5] = times * usual.norm(dim=-1).median()
-    return cl.load(model, tokenizer=tiny_tokenizer() if tokenizer else None, name_as="planted")
 
 
 def basis_near_the_sink(lens: Lens, hook: str = HOOK) -> torch.Tensor:
