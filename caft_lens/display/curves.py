@@ -22,7 +22,7 @@ def curves(
     title: str | None = None,
     caption: str = "",
     log: tuple[bool, bool] = (False, False),
-    facts: Mapping[str, str] | None = None,
+    facts: Mapping[str, str | Mapping[float, str]] | None = None,
     y_range: Sequence[float] | None = None,
 ) -> Figure:
     """Draw curves, one each kind, told apart by colour, marker and dash.
@@ -34,7 +34,7 @@ def curves(
         title: Above the figure.
         caption: Below it.
         log: Whether the axis along, and the one up, is logarithmic.
-        facts: What else hovering says of a curve, such as its setting.
+        facts: What else hovering says of a curve, such as its setting; or of each of its points, by where it is.
         y_range: Both ends of the axis up; by default what is needed.
 
     Returns:
@@ -48,12 +48,15 @@ def curves(
     several = len(kinds) > 1
     drawn = figure([560], [260], title=title, caption=caption, left=72, right=room_for_key(kinds) if several else 24)
     for place, (name, points) in enumerate(kinds.items()):
-        more = (facts or {}).get(name, "")
+        known = (facts or {}).get(name, "")
+        more = dict.fromkeys(points, known) if isinstance(known, str) else known
         drawn.add_scatter(
             x=list(points), y=list(points.values()), name=literal(name), marker=marker(place, 7),
             mode="lines" if len(points) > MARKED else "lines+markers",
             line={"color": LOOKS[place % len(LOOKS)][0], "width": 1.8, "dash": DASHES[place % len(DASHES)]},
-            hovertext=[said(name, f"{x_label}: {x:,.6g}", f"{y_label}: {y:.4g}", more) for x, y in points.items()],
+            hovertext=[
+                said(name, f"{x_label}: {x:,.6g}", f"{y_label}: {y:.4g}", more.get(x, "")) for x, y in points.items()
+            ],
             hoverinfo="text", **at(0),
         )  # fmt: skip
     kind = ["log" if one else "linear" for one in log]

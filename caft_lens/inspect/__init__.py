@@ -7,6 +7,7 @@ labels.py    where concepts truly are in documents whose generator knows it
 explain/     explanations of contexts, by enrichment or by an LLM, and how well they tell what they have not seen
 logits.py    logit lens: the tokens that a direction raises and lowers
 geometry.py  cosines of directions, across layers
+norms.py     how long activations are, across layers, and the attention sinks among them
 scores.py    what they were ranked by, by rank
 token_map.py one text, layer by layer and token by token
 causal.py    what steering and ablating do to next tokens and answers
@@ -30,6 +31,7 @@ from caft_lens.inspect.geometry import Cosines, cosines, neighbours
 from caft_lens.inspect.labels import Labelled
 from caft_lens.inspect.logits import ConceptTokens, LogitLens, TokenScore, logit_lens
 from caft_lens.inspect.next_tokens import TokenShift
+from caft_lens.inspect.norms import Norms, norms
 from caft_lens.inspect.scores import scores
 from caft_lens.inspect.survey import Survey, survey
 from caft_lens.inspect.token_map import TokenMap, read_off, token_map, token_maps
@@ -55,6 +57,7 @@ __all__ = [
     "LatentDensity",
     "LocalModel",
     "LogitLens",
+    "Norms",
     "ProjectionDensity",
     "Survey",
     "TokenMap",
@@ -71,6 +74,7 @@ __all__ = [
     "halves",
     "logit_lens",
     "neighbours",
+    "norms",
     "read_off",
     "scores",
     "survey",
