@@ -238,7 +238,7 @@ class Training:
             while self._samples < total:
                 before = self._texts_read
                 for batch in self._mixed(self._part(source, cuts)):
-                    bar.update(self._step(batch))
+                    bar.update(self.step(batch))
                     if self._samples >= total:
                         break
                 else:
@@ -358,7 +358,7 @@ class Training:
         for found in captured((self.lens,), packed, self.hooks, self.roles, sinks="leave out together"):
             yield torch.cat([found.acts[hook].float().to(self.lens.device) for hook in self.hooks], dim=1)
 
-    def _step(self, batch: dict[str, Tensor]) -> int:
+    def step(self, batch: dict[str, Tensor]) -> int:
         """A step of every SAE; how many tokens it was. The first batches only measure how long activations are."""
         if next(iter(self.trainers.values())).activation_scaler.scaling_factor is None:
             self._first.append(batch)
