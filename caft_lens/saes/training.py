@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,14 +28,12 @@ from caft_lens._support.files import (
     read_json,
     read_together,
     sha256,
-    write_json,
     write_together,
 )
 from caft_lens._support.progress import progress
 from caft_lens.activations.capture import captured
-from caft_lens.saes.cards import CARD, CONFIG, WEIGHTS, read_card
 from caft_lens.saes.loading import load_sae
-from caft_lens.saes.reconstruction import reconstruction
+from caft_lens.saes.publishing import is_done, publish
 from caft_lens.text.batching import Scan, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Cuts, Encoded, encoded
@@ -48,7 +44,6 @@ if TYPE_CHECKING:
 
     from caft_lens.model.lens import Lens
 
-README = "README.md"
 FORMAT = "caft_lens.sae_training/1"
 # All that text is made of: what a chat template adds says the same everywhere, and is long in some models.
 TRAINED_ROLES = tuple(role for role in ROLES if role != "special")
@@ -171,7 +166,7 @@ def train(
     hooks = list(dict.fromkeys(lens.hook_name(layer) for layer in layers))
     stated = {"held_out": len(held_out), **{key: value for key, value in asdict(settings).items() if value is not None}}
     with locked(root):
-        left = [hook for hook in hooks if not _is_done(root / hook, lens, stated)]
+        left = [hook for hook in hooks if not is_done(root / hook, lens, stated)]
         if left:
             start = time.perf_counter()
             # One that was killed while its SAEs were written is gone on with whole: what is saved is of all of them.
@@ -182,7 +177,10 @@ def train(
             seconds = time.perf_counter() - start
             for hook, trained in training.finished():
                 if hook in left:
-                    _publish(trained, root / hook, lens, held_out, training, stated, about, seconds)
+                    publish(
+                        trained, root / hook, lens, held_out,
+                        roles=roles, scan=scan, settings=stated, about=about, seconds=seconds,
+                    )  # fmt: skip
             training.clear()
     return [load_sae(root, layer=hook, lens=lens) for hook in hooks]
 
@@ -504,115 +502,3 @@ def _one_bar() -> Iterator[None]:
         yield
     finally:
         activation_scaler.tqdm = before
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def _is_done(folder: Path, lens: Lens, settings: Mapping[str, Any]) -> bool:
-    if not (folder / CARD).is_file():
-        return False
-    card = read_card(folder)
-    wanted = {"fingerprint": lens.fingerprint, "reading": lens.reading, "settings": dict(settings)}
-    # A card that is older does not say how its texts were read.
-    other = [key for key, value in wanted.items() if card.get(key, lens.reading) != value]
-    if other:
-        raise BadFile(
-            f"{folder} holds an SAE with another {' and '.join(other)} than this one. Delete it, or give another "
-            f"folder."
-        )
-    return True
-
-
-def _publish(
-    trained: TopKTrainingSAE,
-    folder: Path,
-    lens: Lens,
-    held_out: Texts,
-    training: Training,
-    settings: dict[str, Any],
-    about: str,
-    seconds: float,
-) -> None:
-    """Write one SAE with its card under a passing name, then give it its own: it is there whole or not at all."""
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    trained.save_inference_model(fresh)
-    _halve(fresh)
-    start = time.perf_counter()
-    # What is measured is what ships: read back from the files.
-    figures = reconstruction(lens, load_sae(fresh, lens=lens), held_out, roles=training.roles, scan=training.scan)
-    took = {"training": round(seconds, 1), "figures": round(time.perf_counter() - start, 1)}
-    config = read_json(fresh / CONFIG)
-    card = {
-        "name": f"{lens.name} {folder.name}",
-        "model": lens.name,
-        "fingerprint": lens.fingerprint,
-        "reading": lens.reading,
-        "hook": config["metadata"]["hook_name"],
-        "architecture": config["architecture"],
-        "d_in": config["d_in"],
-        "d_sae": config["d_sae"],
-        "k": config["k"],
-        "trained_roles": list(ROLES if training.roles is None else training.roles),
-        "about": about,
-        "settings": settings,
-        "figures": figures.to_json(),
-        "seconds": took,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {lens.device.type.upper()}",
-        "versions": {name: version(name) for name in ("sae-lens", "torch", "transformers", "caft-lens")},
-        "sha256": {name: sha256((fresh / name).read_bytes()) for name in (CONFIG, WEIGHTS)},
-    }
-    write_json(fresh / CARD, card)
-    (fresh / README).write_text(card_as_markdown(card), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
-
-
-def _halve(folder: Path) -> None:
-    """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype that `cfg.json` states,
-    float32.
-    """
-    from safetensors.torch import load_file, save_file
-
-    weights = {name: tensor.half().contiguous() for name, tensor in load_file(folder / WEIGHTS).items()}
-    save_file(weights, folder / WEIGHTS)
-    config = read_json(folder / CONFIG)
-    write_json(folder / CONFIG, {**dict(sorted(config.items())), "device": "cpu"}, seal=False)
-
-
-def card_as_markdown(card: Mapping[str, Any]) -> str:
-    """The card for people; every figure in it comes from the JSON card."""
-    figures, settings = card["figures"], card["settings"]
-
-    def shown(name: str, scale: float = 1, digits: int = 2) -> str:
-        value = figures[name]
-        mean, low, high = (f"{scale * value[key]:.{digits}f}" for key in ("mean", "low", "high"))
-        return f"{mean} ({low} to {high})"
-
-    return f"""# SAE of {card["model"]} at `{card["hook"]}`
-
-A TopK sparse autoencoder ({card["d_sae"]} latents, {card["k"]} active at a token) of the residual stream, trained with
-sae-lens {card["versions"]["sae-lens"]} on {settings["tokens"]:,} tokens of {card.get("about") or "text"}. Attention
-sinks, and tokens of other roles than {", ".join(card["trained_roles"])}, are left out.
-`SAE.load_from_disk` reads this folder, as does `caft_lens.load_sae`.
-
-| on {figures["texts"]} held-out documents ({figures["tokens"]:,} tokens) | |
-|---|---|
-| active latents a token (L0) | {shown("l0", digits=1)} |
-| explained variance, % | {shown("explained_variance", 100, 1)} |
-| loss of the model, nats a token | {shown("loss", digits=3)} |
-| loss with the SAE spliced in | {shown("loss_spliced", digits=3)} |
-| loss with the mean in its place | {shown("loss_mean", digits=3)} |
-| loss with zero in its place | {shown("loss_zero", digits=3)} |
-| loss recovered, against the mean, % | {shown("recovered_from_mean", 100, 1)} |
-| loss recovered, against zero, % | {shown("recovered_from_zero", 100, 1)} |
-| latents that never fired there | {figures["dead"]} of {card["d_sae"]} |
-
-Intervals are 95 %, from resampled documents. Made in {card["seconds"]["training"]:.0f} seconds ({card["machine"]};
-layers that were trained together share them), seed {settings["seed"]}; the figures took
-{card["seconds"]["figures"]:.0f} more. Weights are float16 on disk and float32 when loaded.
-
-**Limits.** It knows text like that which it was trained on; spliced in at other text, or at tokens that were left out,
-it is outside of that.
-"""

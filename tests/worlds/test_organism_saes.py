@@ -27,11 +27,12 @@ from caft_data.worlds.saes import (
 from caft_lens._support.errors import BadData
 from caft_lens._support.files import read_json, sha256
 from caft_lens.model.lens import Lens, load
-from caft_lens.saes import training as module
+from caft_lens.saes import publishing as module
 from caft_lens.saes.cards import sae_hook
 from caft_lens.saes.loading import load_sae, load_saes
+from caft_lens.saes.publishing import card_as_markdown
 from caft_lens.saes.reconstruction import reconstruction
-from caft_lens.saes.training import TRAINED_ROLES, Training, card_as_markdown
+from caft_lens.saes.training import TRAINED_ROLES, Training
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode, encoded
 from caft_lens.text.roles import ROLES
