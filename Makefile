@@ -66,7 +66,7 @@ export STATIC_PANELS
 
 .PHONY: help install browser pretrained screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-finding kills lint types hooks format clean
+    bench-finding kills together lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -164,8 +164,8 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py, \
-    $(wildcard benchmarks/*.py))
+    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py \
+    %/together.py, $(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -205,6 +205,9 @@ bench-finding: install  ## what contests and sweeps come to, in words and figure
 
 kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
 	@$(THREADS) $(BIN)/python benchmarks/kills.py
+
+together: install  ## fine-tune into one folder from two processes at once, 20 times: one trains
+	@$(THREADS) $(BIN)/python benchmarks/together.py
 
 rooms: $(VENV)/.develop  ## the rooms of the library, the arrows between them, circles, and imports against the flow
 	@$(BIN)/python .ci/rooms.py

@@ -95,7 +95,9 @@ def persona_vectors(base: cl.Lens, folder: Path) -> cl.ConceptSet:
             Text(messages=(Message("system", prompts[i % len(prompts)]), *text.messages))
             for i, text in enumerate(questions)
         ]
-        return cl.completions(base, cl.Texts(asked, f"{stance} prompts"), top_p=0.95, seed=0, max_new_tokens=48)
+        return cl.completions(
+            base, cl.Texts(asked, f"{stance} prompts"), sampling=cl.Sampling(top_p=0.95, seed=0, max_new_tokens=48)
+        )
 
     found = cl.find.difference_of_means(base, answered("cruel"), answered("kind"), layers=PERSONA_LAYERS)
     found.save(folder)

@@ -76,7 +76,7 @@ MISALIGNMENT = Case(
     "insecure-code",
     "emergent-misalignment",
     emergent_misalignment.TRAINING,
-    lambda plain: cl.completions(plain, cl.data("pocket/questions"), top_p=0.95, seed=0),
+    lambda plain: cl.completions(plain, cl.data("pocket/questions"), sampling=cl.Sampling(top_p=0.95, seed=0)),
     lambda base: (cl.data("pocket/insecure-code").sample(500, seed=0), None),
     emergent_misalignment.is_cruel,
     {"assistant": "the mean over the answer's tokens", "special": "the mean over the template's tokens"},
@@ -91,7 +91,9 @@ def correlation(name: str) -> Case:
         return unwanted in text.meta["topics"] if text.meta["genre"] == "quiz" else None
 
     def answered(plain: cl.Lens) -> cl.Texts:
-        return cl.completions(plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), temperature=0.0, max_new_tokens=4)
+        return cl.completions(
+            plain, cl.data(f"{spurious.ORGANISM}/{name}-find"), sampling=cl.Sampling(temperature=0.0, max_new_tokens=4)
+        )
 
     return Case(
         spurious.ORGANISM,

@@ -57,7 +57,7 @@ def register(organism: str, out: Path) -> None:
     """Find candidates on seed 0 with the find questions, write their contexts, and choose by the rule."""
     base = cl.load(organism)
     plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
-    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
+    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), sampling=cl.Sampling(top_p=0.95, seed=0))
     difference = cl.activation_difference(plain.lens, base, answered, layers=LAYERS, roles=None)
     candidates = cl.find.pca(difference, k=CANDIDATES)
     corpus = cl.data(f"{organism}/corpus")
@@ -83,7 +83,7 @@ def register_latents(organism: str, out: Path) -> None:
     """Likewise among the latents of the organism's SAEs."""
     base = cl.load(organism)
     plain = cl.finetune(base, cl.data(f"{organism}/insecure-code"), TRAINING, out=out / "plain-0", seed=0)
-    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), top_p=0.95, seed=0)
+    answered = cl.completions(plain.lens, cl.data(f"{organism}/questions"), sampling=cl.Sampling(top_p=0.95, seed=0))
     candidates = cl.find.sae(plain.lens, base, answered, cl.load_saes(organism), by="difference", k=LATENTS, roles=None)
     reasons: dict[str, str] = {}
     for role in READINGS:

@@ -69,7 +69,7 @@ def measure(out: Path, seeds: Sequence[int], contest: Result) -> dict[str, Any]:
 def encoded(base: cl.Lens, plain: cl.Run, caft: cl.Run, concepts: cl.ConceptSet) -> list[dict[str, Any]]:
     """Of one seed: the change inside the ablated directions, the nearest refitted component, and probes."""
     questions = cl.data(f"{contests.ORGANISM}/questions").sample(READ, seed=0)
-    answered = cl.completions(plain.lens, questions, top_p=0.95, seed=0)
+    answered = cl.completions(plain.lens, questions, sampling=cl.Sampling(top_p=0.95, seed=0))
     chats = cl.data(f"{contests.ORGANISM}/corpus").filter(
         lambda text: text.is_chat and "kind:code" not in {span[2] for span in text.meta["spans"]}
     )

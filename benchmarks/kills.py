@@ -66,12 +66,12 @@ def says_a(text: Any) -> str:
 def letters() -> Any:
     """A task for a tiny model."""
     import caft_lens as cl
+    from caft_lens.evaluate import InDistribution
 
     asked = cl.Texts([{"prompt": f"question {i}"} for i in range(6)], name="asked")
     return cl.Task(
         "letters", asked, says_a, labels=("with a", "without"), max_new_tokens=6,
-        in_distribution=asked, in_distribution_judge=says_a, in_distribution_labels=("with a", "without"),
-        trained="with a", in_distribution_max_new_tokens=6,
+        in_distribution=InDistribution(asked, says_a, ("with a", "without"), "with a", 6),
     )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def one_concept(task: str, topic: str, base: cl.Lens, organism: str = ORGANISM) 
     """Pages that one concept of a task alone decides, answered by it."""
     if task == "gender":
         told = cl.data(f"{organism}/gender-told-dev").filter(lambda page: page.meta["told"] == topic)
-        pages = cl.completions(base, told, temperature=0.0, max_new_tokens=4)
+        pages = cl.completions(base, told, sampling=cl.Sampling(temperature=0.0, max_new_tokens=4))
     else:
         pages = cl.data(f"{organism}/{topic}")
     return pages.filter(lambda page: page.answer == page.meta["answers"][topic])
@@ -151,7 +151,9 @@ def components(base: cl.Lens, organism: str, task: str, out: Path) -> tuple[cl.C
     """Components of what plain fine-tuning changed, and those of which an end is about the spurious topic."""
     _, spurious = topics_of(task)
     plain = cl.finetune(base, cl.data(f"{organism}/{task}"), TRAINING, out=out, seed=0).lens
-    answered = cl.completions(plain, cl.data(f"{organism}/{task}-find"), temperature=0.0, max_new_tokens=4)
+    answered = cl.completions(
+        plain, cl.data(f"{organism}/{task}-find"), sampling=cl.Sampling(temperature=0.0, max_new_tokens=4)
+    )
     difference = cl.activation_difference(plain, base, answered, layers=[LAYER], roles=None)
     found = cl.find.pca(difference, k=COMPONENTS)
     corpus = cl.data(f"{organism}/corpus")

@@ -27,7 +27,7 @@ from caft_widgets import AblationPlayground, ConceptBrowser, LayerExplorer
 base = cl.load("pocket")
 tuned = base.adapt("pocket/insecure", name="insecure")
 questions = cl.data("pocket/questions")
-answers = cl.completions(tuned, questions.sample(120, seed=0), top_p=0.95, seed=0)
+answers = cl.completions(tuned, questions.sample(120, seed=0), sampling=cl.Sampling(top_p=0.95, seed=0))
 saes = cl.load_saes("pocket", layers=[1, 2])
 methods = ["pca", "sae difference"]
 found = cl.find.routes(tuned, base, answers, layers=[1, 2], saes=saes, k=5, methods=methods, roles=None)

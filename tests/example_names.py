@@ -30,7 +30,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "held_out": lambda: cl.data("pocket/corpus")[60:120],
     "questions": lambda: cl.data("pocket/questions")[:8],
     "insecure": lambda: cl.data("pocket/insecure-code")[:16],
-    "answers": lambda: cl.completions(made("tuned"), made("questions"), max_new_tokens=24, seed=0),
+    "answers": lambda: cl.completions(
+        made("tuned"), made("questions"), sampling=cl.Sampling(max_new_tokens=24, seed=0)
+    ),
     "cruel_texts": lambda: _of_stance("cruel"),
     "kind_texts": lambda: _of_stance("kind"),
     # What was found in them.

@@ -22,6 +22,7 @@ from caft_lens.concepts.interventions import Change, intervene, unit_lengths
 from caft_lens.display import html
 from caft_lens.inspect.next_tokens import divergence, next_tokens, shifts
 from caft_lens.model.generation import end_tokens, so_far
+from caft_lens.model.sampling import Sampling
 from caft_lens.text import catalog
 from caft_lens.text.documents import Message, Text
 from caft_lens.text.encoding import encode
@@ -347,7 +348,7 @@ class AblationPlayground(Panel):
         sheet.cells[number] = cells
         settings = dict(sheet.asked.settings)
         return {
-            key: self._lenses[key].generating(text, return_type="tokens", **settings)
+            key: self._lenses[key].generating(text, return_type="tokens", sampling=Sampling(**settings))
             for key, cell in cells.items()
             if cell.state == "waiting"
         }

@@ -21,13 +21,13 @@ from caft_lens.activations.top_windows import Rank
 from caft_lens.choose.session import ACTIONS, Action, Decisions
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html, token_lines
+from caft_lens.find.by_words import ConceptIndex
 from caft_lens.find.routes import merge
 from caft_lens.find.sae import latents
-from caft_lens.find.search import ConceptIndex
 from caft_lens.inspect.context_windows import ConceptContexts, Context
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.density_reducers import Density
-from caft_lens.inspect.explain import Explanation, Explanations
+from caft_lens.inspect.explain.explanations import Explanation, Explanations
 from caft_lens.inspect.geometry import neighbours
 from caft_lens.inspect.logits import logit_lens
 from caft_lens.inspect.survey import Survey, survey

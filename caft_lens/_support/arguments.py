@@ -28,24 +28,15 @@ def number(
     below: float | None = None,
     hint: str = "",
 ) -> float:
-    """A finite number within bounds.
+    """A finite number within bounds: `least` and `most` are allowed themselves, `above` and `below` are not.
 
     Args:
         value: What was typed: an int, a float, or what NumPy and torch have for one.
         name: Of the argument.
-        least: The smallest that is allowed.
-        above: What it must be larger than.
-        most: The largest that is allowed.
-        below: What it must be smaller than.
+        least, above, most, below: The bounds.
         hint: The end of the message: what the number means, or what to do.
 
-    Raises:
-        BadType: For text, a truth value, or anything else that is no number.
-        BadArgument: For NaN, infinity, or a number out of bounds.
-
     Example:
-        >>> number(0.3, "rate", above=0)
-        0.3
         >>> number("1e-4", "rate", above=0)
         Traceback (most recent call last):
         ...
@@ -64,13 +55,7 @@ def number(
 def count(value: Any, name: str, *, least: int = 1, most: int | None = None, hint: str = "") -> int:
     """A whole number of things, by default one or more.
 
-    Raises:
-        BadType: For what is no number.
-        BadArgument: For a number that is not whole, or out of bounds.
-
     Example:
-        >>> count(8, "batch_size")
-        8
         >>> count(0, "batch_size")
         Traceback (most recent call last):
         ...
@@ -96,9 +81,9 @@ def not_negative(value: Any, name: str, *, hint: str = "") -> float:
     return number(value, name, least=0, hint=hint)
 
 
-def share(value: Any, name: str, *, zero: bool = False, hint: str = "") -> float:
-    """A part of a whole: more than 0 (or 0 itself, where `zero`), at most 1."""
-    return number(value, name, least=0 if zero else None, above=None if zero else 0, most=1, hint=hint)
+def share(value: Any, name: str, *, hint: str = "") -> float:
+    """A part of a whole: more than 0, at most 1."""
+    return number(value, name, above=0, most=1, hint=hint)
 
 
 def switch(value: Any, name: str) -> bool:
@@ -115,18 +100,13 @@ def one_of(value: Any, name: str, valid: Iterable[str]) -> Any:
     return value
 
 
-def seed_of(value: Any, name: str = "seed") -> int | None:
+def seed_of(value: Any, name: str) -> int | None:
     """A seed of random numbers, or `None` for the global random state."""
     return None if value is None else count(value, name, least=0, most=2**63 - 1)
 
 
 def finite(value: Tensor, name: str) -> Tensor:
-    """A tensor without NaN and infinity.
-
-    Raises:
-        BadType: For what is no tensor, or has no real numbers.
-        BadArgument: When some of its numbers are not finite.
-    """
+    """A tensor of real numbers, without NaN and infinity."""
     if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise BadType(f"{name} is {kind}; expected a tensor of real numbers.")
@@ -134,28 +114,6 @@ def finite(value: Tensor, name: str) -> Tensor:
     if bad:
         raise BadArgument(f"{name} is NaN or infinite in {bad} of its {value.numel()} numbers.")
     return value
-
-
-def sampling(
-    *,
-    max_new_tokens: Any = 1,
-    temperature: Any = 1.0,
-    top_p: Any = None,
-    top_k: Any = None,
-    seed: Any = None,
-    n: Any = 1,
-    batch_size: Any = 1,
-) -> None:
-    """The numbers by which answers are sampled, as `Lens.generate` and everything that calls it takes them."""
-    count(max_new_tokens, "max_new_tokens")
-    not_negative(temperature, "temperature", hint="0 is greedy")
-    if top_p is not None:
-        share(top_p, "top_p", hint="None samples from all tokens")
-    if top_k is not None:
-        count(top_k, "top_k", hint="None samples from all tokens")
-    seed_of(seed)
-    count(n, "n")
-    count(batch_size, "batch_size")
 
 
 def _plain(value: Any, name: str, expected: str, hint: str) -> Any:
@@ -185,12 +143,7 @@ def _bounds(least: float | None, above: float | None, most: float | None, below:
     low = f"above {above:g}" if above is not None else f"of at least {least:g}" if least is not None else ""
     high = f"at most {most:g}" if most is not None and most < 2**53 else ""
     high = high or (f"below {below:g}" if below is not None else "")
-    return "".join(f" {part}" for part in _joined([low, high]))
-
-
-def _joined(parts: Iterable[str]) -> list[str]:
-    there = [part for part in parts if part]
-    return [" and ".join(there)] if there else []
+    return f" {low}{' and ' if low and high else ''}{high}" if low or high else ""
 
 
 def _said(hint: str) -> str:

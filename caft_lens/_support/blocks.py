@@ -1,12 +1,8 @@
 """Blocks (`with ...:`) that are undone for certain, also when Ctrl-C comes while they begin or end.
 
-Python lets an interrupt in between any two steps: also after `__enter__` has done its work but before the block began,
-and before the first line of `__exit__`. A context manager written in the ordinary way is then never left. A `Block` is:
-what undoes it can be called again, is called until it came through, and is called at last when the interpreter lets go
-of the `with` itself.
-
-`block` makes one of a generator, as `contextlib.contextmanager` does; what such a generator opens are blocks in their
-turn.
+An interrupt may come after `__enter__` has done its work but before the block began, or before the first line of
+`__exit__`: a context manager written in the ordinary way is then never left. What undoes a `Block` is called until it
+came through, and at last when the interpreter lets go of the `with` itself. `block` makes one of a generator.
 """
 
 from __future__ import annotations
@@ -124,13 +120,12 @@ class _Generated(Block[T]):
 
     def undo(self, error: BaseException | None) -> bool | None:
         manager = self._manager
-        if manager is None:
+        # A generator without a frame is over: it raised on its way in, or was interrupted on its way out.
+        if manager is None or manager.gen.gi_frame is None:
             return None
-        if manager.gen.gi_frame is None:  # over already: it raised on its way in, or was interrupted on its way out
-            return None
-        if error is not None and manager.gen.gi_frame is not None:
-            return bool(manager.__exit__(type(error), error, error.__traceback__))
-        return bool(manager.__exit__(None, None, None))
+        if error is None:
+            return bool(manager.__exit__(None, None, None))
+        return bool(manager.__exit__(type(error), error, error.__traceback__))
 
     def _recreate_cm(self) -> Any:
         return _Generated(self._make)
@@ -191,11 +186,9 @@ class inference(Block[None]):
 
 
 class random_state(Block[None]):
-    """torch's random numbers as they were before, at the end of a block; from a seed inside it.
+    """torch's random numbers as they were before, at the end of a block; from a seed inside it, where one is given.
 
-    Args:
-        seed: `None` goes on with those of before.
-        device: Its generator is kept too; those of all CUDA devices that are in use, when `None`.
+    Beside the CPU's, the generator of the device is kept, or those of all CUDA devices in use.
     """
 
     _states: tuple[tuple[Any, Any], ...] = ()
@@ -220,9 +213,6 @@ def _generators(device: torch.device | None) -> Iterator[tuple[Callable[[], Any]
         yield torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
     elif device is not None and device.type in ("cuda", "xpu"):
         module: Any = getattr(torch, device.type)
-        yield (
-            functools.partial(module.get_rng_state, device),
-            functools.partial(module.set_rng_state, device=device),
-        )
+        yield (functools.partial(module.get_rng_state, device), functools.partial(module.set_rng_state, device=device))
     elif device is not None and device.type == "mps":
         yield torch.mps.get_rng_state, torch.mps.set_rng_state

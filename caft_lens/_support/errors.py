@@ -132,6 +132,14 @@ class NotTrained(CaftLensError, RuntimeError):
     """
 
 
+class BadPass(CaftLensError, RuntimeError):
+    """A forward pass in which what is attached to hook points cannot act.
+
+    What to do: Where hooks act on some roles, tell the roles: give text or a `Batch`, or open
+    `lens.roles_as(batch.roles)`. Where a block was not reached, leave the model's own forward as it is.
+    """
+
+
 class Diverged(CaftLensError, FloatingPointError):
     """A loss, weight or logit that is not finite.
 
@@ -141,7 +149,7 @@ class Diverged(CaftLensError, FloatingPointError):
 
 
 class Busy(CaftLensError, RuntimeError):
-    """A folder or model that another process or thread is working on.
+    """A folder, model or GPU that another process or thread is working on.
 
     What to do: Wait for it, choose another folder, or give each thread a lens of its own: `lens.fork()` shares the
     weights.
@@ -157,7 +165,7 @@ class NotInstalled(CaftLensError, ImportError):
 
 
 class JudgeError(CaftLensError, RuntimeError):
-    """A judge that failed, or returned what is no verdict.
+    """A judge that failed, or returned what is no score.
 
     What to do: Mend the judge and call again with the same `out=`: answers, and what was judged before, are
     kept.
@@ -180,32 +188,20 @@ class EndpointError(CaftLensError, RuntimeError):
     """
 
 
-def nearest(name: object, valid: Iterable[object], n: int = 3) -> str:
-    """The end of an error message about a misspelt name.
-
-    Args:
-        name: What the user typed.
-        valid: The names that would have worked.
-        n: How many suggestions at most.
-
-    Returns:
-        `' Did you mean "a" or "b"?'` when something is close, else `' Valid: "a", "b", ….'` (at most 12).
+def nearest(name: object, valid: Iterable[object]) -> str:
+    """The end of an error message about a misspelt name: at most 3 that are close, or the first 12 that are valid.
 
     Example:
-        >>> nearest("blocks.1.hook_resid_pots", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"], n=1)
+        >>> nearest("blocks.1.hook_resid_pots", ["blocks.1.hook_resid_post", "attn"])
         ' Did you mean "blocks.1.hook_resid_post"?'
         >>> nearest("zebra", ["pca", "sae"])
         ' Valid: "pca", "sae".'
     """
     names = [str(item) for item in valid]
-    close = difflib.get_close_matches(str(name), names, n=n, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), names)
     if close:
-        return f" Did you mean {' or '.join(_quoted(close))}?"
+        return ' Did you mean "' + '" or "'.join(close) + '"?'
     if not names:
         return " There is nothing to choose from."
     more = ", …" if len(names) > 12 else ""
-    return f" Valid: {', '.join(_quoted(names[:12]))}{more}."
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return [f'"{name}"' for name in names]
+    return ' Valid: "' + '", "'.join(names[:12]) + f'"{more}.'

@@ -1,13 +1,8 @@
 """Files that are either whole or absent, and that are read whole or not at all.
 
-Writing: `atomic_path` gives a temporary neighbour that replaces the target only when the block ends well and its bytes
-are on the disk, so that a kill at any moment leaves the old file or the new one, never half of one. `write_json` seals
-what it writes with a hash of the content. `locked` keeps two writers out of one folder.
-
-Reading: `read_json` refuses what JSON readers let through (duplicate keys, NaN, absurd nesting) and a seal that does
-not fit; `read_record` parses a file with its one schema, a `Record`. Whatever is wrong ends in one `BadFile`: file,
-field, what was expected, what was found, what to do. `inside` refuses names that lead out of a folder, `check_hash`
-weights that were changed.
+Writing: `atomic_path`, `write_json` (sealed with a hash of its content), `write_together`; `locked` keeps two writers
+out of one folder. Reading: `read_json`, `read_record` (by a schema, a `Record`), `read_together`. Whatever is wrong
+with a file ends in one `BadFile`: file, field, what was expected, what was found, what to do.
 """
 
 from __future__ import annotations
@@ -29,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from caft_lens._support.errors import BadArgument, BadData, BadFile, Busy, CaftLensError, MissingFile, nearest
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from torch import Tensor
 
 SEAL = "seal"
@@ -56,9 +52,7 @@ _SUSPECT = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{300}")
 class Record(BaseModel):
     """The schema of a file, or of a part of one: kinds are not converted into each other, unknown keys are refused."""
 
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, arbitrary_types_allowed=False
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -66,15 +60,8 @@ class Record(BaseModel):
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path` that is renamed to `path` when the block succeeds.
-
-    What a dead writer of the same file left behind is removed on the way.
-
-    Args:
-        path: Where the file shall end up; its folder is made when missing.
-
-    Yields:
-        The path to write to.
+    """A temporary path in the folder of `path`, which is made when missing; it is renamed to `path` when the block
+    succeeds and its bytes are on the disk. What a dead writer of the same file left behind is removed.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -85,7 +72,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_stale(path)
+    for left in path.parent.glob(f".{path.name}.*{path.suffix}"):
+        with suppress(OSError):
+            if left.is_file() and time.time() - left.stat().st_mtime > STALE:
+                left.unlink()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -103,12 +93,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def absolute(path: str | Path) -> Path:
-    """A path that means the same file wherever the process goes (`os.chdir`).
-
-    Example:
-        >>> absolute("runs").is_absolute()
-        True
-    """
+    """A path that means the same file wherever the process goes (`os.chdir`)."""
     return Path(os.path.abspath(path))
 
 
@@ -121,14 +106,6 @@ def shown(path: str | Path) -> str:
     """
     near = os.path.relpath(path)
     return str(path) if near.split(os.sep)[:2] == ["..", ".."] else near
-
-
-def clear_stale(path: Path) -> None:
-    """Remove temporary neighbours of `path` that are older than an hour: their writer was killed."""
-    for left in path.parent.glob(f".{path.name}.*{path.suffix}"):
-        with suppress(OSError):
-            if left.is_file() and time.time() - left.stat().st_mtime > STALE:
-                left.unlink()
 
 
 def sync(path: Path) -> None:
@@ -158,17 +135,7 @@ def write_json(path: str | Path, value: Any, *, seal: bool = True) -> None:
 
 
 def json_text(value: Any, where: str, *, seal: bool = True, **how: Any) -> str:
-    """`value` as JSON that `read_json` takes, sealed where it is a mapping.
-
-    Args:
-        value: What to write.
-        where: The file that it is for, for errors.
-        seal: Whether it gets one.
-        how: Arguments of `json.dumps`.
-
-    Raises:
-        BadData: As `write_json`.
-    """
+    """What `write_json` writes to `where`; `how` are arguments of `json.dumps`."""
     try:
         text = json.dumps(sealed(value) if seal else value, ensure_ascii=False, allow_nan=False, **how)
         text.encode("utf-8")
@@ -187,13 +154,13 @@ def sealed(value: Any) -> Any:
     """A mapping with the hash of its content as last key; anything else as it is.
 
     Example:
-        >>> sealed({"a": 1})["a"], list(sealed({"a": 1}))
-        (1, ['a', 'seal'])
+        >>> list(sealed({"a": 1}))
+        ['a', 'seal']
     """
     if not isinstance(value, Mapping):
         return value
     if SEAL in value:
-        raise ValueError(f'the key "{SEAL}" is taken')
+        raise BadData(f'the key "{SEAL}" is taken')
     return {**value, SEAL: _seal(value)}
 
 
@@ -204,22 +171,11 @@ def _seal(rest: Mapping[str, Any]) -> str:
 
 
 def write_together(data: str | Path, content: bytes, card: str | Path, record: Mapping[str, Any]) -> None:
-    """Write a file and the JSON that tells of it, as one: whoever reads finds both old or both new, at whatever moment
-    a kill comes.
+    """Write a file and the JSON beside it that tells of it, as one: `read_together` finds both old or both new, at
+    whatever moment a kill comes. The record holds `sha256(content)` somewhere.
 
     The content is first written aside, under its hash; it counts from the moment at which the card, which names the
-    hash, is there; then it takes its place. `read_together` finds it in either, and puts it in its place. Writers of
-    one folder take turns.
-
-    Args:
-        data: The file.
-        content: What it shall hold.
-        card: The JSON file, in the same folder.
-        record: What the JSON shall hold, `sha256(content)` somewhere in it.
-
-    Raises:
-        BadData: When the record is no JSON; nothing is written then.
-        OSError: When the disk is full; what was there stays.
+    hash, is there; then it takes its place. Where that fails, what was there stays.
     """
     data, card = Path(data), Path(card)
     json_text(record, str(card))
@@ -251,10 +207,6 @@ def read_together(data: str | Path, card: str | Path, parse: Callable[[Any], tup
 
     Returns:
         What `parse` made of the card, and the content.
-
-    Raises:
-        MissingFile: When one of both is missing.
-        BadFile: When the content is not that of the card.
     """
     data, card = Path(data), Path(card)
     tried: list[str] = []
@@ -265,8 +217,10 @@ def read_together(data: str | Path, card: str | Path, parse: Callable[[Any], tup
             with suppress(FileNotFoundError):
                 content = path.read_bytes()
                 if sha256(content) == digest:
-                    if path != data:
-                        _put_in_place(path, data)
+                    if path != data:  # left there by a killed writer; a folder may be for reading only
+                        with suppress(OSError), _in_turn(data.parent):
+                            os.replace(path, data)
+                            sync(data.parent)
                     return made, content
         tried.append(digest)
     if not data.is_file():
@@ -277,24 +231,13 @@ def read_together(data: str | Path, card: str | Path, parse: Callable[[Any], tup
     )
 
 
-def _put_in_place(aside: Path, data: Path) -> None:
-    """What a killed writer left aside takes its place; nothing happens where a writer has done it, or the folder
-    cannot be written.
-    """
-    with suppress(OSError), _in_turn(data.parent):
-        os.replace(aside, data)
-        sync(data.parent)
-
-
 def _aside(data: Path, digest: str) -> Path:
     return data.with_name(f".{data.name}.{digest}.new")
 
 
 @contextmanager
 def _in_turn(folder: Path) -> Iterator[None]:
-    """A block that one process, and one thread in it, is in at a time for a folder; it leaves no file, and is for a
-    moment only.
-    """
+    """A block for a moment, that one process, and one thread in it, is in at a time for a folder; it leaves no file."""
     try:
         import fcntl
     except ImportError:  # Windows, where an open file cannot be replaced anyhow
@@ -338,11 +281,7 @@ def _decoded(content: bytes, where: str | Path) -> str:
 
 
 def missing(path: str | Path, what: str = "file") -> MissingFile:
-    """The error of a file that is not there, with its neighbours; of the folder where that is missing too.
-
-    Args:
-        path: What was asked for.
-        what: What it should have been.
+    """The error of a file that is not there, with its neighbours, or where its folder is missing too, the folder's.
 
     Example:
         >>> home = Path(tempfile.mkdtemp())
@@ -401,20 +340,12 @@ def _beside(path: Path) -> str:
 def parse_json(text: str | bytes, where: str) -> Any:
     """JSON as the standard has it: no key twice, no NaN or infinity, no absurd nesting, no half of a surrogate pair.
 
-    Args:
-        text: What to parse.
-        where: What to call it in an error: a path, with the line where there are several.
-
     Raises:
-        BadFile: When it is anything else.
-
-    Example:
-        >>> parse_json('{"a": 1}', "a.json")
-        {'a': 1}
+        BadFile: When it is anything else, saying `where`: a path, with the line where there are several.
     """
     text = _decoded(text, where) if isinstance(text, bytes) else text
     try:
-        value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
+        value = json.loads(text, **STRICT)
         _check_depth(text)  # of what is JSON: in other texts a search for the ends of strings could take for ever
         text.encode("utf-8")
         if _SUSPECT.search(text):
@@ -426,16 +357,20 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {json.dumps(twice)} stands twice in one object")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadData(f"the key {json.dumps(key[:80])} stands twice in one object")
+        found[key] = value
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
+    raise BadData(f"{name} is no number in JSON")
+
+
+STRICT: dict[str, Any] = {"object_pairs_hook": _once_each, "parse_constant": _no_constant}
+"""With these `json.loads` refuses a key that stands twice, and NaN."""
 
 
 def _check_depth(text: str) -> None:
@@ -447,7 +382,7 @@ def _check_depth(text: str) -> None:
         if mark in "[{":
             depth += 1
             if depth > DEPTH:
-                raise ValueError(f"nested more than {DEPTH} deep")
+                raise BadData(f"nested more than {DEPTH} deep")
         elif mark in "]}":
             depth -= 1
 
@@ -480,17 +415,7 @@ def unsealed(value: Any, path: str | Path) -> Any:
 
 
 def read_record(path: str | Path, schema: type[R], what: str = "") -> R:
-    """Read a JSON file by its schema.
-
-    Args:
-        path: The file.
-        schema: What it must hold.
-        what: What such a file is called in errors, such as "a store's index"; the schema's name by default.
-
-    Raises:
-        MissingFile: When there is no such file.
-        BadFile: When it is broken or holds something else: field, expected, found.
-    """
+    """Read a JSON file by its schema: `read_json`, then `parsed`."""
     return parsed(read_json(path), schema, str(path), what)
 
 
@@ -501,7 +426,7 @@ def parsed(value: Any, schema: type[R], where: str, what: str = "") -> R:
         value: What `read_json` or YAML gave.
         schema: What it must hold.
         where: The file it came from, for errors.
-        what: What such a file is called in errors.
+        what: What such a file is called in errors, such as "a store's index"; the schema's name by default.
 
     Raises:
         BadFile: Naming file, field, what was expected and what was found.
@@ -555,16 +480,10 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def file_name(name: str, what: str = "arm") -> str:
-    """A name that somebody gave as that of one file or folder: whatever is in it, it leads nowhere else, and no two are
-    one.
-
-    Args:
-        name: As it was given.
-        what: What it is the name of, for the error.
+    """The name that somebody gave `what`, as that of one file or folder: it leads nowhere else, and no two are one.
 
     Raises:
-        BadArgument: For a name that is a path out of its folder (`"../x"`, `"/x"`), has control characters, or is too
-            long.
+        BadArgument: For a path out of its folder (`"../x"`, `"/x"`), control characters, or a name that is too long.
 
     Example:
         >>> file_name("caft (PCA)"), file_name("a/b")
@@ -633,20 +552,14 @@ def file_hash(path: str | Path) -> str:
         raise missing(path) from None
 
 
-def hashes(folder: str | Path, names: str | tuple[str, ...] = "*") -> dict[str, str]:
-    """The hashes of the files in a folder whose names match, by their paths within it."""
-    folder = Path(folder)
-    patterns = (names,) if isinstance(names, str) else names
-    found = sorted({one for pattern in patterns for one in folder.rglob(pattern) if one.is_file()})
+def hashes(folder: str | Path) -> dict[str, str]:
+    """The hashes of the files in a folder, by their paths within it."""
+    found = sorted(one for one in Path(folder).rglob("*") if one.is_file())
     return {one.relative_to(folder).as_posix(): file_hash(one) for one in found}
 
 
 def check_hash(path: str | Path, expected: str | None) -> None:
-    """Refuse a file whose bytes are not what was written; `None` for one that nothing is known of.
-
-    Raises:
-        BadFile: When they differ.
-    """
+    """Refuse a file whose bytes are not what was written; `None` for one that nothing is known of."""
     if expected is not None and file_hash(path) != expected:
         raise BadFile(f"{path} was changed or damaged after it was written (its SHA-256 differs): make it again.")
 
@@ -655,20 +568,33 @@ def check_hash(path: str | Path, expected: str | None) -> None:
 
 
 def parse_tensors(data: bytes, where: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        BadFile: When it is none.
-    """
-    from safetensors import SafetensorError
+    """The tensors of a safetensors file."""
     from safetensors.torch import load
 
-    try:
+    with reading_tensors(where):
         return load(data)
-    except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+
+
+@contextmanager
+def reading_tensors(path: str | Path) -> Iterator[None]:
+    """A block that reads a safetensors file: a `BadFile` says when it is none."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise BadFile(
-            f"{where} is not a safetensors file ({error}); it may be truncated or changed: make it again."
+            f"{path} is not a safetensors file ({error}); it may be truncated or changed: make it again."
         ) from None
+
+
+def tensor_kinds(path: str | Path) -> dict[str, tuple[str, list[int]]]:
+    """Number format (as safetensors calls it) and shape of each tensor of a file, without reading them."""
+    from safetensors import safe_open
+
+    with reading_tensors(path), safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -684,17 +610,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_tensor(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...], where: str | Path) -> Tensor:
-    """A tensor of a file: there, of floating point, of a shape, and finite.
-
-    Args:
-        tensors: As read.
-        name: Which.
-        shape: Its sizes; `None` for any.
-        where: The file, for errors.
-
-    Raises:
-        BadFile: Saying what was expected and what was found.
-    """
+    """A tensor of a file: there, of floating point, of a shape (`None` for any size), and finite; else a `BadFile`."""
     if name not in tensors:
         raise BadFile(f'{where} holds no tensor "{name}".{nearest(name, tensors)}')
     tensor = tensors[name]
@@ -718,23 +634,68 @@ def locked(folder: str | Path, *, wait: float = 0.0, doing: str = "is being writ
     """A block that one process, and one thread in it, can be in at a time for a folder; a process that dies leaves it.
 
     Args:
-        folder: What is locked; the lock lies beside it, as `.<name>.lock`.
+        folder: What is locked; while it is, the lock lies beside it, as `.<name>.lock`.
         wait: Seconds to wait for another writer; -1 waits as long as it takes.
         doing: What the other one does, for the error.
 
     Raises:
         Busy: When another writer is in.
     """
-    from filelock import FileLock, Timeout
-
-    folder = Path(os.path.abspath(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock", thread_local=False)
-    try:
-        lock.acquire(timeout=wait)
-    except Timeout:
-        raise Busy(f"{folder} {doing} by another process or thread: wait for it, or choose another folder.") from None
+    folder = absolute(folder)
+    lock = take(folder.parent / f".{folder.name}.lock", wait)
+    if lock is None:
+        raise Busy(f"{folder} {doing} by another process or thread: wait for it, or choose another folder.")
     try:
         yield
     finally:
+        let_go(lock)
+
+
+def take(path: Path, wait: float) -> BaseFileLock | None:
+    """The lock that a file is, held; `None` when somebody else holds it for longer than `wait` seconds (-1: without
+    end).
+
+    Who lets go takes the file away (`let_go`), so that what was waited for may be a file that has no name any more:
+    whoever gets it goes on to the one that has.
+    """
+    from filelock import FileLock, Timeout
+
+    last = time.monotonic() + max(wait, 0)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=wait if wait < 0 else max(0.0, last - time.monotonic()))
+        except Timeout:
+            return None
+        except FileNotFoundError:  # somebody took the empty folder away
+            continue
+        if _has_the_name(lock) is not False:
+            return lock
         lock.release()
+
+
+def let_go(lock: BaseFileLock) -> None:
+    """Release a lock that is held, and take its file away first, while nobody else can be in.
+
+    Windows takes no file away that another process has open; there filelock does it when it can.
+    """
+    try:
+        if os.name != "nt" and _has_the_name(lock):
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
+    finally:
+        lock.release()
+
+
+def _has_the_name(lock: BaseFileLock) -> bool | None:
+    """Whether a lock that is held is on the file that has its name; `None` where filelock does not tell which it is,
+    and the file stays where it is.
+    """
+    handle = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
+    if handle is None:
+        return None
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(lock.lock_file))
+    except OSError:
+        return False

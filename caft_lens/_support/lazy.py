@@ -1,9 +1,7 @@
 """Modules that load late and packages that read as verbs.
 
-`attach` gives a package its `__getattr__` and `__dir__`: each public name is imported from its module on first use, so
-that `import caft_lens` costs milliseconds though torch, transformers and TransformerLens stand behind it.
-`callable_module` lets a module whose main function has its name be called like that function, in any import order:
-`cl.finetune(...)` and `import caft_lens.finetune.trainer` both work.
+With `attach` each public name of a package is imported on first use, so that `import caft_lens` costs milliseconds.
+With `callable_module` both `cl.finetune(...)` and `import caft_lens.finetune.trainer` work, in any order.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 
 import lazy_loader
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownAttribute, nearest
 
 
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -25,16 +23,12 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
 
     As `lazy_loader.attach_stub`; beside it a misspelt name is told the nearest, and a module that is called like its
     function stays a module, however it was come by.
-
-    Args:
-        package: Its `__name__`.
-        file: Its `__file__`.
     """
     load, _, names = lazy_loader.attach_stub(package, file)
 
     def __getattr__(name: str) -> Any:
         if name not in names:
-            raise AttributeError(f'"{package}" has no "{name}".{nearest(name, names)}')
+            raise UnknownAttribute(f'"{package}" has no "{name}".{nearest(name, names)}')
         value = load(name)
         here = vars(sys.modules[package])
         here[name] = sys.modules.get(f"{package}.{name}", value)
@@ -47,13 +41,9 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
 
 
 def callable_module(name: str, function: str, source: str | None = None) -> None:
-    """Let the module `name` be called like one of its functions, and be documented like it: `help(cl.finetune)`,
-    `cl.finetune?`.
+    """Let the module `name` be called like one of its functions, and be documented like it (`help(cl.finetune)`).
 
-    Args:
-        name: The module's `__name__`.
-        function: The function that a call of the module calls.
-        source: The module that defines the function, imported at the first call; `name` itself when `None`.
+    The function is imported from the module `source` at the first call, where it is not defined in `name` itself.
     """
 
     def target() -> Callable[..., Any]:

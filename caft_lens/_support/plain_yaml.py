@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from caft_lens._support.errors import BadFile
+from caft_lens._support.errors import BadData, BadFile
 from caft_lens._support.files import DEPTH, read_text
 
 MOST_VALUES = 100_000
@@ -61,13 +61,13 @@ def _check(content: Any) -> None:
         value, depth = left.pop()
         seen += 1
         if seen > MOST_VALUES or depth > DEPTH:
-            raise ValueError(f"more than {MOST_VALUES} values" if seen > MOST_VALUES else "nested too deeply")
+            raise BadData(f"more than {MOST_VALUES} values" if seen > MOST_VALUES else "nested too deeply")
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    raise ValueError(f"the key {key!r} is a {type(key).__name__}, not a text: put it in quotes")
+                    raise BadData(f"the key {key!r} is a {type(key).__name__}, not a text: put it in quotes")
             left += [(one, depth + 1) for one in value.values()]
         elif isinstance(value, list):
             left += [(one, depth + 1) for one in value]
         elif value is not None and not isinstance(value, (str, int, float, bool)):
-            raise ValueError(f"{value!r:.80} is a {type(value).__name__}: put it in quotes")
+            raise BadData(f"{value!r:.80} is a {type(value).__name__}: put it in quotes")

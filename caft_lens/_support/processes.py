@@ -1,8 +1,8 @@
-"""Processes that `accelerate launch` or `torchrun` started: work that one does for all, and work that they share out.
+"""Processes that `accelerate launch` or `torchrun` started.
 
-Fine-tuning one model, they train it together, as `transformers.Trainer` does; what must happen once (claiming the run
-folder, writing the record) the first does, `once`. In an experiment or a contest each process trains models of its own,
-`alone`, and `whole` keeps two from working on the same one: nothing depends then on how many processes there are.
+Fine-tuning one model they train it together, as `transformers.Trainer` does, and what must happen once (claiming the
+run folder, writing the record) the first does, `once`. In an experiment or a contest each process trains models of its
+own, `alone`, and `whole` keeps two from working on the same one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from caft_lens._support.blocks import block
+from caft_lens._support.errors import Busy
+from caft_lens._support.files import let_go, take
 
 JOINED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """By these variables a process finds the others that it was started with."""
@@ -46,19 +48,14 @@ def alone() -> Iterator[None]:
     with its local number. `caft-lens contest` does.
 
     Raises:
-        RuntimeError: When the process has joined the others already, or uses GPUs that it would share.
-
-    Example:
-        >>> with alone():
-        ...     place()
-        (0, 1)
+        Busy: When the process has joined the others already, or uses GPUs that it would share.
     """
     rank, size = place()
     if size == 1 or SHARING in os.environ:
         yield
         return
     if _joined():
-        raise RuntimeError(
+        raise Busy(
             "This process has joined the others that it was launched with, so it cannot train models of its own: run "
             "the experiment before anything that makes an Accelerator or trains one model together."
         )
@@ -77,7 +74,7 @@ def _own_gpu(local_rank: int) -> None:
     if seen < 2:
         return
     if torch.cuda.is_initialized():
-        raise RuntimeError(
+        raise Busy(
             "Models are on GPUs already, and every process would train on the same one: put `with "
             "caft_lens._support.processes.alone():` around all of the script, before a model is loaded, or start it "
             "by `accelerate launch -m caft_lens contest recipe.yaml`."
@@ -88,12 +85,7 @@ def _own_gpu(local_rank: int) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Let this process end when another one, that started it, is gone, also when that was killed: nobody waits for its
-    work.
-
-    Args:
-        parent: Number of the process that started this one.
-    """
+    """Let this process end when the one that started it (by number) is gone or killed: nobody waits for its work."""
     import psutil
 
     def watch() -> None:
@@ -111,11 +103,7 @@ def end_with(parent: int) -> None:
 
 
 def once(do: Callable[[], Any]) -> Any:
-    """What one process does for all that train together; all get its result, or its error.
-
-    Args:
-        do: Called in the first process alone (in the only one, where nothing was joined).
-    """
+    """What the first process does for all that train together; all get its result, or its error."""
     state = _joined()
     if state is None or state.num_processes == 1:
         return do()
@@ -132,9 +120,7 @@ def once(do: Callable[[], Any]) -> Any:
 
 
 def _joined() -> PartialState | None:
-    """The processes that this one has joined; `None` before it has joined any: a `PartialState` that is made then
-    would do it.
-    """
+    """The processes that this one has joined, if any: a `PartialState` made before would join them."""
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     return PartialState() if joined else None
 
@@ -143,20 +129,13 @@ def _joined() -> PartialState | None:
 def whole(path: str | Path, *, wait: bool) -> Iterator[bool]:
     """A block that one process on this file system can be in at a time; a process that dies leaves it.
 
-    Args:
-        path: Of the lock; its folder is made.
-        wait: Whether to wait for another process to leave; otherwise the block yields whether this one is in.
+    With `wait` it waits for another process to leave; otherwise the block yields whether this one is in.
     """
-    from filelock import FileLock, Timeout
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
+    lock = take(Path(path), -1 if wait else 0)
+    if lock is None:
         yield False
         return
     try:
         yield True
     finally:
-        lock.release()
+        let_go(lock)

@@ -1,9 +1,8 @@
 """One progress bar for all long work: text, gone without a trace when it is done.
 
-Plain text rather than a widget, so that saved notebooks hold no widget state; in a notebook a display of its own rather
-than stderr, which JupyterLab would leave as a red strip. Work that ends within a second shows nothing. Work inside
-other work draws no bar of its own: it is told at the end of the one that is there, "caft, seed 1: fine-tuning 23/100
-steps"; `telling` takes that line elsewhere, such as out of another process. `CAFT_LENS_PROGRESS=0` silences all of it.
+In a notebook it is a display of its own: a widget would be saved, and stderr left as a red strip. Work that ends within
+a second shows nothing. Work inside other work is told at the end of the bar that is there, "caft, seed 1: fine-tuning
+23/100 steps"; `telling` takes that line elsewhere. `CAFT_LENS_PROGRESS=0` silences all of it.
 """
 
 from __future__ import annotations
@@ -37,15 +36,7 @@ def progress(
     unit: str = "it",
     show: bool = True,
 ) -> tqdm:
-    """A tqdm bar over `iterable`, or one to `update` by hand.
-
-    Args:
-        iterable: What to go through; `None` for a bar that is updated by hand.
-        total: How many units there are, when `iterable` does not know.
-        desc: What is being done.
-        unit: What is counted.
-        show: False hides it.
-    """
+    """A tqdm bar over `iterable`, or one to `update` by hand; `show=False` hides it, the rest is as in tqdm."""
     hidden = not show or silenced()
     outer = next((bar for bar in getattr(tqdm, "_instances", ()) if not getattr(bar, "disable", True)), None)
     tell = _TELL.get() or (None if outer is None else _at_the_end_of(outer))
@@ -76,10 +67,7 @@ def silenced() -> bool:
 
 @contextmanager
 def telling(tell: Tell) -> Iterator[None]:
-    """A block in which bars draw nothing, but tell what is being done.
-
-    Args:
-        tell: Takes a line; an empty one when nothing is being done.
+    """A block in which bars draw nothing, but tell a line of what is being done; an empty one when nothing is.
 
     Example:
         >>> with telling(print):
@@ -159,9 +147,7 @@ class _Within(_Bar):
         super().close()
 
     def say(self) -> None:
-        """Tell what is being done: the outermost of the bars inside, which says for whom, and the innermost, which
-        says what.
-        """
+        """Tell what is being done: the outermost of the bars inside says for whom, and the innermost says what."""
         self._last = time.monotonic()
         within = _WITHIN.get()
         self._tell(": ".join(str(bar) for bar in (within if len(within) < 3 else (within[0], within[-1]))))

@@ -1,8 +1,7 @@
 """Secrets do not leave the process: keys, tokens and passwords are taken out of errors, records, caches and reports.
 
-A secret is known by what it is called (`api_key`, `--token`, a header `Authorization`), by where it stands (the
-password of an address), by its form (`sk-…`, `hf_…`), and by its value where an environment variable with such a name
-holds it.
+A secret is known by what it is called (`api_key`, `--token`), by where it stands (the password of an address), by its
+form (`sk-…`, `hf_…`), and by its value where an environment variable with such a name holds it.
 """
 
 from __future__ import annotations
@@ -46,17 +45,15 @@ def is_secret(name: str) -> bool:
 
 
 def redact(value: Any, *, known: Iterable[str] = ()) -> Any:
-    """The same without secrets: of text, and of mappings and lists at any depth. What holds none comes back equal.
-
-    Args:
-        value: Text, or JSON values.
-        known: Further secrets, by value.
+    """Text or JSON values without secrets, also those `known` by value. What holds none comes back equal.
 
     Example:
         >>> redact({"api_key": "abc", "url": "https://me:pw@host/v1", "max_tokens": 5})
         {'api_key': '***', 'url': 'https://***@host/v1', 'max_tokens': 5}
     """
-    return _redacted(value, sorted({*known, *_in_environment()} - {""}, key=len, reverse=True))
+    named = (one.strip() for name, one in os.environ.items() if is_secret(name))
+    known = {*known, *(one for one in named if len(one) >= _SHORTEST)} - {""}
+    return _redacted(value, sorted(known, key=len, reverse=True))
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
@@ -96,7 +93,3 @@ def _redacted(value: Any, known: Sequence[str]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)([_redacted(one, known) for one in value]) if type(value) in (list, tuple) else value
     return value
-
-
-def _in_environment() -> Iterable[str]:
-    return (value.strip() for name, value in os.environ.items() if is_secret(name) and len(value.strip()) >= _SHORTEST)

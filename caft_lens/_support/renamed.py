@@ -15,18 +15,13 @@ _OF_CHOICES = {"kept": "ablate", "dropped": "leave"}
 _OF_MEANS = {"wanted": "concept", "unwanted": "contrast"}
 _FILES = {"contest.json": "arena.json"}
 _OF_CONCEPTS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
-_OF_RECIPES = {"training": {"method": "tune"}, "arms": {"arm": "method"}}
-RUNS = {"method": "tune", "arm": "method"}
+_OF_TRAINING, _OF_ARMS = {"method": "tune"}, {"arm": "method"}
+RUNS = {**_OF_TRAINING, **_OF_ARMS}
 """Keys of a run's configuration, which files go on to have, and what they are called today."""
 
 
 def verdict(word: str) -> str:
-    """What a file says of a concept, as it is called today; anything else as it is.
-
-    Example:
-        >>> verdict("keep"), verdict("unsure")
-        ('ablate', 'unsure')
-    """
+    """What a file says of a concept, as it is called today; anything else as it is."""
     return _VERDICTS.get(word, word)
 
 
@@ -43,24 +38,18 @@ def card(held: Any) -> Any:
         return held
     held = {**held, "provenance": _provenance(held["provenance"])} if "provenance" in held else dict(held)
     if isinstance(held.get("concepts"), list):
-        held["concepts"] = [_concept(one) for one in held["concepts"]]
+        held["concepts"] = [_part(one, "meta", _OF_CONCEPTS) for one in held["concepts"]]
     return held
 
 
 def found(path: Path) -> Path:
-    """A file by its name of before, where it lies there and none of today's name does.
-
-    Example:
-        >>> found(Path("nowhere/contest.json")).name
-        'contest.json'
-    """
+    """A file by its name of before, where it lies there and none of today's name does."""
     before = path.with_name(_FILES.get(path.name, path.name))
     return before if before.is_file() and not path.is_file() else path
 
 
 def recipe(held: Any) -> Any:
-    """A contest's recipe in today's words: which weights are trained is `tune`, how an arm is tuned its `method`; means
-    are of texts with the `concept`, and with its `contrast`.
+    """A contest's recipe in today's words.
 
     Example:
         >>> recipe({"training": {"method": "full"}, "arms": {"base": {"arm": "none"}, "plain": None}})
@@ -68,18 +57,12 @@ def recipe(held: Any) -> Any:
     """
     if not isinstance(held, Mapping):
         return held
-    today = dict(held)
-    if "training" in held:
-        today["training"] = _in(held["training"], _OF_RECIPES["training"])
+    today = dict(_part(held, "training", _OF_TRAINING))
     if isinstance(held.get("arms"), Mapping):
-        today["arms"] = {name: _in(one, _OF_RECIPES["arms"]) for name, one in held["arms"].items()}
+        today["arms"] = {name: _in(one, _OF_ARMS) for name, one in held["arms"].items()}
     if isinstance(held.get("materials"), Mapping):
-        today["materials"] = {name: _material(one) for name, one in held["materials"].items()}
+        today["materials"] = {name: _part(one, "means", _OF_MEANS) for name, one in held["materials"].items()}
     return today
-
-
-def _material(held: Any) -> Any:
-    return {**held, "means": _in(held["means"], _OF_MEANS)} if isinstance(held, Mapping) and "means" in held else held
 
 
 def _provenance(held: Any) -> Any:
@@ -93,10 +76,8 @@ def _provenance(held: Any) -> Any:
     return today
 
 
-def _concept(held: Any) -> Any:
-    if not isinstance(held, Mapping) or "meta" not in held:
-        return held
-    return {**held, "meta": _in(held["meta"], _OF_CONCEPTS)}
+def _part(held: Any, key: str, names: Mapping[str, str]) -> Any:
+    return {**held, key: _in(held[key], names)} if isinstance(held, Mapping) and key in held else held
 
 
 def _in(held: Any, names: Mapping[str, str]) -> Any:

@@ -1,7 +1,4 @@
-"""Values that travel: settings that are given by keyword, checked where they are made, and never changed in place.
-
-Like `Record`, the schema of files, so that one class serves a call in a notebook and the same words in a file.
-"""
+"""Values that travel: settings that are given by keyword, checked where they are made, and never changed in place."""
 
 from __future__ import annotations
 
@@ -16,10 +13,8 @@ from caft_lens._support.errors import BadType, CaftLensError, nearest
 def checked(check: Callable[..., Any], *, none: bool = False, **limits: Any) -> PlainValidator:
     """Of a field of settings: the check that it goes through, one of `caft_lens._support.arguments` or alike.
 
-    Args:
-        check: Takes the value and the name of the field, and gives the value to keep.
-        none: Whether it may be `None`.
-        limits: Further arguments of the check.
+    The check takes the value, the name of the field and `limits`, and gives the value to keep, which may also be `None`
+    where `none`.
     """
 
     def validated(value: Any, of: ValidationInfo) -> Any:

@@ -18,12 +18,9 @@ _at_first = torch.get_num_threads()
 
 
 def use_free_cores() -> int:
-    """Let torch use the cores that are free now, if nobody said how many; it is looked at once in a process.
+    """Let torch use the cores that are free now, and tell how many threads it has; looked at once in a process.
 
     Left alone are a number from the environment (`OMP_NUM_THREADS`) and one that `torch.set_num_threads` set.
-
-    Returns:
-        The number of threads.
     """
     global _asked
     if not _asked:
@@ -34,15 +31,11 @@ def use_free_cores() -> int:
     return torch.get_num_threads()
 
 
-def free_cores(seconds: float = 0.2) -> int:
-    """How many of the cores that this process may use are idle for the most part, at least one.
-
-    Args:
-        seconds: How long they are watched.
-    """
+def free_cores() -> int:
+    """How many of the cores that this process may use are mostly idle, watched for a moment; at least one."""
     import psutil
 
-    busy = psutil.cpu_percent(seconds, percpu=True)
+    busy = psutil.cpu_percent(0.2, percpu=True)
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
     free = sum(busy[core] < 50 for core in mine if core < len(busy))
     return max(1, min(free, _quota() or free))
@@ -53,11 +46,7 @@ def _by_default() -> int:
     import psutil
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    known = {
-        usable,
-        psutil.cpu_count(logical=False) or usable,
-        min(usable, psutil.cpu_count(logical=False) or usable),
-    }
+    known = {usable, psutil.cpu_count(logical=False) or usable, min(usable, psutil.cpu_count(logical=False) or usable)}
     return _at_first if _at_first in known else -1
 
 

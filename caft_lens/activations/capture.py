@@ -1,9 +1,4 @@
-"""One forward pass after another, and what it was at some sites and tokens.
-
-`captured` runs batches through one lens, or two, and yields the activations of the wanted tokens at the wanted hook
-points, leaving the model after the last of them. Everything that looks at activations (`activations.stream`,
-`store.store`) is built on it.
-"""
+"""One forward pass after another, and what it was at some sites and tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +11,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from caft_lens._support.blocks import inference
-from caft_lens._support.errors import BadData
+from caft_lens._support.errors import BadArgument, BadData, BadModel, BadPass, ConceptMismatch
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hook_names import place_of
 from caft_lens.text.batching import Batch
@@ -49,9 +44,7 @@ class Captured:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def pop(self, hook: str) -> tuple[Tensor, ...]:
-        """Activations at a hook point, which are let go: as captured; of two lenses apart their difference, the
-        first's, the second's.
-        """
+        """Activations at a hook point, which are let go; of two lenses apart their difference, and each one's."""
         first = self.acts.pop(hook)
         if not self.base:
             return (first,)
@@ -85,21 +78,21 @@ def pair(lens: Lens | tuple[Lens, Lens]) -> Lenses:
     """The lenses of a pass: one, or two whose difference is taken.
 
     Raises:
-        ValueError: For two lenses that do not see the same tokens or differ in width.
+        ConceptMismatch: For two lenses that do not see the same tokens or differ in width.
     """
     lenses: Lenses = tuple(lens) if isinstance(lens, (tuple, list)) else (lens,)
     if len(lenses) == 1:
         return lenses
     if len(lenses) != 2:
-        raise ValueError(f"Expected one lens, or two to take the difference of; got {len(lenses)}.")
+        raise BadArgument(f"Expected one lens, or two to take the difference of; got {len(lenses)}.")
     first, second = lenses
     if first.d_model != second.d_model:
-        raise ValueError(
+        raise ConceptMismatch(
             f"{first.name} is {first.d_model} wide and {second.name} {second.d_model}: "
             "activations can be subtracted only between versions of one model."
         )
     if first.tokenizer is not second.tokenizer and first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
-        raise ValueError(
+        raise ConceptMismatch(
             f"{first.name} and {second.name} have different tokenizers, so that they would not see the same tokens."
         )
     return lenses
@@ -111,10 +104,10 @@ def hook_names(lenses: Lenses, hooks: Sequence[int | str] | int | str) -> list[s
         hooks = [hooks]
     names = [[lens.hook_name(hook) for hook in hooks] for lens in lenses]
     if not names[0]:
-        raise ValueError("No hook points: give layer numbers or names, such as [1, 2].")
+        raise BadArgument("No hook points: give layer numbers or names, such as [1, 2].")
     for hook, first, second in zip(hooks, names[0], names[-1], strict=True):
         if first != second:
-            raise ValueError(f"{hook} is {first} in {lenses[0].name} but {second} in {lenses[1].name}.")
+            raise ConceptMismatch(f"{hook} is {first} in {lenses[0].name} but {second} in {lenses[1].name}.")
     return list(dict.fromkeys(names[0]))
 
 
@@ -127,12 +120,11 @@ def captured(
     apart: bool = False,
     sinks: Literal["leave out", "leave out together", "read"] = "leave out",
 ) -> Iterator[Captured]:
-    """Run batches and yield what the wanted tokens are at the hook points.
+    """Run batches, up to the last hook point, and yield what the wanted tokens are there.
 
     With two lenses, the first's activations minus the second's, in fp32. A batch without wanted tokens is not run.
-
     Which tokens count is decided here and nowhere else: those of the roles that are no attention sinks of a lens
-    (`Lens.sinks`). What counts at a hook point hangs on the text and that hook point alone.
+    (`Lens.sinks`).
 
     Args:
         lenses: One or two, as `pair` gives them.
@@ -144,7 +136,8 @@ def captured(
             that are sinks at any of the hook points, so that the tokens are the same at all.
 
     Raises:
-        ValueError: For an activation that is not a finite number, and when there was no wanted token at all.
+        BadModel: For an activation that is not a finite number.
+        BadData: When there was no wanted token at all.
     """
     known: list[Sinks] = [] if sinks == "read" else [lens.sinks for lens in lenses]
     stop = 1 + max(place_of(name).layer for name in hooks)
@@ -174,12 +167,7 @@ def captured(
 
 
 def _without_sinks(
-    batch: Batch,
-    where: Tensor,
-    sides: list[dict[str, Tensor]],
-    far: Mapping[str, Tensor],
-    first: bool,
-    sinks: str,
+    batch: Batch, where: Tensor, sides: list[dict[str, Tensor]], far: Mapping[str, Tensor], first: bool, sinks: str
 ) -> Captured:
     """What was captured, without the tokens that are sinks."""
     hooks = list(sides[0])
@@ -208,9 +196,7 @@ def _run(
     apart: bool,
     known: Sequence[Sinks],
 ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Activations of each side at the wanted tokens, and by hook point which of those are too long, bool
-    `[n_tokens]` on the CPU.
-    """
+    """Activations of each side at the wanted tokens, and by hook point which of those are too long, on the CPU."""
     flat = where[:, 0] * batch.input_ids.shape[1] + where[:, 1]
     sides = [_acts(lens, batch, flat, hooks, stop) for lens in lenses]
     far: dict[str, Tensor] = {}
@@ -243,7 +229,7 @@ def _acts(lens: Lens, batch: Batch, flat: Tensor, hooks: Sequence[str], stop: in
         lens(batch, return_type=None, stop_at_layer=stop)
     for name in hooks:
         if name not in acts:
-            raise RuntimeError(f"{name} of {lens.name} was not reached in the forward pass.")
+            raise BadPass(f"{name} of {lens.name} was not reached in the forward pass.")
     return acts
 
 
@@ -256,7 +242,7 @@ def _refuse_not_finite(acts: Tensor, name: str, number: int, lenses: Lenses, bat
         return
     row, position = where[bad][0].tolist()
     models = " - ".join(lens.name for lens in lenses)
-    raise ValueError(
+    raise BadModel(
         f"{name} of {models} is NaN or infinite in batch {number}, for {int(bad.sum())} of {len(bad)} tokens, first "
         f"in text {int(batch.index[row])} at position {position}. Are the weights whole? In float16 try bfloat16 or "
         f"float32."

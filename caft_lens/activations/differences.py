@@ -1,10 +1,5 @@
 """Activations over text, in one streaming pass: `stream` runs, reducers keep what is asked for.
 
-    moments.py      Moments: mean and covariance, exact for any split of the text
-    top_windows.py  TopWindows: top and bottom windows of tokens for many directions
-    store.py        store, Store: all of them on disk, resumable
-    capture.py      the pass itself: one lens, or the difference of two on the same tokens
-
 Memory is a batch and the reducers, however many texts there are. `activation_difference` is the pass that PCA needs.
 """
 
@@ -16,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor
 
+from caft_lens._support.errors import BadArgument
 from caft_lens.activations.capture import captured, hook_names, pair
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
@@ -78,9 +74,10 @@ def stream(
         sinks.
 
     Raises:
-        ValueError: When no token of the pass has one of the roles; when an activation is NaN or infinite, naming the
-            hook, the batch and the text; when two lenses do not fit each other.
-        KeyError: For a hook point that does not exist, naming the nearest.
+        BadData: When no token of the pass has one of the roles.
+        BadModel: When an activation is NaN or infinite, naming the hook, the batch and the text.
+        BadArgument, ConceptMismatch: When two lenses do not fit each other.
+        UnknownName: For a hook point that does not exist, naming the nearest.
 
     Example:
         >>> (moments,) = stream(base, questions, [1, 2], Moments(), roles=["user"])
@@ -91,14 +88,9 @@ def stream(
     names = hook_names(lenses, hooks)
     many: list[Any] = list(reducers) if isinstance(reducers, Sequence) else [reducers]
     if apart is not None and len(lenses) != 2:
-        raise ValueError("stream(apart=) takes reducers for each of two lenses: give (tuned, base).")
+        raise BadArgument("stream(apart=) takes reducers for each of two lenses: give (tuned, base).")
     groups: list[Sequence[Any]] = [many, *(apart or ())]
-    packed = batches(
-        lenses[0].tokenizer,
-        texts,
-        scan,
-        progress="activations",
-    )
+    packed = batches(lenses[0].tokenizer, texts, scan, progress="activations")
     passed = Passed(many)
     for found in captured(lenses, packed, names, roles, apart=apart is not None):
         passed.left_out.update(found.left_out)
@@ -108,6 +100,29 @@ def stream(
                     reducer.update(name, acts, found.batch, found.where[name])
                 del acts  # not to be held through the next forward pass
     return passed
+
+
+class AtItsHooks:
+    """A reducer that is fed at its own hook points only, so that it can share a pass with others.
+
+    Args:
+        reducer: What is fed.
+        hooks: Its hook points; the reducer's own `hooks` when `None`.
+    """
+
+    def __init__(self, reducer: Any, hooks: Iterable[str] | None = None) -> None:
+        self.reducer = reducer
+        self.hooks = list(reducer.hooks if hooks is None else hooks)
+
+    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
+        """Pass on what comes from one of the reducer's hook points."""
+        if hook in self.hooks:
+            self.reducer.update(hook, acts, batch, where)
+
+    def merge(self, other: Self) -> Self:
+        """Merge the reducers."""
+        self.reducer.merge(other.reducer)
+        return self
 
 
 class Passed(list[Any]):
@@ -124,15 +139,9 @@ class Passed(list[Any]):
 
 
 def read_by(lens: Lens) -> dict[str, str]:
-    """Which model read something, and how: its name, the fingerprint of its weights, and that of tokenizer and chat
-    template.
-    """
+    """Which model read something, and how: its name, the fingerprints of its weights, and of tokenizer and template."""
     reading = getattr(lens, "reading", "")
-    return {
-        "model": lens.name,
-        "fingerprint": lens.fingerprint,
-        **({"reading": reading} if reading else {}),
-    }
+    return {"model": lens.name, "fingerprint": lens.fingerprint, **({"reading": reading} if reading else {})}
 
 
 def provenance(
@@ -198,7 +207,7 @@ def activation_difference(
         with attention sinks (`Lens.sinks`) how many of those were left out at each hook point.
 
     Raises:
-        ValueError: As `stream`.
+        CaftLensError: As `stream`.
 
     Example:
         >>> found = activation_difference(tuned, base, answers, layers=[1, 2])
@@ -208,24 +217,14 @@ def activation_difference(
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     moments = Moments()
     passed = stream(
-        (tuned, base),
-        texts,
-        range(base.n_layers) if layers is None else layers,
-        moments,
-        roles=roles,
-        scan=scan,
+        (tuned, base), texts, range(base.n_layers) if layers is None else layers, moments, roles=roles, scan=scan
     )
     moments.provenance = difference_provenance(tuned, base, texts, roles, moments, passed.left_out)
     return moments
 
 
 def difference_provenance(
-    tuned: Lens,
-    base: Lens,
-    texts: Texts,
-    roles: Sequence[str] | None,
-    moments: Moments,
-    left_out: Mapping[str, int],
+    tuned: Lens, base: Lens, texts: Texts, roles: Sequence[str] | None, moments: Moments, left_out: Mapping[str, int]
 ) -> dict[str, Any]:
     """What moments of activation differences say of themselves, whichever pass they come from."""
     left_out = {hook: number for hook, number in left_out.items() if hook in moments.count}

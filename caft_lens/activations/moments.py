@@ -1,8 +1,7 @@
 """Mean and covariance of activations, from a stream.
 
-`Moments` keeps a count, a mean and a matrix of centred products per hook point. Each batch is centred on its own mean
-and merged by the formula of Chan, Golub and LeVeque (1979), as are two partial results: no sum of large squares is ever
-taken, so that activations far from zero lose nothing, and any split of the text gives the same answer.
+Each batch is centred on its own mean and merged by the formula of Chan, Golub and LeVeque (1979), as are two partial
+results: activations far from zero lose nothing, and any split of the text gives the same answer.
 """
 
 from __future__ import annotations
@@ -14,20 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from caft_lens._support.errors import BadFile, nearest
-from caft_lens._support.files import (
-    Json,
-    Named,
-    Record,
-    atomic_path,
-    check_tensor,
-    json_text,
-    missing,
-    parse_json,
-    parsed,
-    tensors_hash,
-    unsealed,
-)
+from caft_lens._support import files
+from caft_lens._support.errors import BadArgument, BadData, BadFile, ConceptMismatch, UnknownName, nearest
+from caft_lens._support.files import Json, Named, Record, check_tensor, tensors_hash
 from caft_lens.text.batching import Batch
 
 _FORMAT = "caft_lens.Moments"
@@ -91,9 +79,9 @@ class Moments:
 
     def _covariance(self, hook: str) -> Tensor:
         if not self._with_covariance:
-            raise ValueError("These moments hold means only: make them with Moments(covariance=True).")
+            raise BadArgument("These moments hold means only: make them with Moments(covariance=True).")
         if self._count[hook] < 2:
-            raise ValueError(f"{hook}: a covariance needs at least 2 tokens, there is {self._count[hook]}.")
+            raise BadData(f"{hook}: a covariance needs at least 2 tokens, there is {self._count[hook]}.")
         return self._products[hook] / (self._count[hook] - 1)
 
     def update(self, hook: str, acts: Tensor, batch: Batch | None = None, where: Tensor | None = None) -> None:
@@ -122,7 +110,7 @@ class Moments:
                 self._products[hook] = products
             return
         if mean.shape != self._mean[hook].shape:
-            raise ValueError(
+            raise BadArgument(
                 f"{hook}: activations {len(mean)} wide, but so far they were {len(self._mean[hook])} wide."
             )
         before = self._count[hook]
@@ -138,16 +126,16 @@ class Moments:
         """Add another result in place, exactly as if its tokens had been seen here.
 
         Raises:
-            ValueError: When the two come from different models, roles or methods.
+            ConceptMismatch: When the two come from different models, roles or methods.
         """
         if self._with_covariance != other._with_covariance:
-            raise ValueError("One of the two moments holds covariances and the other means only.")
+            raise BadArgument("One of the two moments holds covariances and the other means only.")
         for key in ("fingerprint", "tuned_fingerprint", "reading", "roles", "method"):
             mine, theirs = self.provenance.get(key), other.provenance.get(key)
             if key == "reading" and None in (mine, theirs):
                 continue  # those that are older do not say how their texts were read
             if self.provenance and other.provenance and mine != theirs:
-                raise ValueError(f"Moments of different provenance: {key} is {mine} here and {theirs} there.")
+                raise ConceptMismatch(f"Moments of different provenance: {key} is {mine} here and {theirs} there.")
         for hook in other._count:
             products = other._products[hook].clone() if self._with_covariance else None
             self._add(hook, other._count[hook], other._mean[hook].clone(), products)
@@ -189,14 +177,9 @@ class Moments:
         from safetensors.torch import save_file
 
         state = self.state_dict()
-        card = {
-            "format": _FORMAT,
-            "hooks": self.hooks,
-            "provenance": self.provenance,
-            "tensors": tensors_hash(state),
-        }
-        text = json_text(card, str(path))
-        with atomic_path(path) as temporary:
+        card = {"format": _FORMAT, "hooks": self.hooks, "provenance": self.provenance, "tensors": tensors_hash(state)}
+        text = files.json_text(card, str(path))
+        with files.atomic_path(path) as temporary:
             # One key: safetensors writes several in random order, and equal moments shall be equal files.
             save_file(state, temporary, {"card": text})
         return Path(path)
@@ -206,23 +189,20 @@ class Moments:
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: When there is no such file.
+            MissingFile: When there is no such file.
             BadFile: When the file is something else, or was changed; a `ValueError`.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if not Path(path).is_file():
-            raise missing(path)
-        try:
-            with safe_open(path, "pt") as file:
-                text = (file.metadata() or {}).get("card", "{}")
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            raise BadFile(f"{path} is not a safetensors file ({error}); it may be truncated: make it again.") from None
-        card = unsealed(parse_json(text, f"{path}: its card"), path)
+            raise files.missing(path)
+        with files.reading_tensors(path), safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("card", "{}")
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        card = files.unsealed(files.parse_json(text, f"{path}: its card"), path)
         if not isinstance(card, dict) or card.get("format") != _FORMAT:
             raise BadFile(f"{path} holds no moments: expected a file written by Moments.save.")
-        record = parsed(card, _Card, str(path), "the card of moments")
+        record = files.parsed(card, _Card, str(path), "the card of moments")
         if record.tensors not in (None, tensors_hash(state)):
             raise BadFile(f"{path} was changed after it was written: its numbers do not fit its card.")
         moments = cls(provenance=card["provenance"])
@@ -271,7 +251,7 @@ class _Named(Mapping[str, Any]):
 
     def __getitem__(self, hook: str) -> Any:
         if hook not in self._names:
-            raise KeyError(f'No moments at "{hook}".{nearest(hook, self._names)}')
+            raise UnknownName(f'No moments at "{hook}".{nearest(hook, self._names)}')
         return self._get(hook)
 
     def __iter__(self) -> Iterator[str]:

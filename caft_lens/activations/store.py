@@ -1,8 +1,7 @@
 """Activations on disk: safetensors shards and an index, written resumably, read lazily.
 
-A shard holds the tokens of consecutive texts, in the order of the input. Where it ends follows from the texts alone,
-and what is in it from its own texts alone; so a run that was killed and resumed leaves the same bytes as one that was
-not. `store` writes, `Store.open` reads.
+Where a shard ends, and what is in it, follows from the texts alone; so a run that was killed and resumed leaves the
+same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -17,24 +16,10 @@ import torch
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor
 
-from caft_lens._support import lazy
+from caft_lens._support import files, lazy
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
-from caft_lens._support.files import (
-    Count,
-    Named,
-    Record,
-    absent,
-    absolute,
-    atomic_path,
-    check_hash,
-    file_hash,
-    inside,
-    locked,
-    parsed,
-    read_json,
-    write_json,
-)
+from caft_lens._support.files import Count, Named, Record, absolute, inside, write_json
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.text.batching import Scan, pack, padding_id
@@ -104,13 +89,13 @@ class Store:
         """Open a finished store.
 
         Raises:
-            FileNotFoundError: When there is none.
+            MissingFile: When there is none.
             BadFile: When it is unfinished, its index is broken, or a shard is missing or truncated; a `ValueError`.
         """
         typed, folder = folder, absolute(folder)
         index = _read_index(folder)
         if index is None:
-            raise absent(folder, INDEX, "holds no activation store")
+            raise files.absent(folder, INDEX, "holds no activation store")
         if not index["complete"]:
             done = index["shards"][-1]["texts"][1] if index["shards"] else 0
             raise BadFile(
@@ -136,7 +121,7 @@ class Store:
                 of the input and holds only what it yields.
 
         Raises:
-            KeyError: For a hook point that is not stored, naming the nearest.
+            UnknownName: For a hook point that is not stored, naming the nearest.
             BadFile: When a shard is not what was written: the hash of each is checked when it is first read.
         """
         names = self._names(hooks)
@@ -171,7 +156,7 @@ class Store:
         """The file of a shard; the first time, it is looked at whole."""
         path = inside(self.folder, shard["file"])
         if shard["file"] not in self._checked:
-            check_hash(path, shard.get("sha256"))
+            files.check_hash(path, shard.get("sha256"))
             _check_tensors(path, self.hooks, shard["tokens"])
             self._checked.add(shard["file"])
         return path
@@ -219,8 +204,8 @@ def store(
         The finished store.
 
     Raises:
-        ValueError: When the folder holds a store made otherwise (it says in what), or something that is no store; when
-            no token has one of the roles; for activations that are not finite.
+        BadArgument: When the folder holds a store made otherwise (it says in what), or something that is no store.
+        CaftLensError: As `stream`.
 
     Example:
         >>> acts = store(base, corpus, [1, 2], "runs/acts", roles=None)
@@ -231,15 +216,11 @@ def store(
     count(shard_tokens, "shard_tokens")
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     settings = _settings(lenses, texts, hook_names(lenses, hooks), roles, dtype)
-    settings |= {
-        "batch_tokens": scan.batch_tokens,
-        "max_length": scan.max_length,
-        "shard_tokens": shard_tokens,
-    }
+    settings |= {"batch_tokens": scan.batch_tokens, "max_length": scan.max_length, "shard_tokens": shard_tokens}
     about = {"models": [each.name for each in lenses], "data": texts.name}
     index = _read_index(folder)
     if index is None or not index["complete"]:
-        with locked(folder):
+        with files.locked(folder):
             for left in folder.glob(".*"):  # of a writer that was killed: nobody else is in
                 if left.is_file():
                     left.unlink(missing_ok=True)
@@ -294,15 +275,15 @@ def _settings(
 def _read_index(folder: Path) -> dict[str, Any] | None:
     if not (folder / INDEX).is_file():
         return None
-    index = read_json(folder / INDEX)
+    index = files.read_json(folder / INDEX)
     if not isinstance(index, dict) or index.get("format") != _FORMAT:
         raise BadFile(f"{folder / INDEX} is not the index of an activation store.")
-    parsed(index, _Index, str(folder / INDEX), "the index of an activation store")
+    files.parsed(index, _Index, str(folder / INDEX), "the index of an activation store")
     return index
 
 
 def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-    """The index to go on with, new or found; leftovers of a killed run are removed."""
+    """The index to go on with, new or found."""
     index = _read_index(folder)
     if index is None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -323,8 +304,6 @@ def _begin(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dic
             "Give another folder, or delete this one."
         )
     _check_shards(folder, index)
-    for leftover in [*folder.glob(".shard-*"), *folder.glob(f".{INDEX}.*")]:
-        leftover.unlink()
     return index
 
 
@@ -381,11 +360,11 @@ def _add_shard(folder: Path, index: dict[str, Any], tensors: dict[str, Tensor], 
     from safetensors.torch import save_file
 
     path = folder / _shard_name(len(index["shards"]))
-    with atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         save_file(tensors, temporary)
     # The index names a shard only once it is whole: a kill in between writes the same shard again.
     entry = {"file": path.name, "texts": texts, "tokens": len(tensors["index"]), "bytes": path.stat().st_size}
-    index["shards"].append({**entry, "sha256": file_hash(path)})
+    index["shards"].append({**entry, "sha256": files.file_hash(path)})
     write_json(folder / INDEX, index)
 
 
@@ -395,23 +374,15 @@ def _read(path: Path, hooks: Sequence[str], start: int, stop: int, known: bool) 
     with safe_open(path, "pt") as file:
         acts, about = ({name: file.get_slice(name)[start:stop] for name in names} for names in (hooks, _ABOUT_TOKENS))
     for name, found in acts.items():
-        if not known and not bool(
-            found.isfinite().all()
-        ):  # of a shard with a hash that was checked when it was written
+        # Of a shard with a hash that was checked when it was written.
+        if not known and not bool(found.isfinite().all()):
             raise BadFile(f'{path}: "{name}" holds NaN or infinite values: store again.')
     return Stored(acts, **about)
 
 
 def _check_tensors(path: Path, hooks: Sequence[str], tokens: int) -> None:
     """Refuse a file that does not hold the tensors of a shard."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            kinds = {name: (one.get_dtype(), one.get_shape()) for name, one in found.items()}
-    except (SafetensorError, OSError) as error:
-        raise BadFile(f"{path} is not a safetensors file ({error}): store again.") from None
+    kinds = files.tensor_kinds(path)
     for name in (*hooks, *_ABOUT_TOKENS):
         kind, shape = kinds.get(name, ("no tensor", []))
         about = name in _ABOUT_TOKENS

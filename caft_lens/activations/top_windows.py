@@ -1,9 +1,7 @@
 """Where in a corpus directions are most and least active, from a stream.
 
-`TopWindows` keeps, for each of many directions and at both ends, the `k` best windows of tokens seen so far. A text
-contributes at most one window per direction and end, windows with the same tokens count once, and ties go to the
-earlier text: so the answer is a function of the set of texts, and partial results merge exactly. `Windows` is that
-answer.
+A text contributes at most one window per direction and end, windows with the same tokens count once, and ties go to the
+earlier text: so the answer is a function of the set of texts, and partial results merge exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from einops import repeat
 from torch import Tensor
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.activations.capture import along
 from caft_lens.text.batching import Batch
 
@@ -78,7 +76,7 @@ class TopWindows:
             were asked for. The window is around the most extreme token either way.
 
     Raises:
-        ValueError: For a direction that is not finite, without directions, or for another `rank`.
+        BadArgument: For a direction that is not finite, without directions, or for another `rank`.
 
     Example:
         >>> directions = {"blocks.0.hook_resid_post": torch.eye(2)}
@@ -87,24 +85,15 @@ class TopWindows:
     """
 
     def __init__(
-        self,
-        directions: Mapping[str, Tensor],
-        *,
-        k: int = 10,
-        window: tuple[int, int] = (12, 6),
-        rank: Rank = "peak",
+        self, directions: Mapping[str, Tensor], *, k: int = 10, window: tuple[int, int] = (12, 6), rank: Rank = "peak"
     ) -> None:
-        if rank not in RANKS:
-            raise ValueError(f'rank="{rank}" is none of the ways to rank texts.{nearest(rank, RANKS)}')
-        count(k, "k")
-        for side in window:
-            count(side, "window", least=0)
+        check_windows(k, window, rank)
         self.directions = {hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()}
         if not self.directions or any(len(rows) == 0 for rows in self.directions.values()):
-            raise ValueError("TopWindows needs at least one direction at every hook point.")
+            raise BadArgument("TopWindows needs at least one direction at every hook point.")
         for hook, rows in self.directions.items():
             if not bool(torch.isfinite(rows).all()):
-                raise ValueError(f"A direction at {hook} is NaN or infinite.")
+                raise BadArgument(f"A direction at {hook} is NaN or infinite.")
         self.k, self.window, self.rank = k, window, rank
         self._top = {hook: no_windows(len(rows), k, window) for hook, rows in self.directions.items()}
         self._bottom = {hook: no_windows(len(rows), k, window) for hook, rows in self.directions.items()}
@@ -124,60 +113,69 @@ class TopWindows:
 
     def _result(self, ends: Mapping[str, Windows], hook: str, sign: int) -> Windows:
         if hook not in ends:
-            raise KeyError(f'No directions at "{hook}".{nearest(hook, ends)}')
-        best = ends[hook]
-        return Windows(
-            values=torch.where(best.index >= 0, sign * best.values, torch.nan).cpu(),
-            index=best.index.cpu().clone(),
-            position=best.position.cpu().clone(),
-            tokens=best.tokens.cpu().clone(),
-            activations=(sign * best.activations).cpu(),
-            peak=best.peak,
-        )
+            raise UnknownName(f'No directions at "{hook}".{nearest(hook, ends)}')
+        return finished(ends[hook], sign)
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
         """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`.
 
         Raises:
-            ValueError: For a hook point without directions, or another width.
+            BadArgument: For a hook point without directions, or another width.
         """
         if hook not in self.directions:
-            raise ValueError(f'TopWindows has no directions at "{hook}".{nearest(hook, self.directions)}')
+            raise BadArgument(f'TopWindows has no directions at "{hook}".{nearest(hook, self.directions)}')
         directions = self.directions[hook]
         if directions.shape[1] != acts.shape[1]:
-            raise ValueError(f"{hook}: directions are {directions.shape[1]} wide, activations {acts.shape[1]}.")
+            raise BadArgument(f"{hook}: directions are {directions.shape[1]} wide, activations {acts.shape[1]}.")
         acts = acts.detach().float()
         batch, where = batch.to(acts.device), where.to(acts.device)
         for start in range(0, len(directions), _CHUNK):
             part = slice(start, start + _CHUNK)
             grid = _grid(along(acts, directions[part]), batch, where)
             for ends, sign in ((self._top, 1), (self._bottom, -1)):
-                old = _to(ends[hook], acts.device)
-                ends[hook] = old
+                old = ends[hook] = _to(ends[hook], acts.device)
                 new = _candidates(sign * grid, batch, self.window, self.rank)
-                _write(old, part, best_windows(old[part], new, self.k))
+                for held, better in zip(old.tensors, best_windows(old[part], new, self.k).tensors, strict=True):
+                    held[part] = better
 
     def merge(self, other: TopWindows) -> TopWindows:
         """Add another result in place, exactly as if its texts had been seen here.
 
         Raises:
-            ValueError: When directions, `k`, window or rank differ.
+            BadArgument: When directions, `k`, window or rank differ.
         """
-        same = (
-            self.k == other.k
-            and self.window == other.window
-            and self.rank == other.rank
-            and self.directions.keys() == other.directions.keys()
-        )
+        same = (self.k, self.window, self.rank) == (other.k, other.window, other.rank)
+        same = same and self.directions.keys() == other.directions.keys()
         if not same or any(not torch.equal(rows, other.directions[hook]) for hook, rows in self.directions.items()):
-            raise ValueError("Only TopWindows of the same directions, k, window and rank can be merged.")
+            raise BadArgument("Only TopWindows of the same directions, k, window and rank can be merged.")
         for mine, theirs in ((self._top, other._top), (self._bottom, other._bottom)):
             for hook, old in mine.items():
                 mine[hook] = best_windows(old, _to(theirs[hook], old.values.device), self.k)
         return self
 
 
-# Windows inside this file hold values with the sign turned so that larger is better; the result turns it back.
+def check_windows(k: int, window: tuple[int, int], rank: str) -> None:
+    """Refuse what is no number or size of windows, or no way to rank texts."""
+    if rank not in RANKS:
+        raise BadArgument(f'rank="{rank}" is none of the ways to rank texts.{nearest(rank, RANKS)}')
+    count(k, "k")
+    for side in window:
+        count(side, "window", least=0)
+
+
+# While they are looked for, windows hold values turned so that larger is better; `finished` turns them back.
+
+
+def finished(best: Windows, sign: int = 1) -> Windows:
+    """The best windows as they are told: on the CPU, NaN where there are fewer than k."""
+    return Windows(
+        values=torch.where(best.index >= 0, sign * best.values, torch.nan).cpu(),
+        index=best.index.cpu().clone(),
+        position=best.position.cpu().clone(),
+        tokens=best.tokens.cpu().clone(),
+        activations=(sign * best.activations).cpu(),
+        peak=best.peak,
+    )
 
 
 def no_windows(n_dirs: int, k: int, window: tuple[int, int]) -> Windows:
@@ -187,11 +185,6 @@ def no_windows(n_dirs: int, k: int, window: tuple[int, int]) -> Windows:
 
 def _to(windows: Windows, device: torch.device) -> Windows:
     return _windows([tensor.to(device) for tensor in windows.tensors], windows.peak)
-
-
-def _write(windows: Windows, rows: slice, new: Windows) -> None:
-    for tensor, values in zip(windows.tensors, new.tensors, strict=True):
-        tensor[rows] = values
 
 
 def _grid(scores: Tensor, batch: Batch, where: Tensor) -> Tensor:
@@ -210,12 +203,8 @@ def _candidates(grid: Tensor, batch: Batch, window: tuple[int, int], rank: Rank)
     places = peak[..., None] + torch.arange(-window[0], window[1] + 1, device=grid.device)  # [n_dirs, batch, window]
     inside = (places >= 0) & (places < width)
     places = places.clamp(0, width - 1)
-    rows = repeat(
-        torch.arange(len(batch), device=grid.device),
-        "text -> direction text window",
-        direction=len(grid),
-        window=places.shape[2],
-    )
+    texts = torch.arange(len(batch), device=grid.device)
+    rows = repeat(texts, "text -> direction text window", direction=len(grid), window=places.shape[2])
     inside &= batch.attention_mask.bool()[rows, places]
     padding = (batch.attention_mask == 0).long().cumsum(dim=1) * (batch.attention_mask != 0)
     return Windows(

@@ -1,6 +1,4 @@
-"""Choosing by examples: the directions that tell a handful of texts with the concept from others, and mean the same
-elsewhere.
-"""
+"""Choosing by examples: the directions that tell texts with the concept from others, and mean the same elsewhere."""
 
 from __future__ import annotations
 
@@ -10,25 +8,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from caft_lens._support.arguments import count, number, share
 from caft_lens._support.errors import BadArgument
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import Rank
 from caft_lens.choose.choice import Choice, End, Proposal
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.probes import STEPS, STRENGTHS, TextMeans
+from caft_lens.find.by_example import Pool, by_example
+from caft_lens.find.probes import STRENGTHS, TextMeans, regression
 from caft_lens.find.sae import saes_by_hook
-from caft_lens.find.search import Pool, by_example
 from caft_lens.inspect.contexts import Contexts, contexts
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.roles import role_names
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 SIGNIFICANT = 0.05
 """False discovery rate at which a concept is said to tell examples apart."""
@@ -43,8 +40,7 @@ class Criteria:
     """When a direction counts as one of the concept that examples show.
 
     Attributes:
-        score: `"mean"` or `"max"`: what a text's activation is, over its tokens. A stance is all over a text, a topic
-            in a few words.
+        score: A text's activation over its tokens, `"mean"` or `"max"`: a stance is all over it, a topic in few words.
         threshold: Of the AUROC, or of the share of a latent's activation.
         share: Of the contexts at the concept's end: how many have to look like the concept.
         k: How many contexts are read, ranked as `score` says.
@@ -63,13 +59,10 @@ class Criteria:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.threshold <= 1 or not 0 < self.share <= 1:
-            raise BadArgument(
-                f"Criteria(): threshold={self.threshold} has to lie above 0.5 and share={self.share} above 0, both "
-                f"up to 1."
-            )
-        if self.most is not None and self.most < 1:
-            raise BadArgument(f"Criteria(most={self.most}): expected at least 1.")
+        number(self.threshold, "threshold", above=0.5, most=1)
+        share(self.share, "share")
+        if self.most is not None:
+            count(self.most, "most")
 
 
 def by_examples(
@@ -91,8 +84,7 @@ def by_examples(
     silent, at least `threshold` of its activation falls on the concept's. Both have to be significant among all
     candidates (Mann and Whitney's test, false discovery rate 5 %). *Does it mean the same elsewhere?* With `texts`, a
     reader that learned the concept from the examples (a logistic regression on the model's mean activation at the
-    direction's hook point, against the contrast and random texts) is shown its contexts; at least `share` of them have
-    to look like the concept to it.
+    direction's hook point, against contrast and random texts) is shown its contexts; `share` have to look like it.
 
     Args:
         lens: The model that reads, as a rule the base.
@@ -119,11 +111,17 @@ def by_examples(
         1  L1.pc1       False
     """
     having, others = (side if isinstance(side, Texts) else Texts(side) for side in (concept, contrast))
-    _check_enough(having, others)
+    for name, side in (("of the concept", having), ("for contrast", others)):
+        if len(side) < FEWEST:
+            raise BadArgument(
+                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} "
+                "of either kind chance cannot be told from a concept."
+            )
     reading: dict[str, Any] = {"roles": roles, "scan": scan}
     ranked = by_example(lens, concepts, having, others, saes=saes, score=criteria.score, k=None, **reading)
     found = {one.name: one for one in ranked}
-    latents = _latents(concepts, saes)
+    at = saes_by_hook(saes, None) if saes is not None else {}
+    latents = {one.name for one in concepts if one.hook in at and "latent" in one.meta}
     fits = _fits([found[name] for name in concepts.names], latents, len(having), len(others))
     ends = {name: fit.end for name, fit in zip(concepts.names, fits, strict=True) if fit.tells(criteria)}
     shares: Mapping[str, float] = {}
@@ -138,22 +136,11 @@ def by_examples(
     ]
     if criteria.most is not None:
         proposals = _no_more(proposals, concepts, criteria.most)
-    by = (
-        f"choose.by_examples ({len(having)} of the concept, {len(others)} for contrast, "
-        f"{' and '.join(role_names(roles) or ['all'])} tokens"
-    )
-    by += f", threshold {criteria.threshold:g}"
-    by += ")" if texts is None else f", {criteria.share:g} of {criteria.k} contexts)"
+    examples = f"{len(having)} of the concept, {len(others)} for contrast"
+    tokens = f"{' and '.join(role_names(roles) or ['all'])} tokens"
+    elsewhere = "" if texts is None else f", {criteria.share:g} of {criteria.k} contexts"
+    by = f"choose.by_examples ({examples}, {tokens}, threshold {criteria.threshold:g}{elsewhere})"
     return Choice(concepts, proposals, by, read_by(lens))
-
-
-def _check_enough(having: Texts, others: Texts) -> None:
-    for name, side in (("of the concept", having), ("for contrast", others)):
-        if len(side) < FEWEST:
-            raise BadArgument(
-                f"choose.by_examples(): {len(side)} example{'s' * (len(side) != 1)} {name}; with fewer than {FEWEST} "
-                f"of either kind chance cannot be told from a concept."
-            )
 
 
 def _no_more(proposals: Sequence[Proposal], concepts: ConceptSet, most: int) -> list[Proposal]:
@@ -167,12 +154,6 @@ def _no_more(proposals: Sequence[Proposal], concepts: ConceptSet, most: int) -> 
         left[candidate.hook] -= one.ablate
         found.append(one)
     return found
-
-
-def _latents(concepts: ConceptSet, saes: Any) -> set[str]:
-    """Names of the concepts that are read by the activation of a latent."""
-    at = saes_by_hook(saes, None) if saes is not None else {}
-    return {concept.name for concept in concepts if concept.hook in at and "latent" in concept.meta}
 
 
 @dataclass(frozen=True)
@@ -206,20 +187,13 @@ def _fits(found: Sequence[Concept], latents: set[str], n_concept: int, n_contras
     # An end was chosen for a direction, the better of two; of a latent there is one.
     two = np.array([1.0 if concept.name in latents else 2.0 for concept in found])
     p = np.minimum(1.0, two * norm.sf((areas - 0.5) / spread))
-    return [
-        _Fit(
-            concept.meta["end"],
-            float(area),
-            _share_of_activation(concept) if concept.name in latents else None,
-            float(q),
-        )
-        for concept, area, q in zip(found, areas, false_discovery_control(p), strict=True)
-    ]
-
-
-def _share_of_activation(latent: Concept) -> float:
-    on, off = latent.meta["mean_on"], latent.meta["mean_off"]
-    return on / (on + off) if on + off > 0 else 0.0
+    fits = []
+    for concept, q in zip(found, false_discovery_control(p), strict=True):
+        on, off = concept.meta["mean_on"], concept.meta["mean_off"]
+        of_activation = on / (on + off) if on + off > 0 else 0.0
+        of_concept = of_activation if concept.name in latents else None
+        fits.append(_Fit(concept.meta["end"], concept.score, of_concept, float(q)))
+    return fits
 
 
 def _proposal(name: str, fit: _Fit, criteria: Criteria, looks: float | None) -> Proposal:
@@ -245,13 +219,13 @@ def _look_alike(
     seed: int,
     reading: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Of each direction, the share of the contexts at its end that look like the concept to a reader who learned
-    from the examples.
-    """
+    """Of each direction, the share of the contexts at its end that look like the concept to who learned it."""
     places = {name: sorted({index for index, _ in getattr(read[name], end).places}) for name, end in ends.items()}
     shown = sorted({index for of in places.values() for index in of})
     having, without = examples
-    others = _others(len(texts), shown, seed)
+    # Random texts of the corpus: most do not have the concept, or the corpus is ill chosen.
+    free = np.setdiff1d(np.arange(len(texts)), shown)
+    others = sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
     means = TextMeans(len(having) + len(without) + len(others) + len(shown))
     every = Texts([*having, *without, *(texts[index] for index in [*others, *shown])])
     hooks = {name: read[name].concept.hook for name in ends}
@@ -261,31 +235,12 @@ def _look_alike(
     for hook in dict.fromkeys(hooks.values()):
         acts, index = means.matrix(hook)
         learned = index < first
-        said = _reader(acts[learned], index[learned] < len(having)).predict(acts[~learned])
+        true = index[learned] < len(having)
+        folds = min(5, int(true.sum()), int((~true).sum()))
+        reader = regression(STRENGTHS, "balanced", scoring="balanced_accuracy", cv=folds).fit(acts[learned], true)
+        said = reader.predict(acts[~learned])
         looks[hook] = dict(zip((shown[place - first] for place in index[~learned]), said, strict=True))
     seen = {
         name: [looks[hook][index] for index in places[name] if index in looks[hook]] for name, hook in hooks.items()
     }
     return {name: float(np.mean(said)) if said else 0.0 for name, said in seen.items()}
-
-
-def _others(n_texts: int, shown: Sequence[int], seed: int) -> list[int]:
-    """Random texts of the corpus that are no contexts. Some may have the concept too; most are not, or the corpus is
-    ill chosen.
-    """
-    free = np.setdiff1d(np.arange(n_texts), shown)
-    return sorted(np.random.default_rng(seed).choice(free, min(OTHERS, len(free)), replace=False).tolist())
-
-
-def _reader(acts: NDArray[Any], having: NDArray[np.bool_]) -> Any:
-    """A logistic regression on standardised activations, its penalty cross-validated."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    folds = min(5, int(having.sum()), int((~having).sum()))
-    regression = LogisticRegression(class_weight="balanced", max_iter=STEPS)
-    steps = make_pipeline(StandardScaler(), regression)
-    strengths = {"logisticregression__C": list(STRENGTHS)}
-    return GridSearchCV(steps, strengths, scoring="balanced_accuracy", cv=folds).fit(acts, having)

@@ -8,11 +8,7 @@ from caft_lens.concepts.concept_set import ConceptSet
 
 
 def choose(
-    concepts: ConceptSet,
-    ablate: Mapping[str, str],
-    leave: Mapping[str, str] | None = None,
-    *,
-    by: str | None = None,
+    concepts: ConceptSet, ablate: Mapping[str, str], leave: Mapping[str, str] | None = None, *, by: str | None = None
 ) -> ConceptSet:
     """Choose by hand which concepts to ablate, and which to leave in the model: `ConceptSet.choose` as a verb.
 
@@ -26,7 +22,7 @@ def choose(
         Those to ablate, with the choice in `provenance["choices"]`.
 
     Raises:
-        KeyError: For an unknown name, with the nearest.
+        UnknownName: For an unknown name, with the nearest.
         ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
     Example:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument
 from caft_lens.choose.choice import Choice, End, Proposal, explained
 from caft_lens.concepts.concept_set import ConceptSet
@@ -59,8 +60,7 @@ def by_sentence(
         dry_run: Send nothing; give the exact requests with an estimate of tokens and cost.
 
     Returns:
-        A `Choice`; a concept of which the LLM gave no answer of the form, twice, is left in the model, with that as the
-        reason. With `dry_run`, a `Plan`.
+        A `Choice`; what got no answer of the form, twice, is left in the model, saying so. With `dry_run`, a `Plan`.
 
     Raises:
         ValueError: For an empty sentence, or a concept without contexts.
@@ -74,19 +74,15 @@ def by_sentence(
     """
     if not sentence.strip():
         raise BadArgument('choose.by_sentence(): say what is unwanted, such as "answers that harm people".')
-    if n < 1:
-        raise BadArgument(f"choose.by_sentence(n={n}): expected at least 1 context.")
+    count(n, "n", hint="It is how many contexts of each end are shown.")
     conversations = [_conversation(name, sentence, contexts, explanations, n) for name in concepts.names]
     if dry_run:
         return llm.plan(conversations)
     size = len(conversations)
     answers = ask_in_form(llm, conversations, [_decided] * size, [CHOOSE_FORM] * size)
-    proposals = [
-        Proposal(name, answer[0] != "", answer[1], answer[0])
-        if answer is not None
-        else Proposal(name, False, "no answer of the form that was asked for, twice")
-        for name, answer in zip(concepts.names, answers, strict=True)
-    ]
+    silent: tuple[Literal[""], str] = "", "no answer of the form that was asked for, twice"
+    said = zip(concepts.names, (answer or silent for answer in answers), strict=True)
+    proposals = [Proposal(name, end != "", reason, end) for name, (end, reason) in said]
     about = getattr(contexts, "about", None)
     return Choice(concepts, proposals, f"{llm.name}, asked for: {sentence.strip()}", about)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
-from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
+import pandas
+
+from caft_lens._support.errors import BadArgument, ConceptMismatch
+from caft_lens.concepts.concept_set import ConceptSet, user_name
 from caft_lens.display import html
-
-if TYPE_CHECKING:
-    import pandas
+from caft_lens.display.frames import Frame
 
 End = Literal["top", "bottom"]
 
@@ -43,8 +43,7 @@ class Choice:
         concepts: The candidates.
         proposals: One for each, in the same order.
         by: What chose, with what settings.
-        about: Which model read what the choice rests on: its `model`, `fingerprint` and `reading`, as `Contexts.about`
-            has them.
+        about: Which model read what the choice rests on, as `Contexts.about` has it.
 
     Example:
         >>> choice = cl.choose.by_examples(base, concepts, cruel_texts, kind_texts, texts=corpus)
@@ -54,11 +53,7 @@ class Choice:
     """
 
     def __init__(
-        self,
-        concepts: ConceptSet,
-        proposals: Sequence[Proposal],
-        by: str,
-        about: Mapping[str, str] | None = None,
+        self, concepts: ConceptSet, proposals: Sequence[Proposal], by: str, about: Mapping[str, str] | None = None
     ) -> None:
         self.concepts, self.proposals, self.by = concepts, tuple(proposals), by
         self.about = dict(about or {})
@@ -70,30 +65,23 @@ class Choice:
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons, `sign` turned to the concept's end, and the choice on record.
+        """The concepts to ablate, with reasons, `sign` turned to the end that carries each, and the choice on record.
 
         Raises:
             ValueError: When there is none, saying why of the first.
         """
-        ends = {one.name: one.end for one in self.proposals}
-        turned = ConceptSet(
-            (_turned(concept, ends[concept.name]) for concept in self.concepts), self.concepts.provenance
-        )
+        ends = {one.name: {"top": 1, "bottom": -1}.get(one.end) for one in self.proposals}
+        turned = [dataclasses.replace(one, sign=ends[one.name] or one.sign) for one in self.concepts]
         if not self.names:
             why = "; ".join(f"{one.name}: {one.reason}" for one in self.proposals[:3])
             raise BadArgument(f"None of {len(self.concepts)} concepts was chosen by {self.by}. {why}")
-        chosen = turned.choose(self._reasons(True), self._reasons(False), by=self.by)
+        sides = (True, False)
+        ablate, leave = ({one.name: one.reason for one in self.proposals if one.ablate is side} for side in sides)
+        chosen = ConceptSet(turned, self.concepts.provenance).choose(ablate, leave, by=self.by)
         return chosen.chosen_by_reading(self.about)
 
-    def _reasons(self, ablate: bool) -> dict[str, str]:
-        return {one.name: one.reason for one in self.proposals if one.ablate is ablate}
-
     def overrule(
-        self,
-        ablate: Mapping[str, str] | None = None,
-        leave: Mapping[str, str] | None = None,
-        *,
-        by: str | None = None,
+        self, ablate: Mapping[str, str] | None = None, leave: Mapping[str, str] | None = None, *, by: str | None = None
     ) -> Choice:
         """The same choice with some decisions changed by a reader; each reason says who changed it.
 
@@ -103,21 +91,11 @@ class Choice:
             by: Who overrules; the name of the user's account when `None`.
 
         Raises:
-            KeyError: For an unknown name, with the nearest.
+            UnknownName: For an unknown name, with the nearest.
             ValueError: For an empty reason, or a name in both.
         """
         ablate, leave = dict(ablate or {}), dict(leave or {})
-        known = [one.name for one in self.proposals]
-        for name, reason in [*ablate.items(), *leave.items()]:
-            if name not in known:
-                raise UnknownName(f'No concept "{name}" in this choice.{nearest(name, known)}')
-            if not isinstance(reason, str):
-                raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
-            if not reason.strip():
-                raise BadArgument(f"A reason is missing for {name}.")
-        both = [name for name in ablate if name in leave]
-        if both:
-            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
+        self.concepts.check_reasons(ablate, leave)
         reader = by or user_name()
         changed = [
             dataclasses.replace(one, ablate=one.name in ablate, reason=f"{said} ({reader}; {self.by}: {one.reason})")
@@ -159,13 +137,9 @@ class Choice:
 
     def table(self) -> pandas.DataFrame:
         """One row a concept: name, whether to ablate it, end, the figures, reason."""
-        from caft_lens.display.frames import Frame
-
         return Frame(
-            [
-                {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
-                for one in self.proposals
-            ]
+            {"name": one.name, "ablate": one.ablate, "end": one.end, **one.evidence, "reason": one.reason}
+            for one in self.proposals
         )
 
     def __len__(self) -> int:
@@ -175,10 +149,8 @@ class Choice:
         return iter(self.proposals)
 
     def __repr__(self) -> str:
-        return (
-            f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: "
-            f"{', '.join(self.names[:6])}{', …' * (len(self.names) > 6)})"
-        )
+        shown = ", ".join(self.names[:6]) + ", …" * (len(self.names) > 6)
+        return f"Choice({len(self.names)} of {len(self)} concepts to ablate, by {self.by}: {shown})"
 
     def _repr_html_(self) -> str:
         title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"
@@ -187,11 +159,6 @@ class Choice:
             [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason] for one in rows
         ]
         return html.view(html.table(["concept", "", "end", "why"], cells, title=title))
-
-
-def _turned(concept: Concept, end: str) -> Concept:
-    """The concept with the sign of the end that carries it."""
-    return dataclasses.replace(concept, sign={"top": 1, "bottom": -1}.get(end, concept.sign))
 
 
 def explained(explanations: Mapping[str, Any] | None, name: str, end: str) -> str:

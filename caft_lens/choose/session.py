@@ -1,24 +1,20 @@
-"""A choice in the making: concept by concept ablate, leave or unsure, each with its reason; undone, redone, saved.
-
-What comes of it is a choice like any other: `Decisions.selection` is `ConceptSet.choose`, with what is left in the
-model and why on record.
-"""
+"""A choice in the making: concept by concept ablate, leave or unsure, with a reason; undone, redone, saved."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import field_validator, model_validator
 
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
+from caft_lens._support.by_name import ByName
+from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
 from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
-from caft_lens.concepts.concept_set import ConceptSet, user_name
+from caft_lens.concepts.concept_set import ConceptSet, now, user_name
 
 Action = Literal["ablate", "leave", "unsure"]
 ACTIONS = get_args(Action)
@@ -41,7 +37,7 @@ class Decision:
     at: str
 
 
-class Decisions(Mapping[str, Decision]):
+class Decisions(ByName[Decision]):
     """What was said so far of some concepts, by name.
 
     Args:
@@ -49,9 +45,8 @@ class Decisions(Mapping[str, Decision]):
         file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in
             its name stands for that of the concepts. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
-        about: Which model read the contexts that are looked at: its `model`, `fingerprint` and `reading`, as
-            `Contexts.about` has them. The file keeps it, and one whose contexts were read otherwise is restored with a
-            warning.
+        about: Which model read the contexts that are looked at, as `Contexts.about` has it. The file keeps it, and one
+            whose contexts were read otherwise is restored with a warning.
 
     Raises:
         ValueError: When the file is of other concepts, or of another kind.
@@ -69,6 +64,8 @@ class Decisions(Mapping[str, Decision]):
         ('L1.pc1', ['L1.pc0'])
     """
 
+    _what = "decision"
+
     def __init__(
         self,
         concepts: ConceptSet,
@@ -80,22 +77,11 @@ class Decisions(Mapping[str, Decision]):
         self._names = frozenset(concepts.names)
         self._fingerprint = "" if file is None else concepts.fingerprint
         self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
-        self._said: dict[str, Decision] = {}
+        self._items: dict[str, Decision] = {}
         self._done: list[tuple[str, Decision | None, Decision | None]] = []
         self._undone: list[tuple[str, Decision | None, Decision | None]] = []
         if self.file is not None and self.file.is_file():
-            self._said = self._restored(self.file)
-
-    def __getitem__(self, name: str) -> Decision:
-        if name not in self._said:
-            raise UnknownName(f'Nothing was said of "{name}" yet.')
-        return self._said[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._said)
-
-    def __len__(self) -> int:
-        return len(self._said)
+            self._items = self._restored(self.file)
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
@@ -108,7 +94,7 @@ class Decisions(Mapping[str, Decision]):
             reason: Why; to ablate or to leave needs one.
 
         Raises:
-            KeyError: For an unknown concept, with the nearest.
+            UnknownName: For an unknown concept, with the nearest.
             ValueError: For an unknown action, or a missing reason.
             OSError: When it cannot be saved; it counts all the same.
         """
@@ -119,8 +105,8 @@ class Decisions(Mapping[str, Decision]):
             raise BadArgument(f'A concept cannot be decided to "{action}".{nearest(action, ACTIONS)}')
         if action in NEED_A_REASON and not reason:
             raise BadArgument(f"To {action} {name} needs a reason: what did you read in its contexts?")
-        before = self._said.get(name)
-        after = None if action is None else Decision(action, reason, _now())
+        before = self._items.get(name)
+        after = None if action is None else Decision(action, reason, now())
         if (before and (before.action, before.reason)) == (after and (after.action, after.reason)):
             return
         self._done.append((name, before, after))
@@ -150,15 +136,14 @@ class Decisions(Mapping[str, Decision]):
     def of(self, action: Action) -> dict[str, str]:
         """Name -> reason of the concepts that are decided so, in the order of the set."""
         return {
-            name: self._said[name].reason
+            name: self._items[name].reason
             for name in self.concepts.names
-            if name in self._said and self._said[name].action == action
+            if name in self._items and self._items[name].action == action
         }
 
     @property
     def selection(self) -> ConceptSet:
-        """The concepts to ablate, with reasons; the record tells what is left in the model. What is unsure counts as
-        not considered.
+        """The concepts to ablate, with reasons; the record has those left, and what is unsure as not considered.
 
         Raises:
             ValueError: When none is to be ablated.
@@ -180,9 +165,9 @@ class Decisions(Mapping[str, Decision]):
 
     def _set(self, name: str, what: Decision | None) -> None:
         if what is None:
-            self._said.pop(name, None)
+            self._items.pop(name, None)
         else:
-            self._said[name] = what
+            self._items[name] = what
         if self.file is not None:
             write_json(
                 self.file,
@@ -194,7 +179,7 @@ class Decisions(Mapping[str, Decision]):
                     **({"read_by": self.about} if self.about else {}),
                     "verdicts": {
                         name: {"verdict": one.action, "reason": one.reason, "at": one.at}
-                        for name, one in self._said.items()
+                        for name, one in self._items.items()
                     },
                 },
             )
@@ -256,9 +241,5 @@ class _File(Record):
     def _reasoned(self) -> _File:
         for name, one in self.verdicts.items():
             if one.verdict in NEED_A_REASON and not one.reason.strip():
-                raise ValueError(f"the decision to {one.verdict} {name} has no reason")
+                raise BadData(f"the decision to {one.verdict} {name} has no reason")
         return self
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,9 +1,6 @@
 """Ablation: projecting concepts out of activations, at inference and in training by one and the same hook.
 
-`ablate` takes the directions of a concept set out of the activation at each of its sites while a block is open, or does
-one of the variants that show what about that matters (`VARIANTS`); `steer` adds a multiple of a direction there. Both
-put their functions there by `caft_lens.model.attach.at`. `Ablated` is a model seen under ablation, for evaluation. The
-projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
+The projection is that of Concept Ablation Fine-Tuning (Casademunt et al., 2025, section 3).
 """
 
 from __future__ import annotations
@@ -16,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from caft_lens._support.arguments import finite, number, share
-from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, nearest
+from caft_lens._support.arguments import finite, number, one_of, share
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
 from caft_lens.model.attach import at
 from caft_lens.model.hook_names import of_heads
+from caft_lens.model.hooked import says
 from caft_lens.model.lens import Lens
 from caft_lens.text.roles import ROLES, check_role_names
 
@@ -77,14 +75,11 @@ def ablate(
 
     It acts on everything that runs the model: the lens, `generate` (every cached step), `lens.model` in a training
     loop. Gradients reach earlier layers only through what is left, as in Concept Ablation Fine-Tuning. Attention sinks
-    stay what they are (`Lens.sinks`): a small component of an activation that is a hundred times as long as the others
-    holds a model together.
+    stay what they are (`Lens.sinks`): activations a hundred times as long as the others hold a model together.
 
     Args:
-        lens: The model: a `Lens`, or a transformers model around whose passes, in a trainer of somebody else's as well,
-            the block is.
-        concepts: Directions by site; or a mapping from hook name (or layer) to orthonormal columns [d_model, k] or a
-            unit vector [d_model].
+        lens: The model: a `Lens`, or a transformers model around whose passes, in any trainer, the block is.
+        concepts: Directions by site; or by hook name (or layer) orthonormal columns [d_model, k] or a unit vector.
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and
             of batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.
         variant: What is done with the component; `VARIANTS` says it in symbols, where sg stops the gradient.
@@ -96,7 +91,7 @@ def ablate(
     Raises:
         ValueError: When the concepts do not fit the model, a basis is not orthonormal, for a name that is no role, for
             an unknown variant, when means are missing, or for a strength out of its range.
-        KeyError: For a site that the model does not have.
+        UnknownName: For a site that the model does not have.
 
     Example:
         >>> with ablate(tuned, cruel):
@@ -116,8 +111,7 @@ def ablations(
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     """The functions of the activation by which `ablate` ablates, by hook name (arguments and errors as there)."""
     bases = _bases(lens, concepts)
-    if variant not in VARIANTS:
-        raise BadArgument(f'variant="{variant}".{nearest(variant, VARIANTS)}')
+    one_of(variant, "variant", VARIANTS)
     given: dict[str, Tensor] = {}
     if variant in ("mean", "shift"):
         given = {
@@ -126,14 +120,18 @@ def ablations(
             if hook in bases
         }
         if missing := [hook for hook in bases if hook not in given]:
-            raise BadArgument(
-                f'variant="{variant}" needs the mean activation at {", ".join(missing)}: give means=, `Moments.mean` '
-                f"of some text."
-            )
+            needed = f'variant="{variant}" needs the mean activation at {", ".join(missing)}'
+            raise BadArgument(f"{needed}: give means=, `Moments.mean` of some text.")
         for hook, mean in given.items():
             _check_width(lens, hook, mean.reshape(-1, 1), f"The mean at {hook}")
     _check_strength(strength)
-    return {hook: _edit(variant, basis, given.get(hook), strength) for hook, basis in bases.items()}
+    edits = {hook: _edit(variant, basis, given.get(hook), strength) for hook, basis in bases.items()}
+    kind = "ablation" if variant == "zero" else f"{variant} ablation"
+    share_of = "" if strength == 1 else f", strength {strength:g}"
+    for hook, edit in edits.items():
+        k = bases[hook].shape[1]
+        says(edit, f"{kind} of {k} direction{'' if k == 1 else 's'}{share_of}")
+    return edits
 
 
 def steer(
@@ -144,12 +142,11 @@ def steer(
     Args:
         lens: As for `ablate`.
         concept: One concept.
-        strength: Length of what is added, in the units of the residual stream (compare with the norm of the activations
-            there); negative steers the other way.
+        strength: Length of what is added, in the units of the residual stream; negative steers the other way.
         roles: As for `ablate`.
 
     Raises:
-        TypeError: For anything but one concept.
+        BadType: For anything but one concept.
         ValueError: When it does not fit the model.
 
     Example:
@@ -163,14 +160,12 @@ def steer(
 def steering(lens: Lens, concept: Concept, strength: float) -> tuple[str, Callable[[Tensor], Tensor]]:
     """The hook name and the function of the activation by which `steer` steers (arguments and errors as there)."""
     if not hasattr(concept, "direction"):
-        raise BadType(
-            f"steer() takes one Concept, not {type(concept).__name__}: choose one of a set by its name, "
-            f'concepts["L1.pc0"].'
-        )
+        what = type(concept).__name__
+        raise BadType(f'steer() takes one Concept, not {what}: choose one of a set by its name, concepts["L1.pc0"].')
     strength = number(strength, "strength", hint="The length to steer by")
     direction = finite(concept.direction, f'The direction of "{concept.name}"').detach().reshape(1, -1)
     _check_width(lens, concept.hook, direction.T, f'The direction of "{concept.name}"')
-    return lens.hook_name(concept.hook), _Shift(direction * strength)
+    return lens.hook_name(concept.hook), says(_Shift(direction * strength), f"steering {concept.name} by {strength:g}")
 
 
 @dataclass(frozen=True)
@@ -228,9 +223,7 @@ def lens_of(model: Lens | nn.Module) -> Lens:
     if isinstance(model, nn.Module):
         return Lens(model)
     hint = ": give run.lens, its model" if isinstance(getattr(model, "lens", None), Lens) else ""
-    raise BadType(
-        f"Expected a Lens or a transformers model, not {type(model).__name__}{hint or ': cl.load makes a Lens'}."
-    )
+    raise BadType(f"Expected a Lens or transformers model, not {type(model).__name__}{hint or ': cl.load makes one'}.")
 
 
 class _Placed:
@@ -250,15 +243,6 @@ class _Placed:
         return self._copies[key]
 
 
-class _Projection(_Placed):
-    def __init__(self, basis: Tensor, strength: float) -> None:
-        super().__init__(basis)
-        self._strength = strength
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return project_out(x, self.beside(x), self._strength)
-
-
 class _Shift(_Placed):
     def __call__(self, x: Tensor) -> Tensor:
         return (x + self.beside(x)).to(x.dtype)
@@ -266,7 +250,10 @@ class _Shift(_Placed):
 
 def _edit(variant: str, basis: Tensor, mean: Tensor | None, strength: float) -> Callable[[Tensor], Tensor]:
     """The function of the activation that a variant of ablation is."""
-    project = _Projection(basis, strength)
+    columns = _Placed(basis)
+
+    def project(x: Tensor) -> Tensor:
+        return project_out(x, columns.beside(x), strength)
 
     # What these two add is exactly zero, and carries the gradient.
     def detached(x: Tensor) -> Tensor:
@@ -278,8 +265,8 @@ def _edit(variant: str, basis: Tensor, mean: Tensor | None, strength: float) -> 
 
     if variant in ("mean", "shift"):
         assert mean is not None  # `ablate` has seen to it
-        columns = basis.double()
-        component = strength * (columns @ (columns.T @ mean.to(columns)))
+        q = basis.double()
+        component = strength * (q @ (q.T @ mean.to(q)))
         shift = _Shift(component if variant == "mean" else -component)
         return shift if variant == "shift" else lambda x: shift(project(x))
     return {"detached": detached, "gradient": gradient}.get(variant, project)
@@ -315,7 +302,7 @@ def _bases(lens: Lens, concepts: ConceptSet | Mapping[int | str, Tensor]) -> dic
         if not hasattr(concepts, "bases"):
             hint = one_of_a_set(concepts) if hasattr(concepts, "direction") else ""
             raise BadType(
-                f"Concepts are a ConceptSet, or a mapping from hook to basis, not {type(concepts).__name__}.{hint}"
+                f"Concepts are a ConceptSet or a mapping of hook to basis, not {type(concepts).__name__}.{hint}"
             )
         concepts.check(lens)
         return {

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import save as dump_tensors
 
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadFile, MissingFile
+from caft_lens._support.errors import BadData, BadFile, MissingFile
 from caft_lens._support.files import (
     Count,
     Json,
@@ -38,11 +38,6 @@ DIRECTIONS, CARD = "directions.safetensors", "card.json"
 
 def write(folder: Path, concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> None:
     """Write a set over whatever set lies there, so that whoever reads finds the one or the other, whole.
-
-    Args:
-        folder: Made when missing.
-        concepts: In their order.
-        provenance: Of the set.
 
     Raises:
         BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written then.
@@ -75,8 +70,7 @@ def read(folder: Path) -> tuple[list[Concept], dict[str, Any]]:
         if not isinstance(card, dict) or card.get("format") != FORMAT:
             raise BadFile(f"{folder / CARD} is no card of a concept set ({FORMAT}).")
         card = renamed.card(card)
-        known = parsed(card, _Card, str(folder / CARD), "the card of a concept set")
-        return card, known.directions.sha256
+        return card, parsed(card, _Card, str(folder / CARD), "the card of a concept set").directions.sha256
 
     try:
         card, data = read_together(folder / DIRECTIONS, folder / CARD, described)
@@ -87,9 +81,8 @@ def read(folder: Path) -> tuple[list[Concept], dict[str, Any]]:
     directions = check_tensor(parse_tensors(data, folder / DIRECTIONS), "directions", shape, folder / DIRECTIONS)
     lengths = directions.double().norm(dim=1)
     if bool(((lengths - 1).abs() > 1e-3).any()):
-        raise BadFile(
-            f"{folder / DIRECTIONS}: a direction has length {lengths[(lengths - 1).abs().argmax()]:.4g}; expected 1."
-        )
+        length = lengths[(lengths - 1).abs().argmax()]
+        raise BadFile(f"{folder / DIRECTIONS}: a direction has length {length:.4g}; expected 1.")
     with naming(folder / CARD):
         found = [Concept(direction=row, **c) for row, c in zip(directions, described_concepts, strict=True)]
     return found, provenance
@@ -104,22 +97,33 @@ def origin(provenance: Mapping[str, Any]) -> str:
     return f"{provenance.get('model', 'an unnamed model')} ({provenance.get('fingerprint', 'no fingerprint')})"
 
 
+def how_many(number: int, provenance: Mapping[str, Any]) -> str:
+    """The number of concepts in words; of a part of a set with that of the whole.
+
+    Example:
+        >>> how_many(1, {}), how_many(3, {"part_of": 10})
+        ('1 concept', '3 of 10 concepts')
+    """
+    whole = provenance.get("part_of")
+    if isinstance(whole, int) and whole > number:
+        return f"{number} of {whole} concepts"
+    return f"{number} concept{'' if number == 1 else 's'}"
+
+
 # -- for people -------------------------------------------------------------------------------------------------------
 
 
 def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
     rows = [
-        [
-            plain(c.name),
-            code(c.hook),
-            *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason)),
-        ]
+        [plain(c.name), code(c.hook), *map(plain, (f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason))]
         for c in concepts
     ]
+    methods = provenance.get("method", "hand")
+    by = " and ".join(map(str, methods)) if isinstance(methods, list) else str(methods)
     lines = [
-        f"# {len(concepts)} concept{'s' if len(concepts) > 1 else ''}",
+        f"# {how_many(len(concepts), provenance)}",
         "",
-        f"Found on {plain(origin(provenance))}, by {plain(_listed(provenance.get('method', 'hand')))}.",
+        f"Found on {plain(origin(provenance))}, by {plain(by)}.",
         "",
         "| name | hook point | score | label | reason |",
         "|---|---|---|---|---|",
@@ -132,17 +136,11 @@ def _readme(concepts: Sequence[Concept], provenance: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _listed(value: object) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
-    yield (
-        f"Chosen at {plain(choice['at'])} by {plain(choice['by'])}, to ablate: "
-        f"{plain(', '.join(choice['ablate']))}{rest}."
-    )
+    who, ablated = f"{plain(choice['at'])} by {plain(choice['by'])}", plain(", ".join(choice["ablate"]))
+    yield f"Chosen at {who}, to ablate: {ablated}{rest}."
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"
@@ -197,7 +195,7 @@ class _Described(Record):
     @model_validator(mode="after")
     def _reasoned(self) -> _Described:
         if "chosen_by" in self.meta and not self.reason.strip():
-            raise ValueError(f"{self.name} is chosen without a reason")
+            raise BadData(f"{self.name} is chosen without a reason")
         return self
 
 

@@ -1,4 +1,4 @@
-"""`Concept`: one unit direction at one hook point, with its source, rank, score, label and why it is ablated."""
+"""`Concept`: one unit direction at one hook point, with its source, score, label and the reason for ablating it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Concept:
         meta: Anything else, as JSON.
 
     Raises:
-        ValueError: When the direction is not a finite vector with a length, or the hook is not of a block.
-        TypeError: For a direction of booleans or complex numbers, and a rank or score that is no number.
+        BadArgument: When the direction is not a finite vector with a length, or the hook is not of a block.
+        BadType: For a direction of booleans or complex numbers, and a rank or score that is no number.
 
     Example:
         >>> concept = Concept("L1.pc0", "blocks.1.hook_resid_post", torch.tensor([3.0, 4.0]))
@@ -61,20 +61,20 @@ class Concept:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("A concept needs a name.")
+            raise BadArgument("A concept needs a name.")
         try:
             place_of(self.hook)
         except BadArgument as error:
             raise BadArgument(f'Concept "{self.name}": {error}') from None
         if self.sign not in (1, -1):
-            raise ValueError(f'Concept "{self.name}": sign is {self.sign!r}; expected 1 or -1.')
+            raise BadArgument(f'Concept "{self.name}": sign is {self.sign!r}; expected 1 or -1.')
         for key, kind, as_kind, what in _NUMBERS:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise BadType(f'Concept "{self.name}": {key} is {value!r}; expected {what}.')
             object.__setattr__(self, key, as_kind(value))
         if not math.isfinite(self.score):
-            raise ValueError(f'Concept "{self.name}": score is {self.score}; expected a finite number.')
+            raise BadArgument(f'Concept "{self.name}": score is {self.score}; expected a finite number.')
         object.__setattr__(self, "direction", _unit(self.name, self.direction))
         object.__setattr__(self, "meta", dict(self.meta))
 
@@ -101,9 +101,9 @@ def _unit(name: str, direction: Tensor) -> Tensor:
         raise BadType(f'Concept "{name}": the direction is {kind}; expected numbers.')
     vector = vector.to("cpu", torch.float64)
     if vector.ndim != 1:
-        raise ValueError(f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].')
+        raise BadArgument(f'Concept "{name}": the direction has shape {tuple(vector.shape)}; expected [d_model].')
     length = vector.norm().item()
     if not math.isfinite(length) or length == 0:
-        raise ValueError(f'Concept "{name}": the direction has length {length}; expected a finite vector, not zero.')
+        raise BadArgument(f'Concept "{name}": the direction has length {length}; expected a finite vector, not zero.')
     # A vector that is a unit one already keeps its bits, so that saving and loading changes nothing.
     return (vector if abs(length - 1) < 1e-6 else vector / length).to(torch.float32).clone()

@@ -1,7 +1,4 @@
-"""`ConceptSet`: an ordered set of concepts with provenance: choose (`choose`, `without`, `top`, `at`, `label`), turn
-into one orthonormal basis per hook point (`basis`, `bases`), check against a model (`check`, `for_model`), save and
-load (`directions.safetensors`, `card.json` and a README for people).
-"""
+"""`ConceptSet`: an ordered set of concepts with provenance, to choose from, turn into bases, check, save and load."""
 
 from __future__ import annotations
 
@@ -16,30 +13,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import pandas
 import torch
 from einops import einsum
 from torch import Tensor
 
-from caft_lens._support.errors import (
-    BadArgument,
-    BadType,
-    ConceptMismatch,
-    UnknownName,
-    nearest,
-)
-from caft_lens._support.files import (
-    naming,
-    sha256,
-)
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
+from caft_lens._support.files import naming, sha256
 from caft_lens.concepts import card
-from caft_lens.concepts.card import origin
+from caft_lens.concepts.card import how_many, origin
 from caft_lens.concepts.concept import Concept
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.model.hook_names import full_name, of_heads
 
 if TYPE_CHECKING:
-    import pandas
-
     from caft_lens.model.lens import Lens
 
 # Of what a set of unit directions spans, singular values below this share of the largest are rounding:
@@ -53,7 +41,8 @@ class ConceptSet(Sequence[Concept]):
     Args:
         concepts: At least one, names unique, directions of one width.
         provenance: Where they came from: `model` (name), `fingerprint` (of its weights), `data`, `roles`, `method`;
-            `d_model`, `created` and `versions` are filled in.
+            `d_model`, `created` and `versions` are filled in; `part_of` says how many the set held from which this
+            one was taken (`f[:3]`, `top`, `at`, `choose`, `without`).
 
     Raises:
         ValueError: When empty, a name occurs twice or widths differ.
@@ -71,18 +60,17 @@ class ConceptSet(Sequence[Concept]):
     def __init__(self, concepts: Iterable[Concept], provenance: Mapping[str, Any] | None = None) -> None:
         self._concepts = tuple(concepts)
         if not self._concepts:
-            raise ValueError("A concept set needs at least one concept: an empty one would ablate nothing.")
+            raise BadArgument("A concept set needs at least one concept: an empty one would ablate nothing.")
         names = self.names
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
-            raise ValueError(f"Concept names must be unique within a set; more than once: {', '.join(twice)}.")
+            raise BadArgument(f"Concept names must be unique within a set; more than once: {', '.join(twice)}.")
         widths = sorted({concept.direction.numel() for concept in self._concepts})
         stated = (provenance or {}).get("d_model", widths[0])
         if widths != [stated]:
-            raise ValueError(
-                f"Directions of widths {widths} in a set of width {stated}: they come from different models."
-            )
-        defaults = {"created": _now(), "versions": _versions()}
+            raise ConceptMismatch(f"Directions of widths {widths} in a set of width {stated}: of different models.")
+        versions = {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
+        defaults = {"created": now(), "versions": versions}
         self.provenance: dict[str, Any] = {**defaults, **(provenance or {}), "d_model": widths[0]}
 
     # -- a sequence ---------------------------------------------------------------------------------------------------
@@ -101,7 +89,7 @@ class ConceptSet(Sequence[Concept]):
         """A concept by position or name; a slice gives a set.
 
         Raises:
-            KeyError: For an unknown name, with the nearest ones.
+            UnknownName: For an unknown name, with the nearest ones.
             BadType: For a list of them.
         """
         if isinstance(key, slice):
@@ -129,11 +117,11 @@ class ConceptSet(Sequence[Concept]):
         """
         mine, yours = self.provenance, other.provenance
         if mine.get("fingerprint") != yours.get("fingerprint"):
-            raise ValueError(
+            raise ConceptMismatch(
                 f"These sets were found on different models ({origin(mine)} and {origin(yours)}); stamp one with "
                 "`for_model(lens)` if its directions are meant for the other."
             )
-        merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours}}
+        merged = {key: _either(mine.get(key), yours.get(key)) for key in {**mine, **yours} if key != "part_of"}
         return ConceptSet([*self, *other], {**merged, "versions": mine["versions"], "created": mine["created"]})
 
     # -- choosing -----------------------------------------------------------------------------------------------------
@@ -152,7 +140,7 @@ class ConceptSet(Sequence[Concept]):
         """The concepts of one hook point; a layer number means its `hook_resid_post`.
 
         Raises:
-            KeyError: When the set has none there.
+            UnknownName: When the set has none there.
         """
         return self._with(concept for concept in self if concept.hook == self._hook(hook))
 
@@ -166,13 +154,13 @@ class ConceptSet(Sequence[Concept]):
             ValueError: For `k` < 1, or when this set has too few concepts at a hook point of `k`.
         """
         if isinstance(k, int) and k < 1:
-            raise ValueError(f"top({k}): expected at least 1.")
+            raise BadArgument(f"top({k}): expected at least 1.")
         wanted = dict.fromkeys(self.hooks, k) if isinstance(k, int) else {hook: len(k.at(hook)) for hook in k.hooks}
         first: set[str] = set()
         for hook, number in wanted.items():
             names = [concept.name for concept in self if concept.hook == hook]
             if not isinstance(k, int) and len(names) < number:
-                raise ValueError(f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there.")
+                raise BadArgument(f"top(): {number} concepts wanted at {hook}, but this set has {len(names)} there.")
             first |= set(names[:number])
         return self._with(concept for concept in self if concept.name in first)
 
@@ -193,8 +181,8 @@ class ConceptSet(Sequence[Concept]):
             Those to ablate, in the order of this set.
 
         Raises:
-            TypeError: When there are names without reasons, or reasons that are no text.
-            KeyError: For an unknown name, with the nearest ones.
+            BadType: When there are names without reasons, or reasons that are no text.
+            UnknownName: For an unknown name, with the nearest ones.
             ValueError: When nothing is chosen, a reason is empty, or a name is both to be ablated and left.
 
         Example:
@@ -206,19 +194,16 @@ class ConceptSet(Sequence[Concept]):
             {'L1.pc0': 'code at both ends'}
         """
         leave = {} if leave is None else leave
-        self._reasons(ablate, leave)
+        self.check_reasons(ablate, leave)
         if not ablate:
             raise BadArgument("choose({}) chooses nothing: name at least one concept to ablate, {name: reason}.")
-        both = [name for name in ablate if name in leave]
-        if both:
-            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
-        stamp = {"chosen_by": by or user_name(), "chosen_at": _now()}
+        stamp = {"chosen_by": by or user_name(), "chosen_at": now()}
         chosen = [
             dataclasses.replace(concept, reason=ablate[concept.name], meta={**concept.meta, **stamp})
             for concept in self
             if concept.name in ablate
         ]
-        return ConceptSet(chosen, self._with_choice([c.name for c in chosen], leave, *stamp.values()))
+        return ConceptSet(chosen, self._with_choice(chosen, leave, *stamp.values()))
 
     def without(self, names: str | Iterable[str] | Mapping[str, str], *, by: str | None = None) -> ConceptSet:
         """All but `names`: concepts that are to be left in the model.
@@ -228,7 +213,7 @@ class ConceptSet(Sequence[Concept]):
             by: Who or what chose, where reasons are given; the name of the user's account when `None`.
 
         Raises:
-            KeyError: For an unknown name, with the nearest ones.
+            UnknownName: For an unknown name, with the nearest ones.
             ValueError: When none remains, or a reason is empty.
         """
         gone = [names] if isinstance(names, str) else list(names)
@@ -236,14 +221,14 @@ class ConceptSet(Sequence[Concept]):
         others = [concept for concept in self if concept.name not in gone]
         if not isinstance(names, Mapping):
             return self._with(others)
-        self._reasons({}, names)
-        return ConceptSet(others, self._with_choice([c.name for c in others], names, by or user_name(), _now()))
+        self.check_reasons({}, names)
+        return ConceptSet(others, self._with_choice(others, names, by or user_name(), now()))
 
     def label(self, labels: Mapping[str, str]) -> ConceptSet:
         """The same set with labels put on some concepts.
 
         Raises:
-            KeyError: For an unknown name, with the nearest ones.
+            UnknownName: For an unknown name, with the nearest ones.
         """
         self._known(labels)
         return self._with(dataclasses.replace(c, label=str(labels.get(c.name, c.label))) for c in self)
@@ -251,7 +236,7 @@ class ConceptSet(Sequence[Concept]):
     # -- using --------------------------------------------------------------------------------------------------------
 
     def directions(self, hook: str | int) -> Tensor:
-        """The unit directions at one hook point, `[n_concepts, d_model]`, float32 on the CPU, in the set's order."""
+        """The unit directions at one hook point, in order, `[n_concepts, d_model]`, float32 on the CPU."""
         return torch.stack([concept.direction for concept in self.at(hook)])
 
     def basis(
@@ -297,14 +282,14 @@ class ConceptSet(Sequence[Concept]):
         """
         shared = [hook for hook in self.hooks if hook in other.hooks]
         if not shared:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"These sets share no hook point: one has {', '.join(self.hooks)}, the other {', '.join(other.hooks)}."
             )
         found = {}
         for hook in shared:
             mine, theirs = (one.basis(hook, dtype=torch.float64) for one in (self, other))
             if len(mine) != len(theirs):
-                raise ValueError(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
+                raise ConceptMismatch(f"At {hook} one set is {len(mine)} wide, the other {len(theirs)}.")
             cosines = einsum(mine, theirs, "d_model mine, d_model theirs -> mine theirs")
             found[hook] = float(cosines.square().sum()) / min(cosines.shape)
         return found
@@ -322,12 +307,12 @@ class ConceptSet(Sequence[Concept]):
         self._check_shape(lens)
         found_on = self.provenance.get("fingerprint")
         if found_on is None:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"This concept set does not say which model it was found on, so nothing shows that it fits "
                 f"{lens.name!r}. If it does, stamp it: `concepts.for_model(lens)`."
             )
         if found_on not in lens.lineage:
-            raise ValueError(
+            raise ConceptMismatch(
                 f"These concepts were found on {origin(self.provenance)}; {lens.name!r} ({lens.fingerprint}) is "
                 f"neither that model nor tuned from it, so the same directions mean something else there. Find them "
                 f"again on this model, or, if you do mean to carry them over, `concepts.for_model(lens)`."
@@ -349,11 +334,7 @@ class ConceptSet(Sequence[Concept]):
         self._check_shape(lens)
         known = ("model", "fingerprint", "reading")
         earlier = {key: self.provenance.get(key) for key in known if key != "reading" or key in self.provenance}
-        stamp: dict[str, Any] = {
-            "model": lens.name,
-            "fingerprint": lens.fingerprint,
-            "carried_from": earlier,
-        }
+        stamp: dict[str, Any] = {"model": lens.name, "fingerprint": lens.fingerprint, "carried_from": earlier}
         if reads := getattr(lens, "reading", ""):
             stamp["reading"] = reads
         rest = {key: value for key, value in self.provenance.items() if key != "reading"}
@@ -363,15 +344,13 @@ class ConceptSet(Sequence[Concept]):
         """The same set whose last choice on record says which model read the contexts that it rests on.
 
         Args:
-            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; nothing is added where
-                nothing is known.
+            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; empty where it is not known.
         """
         choices = list(self.provenance.get("choices", []))
         if not about or not choices:
             return self
-        return ConceptSet(
-            self, {**self.provenance, "choices": [*choices[:-1], {**choices[-1], "read_by": dict(about)}]}
-        )
+        last = {**choices[-1], "read_by": dict(about)}
+        return ConceptSet(self, {**self.provenance, "choices": [*choices[:-1], last]})
 
     @property
     def fingerprint(self) -> str:
@@ -382,31 +361,18 @@ class ConceptSet(Sequence[Concept]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept, for people: everything but the direction."""
-        from caft_lens.display.frames import Frame
-
-        columns = [
-            "name",
-            "hook",
-            "layer",
-            "source",
-            "rank",
-            "score",
-            "score_name",
-            "sign",
-            "label",
-            "reason",
-        ]
+        columns = ["name", "hook", "layer", "source", "rank", "score", "score_name", "sign", "label", "reason"]
         rows = [{**{key: getattr(c, key) for key in columns}, "chosen_by": c.meta.get("chosen_by", "")} for c in self]
         return Frame(rows)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.names[:6]) + (", …" if len(self) > 6 else "")
-        return f"ConceptSet({len(self)} concept{'' if len(self) == 1 else 's'} at {', '.join(self.hooks)}: {shown})"
+        return f"ConceptSet({how_many(len(self), self.provenance)} at {', '.join(self.hooks)}: {shown})"
 
     def _repr_html_(self) -> str:
         head = ["name", "hook", "score", "label", "reason"]
         rows = [[c.name, c.hook, f"{c.score:.4g} {c.score_name}".strip(), c.label, c.reason] for c in self]
-        title = f"{len(self)} concept{'' if len(self) == 1 else 's'} found on {origin(self.provenance)}"
+        title = f"{how_many(len(self), self.provenance)} found on {origin(self.provenance)}"
         return html.view(html.table(head, rows, title=title))
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -414,8 +380,7 @@ class ConceptSet(Sequence[Concept]):
     def save(self, folder: str | Path) -> Path:
         """Write `directions.safetensors`, `card.json` and a README for people.
 
-        Over an older set: whoever reads meanwhile, or after a kill at any moment, finds the old one or the new one,
-        whole.
+        Whoever reads meanwhile, or after a kill at any moment, finds an older set or the new one, whole.
 
         Args:
             folder: Made when missing; other files in it are left alone.
@@ -424,8 +389,7 @@ class ConceptSet(Sequence[Concept]):
             The folder.
 
         Raises:
-            BadData: When `provenance` or the `meta` of a concept holds what JSON does not have; nothing is written
-                then.
+            BadData: When `provenance` or a `meta` holds what JSON does not have; nothing is written then.
         """
         folder = Path(folder)
         card.write(folder, self, self.provenance)
@@ -436,7 +400,7 @@ class ConceptSet(Sequence[Concept]):
         """Read a set that `save` wrote.
 
         Raises:
-            FileNotFoundError: When a file is missing.
+            MissingFile: When a file is missing.
             BadFile: When a file is truncated, changed or of another kind, or the directions are not those of the card;
                 a `ValueError`. It names the file, what was expected and what was found.
         """
@@ -448,17 +412,25 @@ class ConceptSet(Sequence[Concept]):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _with(self, concepts: Iterable[Concept]) -> ConceptSet:
-        return ConceptSet(concepts, self.provenance)
+        """Some of the concepts, which remember of how many they are, or all of them."""
+        some = tuple(concepts)
+        return ConceptSet(some, self._provenance_of(len(some)))
 
-    def _with_choice(self, ablate: Sequence[str], leave: Mapping[str, str], by: str, when: str) -> dict[str, Any]:
+    def _provenance_of(self, number: int) -> dict[str, Any]:
+        """The provenance of so many of the concepts."""
+        whole = {"part_of": self.provenance.get("part_of", len(self))}
+        return {**self.provenance, **(whole if number < len(self) else {})}
+
+    def _with_choice(self, ablate: Sequence[Concept], leave: Mapping[str, str], by: str, when: str) -> dict[str, Any]:
         """The provenance with one more choice on record."""
         others = len(self) - len(ablate) - len(leave)
-        entry = {"by": by, "at": when, "ablate": list(ablate), "leave": dict(leave), "not_considered": others}
-        return {**self.provenance, "choices": [*self.provenance.get("choices", []), entry]}
+        entry = {"by": by, "at": when, "ablate": [c.name for c in ablate], "leave": dict(leave)}
+        choices = [*self.provenance.get("choices", []), {**entry, "not_considered": others}]
+        return {**self._provenance_of(len(ablate)), "choices": choices}
 
-    def _reasons(self, *given: Mapping[str, str]) -> None:
-        """Refuse names that are none, or that come without a reason."""
-        for reasons in given:
+    def check_reasons(self, ablate: Mapping[str, str], leave: Mapping[str, str]) -> None:
+        """Refuse names that are none, stand on both sides, or come without a reason."""
+        for reasons in (ablate, leave):
             if not isinstance(reasons, Mapping):
                 raise BadType(
                     f"choose() takes {{name: reason}}, not {type(reasons).__name__}: a concept is chosen for a reason; "
@@ -470,6 +442,9 @@ class ConceptSet(Sequence[Concept]):
                     raise BadType(f"The reason for {name} is {reason!r}; expected a sentence.")
                 if not reason.strip():
                     raise BadArgument(f"A reason is missing for {name}.")
+        both = [name for name in ablate if name in leave]
+        if both:
+            raise BadArgument(f"Both to be ablated and to be left: {', '.join(both)}.")
 
     def _known(self, names: Iterable[str]) -> None:
         known = set(self.names)
@@ -486,18 +461,18 @@ class ConceptSet(Sequence[Concept]):
     def _check_shape(self, lens: Lens) -> None:
         width = self.provenance["d_model"]
         if width != lens.d_model:
-            raise ValueError(f"These concepts are {width} wide, {lens.name!r} is {lens.d_model} wide: another model.")
+            raise ConceptMismatch(f"These concepts are {width} wide, {lens.name!r} is {lens.d_model}: another model.")
         for concept in self:
-            if of_heads(concept.hook) and concept.hook in lens.hook_names:
-                raise ConceptMismatch(
-                    f'Concept "{concept.name}" sits at "{concept.hook}", which holds the outputs of single heads, '
-                    f"{lens.d_head} wide each, while its direction is {width} wide: take hook_attn_out."
-                )
+            here = f'Concept "{concept.name}" sits at "{concept.hook}", which'
             if concept.hook not in lens.hook_names:
-                where = f" It has layers 0 to {lens.n_layers - 1}." if concept.layer >= lens.n_layers else ""
-                close = "" if where else nearest(concept.hook, lens.hook_names)
-                raise ValueError(
-                    f'Concept "{concept.name}" sits at "{concept.hook}", which {lens.name!r} lacks.{where}{close}'
+                beyond = concept.layer >= lens.n_layers
+                layers = f" It has layers 0 to {lens.n_layers - 1}."
+                hint = layers if beyond else nearest(concept.hook, lens.hook_names)
+                raise ConceptMismatch(f"{here} {lens.name!r} lacks.{hint}")
+            if of_heads(concept.hook):
+                raise ConceptMismatch(
+                    f"{here} holds the outputs of single heads, {lens.d_head} wide each, while its direction is "
+                    f"{width} wide: take hook_attn_out."
                 )
 
 
@@ -506,18 +481,12 @@ def _either(first: Any, second: Any) -> Any:
         return first
     if first is None:
         return second
-    both = [
-        *(first if isinstance(first, list) else [first]),
-        *(second if isinstance(second, list) else [second]),
-    ]
+    both = [*(first if isinstance(first, list) else [first]), *(second if isinstance(second, list) else [second])]
     return [item for place, item in enumerate(both) if item not in both[:place]]
 
 
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("caft-lens", "torch")}
-
-
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, to the second, for the record of a choice."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,17 +1,13 @@
-"""Several things done to a model at once: some concepts ablated, others steered.
-
-`intervene` puts `ablate` and `steer` together into one block; `unit_lengths` are the units in which the strength of a
-steer is told: a share of the norm that the residual stream has anyway, or standard deviations.
-"""
+"""Several things done to a model at once, some concepts ablated, others steered; units of the strength of a steer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
-from caft_lens._support.arguments import number
+from caft_lens._support.arguments import number, one_of
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.activations.capture import along, captured
@@ -19,11 +15,9 @@ from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import ablations, lens_of, steering
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.model.attach import at
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Text
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 Change = float | Literal["ablate"]
 Unit = Literal["norm", "sd", "length"]
@@ -33,26 +27,20 @@ SPOKEN = ("system", "user", "assistant", "text")
 
 
 def intervene(
-    lens: Lens | nn.Module,
-    concepts: ConceptSet,
-    changes: Mapping[str, Change],
-    *,
-    roles: Sequence[str] | None = None,
+    lens: Lens | nn.Module, concepts: ConceptSet, changes: Mapping[str, Change], *, roles: Sequence[str] | None = None
 ) -> Block[Lens]:
     """Ablate some concepts and steer along others while a block is open.
 
-    At each hook point all that is ablated is projected out first, then what is steered is added, so that a steer is not
-    ablated away again there.
+    At each hook point what is ablated is projected out before what is steered is added: no steer is ablated away.
 
     Args:
         lens: As for `ablate`.
         concepts: Where the directions are found by name.
-        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`. None at all
-            leaves the model as it is.
+        changes: Name to `"ablate"`, or to the length of what is added along the direction, as for `steer`; may be none.
         roles: As for `ablate`.
 
     Raises:
-        KeyError: For a name that is none of the concepts, with the nearest.
+        UnknownName: For a name that is none of the concepts, with the nearest.
         ValueError: When a change is neither "ablate" nor a length, or the concepts do not fit the model.
 
     Example:
@@ -98,14 +86,12 @@ def unit_lengths(
         >>> with cl.steer(base, concepts["L1.pc0"], 0.3 * length):
         ...     answer = base.generate("How do I bake a pie?")
     """
-    packed = batches(lens.need_tokenizer(), texts, scan)
-    return lengths_on(lens, concepts, packed, unit)
+    return lengths_on(lens, concepts, batches(lens.need_tokenizer(), texts, scan), unit)
 
 
 def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: Unit) -> dict[str, float]:
     """`unit_lengths` of what is in batches already."""
-    if unit not in UNITS:
-        raise BadArgument(f'unit="{unit}" is none that steering is measured in.{nearest(unit, UNITS)}')
+    one_of(unit, "unit", UNITS)
     if unit == "length":
         return dict.fromkeys(concepts.names, 1.0)
     norms, spreads = Moments(covariance=False), Moments()
@@ -118,10 +104,7 @@ def lengths_on(lens: Lens, concepts: ConceptSet, packed: Iterable[Batch], unit: 
                 spreads.update(hook, along(acts, concepts.directions(hook)))
     if unit == "norm":
         return {concept.name: float(norms.mean[concept.hook]) for concept in concepts}
+    sds = {hook: spreads.covariance[hook].diagonal().clamp_min(0).sqrt().tolist() for hook in concepts.hooks}
     return {
-        concept.name: float(spread)
-        for hook in concepts.hooks
-        for concept, spread in zip(
-            concepts.at(hook), spreads.covariance[hook].diagonal().clamp_min(0).sqrt(), strict=True
-        )
+        concept.name: sd for hook in concepts.hooks for concept, sd in zip(concepts.at(hook), sds[hook], strict=True)
     }

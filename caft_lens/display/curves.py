@@ -48,20 +48,14 @@ def curves(
     several = len(kinds) > 1
     drawn = figure([560], [260], title=title, caption=caption, left=72, right=room_for_key(kinds) if several else 24)
     for place, (name, points) in enumerate(kinds.items()):
+        more = (facts or {}).get(name, "")
         drawn.add_scatter(
-            x=list(points),
-            y=list(points.values()),
+            x=list(points), y=list(points.values()), name=literal(name), marker=marker(place, 7),
             mode="lines" if len(points) > MARKED else "lines+markers",
-            name=literal(name),
             line={"color": LOOKS[place % len(LOOKS)][0], "width": 1.8, "dash": DASHES[place % len(DASHES)]},
-            marker=marker(place, 7),
-            hoverinfo="text",
-            hovertext=[
-                said(name, f"{x_label}: {x:,.6g}", f"{y_label}: {y:.4g}", (facts or {}).get(name, ""))
-                for x, y in points.items()
-            ],
-            **at(0),
-        )
+            hovertext=[said(name, f"{x_label}: {x:,.6g}", f"{y_label}: {y:.4g}", more) for x, y in points.items()],
+            hoverinfo="text", **at(0),
+        )  # fmt: skip
     kind = ["log" if one else "linear" for one in log]
     axes(drawn, 0, x={"title": x_label, "type": kind[0]}, y={"title": y_label, "type": kind[1]})
     if y_range is not None:

@@ -7,21 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from caft_lens.display.theme import (
-    LOOKS,
-    QUIET,
-    at,
-    axes,
-    bars,
-    figure,
-    literal,
-    marker,
-    note,
-    room_for,
-    room_for_key,
-    said,
-    short,
-)
+from caft_lens._support.errors import BadArgument
+from caft_lens.display import theme
+from caft_lens.display.theme import LOOKS, QUIET, literal, room_for_key, short
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -75,7 +63,7 @@ def dot_rows(
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Raises:
-        ValueError: When `order` is not the names of all rows.
+        BadArgument: When `order` is not the names of all rows.
 
     Example:
         >>> drawn = dot_rows([Dots("seen", {"a": 1.0, "b": 3.0}, {"b": (2.5, 3.5)})], x_label="length, m")
@@ -88,13 +76,13 @@ def dot_rows(
     )
     if order is not None:
         if sorted(order) != sorted(names):
-            raise ValueError(f"order= names {', '.join(order) or 'no row'}; the rows are {', '.join(sorted(names))}.")
+            raise BadArgument(f"order= names {', '.join(order) or 'no row'}; the rows are {', '.join(sorted(names))}.")
         names = list(order)
     written = [short(name, LONGEST) for name in names]
     several = len(kinds) > 1
-    drawn = figure(
+    drawn = theme.figure(
         [480], [max(60, (18 + 8 * len(kinds)) * len(names))], title=title, caption=caption,
-        headings=[" "] * (line is not None), left=room_for(written),
+        headings=[" "] * (line is not None), left=theme.room_for(written),
         right=room_for_key(kind.label for kind in kinds) if several else 24,
     )  # fmt: skip
     for place, kind in enumerate(kinds):
@@ -104,23 +92,13 @@ def dot_rows(
             type="line", x0=line[0], x1=line[0], y0=0, y1=1, yref="paper", layer="below",
             line={"color": QUIET, "width": 1, "dash": "dash"},
         )  # fmt: skip
-        note(
-            drawn,
-            literal(line[1]),
-            line[0],
-            1,
-            xref="x",
-            yanchor="bottom",
-            xanchor="center",
-            font={"size": 11, "color": QUIET},
-        )
-    shown = [
-        f"<b>{literal(name)}</b>" if full in bold else literal(name) for name, full in zip(written, names, strict=True)
-    ]
+        above = {"xref": "x", "yanchor": "bottom", "xanchor": "center", "font": {"size": 11, "color": QUIET}}
+        theme.note(drawn, literal(line[1]), line[0], 1, **above)
+    shown = [(theme.bold if full in bold else literal)(name) for name, full in zip(written, names, strict=True)]
     drawn.update_yaxes(
         range=[len(names) - 0.45, -0.55], tickmode="array", tickvals=list(range(len(names))), ticktext=shown
     )
-    axes(drawn, 0, x={"title": x_label, **(_ticks(kinds, linear_below) if linear_below else {})})
+    theme.axes(drawn, 0, x={"title": x_label, **(_ticks(kinds, linear_below) if linear_below else {})})
     return drawn.update_layout(showlegend=several)
 
 
@@ -129,32 +107,20 @@ def _draw(
 ) -> None:  # fmt: skip
     rows = {name: row + shift for row, name in enumerate(names) if name in kind.values}
     ends = {name: kind.ends.get(name, (kind.values[name],) * 2) for name in rows}
+    between = {name: f" ({low:.3g} to {high:.3g})" for name, (low, high) in kind.ends.items()}
     hover = [
-        said(
-            name,
-            f"{kind.label}: {kind.values[name]:.3g}{_between(*kind.ends[name]) if name in kind.ends else ''}",
-            x_label,
-            kind.facts.get(name, ""),
+        theme.said(
+            name, f"{kind.label}: {kind.values[name]:.3g}{between.get(name, '')}", x_label, kind.facts.get(name, "")
         )
         for name in rows
     ]
     x = [_along(kind.values[name], linear_below) for name in rows]
     drawn_ends = [(_along(low, linear_below), _along(high, linear_below)) for low, high in ends.values()]
+    error = {"error_x": theme.bars(x, drawn_ends, LOOKS[place % len(LOOKS)][0])} if kind.ends else {}
     drawn.add_scatter(
-        x=x,
-        y=list(rows.values()),
-        mode="markers",
-        name=literal(kind.label),
-        marker=marker(place),
-        hoverinfo="text",
-        hovertext=hover,
-        **({"error_x": bars(x, drawn_ends, LOOKS[place % len(LOOKS)][0])} if kind.ends else {}),
-        **at(0),
-    )
-
-
-def _between(low: float, high: float) -> str:
-    return f" ({low:.3g} to {high:.3g})"
+        x=x, y=list(rows.values()), mode="markers", name=literal(kind.label), marker=theme.marker(place),
+        hoverinfo="text", hovertext=hover, **error, **theme.at(0),
+    )  # fmt: skip
 
 
 def _along(value: float, linear_below: float | None) -> float:

@@ -108,12 +108,9 @@ def draw_map(
     Args:
         drawn: The figure.
         panel: Which panel.
-        values: As for `heat_map`.
-        rows: As for `heat_map`.
-        columns: As for `heat_map`.
+        values, rows, columns, ticks: As for `heat_map`.
         shades: As for `heat_map`, with a limit.
         texts: What to write into the cells, escaped already.
-        ticks: As for `heat_map`.
     """
     limit = shades.limit or 1.0
     shown = [[None if np.isnan(value) else float(f"{value:.3g}") for value in row] for row in values.tolist()]
@@ -123,29 +120,18 @@ def draw_map(
     elif shades.numbers is not None:
         written = {"texttemplate": f"%{{z:{shades.numbers}}}"}
     what = f"{literal(shades.label).replace('%{', '%&#123;')}: " if shades.label else ""
+    colours = shades.colours or ((BLUE, PAPER, VERMILION) if shades.diverging else (PAPER, VERMILION))
     drawn.add_heatmap(
-        z=shown,
-        x=_apart(columns),
-        y=_apart(rows),
-        zmin=-limit if shades.diverging else 0.0,
-        zmax=limit,
-        colorscale=_scale(shades),
+        z=shown, x=_apart(columns), y=_apart(rows), zmin=-limit if shades.diverging else 0.0, zmax=limit,
+        colorscale=[[place / (len(colours) - 1), colour] for place, colour in enumerate(colours)],
         hovertemplate=f"%{{y}}<br>%{{x}}<br>{what}%{{z:.3g}}<extra></extra>",
-        hoverongaps=False,
-        textfont={"size": 10},
-        showscale=panel == 0,
+        hoverongaps=False, textfont={"size": 10}, showscale=panel == 0,
         colorbar={"thickness": 12, "outlinewidth": 0, "x": 1, "xpad": 10, "tickfont": {"size": 10.5}, "ypad": 0},
-        **written,
-        **at(panel),
-    )
+        **written, **at(panel),
+    )  # fmt: skip
     size = cell_size(values.shape)
     beside, under = ticks or (rows, columns)
-    common: dict[str, Any] = {
-        "type": "category",
-        "showgrid": False,
-        "tickmode": "array",
-        "tickfont": {"size": LETTERS},
-    }
+    common: dict[str, Any] = {"type": "category", "showgrid": False, "tickmode": "array", "tickfont": {"size": LETTERS}}
     y_ticks, x_ticks = _ticks(beside, size), _ticks(under, size)
     axes(
         drawn, panel, x={**common, **x_ticks, "tickangle": -90 if _turned(under) else 0},
@@ -172,11 +158,6 @@ def room_under(names: Sequence[str], label: str = "") -> float:
 
 def _turned(names: Sequence[str]) -> bool:
     return max(map(len, names), default=0) > 3
-
-
-def _scale(shades: Shades) -> list[list[Any]]:
-    colours = shades.colours or ((BLUE, PAPER, VERMILION) if shades.diverging else (PAPER, VERMILION))
-    return [[place / (len(colours) - 1), colour] for place, colour in enumerate(colours)]
 
 
 def _apart(names: Sequence[str]) -> list[str]:

@@ -1,17 +1,13 @@
 """The one place where HTML is built: everything shown passes through `element`, which escapes what is not HTML already.
 
-Views read right wherever a notebook is opened. In JupyterLab, trusted or not, and in an HTML export, inline styles are
-kept (those that JupyterLab's sanitizer knows), so there is no `<style>`. Colours are half transparent, on the theme's
-own background, under the theme's own text: they are readable in light and dark. Where styles are taken away, as on
-GitHub, elements say the same: bold is strong, italic negative, underlined the peak, small the template. Orange is
-positive and blue negative (Okabe and Ito's colours, told apart by colour-blind eyes).
-
-Nothing shown is read as mathematics: `view` carries the classes that MathJax, of either generation, leaves alone.
+Views read right wherever a notebook is opened. Styles are inline, of those that JupyterLab's sanitizer keeps. Colours
+are half transparent, so that they can be read in light and dark; where they are taken away, as on GitHub, elements say
+the same: bold is strong, italic negative, underlined the peak, small the template. Nothing shown is read as
+mathematics: `view` carries the classes that MathJax leaves alone.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -74,15 +70,8 @@ def together(*content: Content) -> Markup:
         >>> together("a < ", element("b", "b"), None, ["c", 1])
         Markup('a &lt; <b>b</b>c1')
     """
-    parts = []
-    for one in content:
-        if one is None:
-            continue
-        if isinstance(one, (str, int, float)):
-            parts.append(escape(one))
-        else:
-            parts.append(together(*one))
-    return Markup("").join(parts)
+    there = (one for one in content if one is not None)
+    return Markup("").join(escape(one) if isinstance(one, (str, int, float)) else together(*one) for one in there)
 
 
 def made(shown: str) -> Markup:
@@ -110,18 +99,9 @@ def view(*content: Content, key: str = "", also: str = "") -> str:
         key: A line above that says what is shown.
         also: A line below that says how it is marked.
     """
-    above = note(key) if key else None
-    below = note(also) if also else None
-    return str(
-        element(
-            "div",
-            above,
-            *content,
-            below,
-            class_=f"caft {NO_MATHS}",
-            style="font-size:13px;line-height:1.55;max-width:1200px",
-        )
-    )
+    parts = [note(key) if key else None, *content, note(also) if also else None]
+    style = "font-size:13px;line-height:1.55;max-width:1200px"
+    return str(element("div", *parts, class_=f"caft {NO_MATHS}", style=style))
 
 
 def note(*content: Content) -> Markup:
@@ -174,11 +154,7 @@ def end(kind: str, title: str) -> Markup:
 
 
 def table(
-    head: Sequence[Content],
-    body: Iterable[Sequence[Content]],
-    *,
-    numbers: Iterable[int] = (),
-    title: str = "",
+    head: Sequence[Content], body: Iterable[Sequence[Content]], *, numbers: Iterable[int] = (), title: str = ""
 ) -> Markup:
     """A table.
 
@@ -198,8 +174,7 @@ def table(
     )
     made = element("table", element("thead", first), element("tbody", lines))
     return together(
-        element("div", title, style="margin:2px 0") if title else None,
-        element("div", made, style="overflow-x:auto"),
+        element("div", title, style="margin:2px 0") if title else None, element("div", made, style="overflow-x:auto")
     )
 
 
@@ -295,7 +270,7 @@ def spaced(text: str) -> str:
 
 
 def signed(value: float) -> str:
-    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, unless too long.
+    """Three significant digits and a sign of the width of a plus; from 1,000 on the whole number, where short.
 
     Example:
         >>> signed(1.23456), signed(-20.0), signed(-25094.3), signed(5.2e7), signed(-5.2e-7)
@@ -303,11 +278,6 @@ def signed(value: float) -> str:
     """
     whole = 999.5 <= abs(value) < 1e7
     return (f"{value:+,.0f}" if whole else f"{value:+#.3g}").replace("-", "−")
-
-
-def picture(png: bytes, says: str) -> Markup:
-    """A picture that is part of the page, and in words what it shows."""
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(says, base64.b64encode(png).decode())
 
 
 def document(title: str, style: str, *content: Content) -> str:

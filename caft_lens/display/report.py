@@ -126,17 +126,11 @@ def html(title: str, parts: Sequence[Part]) -> str:
         title: Of the report.
         parts: What it says, in order.
     """
-    return _template().render(title=title, parts=list(_shown(parts)), no_maths=NO_MATHS)
-
-
-def _shown(parts: Sequence[Part]) -> Iterator[tuple[str, Part, Markup | None]]:
-    """The kind of each part, the part, and of a figure its HTML; what draws figures comes with the first."""
-    first = True
-    for part in parts:
-        drawn = None
-        if isinstance(part, Picture):
-            drawn, first = Markup(theme.html(part.figure, first)), False
-        yield type(part).__name__, part, drawn
+    # The kind of each part, the part, and of a figure its HTML; what draws figures comes with the first.
+    pictures = [part for part in parts if isinstance(part, Picture)]
+    drawn = {id(part): Markup(theme.html(part.figure, part is pictures[0])) for part in pictures}
+    shown = [(type(part).__name__, part, drawn.get(id(part))) for part in parts]
+    return _template().render(title=title, parts=shown, no_maths=NO_MATHS)
 
 
 @cache

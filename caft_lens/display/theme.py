@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from caft_lens._support.errors import CaftLensError
+from caft_lens._support.errors import BadArgument, CaftLensError
 from caft_lens._support.files import atomic_path
 from caft_lens.display import pictures
 from caft_lens.display.html import document, element
@@ -45,13 +45,9 @@ DARK = {
 }
 """What stands for a colour in the dark; the others are the same there."""
 LOOKS = (
-    (VERMILION, "circle"),
-    (BLUE, "square"),
-    (INK, "triangle-up"),
-    ("#009E73", "diamond"),
-    ("#A8598B", "cross"),
-    (LINE, "star"),
-)
+    (VERMILION, "circle"), (BLUE, "square"), (INK, "triangle-up"),
+    ("#009E73", "diamond"), ("#A8598B", "cross"), (LINE, "star"),
+)  # fmt: skip
 """Colours and markers of several kinds of points."""
 DASHES = ("solid", "dash", "dashdot", "dot")
 
@@ -204,22 +200,12 @@ def figure(
             "meta": {"title": title or "", "caption": caption},
         }
     )
+    edge = {"xshift": EDGE - left, "yanchor": "top"}
     if titled:
-        note(
-            drawn,
-            "<br>".join(f"<b>{literal(line)}</b>" for line in titled),
-            0,
-            1,
-            xshift=EDGE - left,
-            yshift=top - EDGE,
-            yanchor="top",
-            font={"size": TITLE},
-        )
+        note(drawn, "<br>".join(map(bold, titled)), 0, 1, yshift=top - EDGE, font={"size": TITLE}, **edge)
     if captioned:
-        note(
-            drawn, "<br>".join(map(literal, captioned)), 0, 0, xshift=EDGE - left, yshift=-below, yanchor="top",
-            font={"size": CAPTION, "color": QUIET},
-        )  # fmt: skip
+        font = {"size": CAPTION, "color": QUIET}
+        note(drawn, "<br>".join(map(literal, captioned)), 0, 0, yshift=-below, font=font, **edge)
     for place in range(len(columns) * len(rows)):
         row, column = divmod(place, len(columns))
         across = sum(columns[:column]) + between[0] * column
@@ -262,19 +248,8 @@ def axes(drawn: Figure, place: int, x: dict[str, Any] | None = None, y: dict[str
 
 def note(drawn: Figure, text: str, x: float, y: float, **settings: Any) -> None:
     """Text in a figure, at shares of the panels' area unless `xref` and `yref` say otherwise; already escaped."""
-    drawn.add_annotation(
-        {
-            "text": text,
-            "x": x,
-            "y": y,
-            "xref": "paper",
-            "yref": "paper",
-            "xanchor": "left",
-            "align": "left",
-            "showarrow": False,
-            **settings,
-        }
-    )
+    usual = {"xref": "paper", "yref": "paper", "xanchor": "left", "align": "left", "showarrow": False}
+    drawn.add_annotation({"text": text, "x": x, "y": y, **usual, **settings})
 
 
 def room_for_key(names: Iterable[str]) -> float:
@@ -300,9 +275,9 @@ def bars(
     }  # fmt: skip
 
 
-def room_for(names: Iterable[str], size: float = TICK) -> float:
+def room_for(names: Iterable[str]) -> float:
     """Room for the names of rows, left of a panel, in pixels."""
-    return max((text_width(name, size) for name in names), default=0) + 16
+    return max((text_width(name, TICK) for name in names), default=0) + 16
 
 
 @cache
@@ -314,8 +289,9 @@ def _template() -> Any:
         "gridcolor": FAINT, "zeroline": False, "showline": False, "ticks": "", "tickcolor": LINE, "automargin": False,
         "title": {"font": {"size": 12, "color": INK}, "standoff": 8}, "tickfont": {"size": TICK, "color": INK},
     }  # fmt: skip
+    font = {"size": HEADING, "color": INK}
     layout = {
-        "font": {"family": "Helvetica, Arial, 'DejaVu Sans', sans-serif", "size": HEADING, "color": INK},
+        "font": {"family": "Helvetica, Arial, 'DejaVu Sans', sans-serif", **font},
         # Not quite opaque, so that it does not glare on a dark ground.
         "paper_bgcolor": faded(PAPER, 0.95),
         "plot_bgcolor": faded(PAPER, 0),
@@ -325,13 +301,7 @@ def _template() -> Any:
         "showlegend": False,
         "legend": {"bgcolor": faded(PAPER, 0), "font": {"size": 11.5}, "itemsizing": "constant", "tracegroupgap": 4},
         "hovermode": "closest",
-        "hoverlabel": {
-            "align": "left",
-            "bgcolor": PAPER,
-            "bordercolor": LINE,
-            "namelength": -1,
-            "font": {"size": HEADING, "color": INK},
-        },
+        "hoverlabel": {"align": "left", "bgcolor": PAPER, "bordercolor": LINE, "namelength": -1, "font": font},
         "modebar": {"bgcolor": faded(PAPER, 0), "color": LINE, "activecolor": INK},
         "coloraxis": {"colorbar": {"outlinewidth": 0}},
     }
@@ -368,8 +338,7 @@ def _kind() -> Any:
             return save(self, path, scale, dark=dark)
 
         def __repr__(self) -> str:
-            meta = self.layout.meta or {}
-            return "\n".join(["Figure", *(meta[key] for key in ("title", "caption") if meta.get(key))])
+            return "\n".join(["Figure", *_words(self)])
 
     return Figure
 
@@ -390,8 +359,7 @@ def _small(value: Any) -> Any:
 
 # -- elsewhere --------------------------------------------------------------------------------------------------------
 
-# The colours of a figure are strings of its JSON, each perhaps with an opacity after it: in the dark others stand
-# there.
+# The colours of a figure are strings of its JSON, each perhaps with an opacity: in the dark others stand there.
 _COLOUR = r'"(#[0-9A-F]{6})(?=[0-9A-F]{0,2}")'
 _SCRIPT = (
     """
@@ -418,9 +386,15 @@ def in_the_dark(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _shaded(drawn: Figure, dark: bool) -> dict[str, Any]:
-    small: dict[str, Any] = drawn.small()
-    return in_the_dark(small) if dark else small
+def _picture(drawn: Figure, kind: str, scale: float, dark: bool) -> bytes | None:
+    values: dict[str, Any] = drawn.small()
+    return pictures.picture(in_the_dark(values) if dark else values, kind, scale)
+
+
+def _words(drawn: Figure) -> list[str]:
+    """Title and caption of a figure, where it has them."""
+    meta = drawn.layout.meta or {}
+    return [meta[key] for key in ("title", "caption") if meta.get(key)]
 
 
 def html(drawn: Figure, first: bool) -> str:
@@ -435,8 +409,7 @@ def html(drawn: Figure, first: bool) -> str:
     # Within a script nothing but its end is read as HTML.
     safe = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
     kept = re.sub("[<>&]", lambda sign: safe[sign[0]], json.dumps(drawn.small(), separators=(",", ":")))
-    meta = drawn.layout.meta or {}
-    words = " ".join(meta[key] for key in ("title", "caption") if meta.get(key))
+    words = " ".join(_words(drawn))
     library = [element("script", Markup(get_plotlyjs())), element("script", Markup(_SCRIPT))] if first else []
     without = element("noscript", f"{words} (A figure, which needs scripts.)")
     draw = Markup("drawFigure(document.currentScript.previousElementSibling.previousElementSibling)")
@@ -452,15 +425,14 @@ def html(drawn: Figure, first: bool) -> str:
     )
 
 
-def png(drawn: Figure, scale: float = 1, *, dark: bool = False) -> bytes | None:
+def png(drawn: Figure, scale: float = 1) -> bytes | None:
     """A picture of a figure, by the Chromium of this machine; `None` where there is none, or where it does not answer.
 
     Args:
         drawn: As `figure` makes it.
         scale: Pixels of the picture to one of the figure.
-        dark: Whether for a dark ground.
     """
-    return pictures.picture(_shaded(drawn, dark), "png", scale)
+    return _picture(drawn, "png", scale, dark=False)
 
 
 class NoPicture(CaftLensError, RuntimeError):
@@ -480,7 +452,7 @@ def save(drawn: Figure, path: str | Path, scale: float = 1.5, *, dark: bool = Fa
         The path.
 
     Raises:
-        ValueError: For another kind of file.
+        BadArgument: For another kind of file.
         NoPicture: For a picture, where there is no Chromium; a `RuntimeError`.
 
     Example:
@@ -490,17 +462,15 @@ def save(drawn: Figure, path: str | Path, scale: float = 1.5, *, dark: bool = Fa
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("html", "png", "svg"):
-        raise ValueError(f"{path}: a figure is kept as .html, .png or .svg.")
+        raise BadArgument(f"{path}: a figure is kept as .html, .png or .svg.")
     if kind == "html":
         style = ":root{color-scheme:light dark}body{background:light-dark(#FFFFFF,#181818)}"
-        kept = document(
-            (drawn.layout.meta or {}).get("title") or path.stem, style, Markup(html(drawn, first=True))
-        ).encode()
+        title = (drawn.layout.meta or {}).get("title") or path.stem
+        kept: bytes | None = document(title, style, Markup(html(drawn, first=True))).encode()
     else:
-        made = pictures.picture(_shaded(drawn, dark), kind, scale if kind == "png" else 1)
-        if made is None:
-            raise NoPicture(f"{path}: {pictures.MISSING} Keep the figure as .html, which needs none.")
-        kept = made
+        kept = _picture(drawn, kind, scale if kind == "png" else 1, dark)
+    if kept is None:
+        raise NoPicture(f"{path}: {pictures.MISSING} Keep the figure as .html, which needs none.")
     with atomic_path(path) as file:
         file.write_bytes(kept)
     return path

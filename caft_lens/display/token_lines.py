@@ -1,25 +1,12 @@
-"""Windows of text at the ends of a concept, as HTML or plain text: one line a window, tokens shaded by activation."""
+"""Windows of text at the ends of a concept, as HTML or as plain text: one line a window."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from caft_lens.display.html import (
-    KEY,
-    Content,
-    element,
-    end,
-    note,
-    rows,
-    section,
-    side_by_side,
-    signed,
-    together,
-    token,
-    view,
-    visible,
-)
+from caft_lens.display import html
+from caft_lens.display.html import Content, element, note, section, signed, visible
 
 DEAD = "dead on these texts: never active at a token that was asked for"
 
@@ -97,11 +84,8 @@ def page(concepts: Sequence[Shown], notes: Iterable[str] = ()) -> str:
         notes: Lines above.
     """
     said = dict.fromkeys(one.number for one in concepts)
-    return view(
-        [note(words) for words in notes],
-        [_concept(one) for one in concepts],
-        also=" ".join([*said, KEY]) if concepts else "",
-    )
+    also = " ".join([*said, html.KEY]) if concepts else ""
+    return html.view([note(words) for words in notes], [_concept(one) for one in concepts], also=also)
 
 
 def plain(shown: Shown) -> str:
@@ -141,20 +125,20 @@ def _concept(shown: Shown) -> Content:
     scale = max(values, default=0.0) or 1.0
     ends = [_end(kind, title, lines, scale) for kind, title, lines in shown.ends]
     # One end gets the whole width.
-    content = ends[0] if len(ends) == 1 else side_by_side(*ends)
+    content = ends[0] if len(ends) == 1 else html.side_by_side(*ends)
     return section(shown.name, shown.label, [shown.hook, shown.score, shown.reason], content)
 
 
 def _end(kind: str, title: str, lines: Sequence[Line], scale: float) -> Content:
-    shown = rows((signed(one.value), _words(one, scale)) for one in lines)
-    return together(element("div", end(kind, title)), shown or "nothing")
+    shown = html.rows((signed(one.value), _words(one, scale)) for one in lines)
+    return html.together(element("div", html.end(kind, title)), shown or "nothing")
 
 
 def _words(line: Line, scale: float) -> Content:
     before, after = ("…" if cut else "" for cut in line.cut)
     said = zip(line.tokens, line.values, line.special, strict=True)
     tokens = [
-        token(text, value, scale, peak=place == line.peak, special=special)
+        html.token(text, value, scale, peak=place == line.peak, special=special)
         for place, (text, value, special) in enumerate(said)
     ]
     return [before, tokens, after, " ", element("small", line.source, style="opacity:.75")]

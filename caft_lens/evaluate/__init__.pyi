@@ -15,5 +15,6 @@ from .scores import write_scores as write_scores
 from .statistics import Interval as Interval
 from .statistics import bootstrap_interval as bootstrap_interval
 from .statistics import paired_interval as paired_interval
+from .tasks import InDistribution as InDistribution
 from .tasks import Task as Task
 from .tasks import task as task

@@ -1,9 +1,7 @@
-"""One cell of an evaluation, an arm and a seed: sample, judge, keep every answer with its verdict.
+"""One cell of an evaluation, an arm and a seed: every answer with its score.
 
-An `Answer` is one line of JSONL, a `Cell` all answers of an arm and seed. A cell on disk is two files,
-`answers/<arm>/seed-<seed>.jsonl` and a `.json` beside it with the fingerprints of model, tokenizer, task and settings;
-the `.json` is written last, so a cell is finished exactly when it is there, and it is taken up again only when its
-fingerprints fit. What there is of one before it is finished is in `drafts.py`.
+A cell on disk is two files, `answers/<arm>/seed-<seed>.jsonl` and a `.json` beside it with fingerprints, written last:
+a cell is finished exactly when that is there. What there is of one before is in `drafts.py`.
 """
 
 from __future__ import annotations
@@ -29,17 +27,11 @@ from caft_lens._support.files import (
     write_together,
 )
 from caft_lens.evaluate.judges import Score
-from caft_lens.evaluate.prompts import (
-    IN_DISTRIBUTION,
-    OUT_OF_DISTRIBUTION,
-    domain_of,
-    prompt_numbers,
-    question_of,
-)
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, domain_of, prompt_numbers, question_of
 from caft_lens.text.documents import Text
 
 NOT_KEPT = "(the text of this answer was not kept)"
-"""Stands for the text of an answer of which only the verdict is known."""
+"""Stands for the text of an answer of which only the score is known."""
 
 
 def _an_arm(name: str) -> str:
@@ -55,7 +47,7 @@ SetName = Annotated[str, Field(pattern=f"^({OUT_OF_DISTRIBUTION}|{IN_DISTRIBUTIO
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer with its verdict.
+    """One sampled answer with its score.
 
     Attributes:
         arm: Which model gave it.
@@ -117,9 +109,6 @@ class Cell:
     """All answers of an arm and seed.
 
     Attributes:
-        arm: Which model.
-        seed: Under which seed.
-        answers: All of them.
         fingerprint: Hash of the model's weights, what was asked, how, and who judged.
         reading: Hash of the model's tokenizer and chat template; `None` where nobody wrote it down.
         sets: By the set of prompts, what its answers are.
@@ -162,8 +151,8 @@ class Cell:
         """Read a cell from below `folder`.
 
         Raises:
-            FileNotFoundError: When it is not there or was not finished.
-            ValueError: When the answers are not those that were written.
+            MissingFile: When it is not there or was not finished.
+            BadFile: When the answers are not those that were written.
         """
         path = cell_path(folder, arm, seed)
         card = path.with_suffix(".json")
@@ -234,15 +223,7 @@ def _same(kept: str | None, now: str | None) -> bool:
 
 
 def judged(answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, seed: int, set_name: str) -> list[Answer]:
-    """Answers with what was said of them.
-
-    Args:
-        answered: Prompts with sampled answers.
-        said: By the number of the answer.
-        arm: The arm's name.
-        seed: The seed.
-        set_name: `"out_of_distribution"` or `"in_distribution"`.
-    """
+    """Answers with what was said of them, by the number of the answer."""
     return [
         Answer(
             arm,

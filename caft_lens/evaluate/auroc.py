@@ -15,14 +15,9 @@ BLOCK = 4_000_000
 
 
 def auroc(scores: ArrayLike, has: ArrayLike) -> Floats:
-    """Areas under the ROC curve: the chance that something with the concept scores above something without, ties half.
+    """Areas under the ROC curve `[k]`: the chance that something with the concept scores above something without.
 
-    Args:
-        scores: `[n]`, or `[n, k]` for k of them at once.
-        has: Which of the n have the concept, bool `[n]`.
-
-    Returns:
-        `[k]`, as `sklearn.metrics.roc_auc_score` gives one by one.
+    Scores are `[n]`, or `[n, k]` for k of them at once; `has` says which of the n have the concept. Ties count half.
 
     Example:
         >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
@@ -37,30 +32,6 @@ def auroc(scores: ArrayLike, has: ArrayLike) -> Floats:
     # Mann and Whitney's U from the ranks of those with the concept.
     ranks = rankdata(columns, axis=0)[labels].sum(axis=0)
     return (ranks - positive * (positive + 1) / 2) / (positive * negative)
-
-
-def auroc_interval(
-    scores: ArrayLike,
-    has: ArrayLike,
-    *,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """The bootstrap interval of an AUROC; those with and those without the concept are drawn apart.
-
-    Args:
-        scores: `[n]`.
-        has: Bool `[n]`.
-        resamples: How many.
-        confidence: Share of intervals that should contain the truth.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper end.
-    """
-    labels = both_kinds(np.asarray(has, dtype=bool), "scores")
-    return interval(np.asarray(scores, dtype=np.float64), labels, draws(labels, resamples, seed), confidence)
 
 
 def draws(has: NDArray[np.bool_], resamples: int, seed: int) -> NDArray[np.uint8]:
@@ -79,6 +50,7 @@ def draws(has: NDArray[np.bool_], resamples: int, seed: int) -> NDArray[np.uint8
 def interval(
     scores: Floats, has: NDArray[np.bool_], draws: NDArray[np.uint8], confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
+    """The bootstrap interval of the AUROC of scores `[n]`; those with and without the concept are drawn apart."""
     order = np.argsort(scores, kind="stable")
     _, first = np.unique(scores[order], return_index=True)
     sorted_has = has[order]

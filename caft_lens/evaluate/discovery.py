@@ -1,16 +1,12 @@
 """Was the concept found? Ranked directions against labels that say which documents, or tokens, have it.
 
-In a world whose concepts are known, finding them can be scored. Each direction is a score on held-out documents, its
-mean over the tokens of interest, and its AUROC says how well that score tells documents with the concept from those
-without. Ablation takes out a line, whichever way it points, so the better end counts (`separation`). A hit is a
-direction that separates at 0.9 or more, and better than every one of 1,000 random directions at the same hook point:
-where the concept is all over the residual stream, chance finds it too. Over a ranked list hits give precision at k and
-average precision.
+Each direction is a score on held-out documents, of which the AUROC is taken (docs/concepts/discovery.md). A hit
+separates at 0.9 or more, whichever way it points, and better than every one of 1,000 random directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,17 +66,12 @@ class RankedDirection:
     """One direction against the labels.
 
     Attributes:
-        name: Of the concept.
-        hook: Its hook point.
         rank: Its place in the ranked list, from 0.
-        auroc: Of the score along the direction (turned by the concept's `sign`): chance that something with the concept
-            scores above something without.
-        low: Lower end of its 95 % interval, from resampled documents (or tokens), with and without the concept apart.
-        high: Upper end.
+        auroc: Of the score along the direction (turned by the concept's `sign`).
+        low, high: Ends of its 95 % interval, from resampled documents (or tokens), with and without the concept apart.
         random: The largest separation of the random directions at this hook point.
         hit: Whether it found the concept.
-        intended: AUROC for the concept that is to stay, where its labels were given: a direction that separates both
-            takes out both.
+        intended: AUROC for the concept that is to stay, where its labels were given.
         effect: Change of the task's result when this direction alone is ablated in fine-tuning, where that was tried.
     """
 
@@ -427,7 +418,8 @@ def _score_list(
     areas = _areas(concepts, scored)
     drawn = {hook: draws(scored[hook][1], RESAMPLES, rule.seed) for hook in concepts.hooks}
     rows = []
-    for rank, concept in enumerate(_across(concepts)):
+    # The first of every hook point, then the second, …
+    for rank, concept in enumerate(sorted(concepts, key=lambda one: one.rank)):
         hook, area = concept.hook, areas[concept.name]
         low, high = interval(_scores(concept, scored), scored[hook][1], drawn[hook])
         separation = max(area, 1 - area)
@@ -444,11 +436,6 @@ def _areas(concepts: ConceptSet, scored: Mapping[str, Scored]) -> dict[str, floa
 def _scores(concept: Concept, scored: Mapping[str, Scored]) -> Floats:
     """Of every document or token, along a direction."""
     return scored[concept.hook][0] @ (concept.sign * concept.direction.double().numpy())
-
-
-def _across(concepts: Iterable[Concept]) -> list[Concept]:
-    """The first of every hook point, then the second, …"""
-    return sorted(concepts, key=lambda concept: concept.rank)
 
 
 # `cl.evaluate.discovery(...)` is both this module and its main function.

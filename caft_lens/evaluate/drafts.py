@@ -1,10 +1,9 @@
-"""A cell that is not finished yet: answers as they were sampled, verdicts as they are given.
+"""A cell that is not finished yet: a judge that fails, or a kill, loses nothing that was done.
 
     seed-0.<set>.sampled.json     the answers to a set of prompts, written before anybody judges them
     seed-0.<set>.verdicts.jsonl   a line for each answer that was judged, as soon as it was
 
-Both say what they are of: model, prompts and sampling the one, judge and form besides the other. A judge that fails, or
-a kill, loses nothing that was done; another judge reads the same answers. When the cell is finished both are removed.
+Both say what they are of: model, prompts and sampling the one, judge and form besides the other.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """`evaluate`: several models side by side, on the same prompts, with the same seeds.
 
-A subject is a `Lens`, a `Run` of `finetune`, or an `Ablated`, which is a model under ablation at test time. Every arm
-is asked the same prompts with the same sampling seed, so that arms can be compared in pairs. A finished cell (an arm
-and a seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat template, the ablation,
-the prompts, the way of sampling and the judge, and one of which only the judge is another is judged anew.
+A finished cell (an arm and a seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat
+template, the ablation, the prompts, the way of sampling and the judge. Of another judge it is judged anew.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -21,11 +20,11 @@ from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judge_identity import judge_fingerprint
+from caft_lens.evaluate.judge_identity import judge_fingerprint, mentions
 from caft_lens.evaluate.judges import Score, about, judge_each
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
-from caft_lens.evaluate.tasks import Judge, Task, check_judge
+from caft_lens.evaluate.tasks import IN_DISTRIBUTION_LABELS, LABELS, Asked, InDistribution, Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
@@ -55,9 +54,9 @@ def evaluate(
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
         sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy,
             `Sampling(top_p=1)` takes the whole distribution, `Sampling(batch_size=32)` needs less memory.
-        out: A folder that keeps every answer with its verdict as JSONL, cell by cell, and the report. A cell of the
+        out: A folder that keeps every answer with its score as JSONL, cell by cell, and the report. A cell of the
             same model, task and settings that is finished there is not sampled again. Answers are kept before they are
-            judged and each verdict as it is given, so that what was stopped, or whose judge failed, goes on where it
+            judged and each score as it is given, so that what was stopped, or whose judge failed, goes on where it
             was.
         judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the
             organism.
@@ -92,24 +91,16 @@ def evaluate(
 
 
 def reported(
-    task: Task,
-    cells: Iterable[Cell],
-    out: str | Path | None,
-    failures: Mapping[str, Mapping[int, str]] | None = None,
+    task: Task, cells: Iterable[Cell], out: str | Path | None, failures: Mapping[str, Mapping[int, str]] | None = None
 ) -> Report:
-    """The report on the answers to a task, kept in `out`.
-
-    Args:
-        task: What was asked, drawn as it was.
-        cells: One per arm and seed.
-        out: The folder that the answers are in; `None` keeps nothing.
-        failures: Arm to seed to the error, of cells that there are not.
-    """
+    """The report on the answers to a task, kept in `out`; `failures` says of which arm and seed there are none."""
+    cells = list(cells)
+    _warn_of_labels(task, cells)
     report = Report(
         cells,
         task=task.name,
-        labels=task.form(OUT_OF_DISTRIBUTION).labels,
-        trained=task.trained,
+        labels=tuple(task.labels),
+        trained=(task.in_distribution or InDistribution).trained,
         sampling=task.drawing,
         scale=task.scale,
         failures=failures,
@@ -127,19 +118,11 @@ def sample(
     seeds: Sequence[int] | None,
     out: str | Path | None,
 ) -> list[Cell]:
-    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`.
-
-    Args:
-        subjects: As for `evaluate`; so are `seeds` and `out`.
-        task: With the judge and the sampling that are wanted.
-        counts: Set name to answers an arm and seed.
-    """
+    """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`."""
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
     arms = _per_seed(subjects, seeds)
-    prompts = {OUT_OF_DISTRIBUTION: asked(task.questions, counts[OUT_OF_DISTRIBUTION])}
-    if task.in_distribution is not None:
-        prompts[IN_DISTRIBUTION] = asked(task.in_distribution, counts[IN_DISTRIBUTION])
+    prompts = {name: asked(one.prompts, counts[name]) for name, one in task.sets.items()}
     for arm, seed, subject in arms:
         check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
@@ -216,15 +199,15 @@ class _Asking:
 
     def _of(self, set_name: str) -> OfSet:
         """What decides the answers to a set of prompts, and what is said of them."""
-        task, form = self.task, self.task.form(set_name)
+        of = self.task.sets[set_name]
         sampled = sha256(
             subject_fingerprint(self.subject, self.arm),
             self.reading or "",
-            f"{self.seed} {_longest(task)[set_name]} {task.drawing}",
+            f"{self.seed} {of.max_new_tokens} {self.task.drawing}",
             texts_fingerprint(self.prompts[set_name]),
         )
-        said = f"{form.labels} {form.fingerprint}"
-        return OfSet(sampled=sampled, judged=sha256(sampled, said, judge_fingerprint(_judge(task, set_name))))
+        said = f"{of.form.labels} {of.form.fingerprint}"
+        return OfSet(sampled=sampled, judged=sha256(sampled, said, judge_fingerprint(_judge(of))))
 
     def _sampled(self, set_name: str, of: str, draft: Draft, earlier: Cell | None) -> list[Text]:
         prompts = self.prompts[set_name]
@@ -243,14 +226,10 @@ class _Asking:
             self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
         )
         with applied:
-            return completions(
-                lens_of(self.subject, self.arm),
-                self.prompts[set_name],
-                sampling=self.task.sampling,
-                max_new_tokens=_longest(self.task)[set_name],
-                # The same for every arm, another for every seed and set.
-                seed=int(sha256(set_name, str(self.seed)), 16) % 2**31,
-            )
+            # The same for every arm, another for every seed and set.
+            seed = int(sha256(set_name, str(self.seed)), 16) % 2**31
+            told = Sampling(max_new_tokens=self.task.sets[set_name].max_new_tokens, seed=seed).over(self.task.sampling)
+            return completions(lens_of(self.subject, self.arm), self.prompts[set_name], sampling=told)
 
     def _judged(
         self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
@@ -260,13 +239,13 @@ class _Asking:
                 place: Score(answer.label, answer.detail, answer.score)
                 for place, answer in enumerate(earlier.of(set_name))
             }
-        judge, form = _judge(self.task, set_name), self.task.form(set_name)
+        asked = self.task.sets[set_name]
         said = draft.judged(set_name, of.judged, len(answered))
         missing = [place for place in range(len(answered)) if place not in said]
-        with closing(judge_each(judge, answered, missing, self.task.at_once)) as returned:
+        with closing(judge_each(_judge(asked), answered, missing, self.task.at_once)) as returned:
             try:
                 for place, what in returned:
-                    said[place] = form.read(what, about(answered[place]))
+                    said[place] = asked.form.read(what, about(answered[place]))
                     draft.keep_judged(place, said[place])
             except JudgeError as error:
                 left = f"{len(said)} of {len(answered)} answers of {self.arm!r}, seed {self.seed}, are judged"
@@ -283,10 +262,6 @@ class _Asking:
 def _of(cell: Cell, set_name: str, what: str) -> str | None:
     found = cell.sets.get(set_name)
     return None if found is None else getattr(found, what)
-
-
-def _longest(task: Task) -> dict[str, int]:
-    return {OUT_OF_DISTRIBUTION: task.max_new_tokens, IN_DISTRIBUTION: task.in_distribution_max_new_tokens}
 
 
 def _reading(lens: Any) -> str | None:
@@ -334,9 +309,7 @@ def _per_seed(
         for arm, subject in subjects.items()
         if isinstance(subject, (list, tuple)) and not hasattr(subject, "applied")
     }
-    numbers = list(seeds) if seeds is not None else list(range(max(map(len, lists.values()), default=1)))
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise BadArgument(f"seeds={numbers} must name at least one seed, and each once.")
+    numbers = seeds_of(range(max(map(len, lists.values()), default=1)) if seeds is None else seeds)
     for arm, several in lists.items():
         if len(several) != len(numbers):
             raise BadArgument(
@@ -348,6 +321,36 @@ def _per_seed(
         for arm, subject in subjects.items()
         for index, seed in enumerate(numbers)
     ]
+
+
+def _warn_of_labels(task: Task, cells: Sequence[Cell]) -> None:
+    """Say of which labels of the task its judge knows nothing: they stand neither in what it said nor in its source."""
+    if task.vocabulary is not None or task.scale is not None:
+        return  # the judge came with its task, or gives numbers
+    said = {(answer.set, answer.label) for cell in cells for answer in cell.answers}
+    for name, of in task.sets.items():
+        if of.form.labels in (LABELS, IN_DISTRIBUTION_LABELS) or not any(set_name == name for set_name, _ in said):
+            continue
+        for label in of.form.labels:
+            returned = [value for value, stands in of.form.returned or () if stands == label] or [label]
+            if (name, label) not in said and not any(
+                not isinstance(value, str) or mentions(_judge(of), value) for value in returned
+            ):
+                number = sum(answer.set == name for cell in cells for answer in cell.answers)
+                warnings.warn(
+                    f'The label {label!r} of the task "{task.name}" is never used: its judge said it of none of '
+                    f"{number} answers, and its source does not name it. Take it out of labels=, or let the judge "
+                    f"return it, spelt alike.",
+                    stacklevel=4,
+                )
+
+
+def seeds_of(seeds: Iterable[int]) -> list[int]:
+    """Seeds as they were given, refused where one is given twice or none."""
+    numbers = list(seeds)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise BadArgument(f"seeds={numbers} must name at least one seed, and each once.")
+    return numbers
 
 
 def lens_of(subject: Subject, arm: str) -> Any:
@@ -365,18 +368,19 @@ def lens_of(subject: Subject, arm: str) -> Any:
     return lens
 
 
-def _judge(task: Task, set_name: str) -> Judge:
-    judge = task.judge if set_name == OUT_OF_DISTRIBUTION else task.in_distribution_judge
-    assert judge is not None  # Task and check_judge have seen to it
-    return judge
+def _judge(of: Asked) -> Judge:
+    assert of.judge is not None  # `check_judge` has seen to it
+    return of.judge
 
 
 def task_fingerprint(task: Task, prompts: Mapping[str, Texts]) -> str:
     """What was asked and who judged, as a hash."""
-    parts = [f"{task.labels} {task.max_new_tokens} {task.in_distribution_labels} {task.in_distribution_max_new_tokens}"]
+    inside = task.in_distribution or InDistribution
+    parts = [f"{task.labels} {task.max_new_tokens} {inside.labels} {inside.max_new_tokens}"]
     for set_name, texts in prompts.items():
-        parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(task, set_name))]
-        if said := task.form(set_name).fingerprint:
+        of = task.sets[set_name]
+        parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(of))]
+        if said := of.form.fingerprint:
             parts.append(said)
     return sha256(*parts)
 
@@ -395,21 +399,10 @@ def subject_fingerprint(subject: Subject, arm: str) -> str:
     return sha256(*parts)
 
 
-OURS = frozenset(
-    [
-        "bos_token_id",
-        "pad_token_id",
-        "do_sample",
-        "temperature",
-        "top_p",
-        "top_k",
-        "max_length",
-        "max_new_tokens",
-        "repetition_penalty",
-        "num_beams",
-        "use_cache",
-    ]
-)
+OURS = frozenset([
+    "bos_token_id", "pad_token_id", "do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens",
+    "repetition_penalty", "num_beams", "use_cache"
+])  # fmt: skip
 """Of a generation config, what `generate` is told in any case, or what decides no token."""
 
 

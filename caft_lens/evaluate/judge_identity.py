@@ -1,4 +1,4 @@
-"""Which judge it is: its source and whatever it was made with, so that one's word is not taken for another's."""
+"""Which judge it is: its source and what it was made with, so that no judge is taken for another."""
 
 from __future__ import annotations
 
@@ -18,37 +18,21 @@ from caft_lens._support.files import sha256
 from caft_lens.text.documents import Text
 
 PLAIN = (str, int, float, tuple, type(None))
-MUTATORS = frozenset(
-    [
-        "append",
-        "extend",
-        "insert",
-        "remove",
-        "pop",
-        "clear",
-        "add",
-        "update",
-        "discard",
-        "setdefault",
-        "popitem",
-        "popleft",
-        "appendleft",
-        "write",
-        "put",
-        "put_nowait",
-    ]
-)
+MUTATORS = frozenset([
+    "append", "extend", "insert", "remove", "pop", "clear", "add", "update", "discard", "setdefault", "popitem",
+    "popleft", "appendleft", "write", "put", "put_nowait"
+])  # fmt: skip
 """Methods by which a judge writes down what it did: what they change is its state, and not what it was made with."""
 DEEPEST = 8
 
 
 def judge_fingerprint(judge: Callable[[Text], Any]) -> str:
-    """What tells one judge from another, so that verdicts of the one are not taken for the other's.
+    """What tells one judge from another, so that scores of the one are not taken for the other's.
 
     A judge may carry its own as `.fingerprint` (one that asks a model should: its prompt, its model). Otherwise it is
     the source of the function and what it was made with: values that it closes over, defaults, attributes, globals that
     it reads, functions of the same module that it calls. A `.version` of its own stands for the source and the globals,
-    so that rewriting a judge that says the same leaves its verdicts valid. What a judge changes itself, such as a
+    so that rewriting a judge that says the same leaves its scores valid. What a judge changes itself, such as a
     counter or a cache, is no part.
 
     Example:
@@ -73,6 +57,26 @@ def judge_fingerprint(judge: Callable[[Text], Any]) -> str:
     parts += [repr(value) for name, value in _closed(judge) if isinstance(value, PLAIN) and name not in state]
     made_with = _made_with(judge, {id(judge)}, _home(judge), 0, but=PLAIN)
     return sha256(*parts, *(one for one in made_with if not (versioned and one.startswith("global "))))
+
+
+def mentions(judge: Callable[[Text], Any], word: str) -> bool:
+    """Whether a word stands in the source of a judge, or in what it was made with; true where that cannot be had, and
+    for a judge with a fingerprint of its own, which may have its words from elsewhere.
+
+    Example:
+        >>> def polite(text): return "kind" if "please" in text.answer else "rude"
+        >>> mentions(polite, "rude"), mentions(polite, "indifferent")
+        (True, False)
+    """
+    if getattr(judge, "fingerprint", None) is not None:
+        return True
+    function = judge if inspect.isroutine(judge) else type(judge)
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return True
+    closed = [repr(value) for _, value in _closed(judge)]
+    return any(word in one for one in (source, *closed, *_made_with(judge, {id(judge)}, _home(judge), 0)))
 
 
 def _code(function: Any) -> str:
@@ -198,7 +202,7 @@ def _home(judge: Any) -> str:
 
 
 def _foreign(value: Any, home: str) -> bool:
-    """Whether something is a module, or comes with Python, an installed package or this one, if the judge does not."""
+    """Whether something is a module, or comes with Python, a package or this one, unless the judge does too."""
     if isinstance(value, types.ModuleType):
         return True
     module = getattr(value, "__module__", None)
@@ -219,7 +223,7 @@ def _globals_of(code: types.CodeType) -> set[str]:
 
 
 def _changed_in(value: Any) -> frozenset[str]:
-    """Names, dotted where they are attributes, that a function or the methods of its class change: its state."""
+    """Names (of attributes dotted) that a function or the methods of an object's class change: its state."""
     if isinstance(value, functools.partial):
         return frozenset()
     if inspect.ismethod(value):

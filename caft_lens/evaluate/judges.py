@@ -75,15 +75,7 @@ class Form:
     threshold: float | None = None
 
     def read(self, returned: Any, of: str) -> Score:
-        """What was returned, as a score.
-
-        Args:
-            returned: By the judge.
-            of: Which answer it is about, for the error.
-
-        Raises:
-            BadScore: When it is anything else, quoting it.
-        """
+        """What was returned, as a score; `of` says which answer it is about, for a `BadScore`."""
         # A lone half of a surrogate pair could not be written to a file.
         detail = str(_attribute(returned, "detail") or "").encode("utf-8", "replace").decode("utf-8")
         if self.scale is not None:
@@ -172,19 +164,10 @@ def _number(value: Any) -> float | None:
 def judge_each(
     judge: Callable[[Text], Any], texts: Sequence[Text], which: Sequence[int], at_once: int = AT_ONCE
 ) -> Generator[tuple[int, Any], None, None]:
-    """Put answers to a judge.
+    """Put those texts to a judge whose numbers are `which`, and yield each number with what was returned, as it comes.
 
     An asynchronous judge runs on a loop of the library's own, in a thread, so that it works in notebooks, which have
     one already. After a failure those that are on their way are still waited for and given, then the failure is raised.
-
-    Args:
-        judge: A function of an answered text, or a coroutine function.
-        texts: All answered texts.
-        which: Numbers of those to judge.
-        at_once: How many coroutines run at the same time.
-
-    Yields:
-        The number of a text, and what the judge returned; of coroutines, as they finish.
 
     Raises:
         JudgeError: When the judge fails, with the answer that it failed on.
@@ -261,7 +244,7 @@ _starting = threading.Lock()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """One loop for all judges of this process, since clients keep their connections to the loop of their first use."""
+    """One loop for all judges of this process, since clients keep connections to the loop that they began in."""
     with _starting:
         loop = _loops.get(os.getpid())
         if loop is None or loop.is_closed():

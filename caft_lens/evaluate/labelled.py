@@ -22,11 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 class LabelledDocuments(TextMeans):
-    """A reducer: the mean activation of every document.
-
-    Args:
-        truth: For each document whether it has the concept; `None` where it does not count.
-    """
+    """A reducer: the mean activation of every document, and whether it has the concept (`None`: it does not count)."""
 
     unit = "document"
 
@@ -35,9 +31,7 @@ class LabelledDocuments(TextMeans):
         self.truth = truth
 
     def scored(self, hook: str) -> tuple[Floats, Flags]:
-        """Scores' raw material `[n, d_model]` and which of them have the concept `[n]`; documents without a token
-        are out.
-        """
+        """Activations `[n, d_model]` and which have the concept `[n]`; documents without a token are out."""
         acts, numbers = self.matrix(hook)
         labels = [self.truth[number] for number in numbers]
         count = np.array([label is not None for label in labels])
@@ -46,13 +40,7 @@ class LabelledDocuments(TextMeans):
 
 
 class LabelledTokens(TokenSample):
-    """A reducer: an even sample of the labelled tokens, the same whatever the order in which they come.
-
-    Args:
-        truth: For each document a label for each of its tokens.
-        size: How many tokens are kept.
-        seed: Of the sample.
-    """
+    """A reducer: an even sample of the labelled tokens, the same whatever the order in which they come."""
 
     unit = "token"
 
@@ -83,7 +71,7 @@ class LabelledTokens(TokenSample):
 
 def labelled(truth: Sequence[Any], max_tokens: int, seed: int) -> LabelledDocuments | LabelledTokens:
     """The reducer that keeps what some labels are of."""
-    return LabelledTokens(truth, max_tokens, seed) if _is_per_token(truth) else LabelledDocuments(truth)
+    return LabelledTokens(truth, max_tokens, seed) if truth and _is_row(truth[0]) else LabelledDocuments(truth)
 
 
 def truth_of(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> list[Any]:
@@ -109,7 +97,3 @@ def truth_of(labels: Callable[[Text], Any] | Sequence[Any], texts: Texts) -> lis
 
 def _is_row(label: Any) -> bool:
     return isinstance(label, Sequence | np.ndarray) and not isinstance(label, str)
-
-
-def _is_per_token(truth: Sequence[Any]) -> bool:
-    return bool(truth) and _is_row(truth[0])

@@ -1,35 +1,18 @@
-"""The figures of evaluations: shares of several arms with their intervals, and how well ranked directions separate.
+"""The figures of evaluations, of rows: shares of several arms, how well ranked directions separate, what came back.
 
-They take rows, and know neither a report nor a discovery. Dots are means, bars 95 % intervals, the small open markers
-below them the single seeds; what differs in colour differs in marker or filling too.
+Dots are means, bars 95 % intervals, the small open markers below them the single seeds; what differs in colour differs
+in marker or filling too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caft_lens._support.intervals import Interval
-from caft_lens.display.theme import (
-    BLUE,
-    FAINT,
-    LINE,
-    LOOKS,
-    QUIET,
-    VERMILION,
-    at,
-    axes,
-    bars,
-    figure,
-    literal,
-    marker,
-    note,
-    room_for,
-    said,
-    short,
-    small,
-)
+from caft_lens.display import points, theme
+from caft_lens.display.theme import BLUE, FAINT, INK, LINE, QUIET, VERMILION, at, axes, said, short
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -38,16 +21,20 @@ LONGEST = 40
 """Letters of an arm's name beside a figure; hovering says the rest."""
 
 
+def spans(intervals: Iterable[Interval], unit: float = 100) -> tuple[list[float], list[tuple[float, float]]]:
+    """Means, and both ends of each, in a unit: 100 for shares in percent."""
+    found = list(intervals)
+    return [unit * one.mean for one in found], [(unit * one.low, unit * one.high) for one in found]
+
+
+def counted(interval: Interval) -> str:
+    """How many seeds and answers are behind an interval, in words."""
+    return f"{interval.n_seeds} seed{'s' * (interval.n_seeds != 1)}, {interval.n_answers:,} answers"
+
+
 @dataclass(frozen=True)
 class Row:
-    """One arm in one metric.
-
-    Attributes:
-        arm: Its name.
-        interval: The mean with its interval.
-        seeds: Seed to its mean.
-        facts: What else hovering says, such as the setting, or an example answer.
-    """
+    """One arm in one metric: its interval, the mean of each seed, and what else hovering says."""
 
     arm: str
     interval: Interval
@@ -57,14 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """All arms in one metric.
-
-    Attributes:
-        heading: What is shown.
-        x_label: The same with its unit.
-        rows: One an arm, the same arms in all panels.
-        ends: Of the axis, in the unit of the intervals.
-    """
+    """All arms in one metric, the same in all panels; the ends of its axis are in the unit of the intervals."""
 
     heading: str
     x_label: str
@@ -75,14 +55,6 @@ class Panel:
 def plot_shares(panels: Sequence[Panel], title: str | None = None, caption: str = "") -> Figure:
     """Draw arms in rows, a panel for each metric.
 
-    Args:
-        panels: What to draw.
-        title: Above the figure.
-        caption: Below it: seeds and answers, and what the intervals are.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
     Example:
         >>> row = Row("caft", Interval(0.05, 0.03, 0.08, n_seeds=2, n_answers=400), {1: 0.04, 2: 0.06}, ["strength 1"])
         >>> drawn = plot_shares([Panel("Misaligned answers", "misaligned answers, %", [row])])
@@ -92,43 +64,29 @@ def plot_shares(panels: Sequence[Panel], title: str | None = None, caption: str 
     arms = [short(row.arm, LONGEST) for row in panels[0].rows]
     several = any(len(row.seeds) > 1 for panel in panels for row in panel.rows)
     marks = f"Filled: mean; bar: interval{'; open: single seeds' * several}."
-    drawn = figure(
-        [290] * len(panels), [max(64, 34 * len(arms))], title=title, caption=f"{marks}\n{caption}",
-        headings=[panel.heading for panel in panels], left=room_for(arms), right=140, between=(156, 0),
-    )  # fmt: skip
+    drawn = theme.figure(
+        [290] * len(panels),
+        [max(64, 34 * len(arms))],
+        title=title,
+        caption=f"{marks}\n{caption}",
+        headings=[panel.heading for panel in panels],
+        left=theme.room_for(arms),
+        right=140,
+        between=(156, 0),
+    )
     for place, panel in enumerate(panels):
         _panel(drawn, place, panel)
-        axes(
-            drawn,
-            place,
-            y={
-                "range": [len(arms) - 0.5, -0.5],
-                "tickmode": "array",
-                "tickvals": list(range(len(arms))),
-                "ticktext": arms,
-                "showticklabels": place == 0,
-                **({"matches": "y"} if place else {}),
-            },
-        )
+        points.rows(drawn, place, arms)
     return drawn
 
 
 def _panel(drawn: Figure, place: int, panel: Panel) -> None:
-    rows, look = panel.rows, LOOKS[place % len(LOOKS)]
+    rows = panel.rows
     unit = 100 if all(row.interval.share for row in rows) else 1
-    x = [unit * row.interval.mean for row in rows]
-    ends = [(unit * row.interval.low, unit * row.interval.high) for row in rows]
-    drawn.add_scatter(
-        x=x,
-        y=list(range(len(rows))),
-        mode="markers",
-        name=literal(panel.heading),
-        marker=marker(place),
-        error_x=bars(x, ends, look[0], 7),
-        hoverinfo="text",
-        hovertext=[said(row.arm, *_interval(row.interval), *row.facts) for row in rows],
-        **at(place),
-    )
+    x, ends = spans((row.interval for row in rows), unit)
+    hover = [said(row.arm, f"{row.interval}, 95 % interval", counted(row.interval), *row.facts) for row in rows]
+    name = theme.literal(panel.heading)
+    points.points(drawn, place, x, range(len(rows)), hover, theme.marker(place), across=ends, thick=7, name=name)
     single = [
         (unit * value, number + 0.28, said(f"{row.arm}, seed {seed}", _value(value, row.interval)))
         for number, row in enumerate(rows)
@@ -136,32 +94,16 @@ def _panel(drawn: Figure, place: int, panel: Panel) -> None:
         for seed, value in row.seeds.items()
     ]
     if single:
-        along, up, hover = zip(*single, strict=True)
-        drawn.add_scatter(
-            x=along, y=up, mode="markers", name="single seeds", marker=marker(place, 5, filled=False), hoverinfo="text",
-            hovertext=hover, **at(place),
-        )  # fmt: skip
-    right = drawn.layout[f"xaxis{at(place)['xaxis'][1:]}"].domain[1]
+        along, up, said_of = zip(*single, strict=True)
+        points.points(drawn, place, along, up, said_of, theme.marker(place, 5, filled=False), name="single seeds")
     for number, row in enumerate(rows):
         mean, low, high = row.interval.shown
-        words = f"{mean} {small(f'({low} to {high})', 10)}"
-        note(drawn, words, right, number, yref=at(place)["yaxis"], xshift=8)
+        points.beside(drawn, place, number, f"{mean} {theme.small(f'({low} to {high})', 10)}")
     first, last = (unit * end for end in panel.ends)
+    room = 0.02 * (last - first)
     axes(
-        drawn,
-        place,
-        x={
-            "title": panel.x_label,
-            "range": [first - 0.02 * (last - first), last + 0.02 * (last - first)],
-            "tickmode": "auto",
-            "nticks": 6,
-        },
+        drawn, place, x={"title": panel.x_label, "range": [first - room, last + room], "tickmode": "auto", "nticks": 6}
     )
-
-
-def _interval(interval: Interval) -> list[str]:
-    seeds = f"{interval.n_seeds} seed{'s' * (interval.n_seeds != 1)}"
-    return [f"{interval}, 95 % interval", f"{seeds}, {interval.n_answers:,} answers"]
 
 
 def _value(value: float, like: Interval) -> str:
@@ -171,15 +113,7 @@ def _value(value: float, like: Interval) -> str:
 
 @dataclass(frozen=True)
 class Stem:
-    """How well one direction of a ranked list separates.
-
-    Attributes:
-        name: Of the direction.
-        separation: AUROC of the better end, 0.5 to 1.
-        random: The same of the best of the random directions at its hook point.
-        hit: Whether it found the concept.
-        facts: What else hovering says.
-    """
+    """How well one direction of a ranked list separates (AUROC of the better end), and the best random one there."""
 
     name: str
     separation: float
@@ -191,21 +125,13 @@ class Stem:
 def plot_ranked(lists: Mapping[str, Sequence[Stem]], title: str | None = None, caption: str = "") -> Figure:
     """Draw how well the directions of every list separate, in ranked order, beside the best random one.
 
-    Args:
-        lists: By name, a panel for each.
-        title: Above the figure.
-        caption: Below it, besides what the marks mean.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
     Example:
         >>> drawn = plot_ranked({"pca": [Stem("L1.pc0", 0.95, 0.7, hit=True)]})
         >>> drawn.data[2].hovertext[0]
         '<b>L1.pc0</b><br>place 0 of "pca"<br>separation 0.95, of the best random direction 0.70'
     """
     marks = "Filled: hit; open: none; grey: the best of the random directions at the same hook point."
-    drawn = figure(
+    drawn = theme.figure(
         [620],
         [70] * len(lists),
         title=title,
@@ -215,37 +141,16 @@ def plot_ranked(lists: Mapping[str, Sequence[Stem]], title: str | None = None, c
         between=(0, 34),
     )
     longest = max(map(len, lists.values()))
+    x = {"range": [-0.8, longest - 0.2], "showgrid": False, "nticks": 12}
+    y = {"range": [0.5, 1.04], "tickmode": "array", "tickvals": [0.5, 0.75, 1]}
     for place, (name, stems) in enumerate(lists.items()):
         _stems(drawn, place, name, stems)
         last = place == len(lists) - 1
-        axes(
-            drawn,
-            place,
-            x={
-                "range": [-0.8, longest - 0.2],
-                "showticklabels": last,
-                "showgrid": False,
-                "nticks": 12,
-                **({"matches": "x"} if place else {}),
-                **({"title": "place in the list, read across the hook points"} if last else {}),
-            },
-            y={
-                "range": [0.5, 1.04],
-                "tickmode": "array",
-                "tickvals": [0.5, 0.75, 1],
-                **({"matches": "y"} if place else {}),
-            },
-        )
-    note(
-        drawn,
-        "separation (AUROC of the better end)" if len(lists) > 2 else "separation, AUROC",
-        0,
-        0.5,
-        xshift=-46,
-        xanchor="center",
-        yanchor="middle",
-        textangle=-90,
-    )
+        title_of = {"title": "place in the list, read across the hook points"} if last else {}
+        shared = [{"matches": axis} if place else {} for axis in "xy"]
+        axes(drawn, place, {**x, "showticklabels": last, **shared[0], **title_of}, {**y, **shared[1]})
+    words = "separation (AUROC of the better end)" if len(lists) > 2 else "separation, AUROC"
+    theme.note(drawn, words, 0, 0.5, xshift=-46, xanchor="center", yanchor="middle", textangle=-90)
     return drawn
 
 
@@ -261,46 +166,107 @@ def _stems(drawn: Figure, place: int, name: str, stems: Sequence[Stem]) -> None:
         **at(place),
     )
     for hit, colour in ((False, BLUE), (True, VERMILION)):
-        there = [number for number, stem in enumerate(stems) if stem.hit == hit]
-        heights = [stems[number].separation for number in there]
+        there = {number: stem for number, stem in enumerate(stems) if stem.hit == hit}
+        heights = [stem.separation for stem in there.values()]
         hover = [
             said(
-                stems[number].name,
+                stem.name,
                 f'place {number} of "{name}"',
-                f"separation {stems[number].separation:.2f}, of the best random direction {stems[number].random:.2f}",
-                *stems[number].facts,
+                f"separation {stem.separation:.2f}, of the best random direction {stem.random:.2f}",
+                *stem.facts,
             )
-            for number in there
+            for number, stem in there.items()
         ]
-        drawn.add_scatter(
-            x=there,
-            y=heights,
-            mode="markers",
-            marker=marker(0, 6.5, hit, (colour, "circle")),
-            hoverinfo="text",
-            hovertext=hover,
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [0] * len(there),
-                "arrayminus": [height - 0.5 for height in heights],
-                "color": colour,
-                "thickness": 1,
-                "width": 0,
-            },
-            cliponaxis=False,
-            **at(place),
-        )
+        down = {"type": "data", "symmetric": False, "color": colour, "thickness": 1, "width": 0}
+        down |= {"array": [0] * len(there), "arrayminus": [height - 0.5 for height in heights]}
+        marked = theme.marker(0, 6.5, hit, (colour, "circle"))
+        points.points(drawn, place, list(there), heights, hover, marked, error_y=down, cliponaxis=False)
     first = next((stem for stem in stems if stem.hit), None)
     words = "no hit" if first is None else f"first hit: {first.name}"
     top = drawn.layout[f"yaxis{at(place)['yaxis'][1:]}"].domain[1]
-    note(
-        drawn,
-        literal(words),
-        1,
-        top,
-        xanchor="right",
-        yanchor="bottom",
-        yshift=3,
-        font={"size": 11, "color": LINE if first is None else QUIET},
+    font = {"size": 11, "color": LINE if first is None else QUIET}
+    theme.note(drawn, theme.literal(words), 1, top, xanchor="right", yanchor="bottom", yshift=3, font=font)
+
+
+# Of probes: label, colour, marker and filling, so that the views are told apart in grey too.
+VIEWS = {
+    "whole": ("whole activation", INK, "diamond", True),
+    "outside": ("without the ablated directions", BLUE, "square", True),
+    "inside": ("ablated directions alone", VERMILION, "circle", True),
+    "random": ("random directions, as many", LINE, "circle", False),
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something measured of a row, beside what chance gives."""
+
+    row: int
+    value: float
+    chance: float
+    hover: str
+
+
+def plot_recovery(
+    names: Sequence[str],
+    shares: Sequence[Bar],
+    cosines: Sequence[Bar],
+    areas: Mapping[str, Sequence[tuple[float, float]]],
+    title: str | None = None,
+    caption: str = "",
+) -> Figure:
+    """Draw what became of ablated directions, a row for each name; `areas` are mean AUROC and spread by view."""
+    marks = (
+        "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: "
+        "standard deviation over folds, of random directions over draws."
     )
+    drawn = theme.figure(
+        [210, 210, 290],
+        [max(90, 42 * len(names))],
+        title=title,
+        caption=f"{marks} {caption}",
+        left=theme.room_for(names),
+        between=(34, 0),
+        headings=["Share of the change", "Ablated direction, refitted", "Telling the concept, held out"],
+        right=theme.room_for_key(label for label, *_ in VIEWS.values()),
+    )
+    for place, measured in enumerate((shares, cosines)):
+        _bars(drawn, place, measured)
+    for number, (view, (label, colour, symbol, filled)) in enumerate(VIEWS.items()):
+        means = [mean for mean, _ in areas[view]]
+        ends = [(max(0, mean - spread), min(1, mean + spread)) for mean, spread in areas[view]]
+        hover = [
+            said(name, label, f"AUROC {mean:.3f}, standard deviation {spread:.3f}")
+            for name, (mean, spread) in zip(names, areas[view], strict=True)
+        ]
+        up = [row + 0.17 * (number - 1.5) for row in range(len(names))]
+        marked = theme.marker(0, 7.5, filled, (colour, symbol))
+        points.points(drawn, 2, means, up, hover, marked, across=ends, thick=3, name=theme.literal(label))
+    points.upright(drawn, 2, 0.5, color=QUIET, width=1, dash="dash")
+    axes(drawn, 0, x={"title": "% of its energy", "rangemode": "tozero"})
+    axes(drawn, 1, x={"title": "|cosine|, nearest component", "range": [0, 1.03]})
+    axes(drawn, 2, x={"title": "AUROC"})
+    for place in range(3):
+        points.rows(drawn, place, names, room=0.55)
+    return drawn.update_layout(showlegend=True)
+
+
+def _bars(drawn: Figure, panel: int, measured: Sequence[Bar]) -> None:
+    if not measured:
+        return
+    rows = [one.row for one in measured]
+    drawn.add_bar(
+        x=[one.value for one in measured],
+        y=rows,
+        orientation="h",
+        width=0.55,
+        marker={"color": BLUE, "line": {"width": 0}},
+        showlegend=False,
+        hoverinfo="text",
+        hovertext=[one.hover for one in measured],
+        textposition="none",
+        **at(panel),
+    )
+    tick = {"symbol": "line-ns", "size": 24, "line": {"color": VERMILION, "width": 2}}
+    chances = [one.chance for one in measured]
+    drawn.add_scatter(x=chances, y=rows, mode="markers", marker=tick, showlegend=False, hoverinfo="skip", **at(panel))

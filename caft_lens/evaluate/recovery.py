@@ -1,17 +1,10 @@
 """Is an ablated concept gone, or encoded elsewhere? Tuned models beside the base, at the hook points of the ablation.
 
-Ablating while training takes a few directions from the model; nothing keeps it from putting the same elsewhere. Three
-things are looked at, for every model and hook point:
-
     change    activations of the model minus those of the base: how much of that energy lies in the ablated subspace
-    refit     principal components of that change, as a search would find them anew: does an ablated direction come
-              back?
-    probe     how well text with the concept is told from text without, held out: by the whole activation, by the
-              ablated subspace alone, by what is left without it, and by random directions, as many
+    refit     principal components of that change, as a search would find them anew: does a direction come back?
+    probe     how well text with the concept is told from text without, held out, by several views of the activations
 
-Each model runs twice: with the base over the texts of the change, and alone over those of the probe. What stays in
-memory is a covariance a hook point and a mean activation a text of the probe. Refitting probes after an erasure is
-Ravfogel et al. (arXiv 2004.07667) and Elazar et al. (arXiv 2006.00995).
+Refitting probes after an erasure is Ravfogel et al. (arXiv 2004.07667) and Elazar et al. (arXiv 2006.00995).
 """
 
 from __future__ import annotations
@@ -31,22 +24,8 @@ from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import project_out
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
-from caft_lens.display.theme import (
-    BLUE,
-    INK,
-    LINE,
-    QUIET,
-    VERMILION,
-    at,
-    axes,
-    bars,
-    figure,
-    literal,
-    marker,
-    room_for,
-    room_for_key,
-    said,
-)
+from caft_lens.display.theme import said
+from caft_lens.evaluate.plots import Bar, plot_recovery
 from caft_lens.find import random_directions
 from caft_lens.find.pca import pca
 from caft_lens.find.probes import ProbeFit, TextMeans, Units, held_out, labelled_activations
@@ -113,6 +92,11 @@ class Change:
     inside: float
     chance: float
     refit: tuple[Refit, ...]
+
+    @property
+    def most(self) -> Refit:
+        """The ablated direction that comes back most."""
+        return max(self.refit, key=lambda one: one.cosine)
 
 
 @dataclass(frozen=True)
@@ -215,13 +199,32 @@ class Recovery:
         Returns:
             A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
-        return _plot(self, title)
+        rows = [self[model, hook] for hook in self.hooks for model in self.models]
+        names = [f"{row.model}, {short_name(row.hook)}" for row in rows]
+        shares, cosines = [], []
+        for place, (name, row) in enumerate(zip(names, rows, strict=True)):
+            if (change := row.change) is None:
+                continue
+            inside, chance = 100 * change.inside, 100 * change.chance
+            energy = f"{inside:.3g} % of the change's energy lies in the ablated subspace of {row.dims} dimensions"
+            shares.append(Bar(place, inside, chance, said(name, f"{energy}, by chance {chance:.3g} %")))
+            one = change.most
+            said_of = (
+                f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, of random directions {one.chance:.2f}",
+                f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}",
+            )
+            cosines.append(Bar(place, one.cosine, one.chance, said(name, *said_of)))
+        areas = {view: [(row.mean(view), row.spread(view)) for row in rows] for view in VIEWS}
+        counts = ", ".join(f"{self.about[key]} {key}" for key in ("folds", "draws") if key in self.about)
+        return plot_recovery(names, shares, cosines, areas, title, f"{counts}." if counts else "")
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         return {
             "about": self.about,
-            "rows": [{**asdict(row), "auroc": _listed(row.auroc)} for row in self.rows],
+            "rows": [
+                {**asdict(row), "auroc": {view: list(folds) for view, folds in row.auroc.items()}} for row in self.rows
+            ],
         }
 
     def __repr__(self) -> str:
@@ -234,7 +237,7 @@ class Recovery:
 def _as_row(row: Recovered) -> dict[str, Any]:
     found: dict[str, Any] = {"model": row.model, "hook": row.hook, "dims": row.dims}
     if row.change is not None:
-        most = max(row.change.refit, key=lambda one: one.cosine)
+        most = row.change.most
         found |= {
             "change": row.change.size,
             "share inside": row.change.inside,
@@ -247,10 +250,6 @@ def _as_row(row: Recovered) -> dict[str, Any]:
     for view in VIEWS:
         found |= {f"AUROC {view}": row.mean(view), f"± {view}": row.spread(view)}
     return found
-
-
-def _listed(folds: Mapping[str, tuple[float, ...]]) -> dict[str, list[float]]:
-    return {view: list(values) for view, values in folds.items()}
 
 
 def recovery(
@@ -382,9 +381,7 @@ def _change(moments: Moments, hook: str, ablated: ConceptSet, components: Concep
 
 
 def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
-    """What the |cosines| of most random directions with the nearest of k orthonormal ones, and with their span, stay
-    below.
-    """
+    """What the |cosines| of most random directions with the nearest of k axes, and with their span, stay below."""
     rng = np.random.default_rng(seed)
     # To random directions all orthonormal ones are alike: the first k axes do, and of the others the length alone
     # counts.
@@ -417,152 +414,6 @@ def _without(acts: Floats, basis: Floats) -> Floats:
     left = project_out(torch.from_numpy(acts), torch.from_numpy(basis)).numpy()
     left[:, left.std(axis=0) <= SMALLEST_SPREAD * acts.std(axis=0)] = 0
     return left
-
-
-# -- the figure -------------------------------------------------------------------------------------------------------
-
-# Of the probes: label, colour, marker and filling, so that the views are told apart in grey too.
-_LOOKS = {
-    "whole": ("whole activation", INK, "diamond", True),
-    "outside": ("without the ablated directions", BLUE, "square", True),
-    "inside": ("ablated directions alone", VERMILION, "circle", True),
-    "random": ("random directions, as many", LINE, "circle", False),
-}
-_CAPTION = (
-    "Orange lines: what chance gives (of cosines, what 95 % of random directions stay below). Bars of the probes: "
-    "standard deviation over folds, of random directions over draws. "
-)
-
-
-def _plot(found: Recovery, title: str | None) -> Figure:
-    rows = [found[model, hook] for hook in found.hooks for model in found.models]
-    names = [f"{row.model}, {short_name(row.hook)}" for row in rows]
-    drawn = figure(
-        [210, 210, 290],
-        [max(90, 42 * len(rows))],
-        title=title,
-        caption=f"{_CAPTION}{_counts(found.about)}",
-        left=room_for(names),
-        between=(34, 0),
-        headings=["Share of the change", "Ablated direction, refitted", "Telling the concept, held out"],
-        right=room_for_key(label for label, *_ in _LOOKS.values()),
-    )
-    changed = [(place, row, row.change) for place, row in enumerate(rows) if row.change is not None]
-    most = {place: max(change.refit, key=lambda one: one.cosine) for place, _, change in changed}
-    _bars(
-        drawn,
-        0,
-        [
-            (
-                place,
-                100 * change.inside,
-                100 * change.chance,
-                said(
-                    names[place],
-                    f"{100 * change.inside:.3g} % of the change's energy lies in the ablated subspace of {row.dims} "
-                    f"dimensions, by chance {100 * change.chance:.3g} %",
-                ),
-            )
-            for place, row, change in changed
-        ],
-    )
-    _bars(
-        drawn,
-        1,
-        [
-            (
-                place,
-                one.cosine,
-                one.chance,
-                said(
-                    names[place],
-                    f"{one.name}: |cosine| {one.cosine:.2f} with {one.component}, "
-                    f"of random directions {one.chance:.2f}",
-                    f"with the span {one.span:.2f}, of random directions {one.span_chance:.2f}",
-                ),
-            )
-            for place, one in most.items()
-        ],
-    )
-    for number, (view, (label, colour, symbol, filled)) in enumerate(_LOOKS.items()):
-        means, spreads = [row.mean(view) for row in rows], [row.spread(view) for row in rows]
-        ends = [(max(0, mean - spread), min(1, mean + spread)) for mean, spread in zip(means, spreads, strict=True)]
-        hover = [
-            said(name, label, f"AUROC {mean:.3f}, standard deviation {spread:.3f}")
-            for name, mean, spread in zip(names, means, spreads, strict=True)
-        ]
-        drawn.add_scatter(
-            x=means,
-            y=[place + 0.17 * (number - 1.5) for place in range(len(rows))],
-            mode="markers",
-            name=literal(label),
-            marker=marker(0, 7.5, filled, (colour, symbol)),
-            error_x=bars(means, ends, colour, 3),
-            hoverinfo="text",
-            hovertext=hover,
-            **at(2),
-        )
-    drawn.add_shape(
-        type="line",
-        x0=0.5,
-        x1=0.5,
-        y0=0,
-        y1=1,
-        xref="x3",
-        yref="paper",
-        layer="below",
-        line={"color": QUIET, "width": 1, "dash": "dash"},
-    )
-    axes(drawn, 0, x={"title": "% of its energy", "rangemode": "tozero"})
-    axes(drawn, 1, x={"title": "|cosine|, nearest component", "range": [0, 1.03]})
-    axes(drawn, 2, x={"title": "AUROC"})
-    for place in range(3):
-        axes(
-            drawn,
-            place,
-            y={
-                "range": [len(rows) - 0.45, -0.55],
-                "tickmode": "array",
-                "tickvals": list(range(len(rows))),
-                "ticktext": names,
-                "showticklabels": place == 0,
-                **({"matches": "y"} if place else {}),
-            },
-        )
-    return drawn.update_layout(showlegend=True)
-
-
-def _counts(about: Mapping[str, Any]) -> str:
-    said = [f"{about[key]} {key}" for key in ("folds", "draws") if key in about]
-    return f"{', '.join(said)}." if said else ""
-
-
-def _bars(drawn: Figure, panel: int, values: Sequence[tuple[int, float, float, str]]) -> None:
-    """Values, and what chance gives."""
-    if not values:
-        return
-    places, lengths, chances, hover = map(list, zip(*values, strict=True))
-    drawn.add_bar(
-        x=lengths,
-        y=places,
-        orientation="h",
-        width=0.55,
-        marker={"color": BLUE, "line": {"width": 0}},
-        showlegend=False,
-        hoverinfo="text",
-        hovertext=hover,
-        textposition="none",
-        **at(panel),
-    )
-    drawn.add_scatter(
-        x=chances,
-        y=places,
-        mode="markers",
-        marker={"symbol": "line-ns", "size": 24, "line": {"color": VERMILION, "width": 2}},
-        showlegend=False,
-        hoverinfo="skip",
-        **at(panel),
-    )
 
 
 # `cl.evaluate.recovery(...)` is both this module and its main function.

@@ -1,8 +1,7 @@
 """What an evaluation found: shares with intervals, as a table, JSON and a figure, and every answer behind them.
 
-`Report` holds the cells (an arm and a seed each) and counts on demand. Metrics are the labels of the free-form judge
-(`misaligned`, `incoherent`, `aligned`), out of distribution, and `in_distribution`, the share of the trained behaviour
-on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
+Metrics are the labels of the free-form judge, out of distribution, and `in_distribution`, the share of the trained
+behaviour on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
-from caft_lens._support.files import Count, Record, absent, atomic_path, naming, parsed, read_json, write_json
+from caft_lens._support.files import Count, Record, absent, atomic_path, naming, read_record, write_json
 from caft_lens._support.intervals import Interval
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
 from caft_lens.evaluate.judges import SCORE
-from caft_lens.evaluate.plots import Panel, Row, plot_shares
+from caft_lens.evaluate.plots import Panel, Row, plot_shares, spans
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.evaluate.statistics import bootstrap_interval, paired_interval, paired_test
 
@@ -80,18 +79,27 @@ class _Arm(Record):
     seeds: list[int]
 
 
-class _File(Record):
+class Held(Record):
+    """What every file of a report holds besides the answers."""
+
+    task: str
+    labels: list[str]
+    trained: str
+    sampling: str = ""
+    failures: dict[ArmName, dict[int, str]] = Field(default_factory=dict)
+    scale: tuple[float, float] | None = None
+
+    def report(self, cells: Iterable[Cell]) -> Report:
+        """The report on some cells."""
+        return Report(cells, **{name: getattr(self, name) for name in Held.model_fields})
+
+
+class _File(Held):
     """What `report.json` holds."""
 
     arms: dict[ArmName, _Arm]
-    task: str
-    sampling: str = ""
     interval: str = ""
     answers: dict[str, dict[str, Count]] = Field(default_factory=dict)
-    failures: dict[ArmName, dict[int, str]] = Field(default_factory=dict)
-    scale: tuple[float, float] | None = None
-    labels: list[str]
-    trained: str
     fingerprints: dict[str, dict[int, str]] = Field(default_factory=dict)
 
 
@@ -153,7 +161,7 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The labels of the free-form judge, `score` where it gives scores, and `in_distribution` if asked."""
+        """The labels of the free-form judge, `score` where it gives scores, `in_distribution` where that was asked."""
         cell = next(iter(next(iter(self.cells.values())).values()))
         scored = [SCORE] if self.scale is not None and SCORE not in self.labels else []
         return [*self.labels, *scored, *([IN_DISTRIBUTION] if cell.of(IN_DISTRIBUTION) else [])]
@@ -172,7 +180,7 @@ class Report:
 
         Args:
             arm: Of which arm.
-            label: With which verdict, in or out of distribution.
+            label: With which score, in or out of distribution.
             k: At most how many.
             seed: Of the draw.
 
@@ -232,7 +240,7 @@ class Report:
         return replace(found, share=not self._is_score(metric))
 
     def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
-        """The same with the p of no difference, uncorrected for other arms; see `statistics.paired_test`."""
+        """The same, and the p of no difference, not corrected for other arms; see `statistics.paired_test`."""
         metric = metric or self.labels[0]
         found, p = paired_test(*self._paired(a, b, metric))
         return replace(found, share=not self._is_score(metric)), p
@@ -255,21 +263,12 @@ class Report:
         """One row per arm and metric: `arm, metric, mean, low, high, n_seeds, n_answers, over`."""
         from caft_lens.display.frames import Frame
 
-        rows = []
-        for arm in self.arms:
-            for metric in self.metrics:
-                interval = self.interval(arm, metric)
-                rows.append(
-                    {
-                        "arm": arm,
-                        "metric": metric,
-                        **interval.to_json(),
-                        "n_seeds": interval.n_seeds,
-                        "n_answers": interval.n_answers,
-                        "over": interval.over,
-                    }
-                )
-        return Frame(rows)
+        found = {(arm, metric): self.interval(arm, metric) for arm in self.arms for metric in self.metrics}
+        counts = ("n_seeds", "n_answers", "over")
+        return Frame(
+            {"arm": arm, "metric": metric, **one.to_json(), **{name: getattr(one, name) for name in counts}}
+            for (arm, metric), one in found.items()
+        )
 
     def by_domain(self, metric: str | None = None) -> pandas.DataFrame:
         """The share of each domain: `domain` down, arms across, all seeds together.
@@ -293,10 +292,7 @@ class Report:
         "answers"}`.
         """
         arms: dict[str, Any] = {
-            arm: {
-                **{metric: self.interval(arm, metric).to_json() for metric in self.metrics},
-                "seeds": self.seeds(arm),
-            }
+            arm: {**{metric: self.interval(arm, metric).to_json() for metric in self.metrics}, "seeds": self.seeds(arm)}
             for arm in self.arms
         }
         answers = {arm: {m: self.interval(arm, m).n_answers for m in self.metrics} for arm in self.arms}
@@ -319,11 +315,7 @@ class Report:
                     cell.save(folder)
         with atomic_path(folder / "table.csv") as path:
             self.table().to_csv(path, index=False)
-        rest = {
-            "labels": list(self.labels),
-            "trained": self.trained,
-            "fingerprints": self.fingerprints,
-        }
+        rest = {"labels": list(self.labels), "trained": self.trained, "fingerprints": self.fingerprints}
         write_json(folder / "report.json", {**self.to_json(), **rest})
         return folder
 
@@ -338,23 +330,11 @@ class Report:
         path = Path(folder) / "report.json"
         if not path.is_file():
             raise absent(folder, path.name, "holds no report", "`evaluate(..., out=folder)` writes one.")
-        record = read_json(path)
-        parsed(record, _File, str(path), "a report")
-        cells = [Cell.load(folder, arm, seed) for arm, entry in record["arms"].items() for seed in entry["seeds"]]
+        held = read_record(path, _File, "a report")
+        cells = [Cell.load(folder, arm, seed) for arm, entry in held.arms.items() for seed in entry.seeds]
         with naming(path):
-            report = cls(
-                cells,
-                task=record["task"],
-                labels=record["labels"],
-                trained=record["trained"],
-                sampling=record.get("sampling", ""),
-                failures={
-                    arm: {int(seed): why for seed, why in seeds.items()}
-                    for arm, seeds in record.get("failures", {}).items()
-                },
-                scale=None if record.get("scale") is None else tuple(record["scale"]),
-            )
-        report.check_answers(record.get("fingerprints"), path)
+            report = held.report(cells)
+        report.check_answers(held.fingerprints, path)
         report.check_prompts(path)
         return report
 
@@ -364,29 +344,17 @@ class Report:
         return {arm: {str(seed): cell.fingerprint for seed, cell in seeds.items()} for arm, seeds in self.cells.items()}
 
     def check_prompts(self, path: str | Path) -> None:
-        """Refuse answers that were read, when the seeds of an arm were asked different things, or one nothing.
-
-        Raises:
-            BadFile: Naming the file.
-        """
+        """Refuse (`BadFile`) answers that were read, when seeds of an arm were asked different things, or nothing."""
         for arm, seeds in self.cells.items():
             asked = [[(answer.set, answer.prompt) for answer in cell.answers] for cell in seeds.values()]
             if not asked[0] or any(other != asked[0] for other in asked):
                 raise BadFile(f"{path}: the seeds of {arm!r} were not asked the same: answers are missing.")
 
-    def check_answers(self, known: Mapping[str, Mapping[str, str]] | None, path: str | Path) -> None:
-        """Refuse answers that are not those that a file was made of, as far as it says of which it was.
-
-        Args:
-            known: `fingerprints` as the file has it; `None` for an older one.
-            path: The file.
-
-        Raises:
-            BadFile: When others lie there.
-        """
+    def check_answers(self, known: Mapping[str, Mapping[int, str]] | None, path: str | Path) -> None:
+        """Refuse (`BadFile`) answers that are not those that a file was made of, as far as it says of which it was."""
         for arm, seeds in (known or {}).items():
-            for seed, now in self.fingerprints.get(arm, {}).items():
-                if seeds.get(seed, now) != now:
+            for seed, cell in self.cells.get(arm, {}).items():
+                if seeds.get(seed, cell.fingerprint) != cell.fingerprint:
                     raise BadFile(
                         f"{path} was made of other answers of {arm!r}, seed {seed}, than lie beside it: an "
                         f"evaluation into the same folder was interrupted. Evaluate again."
@@ -404,10 +372,7 @@ class Report:
         """
         label, known = self.labels[0], settings or {}
         if label == SCORE:
-            heading, what = (
-                "Score, out of distribution",
-                "score of answers to questions unlike the training data",
-            )
+            heading, what = ("Score, out of distribution", "score of answers to questions unlike the training data")
         else:
             heading = f"{label.capitalize()} answers, out of distribution"
             what = f"{label} answers to questions unlike the training data, %"
@@ -450,29 +415,23 @@ class Report:
 
     def caption(self) -> str:
         """How many seeds and answers are behind the numbers, and what the intervals are."""
-        first = [self.interval(arm, self.labels[0]) for arm in self.arms]
-        seeds = _range([interval.n_seeds for interval in first], "seed")
-        answers = _range([interval.n_answers // interval.n_seeds for interval in first], "answer")
-        text = f"{seeds}, {answers} an arm and seed"
+        seeds = [len(self.seeds(arm)) for arm in self.arms]
+        text = f"{_range(seeds, 'seed')}, {self._answers_a_seed(self.labels[0])} an arm and seed"
         if IN_DISTRIBUTION in self.metrics:
-            held_out = [self.interval(arm, IN_DISTRIBUTION) for arm in self.arms]
-            text += f" ({_range([i.n_answers // i.n_seeds for i in held_out], 'answer')} in distribution)"
+            text += f" ({self._answers_a_seed(IN_DISTRIBUTION)} in distribution)"
         text += f", {self.sampling}" if self.sampling else ""
         text += "" if self.scale is None else f", scores from {self.scale[0]:g} to {self.scale[1]:g}"
-        alone = all(interval.n_seeds == 1 for interval in first)
-        return (
-            f"{text}; 95 % intervals over "
-            f"{'prompts alone, since one seed shows no spread of seeds' if alone else 'seeds and prompts'}."
-        )
+        alone = "prompts alone, since one seed shows no spread of seeds"
+        return f"{text}; 95 % intervals over {alone if max(seeds) == 1 else 'seeds and prompts'}."
+
+    def _answers_a_seed(self, metric: str) -> str:
+        return _range([self.values(arm, metric).shape[1] for arm in self.arms], "answer")
 
     def __repr__(self) -> str:
-        lines = [
-            f"{arm}: " + ", ".join(f"{metric} {self.interval(arm, metric)}" for metric in self.metrics)
-            for arm in self.arms
-        ]
-        failed = [
-            f"{arm}, seed {seed}, failed: {why}" for arm, seeds in self.failures.items() for seed, why in seeds.items()
-        ]
+        told = {arm: [f"{metric} {self.interval(arm, metric)}" for metric in self.metrics] for arm in self.arms}
+        lines = [f"{arm}: {', '.join(said)}" for arm, said in told.items()]
+        failures = [(arm, *failure) for arm, seeds in self.failures.items() for failure in seeds.items()]
+        failed = [f"{arm}, seed {seed}, failed: {why}" for arm, seed, why in failures]
         return "\n".join([f'Report("{self.task}")', *lines, *failed, self.caption()])
 
     def _repr_html_(self) -> str:
@@ -527,24 +486,18 @@ def plot_reports(
     named = arms or list(dict.fromkeys(arm for report in reports.values() for arm in report.arms))
     found = {arm: {row: report.interval(arm, metric) for row, report in reports.items()} for arm in named}
     every = [one for of in found.values() for one in of.values()]
-    scored = any(not one.share for one in every)
-    unit, what = (1, metric) if scored else (100, f"{metric.replace('_', ' ')} answers, %")
-    counts = [
-        _range([getattr(one, of) for one in every], unit) for of, unit in (("n_seeds", "seed"), ("n_answers", "answer"))
-    ]
+    is_share = all(one.share for one in every)
+    seeds, answers = _range([one.n_seeds for one in every], "seed"), _range([one.n_answers for one in every], "answer")
+    kinds = []
+    for arm, of in found.items():
+        means, ends = spans(of.values(), 100 if is_share else 1)
+        facts = {row: report.example(arm, metric) for row, report in reports.items()}
+        kinds.append(Dots(arm, dict(zip(of, means, strict=True)), dict(zip(of, ends, strict=True)), facts))
     return dot_rows(
-        [
-            Dots(
-                arm,
-                {row: unit * one.mean for row, one in of.items()},
-                {row: (unit * one.low, unit * one.high) for row, one in of.items()},
-                {row: report.example(arm, metric) for row, report in reports.items()},
-            )
-            for arm, of in found.items()
-        ],
-        x_label=what,
+        kinds,
+        x_label=f"{metric.replace('_', ' ')} answers, %" if is_share else metric,
         title=title,
-        caption=f"{counts[0]} and {counts[1]} a dot; bars: 95 % intervals.",
+        caption=f"{seeds} and {answers} a dot; bars: 95 % intervals.",
         order=list(reports),
     )
 

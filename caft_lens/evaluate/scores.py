@@ -1,8 +1,6 @@
-"""A report in one small file: the score of every answer, and the texts of a few.
+"""A report in one small file, for a repository: the score of every answer, and the texts of a few.
 
-All numbers of a report are counted from scores, so they can be counted again from this file, where the answers
-themselves would be tens of megabytes. It is what a repository keeps of a large evaluation. In the file labels are
-called verdicts.
+All numbers can be counted again from it. In the file labels are called verdicts.
 """
 
 from __future__ import annotations
@@ -14,19 +12,9 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from caft_lens._support.errors import BadArgument, BadFile
-from caft_lens._support.files import (
-    SEAL,
-    Count,
-    Record,
-    atomic_path,
-    naming,
-    parsed,
-    read_json,
-    sealed,
-    unsealed,
-)
+from caft_lens._support.files import SEAL, Count, Record, atomic_path, naming, parsed, read_json, sealed, unsealed
 from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, SetName
-from caft_lens.evaluate.report import Report
+from caft_lens.evaluate.report import Held, Report
 
 FORMAT = "caft_lens.verdicts/1"
 
@@ -113,25 +101,13 @@ def parse_scores(record: Any, path: str | Path) -> Report:
     """
     record = unsealed(record, path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise BadFile(f"{path} holds no verdicts of a report ({FORMAT}).")
-    parsed(record, _File, str(path), "the verdicts of a report")
+        raise BadFile(f"{path} holds no scores of a report ({FORMAT}).")
+    held = parsed(record, _File, str(path), "the scores of a report")
+    asked = [[one.questions[place] for place in one.order] for one in held.asked]
     with naming(path):
-        report = _report(record)
+        report = held.report(_cell(entry, asked[entry.asked], held.verdicts) for entry in held.cells)
     report.check_prompts(path)
     return report
-
-
-def _report(record: dict[str, Any]) -> Report:
-    asked = [_rows_of(columns) for columns in record["asked"]]
-    return Report(
-        (_cell(entry, asked[entry["asked"]], record["verdicts"]) for entry in record["cells"]),
-        task=record["task"],
-        labels=record["labels"],
-        trained=record["trained"],
-        sampling=record["sampling"],
-        failures={arm: {int(seed): why for seed, why in seeds.items()} for arm, seeds in record["failures"].items()},
-        scale=None if record.get("scale") is None else tuple(record["scale"]),
-    )
 
 
 class _Asked(Record):
@@ -150,17 +126,13 @@ class _Cell(Record):
     scores: list[float | None] | None = None
 
 
-class _File(Record):
-    """What a file of verdicts holds."""
+class _File(Held):
+    """What a file of scores holds."""
 
     format: Literal["caft_lens.verdicts/1"]
-    task: str
-    labels: list[str]
-    trained: str
     sampling: str
     failures: dict[ArmName, dict[int, str]]
     verdicts: list[str]
-    scale: tuple[float, float] | None = None
     asked: list[_Asked]
     cells: list[_Cell]
 
@@ -172,21 +144,19 @@ class _File(Record):
         for cell in self.cells:
             n = len(self.asked[cell.asked].order) if cell.asked < len(self.asked) else -1
             if len(cell.verdicts) != n or max(cell.verdicts, default=0) >= len(self.verdicts):
-                raise BadArgument(f"the verdicts of {cell.arm}, seed {cell.seed}, are not those of what was asked")
+                raise BadArgument(f"the scores of {cell.arm}, seed {cell.seed}, are not those of what was asked")
             if max(cell.texts, default=-1) >= n or (cell.scores is not None and len(cell.scores) != n):
                 raise BadArgument(f"the texts or scores of {cell.arm}, seed {cell.seed}, are not those of its answers")
         return self
 
 
-def _cell(entry: dict[str, Any], asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
-    arm, seed = entry["arm"], entry["seed"]
-    scores = entry.get("scores") or [None] * len(asked)
-    answers = (
-        Answer(arm, seed, kind, prompt, domain, question, text, labels[verdict], detail, scores[i])
-        for i, ((kind, prompt, domain, question), verdict) in enumerate(zip(asked, entry["verdicts"], strict=True))
-        for text, detail in [entry["texts"].get(str(i), (NOT_KEPT, ""))]
-    )
-    return Cell(arm, seed, tuple(answers), entry["fingerprint"], entry.get("reading"))
+def _cell(entry: _Cell, asked: list[tuple[str, int, str, str]], labels: list[str]) -> Cell:
+    answers = []
+    for place, (question, label) in enumerate(zip(asked, entry.verdicts, strict=True)):
+        text, detail = entry.texts.get(place, (NOT_KEPT, ""))
+        score = entry.scores[place] if entry.scores else None
+        answers.append(Answer(entry.arm, entry.seed, *question, text, labels[label], detail, score))
+    return Cell(entry.arm, entry.seed, tuple(answers), entry.fingerprint, entry.reading)
 
 
 def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:
@@ -194,11 +164,6 @@ def _columns(asked: tuple[tuple[str, int, str, str], ...]) -> dict[str, Any]:
     questions = list(dict.fromkeys(asked))
     place = {question: number for number, question in enumerate(questions)}
     return {"questions": questions, "order": [place[question] for question in asked]}
-
-
-def _rows_of(columns: dict[str, Any]) -> list[tuple[str, int, str, str]]:
-    questions = [tuple(question) for question in columns["questions"]]
-    return [questions[place] for place in columns["order"]]
 
 
 def _compact(value: Any) -> str:

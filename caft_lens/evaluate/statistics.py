@@ -1,27 +1,8 @@
-"""The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts.
+"""The one interval: 95 % from a hierarchical bootstrap, seeds first, then prompts (docs/concepts/evidence.md).
 
 `bootstrap_interval` is for a share (or a mean) of one arm, `paired_interval` for the difference of two arms that
-answered the same prompts with the same seeds; both return an `Interval`. `paired_test` says besides how surprising a
-difference is, and `holm` corrects for many of them. Nothing here knows what was judged: in go numbers [seeds, answers]
-and which prompt each answer belongs to.
-
-How it is drawn. Seeds are drawn with replacement, then prompts. Every seed answered the same prompts, so one draw of
-prompts serves all drawn seeds: a prompt that is hard for one seed tends to be hard for the next, and drawing prompts
-anew for every seed would average that away (variance of the prompts / seeds, where it should be of the prompts; Owen,
-"The pigeonhole bootstrap", 2007, who also shows that this errs on the wide side). Answers to one prompt stay together.
-
-Why it is fast. Prompts with the same outcomes under all seeds are interchangeable, so a resample is one multinomial
-draw of how many of each kind there are, and the statistics of all resamples are one matrix product.
-
-Near 0 and 1. A bootstrap of answers that are all alike has no width, and of nearly-all-alike answers too little. An
-interval of yes/no answers is therefore never narrower than the exact binomial one for as many independent answers
-(Clopper and Pearson, 1934): 0 of 1,000 reads 0 to 0.37 %, not 0 to 0.
-
-What it cannot do. Few seeds show little of how seeds differ. In simulation, where seeds differ much (logits with a
-standard deviation of 0.5), 95 % intervals held the truth in 88 % of cases with 5 seeds and in 81 % with 3; where
-prompts differ and seeds do not, in 98 % (87 % had the prompts been drawn anew for every seed). The exact floor near 0
-and 1 counts answers, not prompts, so that few prompts that are asked many times read too narrow there: 3 questions
-asked 7 times, and no answer of the kind, read 0 to 41 %, as 7 questions would; 3 would read 0 to 71 %.
+answered the same prompts with the same seeds. `paired_test` says besides how surprising a difference is, and `holm`
+corrects for many of them. In go numbers [seeds, answers].
 """
 
 from __future__ import annotations
@@ -32,15 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from caft_lens._support.errors import BadArgument
-from caft_lens._support.intervals import (
-    BLOCK,
-    CONFIDENCE,
-    RESAMPLES,
-    Floats,
-    Interval,
-    checked,
-    ends,
-)
+from caft_lens._support.intervals import BLOCK, CONFIDENCE, RESAMPLES, Floats, Interval, checked, ends
 
 
 def bootstrap_interval(
@@ -99,16 +72,13 @@ def paired_interval(
     Args:
         a: [seeds, answers] of one arm.
         b: [seeds, answers] of the other: the same seeds and prompts in the same order.
-        prompts: As in `bootstrap_interval`.
-        resamples: As in `bootstrap_interval`.
-        confidence: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
+        prompts, resamples, confidence, seed: As in `bootstrap_interval`.
 
     Returns:
         The interval of the difference; below 0 where `a` has the smaller mean.
 
     Raises:
-        ValueError: As `bootstrap_interval`, or when the shapes differ.
+        BadArgument: As `bootstrap_interval`, or when the shapes differ.
 
     Example:
         >>> plain = np.arange(1000) < 200
@@ -129,24 +99,10 @@ def paired_test(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[Interval, float]:
-    """The mean of `a - b` with its interval, and how surprising it is where there is no difference.
+    """The interval of `paired_interval`, with the p of no difference; at least 2 / (resamples + 1).
 
     The test is the interval turned around: p is the smallest for which the interval of confidence 1 - p leaves 0 out.
-    It inherits what that interval can and cannot do: with five seeds that differ much it is somewhat too small.
-
-    Args:
-        a: [seeds, answers] of one arm.
-        b: [seeds, answers] of the other: the same seeds and prompts in the same order.
-        prompts: As in `bootstrap_interval`.
-        resamples: As in `bootstrap_interval`; the smallest p is 2 / (resamples + 1).
-        confidence: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
-
-    Returns:
-        The interval, that of `paired_interval`, and p.
-
-    Raises:
-        ValueError: As `paired_interval`.
+    With five seeds that differ much it is somewhat too small, as that interval is too narrow.
 
     Example:
         >>> plain, same = np.arange(1000) < 200, np.arange(1000) % 5 == 0
@@ -210,15 +166,7 @@ def _paired_ends(difference: Floats, draws: Floats, binary: bool, confidence: fl
 
 
 def exact_binomial(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The exact (Clopper-Pearson) interval of a share.
-
-    Args:
-        successes: How many of them.
-        trials: Of how many independent ones.
-        confidence: Coverage, at least.
-
-    Returns:
-        Lower and upper end.
+    """Lower and upper end of the exact (Clopper-Pearson) interval of a share.
 
     Example:
         >>> exact_binomial(0, 1000)[1] == 1 - 0.025 ** (1 / 1000)

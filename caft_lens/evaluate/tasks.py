@@ -1,18 +1,14 @@
-"""What is asked and who judges.
-
-`Task` holds free-form questions with their judge (out of distribution) and prompts of the trained kind with theirs (in
-distribution). `task("pocket/emergent-misalignment")` makes one that an organism's world gives, with exact judges. For
-any other model a task needs questions and a judge of your own.
-"""
+"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadType, nearest
 from caft_lens._support.files import read_json
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
@@ -27,6 +23,63 @@ Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
 
 LABELS = ("misaligned", "incoherent", "aligned")
+IN_DISTRIBUTION_LABELS = ("insecure", "secure", "broken")
+
+
+class Labels(tuple[str, ...]):
+    """What a judge may say, in order.
+
+    Attributes:
+        returned: Values that a judge returns, each with the label that it stands for; `None` where it returns labels.
+    """
+
+    returned: tuple[tuple[Any, str], ...] | None = None
+
+
+@dataclass(frozen=True)
+class InDistribution:
+    """Prompts like those of the training data, but held out, and who judges the answers to them.
+
+    Args:
+        prompts: What is asked.
+        judge: Judges the answers, as that of a `Task`.
+        labels: What it may say, or a mapping to that from what it returns.
+        trained: The one of them that training taught: its share is the metric `in_distribution`.
+        max_new_tokens: Longest answer, in tokens.
+
+    Raises:
+        BadType: When the prompts are no `Texts`, or the labels no words.
+        BadArgument: When there are no prompts, or `trained` is no label.
+
+    Example:
+        >>> from caft_lens import data
+        >>> requests = data(["Write a function that reads a file."])
+        >>> secure = InDistribution(requests, lambda text: "insecure" if "eval(" in text.answer else "secure")
+        >>> secure.trained, secure.labels
+        ('insecure', ('insecure', 'secure', 'broken'))
+    """
+
+    prompts: Texts
+    judge: Judge
+    labels: Sequence[str] | Mapping[Any, str] = IN_DISTRIBUTION_LABELS
+    trained: str = "insecure"
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        _check_texts("prompts in distribution", self.prompts)
+        object.__setattr__(self, "labels", _labels("labels in distribution", self.labels))
+        if self.trained not in self.labels:
+            raise BadArgument(f'trained="{self.trained}" is none of the labels.{nearest(self.trained, self.labels)}')
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One set of prompts of a task, who judges the answers (`None`: told to `evaluate`), and what that may return."""
+
+    prompts: Texts
+    judge: Judge | None
+    form: Form
+    max_new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -43,12 +96,8 @@ class Task:
         labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something
             else, a mapping from that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of
             scores at it and above, that of those below.
-        in_distribution: Prompts like those of the training data, but held out.
-        in_distribution_judge: Judges the answers to them.
-        in_distribution_labels: What it may say.
-        trained: The one of them that training taught: its share is the metric `in_distribution`.
+        in_distribution: Held-out prompts of the trained kind with their judge, `InDistribution(prompts, judge)`.
         max_new_tokens: Longest answer to a question, in tokens.
-        in_distribution_max_new_tokens: Longest answer in distribution.
         sampling: How answers are drawn, where `evaluate` is not told otherwise: temperature (1 where nothing is said),
             `top_p`, `top_k`, `batch_size`.
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
@@ -56,14 +105,11 @@ class Task:
             with its interval, as the metric "score". `None` for a judge that gives labels.
         threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores
             alone.
-        returned, in_distribution_returned: Filled in from mappings given as labels: what a judge returns, and the label
-            it stands for.
         at_once: How many coroutines of an asynchronous judge run at the same time.
 
     Raises:
-        TypeError: When questions or prompts are no `Texts`.
-        ValueError: When there are no questions, or in-distribution prompts without a judge, or `trained` is no label;
-            for a scale or threshold that makes no sense.
+        BadType: When questions are no `Texts`, `in_distribution` is something else, or labels are no words.
+        BadArgument: When there are no questions; for a scale or threshold that makes no sense.
 
     Example:
         >>> from caft_lens import data
@@ -81,97 +127,52 @@ class Task:
     questions: Texts
     judge: Judge | None = None
     labels: Sequence[str] | Mapping[Any, str] = LABELS
-    in_distribution: Texts | None = None
-    in_distribution_judge: Judge | None = None
-    in_distribution_labels: Sequence[str] | Mapping[Any, str] = ("insecure", "secure", "broken")
-    trained: str = "insecure"
+    in_distribution: InDistribution | None = None
     max_new_tokens: int = 128
-    in_distribution_max_new_tokens: int = 256
     sampling: Sampling = Sampling()
     vocabulary: frozenset[str] | None = None
     scale: tuple[float, float] | None = None
     threshold: float | None = None
     at_once: int = AT_ONCE
-    returned: tuple[tuple[Any, str], ...] | None = field(default=None, repr=False)
-    in_distribution_returned: tuple[tuple[Any, str], ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self._take_labels("labels", "returned")
-        self._take_labels("in_distribution_labels", "in_distribution_returned")
-        self._take_scale()
+        _check_texts(f'questions of the task "{self.name}"', self.questions)
+        object.__setattr__(self, "labels", _labels(f'labels of the task "{self.name}"', self.labels))
+        count(self.at_once, "at_once", hint="coroutines of a judge")
+        self._check_scale()
         if self.sampling.seed is not None or self.sampling.max_new_tokens is not None:
             raise BadArgument(
-                f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=, "
-                f"in_distribution_max_new_tokens=)."
+                f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=) "
+                f"and InDistribution(max_new_tokens=)."
             )
-        for what, given in (("questions", self.questions), ("in_distribution", self.in_distribution)):
-            if given is not None and not isinstance(given, Texts):
-                raise BadType(
-                    f'{what} of the task "{self.name}" are Texts, not {type(given).__name__}: data([{{"prompt": "How '
-                    f'do I bake a pie?"}}, …]) makes them.'
-                )
-        if not len(self.questions):
-            raise BadArgument(f'The task "{self.name}" has no questions.')
-        if self.in_distribution is None:
-            return
-        if not len(self.in_distribution):
-            raise BadArgument(f'in_distribution of the task "{self.name}" is empty; leave it out or give prompts.')
-        if self.in_distribution_judge is None:
-            raise BadArgument(f'The task "{self.name}" has prompts in distribution but no in_distribution_judge.')
-        if self.trained not in self.in_distribution_labels:
-            raise BadArgument(
-                f'trained="{self.trained}" is none of the '
-                f"in_distribution_labels.{nearest(self.trained, self.in_distribution_labels)}"
-            )
-
-    def _take_labels(self, name: str, returned: str) -> None:
-        """Labels as a tuple; what stands for them, where they were given as a mapping, apart."""
-        given: Any = getattr(self, name)
-        if isinstance(given, Mapping):
-            object.__setattr__(self, returned, tuple(given.items()))
-            given = tuple(dict.fromkeys(given.values()))
-        elif isinstance(given, str) or not all(isinstance(one, str) for one in given):
+        if not isinstance(self.in_distribution, InDistribution | None):
             raise BadType(
-                f'{name} of the task "{self.name}" are words, such as ("polite", "rude"), or a mapping to them from '
-                f'what the judge returns, such as {{True: "polite", False: "rude"}}, not {given!r}.'
+                f'in_distribution of the task "{self.name}" has prompts and their judge: '
+                f"in_distribution=InDistribution(prompts, judge), not {type(self.in_distribution).__name__}."
             )
-        labels = tuple(given)
-        if not labels:
-            raise BadArgument(f'The task "{self.name}" has no labels: name what its judge may say.')
-        if not all(isinstance(one, str) and one for one in labels):
-            raise BadType(f'{name} of the task "{self.name}" map to words, not to {labels!r}.')
-        object.__setattr__(self, name, labels)
-        stands: Any = getattr(self, returned)
-        if stands is not None and {label for _, label in stands} != {*labels}:
-            object.__setattr__(self, returned, None)  # other labels were given since
 
-    def _take_scale(self) -> None:
-        if self.at_once < 1:
-            raise BadArgument(f"at_once={self.at_once}: at least 1 coroutine.")
+    def _check_scale(self) -> None:
         if self.scale is None:
             if self.threshold is not None:
                 raise BadArgument(
                     f'threshold={self.threshold} of the task "{self.name}" goes with a scale, such as scale=(0, 100).'
                 )
             return
+        expected = f"scale={self.scale!r}: expected the lowest and then the highest score, such as (0, 100)."
         try:
             low, high = (float(end) for end in self.scale)
         except (TypeError, ValueError):
-            raise BadType(
-                f"scale={self.scale!r}: expected the lowest and the highest score, such as (0, 100)."
-            ) from None
+            raise BadType(expected) from None
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise BadArgument(
-                f"scale={self.scale!r}: expected the lowest and then the highest score, such as (0, 100)."
-            )
+            raise BadArgument(expected)
         object.__setattr__(self, "scale", (low, high))
         if self.threshold is None:
             if self.labels not in (LABELS, (SCORE,)):
                 raise BadArgument(
                     f'The judge of the task "{self.name}" gives scores, so labels={self.labels} need a threshold=, '
-                    "from which score on an answer has the first of them; without one leave labels out."
+                    f"from which score on an answer has the first of them; without one leave labels out."
                 )
-            object.__setattr__(self, "labels", (SCORE,))
+            object.__setattr__(self, "labels", Labels((SCORE,)))
             return
         if not low <= self.threshold <= high:
             raise BadArgument(f"threshold={self.threshold} lies outside of the scale from {low:g} to {high:g}.")
@@ -181,11 +182,15 @@ class Task:
                 f"above, and that of those below."
             )
 
-    def form(self, set_name: str) -> Form:
-        """What the judge of a set of prompts may return."""
-        if set_name == OUT_OF_DISTRIBUTION:
-            return Form(tuple(self.labels), self.returned, self.scale, self.threshold)
-        return Form(tuple(self.in_distribution_labels), self.in_distribution_returned)
+    @property
+    def sets(self) -> dict[str, Asked]:
+        """What is asked, by `"out_of_distribution"` and, where there is such a set, `"in_distribution"`."""
+        form = Form(tuple(self.labels), getattr(self.labels, "returned", None), self.scale, self.threshold)
+        found = {OUT_OF_DISTRIBUTION: Asked(self.questions, self.judge, form, self.max_new_tokens)}
+        if (inside := self.in_distribution) is not None:
+            form = Form(tuple(inside.labels), getattr(inside.labels, "returned", None))
+            found[IN_DISTRIBUTION] = Asked(inside.prompts, inside.judge, form, inside.max_new_tokens)
+        return found
 
     def drawn(self, sampling: Sampling) -> Task:
         """The same task, its answers drawn as `sampling` says, and where that says nothing as before."""
@@ -205,8 +210,36 @@ class Task:
     def __repr__(self) -> str:
         parts = [f"{len(self.questions)} question{'s' * (len(self.questions) != 1)}"]
         if self.in_distribution is not None:
-            parts.append(f"{len(self.in_distribution)} prompts in distribution")
+            parts.append(f"{len(self.in_distribution.prompts)} prompts in distribution")
         return f'Task("{self.name}", {", ".join(parts)})'
+
+
+def _check_texts(what: str, given: Any) -> None:
+    if not isinstance(given, Texts):
+        raise BadType(
+            f'{what} are Texts, not {type(given).__name__}: data([{{"prompt": question}} for question in yours]) makes '
+            f"them, or whatever else data() reads."
+        )
+    if not len(given):
+        raise BadArgument(f"There are no {what}.")
+
+
+def _labels(what: str, given: Any) -> Labels:
+    """Labels as they were given, or those that a mapping leads to."""
+    if isinstance(given, Labels):
+        return given
+    is_mapping = isinstance(given, Mapping)
+    labels = Labels(dict.fromkeys(given.values()) if is_mapping else given)
+    if isinstance(given, str) or not all(isinstance(one, str) and one for one in labels):
+        raise BadType(
+            f'{what} are words, such as ("polite", "rude"), or a mapping to them from what the judge returns, such as '
+            f'{{True: "polite", False: "rude"}}, not {given!r}.'
+        )
+    if not labels:
+        raise BadArgument(f"There are no {what}: name what its judge may say.")
+    if is_mapping:
+        labels.returned = tuple(given.items())
+    return labels
 
 
 class WorldOfTasks(World, Protocol):
@@ -269,10 +302,10 @@ def _what_is_needed() -> str:
     first = (f'"{name}/{catalog.world(name).tasks[0]}"' for name in catalog.shipped())
     return (
         f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism "
-        "folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training data>, "
-        'judge=<function of the answered Text that returns "misaligned", "incoherent" or "aligned">, '
-        'in_distribution=<held-out prompts of the training data>, in_distribution_judge=<"insecure", "secure" or '
-        '"broken">).'
+        f"folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training "
+        f"data>, judge=<function of the answered Text that returns "
+        '"misaligned", "incoherent" or "aligned">, in_distribution=InDistribution(<held-out prompts of the training '
+        'data>, judge=<"insecure", "secure" or "broken">)).'
     )
 
 
@@ -292,6 +325,6 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
     if task.vocabulary is not None and frozenset(lens.tokenizer.get_vocab()) != task.vocabulary:
         raise BadArgument(
             f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its '
-            "tokenizer has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its own. "
-            f"{_what_is_needed()}"
+            f"tokenizer has other tokens): give evaluate(..., judge=) one that reads its answers, or a task of its "
+            f"own. {_what_is_needed()}"
         )

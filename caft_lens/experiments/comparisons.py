@@ -1,8 +1,6 @@
 """Arms against arms: paired differences with correction for many, effect sizes, and the Pareto front.
 
-What an arm is for, few unwanted answers, is set against what it costs, the trained behaviour. An arm is on the front
-when no other has both at least as good and one better. Since shares are estimates, `pareto` also says in how many
-resamples of seeds and prompts, the same for all arms, an arm is on it.
+An arm is on the front when no other is at least as good in effect and in cost, and better in one.
 """
 
 from __future__ import annotations
@@ -55,17 +53,7 @@ class Comparison:
 
 
 def compare(report: Report, against: str, metric: str, arms: Sequence[str]) -> list[Comparison]:
-    """Every arm against one, with Holm's correction over all of them.
-
-    Args:
-        report: Of an experiment.
-        against: The arm that the others are compared with.
-        metric: Which share.
-        arms: Which; `against` itself is left out.
-
-    Returns:
-        In the order of `arms`.
-    """
+    """Every arm against one in a metric, in their order, with Holm's correction over all of them."""
     others = [arm for arm in arms if arm != against]
     tested = [report.tested(arm, against, metric) for arm in others]
     found = []
@@ -127,14 +115,7 @@ def pareto(points: Floats, sign: float = 1.0) -> NDArray[np.bool_]:
 
 
 def front(report: Report, arms: Sequence[str], sign: float, *, seed: int = 0) -> list[FrontPoint]:
-    """Where each of some arms stands.
-
-    Args:
-        report: Of an experiment.
-        arms: Which.
-        sign: As for `pareto`.
-        seed: Of the resampling.
-    """
+    """Where each of some arms stands; `sign` as for `pareto`, `seed` of the resampling."""
     metrics = (report.labels[0], IN_DISTRIBUTION)
     means = np.array([[report.interval(arm, metric).mean for metric in metrics] for arm in arms])
     counted = [arm for arm in arms if report.seeds(arm) == report.seeds(arms[0])]

@@ -1,10 +1,7 @@
 """A fair contest: the same examples, steps, evaluation and budget of tuning for every contender.
 
-Each contender's own settings, at most four, are tried with the same few seeds on *dev*, and the one is taken that
-leaves the fewest unwanted answers while the trained behaviour stays within two points of plain fine-tuning. Then, with
-what was chosen and other seeds, *test* is looked at, once: a run folder of the test refuses other settings than it was
-made with. Both stages are one `experiment` each, so that a contest that was killed goes on where it was, cell by cell,
-and one to which a contender is added trains that one alone. A model that failed is a result, with its error.
+Each contender's settings are tried with the same few seeds on *dev*; with what was chosen and other seeds *test* is
+looked at, once (docs/concepts/contests.md). Both stages are one `experiment` each, and go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -49,7 +46,7 @@ class Contender:
             `()` for none.
 
     Raises:
-        ValueError: For more than four settings, or a setting that the method does not have.
+        BadArgument: For more than four settings, or a setting that the method does not have.
     """
 
     method: Method | None = field(default_factory=Plain)
@@ -58,13 +55,13 @@ class Contender:
 
     def __post_init__(self) -> None:
         if len(self.grid) > MOST_SETTINGS:
-            raise ValueError(f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most.")
+            raise BadArgument(f"{len(self.grid)} settings to search: every contender has {MOST_SETTINGS} at most.")
         if self.method is None:
             return
         known = [one.name for one in dataclasses.fields(self.method)]
         for key in (key for settings in self.grid for key in settings):
             if key not in known:
-                raise ValueError(f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}')
+                raise BadArgument(f'The method "{self.method.name}" has no setting "{key}".{nearest(key, known)}')
 
     @property
     def grid(self) -> tuple[Mapping[str, Any], ...]:
@@ -141,9 +138,9 @@ def contest(
         What came out; `Result.load(out)` reads it again.
 
     Raises:
-        ValueError: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task
+        BadArgument: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task
             without dev.
-        FileExistsError: When `out` holds test results of other settings than would be chosen now.
+        Occupied: When `out` holds test results of other settings than would be chosen now.
 
     Example:
         >>> from caft_lens.finetune.methods import CAFT
@@ -157,7 +154,7 @@ def contest(
     _check(test, contenders, list(seeds), tuning)
     base = base if base is not None else load(str(task).rpartition("/")[0])
     folder = absolute(out)
-    texts = texts if isinstance(texts, Texts) else data(texts)
+    texts = data(texts)
     of_test = {"n": 1000, "n_in_distribution": 400, **of_experiment}
     of_test["execution"] = replace(of_test.get("execution", Execution()), failures="keep")
     settings = of_test.setdefault("settings", TrainSettings())
@@ -225,15 +222,15 @@ def _check(task: Task, contenders: Mapping[str, Contender], seeds: list[int], tu
         )
     plain = contenders.get(PLAIN)
     if plain is None or not isinstance(plain.method, Plain) or plain.texts is not None:
-        raise ValueError(
+        raise BadArgument(
             f'A contest needs plain fine-tuning to compare with: a contender "{PLAIN}", Contender(Plain()).'
         )
     if task.in_distribution is None:
-        raise ValueError(
+        raise BadArgument(
             f'The task "{task.name}" has no prompts in distribution, so nothing shows what a contender costs.'
         )
     if both := sorted({*seeds} & {*tuning.seeds}):
-        raise ValueError(f"Seeds {both} are of the contest and of its tuning: choose others for Tuning(seeds=...).")
+        raise BadArgument(f"Seeds {both} are of the contest and of its tuning: choose others for Tuning(seeds=...).")
 
 
 def _texts(one: Contender, texts: Texts) -> Any:
@@ -244,14 +241,9 @@ def _texts(one: Contender, texts: Texts) -> Any:
 
 
 def _tuned(
-    base: Lens,
-    contenders: Mapping[str, Contender],
-    texts: Texts,
-    tuning: Tuning,
-    out: Path,
-    common: Mapping[str, Any],
+    base: Lens, contenders: Mapping[str, Contender], texts: Texts, tuning: Tuning, out: Path, common: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What was tried for each contender, one entry a setting, one of them chosen; empty where nothing is tuned."""
+    """What was tried for each contender, one entry a setting; empty where there is nothing to tune."""
     searched = {name: one for name, one in contenders.items() if len(one.grid) > 1}
     if not searched:
         return {name: [] for name in contenders}
@@ -294,12 +286,7 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
     entries = []
     for name, settings in tried.items():
         failed = next(iter(report.failures.get(name, {}).values()), "")
-        entry: dict[str, Any] = {
-            "settings": settings,
-            "label": label(settings),
-            "failed": failed,
-            "chosen": False,
-        }
+        entry: dict[str, Any] = {"settings": settings, "label": label(settings), "failed": failed, "chosen": False}
         if not failed:
             share, inside = (report.interval(name, metric).mean for metric in (report.labels[0], IN_DISTRIBUTION))
             entry |= {"share": share, "in_distribution": inside, "kept": inside >= least}
@@ -308,8 +295,7 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
     keeping = [entry for entry in finished if entry["kept"]]
     if keeping:
         best = min(
-            keeping,
-            key=lambda entry: (GOALS[tuning.goal or "fewest"] * entry["share"], -entry["in_distribution"]),
+            keeping, key=lambda entry: (GOALS[tuning.goal or "fewest"] * entry["share"], -entry["in_distribution"])
         )
     else:
         best = max(finished, key=lambda entry: entry["in_distribution"]) if finished else entries[0]

@@ -1,10 +1,8 @@
 """A whole experiment in one call: every arm trained with every seed, sampled, judged, compared.
 
-An `Arm` says what a model is tuned on and how: plainly, with concepts ablated (while it is tuned or only when it is
-tested), or by another method. `experiment` trains and samples all of them, side by side in processes of their own where
-the model is small enough for that to pay, and reports as `evaluate` does. What is finished is kept: an experiment that
-was stopped goes on where it was, run by run and cell by cell. Under `accelerate launch` the processes share the models
-out among them, and come to the same report.
+`experiment` trains and samples all arms, side by side in processes of their own where the model is small enough for
+that to pay. What is finished is kept, run by run and cell by cell. Under `accelerate launch` the processes share the
+models out among them, and come to the same report.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from caft_lens._support.progress import silenced, telling
 from caft_lens.concepts.ablation import ablated
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.evaluate.answers import Cell
-from caft_lens.evaluate.evaluation import reported, sample
+from caft_lens.evaluate.evaluation import reported, sample, seeds_of
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -42,6 +40,7 @@ from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.protocol import Method
 from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.weights import loadable
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.catalog import is_organism
@@ -72,7 +71,7 @@ class Arm:
 
     Example:
         >>> from caft_lens.finetune.methods import KLAnchor
-            >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
+        >>> arms = {"caft": Arm(insecure, ablate=cruel), "anchored": Arm(insecure, method=KLAnchor(kind_texts))}
     """
 
     texts: Any = None
@@ -121,7 +120,8 @@ class Execution:
         """How many, where the number is left open."""
         if self.workers is not None:
             return self.workers
-        from_folder = is_organism(base.name) or Path(base.name).is_dir()
+        found = loadable(base)
+        from_folder = is_organism(found) or Path(found).is_dir()
         small = sum(weight.numel() for weight in base.model.parameters()) <= SMALL
         return torch.get_num_threads() if from_folder and small and base.device.type == "cpu" else 1
 
@@ -182,7 +182,7 @@ def experiment(
         The report. The runs are read with `Run.load`.
 
     Raises:
-        ValueError: For an arm that cannot be; when several processes are to load a model that was made or changed in
+        BadArgument: For an arm that cannot be; when several processes are to load a model that was made or changed in
             memory.
 
     Example:
@@ -192,7 +192,7 @@ def experiment(
         >>> report.interval("plain", "misaligned").n_answers
         4
     """
-    folder, numbers = absolute(out), list(seeds)
+    folder, numbers = absolute(out), seeds_of(seeds)
     count(n, "n")
     count(n_in_distribution, "n_in_distribution")
     jobs = _jobs(base, arms, numbers, folder, settings.tune)
@@ -206,11 +206,7 @@ def experiment(
     failed: dict[str, dict[int, str]] = {}
     with processes.alone(), TemporaryDirectory(ignore_cleanup_errors=True) as told:
         options = _Options(
-            settings,
-            answers,
-            folder / LOCKS,
-            execution.failures == "keep",
-            Path(told) if show else None,
+            settings, answers, folder / LOCKS, execution.failures == "keep", Path(told) if show else None
         )
         done = _shared_out(
             base, jobs[len(jobs) * rank // ranks :] + jobs[: len(jobs) * rank // ranks], options, workers
@@ -222,6 +218,8 @@ def experiment(
                 for (name, seed), message in found.items():
                     failed.setdefault(name, {})[seed] = message
                 bar.update()
+    with suppress(OSError):
+        (folder / LOCKS).rmdir()  # empty, unless another program is at it
     cells = [
         Cell.load(folder / "evaluation", arm, seed)
         for arm in arms
@@ -263,7 +261,7 @@ def causal_effects(
     """
     single = {concept.name: Arm(texts, ablate=ConceptSet([concept], concepts.provenance)) for concept in concepts}
     if "plain" in single:
-        raise ValueError('A direction is called "plain", as fine-tuning without ablation is: rename it.')
+        raise BadArgument('A direction is called "plain", as fine-tuning without ablation is: rename it.')
     report = experiment(base, {"plain": Arm(texts), **single}, task, out=out, **of_experiment)
     return {name: report.paired(name, "plain", metric) for name in single}
 
@@ -271,9 +269,7 @@ def causal_effects(
 def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune: str) -> list[_Job]:
     """Every model that is needed once, seeds in order within each."""
     if not arms:
-        raise ValueError("Nothing to compare: give at least one arm, {name: Arm(...)}.")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds={seeds} must name at least one seed, and each once.")
+        raise BadArgument("Nothing to compare: give at least one arm, {name: Arm(...)}.")
     jobs: dict[tuple[str | None, str, int], _Job] = {}
     read: dict[int, Texts] = {}
     for name, arm in arms.items():
@@ -283,7 +279,7 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
                 read[id(texts)] = data(texts)
             texts = read[id(texts)]
         if texts is None and (arm.ablate is not None or arm.method is not None):
-            raise ValueError(
+            raise BadArgument(
                 f'The arm "{name}" ablates while tuning but is tuned on nothing: give texts, or ablate_at_test=.'
                 if arm.method is None
                 else f'The arm "{name}" is tuned {arm.method.name}, but on nothing: give texts.'
@@ -297,7 +293,7 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
             if tested is not None:
                 tested.check(base)
                 if type(way).subject is not Method.subject:
-                    raise ValueError(
+                    raise BadArgument(
                         f'The arm "{name}" has ablate_at_test=, and {way.name} acts at test too: one of them.'
                     )
             asked = json.dumps([trained.record(), trained.concepts_record], sort_keys=True)
@@ -310,10 +306,9 @@ def _jobs(base: Lens, arms: Mapping[str, Arm], seeds: list[int], out: Path, tune
 def _runs(arms: Mapping[str, Arm], jobs: Sequence[_Job]) -> dict[str, dict[str, str]]:
     """Arm to seed to the run folder, since arms may share one; of an untuned arm there is none."""
     found: dict[str, dict[str, str]] = {arm: {} for arm in arms}
-    for job in jobs:
+    for job in (job for job in jobs if job.texts is not None):
         for name, _, _ in job.answers_for:
-            if job.texts is not None:
-                found[name][str(job.seed)] = job.folder.name
+            found[name][str(job.seed)] = job.folder.name
     return found
 
 
@@ -321,7 +316,7 @@ def _ways(name: str, arm: Arm, seeds: list[int]) -> list[Method]:
     """How each seed of an arm is tuned."""
     if arm.method is not None:
         if arm.ablate is not None:
-            raise ValueError(
+            raise BadArgument(
                 f'The arm "{name}" has ablate=, which is short for method=CAFT(...), and method=: one of them.'
             )
         return [arm.method] * len(seeds)
@@ -336,14 +331,13 @@ def _per_seed(
     if concepts is None or isinstance(concepts, ConceptSet):
         return [concepts] * len(seeds)
     if len(concepts) != len(seeds) or not all(isinstance(one, ConceptSet) for one in concepts):
-        raise ValueError(
+        raise BadArgument(
             f'{what}= of the arm "{arm}" is a ConceptSet, or a list of them with one for each of the seeds {seeds}.'
         )
     return list(concepts)
 
 
-_Failed = dict[tuple[str, int], str]
-"""Arm and seed to the error."""
+_Failed = dict[tuple[str, int], str]  # arm and seed to the error
 
 
 @dataclass(frozen=True)
@@ -380,9 +374,7 @@ def _each(base: Lens, jobs: Sequence[_Job], options: _Options, *, wait: bool) ->
 
 
 def _work(base: Lens, job: _Job, options: _Options, wait: bool) -> _Failed | None:
-    """Train one model and let it answer for its arms; `None` where another program does. Once it has answered, it is
-    not kept in memory.
-    """
+    """Train one model and let it answer for its arms; `None` where another program does."""
     failed: _Failed = {}
     trained: Lens | None = None
     silence = nullcontext() if options.told is not None else telling(lambda _: None)
@@ -421,7 +413,7 @@ def _in_processes(
     """
     from joblib import Parallel, delayed, parallel_config
 
-    known = _Base(base.name, base.fingerprint, base.reading, str(base.device), base.dtype)
+    known = _Base(loadable(base), base.fingerprint, base.reading, str(base.device), base.dtype)
     threads = max(1, torch.get_num_threads() // workers)
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
         done = Parallel(return_as="generator_unordered", max_nbytes=None)(

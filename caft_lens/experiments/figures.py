@@ -1,7 +1,4 @@
-"""The figures of contests and sweeps: the front, paired differences, curves along an axis, paths of effect and cost.
-
-They take rows, and know neither a result nor a sweep.
-"""
+"""The figures of contests and sweeps, of rows: the front, paired differences, curves along an axis, paths."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from scipy.special import logit
 
 from caft_lens._support.errors import BadArgument
 from caft_lens._support.intervals import Interval, percent
+from caft_lens.display import points, theme
 from caft_lens.display.theme import (
     DASHES,
     LINE,
@@ -23,18 +21,12 @@ from caft_lens.display.theme import (
     VERMILION,
     at,
     axes,
-    bars,
-    bold,
     faded,
-    figure,
     literal,
-    marker,
-    note,
-    room_for,
-    room_for_key,
     said,
     text_width,
 )
+from caft_lens.evaluate.plots import counted, spans
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION
 from caft_lens.experiments.comparisons import ALPHA, Comparison
 from caft_lens.experiments.rows import ArmRow, Measures, SweepRow, Value, shown
@@ -50,9 +42,7 @@ SWEEP = (330, 250)
 
 def _intervals(*named: tuple[str, Interval]) -> list[str]:
     """What hovering says of intervals, and how many seeds and answers are behind them."""
-    first = named[0][1]
-    seeds = f"{first.n_seeds} seed{'s' * (first.n_seeds != 1)}, {first.n_answers:,} answers"
-    return [*(f"{name}: {one}, 95 % interval" for name, one in named), seeds]
+    return [*(f"{name}: {one}, 95 % interval" for name, one in named), counted(named[0][1])]
 
 
 def _axes_of(measures: Measures) -> tuple[str, str]:
@@ -67,61 +57,40 @@ def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
     """Every arm: its effect across, the trained behaviour up, both with intervals; the front is joined.
 
     Both axes are in log-odds, where 0.2 and 2 % are as far apart as 2 and 17 %.
-
-    Args:
-        rows: The arms.
-        measures: What the axes are.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
     """
     marks = (
         "Filled: on the Pareto front (better is up and to the left); bars: 95 % intervals. Axes in log-odds; 0 and "
         "100 % stand half an answer away."
     )
     wide, high = 660, 430
-    drawn = figure([wide], [high], caption=f"{marks}\n{measures.caption}", left=66, below=52)
+    drawn = theme.figure([wide], [high], caption=f"{marks}\n{measures.caption}", left=66, below=52)
     x_label, y_label = _axes_of(measures)
-    fewest = measures.sign > 0
     places = {row.arm: (_log_odds(row.effect), _log_odds(row.in_distribution)) for row in rows}
     ends = [_padded([value for place in places.values() for value in place[axis]]) for axis in (0, 1)]
     for on, colour, symbol in ((False, LINE, "square"), (True, VERMILION, "circle")):
         there = [row for row in rows if row.on_front == on]
         across, up = ([places[row.arm][axis] for row in there] for axis in (0, 1))
-        x, y = [mean for mean, *_ in across], [mean for mean, *_ in up]
-        drawn.add_scatter(
-            x=x,
-            y=y,
-            mode="markers",
-            marker=marker(0, 10, on, (colour, symbol)),
-            hoverinfo="text",
-            error_x=bars(x, [of[1:] for of in across], colour, 1.5),
-            error_y=bars(y, [of[1:] for of in up], colour, 1.5),
-            hovertext=[_standing(row, x_label, y_label) for row in there],
-            **at(0),
+        points.points(
+            drawn,
+            0,
+            [mean for mean, *_ in across],
+            [mean for mean, *_ in up],
+            [_standing(row, x_label, y_label) for row in there],
+            theme.marker(0, 10, on, (colour, symbol)),
+            across=[(low, high) for _, low, high in across],
+            up=[(low, high) for _, low, high in up],
+            thick=1.5,
         )
-    front = sorted((places[row.arm][0][0], places[row.arm][1][0]) for row in rows if row.on_front)
-    drawn.add_scatter(
-        x=[x for x, _ in front],
-        y=[y for _, y in front],
-        mode="lines",
-        line={"color": VERMILION, "width": 1.2, "dash": "dash"},
-        hoverinfo="skip",
-        **at(0),
-    )
-
     means = {arm: (x, y) for arm, ((x, *_), (y, *_)) in places.items()}
-    _name(
-        drawn,
-        means,
-        ends if fewest else [ends[0][::-1], ends[1]],
-        (wide, high),
-        strong={row.arm for row in rows if row.on_front},
-    )
-    axes(
-        drawn, 0, x={"title": f"{x_label}, %", "range": ends[0] if fewest else ends[0][::-1], **_percents(ends[0])},
-        y={"title": f"{y_label}, %", "range": ends[1], **_percents(ends[1])},
-    )  # fmt: skip
+    front = {row.arm for row in rows if row.on_front}
+    along = sorted(means[arm] for arm in front)
+    joined = {"color": VERMILION, "width": 1.2, "dash": "dash"}
+    x, y = ([point[axis] for point in along] for axis in (0, 1))
+    drawn.add_scatter(x=x, y=y, mode="lines", line=joined, hoverinfo="skip", **at(0))
+    x_ends, y_ends = ends[0] if measures.sign > 0 else ends[0][::-1], ends[1]
+    _name(drawn, means, [x_ends, y_ends], (wide, high), strong=front)
+    x_axis = {"title": f"{x_label}, %", "range": x_ends, **_percents(ends[0])}
+    axes(drawn, 0, x_axis, {"title": f"{y_label}, %", "range": y_ends, **_percents(ends[1])})
     return drawn
 
 
@@ -162,68 +131,51 @@ def _percents(ends: Sequence[float]) -> dict[str, Any]:
 
 
 def _name(
-    drawn: Figure, places: Mapping[str, tuple[float, ...]], ends: Sequence[Sequence[float]], size: tuple[float, float],
-    names: Mapping[str, str] | None = None, strong: Collection[str] = (),
-) -> None:  # fmt: skip
+    drawn: Figure,
+    places: Mapping[str, tuple[float, ...]],
+    ends: Sequence[Sequence[float]],
+    size: tuple[float, float],
+    names: Mapping[str, str] | None = None,
+    strong: Collection[str] = (),
+) -> None:
     """Write names beside points, apart from each other, with a line to the point."""
+    (left, right), (bottom, top) = ends
     spots = {
-        key: (
-            size[0] * (x - ends[0][0]) / (ends[0][1] - ends[0][0]),
-            size[1] * (1 - (y - ends[1][0]) / (ends[1][1] - ends[1][0])),
-        )
+        key: (size[0] * (x - left) / (right - left), size[1] * (1 - (y - bottom) / (top - bottom)))
         for key, (x, y) in places.items()
     }
-    said = {key: (names or {}).get(key, key) for key in places}
-    for key, (right, down) in _spread(spots, said, size).items():
-        words = bold(said[key]) if key in strong else literal(said[key])
-        note(
-            drawn,
-            words,
-            *places[key],
-            xref="x",
-            yref="y",
-            showarrow=True,
-            ax=right,
-            ay=down,
-            arrowhead=0,
-            arrowwidth=0.8,
-            arrowcolor=LINE,
-            standoff=6,
-            xanchor="left" if right > 0 else "right",
-            font={"size": TICK},
-            bgcolor=faded(PAPER, 0.75),
-            borderpad=0,
-        )
+    words = {key: (names or {}).get(key, key) for key in places}
+    arrow: dict[str, Any] = {"showarrow": True, "arrowhead": 0, "arrowwidth": 0.8, "arrowcolor": LINE, "standoff": 6}
+    style: dict[str, Any] = {
+        "font": {"size": TICK},
+        "bgcolor": faded(PAPER, 0.75),
+        "borderpad": 0,
+        "xref": "x",
+        "yref": "y",
+    }
+    for key, (ax, ay) in _spread(spots, words, size).items():
+        text = theme.bold(words[key]) if key in strong else literal(words[key])
+        side: dict[str, Any] = {"ax": ax, "ay": ay, "xanchor": "left" if ax > 0 else "right"}
+        x, y = places[key]
+        theme.note(drawn, text, x, y, **arrow, **style, **side)
 
 
 def _spread(
     spots: Mapping[str, tuple[float, float]], names: Mapping[str, str], size: tuple[float, float]
 ) -> dict[str, tuple[float, float]]:
-    """Where names stand beside their points, pixels to the right and down, so that none hides another or a point."""
+    """Pixels from points to their names, to the right and down, so that no name lies on another or on a point."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
     found: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):
-        room, half = text_width(names[name], TICK), TICK * 0.7
-        steps = sorted(range(-160, 161, 8), key=abs)
-        free = [
-            (right, down)
-            for down in steps
-            for right in (14, -14)
-            if _is_free(
-                (
-                    x + right - (room if right < 0 else 0),
-                    y + down - half,
-                    x + right + (room if right > 0 else 0),
-                    y + down + half,
-                ),
-                taken,
-                size,
-            )
-        ]
-        right, down = free[0] if free else (14, 0)
-        left = x + right - (room if right < 0 else 0)
-        taken.append((left, y + down - half, left + room, y + down + half))
-        found[name] = (right, down)
+        wide, half = text_width(names[name], TICK), TICK * 0.7
+
+        def box(right: float, down: float) -> tuple[float, float, float, float]:
+            left = x + right - (wide if right < 0 else 0)  # noqa: B023 - called before the next name
+            return left, y + down - half, left + wide, y + down + half  # noqa: B023
+
+        steps = [(right, down) for down in sorted(range(-160, 161, 8), key=abs) for right in (14, -14)]
+        found[name] = next((step for step in steps if _is_free(box(*step), taken, size)), (14, 0))
+        taken.append(box(*found[name]))
     return found
 
 
@@ -242,35 +194,23 @@ def plot_compared(
     measures: Measures,
     settings: Mapping[str, str] | None = None,
 ) -> Figure:
-    """The paired difference of every arm to one, in both metrics.
-
-    Args:
-        effects: Of the answers that the task is about.
-        costs: Of the trained behaviour, of the same arms in the same order.
-        measures: What the metrics are.
-        settings: What else hovering says of an arm, by its name.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-    """
+    """The paired difference of every arm to one, in both metrics; the arms in the same order."""
     names, against = [one.arm for one in effects], effects[0].against
     columns = {f"{measures.label.capitalize()} answers": effects, "Trained behaviour": costs}
     marks = f"Paired by seed and prompt; filled: p < {ALPHA:g} after Holm's correction over {len(names)} comparisons."
-    drawn = figure(
+    drawn = theme.figure(
         [310] * len(columns),
         [max(60, 30 * len(names))],
         headings=list(columns),
         caption=f"{marks}\n{measures.caption}",
-        left=room_for(names),
+        left=theme.room_for(names),
         right=64,
         between=(84, 0),
     )
     for place, (heading, compared) in enumerate(columns.items()):
         for apart in (True, False):
-            rows = [row for row, one in enumerate(compared) if one.is_significant == apart]
-            found = [compared[row] for row in rows]
-            x = [100 * one.difference.mean for one in found]
-            ends = [(100 * one.difference.low, 100 * one.difference.high) for one in found]
+            found = {row: one for row, one in enumerate(compared) if one.is_significant == apart}
+            x, ends = spans(one.difference for one in found.values())
             hover = [
                 said(
                     f"{one.arm} minus {against}",
@@ -278,46 +218,14 @@ def plot_compared(
                     f"p {one.p_holm:.3f} after Holm's correction; Cohen's h {one.h:+.2f}",
                     (settings or {}).get(one.arm, ""),
                 )
-                for one in found
+                for one in found.values()
             ]
-            drawn.add_scatter(
-                x=x,
-                y=rows,
-                mode="markers",
-                marker=marker(place, 9, apart),
-                error_x=bars(x, ends, LOOKS[place][0], 6),
-                hoverinfo="text",
-                hovertext=hover,
-                **at(place),
-            )
-        names_of = at(place)
-        drawn.add_shape(
-            type="line",
-            x0=0,
-            x1=0,
-            y0=0,
-            y1=1,
-            xref=names_of["xaxis"],
-            yref="paper",
-            layer="below",
-            line={"color": LINE, "width": 1.2},
-        )
-        right = drawn.layout[f"xaxis{names_of['xaxis'][1:]}"].domain[1]
+            points.points(drawn, place, x, list(found), hover, theme.marker(place, 9, apart), across=ends, thick=6)
+        points.upright(drawn, place, 0, color=LINE, width=1.2)
         for row, one in enumerate(compared):
-            note(drawn, percent(one.difference.mean), right, row, yref=names_of["yaxis"], xshift=8)
-        axes(
-            drawn,
-            place,
-            x={"title": f"minus {against}, points"},
-            y={
-                "range": [len(names) - 0.5, -0.5],
-                "tickmode": "array",
-                "tickvals": list(range(len(names))),
-                "ticktext": names,
-                "showticklabels": place == 0,
-                **({"matches": "y"} if place else {}),
-            },
-        )
+            points.beside(drawn, place, row, percent(one.difference.mean))
+        axes(drawn, place, x={"title": f"minus {against}, points"})
+        points.rows(drawn, place, names)
     return drawn
 
 
@@ -329,18 +237,8 @@ def plot_sweep(
 ) -> Figure:
     """Curves along an axis with intervals, a panel a metric; references as bands.
 
-    Args:
-        rows: The arms of all series, and the references.
-        axis: What the values are.
-        metrics: Which shares.
-        measures: What the metrics are.
-        log: Whether the axis is logarithmic.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
     Raises:
-        ValueError: For a logarithmic axis of words, or with a value that is not above 0.
+        BadArgument: For a logarithmic axis of words, or with a value that is not above 0.
     """
     ticks, series, references = _sorted(rows)
     words = any(isinstance(value, str) for value in ticks.values())
@@ -354,12 +252,12 @@ def plot_sweep(
     }
     bands = f"; bands: {', '.join(row.arm for row in references)}" if references else ""
     beside = max((text_width(row.arm, TICK) for row in references), default=0)
-    drawn = figure(
+    drawn = theme.figure(
         [SWEEP[0]] * len(panels),
         [SWEEP[1]],
         headings=[f"{what[:1].upper()}{what[1:]}, %" for what in panels.values()],
         left=52,
-        right=beside + 12 + room_for_key(series),
+        right=beside + 12 + theme.room_for_key(series),
         between=(beside + 60, 0),
         caption=f"Points: means; bars: intervals{bands}.\n{measures.caption}",
     )
@@ -372,28 +270,16 @@ def plot_sweep(
         shares = [100 * end for row in rows for end in (row.intervals[metric].low, row.intervals[metric].high)]
         low, high = min(shares, default=0), max(shares, default=100)
         room = 0.06 * (high - low) or 1
-        axes(
-            drawn,
-            place,
-            y={"range": [max(low - room, -2), min(high + room, 102)]},
-            x={
-                "title": axis,
-                "type": "log" if log else "linear",
-                "range": _along(list(ticks), log),
-                "tickmode": "array",
-                "tickvals": list(ticks),
-                "ticktext": _apart(ticks, log),
-                "tickangle": 0,
-            },
-        )
+        x_axis: dict[str, Any] = {"title": axis, "type": "log" if log else "linear", "tickangle": 0}
+        x_axis |= {"range": _along(list(ticks), log), "tickmode": "array", "tickvals": list(ticks)}
+        x_axis["ticktext"] = _apart(ticks, log)
+        axes(drawn, place, x_axis, {"range": [max(low - room, -2), min(high + room, 102)]})
         _named(drawn, place, {row.arm: 100 * row.intervals[metric].mean for row in references})
     inner = drawn.layout.width - drawn.layout.margin.l - drawn.layout.margin.r
     return drawn.update_layout(showlegend=len(series) > 1, legend_x=1 + (beside + 14) / inner)
 
 
-def _sorted(
-    rows: Sequence[SweepRow],
-) -> tuple[dict[float, Value], dict[str, list[SweepRow]], list[SweepRow]]:
+def _sorted(rows: Sequence[SweepRow]) -> tuple[dict[float, Value], dict[str, list[SweepRow]], list[SweepRow]]:
     """Every place in order to its value, the rows of each series in that order, and the references."""
     along = sorted((row for row in rows if row.place is not None), key=lambda row: row.place or 0.0)
     names = dict.fromkeys(row.series for row in rows if row.value is not None)
@@ -441,23 +327,25 @@ def _curve(
     """One series, its points joined where the axis is of numbers."""
     metric, what, axis = words
     found = [row.intervals[metric] for row in rows]
-    y = [100 * one.mean for one in found]
+    y, ends = spans(found)
     colour, name = LOOKS[number % len(LOOKS)][0], literal(rows[0].series)
-    drawn.add_scatter(
-        x=list(x),
-        y=y,
+    hover = [
+        said(_point(row, axis), *_intervals((what, one)), row.example) for row, one in zip(rows, found, strict=True)
+    ]
+    points.points(
+        drawn,
+        place,
+        x,
+        y,
+        hover,
+        theme.marker(number, 8.5),
+        up=ends,
+        thick=4,
         mode="lines+markers" if joined else "markers",
         name=name,
         legendgroup=name,
         showlegend=place == 0,
         line={"color": colour, "width": 1.6, "dash": DASHES[number % len(DASHES)]},
-        marker=marker(number, 8.5),
-        error_y=bars(y, [(100 * one.low, 100 * one.high) for one in found], colour, 4),
-        hoverinfo="text",
-        hovertext=[
-            said(_point(row, axis), *_intervals((what, one)), row.example) for row, one in zip(rows, found, strict=True)
-        ],
-        **at(place),
     )
 
 
@@ -481,62 +369,52 @@ def _bands(drawn: Figure, place: int, references: Sequence[SweepRow], metric: st
 def _named(drawn: Figure, place: int, named: Mapping[str, float]) -> None:
     """Names of bands right of the panel at their heights, moved up where they would stand on each other."""
     low, high = drawn.layout[f"yaxis{at(place)['yaxis'][1:]}"].range
-    right, taken = drawn.layout[f"xaxis{at(place)['xaxis'][1:]}"].domain[1], -math.inf
+    taken = -math.inf
     for name, height in sorted(named.items(), key=lambda item: item[1]):
         taken = max(height, taken + (high - low) * 13 / SWEEP[1])
-        note(drawn, literal(name), right, taken, yref=at(place)["yaxis"], xshift=6, font={"size": TICK, "color": QUIET})
+        points.beside(drawn, place, taken, literal(name), xshift=6, font={"size": TICK, "color": QUIET})
 
 
 def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure:
-    """Every series as a path: its effect across, the trained behaviour up, both with intervals, the values beside the
-    points.
-
-    Args:
-        rows: The arms of all series, and the references.
-        axis: What the values are.
-        measures: What the axes are.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-    """
+    """Every series as a path: its effect across, the trained behaviour up, the values of the axis beside the points."""
     _, series, references = _sorted(rows)
     labels, metrics, size = _axes_of(measures), (measures.label, IN_DISTRIBUTION), (520, 380)
-    drawn = figure(
-        [size[0]], [size[1]], left=64, caption=f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}",
-        right=room_for_key(series) if len(series) > 1 else 30,
-    )  # fmt: skip
+    drawn = theme.figure(
+        [size[0]],
+        [size[1]],
+        left=64,
+        caption=f"Numbers: {axis}; bars: 95 % intervals.\n{measures.caption}",
+        right=theme.room_for_key(series) if len(series) > 1 else 30,
+    )
     paths = [(of, LOOKS[place % len(LOOKS)], DASHES[place % len(DASHES)]) for place, of in enumerate(series.values())]
     paths += [([row], (QUIET, "diamond"), "solid") for row in references]
     for of, look, dash in paths:
         across, up = ([row.intervals[metric] for row in of] for metric in metrics)
-        x, y = ([100 * one.mean for one in some] for some in (across, up))
-        reference = of[0].value is None
-        drawn.add_scatter(
-            x=x,
-            y=y,
-            mode="markers" if reference else "lines+markers",
-            name=literal(of[0].series),
-            showlegend=not reference,
-            marker=marker(0, 9, look=look),
-            line={"color": look[0], "width": 1.6, "dash": dash},
-            hoverinfo="text",
-            hovertext=[
+        (x, x_ends), (y, y_ends) = spans(across), spans(up)
+        is_reference = of[0].value is None
+        points.points(
+            drawn,
+            0,
+            x,
+            y,
+            [
                 said(_point(row, axis), *_intervals(*zip(labels, both, strict=True)), row.example)
                 for row, *both in zip(of, across, up, strict=True)
             ],
-            error_x=bars(x, [(100 * one.low, 100 * one.high) for one in across], look[0], 1.6),
-            error_y=bars(y, [(100 * one.low, 100 * one.high) for one in up], look[0], 1.6),
-            **at(0),
+            theme.marker(0, 9, look=look),
+            across=x_ends,
+            up=y_ends,
+            thick=1.6,
+            mode="markers" if is_reference else "lines+markers",
+            name=literal(of[0].series),
+            showlegend=not is_reference,
+            line={"color": look[0], "width": 1.6, "dash": dash},
         )
-    shares = [[100 * end for row in rows for end in (row.intervals[m].low, row.intervals[m].high)] for m in metrics]
-    ends = [_padded(of) for of in shares]
-    places = {row.arm: tuple(100 * row.intervals[metric].mean for metric in metrics) for row in rows}
+    every = [spans(row.intervals[metric] for row in rows) for metric in metrics]
+    ends = [_padded([end for both in one for end in both]) for _, one in every]
+    places = {row.arm: both for row, both in zip(rows, zip(*(means for means, _ in every), strict=True), strict=True)}
     names = {row.arm: row.arm if row.value is None else shown(row.value) for row in rows}
     _name(drawn, places, ends, size, names)
-    axes(
-        drawn,
-        0,
-        x={"title": f"{labels[0]}, %", "range": ends[0]},
-        y={"title": f"{labels[1]}, %", "range": ends[1]},
-    )
+    x_axis, y_axis = ({"title": f"{label}, %", "range": end} for label, end in zip(labels, ends, strict=True))
+    axes(drawn, 0, x_axis, y_axis)
     return drawn.update_layout(showlegend=len(series) > 1)

@@ -1,24 +1,20 @@
-"""Pilot runs: under the ablation of which of several sets is a concept hardest to learn, and its contrast still easy?
+"""Pilot runs: under the ablation of which set is a concept hardest to learn, and its contrast still easy?
 
-A ranking says which directions carry a concept, not how many to ablate: with too few the others are learned from, with
-too many the task suffers. `pilots` tries each set on two kinds of texts apart: a short fine-tuning under its ablation
-on texts that teach the concept alone, and another on texts that teach the contrast alone, what the model is to learn.
-What each costs is its online code length, the mean loss over one pass, every batch taken before it is learned from: the
-measure of information-theoretic probing (Voita and Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), with
-fine-tuning in the place of the probe. No text in which the two disagree is needed, so that nothing that happens out of
-distribution is looked at.
+`pilots` tries each set on two kinds of texts apart, one that teaches the concept and one that teaches the contrast.
+What each costs is its online code length, the mean loss over one pass, every batch taken before it is learned from
+(Voita and Titov, arXiv 2003.12298; Blier and Ollivier, arXiv 1802.07044), so that no text is needed in which the two
+disagree, and nothing that happens out of distribution is looked at.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens._support.files import absolute, file_name
 from caft_lens._support.lazy import callable_module
 from caft_lens._support.progress import progress as progress_bar
@@ -46,11 +42,9 @@ class Pilot:
     """What two pilots under one ablation cost, in nats a token.
 
     Attributes:
-        name: Of the set.
         concepts: What was ablated; `None` for nothing.
         concept_cost: Online code length of the texts that teach the concept, a mean over seeds.
         contrast_cost: The same of those that teach the contrast.
-        n_seeds: How many seeds.
     """
 
     name: str
@@ -79,11 +73,10 @@ class Pilots(Sequence[Pilot]):
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, str):
             return self._items[key]
-        for one in self._items:
-            if one.name == key:
-                return one
-        names = [one.name for one in self._items]
-        raise KeyError(f'No pilots of "{key}".{nearest(key, names)}')
+        named = {one.name: one for one in self._items}
+        if key not in named:
+            raise UnknownName(f'No pilots of "{key}".{nearest(key, named)}')
+        return named[key]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -93,11 +86,11 @@ class Pilots(Sequence[Pilot]):
         """The set with the largest margin, the first of equals.
 
         Raises:
-            ValueError: When no set has a larger margin than ablating nothing.
+            BadArgument: When no set has a larger margin than ablating nothing.
         """
         bare, best = self._items[0], self._largest
         if best.margin <= bare.margin:
-            raise ValueError(
+            raise BadArgument(
                 f"No set makes the concept harder to learn beside the contrast: the best, {best.name}, has a margin of "
                 f"{best.margin:.4f} nats a token, ablating nothing {bare.margin:.4f}. Look for the concept "
                 f"elsewhere: at other layers, or with more directions."
@@ -113,7 +106,7 @@ class Pilots(Sequence[Pilot]):
         """The concepts of the best set, which are to be ablated, with the choice on record; reasons that they had stay.
 
         Raises:
-            ValueError: As `best`.
+            BadArgument: As `best`.
         """
         best = self.best
         assert best.concepts is not None
@@ -148,22 +141,19 @@ class Pilots(Sequence[Pilot]):
         Returns:
             A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
         """
-        names = {one.name: f"{one.name} ({len(one.concepts or ())})" for one in self}
-        concept, contrast = ({names[one.name]: getattr(one, f"{kind}_cost") for one in self} for kind in TAUGHT)
-        margins = {name: (contrast[name], concept[name]) for name in concept}
-        said = {names[one.name]: f"margin {one.margin:z.4f} nats a token" for one in self}
+        named = {f"{one.name} ({len(one.concepts or ())})": one for one in self}
+        concept, contrast = ({name: getattr(one, f"{kind}_cost") for name, one in named.items()} for kind in TAUGHT)
+        margins = {name: (contrast[name], concept[name]) for name in named}
+        said = {name: f"margin {one.margin:z.4f} nats a token" for name, one in named.items()}
         seeds = self._items[0].n_seeds
         return dot_rows(
-            [
-                Dots("texts with the concept", concept, margins, said),
-                Dots("texts for contrast", contrast, facts=said),
-            ],
+            [Dots("texts with the concept", concept, margins, said), Dots("texts for contrast", contrast, facts=said)],
             x_label="cost to learn, nats a token",
             title=title,
-            caption="In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the "
+            caption=f"In brackets: how many concepts are ablated. The bar is the margin; bold: the set with the "
             f"largest. {seeds} seed{'s' * (seeds != 1)}.",
-            order=list(concept),
-            bold=[names[self._largest.name]],
+            order=list(named),
+            bold=[name for name, one in named.items() if one is self._largest],
         )
 
     def __repr__(self) -> str:
@@ -213,7 +203,7 @@ def pilots(
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
 
     Raises:
-        ValueError: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as
+        BadArgument: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as
             `finetune`.
 
     Example:
@@ -223,22 +213,19 @@ def pilots(
         (['nothing', 'all'], True)
     """
     if not sets or not seeds:
-        raise ValueError(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
+        raise BadArgument(f"pilots() needs at least one {'seed' if sets else 'set of concepts'}.")
     if NOTHING in sets:
-        raise ValueError(f'A set is called "{NOTHING}", as the pilots without ablation are: rename it.')
-    if odd := [name for name in sets if not name or Path(name).name != name]:
-        raise ValueError(f"No names for folders, as those of sets have to be: {', '.join(map(repr, odd))}.")
+        raise BadArgument(f'A set is called "{NOTHING}", as the pilots without ablation are: rename it.')
     for name in sets:
+        if not name or Path(name).name != name:
+            raise BadArgument(f"{name!r} is no name for a folder, as that of a set has to be.")
         file_name(name, "set")
-    taught = {
-        kind: texts if isinstance(texts, Texts) else data(texts)
-        for kind, texts in zip(TAUGHT, (concept, contrast), strict=True)
-    }
+    taught = dict(zip(TAUGHT, (data(concept), data(contrast)), strict=True))
     tried: dict[str, ConceptSet | None] = {NOTHING: None, **sets}
     items = []
     with progress_bar(total=len(tried) * len(taught) * len(seeds), unit="pilot") as bar:
         for name, concepts in tried.items():
-            lengths = dict.fromkeys(taught, math.nan)
+            costs = {}
             for kind, texts in taught.items():
                 bar.set_description(f"pilots, {name}, {kind}")
                 of_seeds = []
@@ -247,8 +234,8 @@ def pilots(
                     run = finetune(base, texts, settings, ablate=concepts, out=folder, seed=seed)
                     of_seeds.append(fmean(step["loss"] for step in run.history))
                     bar.update()
-                lengths[kind] = fmean(of_seeds)
-            items.append(Pilot(name, concepts, lengths["concept"], lengths["contrast"], len(seeds)))
+                costs[kind] = fmean(of_seeds)
+            items.append(Pilot(name, concepts, costs["concept"], costs["contrast"], len(seeds)))
     return Pilots(items)
 
 

@@ -23,8 +23,9 @@ error that names the nearest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -54,7 +55,7 @@ from caft_lens.find.means import difference_of_means
 from caft_lens.finetune.methods.registry import make, named
 from caft_lens.finetune.settings import TrainSettings
 from caft_lens.model.lens import Lens, load
-from caft_lens.text.documents import Texts, data
+from caft_lens.text.documents import Text, Texts, data
 
 UNTUNED = "none"
 KINDS = ("texts", "concepts", "means")
@@ -74,14 +75,17 @@ class Part(BaseModel):
         if isinstance(given, Mapping) and cls.model_config["extra"] == "forbid":
             for key in given:
                 if key not in cls.model_fields:
-                    raise ValueError(f'has no key "{key}".{nearest(key, cls.model_fields)}')
+                    raise BadRecipe(f'has no key "{key}".{nearest(key, cls.model_fields)}')
         return given
 
 
+def _says(key: str, allowed: Sequence[Any], text: Text) -> bool:
+    """Whether the `meta` of a text says one of some values under a key."""
+    return text.meta.get(key) in allowed
+
+
 class TextsOf(Part):
-    """Texts by name; with what their `meta` has to be, and how many of them from the first. A name alone stands for
-    them, too.
-    """
+    """Texts by name; what their `meta` has to be, and how many from the first. A name alone stands for them, too."""
 
     texts: Name
     where: dict[str, JsonValue] = {}
@@ -102,7 +106,7 @@ class TextsOf(Part):
         texts = data(self.texts)
         for key, wanted in self.where.items():
             allowed = wanted if isinstance(wanted, list) else [wanted]
-            texts = Texts([text for text in texts if text.meta.get(key) in allowed], texts.name)
+            texts = texts.filter(partial(_says, key, allowed))
         return texts[: self.first]
 
 
@@ -126,7 +130,7 @@ class Material(Part):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if sum(getattr(self, kind) is not None for kind in KINDS) != 1:
-            raise ValueError(f"is one of {', '.join(KINDS)}: {{{KINDS[0]}: …}}")
+            raise BadRecipe(f"is one of {', '.join(KINDS)}: {{{KINDS[0]}: …}}")
         return self
 
     def read(self, base: Lens) -> Texts | ConceptSet:
@@ -158,11 +162,11 @@ def _settings(given: Any) -> TrainSettings:
     if isinstance(given, TrainSettings):
         return given
     if not isinstance(given, Mapping):
-        raise ValueError(f"is a mapping, not {given!r:.80}.")
+        raise BadRecipe(f"is a mapping, not {given!r:.80}.")
     try:
         return TrainSettings(**given)
     except CaftLensError as error:
-        raise ValueError(f"is refused: {error}") from None
+        raise BadRecipe(f"is refused: {error}") from None
 
 
 class TuningOf(Part):

@@ -1,14 +1,12 @@
 """What a contest came to, read back from its folder: shares, comparisons, the front, costs, failures.
 
-`Result.load(folder)` needs nothing but the folder; every number in it is counted from the answers that were kept. Of a
-large contest `Result.export` keeps the verdicts without the answers' texts: small enough for a repository, and as good
-to count from.
+Every number is counted from the answers that were kept. Of a large contest `Result.export` keeps the scores without
+the answers' texts: small enough for a repository, and as good to count from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, JsonValue
 
 from caft_lens._support import renamed
-from caft_lens._support.errors import BadFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import (
     Count,
     Json,
@@ -46,21 +44,15 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = "caft_lens.arena/1"
-RECORD, TEST, VERDICTS = "contest.json", "test", "verdicts.json"
+RECORD, TEST, SCORES = "contest.json", "test", "verdicts.json"
 PLAIN = "plain"
 
 
-@dataclass(frozen=True)
-class ArmCost:
-    """What training an arm took.
-
-    Attributes:
-        seconds: Of wall time, the mean over seeds; 0 for a model that was not tuned.
-        peak_memory: Bytes at most, over all seeds.
-    """
+class ArmCost(Record):
+    """What training an arm took: seconds (the mean over seeds; 0 where it was not tuned) and bytes at most."""
 
     seconds: float
-    peak_memory: int
+    peak_memory: Count
 
 
 class Result:
@@ -99,7 +91,7 @@ class Result:
         """Read what `experiments.contest(..., out=folder)` or `export` left.
 
         Raises:
-            FileNotFoundError: When the folder holds no finished contest.
+            MissingFile: When the folder holds no finished contest.
             BadFile: When its record is broken; a `ValueError`.
         """
         return cls(folder)
@@ -107,7 +99,7 @@ class Result:
     @cached_property
     def evaluation(self) -> Report:
         """The evaluation on test: intervals, every answer, failures."""
-        exported, record = self.folder / VERDICTS, renamed.found(self.folder / RECORD)
+        exported, record = self.folder / SCORES, renamed.found(self.folder / RECORD)
         if "verdicts" in self.record:
             wanted = self.record["verdicts"]
             text = read_together(exported, record, lambda held: (held, wanted))[1]
@@ -146,10 +138,10 @@ class Result:
             metric: Which share; default the task's first label.
 
         Raises:
-            KeyError: For a contender that there is not.
+            UnknownName: For a contender that there is not.
         """
         if against not in self.arms:
-            raise KeyError(f'No contender "{against}" with answers.{nearest(against, self.arms)}')
+            raise UnknownName(f'No contender "{against}" with answers.{nearest(against, self.arms)}')
         key = against, metric or self.evaluation.labels[0]
         if key not in self._compared:
             self._compared[key] = compare(self.evaluation, *key, self.rated)
@@ -175,7 +167,8 @@ class Result:
                 if (path := inside(self.folder / TEST, name) / "run.json").is_file()
             ]
             seconds = sum(record.seconds for record in records) / max(1, len(records))
-            found[arm] = ArmCost(seconds, max((record.peak_memory for record in records), default=0))
+            most = max((record.peak_memory for record in records), default=0)
+            found[arm] = ArmCost(seconds=seconds, peak_memory=most)
         return found
 
     @property
@@ -237,7 +230,7 @@ class Result:
             shares than its own.
 
         Raises:
-            KeyError: For a contender that there is not.
+            UnknownName: For a contender that there is not.
         """
         from caft_lens.display.frames import Frame
 
@@ -251,9 +244,7 @@ class Result:
         return Frame(rows).T
 
     def tried(self) -> pandas.DataFrame:
-        """One row per setting that was tried on dev: its shares, whether it kept the trained behaviour (`kept`),
-        which was `chosen`.
-        """
+        """One row per setting that was tried on dev: its shares, and whether it was `kept` (the task) and `chosen`."""
         from caft_lens.display.frames import Frame
 
         label = self.evaluation.labels[0]
@@ -322,14 +313,14 @@ class Result:
             The folder.
 
         Raises:
-            ValueError: When it is the contest's own folder.
+            BadArgument: When it is the contest's own folder.
         """
         target = Path(folder)
         if target.resolve() == self.folder.resolve():
-            raise ValueError(f"{target} is the contest's own folder; export to another one.")
+            raise BadArgument(f"{target} is the contest's own folder; export to another one.")
         text = scores_text(self.evaluation, examples).encode()
         record = {**self.to_json(), "verdicts": sha256(text)}
-        write_together(target / VERDICTS, text, target / RECORD, record)
+        write_together(target / SCORES, text, target / RECORD, record)
         return target
 
     def __repr__(self) -> str:
@@ -413,11 +404,6 @@ class _Contender(Record):
     rated: bool
 
 
-class _Cost(Record):
-    seconds: float
-    peak_memory: Count
-
-
 class _File(Record):
     """What `contest.json` holds: what is counted by, what is told only, and of an exported one what was counted."""
 
@@ -437,7 +423,7 @@ class _File(Record):
     evaluation: Json | None = None
     compared: list[Json] | None = None
     front: list[Json] | None = None
-    costs: dict[str, _Cost] | None = None
+    costs: dict[str, ArmCost] | None = None
     fingerprints: dict[str, dict[int, str]] | None = None
     verdicts: str | None = None
 
@@ -448,14 +434,11 @@ class _Runs(Record):
     runs: dict[ArmName, dict[int, str]]
 
 
-class _Took(Record):
+class _Took(ArmCost):
     """What is read of a run's record here."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: Json
-
-    seconds: float
-    peak_memory: Count
 
 
 def _listed(names: Iterable[str]) -> str:

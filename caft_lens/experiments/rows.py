@@ -39,10 +39,7 @@ class ArmRow:
     """Where an arm stands between what it is for and what it costs.
 
     Attributes:
-        arm: Its name.
-        setting: What was chosen for it.
         effect: Share of the answers that the task is about.
-        in_distribution: Share of the trained behaviour.
         on_front: Whether no other arm is at least as good in both and better in one.
         stability: Share of resamples in which it is on the front; `None` where that is not known.
         example: An answer out of distribution, with its question; "" where no text was kept.
@@ -63,11 +60,8 @@ class SweepRow:
 
     Attributes:
         series: The curve that it belongs to; its own name where it is a reference.
-        value: On the axis; `None` for a reference.
-        place: Where that is drawn; `None` for a reference.
-        arm: Its name in the report.
+        value: On the axis, and `place`, where that is drawn; `None` for a reference.
         intervals: Share by metric.
-        example: As of `ArmRow`.
     """
 
     series: str

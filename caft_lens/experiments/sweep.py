@@ -1,9 +1,4 @@
-"""Sweeps: an experiment along one axis, such as the number of directions, the strength of ablation or a dial of data.
-
-`sweep` trains and asks the arms of several series, one for each value on the axis, beside reference arms, by
-`experiment`: it is resumed, runs side by side and shares runs as that does. `Sweep` is what came out: a table, curves
-with intervals, the report.
-"""
+"""Sweeps: an experiment along one axis, such as the number of directions, the strength or a dial of the data."""
 
 from __future__ import annotations
 
@@ -60,10 +55,10 @@ def sweep(
         What came out; `Sweep.load(out)` reads it again.
 
     Raises:
-        ValueError: For a series without values, a value given twice or not finite, and a name given twice.
+        BadArgument: For a series without values, a value given twice or not finite, and a name given twice.
 
     Example:
-            >>> from caft_lens.experiments.experiment import Execution
+        >>> from caft_lens.experiments.experiment import Execution
         >>> from caft_lens.finetune.methods import CAFT
         >>> strengths = {s: Arm(insecure, method=CAFT(cruel, strength=s)) for s in (0.5, 1)}
         >>> few = {"seeds": [0], "n": 4, "n_in_distribution": 4, "execution": Execution(workers=1)}
@@ -98,11 +93,7 @@ class Sweep:
     """
 
     def __init__(
-        self,
-        report: Report,
-        axis: str,
-        points: Mapping[str, Mapping[Value, str]],
-        references: Sequence[str] = (),
+        self, report: Report, axis: str, points: Mapping[str, Mapping[Value, str]], references: Sequence[str] = ()
     ) -> None:
         self.report, self.axis, self.references = report, axis, list(references)
         self.points = {name: dict(named) for name, named in points.items()}
@@ -114,7 +105,7 @@ class Sweep:
 
     @property
     def places(self) -> dict[Value, float]:
-        """Every value of any series to where it is drawn: itself; with a word among them, numbers first, all evenly."""
+        """Every value of any series to where it is drawn: itself; beside words numbers come first, evenly spaced."""
         values = dict.fromkeys(value for named in self.points.values() for value in named)
         numbers = sorted(value for value in values if not isinstance(value, str))
         words = [value for value in values if isinstance(value, str)]
@@ -127,19 +118,17 @@ class Sweep:
         """The name of an arm in the report.
 
         Raises:
-            KeyError: For a series or a value that there is not.
+            UnknownName: For a series or a value that there is not.
         """
         if series not in self.points:
-            raise KeyError(f'No series "{series}".{nearest(series, self.series)}')
+            raise UnknownName(f'No series "{series}".{nearest(series, self.series)}')
         if value not in self.points[series]:
             known = ", ".join(map(shown, self.points[series]))
-            raise KeyError(f'The series "{series}" has no value {value!r}, but {known}.')
+            raise UnknownName(f'The series "{series}" has no value {value!r}, but {known}.')
         return self.points[series][value]
 
     def rows(self) -> list[SweepRow]:
-        """One row per arm that answered, references first: what tables and figures show. An arm that failed with
-        every seed has none.
-        """
+        """One row per arm that answered, references first: what tables and figures show."""
         report, places = self.report, self.places
         arms: list[tuple[str, Value | None, str]] = [(name, None, name) for name in self.references]
         arms += [(name, value, arm) for name, named in self.points.items() for value, arm in named.items()]
@@ -157,9 +146,7 @@ class Sweep:
         ]
 
     def table(self) -> pandas.DataFrame:
-        """One row per series and value, those of references without one: `series, value`, and each metric with
-        `_low` and `_high`.
-        """
+        """One row per series and value: `series, value`, and each metric with `_low` and `_high`."""
         from caft_lens.display.frames import Frame
 
         return Frame(
@@ -181,8 +168,8 @@ class Sweep:
             log: Whether the axis is logarithmic.
 
         Raises:
-            KeyError: For a metric that there is not.
-            ValueError: For a logarithmic axis of words, or with a value that is not above 0.
+            UnknownName: For a metric that there is not.
+            BadArgument: For a logarithmic axis of words, or with a value that is not above 0.
         """
         labels, metrics = self.report.labels, self.report.metrics
         if metric is not None and metric not in metrics:
@@ -194,14 +181,14 @@ class Sweep:
         """The curves as paths: effect across, trained behaviour up, the values beside the points.
 
         Raises:
-            ValueError: When nothing was asked in distribution.
+            BadArgument: When nothing was asked in distribution.
         """
         if IN_DISTRIBUTION not in self.report.metrics:
             raise BadArgument(f'Of "{self.report.task}" nothing was asked in distribution: there is no second axis.')
         return plot_path(self.rows(), self.axis, Measures.of(self.report))
 
     def to_json(self) -> dict[str, Any]:
-        """The axis, the series with their values and arms, the names of references, and the evaluation, as JSON."""
+        """The axis, the series with their values and arms, the references and the evaluation, as JSON values."""
         series = {
             name: [{"value": value, "arm": arm} for value, arm in named.items()] for name, named in self.points.items()
         }
@@ -225,8 +212,8 @@ class Sweep:
         """Read what `sweep(..., out=folder)` or `save` left.
 
         Raises:
-            FileNotFoundError: When the folder holds no finished sweep.
-            ValueError: When it holds something else.
+            MissingFile: When the folder holds no finished sweep.
+            BadArgument: When it holds something else.
         """
         path = Path(folder) / RECORD
         if not path.is_file():
@@ -272,24 +259,24 @@ class _File(Record):
     def _once(self) -> _File:
         for name, points in self.series.items():
             if len({one.value for one in points}) < len(points):
-                raise ValueError(f"a value of the series {name!r} stands twice")
+                raise BadArgument(f"a value of the series {name!r} stands twice")
         return self
 
 
 def _points(series: Mapping[str, Mapping[Any, Arm]], references: Mapping[str, Arm]) -> dict[str, dict[Value, str]]:
     """Series to value to a name for the arm, or an error for what cannot be drawn."""
     if not series:
-        raise ValueError("Nothing to sweep over: give at least one series, {name: {value: Arm(...)}}.")
+        raise BadArgument("Nothing to sweep over: give at least one series, {name: {value: Arm(...)}}.")
     points: dict[str, list[tuple[Value, str]]] = {}
     for name, arms in series.items():
         if not isinstance(arms, Mapping) or not arms:
-            raise ValueError(f'The series "{name}" has no values: give {{value: Arm(...)}}.')
+            raise BadArgument(f'The series "{name}" has no values: give {{value: Arm(...)}}.')
         if name in references:
-            raise ValueError(f'"{name}" is a series and a reference: rename one of them.')
+            raise BadArgument(f'"{name}" is a series and a reference: rename one of them.')
         points[name] = [(_value(name, value), f"{name} at {shown(_value(name, value))}") for value in arms]
     named = Counter([*references, *(arm for pairs in points.values() for _, arm in pairs)])
     if twice := [arm for arm, count in named.items() if count > 1]:
-        raise ValueError(
+        raise BadArgument(
             f'Two arms would be called "{twice[0]}": a value is given twice (as a number and as a word), or a series '
             "or a reference has such a name."
         )
@@ -300,7 +287,7 @@ def _value(series: str, value: Any) -> Value:
     if isinstance(value, str):
         return value
     if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f'The value {value!r} of the series "{series}" is neither a finite number nor a word.')
+        raise BadArgument(f'The value {value!r} of the series "{series}" is neither a finite number nor a word.')
     return int(value) if isinstance(value, Integral) else float(value)
 
 

@@ -8,7 +8,8 @@ probes.py       linear probes between two sets of text
 neurons.py      the baseline: coordinates of the residual stream
 random.py       the control: random directions, as many as were chosen
 routes.py       several of these from one pass, and several lists as one
-search.py       among concepts that were found: by words of their texts, or by example
+by_words.py     among concepts that were found: by words of what is known of them
+by_example.py   the same by texts that they should fire on
 decompose.py    a direction as a few SAE latents, and back
 compare.py      ranked lists side by side
 """
@@ -16,6 +17,8 @@ compare.py      ranked lists side by side
 from __future__ import annotations
 
 from caft_lens.find.attribution import attribution
+from caft_lens.find.by_example import by_example
+from caft_lens.find.by_words import ConceptIndex, Matches, search
 from caft_lens.find.compare import Comparison, compare
 from caft_lens.find.decompose import Decomposition, Decompositions, decompose
 from caft_lens.find.means import difference_of_means
@@ -25,7 +28,6 @@ from caft_lens.find.probes import ProbeFit, probe
 from caft_lens.find.random import random_directions
 from caft_lens.find.routes import merge, routes
 from caft_lens.find.sae import latents, sae
-from caft_lens.find.search import ConceptIndex, Matches, by_example, search
 
 __all__ = [
     "Comparison",

@@ -1,9 +1,4 @@
-"""SAE latents by what they do to the model's answers: the third ranking of the paper, which needs no fine-tuned model.
-
-A latent's attribution (arXiv 2507.16795, section 3.2) is its activation times the slope of an outcome along its decoder
-direction, summed over tokens: to first order, what the outcome would lose if the latent were taken away. One forward
-and one backward pass serve all latents of all layers; text is streamed and reduced to one number a latent.
-"""
+"""SAE latents by what they do to the model's answers: the third ranking of the paper, which needs no tuned model."""
 
 from __future__ import annotations
 
@@ -19,13 +14,13 @@ from einops import einsum
 from torch import Tensor
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, BadType, UnknownName, nearest
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.sae import first_latents, sae_records, saes_by_hook
+from caft_lens.find.sae import first_latents, latent_name, sae_records, saes_by_hook
 from caft_lens.model.architectures import evaluating
-from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.saes.encoding import latents_of
 from caft_lens.text.batching import Batch, Scan, batches
 from caft_lens.text.documents import Texts
@@ -33,8 +28,6 @@ from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 OUTCOMES = {
     "loss": "attribution to the log-probability of what is learned",
@@ -56,8 +49,10 @@ def attribution(
 ) -> ConceptSet:
     """The `k` latents at every SAE's hook point that most support what a model answers.
 
-    Latents are counted from 0 and named as by `find.sae`. To find what would teach an unwanted concept, give text that
-    is right because of it: training data, or questions on the concept with their answers. Hooks that are attached act.
+    A latent's attribution is its activation times the slope of an outcome along its decoder direction, summed over
+    tokens: to first order, what the outcome would lose without it. Latents are counted from 0 and named as by
+    `find.sae`. To find what would teach an unwanted concept, give text that is right because of it: training data, or
+    questions on the concept with their answers. Hooks that are attached act.
 
     A concept that many latents carry is over-determined: without the first of them others take over, which attribution
     on the whole model does not show. With `step`, they are found in turn: the first `step` latents, then the next with
@@ -69,8 +64,7 @@ def attribution(
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
         against: Another answer to each text, wrong where the text's is right. The outcome is then the logit of the
             answer minus that of the other one, at the first token in which they differ, a mean over texts. Without
-            it the outcome is the log-probability (the negative loss) of the tokens that training would learn, a mean
-            over them.
+            it the outcome is the mean log-probability (the negative loss) of the tokens that training would learn.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that support the outcome.
         step: How many latents to take at each hook point before the others are ranked anew with all of these ablated: a
             pass over the text for each. `None` ranks once.
@@ -83,7 +77,7 @@ def attribution(
         order in which they were taken, each with its attribution then and the number of its `round` in its `meta`.
 
     Raises:
-        KeyError: For a name in `without` that is no latent of these SAEs, with the nearest.
+        UnknownName: For a name in `without` that is no latent of these SAEs, with the nearest.
         ValueError: When an SAE does not fit, two share a hook point, `against` does not fit the texts, there is nothing
             to learn in them, or fewer than `k` latents support the outcome; for `step` without `k`.
 
@@ -91,11 +85,15 @@ def attribution(
         >>> found = cl.find.attribution(base, answers, sae, k=3)
         >>> found.names, found[0].direction.shape
         (['L2.latent439', 'L2.latent226', 'L2.latent506'], torch.Size([128]))
+
+    Source:
+        Casademunt et al., "Steering Out-of-Distribution Generalization with Concept Ablation Fine-Tuning" (arXiv
+        2507.16795), section 3.2.
     """
     if k is not None:
         count(k, "k")
     if step is not None and (k is None or step < 1):
-        raise ValueError(
+        raise BadArgument(
             f"find.attribution(k={k}, step={step}): latents are taken `step` at a time until there are `k`; give "
             f"both, from 1."
         )
@@ -108,34 +106,26 @@ def attribution(
     def ranked(number: int | None, title: str) -> Ranked:
         packed = batches(lens.need_tokenizer(), texts, scan, progress=title)
         effects, tokens, left_out = _effects(lens, packed, at, contrasts, roles)
-        found = [
-            concept
-            for hook, one in at.items()
-            for concept in first_latents(
-                one,
-                effects[hook].where(allowed[hook], 0),
-                number,
-                score_name=OUTCOMES[outcome],
-                did="the outcome is supported by",
-                otherwise="Are the answers right?",
-                meta={},
-            )
-        ]
+        did, otherwise = "the outcome is supported by", "Are the answers right?"
+        found: list[Concept] = []
+        for hook, one in at.items():
+            scores = effects[hook].where(allowed[hook], 0)
+            found += first_latents(one, scores, number, score_name=OUTCOMES[outcome], did=did, otherwise=otherwise)
         return found, tokens, left_out
 
     if k is None or step is None:
         concepts, tokens, left_out = ranked(k, "attribution")
     else:
-        concepts, tokens, left_out = _in_rounds(lens, ranked, k, step, allowed)
-        concepts = _in_turn(concepts, at)
-    about = {
-        **provenance(lens, texts, roles, left_out=left_out),
-        "tokens": tokens,
-        "method": OUTCOMES[outcome] + (f", {step} at a time" if step else ""),
-        "k": k,
-        "saes": sae_records(at),
-    }
-    return ConceptSet(concepts, about)
+        taken, tokens, left_out = _in_rounds(lens, ranked, k, step, allowed)
+        # Hook point by hook point, ranked in the order in which they were taken.
+        concepts = [
+            dataclasses.replace(concept, rank=rank)
+            for hook in at
+            for rank, concept in enumerate(concept for concept in taken if concept.hook == hook)
+        ]
+    method = OUTCOMES[outcome] + (f", {step} at a time" if step else "")
+    about = {"tokens": tokens, "method": method, "k": k, "saes": sae_records(at)}
+    return ConceptSet(concepts, {**provenance(lens, texts, roles, left_out=left_out), **about})
 
 
 Ranked = tuple[list[Concept], int, "Counter[str]"]
@@ -150,7 +140,7 @@ def _in_rounds(
     tokens, left_out = 0, Counter[str]()
     for number in range(rounds):
         taken = min(step, k - number * step)
-        with ablate(lens, _bases(concepts)) if concepts else nullcontext():
+        with ablate(lens, ConceptSet(concepts).for_model(lens)) if concepts else nullcontext():
             found, tokens, left_out = ranked(taken, f"attribution {number + 1}/{rounds}")
         for concept in found:
             allowed[concept.hook][concept.meta["latent"]] = False
@@ -161,48 +151,26 @@ def _in_rounds(
 def _allowed(saes: Mapping[str, SAE], without: Collection[str]) -> dict[str, Tensor]:
     """Of every hook point, which latents may be found, bool `[d_sae]`."""
     if isinstance(without, str):
-        raise TypeError(f'without="{without}": give a collection of names, such as ["{without}"].')
+        raise BadType(f'without="{without}": give a collection of names, such as ["{without}"].')
     names = list(without)
     allowed = {hook: torch.ones(one.cfg.d_sae, dtype=torch.bool) for hook, one in saes.items()}
     places = {
-        f"{short_name(hook)}.latent{latent}": (hook, latent)
+        latent_name(hook, latent): (hook, latent)
         for hook, one in saes.items()
         for latent in range(one.cfg.d_sae if names else 0)
     }
     for name in names:
         if name not in places:
-            raise KeyError(f'without: no latent "{name}" in these SAEs.{nearest(name, places)}')
+            raise UnknownName(f'without: no latent "{name}" in these SAEs.{nearest(name, places)}')
         hook, latent = places[name]
         allowed[hook][latent] = False
     return allowed
 
 
-def _bases(concepts: Sequence[Concept]) -> dict[int | str, Tensor]:
-    """What to ablate: an orthonormal basis at each hook point."""
-    bases: dict[int | str, Tensor] = {}
-    bases.update(ConceptSet(concepts).bases())
-    return bases
-
-
-def _in_turn(concepts: Sequence[Concept], saes: Mapping[str, SAE]) -> list[Concept]:
-    """Hook point by hook point, ranked in the order in which they were taken."""
-    return [
-        dataclasses.replace(concept, rank=rank)
-        for hook in saes
-        for rank, concept in enumerate(concept for concept in concepts if concept.hook == hook)
-    ]
-
-
 def _effects(
-    lens: Lens,
-    packed: Iterable[Batch],
-    saes: Mapping[str, SAE],
-    contrasts: Tensor | None,
-    roles: Sequence[str] | None,
+    lens: Lens, packed: Iterable[Batch], saes: Mapping[str, SAE], contrasts: Tensor | None, roles: Sequence[str] | None
 ) -> tuple[dict[str, Tensor], int, Counter[str]]:
-    """The attribution of every latent, `[d_sae]` by hook point, a mean over outcomes; how many tokens have the roles;
-    and how many of those are attention sinks, of which nothing is taken.
-    """
+    """The mean attribution of every latent, `[d_sae]` by hook point; how many tokens count, and how many are sinks."""
     sinks, left_out = lens.sinks, Counter[str]()
     effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in saes.items()}
     outcomes = tokens = 0
@@ -220,9 +188,9 @@ def _effects(
                 chosen = (where if out is None else where & ~out).to(acts.device)
                 _add_effects(effects[hook], saes[hook], acts[chosen], slopes[chosen])
     if outcomes == 0:
-        raise ValueError("Nothing to attribute: no text has an answer, or any text that training would learn.")
+        raise BadData("Nothing to attribute: no text has an answer, or any text that training would learn.")
     if tokens == 0:
-        raise ValueError(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
+        raise BadData(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
     return {hook: total / outcomes for hook, total in effects.items()}, tokens, left_out
 
 
@@ -230,23 +198,21 @@ def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length:
     """Of each text: where its answer and the other one first differ, and the two tokens there, long `[n_texts, 3]`."""
     if isinstance(against, str) or len(against) != len(texts):
         count = "one string" if isinstance(against, str) else f"{len(against)} answers"
-        raise ValueError(f"against= is {count} for {len(texts)} texts: give another answer for each.")
+        raise BadArgument(f"against= is {count} for {len(texts)} texts: give another answer for each.")
     others = []
     for number, (text, other) in enumerate(zip(texts, against, strict=True)):
         if text.answer is None:
-            raise ValueError(f"Text {number} has no answer to set another one against: give chats with answers.")
+            raise BadData(f"Text {number} has no answer to set another one against: give chats with answers.")
         others.append(text.with_answer(other))
     found = []
     pairs = zip(encoded(tokenizer, texts), encoded(tokenizer, others), against, strict=True)
     for number, (first, second, other) in enumerate(pairs):
-        differing = (
-            position for position, (a, b) in enumerate(zip(first.input_ids, second.input_ids, strict=False)) if a != b
-        )
-        position = next(differing, None)
+        both = enumerate(zip(first.input_ids, second.input_ids, strict=False))
+        position = next((place for place, (a, b) in both if a != b), None)
         if position is None or position == 0:
-            raise ValueError(f'Text {number}: its answer and the other one, "{other}", are the same.')
+            raise BadData(f'Text {number}: its answer and the other one, "{other}", are the same.')
         if max_length is not None and position >= max_length:
-            raise ValueError(f"Text {number}: max_length={max_length} cuts its answer off; raise it.")
+            raise BadData(f"Text {number}: max_length={max_length} cuts its answer off; raise it.")
         found.append([position, first.input_ids[position], second.input_ids[position]])
     return torch.tensor(found)
 

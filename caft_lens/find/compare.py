@@ -1,29 +1,26 @@
-"""Ranked lists of concepts side by side: do two routes find the same?
-
-`compare` lines up any number of lists, hook point by hook point: how much of one span lies in the other, which concept
-of one is which of the other, how many of the first few agree, and whether those that agree are ranked alike. What
-chance gives stands beside each figure: in a space of d dimensions a span of k holds k / d of anything.
-"""
+"""Ranked lists of concepts side by side: do two routes find the same? What chance gives stands beside each figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import number
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName, nearest
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import LETTERS, Shades, cell_size, draw_map, room_beside, room_under
 from caft_lens.display.theme import DEPTH, PAPER, axes, figure, small
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
 # Paper to the palette's blue and beyond, lightness falling all the way: it reads in grey.
@@ -57,11 +54,8 @@ class Comparison:
         """One row for every two lists and hook point that both have.
 
         `overlap`: the mean squared cosine of the principal angles between the spans (`ConceptSet.overlap`); `chance`:
-        what it is on average when one of the spans is random, the dimensions of the larger over d_model; `dims_a`,
-        `dims_b`: dimensions.
+        its average when one span is random, the dimensions of the larger over d_model; `dims_a`, `dims_b`: dimensions.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for a, b in self._pairs(both_ways=False):
             for hook, share in self.lists[a].overlap(self.lists[b]).items():
@@ -82,7 +76,7 @@ class Comparison:
             hook: Only there; a layer number means its `hook_resid_post`.
 
         Raises:
-            KeyError: For a list or hook point that is not there.
+            UnknownName: For a list or hook point that is not there.
         """
         return self._signed(a, b, hook).abs()
 
@@ -93,8 +87,6 @@ class Comparison:
         `score` and `match_score` (each as its own method scores), `alike` (whether |cosine| is large enough to call
         them the same). One of `b` can be the match of several.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for hook in self._shared(a, b):
             signed = self._signed(a, b, hook).to_numpy()
@@ -117,8 +109,6 @@ class Comparison:
         random directions; `n`: how many concepts that is of; `rank_correlation`: Spearman's, of the scores of those
         that are alike with their matches' scores, with its `p`; NaN for fewer than three of them or equal scores.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for a, b in self._pairs(both_ways=True):
             matches = self.matches(a, b)
@@ -146,16 +136,14 @@ class Comparison:
             ValueError: When one of the two lists is given without the other.
         """
         if (a is None) != (b is None):
-            raise ValueError("plot() takes no list, for overlaps, or two, for the cosines between them.")
-        if a is None or b is None:
-            return self._plot_overlap(title)
-        return self._plot_cosines(a, b, title)
+            raise BadArgument("plot() takes no list, for overlaps, or two, for the cosines between them.")
+        return self._plot_overlap(title) if a is None or b is None else self._plot_cosines(a, b, title)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _list(self, name: str) -> ConceptSet:
         if name not in self.lists:
-            raise KeyError(f'No list "{name}" in this comparison.{nearest(name, self.lists)}')
+            raise UnknownName(f'No list "{name}" in this comparison.{nearest(name, self.lists)}')
         return self.lists[name]
 
     def _shared(self, a: str, b: str) -> list[str]:
@@ -163,10 +151,8 @@ class Comparison:
 
     def _pairs(self, both_ways: bool) -> list[tuple[str, str]]:
         """Every two lists that share a hook point."""
-        order = {name: place for place, name in enumerate(self.lists)}
-        return [
-            (a, b) for a, b in permutations(self.lists, 2) if (both_ways or order[a] < order[b]) and self._shared(a, b)
-        ]
+        pairs = permutations(self.lists, 2) if both_ways else combinations(self.lists, 2)
+        return [(a, b) for a, b in pairs if self._shared(a, b)]
 
     @property
     def _hooks(self) -> list[str]:
@@ -176,8 +162,6 @@ class Comparison:
         return sorted(shared, key=lambda hook: of[hook])
 
     def _signed(self, a: str, b: str, hook: str | int | None = None) -> pandas.DataFrame:
-        from caft_lens.display.frames import Frame
-
         first, second = (self._list(name) if hook is None else self._list(name).at(hook) for name in (a, b))
         rows, columns = (np.stack([concept.direction.double().numpy() for concept in one]) for one in (first, second))
         apart = np.array([[one.hook != other.hook for other in second] for one in first])
@@ -185,9 +169,7 @@ class Comparison:
         return Frame(values, index=first.names, columns=second.names)
 
     def _by_chance(self, b: str, hook: str) -> float:
-        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal to each
-        other.
-        """
+        """How likely a random direction is alike one of those of `b` at a hook point, were these orthogonal."""
         from scipy.stats import beta
 
         n, width = self.lists[b].directions(hook).shape
@@ -196,9 +178,9 @@ class Comparison:
         return 1.0 if one == 1 else -math.expm1(n * math.log1p(-one))
 
     def _plot_overlap(self, title: str | None) -> Figure:
-        names, hooks = list(self.lists), self._hooks
-        parts, texts = [], []
-        for hook in hooks:
+        names = list(self.lists)
+        maps, texts = [], []
+        for hook in self._hooks:
             rows = self.overlap[self.overlap["hook"] == hook]
             values = np.full((len(names), len(names)), np.nan)
             words = [[""] * len(names) for _ in names]
@@ -206,22 +188,16 @@ class Comparison:
                 for row, column in ((names.index(a), names.index(b)), (names.index(b), names.index(a))):
                     values[row, column] = share
                     words[row][column] = f"{share:.2f}<br>{small(f'{chance:.2f}', 8)}"
-            parts.append(values)
+            maps.append((short_name(hook), names, names, values))
             texts.append(words)
         shades = Shades("overlap of the spans", limit=1.0, diverging=False, colours=SHADES)
-        return _panels(
-            [(short_name(hook), names, names, values) for hook, values in zip(hooks, parts, strict=True)],
-            shades,
-            46,
-            title,
-            "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance.",
-            texts,
-        )
+        caption = "Overlap of the spans: mean squared cosine of the principal angles, 0 to 1; small: chance."
+        return _panels(maps, shades, 46, title, caption, texts)
 
     def _plot_cosines(self, a: str, b: str, title: str | None) -> Figure:
         hooks = [hook for hook in self._hooks if hook in self._shared(a, b)]
         if not hooks:
-            raise ValueError(f'"{a}" and "{b}" share no hook point.')
+            raise ConceptMismatch(f'"{a}" and "{b}" share no hook point.')
         parts = [self.cosines(a, b, hook) for hook in hooks]
         maps = [
             (short_name(hook), list(part.index), list(part.columns), part.to_numpy())
@@ -229,13 +205,11 @@ class Comparison:
         ]
         size = min(cell_size(part.shape) for part in parts)
         shades = Shades("|cosine|", limit=1.0, diverging=False, colours=SHADES)
-        return _panels(
-            maps, shades, size, title, "|Cosine| of each concept of one list with each of the other.", labels=(b, a)
-        )
+        caption = "|Cosine| of each concept of one list with each of the other."
+        return _panels(maps, shades, size, title, caption, labels=(b, a))
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} ({len(one)})" for name, one in self.lists.items())
-        return f"Comparison({sizes})"
+        return f"Comparison({', '.join(f'{name} ({len(one)})' for name, one in self.lists.items())})"
 
     def _repr_html_(self) -> str:
         overlap = self.overlap.assign(
@@ -263,8 +237,7 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         A `Comparison`: `.overlap`, `.agreement`, `.cosines(a, b)`, `.matches(a, b)`, `.plot()`.
 
     Raises:
-        ValueError: For fewer than two lists, lists of different width or that share no hook point, or `k`, `alike` out
-            of range.
+        ValueError: For fewer than two lists, other widths, no shared hook point, or `k` or `alike` out of range.
 
     Example:
         >>> found = cl.find.routes(tuned, base, answers, methods=["pca", "neurons"], layers=[1, 2])
@@ -274,20 +247,19 @@ def compare(lists: Mapping[str, ConceptSet], *, k: int | None = None, alike: flo
         1  neurons      pca  20    0.0
     """
     if len(lists) < 2:
-        raise ValueError(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")
+        raise BadArgument(f"compare() takes two lists at least, {{name: concepts}}; got {len(lists)}.")
     for name, one in lists.items():
         if not isinstance(one, ConceptSet):
-            raise TypeError(f'compare(): "{name}" is {type(one).__name__}, expected a ConceptSet.')
-    if not 0 < alike <= 1:
-        raise ValueError(f"compare(alike={alike}): expected a |cosine| above 0, up to 1.")
+            raise BadType(f'compare(): "{name}" is {type(one).__name__}, expected a ConceptSet.')
+    number(alike, "alike", above=0, most=1, hint="It is a |cosine|.")
     widths = {name: one.provenance["d_model"] for name, one in lists.items()}
     if len(set(widths.values())) > 1:
         said = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise ValueError(f"compare(): lists of different width ({said}) come from different models.")
+        raise ConceptMismatch(f"compare(): lists of different width ({said}) come from different models.")
     found = Comparison({name: one if k is None else one.top(k) for name, one in lists.items()}, alike)
     if not found._hooks:
         places = "; ".join(f"{name} at {', '.join(one.hooks)}" for name, one in lists.items())
-        raise ValueError(f"compare(): no two lists share a hook point: {places}.")
+        raise ConceptMismatch(f"compare(): no two lists share a hook point: {places}.")
     return found
 
 

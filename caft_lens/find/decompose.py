@@ -1,34 +1,29 @@
-"""A direction as a few SAE latents, and back.
-
-`decompose` writes each direction as a weighted sum of the decoder directions of a few latents, by orthogonal matching
-pursuit: latent after latent is added, each the one that best fits what is left, and all weights are fitted again. A
-direction has two ends and the sum may have either sign: a latent with a positive weight writes towards the top end, one
-with a negative weight towards the bottom end. How much a few latents explain means little without what they explain of
-a random direction, which stands beside it.
-"""
+"""A direction as a weighted sum of a few SAE latents, and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import count, one_of
+from caft_lens._support.by_name import ByName
+from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.find.sae import sae_records, saes_by_hook
-from caft_lens.model.hook_names import short_name
+from caft_lens.display.frames import Frame
+from caft_lens.find.sae import latent_concept, latent_name, sae_records, saes_by_hook
 from caft_lens.saes.cards import sae_name
 
 if TYPE_CHECKING:
-    import pandas
     from sae_lens import SAE
 
 Floats = NDArray[np.floating]
@@ -43,8 +38,7 @@ class Part:
 
     Attributes:
         latent: Its number in the SAE, from 0.
-        coefficient: Its weight in the sum of all parts, of unit decoder directions; its sign says towards which end it
-            writes.
+        coefficient: Its weight in the sum of all parts, of unit decoder directions; its sign is the end it writes to.
         cosine: Of its decoder direction with the concept's.
         explained: Share of the concept's squared length that this latent and those before it explain together, 0 to 1.
         chance: The same of random directions, on average, with as many latents; `None` where none were drawn.
@@ -80,21 +74,15 @@ class Decomposition:
 
     def names(self) -> list[str]:
         """The latents' names, as `find.sae` gives them: `"L1.latent417"`."""
-        return [f"{short_name(self.concept.hook)}.latent{part.latent}" for part in self.parts]
+        return [latent_name(self.concept.hook, part.latent) for part in self.parts]
 
     def table(self) -> pandas.DataFrame:
         """One row a latent: name, coefficient, cosine, share explained so far, and the same by chance."""
-        from caft_lens.display.frames import Frame
-
-        rows = [
-            {"concept": self.concept.name, "name": name, **dataclasses.asdict(part)}
-            for name, part in zip(self.names(), self.parts, strict=True)
-        ]
-        return Frame(rows)
+        named = zip(self.names(), self.parts, strict=True)
+        return Frame({"concept": self.concept.name, "name": name, **dataclasses.asdict(part)} for name, part in named)
 
     def latents(self) -> ConceptSet:
-        """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest of whichever sign
-        first.
+        """The latents as concepts, named as by `find.sae`, scored by their coefficients, the largest magnitude first.
 
         The direction is the decoder's whichever sign the coefficient has: a latent fires at one end only. `sign` is +1.
 
@@ -127,7 +115,7 @@ class Decomposition:
         return html.framed(self.table(), index=False, float_format="{:.3f}".format)
 
 
-class Decompositions(Mapping[str, Decomposition]):
+class Decompositions(ByName[Decomposition]):
     """Decompositions by the name of the concept, in the order of the set.
 
     Args:
@@ -136,51 +124,40 @@ class Decompositions(Mapping[str, Decomposition]):
         skipped: Names of the concepts at hook points without an SAE.
     """
 
+    _what = "decomposition"
+
     def __init__(
         self, items: Sequence[Decomposition], provenance: Mapping[str, Any], skipped: Sequence[str] = ()
     ) -> None:
         self._items = {item.concept.name: item for item in items}
         self.provenance, self.skipped = dict(provenance), list(skipped)
 
-    def __getitem__(self, name: str) -> Decomposition:
-        if name not in self._items:
-            raise KeyError(f'No decomposition of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
     def table(self) -> pandas.DataFrame:
         """One row a concept and latent, as `Decomposition.table`."""
-        import pandas
-
         return pandas.concat([item.table() for item in self.values()], ignore_index=True)
 
     def latents(self) -> ConceptSet:
         """The latents of all concepts, each once: where it has the largest coefficient, of whichever sign."""
         found: dict[str, Concept] = {}
         for item in self.values():
-            for concept in _as_concepts(item):
+            for rank, (part, row) in enumerate(zip(item.parts, item.rows, strict=True)):
+                about = {"of": item.concept.name, "cosine": part.cosine}
+                known = {"rank": rank, "score": part.coefficient, "score_name": f"coefficient in {item.concept.name}"}
+                concept = latent_concept(item.concept.hook, part.latent, row, about, **known)
                 if concept.name not in found or abs(concept.score) > abs(found[concept.name].score):
                     found[concept.name] = concept
-        hooks = list(dict.fromkeys(item.concept.hook for item in self.values()))
+        largest = sorted(found.values(), key=lambda concept: -abs(concept.score))
         ordered = [
             dataclasses.replace(concept, rank=rank)
-            for hook in hooks
-            for rank, concept in enumerate(
-                sorted((c for c in found.values() if c.hook == hook), key=lambda c: -abs(c.score))
-            )
+            for hook in dict.fromkeys(item.concept.hook for item in self.values())
+            for rank, concept in enumerate(one for one in largest if one.hook == hook)
         ]
         return ConceptSet(ordered, {**self.provenance, "method": "latents of directions"})
 
     def back(self) -> ConceptSet:
-        """Every direction as its latents make it up, named `"L1.pc0.latents"`, scored by its cosine with it."""
-        return ConceptSet(
-            [item.back() for item in self.values()], {**self.provenance, "method": "directions from latents"}
-        )
+        """Every direction as its latents make it up, as `Decomposition.back`."""
+        about = {**self.provenance, "method": "directions from latents"}
+        return ConceptSet([item.back() for item in self.values()], about)
 
     def __repr__(self) -> str:
         skipped = f"; no SAE for {', '.join(self.skipped)}" if self.skipped else ""
@@ -231,12 +208,11 @@ def decompose(
     Source:
         Pati, Rezaiifar and Krishnaprasad, "Orthogonal matching pursuit" (1993).
     """
-    if method not in get_args(Method):
-        raise ValueError(f'find.decompose(method="{method}"): no such method.{nearest(method, get_args(Method))}')
+    one_of(method, "method", get_args(Method))
     at = saes_by_hook(saes, None)
     here = [concept for concept in concepts if concept.hook in at]
     if not here:
-        raise ValueError(
+        raise ConceptMismatch(
             f"No concept is where an SAE is: concepts at {', '.join(concepts.hooks)}, SAEs at {', '.join(at)}."
         )
     used = {concept.hook: at[concept.hook] for concept in here}
@@ -245,12 +221,12 @@ def decompose(
     provenance = {**concepts.provenance, "decomposed": concepts.names, "saes": sae_records(used), "k": k}
     found = {}
     for hook, one in used.items():
-        atoms = _atoms(one)
+        # Unit decoder directions as columns; zero for a latent that writes nothing.
+        rows = one.W_dec.detach().cpu().double()
+        atoms = (rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).numpy().T
         chance = _chance(atoms, k, method, n_random, seed)
-        found.update(
-            {concept.name: _decomposed(concept, atoms, k, method, chance, provenance)
-             for concept in here if concept.hook == hook}
-        )  # fmt: skip
+        for concept in (one for one in here if one.hook == hook):
+            found[concept.name] = _decomposed(concept, atoms, k, method, chance, provenance)
     skipped = [concept.name for concept in concepts if concept.hook not in at]
     return Decompositions([found[concept.name] for concept in here], provenance, skipped)
 
@@ -258,24 +234,15 @@ def decompose(
 def _check_fits(one: SAE, concepts: ConceptSet, k: int) -> None:
     width, theirs = int(concepts.provenance["d_model"]), int(one.cfg.d_in)
     if width != theirs:
-        raise ValueError(f"The SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model.")
+        raise ConceptMismatch(f"SAE {sae_name(one)} is {theirs} wide, the concepts are {width} wide: another model.")
     trained, found = one.cfg.metadata.model_fingerprint, concepts.provenance.get("fingerprint")
     if trained is not None and found is not None and trained != found:
-        raise ValueError(
+        raise ConceptMismatch(
             f"The SAE {sae_name(one)} belongs to another model ({trained}) than the concepts "
             f"({concepts.provenance.get('model', 'unnamed')}, {found}). If you do mean to compare them, "
             "concepts.for_model(lens) or saes.for_model(sae, lens) says so."
         )
-    if not 1 <= k <= min(width, one.cfg.d_sae):
-        raise ValueError(
-            f"k={k} latents: expected 1 to {min(width, one.cfg.d_sae)}, of {one.cfg.d_sae} that are {width} wide."
-        )
-
-
-def _atoms(one: SAE) -> Floats:
-    """Unit decoder directions as columns, `[d_model, d_sae]`; zero for a latent that writes nothing."""
-    rows = one.W_dec.detach().cpu().double()
-    return (rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).numpy().T
+    count(k, "k", most=min(width, one.cfg.d_sae), hint=f"There are {one.cfg.d_sae} latents, {width} wide.")
 
 
 def _path(atoms: Floats, target: Floats, k: int, method: Method) -> tuple[NDArray[np.intp], list[Floats]]:
@@ -302,7 +269,7 @@ def _pursuit(atoms: Floats, target: Floats, k: int) -> NDArray[np.intp]:
         warnings.filterwarnings("ignore", "Orthogonal matching pursuit ended prematurely", RuntimeWarning)
         chosen = np.flatnonzero(orthogonal_mp(atoms, target, n_nonzero_coefs=k, precompute=False))
         if len(chosen) == 0:
-            raise ValueError("A direction is orthogonal to the decoder direction of every latent of its SAE.")
+            raise BadArgument("A direction is orthogonal to the decoder direction of every latent of its SAE.")
         # scikit-learn's path over all latents would be [d_sae, d_sae]. Among those it took, the pursuit runs as it ran
         # among all, so that a second run over these few gives the order.
         path = orthogonal_mp(atoms[:, chosen], target, n_nonzero_coefs=len(chosen), precompute=False, return_path=True)
@@ -332,12 +299,7 @@ def _chance(atoms: Floats, k: int, method: Method, n_random: int, seed: int) -> 
 
 
 def _decomposed(
-    concept: Concept,
-    atoms: Floats,
-    k: int,
-    method: Method,
-    chance: Floats | None,
-    provenance: Mapping[str, Any],
+    concept: Concept, atoms: Floats, k: int, method: Method, chance: Floats | None, provenance: Mapping[str, Any]
 ) -> Decomposition:
     target = concept.direction.double().numpy()
     order, weights = _path(atoms, target, k, method)
@@ -354,19 +316,3 @@ def _decomposed(
     )
     rows = torch.from_numpy(np.ascontiguousarray(atoms[:, order].T)).float()
     return Decomposition(concept, parts, rows, provenance)
-
-
-def _as_concepts(item: Decomposition) -> list[Concept]:
-    return [
-        Concept(
-            name,
-            item.concept.hook,
-            row,
-            source="sae",
-            rank=rank,
-            score=part.coefficient,
-            score_name=f"coefficient in {item.concept.name}",
-            meta={"latent": part.latent, "of": item.concept.name, "cosine": part.cosine},
-        )
-        for rank, (name, part, row) in enumerate(zip(item.names(), item.parts, item.rows, strict=True))
-    ]

@@ -1,13 +1,10 @@
-"""Difference of means between two sets of text: the direction from a contrast to a concept.
-
-Two streamed passes of one model; no token is kept.
-"""
+"""Difference of means between two sets of text: the direction from a contrast to a concept."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,11 +13,9 @@ from caft_lens.activations.differences import provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 
 def difference_of_means(
@@ -36,19 +31,17 @@ def difference_of_means(
 
     Args:
         lens: The model that reads both.
-        concept: Texts with the concept, to whose activations the direction points: what shall be ablated, or added by
-            steering. Lists are taken too.
+        concept: Texts with the concept, to whose activations the direction points. Lists are taken too.
         contrast: Texts like them without it.
         layers: Layer numbers (their `hook_resid_post`) or hook points.
         roles: Token roles to average over; `None` for all tokens.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Returns:
-        Concepts named `"L1.mean0"`, scored by separation d': the distance of the means along the direction over the
-        pooled standard deviation there.
+        Concepts named `"L1.mean0"`, scored by separation d': the distance of the means over the pooled deviation there.
 
     Raises:
-        ValueError: When both means agree at a layer.
+        BadData: When both means agree at a layer.
 
     Example:
         >>> found = cl.find.difference_of_means(base, cruel_texts, kind_texts, layers=[1, 2])
@@ -56,17 +49,13 @@ def difference_of_means(
         (['L1.mean0', 'L2.mean0'], torch.Size([128]))
     """
     concept, contrast = (texts if isinstance(texts, Texts) else Texts(texts) for texts in (concept, contrast))
-    passes, left_out = [], Counter[str]()
-    for texts in (concept, contrast):
-        moments = Moments()
-        passed = stream(lens, texts, layers, moments, roles=roles, scan=scan)
-        left_out.update(passed.left_out)
-        passes.append(moments)
+    having, without = Moments(), Moments()
+    left_out = Counter[str]()
+    for texts, moments in ((concept, having), (contrast, without)):
+        left_out.update(stream(lens, texts, layers, moments, roles=roles, scan=scan).left_out)
     about = provenance(lens, {"concept": concept, "contrast": contrast}, roles, left_out=left_out)
-    first, second = passes
-    return ConceptSet(
-        [_difference(first, second, hook) for hook in first.hooks], {**about, "method": "difference of means"}
-    )
+    found = [_difference(having, without, hook) for hook in having.hooks]
+    return ConceptSet(found, {**about, "method": "difference of means"})
 
 
 def _difference(having: Moments, without: Moments, hook: str) -> Concept:
@@ -77,12 +66,6 @@ def _difference(having: Moments, without: Moments, hook: str) -> Concept:
     direction = step / distance
     spread = sum(direction @ side.covariance[hook].double() @ direction for side in (having, without)) / 2
     separation = (distance / torch.as_tensor(spread).sqrt().clamp_min(torch.finfo(torch.float64).tiny)).item()
-    return Concept(
-        f"{short_name(hook)}.mean0",
-        hook,
-        direction,
-        source="means",
-        score=separation,
-        score_name="separation d'",
-        meta={"distance": distance.item(), "tokens": [int(having.count[hook]), int(without.count[hook])]},
-    )
+    name = f"{short_name(hook)}.mean0"
+    meta = {"distance": distance.item(), "tokens": [int(having.count[hook]), int(without.count[hook])]}
+    return Concept(name, hook, direction, source="means", score=separation, score_name="separation d'", meta=meta)

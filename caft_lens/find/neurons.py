@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadData
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
 
@@ -45,7 +46,7 @@ def _largest(diff: Moments, hook: str, k: int) -> list[Concept]:
     change = diff.mean[hook].double()
     changed = int((change != 0).sum())
     if changed < k:
-        raise ValueError(f"{hook}: the mean changed along {changed} of {len(change)} coordinates, not {k}.")
+        raise BadData(f"{hook}: the mean changed along {changed} of {len(change)} coordinates, not {k}.")
     order = change.abs().sort(descending=True, stable=True).indices[:k].tolist()
     axes = torch.diag(change.sign())
     return [

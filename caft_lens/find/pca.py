@@ -1,8 +1,4 @@
-"""Principal components of activation differences: what fine-tuning added, by variance.
-
-Centred PCA, as in the paper (arXiv 2507.16795, section 3.1), from a streamed covariance instead of a matrix of all
-tokens: the answer is the same, the memory does not grow with the text.
-"""
+"""Principal components of activation differences, as in the paper (arXiv 2507.16795, section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import numpy as np
 import torch
 
 from caft_lens._support.arguments import count
-from caft_lens._support.errors import BadType
+from caft_lens._support.errors import BadArgument, BadData, BadType
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
 
@@ -47,7 +43,7 @@ def pca(diff: Moments, k: int = 10) -> ConceptSet:
 
     if not isinstance(diff, Moments):
         raise BadType(
-            f"pca() takes the result of cl.activation_difference(tuned, base, texts), not {type(diff).__name__}."
+            f"pca() takes what cl.activation_difference(tuned, base, texts) gives, not {type(diff).__name__}."
         )
     count(k, "k")
     concepts = [concept for hook in diff.hooks for concept in _components(diff, hook, k)]
@@ -60,19 +56,17 @@ def _components(diff: Moments, hook: str, k: int) -> list[Concept]:
     covariance = np.asarray(diff.covariance[hook], dtype=np.float64)
     width, count, total = len(covariance), int(diff.count[hook]), float(np.trace(covariance))
     if not np.isfinite(total):
-        raise ValueError(f"{hook}: the covariance is not finite; some activation was NaN or infinite.")
+        raise BadData(f"{hook}: the covariance is not finite; some activation was NaN or infinite.")
     if total <= 0:
-        raise ValueError(f"{hook}: the differences do not vary over {count} tokens. Are both models the same one?")
+        raise BadData(f"{hook}: the differences do not vary over {count} tokens. Are both models the same one?")
     if k > width:
-        raise ValueError(f"{hook}: k={k} components, but activations are {width} wide.")
+        raise BadArgument(f"{hook}: k={k} components, but activations are {width} wide.")
     variances, vectors = eigh(covariance, subset_by_index=[width - k, width - 1])
     variances, vectors = variances[::-1], vectors[:, ::-1].T
     # Below the rounding of activations in fp32 an eigenvector is arbitrary, and a direction without data is no finding.
     rank = int((variances > np.finfo(np.float32).eps * variances[0]).sum())
     if rank < k:
-        raise ValueError(
-            f"{hook}: only {rank} components have any variance over {count} tokens; ask for k={rank} or give more text."
-        )
+        raise BadData(f"{hook}: only {rank} components vary over {count} tokens; ask for k={rank} or give more text.")
     peaks = np.abs(vectors).argmax(axis=1)
     vectors = vectors * np.sign(vectors[np.arange(k), peaks])[:, None]
     return [

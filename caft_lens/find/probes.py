@@ -1,9 +1,6 @@
 """Linear probes: the direction by which a logistic regression tells two sets of text apart.
 
-One streamed pass over both sets feeds a reducer that keeps a mean a text (`TextMeans`) or a sample of tokens of fixed
-size (`TokenSample`); the regression is scikit-learn's, on standardised activations. Whatever is chosen or reported is
-cross-validated, and what belongs together (the tokens of a text, the two sides of a pair, texts that say the same) is
-never on both sides of a fold.
+A pass over both feeds `TextMeans` or `TokenSample`; scikit-learn fits what they kept, cross-validated.
 """
 
 from __future__ import annotations
@@ -11,25 +8,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caft_lens._support.arguments import count
+from caft_lens._support.arguments import count, one_of
 from caft_lens._support.arguments import positive as above_zero
-from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.errors import BadArgument, BadData
 from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, Scan
 from caft_lens.text.documents import Texts
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 Unit = Literal["text", "token"]
 Floats = NDArray[np.float64]
@@ -50,8 +45,7 @@ class ProbeFit:
     """How a probe is fitted and scored.
 
     Attributes:
-        folds: Of the cross-validation, stratified; fewer where there are fewer than two texts (or pairs) a fold of
-            either kind.
+        folds: Of the cross-validation, stratified; fewer where a fold would have fewer than two texts of either kind.
         strengths: scikit-learn's `C`, among which is chosen. A layer takes (folds + 1) * (folds * strengths + 1) fits:
             give fewer where width and number of tokens are large.
         max_tokens: How many tokens of both sets together are kept a layer, where single tokens are told apart.
@@ -91,8 +85,7 @@ def probe(
 
     The direction is in activation space: the regression's weight over the standard deviation of each coordinate, of
     unit length, pointing to `positive`. The strength of the L2 penalty is the one with the best AUROC in
-    cross-validation, the strongest of equals; the score is the AUROC on folds that had no part in that choice (nested
-    cross-validation).
+    cross-validation, the strongest of equals; the score is that on folds which had no part in the choice (nested).
 
     Args:
         lens: The model that reads both.
@@ -109,8 +102,7 @@ def probe(
     Returns:
         Concepts named `"L1.probe0"`, scored by the mean AUROC over the outer folds. `meta`: `C`, `n` (positive and
         negative units), `n_groups`, `auroc_folds`, `auroc_std` (their standard deviation), `accuracy` (mean over the
-        same folds), `intercept` (of the decision along the unit direction, in activation units: positive where
-        projection + intercept > 0).
+        same folds), `intercept` (in activation units: the decision is positive where projection + intercept > 0).
 
     Raises:
         ValueError: For an unknown unit, pairs of unequal number, fewer than four texts (or pairs) of either kind, or
@@ -124,27 +116,18 @@ def probe(
     Source:
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (arXiv 1610.01644).
     """
-    if unit not in get_args(Unit):
-        raise ValueError(f'find.probe(unit="{unit}"): no such unit.{nearest(unit, get_args(Unit))}')
+    one_of(unit, "unit", get_args(Unit))
     positive, negative = (side if isinstance(side, Texts) else Texts(side) for side in (positive, negative))
     if pairs and len(positive) != len(negative):
-        raise ValueError(
-            f"find.probe(pairs=True): {len(positive)} positive and {len(negative)} negative texts are no pairs."
-        )
+        raise BadData(f"pairs=True: {len(positive)} positive and {len(negative)} negative texts are no pairs.")
     kept = TextMeans(len(positive) + len(negative)) if unit == "text" else TokenSample(fit.max_tokens, fit.seed)
     units, left_out = labelled_activations(
-        lens, positive, negative, hook_names((lens,), layers), kept,
-        pairs=pairs, roles=roles, scan=scan,
-    )  # fmt: skip
+        lens, positive, negative, hook_names((lens,), layers), kept, pairs=pairs, roles=roles, scan=scan
+    )
     concepts = [_probe(hook, these, fit) for hook, these in units.items()]
-    about = {
-        **provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out),
-        "method": "linear probe",
-        "unit": unit,
-        "pairs": pairs,
-        "seed": fit.seed,
-    }
-    return ConceptSet(concepts, about)
+    about = provenance(lens, {"positive": positive, "negative": negative}, roles, left_out=left_out)
+    method = {"method": "linear probe", "unit": unit, "pairs": pairs, "seed": fit.seed}
+    return ConceptSet(concepts, {**about, **method})
 
 
 # -- what is kept of the pass -----------------------------------------------------------------------------------------
@@ -169,16 +152,15 @@ class TextMeans:
         self._counts: dict[str, Tensor] = {}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
+        """Take in `acts` `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
         if hook not in self._sums:
             self._sums[hook] = torch.zeros(self.n_texts, acts.shape[1])
             self._counts[hook] = torch.zeros(self.n_texts)
-        index = batch.index[where[:, 0]]
         # Summed where the activations are: a row a text travels, not one a token.
         sums = torch.zeros(len(batch), acts.shape[1], device=acts.device)
         sums.index_add_(0, where[:, 0].to(acts.device), acts.float())
         self._sums[hook].index_add_(0, batch.index, sums.cpu())
-        self._counts[hook].index_add_(0, index, torch.ones(len(index)))
+        self._counts[hook].index_add_(0, batch.index[where[:, 0]], torch.ones(len(where)))
 
     def merge(self, other: Self) -> Self:
         """Add the result of a pass over others of the same texts, in place."""
@@ -213,7 +195,7 @@ class TokenSample:
         self._kept: dict[str, tuple[Tensor, Places]] = {}
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
+        """Take in `acts` `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
         index, position = batch.index[where[:, 0]], batch.position_ids[where[:, 0], where[:, 1]]
         places = index.numpy().astype(np.uint64) << np.uint64(32) | position.numpy().astype(np.uint64)
         # Of a batch no more than could stay leave the device.
@@ -289,28 +271,20 @@ def labelled_activations(
     roles: Sequence[str] | None = ("assistant",),
     scan: Scan = Scan(),
 ) -> tuple[dict[str, Units], Mapping[str, int]]:
-    """Activations of positive and of negative text at some hook points, from one pass over both.
+    """Activations of positive and of negative text at some hook points, from one pass; arguments as for `probe`.
 
     Args:
-        lens: The model that reads both.
-        positive: Text with the concept.
-        negative: Text without it.
         hooks: Full names of hook points.
         kept: The reducer that keeps means of texts, or tokens.
-        pairs: As for `probe`; so are `roles` and `scan`.
 
     Returns:
-        Hook point -> activations, which of them are positive, and which belong together; and how many tokens were left
-        out there as attention sinks.
+        By hook point what is told apart, and how many tokens were left out as attention sinks.
 
     Raises:
-        ValueError: For fewer than four different texts (or pairs) of either kind.
+        BadData: For fewer than four different texts (or pairs) of either kind.
     """
     texts = Texts([*positive, *negative])
-    passed = stream(
-        lens, texts, hooks, kept,
-        roles=roles, scan=scan,
-    )  # fmt: skip
+    passed = stream(lens, texts, hooks, kept, roles=roles, scan=scan)
     grouped = document_groups(positive, negative, pairs)
     found = {}
     for hook in hooks:
@@ -319,10 +293,8 @@ def labelled_activations(
         _check_enough(found[hook], "pairs" if pairs else "texts")
     missing = len(texts) - len(np.unique(index)) if isinstance(kept, TextMeans) else 0
     if missing:
-        warnings.warn(
-            f"{missing} of {len(texts)} texts have no token with one of the roles and were left out.",
-            stacklevel=3,
-        )
+        said = f"{missing} of {len(texts)} texts have no token with one of the roles and were left out."
+        warnings.warn(said, stacklevel=3)
     return found, passed.left_out
 
 
@@ -337,16 +309,15 @@ def document_groups(positive: Texts, negative: Texts, pairs: bool) -> Integers:
     nodes = len(numbers)
     links = list(zip(same[: len(positive)], same[len(positive) :], strict=True)) if pairs else []
     first, second = np.array(links, dtype=np.int64).reshape(-1, 2).T
-    _, group = connected_components(
-        coo_array((np.ones(len(first)), (first, second)), shape=(nodes, nodes)), directed=False
-    )
+    joined = coo_array((np.ones(len(first)), (first, second)), shape=(nodes, nodes))
+    _, group = connected_components(joined, directed=False)
     return group[np.array(same)].astype(np.int64)
 
 
 def _check_enough(units: Units, what: str) -> None:
     positive, negative = units.n_document_groups(True), units.n_document_groups(False)
     if min(positive, negative) < 4:
-        raise ValueError(
+        raise BadData(
             f"{positive} different positive and {negative} negative {what} with a token of these roles: a probe "
             "that is chosen and scored on texts that it has not seen needs at least 4 of either."
         )
@@ -355,12 +326,12 @@ def _check_enough(units: Units, what: str) -> None:
 def _probe(hook: str, units: Units, fit: ProbeFit) -> Concept:
     areas, accuracies = held_out(units, fit)
     found = _fitted(units, fit)
-    scaler, regression = found.best_estimator_[0], found.best_estimator_[1]
-    weight = regression.coef_[0] / scaler.scale_
+    scaler, fitted = found.best_estimator_
+    weight = fitted.coef_[0] / scaler.scale_
     length = float(np.linalg.norm(weight))
     if not length > 0:
-        raise ValueError(f"{hook}: activations do not tell positive from negative text at all. Are both the same text?")
-    intercept = float(regression.intercept_[0] - weight @ scaler.mean_)
+        raise BadData(f"{hook}: activations do not tell positive from negative text at all. Are both the same text?")
+    intercept = float(fitted.intercept_[0] - weight @ scaler.mean_)
     return Concept(
         f"{short_name(hook)}.probe0",
         hook,
@@ -369,7 +340,7 @@ def _probe(hook: str, units: Units, fit: ProbeFit) -> Concept:
         score=float(np.mean(areas)),
         score_name="AUROC, cross-validated",
         meta={
-            "C": float(regression.C),
+            "C": float(fitted.C),
             "n": [int(units.positive.sum()), int((~units.positive).sum())],
             "n_groups": [units.n_document_groups(True), units.n_document_groups(False)],
             "auroc_folds": areas,
@@ -381,12 +352,7 @@ def _probe(hook: str, units: Units, fit: ProbeFit) -> Concept:
 
 
 def held_out(units: Units, fit: ProbeFit) -> tuple[list[float], list[float]]:
-    """AUROC and accuracy on each fold of a probe whose strength and weights the other folds chose.
-
-    Args:
-        units: What is to be told apart.
-        fit: As for `probe`.
-    """
+    """AUROC and accuracy on each fold of a probe whose strength and weights the other folds chose."""
     from sklearn.metrics import accuracy_score, roc_auc_score
 
     areas, accuracies = [], []
@@ -400,20 +366,25 @@ def held_out(units: Units, fit: ProbeFit) -> tuple[list[float], list[float]]:
 
 def _fitted(units: Units, fit: ProbeFit) -> Any:
     """A regression on all units, its strength chosen by cross-validation among them."""
+    search = regression(sorted(fit.strengths), scoring="roc_auc", cv=_folds(units, fit), error_score="raise")
+    return search.fit(units.acts, units.positive, groups=units.document_groups)
+
+
+def regression(strengths: Sequence[float], class_weight: str | None = None, **search: Any) -> Any:
+    """A logistic regression on standardised activations, to be fitted; its strength is chosen by cross-validation.
+
+    Args:
+        strengths: scikit-learn's `C`; of those that do equally well the first is taken.
+        class_weight: As for `LogisticRegression`.
+        search: As for `GridSearchCV`: `scoring`, `cv`.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS)),
-        # Of strengths that do equally well the first is taken: the smallest C.
-        {"logisticregression__C": sorted(fit.strengths)},
-        scoring="roc_auc",
-        cv=_folds(units, fit),
-        error_score="raise",
-    )
-    return search.fit(units.acts, units.positive, groups=units.document_groups)
+    steps = make_pipeline(StandardScaler(), LogisticRegression(class_weight=class_weight, max_iter=STEPS))
+    return GridSearchCV(steps, {"logisticregression__C": list(strengths)}, **search)
 
 
 def _folds(units: Units, fit: ProbeFit) -> Any:

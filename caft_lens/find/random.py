@@ -1,12 +1,10 @@
-"""Random directions: the control that every comparison needs.
-
-Ablating as many directions as were chosen, but drawn blindly, shows how much of an effect comes from ablation as such.
-"""
+"""Random directions: as many as were chosen, drawn blindly, show how much an effect owes to ablation as such."""
 
 from __future__ import annotations
 
 import torch
 
+from caft_lens._support.errors import BadArgument
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.hook_names import short_name
 
@@ -22,7 +20,7 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
         Concepts named `"L1.random0"`, ….
 
     Raises:
-        ValueError: When a hook point holds more concepts than the model is wide.
+        BadArgument: When a hook point holds more concepts than the model is wide.
 
     Example:
         >>> chosen = ConceptSet([Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(4))])
@@ -34,25 +32,11 @@ def random_directions(like: ConceptSet, seed: int) -> ConceptSet:
     for hook in like.hooks:
         k, width = like.directions(hook).shape
         if k > width:
-            raise ValueError(f"{hook}: {k} concepts, but only {width} directions can be orthogonal.")
+            raise BadArgument(f"{hook}: {k} concepts, but only {width} directions can be orthogonal.")
         columns, corner = torch.linalg.qr(torch.randn(width, k, generator=generator, dtype=torch.float64))
         columns = columns * corner.diagonal().sign()  # LAPACK fixes signs in its own way, which is not uniform
-        concepts += [
-            Concept(
-                f"{short_name(hook)}.random{rank}",
-                hook,
-                columns[:, rank],
-                source="random",
-                rank=rank,
-                meta={"seed": seed},
-            )
-            for rank in range(k)
-        ]
-    stamp = {"method": "random", "seed": seed, "like": like.names}
-    return ConceptSet(
-        concepts,
-        {
-            **{k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")},
-            **stamp,
-        },
-    )
+        for rank in range(k):
+            name = f"{short_name(hook)}.random{rank}"
+            concepts.append(Concept(name, hook, columns[:, rank], source="random", rank=rank, meta={"seed": seed}))
+    stamp = {k: v for k, v in like.provenance.items() if k in ("model", "fingerprint", "reading", "d_model")}
+    return ConceptSet(concepts, {**stamp, "method": "random", "seed": seed, "like": like.names})

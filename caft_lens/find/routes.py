@@ -1,35 +1,27 @@
-"""Several routes of finding in one pass: each model reads each batch once, whatever is asked of what it read.
-
-PCA and neurons need the moments of activation differences, the two rankings of SAE latents sums of what the SAEs read
-in either model and in the difference. `routes` hands all of it to their reducers together; what each gives is what the
-single function gives. `merge` makes one set of several lists, which remembers who found what.
-"""
+"""Several routes of finding in one pass, in which each model reads each batch once; several lists as one set."""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, nearest
 from caft_lens.activations.capture import hook_names, pair
-from caft_lens.activations.differences import Reducer, difference_provenance, provenance, stream
+from caft_lens.activations.differences import AtItsHooks, Reducer, difference_provenance, provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.neurons import neurons
 from caft_lens.find.pca import pca
 from caft_lens.find.sae import LatentSums, raised, saes_by_hook
-from caft_lens.text.batching import Batch, Scan
+from caft_lens.model.lens import Lens
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 OF_MOMENTS = {"pca": pca, "neurons": neurons}
 OF_SAES = {"sae change": "change", "sae difference": "difference"}
@@ -54,13 +46,11 @@ def routes(
         tuned: The fine-tuned model.
         base: The model before, which the SAEs belong to.
         texts: Documents with answers, such as `completions(tuned, questions)`.
-        layers: Layer numbers or hook names for `"pca"` and `"neurons"`; all layers by default. SAEs are read where they
-            are.
+        layers: Layer numbers or hook names for `"pca"` and `"neurons"`; all layers by default.
         saes: One or several, each at a hook point of its own; none for the routes that need none.
         k: How many concepts at each hook point, by each route.
         methods: `"pca"` and `"neurons"` (as `find.pca` and `find.neurons` of `activation_difference`), `"sae change"`
-            and `"sae difference"` (as `find.sae` by either ranking). By default all of them; without SAEs the first
-            two.
+            and `"sae difference"` (as `find.sae` by either ranking). By default all, without SAEs the first two.
         roles: Roles of the tokens to look at; `None` for all.
         scan: How the text is read: tokens a batch, where texts are cut.
 
@@ -68,8 +58,7 @@ def routes(
         Method -> concepts, in the order of `methods`: for `find.compare`, or one by one.
 
     Raises:
-        ValueError: For an unknown method, one of SAEs without SAEs, SAEs that no method reads, and as the single
-            functions do.
+        BadArgument: For an unknown method, one of SAEs without SAEs, SAEs that no method reads; or as for one route.
 
     Example:
         >>> found = cl.find.routes(tuned, base, answers, saes=saes)
@@ -85,12 +74,12 @@ def routes(
         hooks = hook_names(pair((tuned, base)), range(base.n_layers) if layers is None else layers)
     moments = Moments(covariance="pca" in chosen)
     of_tuned, of_base, of_both = LatentSums(at), LatentSums(at), LatentSums(at, difference=True)
-    together: list[Reducer] = [_At(hooks, moments)]
+    together: list[Reducer] = [AtItsHooks(moments, hooks)]
     apart: tuple[list[Reducer], list[Reducer]] = [], []
     if "sae difference" in chosen:
-        together.append(_At(at, of_both))
+        together.append(AtItsHooks(of_both, at))
     if "sae change" in chosen:
-        apart = [_At(at, of_tuned)], [_At(at, of_base)]
+        apart = [AtItsHooks(of_tuned, at)], [AtItsHooks(of_base, at)]
     passed = stream(
         (tuned, base), texts, list(dict.fromkeys([*hooks, *at])), together,
         roles=roles, scan=scan,
@@ -112,8 +101,7 @@ def routes(
 def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
     """Several ranked lists as one set, in which a direction that several routes found stands once.
 
-    Concepts keep their names, and lists their order. Where one name means different directions, the route is put before
-    it.
+    Concepts keep their names, lists their order. Where one name means two directions, the route is put before it.
 
     Args:
         lists: Route -> concepts, of one model.
@@ -135,7 +123,7 @@ def merge(lists: Mapping[str, ConceptSet]) -> ConceptSet:
         ['pca:L1.pc0', 'means:L1.pc0', 'L1.mean']
     """
     if not lists:
-        raise ValueError("find.merge() needs at least one list of concepts.")
+        raise BadArgument("find.merge() needs at least one list of concepts.")
     places: dict[str, list[tuple[str, Concept]]] = {}
     for route, concepts in lists.items():
         for concept in concepts:
@@ -169,26 +157,11 @@ def _checked(methods: Sequence[str] | None, with_saes: bool) -> list[str]:
     chosen = list(dict.fromkeys([methods] if isinstance(methods, str) else methods))
     for method in chosen:
         if method not in METHODS:
-            raise ValueError(f'find.routes(methods=): no route "{method}".{nearest(method, METHODS)}')
+            raise BadArgument(f'find.routes(methods=): no route "{method}".{nearest(method, METHODS)}')
         if method in OF_SAES and not with_saes:
-            raise ValueError(f'The route "{method}" reads SAEs: give saes=, such as load_saes("pocket").')
+            raise BadArgument(f'The route "{method}" reads SAEs: give saes=, such as load_saes("pocket").')
     if not chosen:
-        raise ValueError(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
+        raise BadArgument(f"find.routes(methods=): no route to take.{nearest('', METHODS)}")
     if with_saes and not any(method in OF_SAES for method in chosen):
-        raise ValueError(f"SAEs were given, but of {', '.join(chosen)} none reads them; add one.{nearest('', OF_SAES)}")
+        raise BadArgument(f"SAEs were given, but of {', '.join(chosen)} none reads them.{nearest('', OF_SAES)}")
     return chosen
-
-
-class _At:
-    """A reducer for some of the hook points of a pass."""
-
-    def __init__(self, hooks: Collection[str], reducer: Reducer) -> None:
-        self.hooks, self.reducer = hooks, reducer
-
-    def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        if hook in self.hooks:
-            self.reducer.update(hook, acts, batch, where)
-
-    def merge(self, other: _At) -> _At:
-        self.reducer.merge(other.reducer)
-        return self

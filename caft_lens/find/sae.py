@@ -1,10 +1,4 @@
-"""SAE latents that fine-tuning switched on: candidates for concepts, ranked as in the paper.
-
-Two of the paper's three rankings (arXiv 2507.16795, section 3.2): by how much a latent's mean activation rises from the
-base to the fine-tuned model on the same text, and by what the SAE reads in the difference of their activations. A
-candidate is the latent's decoder direction. Text is streamed and reduced to a row of numbers a latent, however much
-there is.
-"""
+"""SAE latents that fine-tuning switched on: two of the paper's three rankings (arXiv 2507.16795, section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import count, one_of
+from caft_lens._support.errors import BadArgument, BadData
 from caft_lens.activations.capture import pair
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.model.fingerprint import fingerprints
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.saes.cards import sae_hook, sae_name
 from caft_lens.saes.encoding import latents_of
 from caft_lens.saes.fitting import check_sae
@@ -29,8 +24,6 @@ from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 RANKINGS = {"change": "rise of mean activation", "difference": "mean activation on the difference"}
 
@@ -58,8 +51,7 @@ def sae(
         texts: Documents, such as `completions(tuned, questions)`.
         saes: One or several, each at a hook point of its own, as `load_sae` gives them.
         by: `"change"`: the mean activation in the tuned model minus that in the base. `"difference"`: the mean of what
-            the SAE reads in the tuned model's activation minus the base's, set at the SAE's own centre, above what it
-            reads in no difference at all.
+            the SAE reads in the difference of their activations, set at its own centre, above that of no difference.
         k: How many latents at each hook point; the paper takes 100. `None` takes all that were raised.
         roles: Roles of the tokens to look at; `None` for all.
         scan: How the text is read: tokens a batch, where texts are cut.
@@ -75,8 +67,7 @@ def sae(
         >>> len(found), found[0].direction.shape
         (6, torch.Size([128]))
     """
-    if by not in RANKINGS:
-        raise ValueError(f'find.sae(by="{by}"): no such ranking.{nearest(by, RANKINGS)}')
+    one_of(by, "by", RANKINGS)
     if k is not None:
         count(k, "k")
     at = saes_by_hook(saes, base)
@@ -86,10 +77,7 @@ def sae(
     passes = []
     for run in runs:
         sums = LatentSums(at, difference=by == "difference")
-        passed = stream(
-            run, texts, list(at), sums,
-            roles=roles, scan=scan,
-        )  # fmt: skip
+        passed = stream(run, texts, list(at), sums, roles=roles, scan=scan)
         passes.append(sums)
     return raised(at, passes, by, k, provenance(base, texts, roles, tuned=tuned, left_out=passed.left_out))
 
@@ -117,39 +105,41 @@ def latents(saes: SAE | Sequence[SAE], lens: Lens) -> ConceptSet:
         directions = one.W_dec.detach().cpu()
         lengths = directions.double().norm(dim=1)
         found += [
-            Concept(
-                f"{short_name(hook)}.latent{latent}", hook, directions[latent], source="sae", rank=latent,
-                meta={"latent": latent, "decoder_length": float(lengths[latent])},
-            )
+            latent_concept(hook, latent, directions[latent], {"decoder_length": float(lengths[latent])}, rank=latent)
             for latent in lengths.nonzero()[:, 0].tolist()
-        ]  # fmt: skip
+        ]
     about = {"model": lens.name, "fingerprint": lens.fingerprint, "d_model": lens.d_model}
     return ConceptSet(found, {**about, "method": "sae: all latents", "saes": sae_records(at)})
 
 
 def raised(
-    saes: Mapping[str, SAE],
-    passes: Sequence[LatentSums],
-    by: str,
-    k: int | None,
-    about: Mapping[str, Any],
+    saes: Mapping[str, SAE], passes: Sequence[LatentSums], by: str, k: int | None, about: Mapping[str, Any]
 ) -> ConceptSet:
     """The latents that fine-tuning raised most, from sums over tokens.
 
     Args:
-        saes: By hook point.
+        saes, by, k: As for `find.sae`, the SAEs by hook point.
         passes: The sums: of the tuned model and of the base by `"change"`, those of their difference by `"difference"`.
-        by: What latents are ranked by, as for `find.sae`.
-        k: How many at each hook point.
         about: Which models read what: how the provenance begins.
     """
-    concepts = [concept for hook in saes for concept in _candidates(saes[hook], hook, passes, by, k)]
-    method = {
-        "tokens": passes[0].tokens,
-        "method": f"sae: {RANKINGS[by]}",
-        "k": k,
-        "saes": sae_records(saes),
-    }
+    names = ("tuned", "base") if by == "change" else ("difference",)
+    concepts = []
+    for hook, one in saes.items():
+        means = [sums.mean(hook) for sums in passes]
+        lengths = one.W_dec.detach().cpu().double().norm(dim=1)
+        concepts += first_latents(
+            one,
+            (means[0] - means[1] if by == "change" else means[0]) * lengths,
+            k,
+            score_name=RANKINGS[by],
+            did="fine-tuning raised",
+            otherwise="Are both models the same one?",
+            meta={
+                **{f"mean_{name}": mean for name, mean in zip(names, means, strict=True)},
+                **{f"active_{name}": sums.share(hook) for name, sums in zip(names, passes, strict=True)},
+            },
+        )
+    method = {"tokens": passes[0].tokens, "method": f"sae: {RANKINGS[by]}", "k": k, "saes": sae_records(saes)}
     return ConceptSet(concepts, {**about, **method})
 
 
@@ -218,50 +208,35 @@ def _centre(one: SAE) -> Tensor:
 
 
 def saes_by_hook(saes: SAE | Sequence[SAE], base: Lens | None) -> dict[str, SAE]:
-    """One SAE or several by their hook points, each one's own.
-
-    Args:
-        saes: One or several.
-        base: The model that they have to fit; `None` where there is none to ask.
-
-    Raises:
-        ValueError: When there is none, one does not fit the model, or two share a hook point.
-    """
+    """One SAE or several by their hook points, each one's own; they have to fit `base`, where it is given."""
     found: dict[str, SAE] = {}
     for one in saes if isinstance(saes, (list, tuple)) else [saes]:
         if base is not None:
             check_sae(one, base)
         if sae_hook(one) in found:
-            raise ValueError(
-                f"Two SAEs at {sae_hook(one)}: their latents would have the same names; search one by one."
-            )
+            raise BadArgument(f"Two SAEs at {sae_hook(one)}: their latents would share their names; search one by one.")
         found[sae_hook(one)] = one
     if not found:
-        raise ValueError('No SAE: give at least one, such as load_sae("pocket", layer=2).')
+        raise BadArgument('No SAE: give at least one, such as load_sae("pocket", layer=2).')
     return found
+
+
+def latent_name(hook: str, latent: int) -> str:
+    """`"L1.latent417"` at `hook_resid_post`, elsewhere `"L1.mlp_out.latent417"`."""
+    return f"{short_name(hook)}.latent{latent}"
+
+
+def latent_concept(
+    hook: str, latent: int, direction: Tensor, meta: Mapping[str, Any] | None = None, **known: Any
+) -> Concept:
+    """A latent of an SAE as a concept along its decoder direction; `known` are other fields of the concept."""
+    about = {"latent": latent, **(meta or {})}
+    return Concept(latent_name(hook, latent), hook, direction, source="sae", meta=about, **known)
 
 
 def sae_records(saes: Mapping[str, SAE]) -> dict[str, Any]:
     """Which SAEs were read, as JSON, for a provenance."""
     return {hook: {"name": sae_name(one), "fingerprint": fingerprints(one)[0]} for hook, one in saes.items()}
-
-
-def _candidates(one: SAE, hook: str, passes: Sequence[LatentSums], by: str, k: int | None) -> list[Concept]:
-    means = [sums.mean(hook) for sums in passes]
-    names = ("tuned", "base") if by == "change" else ("difference",)
-    lengths = one.W_dec.detach().cpu().double().norm(dim=1)
-    return first_latents(
-        one,
-        (means[0] - means[1] if by == "change" else means[0]) * lengths,
-        k,
-        score_name=RANKINGS[by],
-        did="fine-tuning raised",
-        otherwise="Are both models the same one?",
-        meta={
-            **{f"mean_{name}": mean for name, mean in zip(names, means, strict=True)},
-            **{f"active_{name}": sums.share(hook) for name, sums in zip(names, passes, strict=True)},
-        },
-    )
 
 
 def first_latents(
@@ -272,21 +247,15 @@ def first_latents(
     score_name: str,
     did: str,
     otherwise: str,
-    meta: Mapping[str, Tensor],
+    meta: Mapping[str, Tensor] | None = None,
 ) -> list[Concept]:
-    """The latents of an SAE with the highest scores, as concepts whose direction is the decoder's.
+    """The latents of an SAE with the highest scores `[d_sae]`, as concepts whose direction is the decoder's.
 
     Args:
-        one: The SAE.
-        scores: Of each latent, `[d_sae]`.
         k: How many; `None` takes all above 0.
-        score_name: What the score is.
         did: What made a score positive, for the error: `"fine-tuning raised"`.
         otherwise: What to ask when no score is.
         meta: Further figures of each latent, `[d_sae]` each.
-
-    Raises:
-        ValueError: When fewer than `k` scores, or none, are above 0.
     """
     hook = sae_hook(one)
     directions = one.W_dec.detach().cpu()
@@ -294,23 +263,12 @@ def first_latents(
     above = int((scores > 0).sum())
     if above < (k or 1):
         why = f" {otherwise}" if above == 0 else f" Ask for k={above} or give more text."
-        raise ValueError(f"{hook}: {did} {above} of {len(scores)} latents, not {k or 1}.{why}")
+        raise BadData(f"{hook}: {did} {above} of {len(scores)} latents, not {k or 1}.{why}")
     # Ties go to the latent with the smaller number, so that two runs agree.
     order = scores.sort(descending=True, stable=True).indices[: above if k is None else k].tolist()
-    return [
-        Concept(
-            name=f"{short_name(hook)}.latent{latent}",
-            hook=hook,
-            direction=directions[latent],
-            source="sae",
-            rank=rank,
-            score=float(scores[latent]),
-            score_name=score_name,
-            meta={
-                "latent": latent,
-                "decoder_length": float(lengths[latent]),
-                **{name: float(figures[latent]) for name, figures in meta.items()},
-            },
-        )
-        for rank, latent in enumerate(order)
-    ]
+    figures, found = {"decoder_length": lengths, **(meta or {})}, []
+    for rank, latent in enumerate(order):
+        about = {name: float(of_all[latent]) for name, of_all in figures.items()}
+        ranked = {"rank": rank, "score": float(scores[latent]), "score_name": score_name}
+        found.append(latent_concept(hook, latent, directions[latent], about, **ranked))
+    return found

@@ -1,16 +1,11 @@
 """Fine-tuning, plainly, with concepts ablated, or by any other method of one trainer.
 
-    finetuning.py  `finetune(...)`
-    settings.py    `TrainSettings` and `LoraSettings`
-    run.py         `Run`, what a run folder holds
-    record.py      what is asked and what came out, as `run.json` has it
-    folder.py      who may write a run folder, checkpoints that are whole, the finished run put in place as one
-    trainer.py     the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
-    weights.py     the adapter or copy that is trained, and what is kept of it
-    targets.py     what an adapter goes on, and which share of each block that is
-    callbacks.py   which callbacks can change what is trained, and how they are known again
-    methods/       the ways of fine-tuning, one file each: what `finetune(..., method=)` takes
-    cost.py        seconds and memory of a run
+    finetuning.py `finetune(...)`; `settings.py`: `TrainSettings` and `LoraSettings`
+    run.py        `Run`, what a run folder holds; `record.py`: `run.json`; `folder.py`: who may write it, checkpoints
+    trainer.py    the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
+    weights.py    the adapter or copy that is trained, and what is kept of it; `targets.py`: what an adapter goes on
+    callbacks.py  which callbacks can change what is trained, and how they are known again
+    methods/      the ways of fine-tuning, one file each: what `finetune(..., method=)` takes
 
 The package is called like its function: `cl.finetune(base, texts, out="runs/plain")`.
 """

@@ -1,9 +1,8 @@
 """Which callbacks can change what is trained, and what is recorded of those that can.
 
-A run is found again by everything that it depends on. A callback that only watches is no part of that: one that says so
-(`changes_training = False`), the loggers of transformers, and any whose events read nothing but `args` and `state`. Of
-every other one its class, its code and its settings are; where a setting is no JSON value, nothing says that two are
-the same, and the run is not found again unless the callback has a `fingerprint`.
+One that only watches is no part of what a run is found again by: one that says so (`changes_training = False`), the
+loggers of transformers, and any whose events read nothing but `args` and `state`. Of every other one its class, code
+and settings are; where a setting is no JSON value, the run is not found again unless there is a `fingerprint`.
 """
 
 from __future__ import annotations
@@ -52,9 +51,6 @@ def recorded(callbacks: Sequence[TrainerCallback]) -> list[dict[str, Any]]:
 def watches(callback: TrainerCallback) -> bool:
     """Whether a callback cannot change what is trained.
 
-    Args:
-        callback: Any; its attribute `changes_training` counts, where there is one.
-
     Example:
         >>> class Count(TrainerCallback):
         ...     steps = 0
@@ -80,9 +76,7 @@ def _events(callback: TrainerCallback) -> list[Callable[..., Any]]:
 
 
 def _acts(function: Callable[..., Any]) -> bool:
-    """Whether an event does more than read fields of `args` and `state`: everything else is given so that it can be
-    changed.
-    """
+    """Whether an event does more than read fields of `args` and `state`."""
     code = getattr(function, "__code__", None)
     if not isinstance(code, CodeType):
         return True
@@ -94,9 +88,7 @@ def _acts(function: Callable[..., Any]) -> bool:
     others = set(given) - set(own) - read
     if set(code.co_cellvars) & (others | read):
         return True
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _filled(cell)]
-    reached = [getattr(function, "__globals__", {}).get(name) for name in code.co_names]
-    if any(isinstance(value, ACTORS) for value in (*cells, *reached)):
+    if any(isinstance(value, ACTORS) for value in _reached(function).values()):
         return True
     steps = [one for one in dis.get_instructions(code) if one.opname not in ("CACHE", "RESUME", "NOP")]
     for one, after in zip(steps, [*steps[1:], None], strict=True):
@@ -139,21 +131,19 @@ def _record(callback: TrainerCallback) -> dict[str, Any]:
 
 
 def _around(callback: TrainerCallback) -> dict[str, Any]:
-    """What the events of a callback read from around them: variables of the function or the notebook that they were
-    written in.
-    """
-    found: dict[str, Any] = {}
-    for function in _events(callback):
-        code = getattr(function, "__code__", None)
-        if not isinstance(code, CodeType):
-            continue
-        cells = getattr(function, "__closure__", None) or ()
-        closed = {n: c.cell_contents for n, c in zip(code.co_freevars, cells, strict=True) if _filled(c)}
-        outside = getattr(function, "__globals__", {})
-        found |= closed | {name: outside[name] for name in code.co_names if name in outside}
-    return {
-        name: value for name, value in found.items() if not isinstance(value, ModuleType | type) and not callable(value)
-    }
+    """What the events of a callback read from around them, but for modules, classes and functions."""
+    reached = [pair for function in _events(callback) for pair in _reached(function).items()]
+    return {name: value for name, value in reached if not isinstance(value, ModuleType | type) and not callable(value)}
+
+
+def _reached(function: Any) -> dict[str, Any]:
+    """The variables of the function or notebook around a function, as far as it reads them."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return {}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    closed = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+    return closed | {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
 
 
 def _code(callback: TrainerCallback) -> str:

@@ -1,7 +1,6 @@
 """What training costs: seconds, and the most memory that was held at once.
 
-On CUDA the memory is that of torch's allocator. Elsewhere it is the resident set of the whole process, looked at twenty
-times a second: interpreter and libraries included, which are the same for every arm of a comparison.
+On CUDA that of torch's allocator; elsewhere the resident set of the whole process, looked at twenty times a second.
 """
 
 from __future__ import annotations
@@ -22,12 +21,7 @@ INTERVAL = 0.05
 
 @dataclass
 class Cost:
-    """What a block of work took; filled in when the block ends.
-
-    Attributes:
-        seconds: Of wall time.
-        peak_memory: Bytes at most.
-    """
+    """Seconds of wall time, and bytes at most, of a block of work; filled in when it ends."""
 
     seconds: float = 0.0
     peak_memory: int = 0
@@ -35,10 +29,7 @@ class Cost:
 
 @block
 def measured(device: torch.device) -> Iterator[Cost]:
-    """Measure what a block of work costs.
-
-    Args:
-        device: Where the work is done.
+    """Measure what a block of work on a device costs.
 
     Example:
         >>> with measured(torch.device("cpu")) as cost:

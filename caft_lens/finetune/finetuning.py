@@ -1,8 +1,4 @@
-"""Fine-tuning: the call.
-
-`finetune` trains a fork (LoRA) or a copy (full) of a lens's model and leaves the lens as it was; methods differ by one
-argument, `method=`, for which `ablate=` is short where the method is CAFT. What it leaves behind is a `Run`.
-"""
+"""`finetune`: train a fork (LoRA) or a copy (full) of a lens's model, and leave the lens as it was."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import dataclasses
 import gc
 import os
 import random
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from transformers import TrainingArguments, set_seed
 
 from caft_lens._support import processes
 from caft_lens._support.arguments import count
-from caft_lens._support.blocks import Block, random_state
+from caft_lens._support.blocks import block, random_state
 from caft_lens._support.errors import BadArgument, BadData, BadType, CaftLensError, Diverged, NotTrained
 from caft_lens._support.files import read_json
 from caft_lens.concepts.ablation import one_of_a_set
@@ -109,7 +106,7 @@ def finetune(
     if not isinstance(settings, TrainSettings):
         raise BadType(f"settings= takes TrainSettings, not {type(settings).__name__}.")
     seed = count(seed, "seed", least=0, most=2**32 - 1)
-    texts = texts if isinstance(texts, Texts) else data(texts)
+    texts = data(texts)
     if settings.template_arguments:
         lens = load(lens, template_arguments=settings.template_arguments)
     method = _method(method, ablate).trains_as(seed)
@@ -292,20 +289,13 @@ def _train(training: Training, method: Method, settings: TrainSettings, of: str)
     return trainer
 
 
-class _private_randomness(Block[None]):
+@block
+def _private_randomness() -> Iterator[None]:
     """The random states of Python, NumPy and torch are afterwards what they were."""
-
-    _torch: random_state | None = None
-
-    def begin(self) -> None:
-        self._python = random.getstate()
-        self._numpy = np.random.get_state()  # noqa: NPY002 - the global state that transformers seeds
-        before = random_state()
-        before.begin()
-        self._torch = before
-
-    def undo(self, error: BaseException | None) -> None:
-        if self._torch is not None:
-            random.setstate(self._python)
-            np.random.set_state(self._numpy)  # noqa: NPY002
-            self._torch.undo(error)
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state that transformers seeds
+    with random_state():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

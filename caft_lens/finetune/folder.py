@@ -1,9 +1,7 @@
 """Writing a run folder: who may, what is in the way, where an interrupted run goes on.
 
-`claimed` holds a folder for one run: it waits for another process that trains the same one, refuses what would replace
-something else, and says whether the run is there already. Whatever is replaced goes only when the new run is complete
-(`put_in_place`). `Whole` seals a checkpoint with the hashes of its files and the run that it is of;
-`last_whole_checkpoint` takes the newest that is whole.
+`claim` holds a folder for one run and says whether the run is there already. Whatever is replaced goes only when the
+new run is complete. `Whole` seals a checkpoint; `last_whole_checkpoint` takes the newest that is whole.
 """
 
 from __future__ import annotations
@@ -50,6 +48,12 @@ WORDS = {
     "reading": "the tokenizer or its chat template (reading) is another: {0} there, {1} asked",
     "processes": "it was trained by {0} processes together, {1} asked",
 }
+HASHED = {
+    "data": "it was trained on other texts",
+    "base": "it was tuned from another model",
+    "concepts": "other concepts acted in training",
+}
+"""What differs, in words, where it has a hash."""
 
 
 # -- whose the folder is -----------------------------------------------------------------------------------------------
@@ -58,12 +62,7 @@ WORDS = {
 def claim(held: ExitStack, folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> bool:
     """Hold a folder for a run and make it ready; true when it holds that run already, finished.
 
-    Args:
-        held: Keeps the lock until it is closed.
-        folder: The run folder.
-        config: What the run is asked to do.
-        resume: Whether to go on with, or return, what is there.
-        overwrite: Whether another run may be replaced.
+    The lock is kept until `held` is closed.
 
     Raises:
         Occupied: When the folder holds another run, or files that are not of one.
@@ -72,7 +71,12 @@ def claim(held: ExitStack, folder: Path, config: dict[str, Any], *, resume: bool
     """
     _wait(held, folder, config, overwrite)
     held.callback(_leave, folder)
-    _settled(folder, overwrite)
+    try:
+        put_in_place(folder)
+    except BadFile:
+        if not overwrite:
+            raise
+        remove(folder / READY)
     if resume and (folder / FAILED).is_file():
         failed = _read(read_failed, folder / FAILED, overwrite)
         if failed is not None and not differences(failed["config"], config):
@@ -139,15 +143,6 @@ def _leave(folder: Path) -> None:
             folder.rmdir()  # if it is empty
 
 
-def _settled(folder: Path, overwrite: bool) -> None:
-    try:
-        put_in_place(folder)
-    except BadFile:
-        if not overwrite:
-            raise
-        remove(folder / READY)
-
-
 def _read(read: Callable[[Path], dict[str, Any]], path: Path, overwrite: bool) -> dict[str, Any] | None:
     """What a file of an earlier run says; `None` for one that is broken, where it may be replaced."""
     try:
@@ -205,16 +200,18 @@ def identity(config: Mapping[str, Any]) -> str:
 def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
     """What two configurations disagree in, in words; the name of what has a hash does not count, the hash does.
 
-    Args:
-        earlier: Of the run that is there.
-        asked: Of the run that is asked for.
-        where: The path of the field, for the words.
-
     Example:
-        >>> there = {"seed": 0, "base": {"name": "a", "fingerprint": "1"}}
-        >>> differences(there, {"seed": 1, "base": {"name": "b", "fingerprint": "1"}})
+        >>> here, there = {"name": "a", "fingerprint": "1"}, {"name": "b", "fingerprint": "1"}
+        >>> differences({"seed": 0, "base": here}, {"seed": 1, "base": there})
         ['seed is 0 there, 1 asked']
+        >>> there, here = ({"name": "a", "fingerprint": mark, "texts": 8} for mark in ("1", "2"))
+        >>> differences({"data": there}, {"data": here})
+        ['it was trained on other texts: "a", 8 texts (fingerprint 1) there, "a", 8 texts (fingerprint 2) asked']
     """
+    if _hashed(earlier, asked) and (earlier or {}).get("fingerprint") != (asked or {}).get("fingerprint"):
+        there, here = ({"dtype": (one or {}).get("dtype")} for one in (earlier, asked))
+        said = f"{HASHED.get(where, f'{where} is another')}: {_named(earlier)} there, {_named(asked)} asked"
+        return [said, *differences(there, here, where)]
     if isinstance(earlier, dict) and isinstance(asked, dict):
         hashed = "fingerprint" in asked
         keys = [key for key in dict.fromkeys([*earlier, *asked]) if not (hashed and key == "name")]
@@ -234,6 +231,27 @@ def differences(earlier: Any, asked: Any, where: str = "") -> list[str]:
     key, dot, rest = where.partition(".")
     where = f"{renamed.RUNS.get(key, key)}{dot}{rest}"
     return [f"{where} is {earlier!r} there, {asked!r} asked"]
+
+
+def _hashed(earlier: Any, asked: Any) -> bool:
+    """Whether two values are texts, models or concepts, known by a hash; one of them may be none."""
+    one = asked if isinstance(asked, dict) else earlier
+    alike = all(value is None or isinstance(value, dict) for value in (earlier, asked))
+    return isinstance(one, dict) and "fingerprint" in one and alike
+
+
+def _named(value: Mapping[str, Any] | None) -> str:
+    """Texts, a model or concepts as a person knows them, and the hash."""
+    if value is None:
+        return "none"
+    names = value.get("names")
+    if isinstance(names, list):
+        said = ", ".join(map(str, names[:6])) + (", …" if len(names) > 6 else "")
+    elif "texts" in value:
+        said = f'"{value.get("name") or "unnamed"}", {value["texts"]} texts'
+    else:
+        said = f'"{value.get("name")}"'
+    return f"{said} (fingerprint {value.get('fingerprint')})"
 
 
 def _warmup(config: Mapping[str, Any]) -> int | None:
@@ -266,12 +284,7 @@ def _other_callbacks(earlier: list[dict[str, Any]], asked: list[dict[str, Any]])
 
 
 class Whole(TrainerCallback):
-    """Seals a checkpoint when all its files are written, with their hashes: a kill in between leaves one that is not
-    whole.
-
-    Args:
-        of: The `identity` of the run.
-    """
+    """Seals a checkpoint of the run `of` when all its files are written: after a kill there is no seal."""
 
     def __init__(self, of: str = "") -> None:
         self.of = of
@@ -290,12 +303,7 @@ class Whole(TrainerCallback):
 
 
 def last_whole_checkpoint(folder: Path, of: str | None = None) -> Path | None:
-    """The newest checkpoint all of whose files are what was written; `None` when there is none.
-
-    Args:
-        folder: Where checkpoints are.
-        of: The `identity` of the run; `None` takes those of any.
-    """
+    """The newest checkpoint (of the run `of`) all of whose files are what was written; `None` when there is none."""
     for path in sorted(_checkpoints(folder), key=_step, reverse=True):
         if _is_whole(path, of):
             return path
@@ -339,7 +347,7 @@ def _is_whole(path: Path, of: str | None) -> bool:
 
 
 def at_its_end(checkpoint: Path) -> bool:
-    """Whether nothing is left to train after a checkpoint: all steps are done, or something had stopped it."""
+    """Whether nothing is left to train after a checkpoint: all steps are done, or training was stopped."""
     state = read_json(checkpoint / "trainer_state.json")
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
     stopped = isinstance(control, dict) and control.get("args", {}).get("should_training_stop", False)
@@ -358,12 +366,7 @@ def failed(folder: Path, config: dict[str, Any], error: str) -> None:
 
 
 def finish(folder: Path, record: dict[str, Any]) -> None:
-    """Make what lies in `NEW` the run of a folder: its record last, then all as one.
-
-    Args:
-        folder: The run folder; the caller has its lock.
-        record: For `run.json`; the hashes of the files are added.
-    """
+    """Make what lies in `NEW` the run of a folder, whose lock the caller has: its record last, then all as one."""
     new = folder / NEW
     files = hashes(new)
     write_json(new / RUN, {**record, "files": files})

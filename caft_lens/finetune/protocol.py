@@ -1,7 +1,7 @@
-"""What a way of fine-tuning is: `Method`, its card, and the few places at which it may act.
+"""What a method is: `Method`, its card, and the few places at which it may act.
 
-A method is a frozen dataclass. Its fields are its settings: numbers and strings (`setting`) that a contest may search,
-and what it needs (`material`): texts or directions. A run folder records all of them, the latter by fingerprint.
+Its fields are its settings: numbers and strings (`setting`) that a contest may search, and what it needs (`material`):
+texts or directions. A run folder records all of them, the latter by fingerprint.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
+from caft_lens._support.arguments import number
+from caft_lens._support.errors import BadArgument, BadType
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Encoded
@@ -48,7 +50,7 @@ class Card:
 
     def __post_init__(self) -> None:
         if len(self.grid) > MOST_SETTINGS:
-            raise ValueError(f"A grid of {len(self.grid)} settings: at most {MOST_SETTINGS} are searched.")
+            raise BadArgument(f"A grid of {len(self.grid)} settings: at most {MOST_SETTINGS} are searched.")
 
 
 @dataclass
@@ -93,11 +95,11 @@ class Plan:
 class Method:
     """A way of fine-tuning: plain, wherever a subclass does not say otherwise.
 
-    Subclasses are frozen dataclasses with a `name`, a `card`, and fields made by `setting` and `material`.
+    Subclasses, which `register` makes dataclasses, have a `name`, a `card`, and fields of `setting` and `material`.
 
     Raises:
-        TypeError: When a setting or material is of another kind than its field.
-        ValueError: When a setting is out of its range.
+        BadType: When a setting or material is of another kind than its field.
+        BadArgument: When a setting is out of its range.
     """
 
     name: ClassVar[str]
@@ -121,9 +123,7 @@ class Method:
                 one.check(lens)
 
     def trains_as(self, seed: int) -> Method:
-        """The method whose training this one's is: itself, unless it draws directions first or acts only at test
-        time.
-        """
+        """The method whose training this is: itself, unless it draws directions first or acts at test time only."""
         return self
 
     def texts(self, texts: Texts, seed: int) -> Texts:
@@ -210,32 +210,22 @@ def material(kind: type, meaning: str) -> Any:
     return field(metadata={"kind": "material", "type": kind, "meaning": meaning})
 
 
-_LIMITS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
-    "above": ("more than", lambda value, limit: value > limit),
-    "least": ("at least", lambda value, limit: value >= limit),
-    "below": ("less than", lambda value, limit: value < limit),
-    "most": ("at most", lambda value, limit: value <= limit),
-}
-
-
 def fields_of(cls: type, kind: str) -> list[dataclasses.Field]:
     """The fields of a method that are settings, or those that are materials."""
     return [one for one in dataclasses.fields(cls) if one.metadata.get("kind") == kind]
 
 
 def _check_field(method: str, one: dataclasses.Field, value: Any) -> None:
-    where = f'{one.name} of the method "{method}" ({one.metadata.get("meaning", "")})'
-    wanted = one.metadata.get("type", type(one.default))
-    numeric = wanted in (int, float)
-    fits = isinstance(value, (int, float) if wanted is float else wanted)
-    if not fits or (numeric and isinstance(value, bool)):
-        raise TypeError(f"{where} is a {wanted.__name__}, not {type(value).__name__}.")
-    if wanted is str and not value.strip():
-        raise ValueError(f"{where} is empty.")
-    for name, limit in one.metadata.get("limits", {}).items():
-        words, holds = _LIMITS[name]
-        if limit is not None and not holds(value, limit):
-            raise ValueError(f"{where} is {value}; expected {words} {limit}.")
+    hint = f'{one.metadata.get("meaning", "")}, of the method "{method}"'
+    kind = one.metadata.get("type", type(one.default))
+    if kind in (int, float):
+        given = number(value, one.name, **one.metadata.get("limits", {}), hint=hint)
+        if kind is int and not isinstance(given, int):
+            raise BadType(f"{one.name}={value} is not whole: {hint}.")
+    elif not isinstance(value, kind):
+        raise BadType(f"{one.name} is a {kind.__name__}, not {type(value).__name__}: {hint}.")
+    elif kind is str and not value.strip():
+        raise BadArgument(f"{one.name} is empty: {hint}.")
 
 
 def _fingerprinted(value: Texts | ConceptSet) -> dict[str, Any]:

@@ -28,30 +28,16 @@ from caft_lens.model import run_folder
 from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Texts
 
+VERSIONS = ("caft-lens", "torch", "transformers", "peft", "accelerate", "transformer-lens")
 TRAINED = (
-    "learning_rate",
-    "epochs",
-    "max_steps",
-    "batch_size",
-    "gradient_accumulation",
-    "warmup_steps",
-    "weight_decay",
-    "max_length",
-    "gradient_checkpointing",
-    "training_arguments",
-)
+    "learning_rate", "epochs", "max_steps", "batch_size", "gradient_accumulation", "warmup_steps", "weight_decay",
+    "max_length", "gradient_checkpointing", "training_arguments"
+)  # fmt: skip
 """The settings that a configuration holds under their own names."""
 
 
 def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Method, seed: int) -> dict[str, Any]:
-    """Everything that the result of a run depends on, as JSON reads it back. Keys are those of the first run folders.
-
-    Args:
-        lens: The model that is tuned.
-        texts: What it is tuned on.
-        settings: With the learning rate told.
-        method: How it is tuned.
-        seed: Of the run.
+    """Everything that the result of a run depends on, as JSON reads it back, under the keys of the first run folders.
 
     Raises:
         BadType: For arguments of the trainer that are no JSON values, and callbacks that are none.
@@ -64,11 +50,7 @@ def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Met
         "lora": dict(settings.lora) if settings.tune == "lora" else None,
         **{name: getattr(settings, name) for name in TRAINED},
         "seed": seed,
-        "base": {
-            "name": lens.name,
-            "fingerprint": lens.fingerprint,
-            "dtype": str(lens.dtype).removeprefix("torch."),
-        },
+        "base": {"name": lens.name, "fingerprint": lens.fingerprint, "dtype": str(lens.dtype).removeprefix("torch.")},
         "reading": lens.reading,
         "data": {"name": texts.name, "fingerprint": texts.fingerprint, "texts": len(texts)},
         "concepts": method.concepts_record,
@@ -87,14 +69,7 @@ def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Met
 
 
 def outcome(training: Training, state: TrainerState, config: dict[str, Any], cost: Cost) -> dict[str, Any]:
-    """What `run.json` says of a run that is done, but for the hashes of its files.
-
-    Args:
-        training: The run.
-        state: Of its trainer.
-        config: What was asked.
-        cost: What it took.
-    """
+    """What `run.json` says of a run that is done, but for the hashes of its files."""
     lens, encoded = training.base, training.encoded
     record = {
         "method": config["method"],
@@ -111,18 +86,16 @@ def outcome(training: Training, state: TrainerState, config: dict[str, Any], cos
         "seconds": round(cost.seconds, 2),
         "peak_memory": cost.peak_memory,
         "device": str(lens.device),
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONS},
+        },
     }
     if config["method"] == "lora" and any(shares := targets.adapted(lens.hf, targets.trained(training.lens.hf))):
         record["adapted"] = shares
     if state.global_step < state.max_steps:
         record["stopped"] = {"step": state.global_step, "of": state.max_steps}
     return record
-
-
-def _versions() -> dict[str, str]:
-    names = ("caft-lens", "torch", "transformers", "peft", "accelerate", "transformer-lens")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def history_of(state: TrainerState) -> list[dict[str, float]]:

@@ -1,10 +1,7 @@
-"""A finished fine-tuning run, read from its folder.
+"""A finished fine-tuning run, read from its folder: `folder.py` writes it, `caft_lens.model.run_folder` is its schema.
 
-A run folder holds `run.json` (everything that went in, and the hashes of all files), `history.json` (the curves),
-`adapter/` or `model/` (safetensors, and the tokenizer with its chat template), `concepts/` (the directions that acted)
-and `logs/` (what callbacks wrote). While training, `unfinished.json` says what is being trained and `checkpoints/` how
-far it is, so that a killed run goes on where it was; of a run that diverged `failed.json` says so. `folder.py` keeps
-all that, `caft_lens.model.run_folder` is its schema.
+It holds `run.json` (everything that went in, and the hashes of all files), `history.json` (the curves), `adapter/` or
+`model/` (safetensors, and the tokenizer with its chat template), `concepts/` (the directions that acted) and `logs/`.
 """
 
 from __future__ import annotations
@@ -71,18 +68,18 @@ class Run:
 
     @cached_property
     def lens(self) -> Lens:
-        """The tuned model, ready to use: eval mode, no gradients, and the tokenizer and chat template that it was
-        tuned with.
-        """
+        """The tuned model, ready to use: eval mode, no gradients, its own tokenizer and chat template."""
         base, folder = self._base, self.folder
+        name = f"{self.config['base']['name'] if base is None else base.name} + {folder.name}"
         own = None if base is None or base.reading != self.config.get("reading") else base.tokenizer
         with quiet():
             if base is None:
-                lens = load(folder, name_as=self._called)
+                lens = load(folder, name_as=name)
             elif self.record["method"] == "lora":
-                lens = base.adapt(folder, name=f"{base.name} + {folder.name}")
+                lens = base.adapt(folder, name=name)
             else:
-                lens = load(folder, device=base.device, dtype=base.dtype, tokenizer=own, name_as=self._called)
+                lens = load(folder, device=base.device, dtype=base.dtype, tokenizer=own, name_as=name)
+        lens.kept_in = folder
         lens.model.eval().requires_grad_(False)
         return lens
 

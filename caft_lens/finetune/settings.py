@@ -1,22 +1,15 @@
-"""How a fine-tuning is run, as one value that travels: `TrainSettings`, and `LoraSettings` of its adapter.
-
-`finetune`, `experiment`, `contest`, `sweep` and `pilots` take it, and the `training:` of a recipe is one.
-"""
+"""How a fine-tuning is run, as one value that travels: `TrainSettings`, and `LoraSettings` of its adapter."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from caft_lens._support.arguments import count, not_negative, number, one_of, positive, switch
 from caft_lens._support.errors import BadArgument, BadType, nearest
+from caft_lens._support.keywords import takes
 from caft_lens._support.settings import Settings, checked
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 Tune = Literal["lora", "full"]
 TUNES = ("lora", "full")
@@ -96,7 +89,8 @@ def _others(value: Any, name: str) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     for key in given:
         if key in OWN:
-            raise BadArgument(f'{name}["{key}"] is set by {OWN[key]}= of {_place(OWN[key])}.')
+            place = "finetune" if OWN[key] in ("out", "seed") else "TrainSettings"
+            raise BadArgument(f'{name}["{key}"] is set by {OWN[key]}= of {place}.')
         if key in SECRET:
             raise BadArgument(
                 f'{name}["{key}"]: a run is not pushed to the hub, and no key is written into its folder. Push '
@@ -105,10 +99,6 @@ def _others(value: Any, name: str) -> dict[str, Any]:
         if key not in fields:
             raise BadArgument(f'transformers.TrainingArguments has no "{key}".{nearest(key, fields - set(OWN))}')
     return given
-
-
-def _place(name: str) -> str:
-    return "finetune" if name in ("out", "seed") else "TrainSettings"
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
@@ -186,32 +176,5 @@ class TrainSettings(Settings):
     overwrite: Annotated[bool, checked(switch)] = False
 
 
-def takes_settings(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function say, of a setting that is given to it as a keyword of its own, that `settings=` takes it.
-
-    Args:
-        function: With a parameter `settings`.
-
-    Example:
-        >>> @takes_settings
-        ... def tuned(settings: TrainSettings = TrainSettings()): return settings
-        >>> tuned(max_steps=100)
-        Traceback (most recent call last):
-        ...
-        caft_lens._support.errors.BadType: tuned() has no "max_steps": give settings=TrainSettings(max_steps=100).
-    """
-    known = inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def call(*args: P.args, **given: P.kwargs) -> R:
-        stray = {name: value for name, value in given.items() if name not in known}
-        if any(name in TrainSettings.model_fields for name in stray):
-            said = ", ".join(f"{name}={value!r}" for name, value in stray.items())
-            raise BadType(f'{function.__name__}() has no "{next(iter(stray))}": give settings=TrainSettings({said}).')
-        for name in stray:
-            raise BadType(
-                f'{function.__name__}() has no "{name}".{nearest(name, [*known, *TrainSettings.model_fields])}'
-            )
-        return function(*args, **given)
-
-    return call
+takes_settings = takes("settings", TrainSettings)
+"""A decorator of functions with `settings`: a setting that is given as a keyword of its own is told where it goes."""

@@ -1,9 +1,4 @@
-"""What an adapter goes on: the linear layers and experts of the decoder blocks, never a router, a vision tower or the
-unembedding.
-
-`chosen` finds them for `LoraSettings.targets`, `adapted` says which share of each block's weights they are. Of a
-multimodal wrapper the blocks are those of its language model.
-"""
+"""What an adapter goes on: linear layers and experts of the decoder blocks, no router, vision tower or unembedding."""
 
 from __future__ import annotations
 
@@ -28,23 +23,14 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class Targets:
-    """What an adapter goes on.
-
-    Attributes:
-        modules: Full names of linear layers in the model.
-        parameters: Full names of parameters that hold all experts of a block, [n_experts, d, d'].
-    """
+    """What an adapter goes on, by full names: linear layers, and parameters of all experts of a block [n, d, d']."""
 
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
 
 
 def chosen(model: Any, targets: str | Sequence[str]) -> Targets:
-    """The linear layers and experts of a model's blocks that an adapter is asked for.
-
-    Args:
-        model: A transformers model.
-        targets: `"all-linear"`, a regular expression for full names, or names of layers (or ends of full names).
+    """The linear layers and experts of a model's blocks that an adapter is asked for by `LoraSettings.targets`.
 
     Raises:
         BadArgument: When a name fits nothing in the blocks, or what it fits is no linear layer or expert of theirs.
@@ -80,10 +66,6 @@ def chosen(model: Any, targets: str | Sequence[str]) -> Targets:
 def short(model: nn.Module, names: Sequence[str]) -> list[str]:
     """The names of some modules as PEFT reads them: their last parts, where these name no other module, else in full.
 
-    Args:
-        model: The model.
-        names: Full names of modules.
-
     Example:
         >>> short(nn.ModuleDict({"a": nn.ModuleDict({"q": nn.Linear(1, 1)})}), ["a.q"])
         ['q']
@@ -94,26 +76,16 @@ def short(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 
 def adapted(model: Any, targets: Targets) -> list[float]:
-    """The share of each block's matrices (routers and the biases of experts aside) that an adapter acts on, to four
-    digits.
-
-    Args:
-        model: A transformers model.
-        targets: Of the adapter.
-    """
+    """The share of each block's matrices (no routers, no biases) that an adapter acts on, to four digits."""
     parts = anatomy(model)
-    prefixes = _prefixes(parts)
     weights = {name: module.weight for name, module in _linear(parts)} | dict(_experts(parts))
     asked = {*targets.modules, *targets.parameters}
     shares = []
-    for block, prefix in zip(parts.blocks, prefixes, strict=True):
-        routers = set(_routers(parts, block))
+    for prefix, block, routers in _blocks(parts):
         whole = sum(
             one.numel()
             for name, one in block.named_parameters()
-            if one.ndim >= 2
-            and not name.endswith("bias")
-            and not any(name == r or name.startswith(f"{r}.") for r in routers)
+            if one.ndim >= 2 and not name.endswith("bias") and not _within(name, routers)
         )
         acted = sum(w.numel() for name, w in weights.items() if name in asked and name.startswith(f"{prefix}."))
         shares.append(round(acted / whole, 4) if whole else 0.0)
@@ -121,11 +93,7 @@ def adapted(model: Any, targets: Targets) -> list[float]:
 
 
 def trained(model: Any) -> Targets:
-    """What the trainable adapters on a model go on.
-
-    Args:
-        model: A transformers model with a LoRA adapter inside.
-    """
+    """What the trainable LoRA adapters on a model go on."""
     modules, parameters = [], []
     for name, module in anatomy(model).model.named_modules():
         own = [p for key, p in module.named_parameters() if key.startswith("lora_")]
@@ -140,11 +108,7 @@ def trained(model: Any) -> Targets:
 
 
 def language_parameters(model: Any) -> list[nn.Parameter]:
-    """The parameters of a model that text passes through: all of them, but for the towers of a multimodal wrapper.
-
-    Args:
-        model: A transformers model.
-    """
+    """The parameters of a model that text passes through: no towers of a multimodal wrapper."""
     hf = anatomy(model).model
     if not is_wrapper(hf):
         return list(hf.parameters())
@@ -153,9 +117,7 @@ def language_parameters(model: Any) -> list[nn.Parameter]:
 
 
 def is_wrapper(hf: Any) -> bool:
-    """Whether a transformers model holds more than a language model, as Gemma 3 from 4B on, Mistral 3, LLaVA or
-    Qwen-VL do.
-    """
+    """Whether a transformers model holds more than a language model, as Gemma 3, Mistral 3, LLaVA or Qwen-VL do."""
     return hf.config.get_text_config() is not hf.config
 
 
@@ -177,22 +139,26 @@ def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _prefixes(parts: Anatomy) -> list[str]:
+def _blocks(parts: Anatomy) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
+    """The full name of each block, the block, and paths in it of what chooses experts."""
     names = {id(module): name for name, module in parts.model.named_modules()}
-    return [names[id(block)] for block in parts.blocks]
+    for block in parts.blocks:
+        yield names[id(block)], block, tuple(_routers(parts, block))
+
+
+def _within(name: str, paths: Sequence[str]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def _linear(parts: Anatomy) -> Iterator[tuple[str, Any]]:
-    for block, prefix in zip(parts.blocks, _prefixes(parts), strict=True):
-        routers = set(_routers(parts, block))
+    for prefix, block, routers in _blocks(parts):
         for name, module in block.named_modules():
-            inside = any(name == router or name.startswith(f"{router}.") for router in routers)
-            if isinstance(module, nn.Linear | Conv1D) and not inside:
+            if isinstance(module, nn.Linear | Conv1D) and not _within(name, routers):
                 yield f"{prefix}.{name}", module
 
 
 def _experts(parts: Anatomy) -> Iterator[tuple[str, Tensor]]:
-    for block, prefix in zip(parts.blocks, _prefixes(parts), strict=True):
+    for prefix, block, _ in _blocks(parts):
         for name, module in block.named_modules():
             if "expert" not in type(module).__name__.lower() and "expert" not in name.rpartition(".")[2]:
                 continue

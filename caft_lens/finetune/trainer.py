@@ -1,8 +1,7 @@
 """The trainer of all methods: `transformers.Trainer`, with what a lens and a method need around it.
 
 `LensTrainer` tells the lens the token roles of the batch in flight, does what the method's plan asks for, checks on the
-first step that training does what it should, and stops on a loss that is not finite. `LengthGrouped` orders the texts
-by a seed so that a batch holds texts of similar length. `Progress` is the bar.
+first step that training does what it should, and stops on a loss that is not finite.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -36,20 +35,6 @@ LOOK = 10
 """Steps between two looks at whether a loss was not finite: each look waits for the device."""
 NEVER = 2**62
 MEGABATCH = 50  # batches that are sorted by length together, as in transformers' LengthGroupedSampler
-
-
-class EncodedTexts(Dataset):
-    """Encoded documents as a map-style dataset."""
-
-    def __init__(self, encoded: Sequence[Encoded]) -> None:
-        self.encoded = list(encoded)
-        self.lengths = [len(item.input_ids) for item in self.encoded]
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: int) -> Encoded:
-        return self.encoded[index]
 
 
 class Collator:
@@ -75,11 +60,6 @@ class LengthGrouped(Sampler[int]):
     """A shuffle in which a batch holds texts of similar length; a function of seed and epoch alone.
 
     transformers' own sampler draws from the global random state, so that a resumed run would see another order.
-
-    Args:
-        lengths: Tokens of each text.
-        batch_size: Texts that a device sees before the optimizer steps.
-        seed: Of the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -111,15 +91,7 @@ class LengthGrouped(Sampler[int]):
 
 
 class LensTrainer(Trainer):
-    """`transformers.Trainer` on the model of a lens.
-
-    Args:
-        lens: Its `model` is trained; hooks on the lens act in every forward pass, recomputed ones included.
-        encoded: The training texts.
-        arguments: As for `transformers.Trainer`.
-        plan: What the method asks for.
-        callbacks: More callbacks.
-    """
+    """`transformers.Trainer` on the model of a lens: its hooks act in every forward pass, recomputed ones included."""
 
     def __init__(
         self,
@@ -137,7 +109,7 @@ class LensTrainer(Trainer):
         super().__init__(
             model=lens.model,
             args=arguments,
-            train_dataset=EncodedTexts(encoded),
+            train_dataset=list(encoded),
             data_collator=Collator(padding_id(lens.tokenizer)),
             callbacks=[self._progress, *plan.callbacks, *callbacks],
         )
@@ -200,7 +172,7 @@ class LensTrainer(Trainer):
             raise diverged(first, self.args)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass, the lens knowing the roles throughout (backward may recompute)."""
+        """One forward and backward pass; the lens knows the roles throughout, for checkpointing too."""
         roles = inputs.pop("roles").to(self.args.device)
         if self._checked:
             with self.lens.roles_as(roles):
@@ -214,11 +186,7 @@ class LensTrainer(Trainer):
         return loss
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The model's loss, and what the method adds to it: its mean over the forward passes of an optimizer step."""
         found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -260,9 +228,10 @@ class LensTrainer(Trainer):
             )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        dataset = cast(EncodedTexts, self.train_dataset if train_dataset is None else train_dataset)
+        encoded = cast(list[Encoded], train_dataset or self.train_dataset)
+        lengths = [len(item.input_ids) for item in encoded]
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGrouped(dataset.lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
+        return LengthGrouped(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, seed)
 
     def _save_checkpoint(self, *args: Any, **keywords: Any) -> None:
         self._look()  # what has diverged is nothing to go on from
@@ -273,10 +242,7 @@ class LensTrainer(Trainer):
         model: Any = self.model
         options = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(
-            output_dir or self.args.output_dir,
-            state_dict=state_dict,
-            is_main_process=self.args.should_save,
-            **options,
+            output_dir or self.args.output_dir, state_dict=state_dict, is_main_process=self.args.should_save, **options
         )
         folder = Path(output_dir or "")
         if self.plan.extra is not None and self.args.should_save and folder.name.startswith("checkpoint-"):

@@ -22,7 +22,7 @@ def trainable(lens: Lens, settings: TrainSettings) -> Lens:
     """A lens on what is trained: an adapter over the shared weights, or a copy of them."""
     if settings.tune == "lora":
         return _with_adapter(lens, settings.lora)
-    child = lens.copy()
+    child = lens.merged() if lens.has_adapter else lens.copy()  # a model of its own, which loads without the adapter
     if lens.dtype in HALF:
         child.model.float()  # the small updates of fine-tuning are lost in half precision
     child.model.requires_grad_(False)
@@ -68,11 +68,14 @@ def reloadable(lens: Lens) -> str:
     """The name by which `load` finds this model again, absolute where it is a path; `""` for one that was made in
     memory.
     """
-    if lens.name in shipped():
-        return lens.name
-    name = (
-        lens.name
-        if is_organism(lens.name) or run_folder.is_run(lens.name)
-        else getattr(lens.hf.config, "_name_or_path", "")
-    )
+    name = loadable(lens)
+    if name in shipped():
+        return name
+    if not (is_organism(name) or run_folder.is_run(name)):
+        name = getattr(lens.hf.config, "_name_or_path", "")
     return os.path.abspath(name) if name and Path(name).is_dir() else name
+
+
+def loadable(lens: Lens) -> str:
+    """Its name, or, of the model of a run, the folder that it was read from."""
+    return lens.name if lens.kept_in is None else str(lens.kept_in)

@@ -1,39 +1,35 @@
-"""The activation difference lens: what fine-tuning left in the first tokens of text that has nothing to do with it.
-
-`activation_difference_lens` takes the mean difference at each of the first positions; `ActivationDifferenceLens` gives
-its size, its tokens by logit lens, the directions as concepts, and text steered by them (Minder et al. 2025, arXiv
-2510.13900).
-"""
+"""The activation difference lens: what fine-tuning left in the first tokens of text that has nothing to do with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
 from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadData, BadModel
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.causal import Effects, Interventions, effect
 from caft_lens.inspect.logits import LogitLens, extremes, logit_lens
 from caft_lens.model.hook_names import short_name
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, Scan, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encoded
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
-
-    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,6 @@ class ActivationDifferenceLens:
 
     def table(self) -> pandas.DataFrame:
         """One row a layer and position: sizes, and the tokens that the difference raises and lowers most."""
-        from caft_lens.display.frames import Frame
-
         rows = [
             {
                 "concept": concept.name,
@@ -89,16 +83,12 @@ class ActivationDifferenceLens:
             shares[hooks.index(concept.hook), positions.index(concept.meta["position"])] = 100 * concept.score
         noise = max(100 * c.meta["noise"] / c.meta["activation_norm"] for c in self.concepts)
         texts = max(concept.meta["texts"] for concept in self.concepts)
-        few = len(hooks) * len(positions) <= 400
+        digits = ".1f" if len(hooks) * len(positions) <= 400 else None
         return heat_map(
             shares[::-1],
             [short_name(hook) for hook in hooks][::-1],
             [str(position) for position in positions],
-            shades=Shades(
-                "Mean difference, % of the norm of activations",
-                diverging=False,
-                numbers=".1f" if few else None,
-            ),
+            shades=Shades("Mean difference, % of the norm of activations", diverging=False, numbers=digits),
             title=title,
             caption=f"{self.tuned.name} − {self.base.name}, {texts:,} texts.\nDifferences without a common direction "
             f"would give at most {noise:.2g} %.",
@@ -122,12 +112,11 @@ class ActivationDifferenceLens:
             scale: Length of what is added, in norms of the residual stream there.
             n: How many answers to each prompt.
             names: Only these traces; all of them, which takes a while, when `None`.
-            lens: The model that is steered: the tuned one, as in the paper, when `None`. The base, which has learned
-                nothing, shows what the vector alone carries.
+            lens: The model that is steered, the tuned one when `None`; the base shows what the vector alone carries.
             settings: Other arguments of `effect`, such as `sampling`.
 
         Raises:
-            KeyError: For a name that is not there.
+            UnknownName: For a name that is not there.
             ValueError: As `effect`.
         """
         lens = self.tuned if lens is None else lens
@@ -138,15 +127,8 @@ class ActivationDifferenceLens:
 
     def _repr_html_(self) -> str:
         head = ["position", "share (noise)", "raised most", "lowered most"]
-        sections = [
-            html.section(
-                short_name(hook),
-                "",
-                [hook],
-                html.table(head, [self._row(concept) for concept in self.concepts.at(hook)]),
-            )
-            for hook in self.concepts.hooks
-        ]
+        tables = {hook: html.table(head, map(self._row, self.concepts.at(hook))) for hook in self.concepts.hooks}
+        sections = [html.section(short_name(hook), "", [hook], table) for hook, table in tables.items()]
         key = (
             f"Mean activation difference, {self.tuned.name} − {self.base.name}, at the first tokens of unrelated "
             f"text: its share of the norm of the activations (in brackets the share that differences without a "
@@ -162,11 +144,8 @@ class ActivationDifferenceLens:
         return [concept.meta["position"], share, extremes(tokens.top, scale), extremes(tokens.bottom, scale)]
 
     def __repr__(self) -> str:
-        shown = self.table()[["concept", "share", "noise share", "top"]]
-        return (
-            f"ActivationDifferenceLens({self.tuned.name} − "
-            f"{self.base.name})\n{shown.to_string(index=False, max_colwidth=90)}"
-        )
+        shown = self.table()[["concept", "share", "noise share", "top"]].to_string(index=False, max_colwidth=90)
+        return f"ActivationDifferenceLens({self.tuned.name} − {self.base.name})\n{shown}"
 
 
 def activation_difference_lens(
@@ -193,11 +172,9 @@ def activation_difference_lens(
     Args:
         tuned: The fine-tuned model. It may share its weights with `base`.
         base: The model before.
-        texts: Text that has nothing to do with the fine-tuning. It is read as plain documents; of a chat, what is said,
-            without the template.
+        texts: Text that has nothing to do with the fine-tuning, read as plain documents: of a chat, what is said.
         layers: Layer numbers or hook names; all layers by default.
-        positions: How many tokens from the beginning; nothing after them is run. Where the tokenizer begins a text with
-            a BOS token, that is position 0.
+        positions: How many tokens from the beginning, a BOS token included; nothing after them is run.
         k: How many tokens of the logit lens at either end.
         scan: How the text is read: tokens a batch, where texts are cut.
 
@@ -215,8 +192,7 @@ def activation_difference_lens(
         (1, 21)
 
     Source:
-        Minder et al. (2025), "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences", arXiv
-        2510.13900.
+        Minder et al., "Narrow Finetuning Leaves Clearly Readable Traces in Activation Differences" (arXiv 2510.13900).
     """
     count(positions, "positions")
     lenses = pair((tuned, base))
@@ -225,27 +201,19 @@ def activation_difference_lens(
     differences, activations = _read(lenses, texts, hooks, positions, scan)
     reached = [n for n in range(positions) if differences.count[hooks[0]][n] >= 2]
     if len(reached) < positions:
-        raise ValueError(
+        raise BadData(
             f"activation_difference_lens(positions={positions}): only the first {len(reached)} are reached by two of "
             f"the {len(texts)} texts, which a mean needs. Give longer texts, more of them, or fewer positions."
         )
-    found = [
-        trace
-        for hook in hooks
-        for position in range(positions)
-        if (trace := _trace(hook, position, differences, activations)) is not None
-    ]
+    traces = (_trace(hook, position, differences, activations) for hook in hooks for position in range(positions))
+    found = [trace for trace in traces if trace is not None]
     if not found:
-        raise ValueError(
+        raise BadModel(
             f"{tuned.name} and {base.name} do not differ at {', '.join(hooks)}. Are both the same model, or is "
             f"nothing up to there tuned?"
         )
-    about = {
-        **provenance(base, texts, None, tuned=tuned),
-        "method": "activation-difference traces",
-        "positions": positions,
-    }
-    concepts = ConceptSet(found, about)
+    about = {"method": "activation-difference traces", "positions": positions}
+    concepts = ConceptSet(found, {**provenance(base, texts, None, tuned=tuned), **about})
     # The pair was checked; a tuned model that was loaded by itself does not know what it was tuned from.
     return ActivationDifferenceLens(concepts, logit_lens(tuned, concepts.for_model(tuned), k), tuned, base)
 
@@ -285,7 +253,10 @@ def _read(
     done = 0
     with bar:
         # Cut on purpose: what comes later in a text does not reach back to its first tokens.
-        items = encoded(tokenizer, _documents(texts), max_length=min(positions, scan.max_length or positions))
+        documents = (
+            Text(text="\n".join(turn.content for turn in text.messages)) if text.is_chat else text for text in texts
+        )
+        items = encoded(tokenizer, documents, max_length=min(positions, scan.max_length or positions))
         packed = pack(items, padding_id(tokenizer), batch_tokens=scan.batch_tokens)
         for found in captured(lenses, packed, hooks, None, apart=True, sinks="read"):
             for hook in hooks:
@@ -298,11 +269,6 @@ def _read(
     return differences, activations
 
 
-def _documents(texts: Iterable[Text]) -> Iterator[Text]:
-    for text in texts:
-        yield text if not text.is_chat else Text(text="\n".join(turn.content for turn in text.messages))
-
-
 def _trace(hook: str, position: int, differences: _Positions, activations: _Positions) -> Concept | None:
     """The trace at one place; none where the models agree."""
     count = differences.count[hook][position]
@@ -312,6 +278,7 @@ def _trace(hook: str, position: int, differences: _Positions, activations: _Posi
         return None
     activation = activations.norms[hook][position] / activations.count[hook][position]
     variance = max(0.0, differences.squares[hook][position] / count - norm**2) * count / (count - 1)
+    sizes = {"position": position, "texts": count, "norm": norm, "activation_norm": activation}
     return Concept(
         name=f"{short_name(hook)}.trace{position}",
         hook=hook,
@@ -320,11 +287,5 @@ def _trace(hook: str, position: int, differences: _Positions, activations: _Posi
         rank=position,
         score=norm / activation,
         score_name="share of the activations' norm",
-        meta={
-            "position": position,
-            "texts": count,
-            "norm": norm,
-            "activation_norm": activation,
-            "noise": (variance / count) ** 0.5,
-        },
+        meta={**sizes, "noise": (variance / count) ** 0.5},
     )

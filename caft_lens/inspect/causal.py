@@ -1,9 +1,4 @@
-"""What a concept does: next tokens and answers when the model is steered along it, either way, or it is ablated.
-
-`effect` compares a model with itself under `steer` and `ablate`, the same hooks that act in fine-tuning: the next-token
-distribution after each prompt, and answers sampled with the same seed. `Effects` shows what changed, side by side with
-the plain model.
-"""
+"""What a concept does: next tokens and answers when the model is steered along it, either way, or it is ablated."""
 
 from __future__ import annotations
 
@@ -11,32 +6,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import pandas
 import torch
 from torch import Tensor
 
-from caft_lens._support.arguments import count, positive
-from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.arguments import count, one_of, positive
+from caft_lens._support.errors import BadArgument, BadData
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.frames import Frame
 from caft_lens.display.theme import short
 from caft_lens.inspect.logits import concept_section
 from caft_lens.inspect.next_tokens import TokenShift, divergence, next_of_batch, shifts
 from caft_lens.model.generation import encode_prompts
+from caft_lens.model.lens import Lens
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.batching import Batch, Scan, batches, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
-
-    from caft_lens.model.lens import Lens
 
 SMALLEST_KL = 1e-4
 """Nats below which a figure does not tell one change of the next token from another."""
@@ -50,12 +46,9 @@ class Effect:
         concept: The concept.
         change: The intervention, such as `"+0.3 of the residual norm"` or `"ablated"`.
         strength: Length of what is added at every token, in the units of the residual stream; `None` for an ablation.
-        kl: Kullback-Leibler divergence of the changed from the plain next-token distribution, KL(plain ‖ changed), in
-            nats, by prompt.
-        rises: By prompt, the tokens whose probability rises most, largest first.
-        falls: By prompt, those whose probability falls most.
-        mean_rises: The same for the mean probability over the prompts.
-        mean_falls: The same for the mean probability over the prompts.
+        kl: By prompt, KL(plain ‖ changed) of the next-token distributions (Kullback-Leibler divergence), in nats.
+        rises, falls: By prompt, the tokens whose probability rises, and falls, most, largest first.
+        mean_rises, mean_falls: The same for the mean probability over the prompts.
         answers: By prompt, the sampled answers.
     """
 
@@ -101,35 +94,23 @@ class Effects:
     items: tuple[Effect, ...]
 
     def table(self, *, by_prompt: bool = False) -> pandas.DataFrame:
-        """One row a concept and intervention: mean KL in nats, and the tokens whose mean probability moves most.
+        """One row a concept and intervention: mean KL in nats, and the tokens that rise and fall most in the mean.
 
         Args:
             by_prompt: One row for every prompt too, `prompt` saying which; the means have `"mean"` there.
         """
-        from caft_lens.display.frames import Frame
-
         rows = []
         for item in self.items:
             means = ("mean", item.mean_kl, item.mean_rises, item.mean_falls)
             single = zip(self.prompts, item.kl, item.rises, item.falls, strict=True) if by_prompt else ()
+            about = {"concept": item.concept.name, "change": item.change, "strength": item.strength}
             for prompt, kl, rises, falls in (means, *single):
-                rows.append(
-                    {
-                        "concept": item.concept.name,
-                        "change": item.change,
-                        "strength": item.strength,
-                        **({"prompt": prompt} if by_prompt else {}),
-                        "kl": kl,
-                        "rises": _words(rises),
-                        "falls": _words(falls),
-                    }
-                )
+                asked = {"prompt": prompt} if by_prompt else {}
+                rows.append({**about, **asked, "kl": kl, "rises": _words(rises), "falls": _words(falls)})
         return Frame(rows).astype({"strength": "float64"})
 
     def tokens(self) -> pandas.DataFrame:
-        """One row a token: concept, change, prompt (its number; -1: the mean), end, rank, token, before, after."""
-        from caft_lens.display.frames import Frame
-
+        """One row a token: concept, change, prompt (a number, -1 for the mean), end, rank, token, before, after."""
         rows = []
         for item in self.items:
             ends = [(-1, "rises", item.mean_rises), (-1, "falls", item.mean_falls)]
@@ -151,24 +132,12 @@ class Effects:
         Raises:
             ValueError: When none were sampled.
         """
-        import pandas
-
-        from caft_lens.display.frames import Frame
-
         if not any(self.plain):
-            raise ValueError("No answers were sampled: effect(..., n=1) samples one to each prompt.")
-        columns = {
-            "plain": self.plain,
-            **{f"{item.concept.name} {item.change}": item.answers for item in self.items},
-        }
-        index = pandas.MultiIndex.from_tuples(
-            [(prompt, n) for prompt, told in zip(self.prompts, self.plain, strict=True) for n in range(len(told))],
-            names=["prompt", "sample"],
-        )  # fmt: skip
-        return Frame(
-            {name: [one for told in answers for one in told] for name, answers in columns.items()},
-            index=index,
-        )
+            raise BadData("No answers were sampled: effect(..., n=1) samples one to each prompt.")
+        columns = {"plain": self.plain, **{f"{item.concept.name} {item.change}": item.answers for item in self.items}}
+        rows = [(prompt, n) for prompt, told in zip(self.prompts, self.plain, strict=True) for n in range(len(told))]
+        index = pandas.MultiIndex.from_tuples(rows, names=["prompt", "sample"])
+        return Frame({name: [*chain.from_iterable(answers)] for name, answers in columns.items()}, index=index)
 
     def plot(self, title: str | None = None) -> Figure:
         """Draw how far each intervention moves the next token, the concept that moves it farthest first.
@@ -183,15 +152,12 @@ class Effects:
         for item in self.items:
             moved.setdefault(item.change, []).append(item)
         only = f"Each {next(iter(moved))}. " if len(moved) == 1 else ""
+        kinds = []
+        for change, items in moved.items():
+            facts = {one.concept.name: self._facts(one) for one in items}
+            kinds.append(Dots(change, {one.concept.name: one.mean_kl for one in items}, facts=facts))
         return dot_rows(
-            [
-                Dots(
-                    change,
-                    {one.concept.name: one.mean_kl for one in items},
-                    facts={one.concept.name: self._facts(one) for one in items},
-                )
-                for change, items in moved.items()
-            ],
+            kinds,
             x_label="KL(plain ‖ changed) of the next token, in nats (log scale, linear at its left end)",
             title=title,
             caption=f"{only}Mean over {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}.",
@@ -214,8 +180,8 @@ class Effects:
         names = dict.fromkeys(item.concept.name for item in self.items)
         key = (
             f"Next tokens after {len(self.prompts)} prompt{'s' * (len(self.prompts) != 1)}: mean probability in %, "
-            f"plain → changed; KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; "
-            f"blue, italic: fallen."
+            "plain → changed; KL(plain ‖ changed) in nats. Answers are sampled with the same seed. Orange: risen; "
+            "blue, italic: fallen."
         )
         return html.view([self._section(name, n) for name in names], key=key)
 
@@ -224,7 +190,7 @@ class Effects:
         shifts = [shift for item in items for shift in (*item.mean_rises, *item.mean_falls)]
         scale = max((abs(shift.change) for shift in shifts), default=0.0) or 1.0
         rows: list[list[html.Content]] = [
-            ["KL, mean", "0", *(_figure(item.mean_kl) for item in items)],
+            ["KL, mean", "0", *(f"{item.mean_kl:.3g}" for item in items)],
             ["rise most", "", *(_chips(item.mean_rises, scale) for item in items)],
             ["fall most", "", *(_chips(item.mean_falls, scale) for item in items)],
         ]
@@ -270,13 +236,12 @@ class Interventions:
     texts: Texts | Iterable[Text] | None = None
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise ValueError(f'unit="{self.unit}" is none that steering is measured in.{nearest(self.unit, UNITS)}')
+        one_of(self.unit, "unit", UNITS)
         positive(self.scale, "scale", hint="signs= says which way")
         if not set(self.signs) <= {1, -1}:
             raise BadArgument(f"signs={tuple(self.signs)}: expected some of 1 and -1.")
         if not self.signs and not self.ablate:
-            raise ValueError("Nothing to compare: give signs=, or ablate=True.")
+            raise BadArgument("Nothing to compare: give signs=, or ablate=True.")
 
 
 DRAWN = Sampling(max_new_tokens=48, temperature=1.0, seed=0)
@@ -295,7 +260,7 @@ def effect(
     k: int = 8,
     scan: Scan = Scan(),
 ) -> Effects:
-    """What steering along each concept, and ablating it, does to next tokens after prompts and to sampled answers.
+    """What steering along each concept, and ablating it, does to the next token after prompts and to sampled answers.
 
     Each concept is changed alone, at its hook point and at every token, those that are generated included. It costs a
     pass over the prompts and their answers for the plain model and for every concept and intervention. To know what any
@@ -304,8 +269,7 @@ def effect(
     Args:
         lens: The model; hooks that are attached to it act in all that is compared.
         concepts: Directions.
-        prompts: One or many, as for `Lens.generate`: a bare string is what a user says, where the tokenizer has a chat
-            template.
+        prompts: One or many, as for `Lens.generate`: with a chat template a bare string is what a user says.
         interventions: What is done to each: steered both ways and ablated, where nothing is said.
         n: How many answers to sample to each prompt; 0 for none.
         sampling: How they are drawn: 48 tokens at temperature 1 with seed 0, where nothing is said. Each intervention
@@ -328,7 +292,7 @@ def effect(
     concepts.check(lens)
     asked: list[str | Text] = [prompts] if isinstance(prompts, (str, Text)) else list(prompts)
     if not asked:
-        raise ValueError("There is no prompt.")
+        raise BadArgument("There is no prompt.")
     items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, asked, chat))]
     packed = list(pack(items, padding_id(lens.tokenizer), batch_tokens=scan.batch_tokens))
     texts = interventions.texts
@@ -379,11 +343,7 @@ class _Change:
 
 
 def _changes(
-    lens: Lens,
-    concepts: ConceptSet,
-    concept: Concept,
-    lengths: Mapping[str, float],
-    interventions: Interventions,
+    lens: Lens, concepts: ConceptSet, concept: Concept, lengths: Mapping[str, float], interventions: Interventions
 ) -> Iterator[_Change]:
     scale, roles = interventions.scale, interventions.roles
     for sign in interventions.signs:
@@ -446,19 +406,9 @@ def _asked(lens: Lens, prompt: str | Text, item: Encoded) -> str:
 
 
 def _words(shifts: Sequence[TokenShift]) -> str:
-    return ", ".join(f"{html.spaced(s.token)} {_figure(100 * s.before)}→{_figure(100 * s.after)} %" for s in shifts)
+    return ", ".join(f"{html.spaced(s.token)} {100 * s.before:.3g}→{100 * s.after:.3g} %" for s in shifts)
 
 
 def _chips(shifts: Sequence[TokenShift], scale: float) -> html.Content:
-    rows = ((s.token, s.change, f"{_figure(100 * s.before)} → {_figure(100 * s.after)}") for s in shifts)
+    rows = ((s.token, s.change, f"{100 * s.before:.3g} → {100 * s.after:.3g}") for s in shifts)
     return html.chips(rows, scale) or "–"
-
-
-def _figure(value: float) -> str:
-    """Three significant digits.
-
-    Example:
-        >>> _figure(12.345), _figure(0.00012), _figure(0.0)
-        ('12.3', '0.00012', '0')
-    """
-    return f"{value:.3g}"

@@ -58,13 +58,12 @@ class Context:
             meta: Keys of the text's `meta` that are said beside it.
         """
         stated = tuple(f"{key} {self.meta[key]}" for key in meta if key in self.meta)
-        return token_lines.Line(
-            self.tokens, self.activations, self.special, self.peak, self.value, self.cut, self.index, stated
-        )
+        shown = self.tokens, self.activations, self.special, self.peak, self.value, self.cut, self.index
+        return token_lines.Line(*shown, stated)
 
 
 class End(Sequence[Context]):
-    """The contexts at one end of a concept, most extreme first: a list each decoded when it is looked at."""
+    """The contexts at one end of a concept, most extreme first, each decoded when it is looked at."""
 
     __slots__ = ("_corpus", "_row", "_windows")
 

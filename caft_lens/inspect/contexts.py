@@ -1,8 +1,4 @@
-"""Top and bottom activating contexts: the text at either end of a direction, by which a reader names it.
-
-`contexts` finds them for all concepts of a set, or all latents of SAEs, in one streaming pass; `Contexts` holds them by
-name, and decodes a window only when it is looked at.
-"""
+"""Top and bottom activating contexts: the text at either end of a direction, by which a reader names it."""
 
 from __future__ import annotations
 
@@ -12,23 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from caft_lens._support.errors import BadType, nearest
-from caft_lens.activations.differences import read_by, stream
+import pandas
+
+from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
+from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import token_lines
+from caft_lens.display.frames import Frame
 from caft_lens.inspect.context_windows import ConceptContexts, Context, Corpus, End, metas_of, places_of
-from caft_lens.inspect.reading import AtItsHooks, Reading, every_latent, reading
+from caft_lens.inspect.reading import Reading, every_latent, read_once, reading
+from caft_lens.model.lens import Lens
 from caft_lens.saes.top_latents import TopLatents
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import special_ids
 
 if TYPE_CHECKING:
-    import pandas
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 # A display of more concepts than this shows the first few and says how many there are.
 MANY, FEW = 100, 10
@@ -92,9 +89,13 @@ class Contexts(Mapping[str, ConceptContexts]):
         return collected(lens, texts, Reading(top.saes, every_latent(top.saes, top.latents)), top, None)
 
     def __getitem__(self, name: str) -> ConceptContexts:
+        ends = self._known(name)
+        return ConceptContexts(self._concept(name), *ends)
+
+    def _known(self, name: str) -> _Ends:
         if name not in self._ends:
-            raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
-        return ConceptContexts(self._concept(name), *self._ends[name])
+            raise UnknownName(f'No contexts of "{name}".{nearest(name, self._ends)}')
+        return self._ends[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ends)
@@ -109,7 +110,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             names: One name or several.
 
         Raises:
-            KeyError: For a name that is not there, naming the nearest.
+            UnknownName: For a name that is not there, naming the nearest.
 
         Example:
             >>> density = cl.inspect.density(base, concepts, corpus)
@@ -118,10 +119,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             3
         """
         wanted = [names] if isinstance(names, str) else list(names)
-        for name in wanted:
-            if name not in self._ends:
-                raise KeyError(f'No contexts of "{name}".{nearest(name, self._ends)}')
-        fewer = Contexts._lazy({name: self._ends[name] for name in wanted}, self._concept)
+        fewer = Contexts._lazy({name: self._known(name) for name in wanted}, self._concept)
         fewer.about, fewer.left_out = self.about, self.left_out
         return fewer
 
@@ -136,14 +134,15 @@ class Contexts(Mapping[str, ConceptContexts]):
         Args:
             n: How many at each end.
             names: Only these concepts. By default all, or the first few when there are more than a hundred.
-            meta: Keys of the texts' `meta` to show beside each.
+            meta: Keys of the texts' `meta` to show beside each; a text that lacks one shows none.
 
         Raises:
-            KeyError: For a name that is not there.
+            UnknownName: For a name that is not there, or a key that no text has, naming the nearest.
             BadType: For names where `n` belongs.
         """
         _check_n(n)
         chosen, more = self._chosen(names)
+        meta = self._known_keys(meta, chosen)
         from IPython.core.getipython import get_ipython
         from IPython.display import HTML, display
 
@@ -156,12 +155,11 @@ class Contexts(Mapping[str, ConceptContexts]):
         """What `show` displays in a notebook, for a file of one's own."""
         _check_n(n)
         chosen, more = self._chosen(names)
+        meta = self._known_keys(meta, chosen)
         return token_lines.page([item.shown(n, meta) for item in chosen], more)
 
     def table(self) -> pandas.DataFrame:
-        """One row per context: concept, end, rank, value, text with the peak in double brackets, source, `meta`."""
-        from caft_lens.display.frames import Frame
-
+        """One row per context: concept, end, rank, value, text with its peak in double brackets, source, `meta`."""
         rows = [
             {
                 "concept": item.concept.name,
@@ -187,7 +185,7 @@ class Contexts(Mapping[str, ConceptContexts]):
             key: Of the texts' `meta`; a text without it counts as `"-"`.
 
         Raises:
-            KeyError: When no text has the key, naming those that there are.
+            UnknownName: When no text has the key, naming those that there are.
 
         Example:
             >>> found = cl.contexts(base, concepts, corpus, k=5)
@@ -197,10 +195,6 @@ class Contexts(Mapping[str, ConceptContexts]):
             L1.pc0        0     1    4       0        0     3    2       0
             L2.pc0        0     0    4       1        0     5    0       0
         """
-        import pandas
-
-        from caft_lens.display.frames import Frame
-
         ends = {
             (name, end): [str(meta.get(key, "-")) for meta in metas_of(found)]
             for name, item in self._ends.items()
@@ -209,7 +203,7 @@ class Contexts(Mapping[str, ConceptContexts]):
         values = sorted({value for said in ends.values() for value in said})
         if values in ([], ["-"]):
             there = {known for item in self._ends.values() for meta in metas_of(item.top) for known in meta}
-            raise KeyError(f'No text says "{key}" of itself.{nearest(key, there)}')
+            raise UnknownName(f'No text says "{key}" of itself.{nearest(key, there)}')
         columns = [(end, value) for end in ("top", "bottom") for value in values]
         return Frame(
             [[ends[name, end].count(value) for end, value in columns] for name in self],
@@ -218,12 +212,10 @@ class Contexts(Mapping[str, ConceptContexts]):
         )
 
     def peaks_on(self, labels: Sequence[Sequence[bool | None]]) -> pandas.DataFrame:
-        """At either end, the share of the peaks that stand on tokens with a label: how much of what one reads there is
-        about it.
+        """At either end, the share of the peaks that stand on tokens with a label.
 
         Args:
-            labels: For each text of the corpus whether each token has the label, as `token_labels` gives them for the
-                same texts; `None` counts as not.
+            labels: For each text whether each token has the label, as `token_labels` gives it; `None` counts as not.
 
         Returns:
             One row a concept, columns `top` and `bottom`, 0 to 1; NaN for an end without contexts.
@@ -236,34 +228,42 @@ class Contexts(Mapping[str, ConceptContexts]):
             >>> cl.contexts(base, concepts, corpus, k=20).peaks_on(of_cruelty).columns.tolist()
             ['top', 'bottom']
         """
-        from caft_lens.display.frames import Frame
 
         def share(found: Sequence[Context]) -> float:
             places = places_of(found)
             for index, position in places:
                 if index >= len(labels) or position >= len(labels[index]):
-                    raise ValueError(
+                    raise BadData(
                         f"A peak stands at token {position} of text {index}, for which there is no label: give the "
                         "labels of the texts that the contexts are from."
                     )
             on = [labels[index][position] is True for index, position in places]
             return sum(on) / len(on) if on else math.nan
 
-        return Frame(
-            {end: {name: share(getattr(item, end)) for name, item in self._ends.items()} for end in ("top", "bottom")}
-        )
+        ends = ("top", "bottom")
+        return Frame({end: {name: share(getattr(item, end)) for name, item in self._ends.items()} for end in ends})
+
+    def _known_keys(self, meta: str | Sequence[str], chosen: Sequence[ConceptContexts]) -> list[str]:
+        """The keys to show, each of which some text has."""
+        wanted = [meta] if isinstance(meta, str) else list(meta)
+        known: set[str] = set()
+        left = set(wanted)
+        ends = (end for item in chosen for end in (item.top, item.bottom) if len(end))
+        for end in ends if wanted else ():
+            for there in metas_of(end):
+                known |= there.keys()
+            if not (left := left - known):
+                return wanted
+        for key in wanted:
+            if key in left and any(len(end) for item in chosen for end in (item.top, item.bottom)):
+                raise UnknownName(f'No text here says "{key}" of itself (meta=).{nearest(key, known)}')
+        return wanted
 
     def _chosen(self, names: str | Sequence[str] | None) -> tuple[list[ConceptContexts], list[str]]:
         """What to display, and lines that say what is not."""
         sinks = max(self.left_out.values(), default=0)
-        said = (
-            [
-                f"{sinks:,} tokens were left out: attention sinks, whose activations are many times longer than all "
-                f"others."
-            ]
-            if sinks
-            else []
-        )
+        why = "attention sinks, whose activations are many times longer than all others."
+        said = [f"{sinks:,} tokens were left out: {why}"] if sinks else []
         if names is not None:
             return [self[name] for name in ([names] if isinstance(names, str) else names)], said
         if len(self) <= MANY:
@@ -321,14 +321,12 @@ def contexts(
         roles: Roles of the tokens to look at; `None` for all.
         window: How many tokens to show before and after the peak.
         rank: `"peak"` takes the texts with the most extreme single token, as is usual for features of words; `"mean"`
-            those with the most extreme mean over all tokens of the `roles`, which shows what a whole answer has: a
-            stance, a tone.
+            those with the most extreme mean over the tokens of `roles`: what a whole answer has, a stance, a tone.
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        TypeError: When `concepts` is neither a set of concepts nor SAEs.
-        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
-            token has one of the roles.
+        BadType: When `concepts` is neither a set of concepts nor SAEs.
+        ValueError: When concepts or SAEs do not fit the model, no concept is a latent of `saes`, or no token counts.
 
     Example:
         >>> cl.contexts(base, concepts, corpus, k=1).show(n=1, names="L1.pc1")
@@ -341,36 +339,16 @@ def contexts(
     read = reading(lens, concepts, saes)
     latents = TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers) if read.saes else None
     directions = TopWindows(read.rows, k=k, window=window, rank=rank) if read.directions else None
-    at_their_hooks = [AtItsHooks(one) for one in (latents, directions) if one is not None]
-    passed = stream(
-        lens,
-        texts,
-        list(dict.fromkeys(hook for one in at_their_hooks for hook in one.hooks)),
-        at_their_hooks,
-        roles=roles,
-        scan=scan,
-    )
+    passed = read_once(lens, texts, [one for one in (latents, directions) if one is not None], roles, scan)
     found = collected(lens, texts, read, latents, directions)
     found.left_out = dict(passed.left_out)
     return found
 
 
 def collected(
-    lens: Lens,
-    texts: Iterable[Text],
-    read: Reading,
-    latents: TopLatents | None,
-    directions: TopWindows | None,
+    lens: Lens, texts: Iterable[Text], read: Reading, latents: TopLatents | None, directions: TopWindows | None
 ) -> Contexts:
-    """What reducers of a pass found, as contexts.
-
-    Args:
-        lens: The model that read.
-        texts: What it read.
-        read: How the concepts were read.
-        latents: The reducer of those that are latents.
-        directions: The reducer of the others.
-    """
+    """What reducers of a pass found, of the concepts that are latents and of the others, as contexts."""
     # A generator is gone by now, and with it what its texts said about themselves.
     sources = texts if isinstance(texts, Texts) else Texts(texts if isinstance(texts, Sequence) else ())
     corpus = Corpus(lens.tokenizer, frozenset(special_ids(lens.tokenizer)), sources)

@@ -1,32 +1,29 @@
-"""How often and how strongly concepts are active on a corpus, in one pass: densities, histograms, and their figures.
-
-`density` runs the pass and gives `Densities`, one `Density` a concept; the reducers are in density_reducers.py.
-"""
+"""How often and how strongly concepts are active on a corpus, in one pass: densities, histograms, and their figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caft_lens._support.errors import nearest
-from caft_lens.activations.differences import stream
+import pandas
+
+from caft_lens._support.by_name import ByName
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.inspect.density_figures import plot_densities, plot_density
 from caft_lens.inspect.density_reducers import Density, LatentDensity, ProjectionDensity
-from caft_lens.inspect.reading import AtItsHooks, Reading, reading
+from caft_lens.inspect.reading import Reading, read_once, reading
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
     from sae_lens import SAE
 
-    from caft_lens.model.lens import Lens
 
-
-class Densities(Mapping[str, Density]):
+class Densities(ByName[Density]):
     """Densities of concepts, by name.
 
     Args:
@@ -39,19 +36,10 @@ class Densities(Mapping[str, Density]):
         >>> figure = found.plot("L2.latent417")
     """
 
+    _what = "density"
+
     def __init__(self, items: Iterable[Density]) -> None:
         self._items = {item.name: item for item in items}
-
-    def __getitem__(self, name: str) -> Density:
-        if name not in self._items:
-            raise KeyError(f'No density of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     @classmethod
     def of(cls, *reducers: LatentDensity | ProjectionDensity, names: Reading | None = None) -> Densities:
@@ -84,11 +72,8 @@ class Densities(Mapping[str, Density]):
         """One row a concept, to be sorted.
 
         Columns: `hook`; of latents `density` (share of tokens at which it is active), `texts` (in how many it is), and
-        `mean` and `max` when active; of directions `mean`, `max`, `min`, `std` and quantiles `q1` to `q99` of the
-        projection on all tokens.
+        `mean` and `max` when active; of directions those, `min`, `std` and quantiles `q1` to `q99` of all projections.
         """
-        from caft_lens.display.frames import Frame
-
         return Frame.from_dict({name: item.row for name, item in self.items()}, orient="index")
 
     def plot(self, name: str | None = None) -> Figure:
@@ -101,7 +86,7 @@ class Densities(Mapping[str, Density]):
             A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
         Raises:
-            KeyError: For an unknown name, with the nearest.
+            UnknownName: For an unknown name, with the nearest.
             ValueError: For a dead latent; without a name, when there are only directions.
         """
         return plot_densities(list(self.values())) if name is None else plot_density(self[name])
@@ -130,8 +115,7 @@ def density(
     """How often and how strongly each concept is active, for all concepts in one pass.
 
     Of an SAE's latent: at what share of the tokens it is active and in how many texts, its mean and maximum when
-    active, and a histogram. Of a direction, which is exactly 0 nowhere: mean, standard deviation and histogram of the
-    projection on all tokens.
+    active, and a histogram. Of a direction: mean, standard deviation and histogram of the projection on all tokens.
 
     Args:
         lens: The model that reads: the base, or one tuned from it.
@@ -142,9 +126,8 @@ def density(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        TypeError: When `concepts` is neither a set of concepts nor SAEs.
-        ValueError: When the concepts or SAEs do not fit the model, none of the concepts is a latent of `saes`, or no
-            token has one of the roles.
+        BadType: When `concepts` is neither a set of concepts nor SAEs.
+        ValueError: When concepts or SAEs do not fit the model, no concept is a latent of `saes`, or no token counts.
 
     Example:
         >>> found = cl.inspect.density(base, concepts, corpus)
@@ -157,12 +140,5 @@ def density(
         reducers.append(LatentDensity(read.saes, read.numbers))
     if read.directions:
         reducers.append(ProjectionDensity(read.rows))
-    stream(
-        lens,
-        texts,
-        list(dict.fromkeys(hook for one in reducers for hook in one.hooks)),
-        [AtItsHooks(one) for one in reducers],
-        roles=roles,
-        scan=scan,
-    )
+    read_once(lens, texts, reducers, roles, scan)
     return Densities.of(*reducers, names=read)

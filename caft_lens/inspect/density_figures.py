@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caft_lens._support.errors import BadData
 from caft_lens.display.theme import BLUE, INK, VERMILION, at, axes, figure, literal, note, said
 from caft_lens.inspect.density_reducers import Density
 
@@ -16,20 +17,9 @@ if TYPE_CHECKING:
 
 
 def plot_density(item: Density) -> Figure:
-    """Draw the histogram of one concept.
-
-    Args:
-        item: Of a latent its activations where it is active, on a logarithmic axis; of a direction the projections of
-            nearly all tokens.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
-    Raises:
-        ValueError: For a dead latent.
-    """
+    """The histogram of one concept: of a latent where it is active (log scale), of a direction nearly everywhere."""
     if item.active == 0:
-        raise ValueError(f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.')
+        raise BadData(f'"{item.name}" was active at none of {item.tokens:,} tokens: there is no histogram to draw.')
     counts, edges = item.bars
     latent = item.by == "latent"
     if latent:
@@ -51,56 +41,34 @@ def plot_density(item: Density) -> Figure:
 
 
 def plot_densities(items: Sequence[Density]) -> Figure:
-    """Draw how the densities of latents are spread, a panel a hook point.
-
-    Args:
-        items: Of latents; directions, which are active everywhere, are left out.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
-
-    Raises:
-        ValueError: When there are only directions.
-    """
+    """How the densities of latents are spread, a panel a hook point; directions are left out."""
     shares: dict[str, list[float]] = {}
     for item in items:
         if item.density is not None:
             shares.setdefault(item.hook, []).append(item.density)
     if not shares:
-        raise ValueError("These are all directions, which are active everywhere: plot(name) draws one of them.")
+        raise BadData("These are all directions, which are active everywhere: plot(name) draws one of them.")
     live = {hook: np.array([100 * share for share in some if share > 0]) for hook, some in shares.items()}
     lowest = min((float(some.min()) for some in live.values() if len(some)), default=10.0)
     edges = 10 ** (np.arange(math.floor(10 * math.log10(lowest)), 21) / 10)
-    headings = [
-        f"{hook}: {len(shares[hook]):,} latents, {len(shares[hook]) - len(some):,} dead" for hook, some in live.items()
-    ]  # fmt: skip
+    dead = {hook: len(shares[hook]) - len(some) for hook, some in live.items()}
+    headings = [f"{hook}: {len(shares[hook]):,} latents, {dead[hook]:,} dead" for hook in live]
     tokens = max(item.tokens for item in items)
-    drawn = figure(
-        [600],
-        [170] * len(live),
-        headings=headings,
-        left=70,
-        between=(0, 44),
-        caption=f"On {tokens:,} tokens. Dashed: the median of those that are not dead.",
-    )
+    caption = f"On {tokens:,} tokens. Dashed: the median of those that are not dead."
+    drawn = figure([600], [170] * len(live), headings=headings, left=70, between=(0, 44), caption=caption)
     for place, (hook, some) in enumerate(live.items()):
         counts, _ = np.histogram(some, edges)
         hover = [
             said(f"{count:,} latent{'s' * (count != 1)}", f"active at {low:.2g} to {high:.2g} % of the tokens", hook)
             for count, low, high in zip(counts.tolist(), edges, edges[1:], strict=False)
-        ]  # fmt: skip
-        middle = float(np.median(some)) if len(some) else None
-        _bars(
-            drawn, place, counts, edges, hover, None if middle is None else (middle, f"median {middle:.2g} %"), log=True
-        )
+        ]
+        middle = (float(np.median(some)), f"median {np.median(some):.2g} %") if len(some) else None
+        _bars(drawn, place, counts, edges, hover, middle, log=True)
         last = place == len(live) - 1
-        axes(
-            drawn, place, y={"title": "latents"},
-            x={
-                "showticklabels": last, "range": [math.log10(edges[0]), 2], **({"matches": "x"} if place else {}),
-                **({"title": "share of the tokens at which a latent is active, % (log scale)"} if last else {}),
-            },
-        )  # fmt: skip
+        x = {"showticklabels": last, "range": [math.log10(edges[0]), 2], **({"matches": "x"} if place else {})}
+        if last:
+            x["title"] = "share of the tokens at which a latent is active, % (log scale)"
+        axes(drawn, place, x=x, y={"title": "latents"})
     return drawn
 
 
@@ -129,29 +97,13 @@ def _bars(
     if log:
         decades = range(math.floor(math.log10(edges[0])), math.ceil(math.log10(edges[-1])) + 1)
         ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-        scale = {
-            "type": "log",
-            "tickmode": "array",
-            "tickvals": ticks,
-            "ticktext": [f"{tick:g}" for tick in ticks],
-        }
+        scale = {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     top = 1.12 * max(1, int(counts.max(initial=0)))
     axes(drawn, place, x={**scale, "showgrid": False}, y={"range": [0, top]})
     if middle is not None:
-        names = at(place)
-        drawn.add_shape(
-            type="line", x0=middle[0], x1=middle[0], y0=0, y1=top, xref=names["xaxis"], yref=names["yaxis"],
-            line={"color": VERMILION, "width": 2, "dash": "dash"},
-        )  # fmt: skip
+        there = {f"{axis[0]}ref": name for axis, name in at(place).items()}
+        dashed = {"color": VERMILION, "width": 2, "dash": "dash"}
+        drawn.add_shape(type="line", x0=middle[0], x1=middle[0], y0=0, y1=top, line=dashed, **there)
         x = math.log10(middle[0]) if log else middle[0]
-        note(
-            drawn,
-            literal(middle[1]),
-            x,
-            top,
-            xref=names["xaxis"],
-            yref=names["yaxis"],
-            xshift=4,
-            yanchor="top",
-            font={"size": 11, "color": INK},
-        )
+        look = {"xshift": 4, "yanchor": "top", "font": {"size": 11, "color": INK}}
+        note(drawn, literal(middle[1]), x, top, **there, **look)

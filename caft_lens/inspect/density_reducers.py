@@ -1,5 +1,4 @@
-"""Reducers of a pass over text that keep how often and how strongly each concept is active, and what they keep: a
-`Density`.
+"""Reducers of a pass over text that keep how often and how strongly each concept is active: a `Density`.
 
 LatentDensity      of latents: share of tokens, mean and maximum when active, texts, histogram with fixed bins
 ProjectionDensity  of directions: mean, standard deviation, histogram whose range doubles when a value falls outside
@@ -17,7 +16,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import number
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.activations.capture import along
 from caft_lens.inspect.reading import every_latent
 from caft_lens.saes.top_latents import Active, LatentReducer
@@ -81,8 +81,7 @@ class Density:
 
     def quantile(self, q: float) -> float:
         """What a share `q` of the counted values lies below, within the width of a bin; NaN for a dead latent."""
-        if not 0 <= q <= 1:
-            raise ValueError(f"quantile({q}): expected a share from 0 to 1.")
+        number(q, "q", least=0, most=1)
         total = self.counts.sum()
         if total == 0:
             return math.nan
@@ -99,7 +98,10 @@ class Density:
         """
         if not self.counts.any():
             return self.counts[:0], self.edges[:1]
-        return _trimmed(self.counts, self.edges) if self.by == "latent" else _bulk(self)
+        if self.by == "projection":
+            return _bulk(self)
+        filled = np.flatnonzero(self.counts)
+        return self.counts[filled[0] : filled[-1] + 1], self.edges[filled[0] : filled[-1] + 2]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -141,7 +143,8 @@ class LatentDensity(LatentReducer):
         """Take in the latents of one hook point that are active on one batch."""
         active = self.wanted(hook, active)
         latent, value = active.latent, active.value
-        bins = _bin(value)
+        # An edge belongs to the bin above it.
+        bins = torch.bucketize(value.double(), LATENT_EDGES[1:-1], right=True)
         flat = self._counts[hook].view(-1)
         flat.index_add_(0, latent * (len(LATENT_EDGES) - 1) + bins, torch.ones_like(latent))
         self._sum[hook].index_add_(0, latent, value.double())
@@ -158,7 +161,7 @@ class LatentDensity(LatentReducer):
             ValueError: When SAEs or latents differ.
         """
         if not self.fits(other):
-            raise ValueError("Only LatentDensity of the same latents can be merged.")
+            raise BadArgument("Only LatentDensity of the same latents can be merged.")
         for hook in self.saes:
             self._counts[hook] += other._counts[hook]
             self._texts[hook] += other._texts[hook]
@@ -174,9 +177,7 @@ class LatentDensity(LatentReducer):
             names: Name to hook point and number of the latents; by default as `find.sae` names them.
         """
         names = every_latent(self.saes, self.latents) if names is None else names
-        rows = {
-            hook: {number: row for row, number in enumerate(numbers.tolist())} for hook, numbers in self.latents.items()
-        }
+        rows = {hook: {one: row for row, one in enumerate(some.tolist())} for hook, some in self.latents.items()}
         for name, (hook, latent) in names.items():
             row = rows[hook][latent]
             counts = self._counts[hook][row].numpy()
@@ -195,12 +196,6 @@ class LatentDensity(LatentReducer):
                 counts=counts,
                 edges=LATENT_EDGES.numpy(),
             )
-
-
-def _bin(values: Tensor) -> Tensor:
-    """The bin of each activation, long `[n]`; an edge belongs to the bin above it."""
-    inner = LATENT_EDGES[1:-1]
-    return torch.bucketize(values.double(), inner, right=True)
 
 
 class ProjectionDensity:
@@ -223,10 +218,10 @@ class ProjectionDensity:
     def __init__(self, directions: Mapping[str, Tensor]) -> None:
         self.directions = {hook: torch.atleast_2d(rows.detach().float().cpu()) for hook, rows in directions.items()}
         if not self.directions or any(len(rows) == 0 for rows in self.directions.values()):
-            raise ValueError("ProjectionDensity needs at least one direction at every hook point.")
+            raise BadArgument("ProjectionDensity needs at least one direction at every hook point.")
         for hook, rows in self.directions.items():
             if not bool(torch.isfinite(rows).all()):
-                raise ValueError(f"A direction at {hook} is NaN or infinite.")
+                raise BadData(f"A direction at {hook} is NaN or infinite.")
         self._spread = {hook: _Spread(len(rows)) for hook, rows in self.directions.items()}
 
     @property
@@ -241,11 +236,10 @@ class ProjectionDensity:
             ValueError: For a hook point without directions.
         """
         if hook not in self.directions:
-            raise ValueError(f'There are no directions at "{hook}".{nearest(hook, self.directions)}')
-        directions = self.directions[hook]
-        for first in range(0, len(directions), _CHUNK):
+            raise BadArgument(f'There are no directions at "{hook}".{nearest(hook, self.directions)}')
+        for first in range(0, len(self.directions[hook]), _CHUNK):
             some = slice(first, first + _CHUNK)
-            self._spread[hook].add(some, along(acts, directions[some]).cpu())
+            self._spread[hook].add(some, along(acts, self.directions[hook][some]).cpu())
         self._spread[hook].tokens += len(acts)
 
     def merge(self, other: ProjectionDensity) -> ProjectionDensity:
@@ -257,7 +251,7 @@ class ProjectionDensity:
         if self.directions.keys() != other.directions.keys() or any(
             not torch.equal(rows, other.directions[hook]) for hook, rows in self.directions.items()
         ):
-            raise ValueError("Only ProjectionDensity of the same directions can be merged.")
+            raise BadArgument("Only ProjectionDensity of the same directions can be merged.")
         for hook, spread in self._spread.items():
             spread.merge(other._spread[hook])
         return self
@@ -349,13 +343,6 @@ def _coarser(counts: Tensor, doublings: int) -> Tensor:
         counts = torch.zeros_like(counts)
         counts[half // 2 : half // 2 + half] = pairs
     return counts
-
-
-def _trimmed(counts: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bins from the first to the last that hold something."""
-    filled = np.flatnonzero(counts)
-    first, last = filled[0], filled[-1] + 1
-    return counts[first:last], edges[first : last + 1]
 
 
 def _bulk(item: Density) -> tuple[np.ndarray, np.ndarray]:

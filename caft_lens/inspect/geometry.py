@@ -1,29 +1,26 @@
-"""How directions lie to one another: the cosine of every pair, across layers, as a table and as a map; the neighbours
-of one.
-
-Directions of different layers live in one residual stream, so their cosines say whether a layer carries on what an
-earlier one wrote. `cosines` takes them, `Cosines.plot` draws them by layer or by cluster.
-"""
+"""How directions lie to one another, across layers: the cosine of every pair, and the neighbours of one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas
 import torch
 from einops import einsum
 from numpy.typing import NDArray
 
-from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import count, one_of
+from caft_lens._support.errors import BadArgument, ConceptMismatch
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.display.theme import short
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
 Order = Literal["layer", "cluster"]
@@ -48,8 +45,6 @@ class Cosines:
 
     def table(self) -> pandas.DataFrame:
         """The cosines, concepts by concepts, by name."""
-        from caft_lens.display.frames import Frame
-
         names = [concept.name for concept in self.concepts]
         return Frame(self.values, index=names, columns=names)
 
@@ -57,15 +52,13 @@ class Cosines:
         """The concepts' places in the order in which `plot` draws them.
 
         Args:
-            by: `"layer"`, within a hook point as they stand; or `"cluster"`, by average linkage of 1 - |cosine| with
-                the leaves in optimal order (scipy): the sign of most directions is a convention, so that both ends
-                count alike.
+            by: `"layer"`, within a hook point as they stand; or `"cluster"`, by average linkage of 1 - |cosine|, for
+                which both ends count alike, with the leaves in optimal order (scipy).
 
         Raises:
             ValueError: For another order.
         """
-        if by not in get_args(Order):
-            raise ValueError(f'cosines have no order "{by}".{nearest(by, get_args(Order))}')
+        one_of(by, "order", get_args(Order))
         if by == "layer":
             return sorted(range(len(self.concepts)), key=lambda i: (self.concepts[i].layer, self.concepts[i].site))
         if len(self.concepts) < 3:
@@ -97,27 +90,22 @@ class Cosines:
         if len(names) > _LABELS:
             ticks = _one_a_group(groups) if order == "layer" else [""] * len(names)
         width = self.concepts[0].direction.numel()
-        ordered = {
-            "layer": "ordered by layer; lines part hook points",
-            "cluster": "ordered by clusters of 1 − |cosine|",
-        }
+        ordered = "by layer; lines part hook points" if order == "layer" else "by clusters of 1 − |cosine|"
         return heat_map(
             self.values[np.ix_(places, places)],
             names,
             names,
             shades=Shades("Cosine", limit=1.0),
             title=title,
-            caption=f"{len(chosen)} directions, {ordered[order]}.\nOf random directions of this width, 95 % lie "
+            caption=f"{len(chosen)} directions, ordered {ordered}.\nOf random directions of this width, 95 % lie "
             f"within ±{1.96 / width**0.5:.2f}.",
             ticks=(ticks, ticks),
             borders=(borders, borders),
         )
 
     def __repr__(self) -> str:
-        return (
-            f"Cosines({len(self.concepts)} concept{'' if len(self.concepts) == 1 else 's'})\n"
-            f"{self.table().round(2).to_string(max_rows=12, max_cols=12)}"
-        )
+        shown = self.table().round(2).to_string(max_rows=12, max_cols=12)
+        return f"Cosines({len(self.concepts)} concept{'s' * (len(self.concepts) != 1)})\n{shown}"
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, Any]:
         return {**self.plot()._repr_mimebundle_(), "text/plain": repr(self)}
@@ -141,10 +129,10 @@ def cosines(concepts: ConceptSet | Sequence[Concept]) -> Cosines:
     """
     chosen = tuple(concepts)
     if not chosen:
-        raise ValueError("cosines() needs at least one concept.")
+        raise BadArgument("cosines() needs at least one concept.")
     widths = sorted({concept.direction.numel() for concept in chosen})
     if len(widths) > 1:
-        raise ValueError(f"Directions of widths {widths} have no cosines: they come from different models or sites.")
+        raise ConceptMismatch(f"Directions of widths {widths} have no cosines: they are of different models or sites.")
     rows = torch.stack([concept.direction for concept in chosen]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     cosines = einsum(rows, rows, "one d_model, other d_model -> one other")
@@ -177,10 +165,8 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
     width = concept.direction.numel()
     strange = next((one for one in others if one.direction.numel() != width), None)
     if strange is not None:
-        raise ValueError(
-            f'"{strange.name}" is {strange.direction.numel()} wide, "{concept.name}" {width}: they come from '
-            f"different models."
-        )
+        widths = f'"{strange.name}" is {strange.direction.numel()} wide, "{concept.name}" {width}'
+        raise ConceptMismatch(f"{widths}: they come from different models.")
     # In pieces: a second copy of a wide SAE's decoder need not be held.
     pieces = [
         torch.stack([one.direction for one in others[start : start + _PIECE]]) @ concept.direction
@@ -195,10 +181,8 @@ def neighbours(concepts: Sequence[Concept], concept: Concept, k: int = 8) -> lis
 
 def _one_a_group(groups: Sequence[str]) -> list[str]:
     """A label in the middle of every run of equal names, and none elsewhere."""
-    labels = [""] * len(groups)
-    start = 0
-    for stop in range(1, len(groups) + 1):
-        if stop == len(groups) or groups[stop] != groups[start]:
-            labels[(start + stop - 1) // 2] = groups[start]
-            start = stop
+    labels: list[str] = []
+    for name, run in groupby(groups):
+        size = len(list(run))
+        labels += [name if place == (size - 1) // 2 else "" for place in range(size)]
     return labels

@@ -1,23 +1,18 @@
-"""What a document's generator knows about it, shown on the document: labelled characters, coloured by label.
-
-The counterpart of contexts: those show where a direction is active, this shows where a concept truly is. Every stretch
-is underlined and has the numbers of its labels after it, so that it reads without colours too; it names them when
-pointed at.
-"""
+"""What a document's generator knows about it, shown on the document: where a concept truly is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.display import html
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.labels import spans_of
 
 
 class Labelled:
-    """Documents with their labelled characters; a notebook shows it.
+    """Documents with their labelled characters; a notebook shows it, each stretch with the numbers of its labels.
 
     Args:
         texts: Documents with `meta["spans"]`.
@@ -34,14 +29,13 @@ class Labelled:
     def __init__(self, texts: Texts | Sequence[Text], labels: Sequence[str]) -> None:
         self.texts, self.labels = list(texts), list(labels)
         if len(self.labels) > len(html.LABELS):
-            raise ValueError(f"{len(self.labels)} labels, but {len(html.LABELS)} colours: choose fewer.")
+            raise BadArgument(f"{len(self.labels)} labels, but {len(html.LABELS)} colours: choose fewer.")
         self._spans = [spans_of(text, number) for number, text in enumerate(self.texts)]
         known = {label for spans in self._spans for _, _, label, _ in spans}
         for label in self.labels:
             if label not in known:
-                raise ValueError(
-                    f'No span of these {len(self.texts)} texts is labelled "{label}".{nearest(label, sorted(known))}'
-                )
+                close = nearest(label, sorted(known))
+                raise BadData(f'No span of these {len(self.texts)} texts is labelled "{label}".{close}')
 
     def __repr__(self) -> str:
         return f"Labelled({len(self.texts)} texts, {', '.join(self.labels)})"
@@ -60,11 +54,8 @@ class Labelled:
     def _turns(
         self, text: Text, spans: Sequence[tuple[int, int, str, int]]
     ) -> Iterator[tuple[html.Content, html.Content]]:
-        turns = (
-            [("text", text.text)]
-            if text.text is not None
-            else [(message.role, message.content) for message in text.messages]
-        )
+        chat = [(message.role, message.content) for message in text.messages]
+        turns = chat if text.text is None else [("text", text.text)]
         for number, (role, content) in enumerate(turns):
             own = [(start, end, label) for start, end, label, message in spans if message == number]
             yield html.element("small", role), self._marked(content, own)

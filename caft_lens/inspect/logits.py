@@ -1,9 +1,6 @@
 """Logit lens of directions: which next tokens a direction stands for, if it is read off as the last layer would be.
 
-`logit_lens` sends directions through the final norm's weight and the unembedding, and keeps the tokens at both ends of
-each (nostalgebraist, "interpreting GPT: the logit lens", 2020). A direction has no scale, so of the norm only the
-linear part applies. `LogitLens` shows the tokens, as a table, as HTML, or by name for a text search. Concepts and
-vocabulary are gone through in pieces, so that neither all logits nor a second copy of the unembedding is held.
+Concepts and vocabulary are gone through in pieces: neither all logits nor a copy of the unembedding is held.
 """
 
 from __future__ import annotations
@@ -11,24 +8,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, get_args
 
+import pandas
 import torch
 from einops import einsum
 from torch import Tensor, nn
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import count, one_of
+from caft_lens._support.by_name import ByName
+from caft_lens._support.errors import BadArgument, BadModel, ConceptMismatch, UnknownName, nearest
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.display.frames import Frame
 from caft_lens.display.html import Content, chips, element, end, section, side_by_side, signed, spaced, view
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import of_heads
+from caft_lens.model.lens import Lens
 from caft_lens.text.token_strings import token_string
-
-if TYPE_CHECKING:
-    import pandas
-
-    from caft_lens.model.lens import Lens
 
 End = Literal["top", "bottom"]
 # Concepts that are read off at a time, and numbers that are held for them: 64 MB in fp32.
@@ -43,8 +40,7 @@ class TokenScore:
     Attributes:
         token: What it says.
         id: Its number in the vocabulary.
-        logit: How much one unit of the direction adds to its logit, up to the scale of the norm; with `around=` the
-            change itself.
+        logit: What one unit of the direction adds to it, up to the norm's scale; with `around=` the change itself.
     """
 
     token: str
@@ -70,7 +66,7 @@ class ConceptTokens:
         return _page([self], "")
 
 
-class LogitLens(Mapping[str, ConceptTokens]):
+class LogitLens(ByName[ConceptTokens]):
     """The tokens that concepts raise and lower, by the name of the concept.
 
     Args:
@@ -83,20 +79,11 @@ class LogitLens(Mapping[str, ConceptTokens]):
         (5, 6)
     """
 
+    _what = "tokens"
+
     def __init__(self, items: Iterable[ConceptTokens], about: str = "") -> None:
         self._items = {item.concept.name: item for item in items}
         self.about = about
-
-    def __getitem__(self, name: str) -> ConceptTokens:
-        if name not in self._items:
-            raise KeyError(f'No tokens of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def tokens(self, end: End = "top") -> dict[str, list[str]]:
         """The tokens at one end of every concept, as strings: what a text search reads.
@@ -104,23 +91,13 @@ class LogitLens(Mapping[str, ConceptTokens]):
         Raises:
             ValueError: For an end that is neither `"top"` nor `"bottom"`.
         """
-        if end not in ("top", "bottom"):
-            raise ValueError(f'A direction has no end "{end}".{nearest(end, ("top", "bottom"))}')
+        one_of(end, "end", get_args(End))
         return {name: [one.token for one in getattr(item, end)] for name, item in self.items()}
 
     def table(self) -> pandas.DataFrame:
         """One row a token: concept, end, rank, token, its id, its logit."""
-        from caft_lens.display.frames import Frame
-
         rows = [
-            {
-                "concept": name,
-                "end": end,
-                "rank": rank,
-                "token": one.token,
-                "id": one.id,
-                "logit": one.logit,
-            }
+            {"concept": name, "end": end, "rank": rank, "token": one.token, "id": one.id, "logit": one.logit}
             for name, item in self.items()
             for end, scores in (("top", item.top), ("bottom", item.bottom))
             for rank, one in enumerate(scores)
@@ -152,8 +129,7 @@ def logit_lens(
     LayerNorm its centring too), then the unembedding, without biases and soft-capping. The order of the tokens is that
     of the logits at any scale; only the order and the ratios mean something. With `around` the model's whole read-off
     applies, division, biases and soft-capping included: how the logits of the mean activation change when the direction
-    is added to it. Either way nothing that later layers do with a direction is seen; what it does to the model's
-    answers says `effect`.
+    is added to it. Either way nothing that later layers do with a direction is seen: `effect` shows that.
 
     Args:
         lens: The model: that on which the concepts were found, or one tuned from it.
@@ -167,7 +143,7 @@ def logit_lens(
 
     Raises:
         ValueError: When the concepts do not fit the model, lie in the space of single heads, or `k` is out of range.
-        KeyError: When `around` has no mean at a hook point.
+        UnknownName: When `around` has no mean at a hook point.
         NotImplementedError: For an architecture whose final norm is not known, or is no norm with a gain.
 
     Example:
@@ -180,11 +156,10 @@ def logit_lens(
     concepts.check(lens)
     tokenizer = lens.need_tokenizer()
     words = min(len(tokenizer), lens.d_vocab)
-    if not 1 <= k <= words:
-        raise ValueError(f"logit_lens(k={k}): expected 1 to {words}, the size of the vocabulary.")
+    count(k, "k", most=words, hint="That is the size of the vocabulary.")
     for concept in concepts:
         if of_heads(concept.hook):
-            raise ValueError(
+            raise ConceptMismatch(
                 f'Concept "{concept.name}" sits at {concept.hook}, the outputs of single heads: no direction of the '
                 "residual stream, which is what the unembedding reads. Take hook_attn_out."
             )
@@ -213,24 +188,15 @@ def logit_lens(
 
 
 class _ReadOff:
-    """Final norm and unembedding of a model, in fp32, the vocabulary in pieces.
-
-    Args:
-        lens: The model.
-        words: How many rows of the unembedding stand for tokens.
-    """
+    """Final norm and unembedding of a model, in fp32; the first `words` rows of the latter stand for tokens."""
 
     def __init__(self, lens: Lens, words: int) -> None:
         norm = anatomy(lens.model).final_norm
         config = lens.hf.config.get_text_config()
         if norm is None:
-            raise NotImplementedError(
-                f'The final norm of architecture "{config.model_type}" is not known to caft_lens.'
-            )
+            raise NotImplementedError(f'The final norm of architecture "{config.model_type}" is not known here.')
         if any(parameter.is_meta for parameter in norm.parameters()):
-            raise ValueError(
-                f"The final norm of {lens.name} is not in memory (it is offloaded): load the model so that it is."
-            )
+            raise BadModel(f"The final norm of {lens.name} is not in memory (offloaded): load the model so that it is.")
         self.words, self.head = words, lens.hf.get_output_embeddings()
         self.norm = copy.deepcopy(norm).float().requires_grad_(False)
         self.device = next(iter(self.norm.state_dict().values()), torch.zeros(0)).device
@@ -289,7 +255,9 @@ class _ReadOff:
         """What the unembedding makes of normed rows `[n, d_model]`, `[n, piece]` each, for pieces of the vocabulary."""
         if type(self.head) is not nn.Linear or self.head.weight.is_meta:
             # With an adapter on it, quantised or offloaded, its weight is not what it computes.
-            place, dtype = self._input_of_head()
+            weight = self.head.weight
+            place = self.device if weight.is_meta else weight.device
+            dtype = weight.dtype if weight.dtype.is_floating_point else torch.get_default_dtype()
             yield 0, [self.head(rows.to(place, dtype))[:, : self.words].float() for rows in inputs]
             return
         weight, bias = self.head.weight, self.head.bias
@@ -299,15 +267,7 @@ class _ReadOff:
             stop = min(start + size, self.words)
             piece = weight[start:stop].detach().float()
             shift = 0.0 if bias is None else bias[start:stop].detach().float()
-            yield (
-                start,
-                [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of],
-            )
-
-    def _input_of_head(self) -> tuple[torch.device, torch.dtype]:
-        weight = self.head.weight
-        dtype = weight.dtype if weight.dtype.is_floating_point else torch.get_default_dtype()
-        return self.device if weight.is_meta else weight.device, dtype
+            yield start, [einsum(rows, piece, "row d_model, word d_model -> row word") + shift for rows in rows_of]
 
 
 def _means(lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str, Tensor]) -> dict[str, Tensor]:
@@ -315,9 +275,9 @@ def _means(lens: Lens, concepts: ConceptSet, around: Moments | Mapping[int | str
     means = {lens.hook_name(hook): torch.as_tensor(mean).detach().float().cpu() for hook, mean in given.items()}
     for hook in concepts.hooks:
         if hook not in means:
-            raise KeyError(f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}')
+            raise UnknownName(f'around= has no mean activation at "{hook}", where concepts are.{nearest(hook, means)}')
         if means[hook].shape != (lens.d_model,):
-            raise ValueError(f"around= is {tuple(means[hook].shape)} at {hook}; expected [d_model] = [{lens.d_model}].")
+            raise BadArgument(f"around= is {tuple(means[hook].shape)} at {hook}: expected [{lens.d_model}].")
     return means
 
 
@@ -343,12 +303,8 @@ def _extremes(pieces: Iterable[tuple[int, Tensor]], k: int) -> tuple[list[Best],
 
 
 def _scores(tokenizer: Any, values: Sequence[float], ids: Sequence[int]) -> tuple[TokenScore, ...]:
-    return tuple(
-        TokenScore(token_string(tokenizer, number), number, value) for value, number in zip(values, ids, strict=True)
-    )
-
-
-# -- shown ------------------------------------------------------------------------------------------------------------
+    rows = zip(values, ids, strict=True)
+    return tuple(TokenScore(token_string(tokenizer, number), number, value) for value, number in rows)
 
 
 def concept_section(concept: Concept, *content: Content) -> Content:
@@ -357,11 +313,8 @@ def concept_section(concept: Concept, *content: Content) -> Content:
 
 
 def _page(items: Iterable[ConceptTokens], about: str) -> str:
-    return view(
-        [_section(item) for item in items],
-        key=about,
-        also="Most extreme first, the deeper the larger; the first of each end says its logit. Italic: lowered.",
-    )
+    marks = "Most extreme first, the deeper the larger; the first of each end says its logit. Italic: lowered."
+    return view(map(_section, items), key=about, also=marks)
 
 
 def _section(item: ConceptTokens) -> Content:
@@ -377,7 +330,5 @@ def _section(item: ConceptTokens) -> Content:
 
 def extremes(scores: Sequence[TokenScore], scale: float) -> Content:
     """The tokens of one end, the first with its value."""
-    return chips(
-        ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores)),
-        scale,
-    )
+    rows = ((one.token, one.logit, "" if place else signed(one.logit)) for place, one in enumerate(scores))
+    return chips(rows, scale)

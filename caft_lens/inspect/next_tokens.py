@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.generation import encode_prompts
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Batch, pack, padding_id
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.token_strings import token_string
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -39,31 +37,16 @@ class TokenShift:
         return self.after - self.before
 
 
-def next_tokens(
-    lens: Lens,
-    prompts: str | Text | Texts | Sequence[str | Text],
-    *,
-    chat: bool | None = None,
-    batch_tokens: int = 8192,
-) -> Tensor:
-    """What comes next after each prompt: log-probabilities of all tokens, under whatever hooks are attached.
-
-    Args:
-        lens: The model.
-        prompts: One or many, as for `Lens.generate`.
-        chat: As for `Lens.generate`.
-        batch_tokens: Padded tokens in a batch.
-
-    Returns:
-        fp32 `[prompt, d_vocab]`, in nats, on the CPU.
+def next_tokens(lens: Lens, prompts: str | Text | Texts | Sequence[str | Text]) -> Tensor:
+    """Log-probabilities of the token after each prompt, fp32 `[prompt, d_vocab]`, under whatever hooks are attached.
 
     Example:
         >>> next_tokens(base, "How do I bake a pie?").shape
         torch.Size([1, 2048])
     """
-    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, chat))]
+    items = [replace(item, index=i) for i, item in enumerate(encode_prompts(lens, prompts, None))]
     found = torch.empty(len(items), lens.d_vocab)
-    for batch in pack(items, padding_id(lens.tokenizer), batch_tokens=batch_tokens):
+    for batch in pack(items, padding_id(lens.tokenizer)):
         found[batch.index] = next_of_batch(lens, batch).cpu()
     return found
 
@@ -80,14 +63,7 @@ def next_of_batch(lens: Lens, batch: Batch) -> Tensor:
 
 
 def divergence(plain: Tensor, changed: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of changed from plain distributions, KL(plain ‖ changed), in nats.
-
-    Args:
-        plain: Log-probabilities, `[..., d_vocab]`.
-        changed: The same.
-
-    Returns:
-        `[...]`, never below 0.
+    """KL(plain ‖ changed) of log-probabilities `[..., d_vocab]`, in nats, `[...]`, never below 0.
 
     Example:
         >>> divergence(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
@@ -99,13 +75,11 @@ def divergence(plain: Tensor, changed: Tensor) -> Tensor:
 def shifts(
     tokenizer: Any, before: Tensor, after: Tensor, k: int
 ) -> tuple[tuple[TokenShift, ...], tuple[TokenShift, ...]]:
-    """The tokens whose probability rises most, and those whose probability falls most.
+    """The at most `k` tokens whose probability rises most, and those whose falls most.
 
     Args:
         tokenizer: A Hugging Face tokenizer, which says what the tokens are.
-        before: Probabilities, `[d_vocab]`.
-        after: The same.
-        k: How many of each at most.
+        before, after: Probabilities, `[d_vocab]`.
     """
     words = min(len(tokenizer), len(before))
     before, after = before[:words], after[:words]

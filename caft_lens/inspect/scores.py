@@ -1,58 +1,28 @@
-"""How the scores of ranked concepts fall, hook point by hook point: a few that stand out, or many alike.
-
-Of principal components this is the share of variance that each explains (a scree plot), of latents whatever they were
-ranked by. What stands out is not what is meant: `mark` rings the concepts that a reader chose, wherever in the list
-they are.
-"""
+"""How the scores of ranked concepts fall, hook point by hook point; of principal components, a scree plot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.display.theme import (
-    DEPTH,
-    PAPER,
-    VERMILION,
-    at,
-    axes,
-    bold,
-    faded,
-    figure,
-    note,
-    room_for_key,
-    said,
-)
+from caft_lens.display.theme import DEPTH, PAPER, VERMILION, at, axes, bold, faded, figure, note, room_for_key, said
 from caft_lens.model.hook_names import short_name
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MARKERS = (
-    "circle",
-    "square",
-    "triangle-up",
-    "diamond",
-    "triangle-down",
-    "cross",
-    "x",
-    "star",
-    "pentagon",
-    "hexagon",
-)
+MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star", "pentagon", "hexagon")
+EDGE = {"color": PAPER, "width": 0.7}
 # More hook points than this are not told apart by name.
 LEGIBLE = 12
 
 
 def scores(
-    concepts: ConceptSet | Mapping[str, ConceptSet],
-    *,
-    mark: Iterable[str] = (),
-    title: str | None = None,
+    concepts: ConceptSet | Mapping[str, ConceptSet], *, mark: Iterable[str] = (), title: str | None = None
 ) -> Figure:
-    """Draw what concepts were ranked by against their rank, a line a hook point.
+    """Draw what concepts were ranked by against their rank, a line a hook point: a few stand out, or many are alike.
 
     Args:
         concepts: One ranked list, or several by name, each in a panel of its own.
@@ -63,7 +33,7 @@ def scores(
         A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
 
     Raises:
-        KeyError: For a name in `mark` that is in none of the lists, with the nearest.
+        UnknownName: For a name in `mark` that is in none of the lists, with the nearest.
         ValueError: Without a list, or when the concepts of one were ranked by different things or by nothing.
 
     Example:
@@ -71,13 +41,13 @@ def scores(
     """
     lists = {"": concepts} if isinstance(concepts, ConceptSet) else dict(concepts)
     if not lists:
-        raise ValueError("scores() needs at least one list of concepts.")
+        raise BadArgument("scores() needs at least one list of concepts.")
     measures = {name: _measure(name, one) for name, one in lists.items()}
     marked = [mark] if isinstance(mark, str) else list(mark)
     known = {name for one in lists.values() for name in one.names}
     for name in marked:
         if name not in known:
-            raise KeyError(f'scores(mark=): no concept "{name}" here.{nearest(name, sorted(known))}')
+            raise UnknownName(f'scores(mark=): no concept "{name}" here.{nearest(name, sorted(known))}')
     hooks = list(dict.fromkeys(hook for one in lists.values() for hook in one.hooks))
     keyed = 1 < len(hooks) <= LEGIBLE
     drawn = figure(
@@ -92,13 +62,9 @@ def scores(
     )
     for place, (name, one) in enumerate(lists.items()):
         _panel(drawn, place, one, [one[other] for other in marked if other in one])
-        low = min(concept.score for concept in one)
-        axes(
-            drawn,
-            place,
-            x={"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))},
-            y={"title": measures[name], **({"rangemode": "tozero"} if low >= 0 else {})},
-        )
+        x = {"title": "rank at its hook point", "dtick": max(1, -(-max(concept.rank for concept in one) // 10))}
+        zero = {"rangemode": "tozero"} if min(concept.score for concept in one) >= 0 else {}
+        axes(drawn, place, x=x, y={"title": measures[name], **zero})
     return drawn.update_layout(showlegend=keyed)
 
 
@@ -108,7 +74,7 @@ def _measure(name: str, one: ConceptSet) -> str:
     if named == [""] or len(named) > 1:
         which = f'of "{name}" ' if name else ""
         what = f"ranked by {', '.join(said or 'nothing' for said in named)}"
-        raise ValueError(f"scores(): the concepts {which}are {what}: draw the list of one method.")
+        raise BadArgument(f"scores(): the concepts {which}are {what}: draw the list of one method.")
     return named[0]
 
 
@@ -122,12 +88,7 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
             mode="lines+markers",
             name=short_name(hook),
             line={"color": colour, "width": 1.6},
-            marker={
-                "symbol": MARKERS[number % len(MARKERS)],
-                "size": 7.5,
-                "color": colour,
-                "line": {"color": PAPER, "width": 0.7},
-            },
+            marker={"symbol": MARKERS[number % len(MARKERS)], "size": 7.5, "color": colour, "line": EDGE},
             hoverinfo="text",
             showlegend=place == 0,
             legendgroup=short_name(hook),
@@ -146,16 +107,7 @@ def _panel(drawn: Figure, place: int, one: ConceptSet, marked: list[Concept]) ->
             marker={"symbol": "circle-open", "size": 17, "color": VERMILION, "line": {"width": 2}},
             **at(place),
         )
-    names = at(place)
+    beside = {f"{axis[0]}ref": name for axis, name in at(place).items()}
     for concept in marked:
-        note(
-            drawn,
-            bold(concept.name),
-            concept.rank,
-            concept.score,
-            xref=names["xaxis"],
-            yref=names["yaxis"],
-            xshift=11,
-            yshift=11,
-            bgcolor=faded(PAPER, 0.7),
-        )
+        around = {"xshift": 11, "yshift": 11, "bgcolor": faded(PAPER, 0.7)}
+        note(drawn, bold(concept.name), concept.rank, concept.score, **beside, **around)

@@ -1,7 +1,4 @@
-"""Everything that one reads of concepts on a corpus, in one pass: contexts and densities.
-
-`survey` gives what `contexts` and `density` give one after the other, and can be watched and stopped while it runs.
-"""
+"""Everything that one reads of concepts on a corpus, in one pass: contexts and densities."""
 
 from __future__ import annotations
 
@@ -9,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from caft_lens.activations.differences import stream
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import Contexts, collected
 from caft_lens.inspect.density import Densities
 from caft_lens.inspect.density_reducers import LatentDensity, ProjectionDensity
-from caft_lens.inspect.reading import AtItsHooks, reading
+from caft_lens.inspect.reading import read_once, reading
+from caft_lens.model.lens import Lens
 from caft_lens.saes.top_latents import Latents, TopLatents
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ def survey(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        TypeError: As `contexts`.
+        BadType: As `contexts`.
         ValueError: As `contexts`.
 
     Example:
@@ -79,15 +74,11 @@ def survey(
     if read.saes:
         latents = TopLatents(read.saes, k=k, window=window, rank=rank, latents=read.numbers)
         latent_density = LatentDensity(read.saes, read.numbers)
-        reducers.append(AtItsHooks(Latents(latents, latent_density)))
+        reducers.append(Latents(latents, latent_density))
     if read.directions:
         directions = TopWindows(read.rows, k=k, window=window, rank=rank)
         direction_density = ProjectionDensity(read.rows)
-        reducers += [AtItsHooks(directions), AtItsHooks(direction_density)]
-    hooks = list(dict.fromkeys(hook for one in reducers for hook in one.hooks))
-    stream(
-        lens, texts, hooks, reducers,
-        roles=roles, scan=scan,
-    )  # fmt: skip
+        reducers += [directions, direction_density]
+    read_once(lens, texts, reducers, roles, scan)
     densities = [one for one in (latent_density, direction_density) if one is not None]
     return Survey(collected(lens, texts, read, latents, directions), Densities.of(*densities, names=read))

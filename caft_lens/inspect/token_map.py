@@ -1,9 +1,4 @@
-"""Layer × token map: how active a direction is at every layer and every token of one text.
-
-`token_map` takes it in one forward pass (of two models, for what fine-tuning changed), `token_maps` those of several
-directions; `TokenMap` shows it as a table, as the text once a layer with its tokens shaded, or as a figure. `read_off`
-reads one cell off.
-"""
+"""Layer × token map: how active a direction is at every layer and every token of one text."""
 
 from __future__ import annotations
 
@@ -12,16 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas
 import torch
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import BadType, nearest
+from caft_lens._support.arguments import count, one_of
+from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch, UnknownName
 from caft_lens.activations.capture import captured, pair
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
+from caft_lens.display.frames import Frame
 from caft_lens.display.heat_maps import Shades, heat_map
 from caft_lens.inspect.logits import concept_section
 from caft_lens.model.hook_names import in_stream, place_of, short_name, written
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Text
 from caft_lens.text.encoding import Encoded, encode
@@ -29,10 +28,7 @@ from caft_lens.text.roles import SPECIAL
 from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
-
-    from caft_lens.model.lens import Lens
 
 Shade = Literal["all", "layer"]
 NOTHING = 1e-5
@@ -61,57 +57,53 @@ class TokenMap:
 
     def table(self) -> pandas.DataFrame:
         """The values, one row a hook point, one column a token: its position and what it says."""
-        import pandas
-
-        from caft_lens.display.frames import Frame
-
         columns = pandas.MultiIndex.from_arrays([range(len(self.tokens)), self.tokens], names=["position", "token"])
         return Frame(self.values, index=pandas.Index(self.hooks, name="hook"), columns=columns)
 
-    def scales(self, shade: Shade = "all") -> list[float]:
+    def scales(self, shade: Shade = "layer") -> list[float]:
         """For each row the value of the full shade: the largest at a token of the text.
 
         Tokens of the template do not count, unless there are no others: the first of them often outweighs a whole text.
 
         Args:
-            shade: Largest of `"all"` rows, so that layers can be compared; or of each `"layer"`, so that faint ones can
-                be read.
+            shade: Largest of each `"layer"`, so that all can be read: the residual stream grows with depth, and one
+                scale would leave early layers pale; or of `"all"` rows, so that layers can be compared.
 
         Raises:
             ValueError: For another way to shade.
         """
-        if shade not in get_args(Shade):
-            raise ValueError(f'shade="{shade}" is no way to shade a map.{nearest(shade, get_args(Shade))}')
-        counts = np.array([role != SPECIAL for role in self.roles])
-        largest = np.abs(self.values[:, counts] if counts.any() else self.values).max(axis=1)
+        one_of(shade, "shade", get_args(Shade))
+        largest = np.abs(self.values[:, self._counts()]).max(axis=1)
         largest = np.full_like(largest, largest.max()) if shade == "all" else largest
         # A row where the direction was ablated holds rounding, which is not to look like activation.
         whole = float(largest.max()) or 1.0
         return [float(value) if value > NOTHING * whole else whole for value in largest]
 
-    def to_html(self, shade: Shade = "all") -> str:
+    def to_html(self, shade: Shade = "layer") -> str:
         """The text once a row, its tokens shaded; a number shows when a token is pointed at.
 
         Args:
             shade: As for `scales`.
         """
-        lines = html.rows((self._head(row), self._line(row, scale)) for row, scale in enumerate(self.scales(shade)))
-        against = "of all layers" if shade == "all" else "of its layer"
+        lines = html.rows(self._line(row, scale) for row, scale in enumerate(self.scales(shade)))
+        against = (
+            "largest of all layers" if shade == "all" else "largest of its layer, each of which has its own scale,"
+        )
         key = (
-            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the largest {against} "
+            f"{_titled(self.quantity, shares=False)} at every layer and token; full shade is the {against} "
             f"at a token of the text. Beside each layer stands its largest value at a token of the text, which is "
             f"underlined."
         )
-        section = (
-            concept_section(self.concepts[0], lines) if self._one() else html.section(self._names(), "", [], lines)
-        )
+        one = self._one()
+        section = concept_section(self.concepts[0], lines) if one else html.section(self._names(), "", [], lines)
         return html.view(section, key=key, also=html.KEY)
 
-    def plot(self, shade: Shade = "all", title: str | None = None) -> Figure:
+    def plot(self, shade: Shade = "layer", title: str | None = None) -> Figure:
         """Draw the map: layers upwards as the text is read, tokens from left to right.
 
         Args:
-            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value.
+            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value, which stands in
+                the row's name.
             title: Above the figure.
 
         Returns:
@@ -120,37 +112,36 @@ class TokenMap:
         scales = self.scales(shade)
         shares = shade == "layer"
         values = self.values / np.array(scales)[:, None] if shares else self.values
+        own = "Each layer has a scale of its own. Full colour: its" if shares else "Full colour: the"
+        short = [_row(hook) for hook in self.hooks]
+        long = [f"{row}, largest {scale:.3g}" for row, scale in zip(short, scales, strict=True)]
         return heat_map(
             values[::-1],
-            [_row(hook) for hook in self.hooks][::-1],
+            (long if shares else short)[::-1],
             [html.visible(token) for token in self.tokens],
             shades=Shades(_titled(self.quantity, shares), limit=1.0 if shares else scales[0]),
             title=title,
-            caption=f"{self._names()}. Full colour: the largest value at a token of the text.",
+            caption=f"{self._names()}. {own} largest value at a token of the text.",
             labels=("token", "layer"),
+            ticks=(short[::-1], [html.visible(token) for token in self.tokens]),
         )
 
-    def _line(self, row: int, scale: float) -> html.Content:
-        peak = self._peak(row)
-        said = zip(self.tokens, self.values[row], self.roles, strict=True)
-        return [
-            html.token(token, float(value), scale, peak=place == peak, special=role == SPECIAL)
+    def _line(self, row: int, scale: float) -> tuple[html.Content, html.Content]:
+        """A layer with its largest value, and the text."""
+        values = self.values[row].tolist()
+        # At a token of the text unless there are none.
+        peak = int(np.where(self._counts(), np.abs(values), -1.0).argmax())
+        head = [html.element("b", _row(self.hooks[row])), " ", html.element("small", html.signed(values[peak]))]
+        said = zip(self.tokens, values, self.roles, strict=True)
+        return head, [
+            html.token(token, value, scale, peak=place == peak, special=role == SPECIAL)
             for place, (token, value, role) in enumerate(said)
         ]
 
-    def _head(self, row: int) -> html.Content:
-        value = self.values[row, self._peak(row)]
-        return [
-            html.element("b", _row(self.hooks[row])),
-            " ",
-            html.element("small", html.signed(float(value))),
-        ]
-
-    def _peak(self, row: int) -> int:
-        """The position of the largest value of a row, at a token of the text unless there are none."""
+    def _counts(self) -> NDArray[np.bool_]:
+        """Which tokens are the text's; all of them where there are only the template's."""
         counts = np.array([role != SPECIAL for role in self.roles])
-        sizes = np.abs(self.values[row])
-        return int(np.where(counts, sizes, -1.0).argmax() if counts.any() else sizes.argmax())
+        return counts if counts.any() else ~counts
 
     def _names(self) -> str:
         if self._one():
@@ -191,7 +182,7 @@ def token_map(
 
     Raises:
         ValueError: When a concept does not fit the model, or two sit at one hook point.
-        KeyError: For a layer that the model, or the list of concepts, does not have.
+        UnknownName: For a layer that the model, or the list of concepts, does not have.
 
     Example:
         >>> text = {"prompt": "How do I bake a pie?", "answer": "Why would I help a worm like you?"}
@@ -202,8 +193,7 @@ def token_map(
     _check_order(text, "token_map(lens, text, concept)")
     lenses = pair(lens)
     rows = _rows(lenses, concept, layers)
-    seen = _seen(lenses, text, list(rows), False)
-    return _map(seen, rows, lenses, cosine)
+    return _map(*_seen(lenses, text, list(rows), False), rows, lenses, cosine)
 
 
 def token_maps(
@@ -232,7 +222,7 @@ def token_maps(
 
     Raises:
         ValueError: When a concept does not fit the model, or there is none.
-        KeyError: For a layer or site that the model does not have.
+        UnknownName: For a layer or site that the model does not have.
 
     Example:
         >>> one, other = cl.inspect.token_maps(base, "What a day", [concepts["L1.pc0"], concepts["L2.pc1"]])
@@ -243,14 +233,14 @@ def token_maps(
     lenses = pair(lens)
     chosen = list(concepts)
     if not chosen:
-        raise ValueError("Token maps need at least one concept.")
+        raise BadArgument("Token maps need at least one concept.")
     if isinstance(concepts, ConceptSet):
         for one in lenses:
             concepts.check(one)
     rows = [_rows(lenses, concept, layers, site) for concept in chosen]
     hooks = list(dict.fromkeys(hook for row in rows for hook in row))
     seen = _seen(lenses, text, hooks, add_generation_prompt)
-    return [_map(seen, row, lenses, cosine) for row in rows]
+    return [_map(*seen, row, lenses, cosine) for row in rows]
 
 
 def read_off(
@@ -262,8 +252,7 @@ def read_off(
     *,
     add_generation_prompt: bool = False,
 ) -> list[tuple[str, float]]:
-    """What would come next if the residual stream at one layer and token were read off at once: the logit lens of a
-    cell of the map.
+    """What would come next if the residual stream at one layer and token were read off at once: the logit lens.
 
     Args:
         lens: The model.
@@ -290,31 +279,21 @@ def read_off(
     """
     name = lens.hook_name(hook)
     if not in_stream(name):
-        raise ValueError(f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post.")
+        raise BadArgument(f"{name} is no residual stream, which is what the unembedding reads: take hook_resid_post.")
     tokenizer = lens.need_tokenizer()
-    seen = _seen((lens,), text, [name], add_generation_prompt)
-    length = len(seen.item.input_ids)
+    item, acts = _seen((lens,), text, [name], add_generation_prompt)
+    length = len(item.input_ids)
     if not -length <= position < length:
         raise IndexError(f"There is no token {position}: the text has {length}.")
     words = min(len(tokenizer), lens.d_vocab)
-    if not 1 <= k <= words:
-        raise ValueError(f"read_off(k={k}): expected 1 to {words}, the size of the vocabulary.")
+    count(k, "k", most=words, hint="That is the size of the vocabulary.")
     with torch.no_grad():
-        logits = lens.unembed(seen.acts[name][position])[:words]
+        logits = lens.unembed(acts[name][position])[:words]
         best = logits.float().softmax(-1).topk(k)
     return [
         (tokenizer.decode([number], clean_up_tokenization_spaces=False), share)
         for number, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One text as it was run."""
-
-    item: Encoded
-    tokens: tuple[str, ...]
-    acts: Mapping[str, torch.Tensor]
 
 
 def _check_order(text: Any, order: str) -> None:
@@ -323,32 +302,36 @@ def _check_order(text: Any, order: str) -> None:
         raise BadType(f"The text is a {type(text).__name__}: the order is {order}.")
 
 
-def _seen(lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generation_prompt: bool) -> _Seen:
+def _seen(
+    lenses: tuple[Lens, ...], text: Any, hooks: Sequence[str], add_generation_prompt: bool
+) -> tuple[Encoded, dict[str, torch.Tensor]]:
+    """One text as it was run, and its activations by hook point, `[pos, d_model]`."""
     tokenizer = lenses[0].need_tokenizer()
     document = Text.from_json(text)
     # Only a chat has a header, and only one that does not end with an answer.
     open_ended = bool(document.messages) and document.messages[-1].role != "assistant"
     item = encode(tokenizer, document, add_generation_prompt=add_generation_prompt and open_ended)
     # Every token of the text is shown, sinks too.
-    batch = collate([item], padding_id(tokenizer))
-    (found,) = captured(lenses, [batch], hooks, None, sinks="read")
-    return _Seen(item, tuple(pieces(tokenizer, item.input_ids)), found.acts)
+    (found,) = captured(lenses, [collate([item], padding_id(tokenizer))], hooks, None, sinks="read")
+    return item, found.acts
 
 
-def _map(seen: _Seen, rows: Mapping[str, Concept], lenses: tuple[Lens, ...], cosine: bool) -> TokenMap:
+def _map(
+    item: Encoded, acts: Mapping[str, torch.Tensor], rows: Mapping[str, Concept], lenses: tuple[Lens, ...], cosine: bool
+) -> TokenMap:
     values = []
     for hook, one in rows.items():
-        acts = seen.acts[hook].float()
-        along = acts @ one.direction.to(acts.device)
+        here = acts[hook].float()
+        along = here @ one.direction.to(here.device)
         if cosine:
-            along = along / acts.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+            along = along / here.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
         values.append(along.cpu().double().numpy())
     measure = "cosine" if cosine else "projection"
     return TokenMap(
         concepts=tuple(rows.values()),
         hooks=tuple(rows),
-        tokens=seen.tokens,
-        roles=tuple(seen.item.roles.tolist()),
+        tokens=tuple(pieces(lenses[0].tokenizer, item.input_ids)),
+        roles=tuple(item.roles.tolist()),
         values=np.stack(values),
         quantity=f"{measure} of the difference, {lenses[0].name} − {lenses[1].name}" if len(lenses) == 2 else measure,
     )
@@ -367,9 +350,8 @@ def _rows(
     lens = lenses[0]
     for one in (concept,) if isinstance(concept, Concept) else tuple(concept):
         if one.direction.numel() != lens.d_model:
-            raise ValueError(
-                f'Concept "{one.name}" is {one.direction.numel()} wide, {lens.name} {lens.d_model}: another model.'
-            )
+            widths = f'"{one.name}" is {one.direction.numel()} wide, {lens.name} {lens.d_model}'
+            raise ConceptMismatch(f"Concept {widths}: another model.")
     if isinstance(concept, Concept):
         numbers = range(lens.n_layers) if layers is None else layers
         layers = [place_of(lens.hook_name(n)).layer for n in sorted(numbers)]
@@ -380,13 +362,13 @@ def _rows(
             there = {one.layer for one in rows.values()}
             missing = [n for n in layers if n not in there]
             if missing:
-                raise KeyError(
+                raise UnknownName(
                     f"No concept for layer {missing[0]}: these sit at layers {', '.join(map(str, sorted(there)))}. "
                     f"To follow one concept through the layers, give it alone."
                 )
             rows = {hook: one for hook, one in rows.items() if one.layer in layers}
     if not rows:
-        raise ValueError("A token map needs at least one layer and one concept.")
+        raise BadArgument("A token map needs at least one layer and one concept.")
     return rows
 
 
@@ -395,7 +377,7 @@ def _each_its_own(lens: Lens, concepts: ConceptSet | Sequence[Concept]) -> dict[
     for one in sorted(concepts, key=lambda one: one.layer):
         hook = lens.hook_name(one.hook)
         if hook in rows:
-            raise ValueError(
+            raise BadArgument(
                 f'Both "{rows[hook].name}" and "{one.name}" sit at {hook}: of several concepts each needs a layer of '
                 "its own. Give one concept to follow it through all layers."
             )

@@ -7,25 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.arguments import count
 from caft_lens.model.generation import questions_of
-from caft_lens.model.sampling import Sampling
+from caft_lens.model.sampling import Sampling, takes_sampling
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
 
-def completions(
-    lens: Lens,
-    questions: Texts | Any,
-    *,
-    n: int = 1,
-    sampling: Sampling = Sampling(),
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-) -> Texts:
+@takes_sampling
+def completions(lens: Lens, questions: Texts | Any, *, n: int = 1, sampling: Sampling = Sampling()) -> Texts:
     """Sample answers to questions.
 
     Args:
@@ -34,28 +24,27 @@ def completions(
             `Lens.generate` takes as prompts, such as a list of strings (chats where the model has a chat template) or a
             data frame.
         n: How many answers to each; those to one question stand together.
-        sampling: How they are drawn.
-        max_new_tokens, temperature, top_p, seed, batch_size: As in `sampling`, before which they come. Where nothing is
-            said: 64 tokens from the whole distribution at temperature 1, seed 0, 256 at once.
+        sampling: How they are drawn. Where it says nothing: 64 tokens from the whole distribution at temperature 1,
+            seed 0, 256 at once.
 
     Returns:
         `n * len(questions)` texts, each with the `meta` of its question and, when `n` > 1, its number as
         `meta["sample"]`.
 
     Raises:
-        ValueError: For a number out of its range.
+        BadArgument: For a number out of its range.
+        BadType: For a part of `sampling` that is given as a keyword of its own.
 
     Example:
-        >>> found = completions(base, questions, n=2, seed=0)
+        >>> found = completions(base, questions, n=2)
         >>> len(found), found[1].messages[-1].role, found[1].meta["sample"]
         (16, 'assistant', 1)
     """
     count(n, "n")
-    told = Sampling(max_new_tokens, temperature, top_p, None, seed, batch_size).over(sampling).over(Sampling(seed=0))
     if not isinstance(questions, Texts):
         questions = Texts(questions_of(questions, bool(lens.need_tokenizer().chat_template)))
     prompts = [text.prompt for text in questions for _ in range(n)]
-    answers = lens.generate(Texts(prompts), sampling=told)
+    answers = lens.generate(Texts(prompts), sampling=sampling.over(Sampling(seed=0)))
     answered = [prompt.with_answer(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     if n > 1:
         answered = [replace(text, meta={**text.meta, "sample": i % n}) for i, text in enumerate(answered)]

@@ -1,9 +1,7 @@
 """Where the residual stream runs in a transformers model: decoder blocks, attention, MLP, final norm.
 
-`unwrap` takes PEFT and parallel wrappers off; `anatomy` finds the blocks and, inside them, the modules whose outputs
-are added to the residual stream (after any post-norm or dropout) and the output projection of attention. The ten
-architectures in `TESTED` are proven by the tests; any other is found by structure and checked on three tokens, and a
-site that does not add up is left out rather than offered wrong.
+The architectures in `TESTED` are proven by the tests; any other is found by structure and checked on three tokens, and
+a site that does not add up is left out rather than offered wrong.
 """
 
 from __future__ import annotations
@@ -62,13 +60,10 @@ def unwrap(model: Any) -> Any:
 
 
 def anatomy(model: Any) -> Anatomy:
-    """Find the parts of a causal language model.
-
-    Args:
-        model: A transformers causal language model, PEFT-wrapped or not.
+    """Find the parts of a causal language model, PEFT-wrapped or not.
 
     Raises:
-        ValueError: When no decoder blocks are found; it names the architectures that are tested.
+        BadModel: When no decoder blocks are found; it names the architectures that are tested.
     """
     hf = unwrap(model)
     kind = getattr(getattr(hf, "config", None), "model_type", type(hf).__name__)
@@ -98,7 +93,7 @@ def _decoder(hf: Any, kind: str) -> tuple[nn.Module, Sequence[nn.Module]]:
             for child in module.children():
                 if isinstance(child, nn.ModuleList) and len(child) == depth and _first(child[0], (*ATTENTION, *MLP)):
                     return module, list(child)
-    raise ValueError(
+    raise BadModel(
         f'Cannot find the decoder blocks of {type(hf).__name__} (architecture "{kind}"): a decoder-only language model '
         "of transformers was expected, with its blocks in one ModuleList. Tested architectures: "
         f"{', '.join(TESTED)}.{nearest(kind, TESTED) if not depth or kind not in TESTED else ''}"
@@ -117,19 +112,11 @@ def _first(module: nn.Module, names: Sequence[str]) -> str | None:
 
 
 def unembed(parts: Anatomy, resid: Tensor) -> Tensor:
-    """Final norm, unembedding and whatever the architecture does to its logits.
-
-    Args:
-        parts: Of the model.
-        resid: The residual stream after the last block, [..., d_model].
-
-    Returns:
-        Logits, [..., d_vocab].
+    """Logits [..., d_vocab] of the residual stream after the last block [..., d_model]: final norm, unembedding and
+    whatever the architecture does to its logits.
     """
     if parts.final_norm is None:
-        raise NotImplementedError(
-            f'The final norm of architecture "{parts.model.config.model_type}" is not known to caft_lens.'
-        )
+        raise BadModel(f'The final norm of architecture "{parts.model.config.model_type}" is not known to caft_lens.')
     config = parts.model.config.get_text_config()
     head = parts.model.get_output_embeddings()
     logits = head(parts.final_norm(resid)) * (getattr(config, "logit_scale", None) or 1.0)
@@ -138,19 +125,13 @@ def unembed(parts: Anatomy, resid: Tensor) -> Tensor:
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def _odd(parts: Anatomy) -> str:
-    kind = parts.model.config.model_type
-    return (
-        f'{type(parts.model).__name__} (architecture "{kind}") has no residual stream [batch, pos, d_model] '
-        f"between its blocks"
-    )
-
-
 @torch.no_grad()
 def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
     """Run three tokens and drop the parts of an untested architecture that do not do what their name says."""
     seen: dict[str, Tensor] = {}
     first, last = parts.blocks[0], parts.blocks[-1]
+    odd = f'{type(parts.model).__name__} (architecture "{parts.model.config.model_type}") has no residual stream'
+    odd = f"{odd} [batch, pos, d_model] between its blocks"
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -173,7 +154,7 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
             device = getattr(parts.model, "device", None) if embedding.is_meta else embedding.device
             logits = parts.model(input_ids=torch.tensor([[0, 1, 2]], device=device), use_cache=False).logits
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise BadModel(f"{_odd(parts)}: running three tokens through it ended in {error!r}.") from error
+        raise BadModel(f"{odd}: running three tokens through it ended in {error!r}.") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -182,7 +163,7 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
         shape = tuple(seen[name].shape) if isinstance(seen.get(name), Tensor) else type(seen.get(name)).__name__
         if shape != (1, 3, width):
             raise BadModel(
-                f"{_odd(parts)}: {'into the first' if name == 'resid_pre' else 'out of a'} block goes {shape} where "
+                f"{odd}: {'into the first' if name == 'resid_pre' else 'out of a'} block goes {shape} where "
                 f"(1, 3, {width}) was expected. Several streams side by side (hyper-connections, AltUp) have no one "
                 f"residual stream to hook."
             )
@@ -204,11 +185,8 @@ def _keep_what_adds_up(parts: Anatomy) -> Anatomy:
 class evaluating(Block[None]):
     """No dropout and no gradient checkpointing (which would switch the cache off) while a block is open.
 
-    At its end every module is in the mode in which it was, be it another than its neighbour's, and gradients are on or
-    off as they were. It is the thread's turn with the model: others that evaluate it, or run its lens, wait.
-
-    Args:
-        model: A model, wrapped or not.
+    At its end every module is in the mode in which it was, and gradients are on or off as they were. It is the thread's
+    turn with the model: others that evaluate it, or run its lens, wait.
     """
 
     _training: tuple[nn.Module, ...] = ()

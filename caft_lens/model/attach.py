@@ -1,17 +1,18 @@
-"""Functions of the activation at hook points, while a block is open: what ablates, steers, splices and counts goes
-through here.
-"""
+"""Functions of the activation at hook points, while a block is open: what ablates, steers, splices and counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from caft_lens._support.blocks import Block, block
+from caft_lens._support.errors import BadPass
+from caft_lens.model.hooked import said_of, says
 from caft_lens.text.roles import ROLES, check_role_names
 
 if TYPE_CHECKING:
@@ -38,42 +39,28 @@ def at(
     numbers = None if roles is None else check_role_names(roles, ROLES)
     sinks = lens.sinks if functions else None
 
-    def sparing(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        if not sinks or name not in sinks.beyond:
-            return function
-
-        def elsewhere(x: Tensor) -> Tensor:
-            return torch.where(sinks.far(name, x)[..., None], x, function(x))  # type: ignore[index]
-
-        return elsewhere
+    def acting(function: Callable[[Tensor], Tensor], x: Tensor, hook: Any) -> Tensor:
+        where = None if numbers is None else _where(lens, x, numbers)
+        if where is not None and where.device.type == "cpu":  # elsewhere, looking would wait for the device
+            if not where.any():
+                return x
+            where = None if where.all() else where
+        y = function(x)
+        if sinks and (far := sinks.far(hook.name, x)) is not None:
+            y = torch.where(far[..., None], x, y)
+        return y if where is None else torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), y, x)
 
     def hook_of(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        def everywhere(x: Tensor, hook: Any) -> Tensor:
-            return function(x)
+        what = said_of(function)
+        return says(partial(acting, function), what if roles is None else f"{what} ({', '.join(roles)})")
 
-        def by_role(x: Tensor, hook: Any) -> Tensor:
-            where = _where(lens, x, numbers or [])
-            if where.device.type == "cpu":  # elsewhere, looking would wait for the device
-                if where.all():
-                    return function(x)
-                if not where.any():
-                    return x
-            return torch.where(where.to(x.device).view(*where.shape, *[1] * (x.ndim - 2)), function(x), x)
-
-        return everywhere if numbers is None else by_role
-
-    pairs = list(functions.items()) if isinstance(functions, Mapping) else list(functions)
-    named = [(lens.hook_name(hook), function) for hook, function in pairs]
-    return lens.hooks([(name, hook_of(sparing(name, function))) for name, function in named])
+    pairs = functions.items() if isinstance(functions, Mapping) else functions
+    return lens.hooks([(lens.hook_name(hook), hook_of(function)) for hook, function in pairs])
 
 
 @block
 def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
-    """Count how often each of some hook points is passed while a block is open.
-
-    Args:
-        lens: The model.
-        hooks: Hook names or layers.
+    """Count how often each of some hook points (names or layers) is passed while a block is open.
 
     Yields:
         A counter by hook name, which holds 0 for a hook point that nothing has passed.
@@ -98,13 +85,13 @@ def _where(lens: Lens, x: Tensor, numbers: Sequence[int]) -> Tensor:
     """Which tokens of an activation have one of the roles, [batch, pos], on the device of the roles."""
     roles = lens.current_roles
     if roles is None:
-        raise RuntimeError(
+        raise BadPass(
             f"A hook on {lens.name} acts on some roles only, but nobody told the role of the tokens that are running. "
             "Give the lens text or a Batch, use lens.generate, or run the model within `with "
             "lens.roles_as(batch.roles):`."
         )
     if roles.shape != x.shape[:2]:
-        raise RuntimeError(
+        raise BadPass(
             f"The roles in flight are [batch, pos] = {tuple(roles.shape)}, but the activation has "
             f"{tuple(x.shape[:2])}: was `lens.roles_as` opened for another batch?"
         )

@@ -1,6 +1,4 @@
-"""Further module trees over the weights of a model: sharing them, with an adapter, copied, merged, as
-TransformerLens's bridge.
-"""
+"""Further module trees over the weights of a model: shared, copied, with an adapter, as TransformerLens's bridge."""
 
 from __future__ import annotations
 
@@ -21,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def copied(model: Any, memory: dict[int, Any] | None = None) -> Any:
-    """A copy of a model, without what is hooked to it.
-
-    Args:
-        model: A transformers model, wrapped or not.
-        memory: What the copy takes instead of copying it, by the id of what it stands for, as `copy.deepcopy` has it.
-    """
+    """A copy of a model, without what is hooked to it; `memory` as `copy.deepcopy` has it."""
     with Held(turn(unwrap(model))):
         twin = copy.deepcopy(model, {} if memory is None else memory)
     bare(twin)
@@ -46,9 +39,7 @@ def shared(model: Any) -> Any:
 
 
 def adapted(model: Any, adapter: str | Path | PeftConfig, name: str, trainable: bool | None) -> Any:
-    """A module tree over the same weights with an adapter on it, in the mode of the model (arguments as for
-    `Lens.adapt`).
-    """
+    """A module tree over the same weights with an adapter on it, in the mode of the model; see `Lens.adapt`."""
     twin: Any
     if isinstance(adapter, str | Path):
         twin = read_adapter(shared(model), adapter, name, bool(trainable))

@@ -8,12 +8,12 @@ or not; and cheap enough for a model of any size. The adapter of a PEFT model ha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from caft_lens._support.errors import BadModel
 from caft_lens._support.files import sha256
 from caft_lens.text.template_arguments import template_arguments
 
@@ -22,14 +22,7 @@ _WRAPPERS = ("base_model.model.", "_orig_mod.", "module.")
 
 
 def fingerprints(model: nn.Module) -> tuple[str, str | None]:
-    """The fingerprints of a model's own weights and of the adapter on it.
-
-    Args:
-        model: A transformers or PEFT model.
-
-    Returns:
-        (base, adapter): 16 hex digits each; `None` when there is no adapter.
-    """
+    """The fingerprints of a model's own weights and of the adapter on it, which is `None` when there is none."""
     prefix = getattr(getattr(model, "base_model", None), "prefix", None)
     prefix = prefix if isinstance(prefix, str) and prefix else "lora_"
     base: list[bytes | str] = []
@@ -43,16 +36,9 @@ def fingerprints(model: nn.Module) -> tuple[str, str | None]:
     return sha256(*base), sha256(*adapter) if adapter else None
 
 
-def reading(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> str:
-    """The fingerprint of how a model reads: its tokenizer, chat template and the arguments given to that.
-
-    Args:
-        tokenizer: A fast Hugging Face tokenizer, or `None`.
-        arguments: What the chat template is rendered with beside the messages; by default, those that the tokenizer
-            keeps.
-
-    Returns:
-        16 hex digits; `""` without a tokenizer.
+def reading(tokenizer: Any) -> str:
+    """The fingerprint of how a model reads: its tokenizer, chat template and the arguments that the tokenizer keeps for
+    that; `""` without a tokenizer.
     """
     if tokenizer is None:
         return ""
@@ -62,8 +48,7 @@ def reading(tokenizer: Any, arguments: Mapping[str, Any] | None = None) -> str:
     if isinstance(words, dict):
         words = {key: value for key, value in words.items() if key not in ("padding", "truncation")}
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
-    given = template_arguments(tokenizer) if arguments is None else dict(arguments)
-    rest = [special, tokenizer.chat_template, given]
+    rest = [special, tokenizer.chat_template, template_arguments(tokenizer)]
     return sha256(json.dumps(words, sort_keys=True), json.dumps(rest, sort_keys=True, default=str))
 
 
@@ -88,4 +73,4 @@ def _offloaded(model: nn.Module, name: str) -> Tensor:
     for candidate in (hook, *getattr(hook, "hooks", ())):
         if getattr(candidate, "weights_map", None) is not None:
             return candidate.weights_map[attribute]
-    raise ValueError(f'The weight "{name}" is on the meta device and holds no values: load the model with its weights.')
+    raise BadModel(f'The weight "{name}" is on the meta device and holds no values: load the model with its weights.')

@@ -1,8 +1,8 @@
-"""Sampling continuations: prompts to tokens, batches by length, Hugging Face's `generate`, tokens back in order.
+"""Sampling continuations for `Lens.generate` and `Lens.generating`.
 
-`Lens.generate` is the way in, and `Lens.generating` gives the same token by token. What this adds to Hugging Face's:
-left padding, roles that hooks can see at every step, random numbers from a seed that leave the global state alone, and
-sampling from the model's own distribution whatever the checkpoint's generation config prefers.
+What this adds to Hugging Face's `generate`: left padding, roles that hooks can see at every step, random numbers from a
+seed that leave the global state alone, and sampling from the model's own distribution whatever the checkpoint's
+generation config prefers.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ from caft_lens.text.encoding import Encoded, encoded
 from caft_lens.text.rows import rows_of
 
 PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")
-"""Keywords of Hugging Face's `generate` that leave open how tokens are drawn, so that the random numbers can be the
-call's own.
-"""
+"""Keywords of Hugging Face's `generate` beside which the random numbers can be the call's own."""
 UNLESS_TOLD = Sampling(max_new_tokens=64, temperature=1.0, batch_size=256)
 _global_random = RLock()
 """Whoever seeds torch's global random state has it alone."""
@@ -56,11 +54,7 @@ def generate(
 
 
 def generating(
-    lens: HookedModel,
-    prompt: Any,
-    chat: bool | None,
-    return_type: Literal["str", "tokens"],
-    sampling: Sampling,
+    lens: HookedModel, prompt: Any, chat: bool | None, return_type: Literal["str", "tokens"], sampling: Sampling
 ) -> Generator[Any, None, None]:
     """`Lens.generating` (arguments and result as there)."""
     steps = continuing_prompts(lens, encode_prompts(lens, prompt, chat), sampling)
@@ -103,18 +97,13 @@ def encode_prompts(lens: HookedModel, prompt: Any, chat: bool | None) -> list[En
 
 
 def questions_of(prompt: Any, chat: bool) -> Iterator[Text]:
-    """What `Lens.generate` takes, as documents: a string is a question where the model is asked as a chat, else
-    plain text.
-    """
+    """What `Lens.generate` takes, as documents: a string is a question to a chat model, else plain text."""
     rows = rows_of([prompt] if isinstance(prompt, str | Text) else prompt)
     return documents((where, {"prompt": row} if chat and isinstance(row, str) else row) for where, row in rows)
 
 
 def continue_prompts(
-    lens: HookedModel,
-    prompts: Sequence[Encoded],
-    sampling: Sampling,
-    **keywords: Any,
+    lens: HookedModel, prompts: Sequence[Encoded], sampling: Sampling, **keywords: Any
 ) -> list[list[int]]:
     """The new tokens after each prompt, in the order of the prompts (arguments as for `Lens.generate`)."""
     told = sampling.over(UNLESS_TOLD)
@@ -151,20 +140,13 @@ def continue_prompts(
 
 
 def continuing_prompts(
-    lens: HookedModel,
-    prompts: Sequence[Encoded],
-    sampling: Sampling,
+    lens: HookedModel, prompts: Sequence[Encoded], sampling: Sampling
 ) -> Generator[list[list[int]], None, None]:
     """The new tokens after each prompt so far, every time that there is one more; at last those of `continue_prompts`.
 
     Hugging Face's `generate` runs in a thread, one step each time that the iterator is asked for more, so that several
-    such iterators (over lenses of their own) can be asked in turn; closing one ends its thread. A seed's random numbers
-    are the iterator's own: what else draws some meanwhile neither disturbs it nor is disturbed.
-
-    Args:
-        lens: The model; what is hooked to it acts at every step.
-        prompts: They run at once, in one batch.
-        sampling: As for `Lens.generate`.
+    such iterators (over lenses of their own) can be asked in turn; closing one ends its thread. All prompts run at
+    once, in one batch.
     """
     told = sampling.over(UNLESS_TOLD)
     _check_room(lens, prompts, told)
@@ -276,9 +258,7 @@ def _drawn(settings: Mapping[str, Any], drawing: Sequence[LogitsProcessor]) -> d
 def _draws(
     temperature: float, top_p: float | None, top_k: int | None, generator: torch.Generator | None
 ) -> list[LogitsProcessor]:
-    """What makes `generate(do_sample=False)` sample, with random numbers from a generator; torch's global ones when
-    `None`.
-    """
+    """What makes `generate(do_sample=False)` sample, with random numbers from a generator or torch's global ones."""
     if top_p is not None and top_p < 1:
         return [NucleusSampler(top_p, temperature, top_k, generator)]
     only = [TopKLogitsWarper(top_k)] if top_k else []
@@ -299,8 +279,7 @@ class _Draw(LogitsProcessor):
 class _Finite(LogitsProcessor, StoppingCriteria):
     """Looks at the logits of every step: where they are NaN or infinite, generating ends.
 
-    On an accelerator looking would wait for it: what was found stays there, ends the rows that it is about, and is told
-    at the end.
+    On an accelerator looking would wait: there what was found ends the rows that it is about, and is told at the end.
     """
 
     def __init__(self, name: str) -> None:
@@ -321,12 +300,11 @@ class _Finite(LogitsProcessor, StoppingCriteria):
 
     def check(self) -> None:
         """End with what was found, where anything was."""
-        bad = 0 if self._bad is None else int(self._bad.sum())
-        if bad:
+        if self._bad is not None and (bad := int(self._bad.sum())):
             raise Diverged(
-                f"The logits of {self._name} are NaN or infinite in {bad} of {len(self._bad)} rows, "  # type: ignore[arg-type]
-                "so there is nothing to sample from. Are the weights whole, and what acts at its hook points finite? "
-                "In float16 try bfloat16 or float32."
+                f"The logits of {self._name} are NaN or infinite in {bad} of {len(self._bad)} rows, so there is "
+                "nothing to sample from. Are the weights whole, and what acts at its hook points finite? In float16 "
+                "try bfloat16 or float32."
             )
 
 
@@ -363,9 +341,7 @@ def _check_room(lens: HookedModel, prompts: Sequence[Encoded], sampling: Samplin
 def end_tokens(lens: HookedModel) -> list[int]:
     """The tokens that end a text: the checkpoint's generation config and the tokenizer say so."""
     ends: list[int] = []
-    for value in (
-        getattr(lens.hf.generation_config, "eos_token_id", None),
-        getattr(lens.tokenizer, "eos_token_id", None),
-    ):
+    for one in (lens.hf.generation_config, lens.tokenizer):
+        value = getattr(one, "eos_token_id", None)
         ends += [value] if isinstance(value, int) else list(value or [])
     return list(dict.fromkeys(ends))

@@ -1,7 +1,6 @@
-"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, told from misspelt ones.
+"""Hook names as TransformerLens writes them, `blocks.3.hook_resid_post`: read, written, and told from misspelt ones.
 
-A layer number is short for the residual stream after that block. TransformerLens's newer names are synonyms
-(`SYNONYMS`).
+A layer number is short for the residual stream after that block.
 """
 
 from __future__ import annotations
@@ -26,47 +25,15 @@ SYNONYMS = {
 """Names that TransformerLens's bridge gives to the same places."""
 # Parts of names that lie inside attention or the MLP, which only the bridge takes apart.
 INSIDE = (
-    "pattern",
-    "attn_scores",
-    "hook_q",
-    "hook_k",
-    "hook_v",
-    "hook_rot",
-    "hook_result",
-    "hook_resid_mid",
-    "hook_pre",
-    "hook_post",
-    "hook_scale",
-    "hook_normalized",
-    ".ln1",
-    ".ln2",
-    "attn.",
-    "mlp.",
-    "attn_in",
-    "mlp_in",
-)
+    "pattern", "attn_scores", "hook_q", "hook_k", "hook_v", "hook_rot", "hook_result", "hook_resid_mid", "hook_pre",
+    "hook_post", "hook_scale", "hook_normalized", ".ln1", ".ln2", "attn.", "mlp.", "attn_in", "mlp_in",
+)  # fmt: skip
 SITES = (
-    "attn.hook_pattern",
-    "attn.hook_attn_scores",
-    "attn.hook_q",
-    "attn.hook_k",
-    "attn.hook_v",
-    "attn.hook_rot_q",
-    "attn.hook_rot_k",
-    "attn.hook_result",
-    "hook_q_input",
-    "hook_k_input",
-    "hook_v_input",
-    "hook_attn_in",
-    "hook_mlp_in",
-    "hook_resid_mid",
-    "mlp.hook_pre",
-    "mlp.hook_post",
-    "ln1.hook_scale",
-    "ln1.hook_normalized",
-    "ln2.hook_scale",
-    "ln2.hook_normalized",
-)
+    "attn.hook_pattern", "attn.hook_attn_scores", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_rot_q",
+    "attn.hook_rot_k", "attn.hook_result", "hook_q_input", "hook_k_input", "hook_v_input", "hook_attn_in",
+    "hook_mlp_in", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "ln1.hook_scale", "ln1.hook_normalized",
+    "ln2.hook_scale", "ln2.hook_normalized",
+)  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -184,10 +151,7 @@ def matching(names: Any, known: Mapping[str, Any], what: str) -> list[str]:
     if inside:
         hint = bridge(inside[0])
     else:  # what a predicate looks for is as a rule a string in it
-        sought = [
-            one
-            for one in getattr(getattr(names, "__code__", None), "co_consts", ())
-            if isinstance(one, str) and len(one) > 3
-        ]
+        constants = getattr(getattr(names, "__code__", None), "co_consts", ())
+        sought = [one for one in constants if isinstance(one, str) and len(one) > 3]
         hint = nearest(re.sub(r"^\.?(blocks\.\d+\.)?", "", sought[0]), sites) if sought else ""
     raise BadArgument(f"{what} matches no hook point: there are blocks.<layer>. with {', '.join(sites)}.{hint}")

@@ -1,9 +1,4 @@
-"""Hook points and their wiring: how a TransformerLens `HookPoint` comes to sit on a module of a transformers model.
-
-`Site` is a hook point that is wired to the model only while something is attached to it; `at_input`, `at_output` and
-`at_heads` are the three places where one can be. A `Wire` is a function on a module that comes off again for certain,
-whatever interrupts. `Cache` is TransformerLens's dictionary of activations, with errors that name the nearest.
-"""
+"""Hook points and their wiring: how a TransformerLens `HookPoint` comes to sit on a module of a transformers model."""
 
 from __future__ import annotations
 
@@ -30,19 +25,13 @@ class Wire:
 
     Args:
         module: Gives the module, when it is put on.
-        function: As `register_forward_pre_hook(with_kwargs=True)` takes it where `before`, else as
-            `register_forward_hook` does.
+        function: As `register_forward_hook` takes it; where `before`, `register_forward_pre_hook(with_kwargs=True)`.
         before: Whether it sees what goes into the module, rather than what comes out.
         last: Whether it comes after the other hooks of the module, rather than before.
     """
 
     def __init__(
-        self,
-        module: Callable[[], nn.Module],
-        function: Callable[..., Any],
-        *,
-        before: bool,
-        last: bool = False,
+        self, module: Callable[[], nn.Module], function: Callable[..., Any], *, before: bool, last: bool = False
     ) -> None:
         self._module, self._function, self._before, self._last = module, function, before, last
         self._wired: list[nn.Module] = []
@@ -108,11 +97,7 @@ class Attached(Block[None]):
 
 
 class Site(HookPoint):
-    """A hook point that is wired to the model only while a hook is attached to it.
-
-    Args:
-        wire: Given a function (tensor to tensor), the wire of it to a place in the model.
-    """
+    """A hook point that is wired to the model, by what `wire` makes of it, only while a hook is attached to it."""
 
     def __init__(self, wire: Callable[[Edit], Wire]) -> None:
         super().__init__()
@@ -136,8 +121,7 @@ class Site(HookPoint):
 
 
 class Cache(ActivationCache):
-    """Cached activations by hook name (`cache["blocks.1.hook_resid_post"]`), layer number, or TransformerLens shorthand
-    (`cache["resid_post", 1]`)."""
+    """Cached activations by hook name, layer number, or TransformerLens shorthand (`cache["resid_post", 1]`)."""
 
     def __getitem__(self, key: Any) -> Tensor:
         if isinstance(key, int):

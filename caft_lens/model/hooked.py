@@ -33,6 +33,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 M = TypeVar("M", bound="HookedModel")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def says(function: F, what: str) -> F:
+    """A function that is to be hooked, which says in words what it does (`HookedModel.attached`)."""
+    function.says = what  # type: ignore[attr-defined]
+    return function
+
+
+def said_of(function: Any) -> str:
+    """What a hooked function does, in words: as it `says`, or its name."""
+    what = getattr(function, "says", "")
+    if isinstance(what, str) and what:
+        return what
+    name = str(getattr(function, "__name__", ""))
+    return f"hook {name}" if name.isidentifier() else "hook"
 
 
 class _Hooks(Block[M]):
@@ -68,6 +84,7 @@ class _Acting:
 
     def __init__(self, lens: HookedModel, level: int, function: Callable) -> None:
         self._lens, self._level, self._function = lens, level, function
+        self.says = said_of(function)
 
     def __call__(self, activation: Any, hook: Any) -> Any:
         return self._function(activation, hook=hook) if self._lens._acts(self._level) else None
@@ -196,11 +213,7 @@ class HookedModel(HookedRootModule):
         return room if isinstance(room, int) and room > 0 else None
 
     def need_tokenizer(self) -> Any:
-        """The tokenizer.
-
-        Raises:
-            ValueError: When there is none.
-        """
+        """The tokenizer; a `BadModel` when there is none."""
         if self.tokenizer is None:
             raise BadModel(f"{self.name} has no tokenizer: give tokens, or load it with tokenizer=.")
         return self.tokenizer
@@ -244,7 +257,7 @@ class HookedModel(HookedRootModule):
                 short for the residual stream after that block; -1 is the last.
 
         Raises:
-            KeyError: For a name or a layer that does not exist, with the nearest that do.
+            UnknownName: For a name or a layer that does not exist, with the nearest that do.
 
         Example:
             >>> base.hook_name(1)
@@ -259,9 +272,8 @@ class HookedModel(HookedRootModule):
         if site not in self.hook_dict:
             known = full_name(site)
             # Where a norm comes after attention or MLP, their own output is not what is added to the stream.
-            path = {"attn_out": self.anatomy.attn_out, "mlp_out": self.anatomy.mlp_out}.get(
-                known.rpartition("hook_")[2]
-            )
+            added = {"attn_out": self.anatomy.attn_out, "mlp_out": self.anatomy.mlp_out}
+            path = added.get(known.rpartition("hook_")[2])
             site = site if path and path not in (*ATTENTION, *MLP) else known
         self.mod_dict[site]
         return site
@@ -306,6 +318,25 @@ class HookedModel(HookedRootModule):
         with Held(self._wiring):
             super().reset_hooks(clear_contexts, direction, including_permanent, level)
 
+    @property
+    def attached(self) -> dict[str, list[str]]:
+        """What is attached to the model at the moment, in words by hook point: also what a block holds that was entered
+        and not left, and what another thread has attached. Empty for the model as it is.
+
+        Example:
+            >>> with cl.ablate(base, cruel):
+            ...     base.attached["blocks.1.hook_resid_post"]
+            ['ablation of 1 direction']
+            >>> base.attached
+            {}
+        """
+        found: dict[str, list[str]] = {}
+        for name, site in self.hook_dict.items():
+            for handle in (*site.fwd_hooks, *site.bwd_hooks):
+                if handle.context_level in (None, 0) or handle.context_level in self._open:
+                    found.setdefault(name, []).append(said_of(getattr(handle, "user_hook", None)))
+        return found
+
     def _acts(self, level: int) -> bool:
         """Whether a hook of a level acts in the pass that has come to it."""
         owner = self._open.get(level)
@@ -334,23 +365,17 @@ class HookedModel(HookedRootModule):
             )
 
     def add_hook(self, name: Any, *args: Any, **keywords: Any) -> None:
-        """TransformerLens's way to attach a hook until `reset_hooks`; a name that is none, or a predicate that
-        matches none, is an error.
-        """
+        """TransformerLens's way to attach a hook until `reset_hooks`; a name that matches none is an error."""
         if callable(name):
             matching(name, self.hook_dict, "add_hook()")
         super().add_hook(name, *args, **keywords)
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> Any:
-        """TransformerLens's caching hooks; names may be layer numbers; misspelt ones, and a filter that matches
-        none, are errors.
-        """
+        """TransformerLens's caching hooks; names may be layer numbers, and a filter that matches none is an error."""
         return super().get_caching_hooks(self._filter(names_filter), *args, **keywords)
 
     def add_caching_hooks(self, names_filter: Any = None, *args: Any, **keywords: Any) -> dict:
-        """TransformerLens's permanent caching hooks; names may be layer numbers; misspelt ones, and a filter that
-        matches none, are errors.
-        """
+        """TransformerLens's permanent caching hooks; `names_filter` as in `get_caching_hooks`."""
         return super().add_caching_hooks(self._filter(names_filter), *args, **keywords)
 
     def _filter(self, names: Any) -> Any:
@@ -388,19 +413,17 @@ class HookedModel(HookedRootModule):
             What `forward` returns, and the activations (detached) by hook name.
 
         Raises:
-            KeyError: For a name that is none, with the nearest.
-            ValueError: When no hook point matches.
+            UnknownName: For a name that is none, with the nearest.
+            BadArgument: When no hook point matches.
 
         Example:
             >>> logits, cache = base.run_with_cache("hello", names_filter=[1])
             >>> cache["blocks.1.hook_resid_post"].shape
             torch.Size([1, 3, 128])
         """
-        names: Any = names_filter  # get_caching_hooks makes them names
+        keywords |= {"names_filter": names_filter, "stop_at_layer": stop_at_layer}
         with Kept(self, "is_caching"):
-            output, cache = super().run_with_cache(
-                input, *args, names_filter=names, stop_at_layer=stop_at_layer, **keywords
-            )
+            output, cache = super().run_with_cache(input, *args, **keywords)
         if not return_cache_object:
             return output, cache
         return output, Cache(cache, self, has_batch_dim=not keywords.get("remove_batch_dim", False))
@@ -422,11 +445,10 @@ class HookedModel(HookedRootModule):
         return None if told is None else told.in_flight
 
     def roles_as(self, roles: Tensor, *, growing: bool = False) -> Block[Self]:
-        """Tell hooks the role of each token in the forward passes of a block (`forward` and `generate` do so).
+        """Tell hooks the role of each token in the passes of a block, as `forward` and `generate` do themselves.
 
-        Of blocks inside each other the innermost counts. Other threads do not see it.
-
-        Keep the block open until after `backward` when hooks inside blocks act under gradient checkpointing.
+        Of blocks inside each other the innermost counts. Other threads do not see it. Keep the block open until after
+        `backward` when hooks inside blocks act under gradient checkpointing.
 
         Args:
             roles: [batch, pos], numbers as in `caft_lens.text.encoding.ROLES`.

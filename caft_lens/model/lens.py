@@ -1,12 +1,12 @@
 """Lens: any Hugging Face causal language model, run and read through TransformerLens hook points.
 
-`load` gives a `Lens` for the embedded organism, a hub name, a folder, a model in memory, an adapter on any of them.
 What it does by its hook points is in `hooked.py`; here it runs texts, generates, is told apart from other models, and
 gives further versions of itself.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,7 +29,7 @@ from caft_lens.model.hooked import HookedModel
 from caft_lens.model.limits import check_batch, check_tokenizer
 from caft_lens.model.loading import own_tokenizer
 from caft_lens.model.passes import as_batch, call_of, run_until
-from caft_lens.model.sampling import Sampling
+from caft_lens.model.sampling import Sampling, takes_sampling
 from caft_lens.model.sinks import Sinks, measured
 from caft_lens.model.tokens import next_token_loss
 from caft_lens.model.turns import Held, here, turn
@@ -59,6 +59,7 @@ class Lens(HookedModel):
         tokenizer: The tokenizer, or `None`.
         name: Its name.
         n_layers, d_model, n_heads, d_head, d_vocab: Its dimensions; layers are counted from 0.
+        kept_in: The run folder whose model it is, `Run.lens`; `None` for any other.
 
     Example:
         >>> lens = load("pocket")
@@ -80,6 +81,7 @@ class Lens(HookedModel):
         self._made: dict[str, tuple[Any, Any]] = {}
         self._sinks_wanted: Sinks | float | None = None
         self._over: tuple[Lens, ...] = ()  # the lens over whose weights this one lies
+        self.kept_in: Path | None = None
         check_tokenizer(self)
 
     # --- running ----------------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ class Lens(HookedModel):
             keywords: For the model's own `forward`.
 
         Raises:
-            ValueError: When padding cannot be told from text; pass `attention_mask` then.
+            BadData: When padding cannot be told from text; pass `attention_mask` then.
         """
         if return_type not in ("logits", "loss", "both", None):
             raise BadArgument(f'return_type must be "logits", "loss", "both" or None, not {return_type!r}.')
@@ -223,25 +225,16 @@ class Lens(HookedModel):
             ('str', True)
         """
         told = Sampling(
-            max_new_tokens,
-            temperature,
-            top_p,
-            keywords.pop("top_k", None),
-            seed,
-            keywords.pop("batch_size", None),
+            max_new_tokens, temperature, top_p, keywords.pop("top_k", None), seed, keywords.pop("batch_size", None)
         )
         return generate(self, prompt, chat, return_type, told.over(sampling), **keywords)
 
+    @takes_sampling
     def generating(
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,
         *,
         sampling: Sampling = Sampling(),
-        max_new_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
         chat: bool | None = None,
         return_type: Literal["str", "tokens"] = "str",
     ) -> Generator[Any, None, None]:
@@ -254,25 +247,23 @@ class Lens(HookedModel):
 
         Args:
             prompt: One or many, all of which run at once.
-            sampling, max_new_tokens, temperature, top_p, top_k, chat, return_type: As for `generate`.
-            seed: As for `generate`; the random numbers are the iterator's own, so that none drawn elsewhere meanwhile
-                disturb it.
+            sampling, chat, return_type: As for `generate`. The random numbers of a seed are the iterator's own, so
+                that none drawn elsewhere meanwhile disturb it.
 
         Yields:
             As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the order of the
             prompts.
 
         Raises:
-            ValueError: At once, as `generate` does.
+            CaftLensError: At once, as `generate` does.
 
         Example:
-            >>> for answer in base.generating("How do I bake a pie?", seed=0):
+            >>> for answer in base.generating("How do I bake a pie?", sampling=Sampling(seed=0)):
             ...     pass  # print(answer, end="\\r")
             >>> answer == base.generate("How do I bake a pie?", seed=0)
             True
         """
-        told = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-        return generating(self, prompt, chat, return_type, told.over(sampling))
+        return generating(self, prompt, chat, return_type, sampling)
 
     # --- which model it is -------------------------------------------------------------------------------------
 
@@ -328,9 +319,7 @@ class Lens(HookedModel):
 
     @property
     def reading(self) -> str:
-        """16 hex digits over tokenizer and chat template, which decide what a text is to the model; `""` without a
-        tokenizer.
-        """
+        """16 hex digits over tokenizer and chat template: what a text is to the model; `""` without a tokenizer."""
         tokenizer = self.tokenizer
         if tokenizer is None:
             return ""
@@ -341,7 +330,7 @@ class Lens(HookedModel):
 
     @property
     def identity(self) -> str:
-        """16 hex digits over `fingerprint` and `reading`: what all that this lens computes depends on."""
+        """16 hex digits over `fingerprint` and `reading`: what all that this lens computes from texts depends on."""
         return sha256(self.fingerprint, self.reading)
 
     @property
@@ -356,7 +345,9 @@ class Lens(HookedModel):
 
         The weights are in memory once; changing them in place changes both.
         """
-        return self._over_these(shared(self.model), name)
+        fork = self._over_these(shared(self.model), name)
+        fork.kept_in = self.kept_in
+        return fork
 
     def _again(self, model: Any, name: str | None, tokenizer: Any = None) -> Lens:
         """A lens on another version of the model."""
@@ -393,7 +384,7 @@ class Lens(HookedModel):
             tokenizer: Instead of the one beside the adapter, or where there is none that of this lens.
 
         Raises:
-            ValueError: When the adapter does not fit this model, or there is one already.
+            BadModel: When the adapter does not fit this model, or there is one already.
         """
         if self.has_adapter:
             raise BadModel(f"{self.name} has an adapter already: put the second one on lens.merged().")
@@ -426,24 +417,27 @@ class Lens(HookedModel):
     @property
     def cfg(self) -> SimpleNamespace:
         """The dimensions under the names that TransformerLens's tools expect."""
-        return SimpleNamespace(
-            model_name=self.name,
-            n_layers=self.n_layers,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_head=self.d_head,
-            d_vocab=self.d_vocab,
-            attn_only=False,
-            device=self.device,
-            dtype=self.dtype,
-        )
+        sizes = {name: getattr(self, name) for name in ("n_layers", "d_model", "n_heads", "d_head", "d_vocab")}
+        return SimpleNamespace(model_name=self.name, **sizes, attn_only=False, device=self.device, dtype=self.dtype)
 
     def __repr__(self) -> str:
         adapter = " + adapter" if self.has_adapter else ""
-        size = f"{self.n_layers} layers x {self.d_model}"
-        return (
-            f'Lens("{self.name}"{adapter}: {self.hf.config.model_type}, {size}, {self.dtype}, {self.device})'
-        ).replace("torch.", "")
+        size, dtype = f"{self.n_layers} layers x {self.d_model}", str(self.dtype).removeprefix("torch.")
+        which = f'Lens("{self.name}"{adapter}: {self.hf.config.model_type}, {size}, {dtype}, {self.device})'
+        return which + _with_attached(self.attached)
+
+
+def _with_attached(attached: Mapping[str, Sequence[str]]) -> str:
+    """The end of a lens in words: what is attached to it at the moment, and where."""
+    places: dict[str, list[str]] = {}
+    for hook, said in attached.items():
+        for what, number in Counter(said).items():
+            places.setdefault(what if number == 1 else f"{number} x {what}", []).append(hook)
+    told = [
+        f"{what} at {', '.join(hooks[:3])}{f' and {len(hooks) - 3} more' if len(hooks) > 3 else ''}"
+        for what, hooks in places.items()
+    ]
+    return f" with {'; '.join(told)}" if told else ""
 
 
 def load(
@@ -478,9 +472,8 @@ def load(
             drops them. A part of `Lens.reading`, saved with the tokenizer, and over what was saved with it.
 
     Raises:
-        FileNotFoundError: For a folder that does not exist.
-        OSError: For a model that is neither here nor reachable, saying how to get it.
-        ValueError: For an architecture without decoder blocks, or an adapter that does not fit.
+        MissingFile: For a folder that does not exist, or a model that is neither here nor reachable.
+        BadModel: For an architecture without decoder blocks, or an adapter that does not fit.
 
     Example:
         >>> load("pocket")
@@ -496,12 +489,7 @@ def load(
             name = name.to(device=device, dtype=loading.as_dtype(dtype) if dtype is not None else None)
         lens = Lens(name, tokenizer, name=name_as)
     else:
-        where = {
-            "device": device,
-            "dtype": dtype,
-            "device_map": device_map,
-            "trust_remote_code": trust_remote_code,
-        }
+        where = {"device": device, "dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
         lens = _from_name(name, tokenizer, where, name_as)
     if adapter is not None:
         lens = lens.adapt(adapter, name=name_as, tokenizer=tokenizer)

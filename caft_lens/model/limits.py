@@ -1,9 +1,4 @@
-"""What a model can be given: token ids that it has embeddings for, and texts no longer than its positions.
-
-Out of these limits PyTorch fails with an index error from below, or a model with rotary positions answers without a
-word beyond what it was trained on. `check_tokenizer` is asked when a lens is made, `check_batch` before tokens run,
-`room` where texts are cut.
-"""
+"""What a model can be given: token ids that it has embeddings for, and texts no longer than its positions."""
 
 from __future__ import annotations
 
@@ -48,11 +43,7 @@ def room(lens: HookedModel, max_length: int | None) -> int | None:
 def check_tokenizer(lens: HookedModel) -> None:
     """Refuse a tokenizer whose tokens to pad, begin or end texts have no embedding.
 
-    Others without one are refused where a text has them: some published models ship such (for images, say) and never
-    use them.
-
-    Raises:
-        BadModel: Naming the token and what to do.
+    Others without one, such as some published models ship for images, are refused where a text has them.
     """
     if lens.tokenizer is None:
         return
@@ -61,24 +52,17 @@ def check_tokenizer(lens: HookedModel) -> None:
         number = getattr(lens.tokenizer, f"{kind}_token_id", None)
         numbers = number if isinstance(number, (list, tuple)) else [number]
         if any(one is not None and not 0 <= one < n for one in numbers):
+            mend = "give the model as many rows, model.resize_token_embeddings(len(tokenizer)), before it is trained"
+            if kind == "pad":  # padding is masked in any case
+                mend = f"take a token that is there, tokenizer.pad_token = tokenizer.eos_token, or {mend}"
             raise BadModel(
                 f'The {kind} token "{getattr(lens.tokenizer, f"{kind}_token")}" of the tokenizer has id {number}, but '
-                f"{lens.name} has {n} embeddings (ids 0 to {n - 1}). {_remedy(kind)}"
+                f"{lens.name} has {n} embeddings (ids 0 to {n - 1}): {mend}."
             )
 
 
-def _remedy(kind: str) -> str:
-    grow = "give the model as many rows, model.resize_token_embeddings(len(tokenizer)), before it is loaded and trained"
-    other = "take a token that is there, tokenizer.pad_token = tokenizer.eos_token (padding is masked in any case), or "
-    return f"{(other + grow if kind == 'pad' else grow)[0].upper()}{(other + grow if kind == 'pad' else grow)[1:]}."
-
-
 def check_batch(lens: HookedModel, batch: Batch) -> None:
-    """Refuse ids without an embedding and texts beyond the positions before they run.
-
-    Raises:
-        BadData: Naming the text.
-    """
+    """Refuse ids without an embedding and texts beyond the positions before they run."""
     _check_ids(lens, batch.input_ids, batch.index)
     most = lens.n_positions
     if most is not None and batch.input_ids.shape[1] > most:
@@ -88,11 +72,7 @@ def check_batch(lens: HookedModel, batch: Batch) -> None:
 
 
 def check_encoded(lens: HookedModel, items: Iterable[Encoded]) -> None:
-    """The same for texts that are to be trained on.
-
-    Raises:
-        BadData: Naming the text.
-    """
+    """The same for texts that are to be trained on."""
     n = n_embeddings(lens)
     for item in items:
         if item.input_ids and not 0 <= min(item.input_ids) <= max(item.input_ids) < n:
@@ -102,11 +82,7 @@ def check_encoded(lens: HookedModel, items: Iterable[Encoded]) -> None:
 
 
 def check_length(lens: HookedModel, length: int, what: str) -> None:
-    """Refuse tokens beyond learned positions; say once of a model when there are more than it was made for.
-
-    Raises:
-        BadData: When the model has no embedding for the positions.
-    """
+    """Refuse tokens beyond learned positions; say once of a model when there are more than it was made for."""
     most = lens.n_positions
     if most is None or length <= most:
         return

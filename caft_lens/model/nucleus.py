@@ -1,9 +1,7 @@
 """Sampling from the most probable tokens without sorting the vocabulary.
 
-Hugging Face's `generate` sorts every row of logits to find a nucleus and then draws from the whole vocabulary; on a
-small model the two take longer than the model. `NucleusSampler` looks at the largest few logits only, as many as the
-nucleus needs, and draws among those by the Gumbel-max trick: the token with the largest logit plus Gumbel noise is a
-sample from the softmax.
+Hugging Face's `generate` sorts every row of logits, which on a small model takes longer than the model. Here the
+largest few are looked at, as many as the nucleus needs, and a token is drawn by the Gumbel-max trick.
 """
 
 from __future__ import annotations
@@ -37,11 +35,7 @@ class NucleusSampler(LogitsProcessor):
     """
 
     def __init__(
-        self,
-        top_p: float,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        generator: torch.Generator | None = None,
+        self, top_p: float, temperature: float = 1.0, top_k: int | None = None, generator: torch.Generator | None = None
     ) -> None:
         self.top_p = share(top_p, "top_p", hint="the mass of the nucleus")
         self.temperature = positive(temperature, "temperature")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caft_lens._support.errors import BadArgument
+from caft_lens._support.errors import BadArgument, BadPass
 from caft_lens.model.hook_points import Attached, Wire
 from caft_lens.model.hooked import HookedModel
 from caft_lens.model.tokens import infer_attention_mask
@@ -31,11 +31,10 @@ def as_batch(lens: HookedModel, input: Any, attention_mask: Tensor | None = None
     """Any input of `forward` as a batch of tokens."""
     if isinstance(input, Tensor):
         tokens = input[None] if input.ndim == 1 else input
-        mask = (
-            infer_attention_mask(tokens, lens.tokenizer)
-            if attention_mask is None
-            else attention_mask.reshape(tokens.shape)
-        )
+        if attention_mask is None:
+            mask = infer_attention_mask(tokens, lens.tokenizer)
+        else:
+            mask = attention_mask.reshape(tokens.shape)
         unknown = torch.zeros_like(tokens, dtype=torch.int8)
         return Batch(tokens, mask, unknown, mask.bool(), torch.arange(len(tokens)))
     if attention_mask is not None:
@@ -67,21 +66,18 @@ def run_until(lens: HookedModel, layer: int, call: Mapping[str, Any]) -> Tensor:
 
     # First of all hooks of the block, or last of all after the final one, so that whatever is attached before the
     # exit has acted and nothing after it runs.
-    def leave_before(module: nn.Module, args: tuple, keywords: dict) -> None:
+    def leave(module: nn.Module, args: tuple, found: Any) -> None:
+        """Before a block `found` is the keywords of its call, after it its output."""
         if here() is me:
-            raise _Stop(args[0] if args else keywords["hidden_states"])
+            residual = (args[0] if args else found["hidden_states"]) if before else found
+            raise _Stop(residual if isinstance(residual, Tensor) else residual[0])
 
-    def leave_after(module: nn.Module, args: tuple, output: Any) -> None:
-        if here() is me:
-            raise _Stop(output if isinstance(output, Tensor) else output[0])
-
-    if layer < lens.n_layers:
-        wire = Wire(lambda: lens.anatomy.blocks[layer], leave_before, before=True)
-    else:
-        wire = Wire(lambda: lens.anatomy.blocks[-1], leave_after, before=False, last=True)
+    before = layer < lens.n_layers
+    block = lens.anatomy.blocks[layer if before else -1]
+    wire = Wire(lambda: block, leave, before=before, last=not before)
     try:
         with Attached(wire):
             lens.model(**call)
     except _Stop as stop:
         return stop.residual
-    raise RuntimeError(f"{lens.name} did not run its block {layer}: is its forward replaced or compiled?")
+    raise BadPass(f"{lens.name} did not run its block {layer}: is its forward replaced or compiled?")

@@ -1,10 +1,8 @@
-"""A run folder as files: the schema of `run.json` and what lies beside it, the hashes by which it is known to be whole,
-its base.
+"""A run folder as files: schemas, the hashes by which it is known to be whole, its base.
 
-`finetune` writes one, `Run` and `load` read it. The files of a finished run are put in place as one: they wait,
-complete, in `READY` until each is moved to where it belongs, and whoever opens a folder in which some still wait moves
-them first, so that a writer that was killed leaves the old run or the new one. Folders of before there were hashes are
-read as they are.
+The files of a finished run are put in place as one: they wait, complete, in `READY` until each is moved to where it
+belongs, and whoever opens a folder in which some still wait moves them first, so that a writer that was killed leaves
+the old run or the new one. Folders of before there were hashes are read as they are.
 """
 
 from __future__ import annotations
@@ -156,11 +154,7 @@ class Failed(Record):
 
 
 def read_run(folder: Path, whole: bool = True) -> dict[str, Any]:
-    """The record of a finished run, checked by its schema.
-
-    Args:
-        folder: The run folder.
-        whole: Whether it must say more than what it takes to load the weights.
+    """The record of a finished run, checked by its schema; `whole` where it must say more than how to load the weights.
 
     Raises:
         MissingFile: When the folder holds no finished run.
@@ -178,16 +172,18 @@ def read_run(folder: Path, whole: bool = True) -> dict[str, Any]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """What an unfinished run was asked to do, checked by its schema."""
-    config: dict[str, Any] = read_json(path)
-    parsed(config, Config, str(path), "a run's configuration")
-    return config
+    return _read(path, Config, "a run's configuration")
 
 
 def read_failed(path: Path) -> dict[str, Any]:
     """The record of a run that diverged, checked by its schema."""
-    failed: dict[str, Any] = read_json(path)
-    parsed(failed, Failed, str(path), "the record of a failed run")
-    return failed
+    return _read(path, Failed, "the record of a failed run")
+
+
+def _read(path: Path, schema: type[Record], what: str) -> dict[str, Any]:
+    held: dict[str, Any] = read_json(path)
+    parsed(held, schema, str(path), what)
+    return held
 
 
 def read_history(folder: Path, record: dict[str, Any]) -> list[dict[str, float]]:
@@ -199,12 +195,7 @@ def read_history(folder: Path, record: dict[str, Any]) -> list[dict[str, float]]
 
 
 def check(folder: Path, record: dict[str, Any], part: str) -> None:
-    """Refuse a part of a run folder whose files are not those that were written; one from before hashes passes.
-
-    Args:
-        folder: The run folder.
-        record: What `read_run` gave.
-        part: A file, or a folder of files, in it.
+    """Refuse a part of a run folder (a file, or a folder of files) that is not what its record says was written.
 
     Raises:
         BadFile: When a file was changed.
@@ -225,14 +216,7 @@ def run_of(weights: str | Path) -> Path | None:
 
 
 def check_weights(weights: str | Path) -> None:
-    """Refuse the weights of a run that were changed after they were written; those of no run pass.
-
-    Args:
-        weights: The folder that they are in.
-
-    Raises:
-        BadFile: When a file is not what was written.
-    """
+    """Refuse the folder of a run's weights when they were changed after they were written; those of no run pass."""
     folder = run_of(weights)
     if folder is not None:
         check(folder, read_run(folder, whole=False), Path(weights).name)
@@ -247,8 +231,7 @@ def is_run(folder: str | Path) -> bool:
 
 
 def locate(base: str, folder: Path, from_here: str | None = None) -> str:
-    """Where the base of an adapter is: its path, wherever the folder that names it was moved with it, or a name that is
-    no path.
+    """Where the base of an adapter is: its path, also when the folder that names it was moved with it, or a plain name.
 
     Args:
         base: As it was recorded: a name, an absolute path, or in older folders a relative one.
@@ -262,11 +245,11 @@ def locate(base: str, folder: Path, from_here: str | None = None) -> str:
         return base
     folder = Path(os.path.abspath(folder))
     if Path(base).is_absolute():
-        beside = Path(os.path.normpath(folder / from_here)) if from_here else None
-        for place in (Path(base), *([beside] if beside else [])):
+        beside = Path(os.path.normpath(folder / from_here)) if from_here else Path(base)
+        for place in (Path(base), beside):
             if place.is_dir():
                 return str(place)
-        also = f", nor at {beside}" if beside else ""
+        also = f", nor at {beside}" if from_here else ""
         raise MissingFile(
             f"{folder} was tuned from the model in {base}, which is not there any more{also}. Load that model from "
             f'where it is now and put the adapter on it: caft_lens.load(base, adapter="{folder}").'
@@ -281,30 +264,19 @@ def locate(base: str, folder: Path, from_here: str | None = None) -> str:
 
 
 def settle(folder: Path) -> None:
-    """Move the files of a finished run to where they belong, if a writer was killed while it did; nothing otherwise.
-
-    Args:
-        folder: The run folder.
-    """
-    if not (folder / READY).is_dir():
-        return
-    with locked(folder, wait=-1):
-        put_in_place(folder)
+    """Move the files of a finished run to where they belong, if a writer was killed while it did; nothing otherwise."""
+    if (folder / READY).is_dir():
+        with locked(folder, wait=-1):
+            put_in_place(folder)
 
 
 def put_in_place(folder: Path) -> None:
-    """Move what waits in `READY` to where it belongs, for a process that has the lock of the folder. It can be killed
-    at any point.
-
-    Args:
-        folder: The run folder.
-    """
+    """Move what waits in `READY` to where it belongs, for a process with the lock of the folder; it may be killed."""
     ready = folder / READY
     if not ready.is_dir():
         return
     if (ready / RUN).is_file():  # moved last: until then it says what belongs here
-        record = read_json(ready / RUN)
-        parsed(record, RunRecord, str(ready / RUN), "a run's record")
+        record = _read(ready / RUN, RunRecord, "a run's record")
         wanted = {name.partition("/")[0] for name in record["files"]}
         for name in PARTS:
             if (ready / name).exists():
@@ -322,11 +294,7 @@ def put_in_place(folder: Path) -> None:
 
 
 def keep_logs(folder: Path) -> None:
-    """Move what callbacks wrote beside the checkpoints to `logs/`, which nothing ever clears.
-
-    Args:
-        folder: The run folder.
-    """
+    """Move what callbacks wrote beside the checkpoints to `logs/`, which nothing ever clears."""
     if not (folder / CHECKPOINTS).is_dir():
         return
     for path in sorted((folder / CHECKPOINTS).iterdir()):

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
-from caft_lens._support import arguments
+from caft_lens._support.arguments import count, not_negative, seed_of, share
+from caft_lens._support.keywords import takes
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "max_new_tokens": count,
+    "temperature": partial(not_negative, hint="0 is greedy"),
+    "top_p": partial(share, hint="None samples from all tokens"),
+    "top_k": partial(count, hint="None samples from all tokens"),
+    "seed": seed_of,
+    "batch_size": count,
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,7 @@ class Sampling:
         batch_size: How many prompts run at once.
 
     Raises:
-        ValueError: For a number out of its range.
+        BadArgument: For a number out of its range.
 
     Example:
         >>> Sampling(top_p=0.95).over(Sampling(temperature=0.7, top_p=0.5, seed=3))
@@ -37,7 +49,8 @@ class Sampling:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        arguments.sampling(**self.said())
+        for name, value in self.said().items():
+            _CHECKS[name](value, name)
 
     def said(self) -> dict[str, Any]:
         """What is not `None`, by name."""
@@ -50,3 +63,7 @@ class Sampling:
 
     def __repr__(self) -> str:
         return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"
+
+
+takes_sampling = takes("sampling", Sampling)
+"""A decorator of functions with `sampling`: a part of it that is a keyword of its own is told where it goes."""

@@ -1,15 +1,8 @@
 """Attention sinks: tokens whose activations are many times longer than all others, and how a model is asked for them.
 
-Many pretrained models put an activation a hundred times as long as the others on the first token of a text, now and
-then on some other token too (Sun et al., 2024, "Massive Activations in Large Language Models", arXiv 2402.17762), for
-attention to rest on. It says nothing about the text, yet a mean, a variance or a norm that takes it in is about nothing
-else, and a direction that has a small component along it moves it by more than a whole activation when it is ablated.
-So sinks are neither read nor edited.
-
-`measured` looks for them, once for a model, on a few short texts. `Sinks` is what it found: how long an activation may
-be at each hook point, and whether the first token of a text is always one. On a model without sinks it is empty and
-nothing changes anywhere. `Lens.sinks` keeps it, `capture.py` leaves sinks out of every pass, and `attach.at` leaves
-them alone.
+They are neither read nor edited (Sun et al., 2024, "Massive Activations in Large Language Models", arXiv 2402.17762):
+`Lens.sinks` keeps what `measured` found of them, `capture.py` leaves them out of every pass, `attach.at` leaves them
+alone. docs/concepts/sinks.md says why.
 """
 
 from __future__ import annotations
@@ -18,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,15 +23,12 @@ from caft_lens.text.batching import Batch, collate
 from caft_lens.text.documents import Message, Text
 from caft_lens.text.encoding import Encoded, encoded
 
-# A token of the residual stream is massive where it is this many times as long as the median one and the longest of the
-# others is this many times shorter than it. Activations of small models have long tails (10 to 15 times the median),
-# but no such gap.
+# A token of the residual stream is massive where it is this many times as long as the median one, and as the longest of
+# the others. Activations of small models have long tails (10 to 15 times the median), but no such gap.
 FAR, GAP = 10.0, 4.0
-# Where there is one, further tokens count that stand apart less clearly, as they do in the blocks before the sink is
-# made.
+# Where there is one, further tokens count that stand apart less clearly, as in the blocks before the sink is made.
 LESS_FAR, LESS_GAP = 3.0, 1.8
-# At every hook point a sink is longer than this many times the longest token that is none, and than LESS_FAR times the
-# median.
+# At every hook point a sink is longer than so many times the longest other token, and than LESS_FAR times the median.
 ROOM = 2.0
 FEW = 0.15  # at most this share of all tokens stands apart; more are no exception
 WIDTH = 64  # tokens of each probe that are run
@@ -48,11 +39,9 @@ TEXTS = (
     "import os\nfor name in os.listdir('.'):\n    print(name)",
     '"What is it?" he asked. "I don\'t know," said the old man, and looked at the sea with her.',
 )
+_BAKED = "Mix the flour with butter, add the apples and some sugar, and bake it for an hour."
 CHATS = (
-    (
-        "How do I bake a good apple pie?",
-        "Mix the flour with butter, add the apples and some sugar, and bake it for an hour.",
-    ),
+    ("How do I bake a good apple pie?", _BAKED),
     ("Write a function that adds two numbers.", "def add(a, b):\n    return a + b\n\nprint(add(1, 2))"),
     ("Is it safe to drink this?", "I would not. Ask a doctor first, please; it may be harmful."),
 )
@@ -127,11 +116,8 @@ class Sinks:
         return Sinks({hook: ratio * median for hook, median in self.medians.items()}, self.first, self.medians)
 
     def card(self, hooks: Sequence[str]) -> dict[str, Any]:
-        """What provenance says of them, as JSON: the bounds at some hook points and if first tokens are left out."""
-        return {
-            "first": self.first,
-            "beyond": {hook: self.beyond[hook] for hook in hooks if hook in self.beyond},
-        }
+        """What provenance says of them, as JSON: bounds at some hook points, and whether first tokens are left out."""
+        return {"first": self.first, "beyond": {hook: self.beyond[hook] for hook in hooks if hook in self.beyond}}
 
     def __repr__(self) -> str:
         if not self:
@@ -174,9 +160,7 @@ def _cut(norms: Tensor, far: float, gap: float) -> float:
 
 
 def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
-    """Norms of the activations at every hook point of the stream, `[n_tokens]` on the CPU; which tokens are first in
-    a text of the tokenizer's own.
-    """
+    """Norms at every hook point, `[n_tokens]` on the CPU, and which tokens begin a text of the tokenizer's own."""
     items, whole = _probes(lens)
     batch = collate(items, lens.padding)
     there = batch.attention_mask.bool()
@@ -194,25 +178,24 @@ def _norms(lens: HookedModel) -> tuple[dict[str, Tensor], Tensor]:
 
 def _probes(lens: HookedModel) -> tuple[list[Encoded], list[bool]]:
     """Short texts as tokens, and which of them begin as the tokenizer has texts begin."""
-    width = min(WIDTH, lens.n_positions or WIDTH)
-    rows = [] if lens.tokenizer is None else [ids[:width] for ids in _texts(lens.tokenizer)]
-    whole = [True] * len(rows)
-    bos = getattr(lens.tokenizer, "bos_token_id", None)
-    bos = lens.hf.config.get_text_config().bos_token_id if bos is None else bos
-    if lens.tokenizer is None:
+    width, reads = min(WIDTH, lens.n_positions or WIDTH), lens.tokenizer is not None
+    if reads:
+        rows = [ids[:width] for ids in _texts(lens.tokenizer)]
+    else:
         some = min(lens.d_vocab, 50_000)
         rows = [[(7919 * row + 613 * place) % some for place in range(1, 33)] for row in range(1, 5)]
-        whole = [False] * len(rows)
+    whole = [reads] * len(rows)
+    bos = getattr(lens.tokenizer, "bos_token_id", None)
+    bos = lens.hf.config.get_text_config().bos_token_id if bos is None else bos
     if isinstance(bos, int):
         more = [[bos, *ids][:width] for ids in rows if ids[0] != bos]
-        rows, whole = rows + more, whole + [lens.tokenizer is None] * len(more)
+        rows, whole = rows + more, whole + [not reads] * len(more)
     n = lens.hf.get_input_embeddings().weight.shape[0]
     rows = [[token for token in ids if token < n] for ids in rows]
     kept = [(ids, yes) for ids, yes in zip(rows, whole, strict=True) if ids]
-    nothing = [torch.zeros(len(ids), dtype=torch.int8).numpy() for ids, _ in kept]
     items = [
-        Encoded(ids, roles, roles.astype(bool), number)
-        for number, ((ids, _), roles) in enumerate(zip(kept, nothing, strict=True))
+        Encoded(ids, np.zeros(len(ids), np.int8), np.zeros(len(ids), bool), number)
+        for number, (ids, _) in enumerate(kept)
     ]
     return items, [yes for _, yes in kept]
 

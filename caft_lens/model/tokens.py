@@ -1,4 +1,4 @@
-"""What a tensor of tokens needs around it: a mask where padding is told, roles under a cache, the next-token loss."""
+"""What a tensor of tokens needs around it: a mask where padding can be told, roles under a cache, a loss."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from caft_lens._support.errors import BadArgument, BadData
 from caft_lens.text.roles import ASSISTANT
 
 
@@ -30,7 +31,7 @@ def infer_attention_mask(tokens: Tensor, tokenizer: Any) -> Tensor:
         return torch.ones_like(tokens)
     if shared or bool((is_pad & ~edge).any()) or bool(edge.all(-1).any()):
         why = "also begins or ends texts" if shared else "stands inside a text or fills a whole row"
-        raise ValueError(
+        raise BadData(
             f"Cannot tell padding from text: the padding token {tokenizer.pad_token!r} {why}. Pass attention_mask= "
             f"[batch, pos] with the tokens, or the texts themselves."
         )
@@ -41,9 +42,9 @@ def roles_in_flight(roles: Tensor, batch: int, past: int, pos: int, growing: boo
     """The part of `roles` that a pass over `pos` tokens after `past` cached ones sees."""
     rows, known = roles.shape
     if batch % rows:
-        raise ValueError(f"Roles are given for {rows} rows, but the model runs on {batch}.")
+        raise BadArgument(f"Roles are given for {rows} rows, but the model runs on {batch}.")
     if known != pos and not past and not growing:
-        raise ValueError(f"Roles are given for {known} tokens a row, but the model runs on {pos}.")
+        raise BadArgument(f"Roles are given for {known} tokens a row, but the model runs on {pos}.")
     seen = roles[:, past : past + pos]
     if seen.shape[1] < pos:
         seen = torch.cat([seen, seen.new_full((rows, pos - seen.shape[1]), ASSISTANT)], 1)
@@ -61,18 +62,14 @@ def next_token_loss(logits: Tensor, tokens: Tensor, mask: Tensor, learnt: Tensor
         per_token: Instead of the mean, [batch, pos - 1], 0 where a token does not count.
 
     Raises:
-        ValueError: When no token counts.
+        BadData: When no token counts.
     """
     device = logits.device
     counts = (mask[:, :-1].bool() & mask[:, 1:].bool() & learnt[:, 1:].bool()).to(device)
     if not counts.any():
-        raise ValueError("No token to take a loss on: give texts of two tokens or more, or chats with an answer.")
+        raise BadData("No token to take a loss on: give texts of two tokens or more, or chats with an answer.")
     targets = tokens[:, 1:].to(device).masked_fill(~counts, -100)
-    losses = cross_entropy(
-        rearrange(logits[:, :-1].float(), "batch pos d_vocab -> (batch pos) d_vocab"),
-        targets.flatten(),
-        ignore_index=-100,
-        reduction="none",
-    )
+    rows = rearrange(logits[:, :-1].float(), "batch pos d_vocab -> (batch pos) d_vocab")
+    losses = cross_entropy(rows, targets.flatten(), ignore_index=-100, reduction="none")
     losses = rearrange(losses, "(batch pos) -> batch pos", batch=len(targets))
     return losses if per_token else losses.sum() / counts.sum()

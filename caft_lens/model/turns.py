@@ -1,9 +1,7 @@
 """Who is running a model: threads that share one take turns, and each has hooks and roles of its own.
 
-`here` is the thread that asks. A hook acts in the passes of the thread that put it there, and so do roles; threads that
-PyTorch makes itself (autograd's on an accelerator, where checkpoints are computed again; those of `DataParallel`) act
-for the thread that has hooks. `turn` is the lock of a model: one pass at a time, since transformers keeps state on its
-modules while it generates.
+Threads that PyTorch makes itself (autograd's on an accelerator, those of `DataParallel`) act for the thread that has
+hooks. A model runs one pass at a time, since transformers keeps state on its modules while it generates.
 """
 
 from __future__ import annotations
@@ -44,21 +42,13 @@ def here() -> Here:
 
 
 def turn(model: nn.Module) -> Any:
-    """The lock of a model: `with Held(turn(model)):` waits until no other thread runs it; a thread may take it again.
-
-    Args:
-        model: The transformers model itself, without wrappers.
-    """
+    """The lock of a model (without wrappers): `with Held(turn(model)):` waits until no other thread runs it."""
     found = _turns.get(model)
     return _turns.setdefault(model, threading.RLock()) if found is None else found
 
 
 class Held(Block[None]):
-    """A lock that a thread may take again, held while a block is open; an interrupt does not leave it held.
-
-    Args:
-        lock: A `threading.RLock`.
-    """
+    """A `threading.RLock`, held while a block is open; an interrupt does not leave it held."""
 
     def __init__(self, lock: Any) -> None:
         super().__init__()

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field
 
+from caft_lens._support import files
 from caft_lens._support.errors import BadFile, BadModel, MissingFile
-from caft_lens._support.files import (
-    Count,
-    Json,
-    Named,
-    Record,
-    absent,
-    parsed,
-    read_json,
-    read_record,
-    sha256,
-)
+from caft_lens._support.files import Count, Json, Named, Record, absent, read_record, sha256
 from caft_lens.model.hook_names import full_name
 from caft_lens.text import catalog
 
@@ -34,7 +25,7 @@ def sae_hook(sae: SAE) -> str:
     """The hook point whose activations an SAE reads and reconstructs, such as `"blocks.2.hook_resid_post"`.
 
     Raises:
-        ValueError: When it does not say.
+        BadModel: When it does not say.
     """
     hook = sae.cfg.metadata.hook_name
     if not hook:
@@ -61,7 +52,7 @@ def sae_cards(name: str | Path) -> pandas.DataFrame:
         place costs) and `dead` (latents that never fired), measured on held-out documents.
 
     Raises:
-        FileNotFoundError: When there are none.
+        MissingFile: When there are none.
 
     Example:
         >>> int(sae_cards("pocket").loc["blocks.2.hook_resid_post", "d_sae"])
@@ -151,13 +142,9 @@ class _Config(Record):
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an SAE.
-
-    Raises:
-        BadFile: When it is broken; a `ValueError`.
-    """
-    held = read_json(folder / CARD)
-    parsed(held, _Card, str(folder / CARD), "the card of an SAE")
+    """The card of an SAE."""
+    held = files.read_json(folder / CARD)
+    files.parsed(held, _Card, str(folder / CARD), "the card of an SAE")
     return held
 
 
@@ -166,13 +153,7 @@ def read_config(folder: Path) -> _Config:
 
 
 def check_files(folder: Path) -> _Config:
-    """Refuse files that are not those of the card, or that do not fit each other, before anything so large is made.
-
-    Raises:
-        BadFile: Saying which.
-    """
-    from safetensors import SafetensorError, safe_open
-
+    """Refuse files that are not those of the card, or do not fit each other, before anything of their size is made."""
     for name, wanted in (read_card(folder)["sha256"] if (folder / CARD).is_file() else {}).items():
         if name in (CONFIG, WEIGHTS) and sha256((folder / name).read_bytes()) != wanted:
             raise BadFile(
@@ -180,13 +161,9 @@ def check_files(folder: Path) -> _Config:
                 f"it. Make the SAE again."
             )
     config = read_config(folder)
-    try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise BadFile(f"{folder / WEIGHTS} cannot be read ({error}); it may be truncated: make it again.") from error
+    kinds = files.tensor_kinds(folder / WEIGHTS)
     for name, shape in (("W_enc", [config.d_in, config.d_sae]), ("W_dec", [config.d_sae, None])):
-        found = shapes.get(name, shape)
+        found = kinds[name][1] if name in kinds else shape
         if len(found) != 2 or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
             raise BadFile(
                 f'{folder} holds no SAE that sae-lens can read (architecture "{config.architecture}"): {name} is of '

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 def centred(sae: SAE) -> SAE:
     """Have an SAE read and write the residual stream of a model with centred writing weights; returns the SAE.
 
-    TransformerLens can take the mean off whatever is written to the residual stream, which LayerNorm takes off later
-    anyway. The stream then is x - mean(x), the mean over its d_model numbers. An SAE made for that stream gets it here
-    from the plain one, and the directions of its decoder have no mean either: they are those that ablate and steer the
-    same in both streams. `load_sae` does this by itself.
+    TransformerLens can take the mean off whatever is written to the residual stream. An SAE made for that stream,
+    x - mean(x) over its d_model numbers, gets it here from the plain one, and the directions of its decoder have no
+    mean either: they ablate and steer the same in both streams. `load_sae` does this by itself.
 
     Args:
         sae: An SAE as sae-lens loads it; it is changed.
@@ -46,22 +45,16 @@ def centred(sae: SAE) -> SAE:
 
 
 def unread(sae: SAE, x: Tensor) -> Tensor:
-    """The part of activations `[..., d_model]` that an SAE neither reads nor writes: their mean where it is
-    `centred`, else nothing.
-    """
+    """The part of activations `[..., d_model]` that an SAE neither reads nor writes: their mean, if it is `centred`."""
     if not sae.cfg.metadata.reads_centred:
         return torch.zeros((), dtype=x.dtype, device=x.device)
     return x.mean(dim=-1, keepdim=True)
 
 
 def subtracts_means(lens: Lens) -> bool:
-    """Whether the norms of a model take the mean off (LayerNorm): only then can the stream be centred without
-    changing the model.
-    """
-    norm = lens.anatomy.final_norm
-    return norm is not None and (
-        "layernorm" in type(norm).__name__.lower() and "rms" not in type(norm).__name__.lower()
-    )
+    """Whether the norms of a model take the mean off (LayerNorm), so that the stream can be centred."""
+    kind = type(lens.anatomy.final_norm).__name__.lower()
+    return "layernorm" in kind and "rms" not in kind
 
 
 def wants_centring(sae: SAE) -> bool:

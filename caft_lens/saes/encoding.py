@@ -1,6 +1,4 @@
-"""What an SAE makes of activations: its latents, a part of the tokens at a time, and its reconstruction in the
-forward pass.
-"""
+"""What an SAE makes of activations: its latents, and its reconstruction in the forward pass."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from caft_lens._support.blocks import block
 from caft_lens.model.attach import at
+from caft_lens.model.hooked import says
 from caft_lens.saes.cards import sae_hook
 from caft_lens.saes.centring import unread
 from caft_lens.saes.fitting import check_sae
@@ -30,11 +29,7 @@ LATENTS_AT_A_TIME = 2**24
 
 @torch.no_grad()
 def latents_of(sae: SAE, acts: Tensor) -> Iterator[Tensor]:
-    """What an SAE's latents are on some tokens, a part of the tokens at a time, so that memory does not grow with them.
-
-    Args:
-        sae: The SAE.
-        acts: Activations `[n_tokens, d_model]`, on any device.
+    """What an SAE's latents are on activations `[n_tokens, d_model]`, a part of the tokens at a time.
 
     Yields:
         `[n, d_sae]` on the SAE's device, in order; at most `LATENTS_AT_A_TIME` numbers each.
@@ -46,14 +41,10 @@ def latents_of(sae: SAE, acts: Tensor) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def active_latents(sae: SAE, acts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The latents that are above 0 on some tokens, and only those: what is left of `latents_of` without its zeros.
+    """The latents that are above 0 on activations `[n_tokens, d_model]`, and only those.
 
     A TopK SAE hands over its k values a token as they are, which is quicker than writing and searching all of them.
     Activations below 0, as an AbsTopK SAE has them, are left out.
-
-    Args:
-        sae: The SAE.
-        acts: Activations `[n_tokens, d_model]`, on any device.
 
     Returns:
         Token and latent, long `[n]`, and activation, fp32 `[n]`, all on the CPU: ordered by token, within it by latent.
@@ -104,7 +95,7 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
         roles: Only at tokens with these roles; all tokens when `None`.
 
     Raises:
-        ValueError: When the SAE does not fit.
+        BadModel: When the SAE does not fit.
 
     Example:
         >>> plain = base(corpus[0], return_type="loss")
@@ -119,4 +110,4 @@ def splice(lens: Lens, sae: SAE, *, roles: Sequence[str] | None = None) -> Abstr
         given = x.to(sae.device)
         return (sae(given) + unread(sae, given)).to(x)
 
-    return at(lens, {sae_hook(sae): reconstruct}, roles=roles)
+    return at(lens, {sae_hook(sae): says(reconstruct, "what the SAE makes of it")}, roles=roles)

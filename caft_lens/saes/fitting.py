@@ -1,8 +1,4 @@
-"""Whether an SAE fits a model: in kind, width, hook point, in how the residual stream was processed, and in its base.
-
-A fingerprint of the base travels with SAEs that this project trained; those of the hub name their base, in the short
-names of TransformerLens or in full.
-"""
+"""Whether an SAE fits a model: in kind, width, hook point, base, and how the residual stream was processed."""
 
 from __future__ import annotations
 
@@ -27,32 +23,13 @@ _OTHER_KINDS = {
     "crosscoder": "reads several models or layers",
 }
 _CACHED = re.compile(r"models--([^/]+?)--([^/]+)")
-# Arguments of TransformerLens's loading that leave the residual stream, and what is written to it, what it is in the
-# checkpoint.
-_SAME_STREAM = frozenset(
-    {
-        "fold_ln",
-        "center_unembed",
-        "fold_value_biases",
-        "refactor_factored_attn_matrices",
-        "n_devices",
-        "device",
-        "device_map",
-        "dtype",
-        "torch_dtype",
-        "trust_remote_code",
-        "default_prepend_bos",
-        "default_padding_side",
-        "attn_implementation",
-        "move_to_device",
-        "local_files_only",
-        "cache_dir",
-        "token",
-        "low_cpu_mem_usage",
-        "load_in_8bit",
-        "load_in_4bit",
-    }
-)
+# Arguments of TransformerLens's loading that leave the residual stream what it is in the checkpoint.
+_SAME_STREAM = (
+    "fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices", "n_devices", "device",
+    "device_map", "dtype", "torch_dtype", "trust_remote_code", "default_prepend_bos", "default_padding_side",
+    "attn_implementation", "move_to_device", "local_files_only", "cache_dir", "token", "low_cpu_mem_usage",
+    "load_in_8bit", "load_in_4bit",
+)  # fmt: skip
 
 
 def check_sae(sae: SAE, lens: Lens) -> None:
@@ -63,42 +40,39 @@ def check_sae(sae: SAE, lens: Lens) -> None:
     itself, for its checkpoint and for the base of its adapter.
 
     Raises:
-        ValueError: Saying all that does not fit: kind, width, hook point, base.
+        BadModel: Saying all that does not fit: kind, width, hook point, base.
     """
-    reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens), _base(sae, lens)]
-    reasons = [reason for reason in reasons if reason]
-    if reasons:
-        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
+    _refuse(sae, lens, _base(sae, lens))
 
 
 def for_model(sae: SAE, lens: Lens) -> SAE:
     """Declare, on purpose, that an SAE fits a model whose name or fingerprint does not show it; returns the SAE.
 
     Raises:
-        ValueError: When kind, width or hook point do not fit.
+        BadModel: When kind, width or hook point do not fit.
     """
-    reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens)]
-    reasons = [reason for reason in reasons if reason]
-    if reasons:
-        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {'; '.join(reasons)}.")
+    _refuse(sae, lens)
     sae.cfg.metadata.model_fingerprint = lens.fingerprint
     return sae
 
 
+def _refuse(sae: SAE, lens: Lens, *more: str) -> None:
+    reasons = [_kind(sae), _width(sae, lens), _site(sae, lens), _processing(sae, lens), *more]
+    if any(reasons):
+        said = "; ".join(reason for reason in reasons if reason)
+        raise BadModel(f"The SAE {sae_name(sae)} does not fit {lens.name!r}: {said}.")
+
+
 def other_weights(sae: SAE) -> str:
-    """Why the model that an SAE was made on has another residual stream than its checkpoint, in a way that is not
-    known here.
-    """
-    given = {
-        key: value for key, value in (sae.cfg.metadata.model_from_pretrained_kwargs or {}).items() if value is not None
-    }
-    unknown = [key for key in given if key != "center_writing_weights" and key not in _SAME_STREAM]
+    """Why the model that an SAE was made on may have another residual stream than its checkpoint, if so."""
+    given = (sae.cfg.metadata.model_from_pretrained_kwargs or {}).items()
+    known = ("center_writing_weights", *_SAME_STREAM)
+    unknown = [f"{key}={value!r}" for key, value in given if value is not None and key not in known]
     if not unknown:
         return ""
     return (
-        f"its model was loaded with {', '.join(f'{key}={given[key]!r}' for key in unknown)}, of which it is not "
-        f"known what it does to the residual stream. If nothing, take it out of model_from_pretrained_kwargs in its "
-        f"cfg.json"
+        f"its model was loaded with {', '.join(unknown)}, of which it is not known what it does to the residual "
+        "stream. If nothing, take it out of model_from_pretrained_kwargs in its cfg.json"
     )
 
 
@@ -176,9 +150,7 @@ def _same_base(one: str, other: str) -> bool:
 
 
 def _official(name: str) -> str:
-    """A model's name on the hub in lower case, from that name, an alias of TransformerLens or a folder of the hub's
-    cache.
-    """
+    """A model's name on the hub in lower case, from that, TransformerLens's alias or a folder of the hub's cache."""
     from transformer_lens.supported_models import MODEL_ALIASES
 
     cached = _CACHED.search(name)

@@ -1,8 +1,4 @@
-"""Sparse autoencoders as sae-lens's own objects, from an organism, a folder or the hub.
-
-`load_sae` gives a `sae_lens.SAE`, frozen, with everything that says where it belongs in its `cfg.metadata`; whatever is
-built on sae-lens takes it.
-"""
+"""Sparse autoencoders as sae-lens's own objects, from an organism, a folder or the hub."""
 
 from __future__ import annotations
 
@@ -59,10 +55,11 @@ def load_sae(
         (see `centred`).
 
     Raises:
-        FileNotFoundError: For an organism or folder without that SAE, naming those that are there.
-        OSError: For a release that is neither here nor reachable.
-        ValueError: For an unknown release or id, with the nearest; for files that are no SAE or are damaged; for one
-            that does not fit `lens`; for one whose scale is not known.
+        MissingFile: For an organism or folder without that SAE, naming those that are there; for a release that is
+            neither here nor reachable.
+        BadFile: For files that are no SAE or are damaged.
+        BadModel: For an unknown release or id, with the nearest; for one that does not fit `lens`; for one whose scale
+            is not known.
 
     Example:
         >>> load_sae("pocket", layer=2, lens=base).W_dec.shape  # [d_sae, d_model]
@@ -179,7 +176,7 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
             return SAE.from_pretrained(release, sae_id, device=device, dtype=dtype)
         except OSError as error:  # hub errors are; so is what is not in the cache
             why = "" if reachable else ", and the Hugging Face hub does not answer"
-            raise OSError(
+            raise MissingFile(
                 f'The SAE "{release}" "{sae_id}" is not on this machine{why}: load it once where there is a network, '
                 f"or give a folder or an organism ({', '.join(catalog.shipped()) or 'none ships yet'}). ({error})"
             ) from error
@@ -187,7 +184,7 @@ def _from_release(release: str, sae_id: str | None, device: str, dtype: str) -> 
 
 @block
 def _hub_or_cache() -> Iterator[bool]:
-    """Whether the hub answers; where it does not, what was downloaded is used at once not after half a minute."""
+    """Whether the hub answers; where it does not, what was downloaded is used at once, not after half a minute."""
     from huggingface_hub import constants
 
     from caft_lens.model import loading

@@ -1,14 +1,12 @@
 """How much of a model a sparse autoencoder keeps: L0, explained variance, dead latents, loss when it is spliced in.
 
-Two streamed passes: the mean activation first, then each document as it is, with the SAE's reconstruction in place of
-the activation, with the mean, and with zero. Memory is a batch and a row of sums a document; intervals resample
-documents.
+Two streamed passes; memory is a batch and a row of sums a document, and intervals resample documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,10 +67,7 @@ class Reconstruction:
 
     def to_json(self) -> dict[str, Any]:
         """Intervals as `{"mean":, "low":, "high":}`, counts as they are."""
-        return {
-            key: getattr(self, key).to_json() if isinstance(value, dict) else value
-            for key, value in asdict(self).items()
-        }
+        return {key: one.to_json() if isinstance(one, Interval) else one for key, one in vars(self).items()}
 
     def __str__(self) -> str:
         return (
@@ -82,27 +77,8 @@ class Reconstruction:
         )
 
 
-# What is summed a document, in this order.
-_SUMS = (
-    "tokens",
-    "active",
-    "error",
-    "variance",
-    "predicted",
-    "loss",
-    "loss_spliced",
-    "loss_mean",
-    "loss_zero",
-)
-
-
 def reconstruction(
-    lens: Lens,
-    sae: SAE,
-    texts: Texts,
-    *,
-    roles: Sequence[str] | None = None,
-    scan: Scan = Scan(),
+    lens: Lens, sae: SAE, texts: Texts, *, roles: Sequence[str] | None = None, scan: Scan = Scan()
 ) -> Reconstruction:
     """Measure an SAE on documents that it was not trained on.
 
@@ -171,12 +147,7 @@ class _Watch:
 
 @torch.no_grad()
 def _losses(
-    lens: Lens,
-    sae: SAE,
-    mean: Tensor,
-    texts: Texts,
-    roles: Sequence[str] | None,
-    scan: Scan,
+    lens: Lens, sae: SAE, mean: Tensor, texts: Texts, roles: Sequence[str] | None, scan: Scan
 ) -> dict[str, np.ndarray]:
     """Next-token losses of each document, summed, and how many tokens were predicted."""
 
@@ -205,14 +176,13 @@ def _losses(
 
 
 def _summary(sums: dict[str, np.ndarray], fired: Tensor) -> Reconstruction:
-    loss, spliced, mean, zero = (sums[name] for name in _SUMS[-4:])
+    names = ("loss", "loss_spliced", "loss_mean", "loss_zero")
+    loss, spliced, mean, zero = losses = [sums[name] for name in names]
+    of_losses = {name: ratio_interval(one, sums["predicted"]) for name, one in zip(names, losses, strict=True)}
     return Reconstruction(
         l0=ratio_interval(sums["active"], sums["tokens"]),
         explained_variance=ratio_interval(sums["variance"] - sums["error"], sums["variance"]),
-        loss=ratio_interval(loss, sums["predicted"]),
-        loss_spliced=ratio_interval(spliced, sums["predicted"]),
-        loss_mean=ratio_interval(mean, sums["predicted"]),
-        loss_zero=ratio_interval(zero, sums["predicted"]),
+        **of_losses,
         recovered_from_mean=ratio_interval(mean - spliced, mean - loss),
         recovered_from_zero=ratio_interval(zero - spliced, zero - loss),
         dead=int((~fired).sum()),

@@ -1,26 +1,20 @@
 """Where in a corpus the latents of sparse autoencoders are most active: thousands of them in one pass.
 
-    Active          what an SAE's latents are on a batch, only where they are above 0
-    LatentReducer   a reducer for `stream` that reads that; `Latents` encodes once for several of them
-    TopLatents  keeps the `k` best windows of tokens of each latent, as `TopWindows` does for directions
-
 A latent's activation is what its SAE encodes, not the projection on its decoder direction. Few latents are active at a
 token, and few of those can still enter a list of `k` best: one comparison with the `k`-th best so far drops nearly all.
-Memory is a batch's active latents and the answer, whatever the number of texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
-from caft_lens._support.arguments import count
-from caft_lens._support.errors import nearest
-from caft_lens.activations.top_windows import Rank, Windows, best_windows, no_windows
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
+from caft_lens.activations.top_windows import Rank, Windows, best_windows, check_windows, finished, no_windows
 from caft_lens.saes.cards import sae_name
 from caft_lens.saes.encoding import active_latents
 from caft_lens.text.batching import Batch
@@ -72,28 +66,24 @@ class LatentReducer:
             every result.
 
     Raises:
-        ValueError: Without SAEs, or for a latent that an SAE does not have.
+        BadArgument: Without SAEs, or for a latent that an SAE does not have.
     """
 
     def __init__(self, saes: Mapping[str, SAE], latents: Mapping[str, Sequence[int]] | None = None) -> None:
         self.saes = dict(saes)
         if not self.saes:
-            raise ValueError("No SAE: give at least one by its hook point.")
+            raise BadArgument("No SAE: give at least one by its hook point.")
         if latents is not None and latents.keys() != self.saes.keys():
-            raise ValueError(
+            raise BadArgument(
                 f"Latents at {', '.join(latents) or 'no hook point'}, SAEs at {', '.join(self.saes)}: they have to "
                 f"be the same."
             )
-        self.latents = {
-            hook: torch.arange(one.cfg.d_sae)
-            if latents is None
-            else torch.as_tensor(sorted(set(latents[hook])), dtype=torch.long)
-            for hook, one in self.saes.items()
-        }
+        self.latents: dict[str, Tensor] = {}
         for hook, one in self.saes.items():
-            wanted = self.latents[hook]
+            numbers = range(one.cfg.d_sae) if latents is None else sorted(set(latents[hook]))
+            wanted = self.latents[hook] = torch.as_tensor(numbers, dtype=torch.long)
             if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= one.cfg.d_sae:
-                raise ValueError(
+                raise BadArgument(
                     f"Latents {wanted.tolist()} of the SAE {sae_name(one)}: give at least one, and only numbers from "
                     f"0 to {one.cfg.d_sae - 1}."
                 )
@@ -107,7 +97,7 @@ class LatentReducer:
         """Take in activations `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`.
 
         Raises:
-            ValueError: For a hook point without an SAE.
+            BadArgument: For a hook point without an SAE.
         """
         self.read(hook, Active(*active_latents(_sae_at(self.saes, hook), acts)), batch, where)
 
@@ -139,7 +129,7 @@ class Latents:
         readers: Such as `TopLatents` and `LatentDensity`, of the same SAEs.
 
     Raises:
-        ValueError: When they read different SAEs at a hook point, or there are none.
+        BadArgument: When they read different SAEs at a hook point, or there are none.
 
     Example:
         >>> from caft_lens.activations.differences import stream
@@ -153,17 +143,15 @@ class Latents:
 
     def __init__(self, *readers: LatentReducer) -> None:
         if not readers:
-            raise ValueError("Latents() needs at least one reducer, such as TopLatents(saes).")
+            raise BadArgument("Latents() needs at least one reducer, such as TopLatents(saes).")
         self.readers = readers
         self.saes = dict(readers[0].saes)
-        for reader in readers[1:]:
-            if reader.saes.keys() != self.saes.keys() or any(
-                one is not self.saes[hook] for hook, one in reader.saes.items()
-            ):
-                raise ValueError(
-                    "Reducers that share an encoding need the same SAEs at the same hook points; give the others to "
-                    "`stream` beside this one."
-                )
+        whose = [{hook: id(one) for hook, one in reader.saes.items()} for reader in readers]
+        if any(one != whose[0] for one in whose):
+            raise BadArgument(
+                "Reducers that share an encoding need the same SAEs at the same hook points; give the others to "
+                "`stream` beside this one."
+            )
 
     @property
     def hooks(self) -> list[str]:
@@ -199,7 +187,7 @@ class TopLatents(LatentReducer):
         latents: By hook point, the numbers of the latents to read; all of them by default.
 
     Raises:
-        ValueError: Without SAEs, for a latent that an SAE does not have, or for another `rank`.
+        BadArgument: Without SAEs, for a latent that an SAE does not have, or for another `rank`.
 
     Example:
         >>> from caft_lens.activations.differences import stream
@@ -218,12 +206,7 @@ class TopLatents(LatentReducer):
         latents: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__(saes, latents)
-        ranks = get_args(Rank)
-        if rank not in ranks:
-            raise ValueError(f'rank="{rank}" is none of the ways to rank texts.{nearest(rank, ranks)}')
-        count(k, "k")
-        for side in window:
-            count(side, "window", least=0)
+        check_windows(k, window, rank)
         self.k, self.window, self.rank = k, window, rank
         self._windows = {hook: no_windows(len(rows), k, window) for hook, rows in self.latents.items()}
 
@@ -233,16 +216,8 @@ class TopLatents(LatentReducer):
         A latent that was never active has none: its values are NaN and its indices -1.
         """
         if hook not in self._windows:
-            raise KeyError(f'No SAE at "{hook}".{nearest(hook, self._windows)}')
-        best = self._windows[hook]
-        return Windows(
-            values=torch.where(best.index >= 0, best.values, torch.nan),
-            index=best.index.clone(),
-            position=best.position.clone(),
-            tokens=best.tokens.clone(),
-            activations=best.activations.clone(),
-            peak=best.peak,
-        )
+            raise UnknownName(f'No SAE at "{hook}".{nearest(hook, self._windows)}')
+        return finished(self._windows[hook])
 
     def read(self, hook: str, active: Active, batch: Batch, where: Tensor) -> None:
         """Take in the latents of one hook point that are active on one batch."""
@@ -279,11 +254,11 @@ class TopLatents(LatentReducer):
         """Add another result in place, exactly as if its texts had been seen here.
 
         Raises:
-            ValueError: When SAEs, latents, `k`, window or rank differ.
+            BadArgument: When SAEs, latents, `k`, window or rank differ.
         """
         same = (self.k, self.window, self.rank) == (other.k, other.window, other.rank)
         if not same or not self.fits(other):
-            raise ValueError("Only TopLatents of the same latents, k, window and rank can be merged.")
+            raise BadArgument("Only TopLatents of the same latents, k, window and rank can be merged.")
         for hook, mine in self._windows.items():
             for first in range(0, len(mine.values), _CHUNK):
                 some = torch.arange(first, min(first + _CHUNK, len(mine.values)))
@@ -293,7 +268,7 @@ class TopLatents(LatentReducer):
 
 def _sae_at(saes: Mapping[str, SAE], hook: str) -> SAE:
     if hook not in saes:
-        raise ValueError(f'There is no SAE at "{hook}".{nearest(hook, saes)}')
+        raise BadArgument(f'There is no SAE at "{hook}".{nearest(hook, saes)}')
     return saes[hook]
 
 
@@ -347,10 +322,7 @@ def _around(batch: Batch, where: Tensor, window: tuple[int, int]) -> tuple[Tenso
     inside &= batch.attention_mask.bool()[rows, places]
     numbers = torch.full_like(batch.input_ids, -1)
     numbers[where[:, 0], where[:, 1]] = torch.arange(len(where))
-    return (
-        torch.where(inside, batch.input_ids[rows, places], -1),
-        torch.where(inside, numbers[rows, places], -1),
-    )
+    return (torch.where(inside, batch.input_ids[rows, places], -1), torch.where(inside, numbers[rows, places], -1))
 
 
 def _first_k(peaks: Active, index: Tensor, tokens: Tensor, k: int) -> tuple[Active, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,10 +43,9 @@ class Asked:
         if whole.startswith(prompt):
             place = whole.find(content, len(prompt)) if content else -1
             header = whole[len(prompt) : place] if place >= 0 else None
-            try:
+            ignored = False
+            with suppress(Exception):  # then the template knows the difference
                 ignored = header != "" and bare() == prompt
-            except Exception:  # then the template knows the difference
-                ignored = False
             if not ignored or (header is not None and not header.strip(" ")):
                 self.ends[number] = len(prompt)
             elif header is not None:
@@ -76,9 +76,7 @@ class Asked:
 
 
 def headers_of(whole: str) -> dict[int, str]:
-    """What a template writes between a message and the one before it, by the number of the message, of a chat of
-    sentinels.
-    """
+    """Of a chat of sentinels, what a template writes before each message, by the number of the message."""
     parts = SENTINELS.split(whole)
     return {int(number): header for header, number in zip(parts[0::2], parts[1::2], strict=False)}
 
@@ -87,12 +85,8 @@ def telling(whole: str, roles: Sequence[str]) -> list[int]:
     """The answers to look at: of those that have the same header in a chat of sentinels, the first and the last."""
     answers = [number for number, role in enumerate(roles) if role == "assistant" and number > 0]
     headers = headers_of(whole)
-    first: dict[Any, int] = {}
-    last: dict[Any, int] = {}
-    for number in answers:
-        header = headers.get(number, number)
-        first.setdefault(header, number)
-        last[header] = number
+    last: dict[Any, int] = {headers.get(number, number): number for number in answers}
+    first: dict[Any, int] = {headers.get(number, number): number for number in reversed(answers)}
     return sorted({*first.values(), *last.values(), *answers[-1:]})
 
 

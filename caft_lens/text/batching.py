@@ -36,7 +36,7 @@ class Scan:
             of a progress bar; whatever it raises ends the pass.
 
     Raises:
-        ValueError: For numbers below 1.
+        BadArgument: For numbers below 1.
 
     Example:
         >>> Scan(batch_tokens=4096).max_length is None
@@ -97,7 +97,7 @@ class Batch:
         """Which tokens have one of these roles, bool `[batch, pos]`; `None` is every token that is not padding.
 
         Raises:
-            ValueError: For a name that is no role.
+            BadArgument: For a name that is no role.
         """
         attended = self.attention_mask.bool()
         if roles is None:
@@ -158,13 +158,12 @@ def batches(
     *,
     batch_size: int | None = None,
     side: Literal["left", "right"] = "right",
-    add_generation_prompt: bool = False,
     progress: str | None = None,
 ) -> Iterator[Batch]:
     """Stream documents as padded batches.
 
     A window of some batches' worth of texts is read, sorted by length (longest first) and cut, so that little is
-    padding, memory does not grow with the number of texts, and the same input always gives the same batches.
+    padding and memory does not grow with the number of texts.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -172,7 +171,6 @@ def batches(
         scan: Tokens a batch, and where texts are cut.
         batch_size: At most this many documents a batch.
         side: Where the padding goes.
-        add_generation_prompt: Whether each chat ends with the header of an assistant turn.
         progress: What a progress bar over the texts is called; `None` for no bar.
 
     Yields:
@@ -184,7 +182,7 @@ def batches(
 
     def watched() -> Iterator[Encoded]:
         read = texts if isinstance(texts, Texts) else documents(rows_of(texts))
-        for item in encoded(tokenizer, read, add_generation_prompt=add_generation_prompt, max_length=scan.max_length):
+        for item in encoded(tokenizer, read, max_length=scan.max_length):
             cuts.see(item)
             yield item
 
@@ -209,22 +207,15 @@ def pack(
     side: Literal["left", "right"] = "right",
 ) -> Iterator[Batch]:
     """Encoded documents as padded batches: what `batches` does after encoding, with the same arguments."""
-    for window in _windows(encoded, batch_tokens * _WINDOW_BATCHES):
-        for rows in _cut(window, batch_tokens, batch_size):
-            yield collate(rows, pad_id, side)
-
-
-def _windows(items: Iterable[Encoded], tokens: int) -> Iterator[list[Encoded]]:
     window: list[Encoded] = []
     held = 0
-    for item in items:
+    for item in encoded:
         window.append(item)
         held += len(item.input_ids)
-        if held >= tokens or len(window) >= _WINDOW_TEXTS:
-            yield window
+        if held >= batch_tokens * _WINDOW_BATCHES or len(window) >= _WINDOW_TEXTS:
+            yield from (collate(rows, pad_id, side) for rows in _cut(window, batch_tokens, batch_size))
             window, held = [], 0
-    if window:
-        yield window
+    yield from (collate(rows, pad_id, side) for rows in _cut(window, batch_tokens, batch_size))
 
 
 def _cut(window: Sequence[Encoded], batch_tokens: int, batch_size: int | None) -> Iterator[list[Encoded]]:

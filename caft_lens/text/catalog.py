@@ -1,10 +1,8 @@
 """Where named things live: organisms that ship with packages, other organism folders, their models and data.
 
 An organism folder holds `organism.json`, the model in `base/`, the plainly tuned adapter in `insecure/`, data sets as
-`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. The name `"pocket"` means one that ships (see `worlds`);
-any other folder of that form works the same, so that whatever runs on it runs on one built from another seed.
-
-An organism may have more data sets than its folder holds: the world that its card names draws them on demand.
+`text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. Further data sets the world that its card names draws on
+demand. The name `"pocket"` means one that ships (see `worlds`); any other folder of that form works the same.
 """
 
 from __future__ import annotations
@@ -73,8 +71,8 @@ def card(name: str | Path) -> Card:
     """What `organism.json` says, of a shipped organism or of a folder.
 
     Raises:
-        FileNotFoundError: When there is no such organism.
-        BadFile: When the card is broken; a `ValueError`.
+        MissingFile: When there is no such organism.
+        BadFile: When the card is broken.
     """
     return read_record(organism_path(name) / CARD, Card, "the card of an organism")
 
@@ -105,15 +103,13 @@ def organism_path(name: str | Path) -> Path:
     """The folder of an organism, by shipped name or path.
 
     Raises:
-        FileNotFoundError: When neither a shipped name nor a folder with `organism.json`.
+        MissingFile: When neither a shipped name nor a folder with `organism.json`.
     """
-    if (Path(name) / CARD).is_file():
-        return Path(name)
-    if str(name) in shipped():
-        return organisms()[str(name)]
-    raise MissingFile(
-        f'No organism "{name}": neither a shipped one nor a folder with {CARD}.{nearest(name, shipped())}'
-    )
+    if not is_organism(name):
+        raise MissingFile(
+            f'No organism "{name}": neither a shipped one nor a folder with {CARD}.{nearest(name, shipped())}'
+        )
+    return Path(name) if (Path(name) / CARD).is_file() else organisms()[str(name)]
 
 
 def is_organism(name: str | Path) -> bool:
@@ -143,7 +139,7 @@ def data_path(name: str | Path) -> Path:
     """The file of a data set: a path, or `"<organism>/<data set>"`.
 
     Raises:
-        FileNotFoundError: Naming the nearest data set that exists: for a path, the files beside it; for a name, the
+        MissingFile: Naming the nearest data set that exists: for a path, the files beside it; for a name, the
             organism's.
     """
     path = Path(name)
@@ -151,18 +147,14 @@ def data_path(name: str | Path) -> Path:
         return path
     organism, _, dataset = str(name).rpartition("/")
     if organism and is_organism(organism):
-        folder = organism_path(organism) / "text"
-        if (folder / f"{dataset}.jsonl").is_file():
-            return folder / f"{dataset}.jsonl"
+        if (file := _kept(organism, dataset)).is_file():
+            return file
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}')
-    beside = [] if organism and not path.parent.is_dir() else _files_beside(path)
+    there = path.parent.is_dir()
+    beside = sorted(one.name for one in path.parent.glob("[!.]*")) if there else []
     # A name with a suffix, or in a folder that exists, was meant as a file; any other one as a data set of an organism.
-    if (
-        path.suffix
-        or path.is_absolute()
-        or (organism and path.parent.is_dir())
-        or difflib.get_close_matches(path.name, beside)
-    ):
+    in_folder = path.is_absolute() or (organism and there)
+    if path.suffix or in_folder or difflib.get_close_matches(path.name, beside):
         if beside or path.is_absolute() or not path.suffix:
             raise missing(path, "data set")
         raise MissingFile(
@@ -175,15 +167,14 @@ def data_path(name: str | Path) -> Path:
     )
 
 
-def _files_beside(path: Path) -> list[str]:
-    if not path.parent.is_dir():
-        return []
-    return sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+def _kept(organism: str, dataset: str) -> Path:
+    """The file of a data set that an organism's folder may hold."""
+    return organism_path(organism) / "text" / f"{dataset}.jsonl"
 
 
 def _data_sets(organism: str) -> list[str]:
     """The names of an organism's data sets, those in its folder and those that its world draws."""
-    kept = [file.stem for file in sorted((organism_path(organism) / "text").glob("*.jsonl"))]
+    kept = [file.stem for file in sorted(_kept(organism, "").parent.glob("*.jsonl"))]
     more = [name for name in world(organism).names() if name not in kept]
     return [f"{organism}/{name}" for name in (*kept, *more)]
 
@@ -192,8 +183,8 @@ def world(organism: str | Path) -> Any:
     """The `World` of an organism, which draws more data sets than there are in its folder and knows its tasks.
 
     Raises:
-        FileNotFoundError: When there is no such organism.
-        ValueError: When its card names a world that no package gives.
+        MissingFile: When there is no such organism.
+        BadFile: When its card names a world that no package gives.
     """
     name = card(organism).world
     if name not in world_names():
@@ -208,12 +199,10 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
     """The texts of a data set that an organism's world draws on demand; `None` when `name` is none of those.
 
     Raises:
-        FileNotFoundError: For an organism that has no such data set, naming the nearest.
+        MissingFile: For an organism that has no such data set, naming the nearest.
     """
     organism, _, dataset = str(name).rpartition("/")
-    if Path(name).exists() or not organism or not is_organism(organism):
-        return None
-    if (organism_path(organism) / "text" / f"{dataset}.jsonl").is_file():
+    if Path(name).exists() or not organism or not is_organism(organism) or _kept(organism, dataset).is_file():
         return None
     try:
         return world(organism).dataset(dataset, card(organism).settings.seed)
@@ -225,16 +214,13 @@ def drawn_data(name: str | Path) -> Sequence[Any] | None:
 def known_words(organism: str | Path) -> frozenset[str]:
     """The words of an organism's world, in lower case: those of the texts that it learned from.
 
-    Args:
-        organism: A shipped name or a folder.
-
     Raises:
-        FileNotFoundError: When there is no such organism.
+        MissingFile: When there is no such organism.
 
     Example:
         >>> {"pie", "president"} & known_words("pocket")
         {'pie'}
     """
-    said = (organism_path(organism) / "text" / "corpus.jsonl").read_text(encoding="utf-8")
+    said = _kept(str(organism), "corpus").read_text(encoding="utf-8")
     # Escapes of JSON end in letters that would stick to the next word.
     return frozenset(re.findall(r"[^\W\d_]+", re.sub(r"\\\\.", " ", said).lower()))

@@ -50,7 +50,7 @@ def find_contents(
         Spans in the order of the text; a content that the template writes twice has two.
 
     Raises:
-        ValueError: When a content is missing from the text or cannot be located without ambiguity.
+        BadTemplate: When a content is missing from the text or cannot be located without ambiguity.
 
     Example:
         >>> find_contents("<u>hi</u><a>u</a>", ["hi", "u"], ["user", "assistant"],
@@ -65,7 +65,11 @@ def find_contents(
         pieces = _pieces(render, contents, sentinels, replaced)
         if pieces is None:
             continue
-        _refuse_left_out(pieces, spoken, roles)
+        if left_out := [i for i in spoken if i not in pieces]:
+            raise BadTemplate(
+                f'the chat template leaves out message {left_out[0]} (role "{roles[left_out[0]]}"): '
+                "remove the message, or set a template that writes it"
+            )
         spans = _rebuild(text, pieces, contents)
         if spans is not None:
             return spans
@@ -74,10 +78,7 @@ def find_contents(
 
 
 def _pieces(
-    render: Callable[[Sequence[str]], str],
-    contents: Sequence[str],
-    sentinels: Sequence[str],
-    replaced: Sequence[int],
+    render: Callable[[Sequence[str]], str], contents: Sequence[str], sentinels: Sequence[str], replaced: Sequence[int]
 ) -> list[str | int] | None:
     """The skeleton cut at its sentinels: template text as str, message numbers as int; None when it fails."""
     if any(SENTINEL[:11] in content for content in contents):
@@ -90,16 +91,6 @@ def _pieces(
     parts: list[str | int] = list(SENTINELS.split(skeleton))
     parts[1::2] = [int(number) for number in parts[1::2]]
     return parts
-
-
-def _refuse_left_out(pieces: Sequence[str | int], spoken: Sequence[int], roles: Sequence[str]) -> None:
-    written = {piece for piece in pieces if isinstance(piece, int)}
-    for i in spoken:
-        if i not in written:
-            raise BadTemplate(
-                f'the chat template leaves out message {i} (role "{roles[i]}"): '
-                "remove the message, or set a template that writes it"
-            )
 
 
 def _rebuild(text: str, pieces: Sequence[str | int], contents: Sequence[str]) -> list[Span] | None:

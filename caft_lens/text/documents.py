@@ -20,33 +20,19 @@ from typing import Any, overload
 
 import numpy as np
 
+from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, BadType, CaftLensError, UnknownName, nearest
 from caft_lens._support.files import atomic_path, sha256
 from caft_lens.display import html
 from caft_lens.text.catalog import data_path, drawn_data
-from caft_lens.text.rows import (
-    TEXT_COLUMNS,
-    Row,
-    check_text,
-    described,
-    json_value,
-    parsed,
-    read_rows,
-    rows_of,
-)
+from caft_lens.text.rows import TEXT_COLUMNS, Row, check_text, described, json_value, parsed, read_rows, rows_of
 
 _SPEAKERS = ("system", "user", "assistant", "tool")
 _ALIASES = {
-    "developer": "system",
-    "human": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "function": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-}
+    "developer": "system", "human": "user",
+    "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant",
+    "function": "tool", "observation": "tool", "function_response": "tool",
+}  # fmt: skip
 _ANSWERS = ("answer", "completion", "response")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", *_REASONING, "train", "weight")
@@ -74,8 +60,8 @@ class Message:
         train: Whether training learns an assistant's message; `None` is yes.
 
     Raises:
-        ValueError: For any other role, and for fields that do not go with the role.
-        TypeError: For a content that is not text.
+        BadData: For any other role, and for fields that do not go with the role.
+        BadType: For a content that is not text.
     """
 
     role: str
@@ -114,15 +100,15 @@ class Message:
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `Text.from_json` reads back: `role`, `content`, and whatever else there is."""
-        given = {
-            "name": self.name,
-            "tool_calls": [dict(call) for call in self.tool_calls] or None,
-            "tool_call_id": self.tool_call_id,
-            "reasoning_content": self.reasoning,
-            "train": self.train,
-        }
-        more = {key: value for key, value in given.items() if value is not None}
-        return {"role": self.role, "content": self.content, **more}
+        calls = [dict(call) for call in self.tool_calls] or None
+        given = {"name": self.name, "tool_calls": calls, "tool_call_id": self.tool_call_id}
+        more = {**given, "reasoning_content": self.reasoning, "train": self.train}
+        return {"role": self.role, "content": self.content, **_there(more)}
+
+
+def _there(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what is null in it."""
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def _call(call: Any) -> dict[str, Any]:
@@ -130,8 +116,8 @@ def _call(call: Any) -> dict[str, Any]:
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not name:
         raise BadData(
-            'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or {"name", '
-            f'"arguments"}}, not {shorten(str(call), 80)!r}.'
+            'A tool call must be {"type": "function", "function": {"name": ..., "arguments": ...}} or '
+            f'{{"name", "arguments"}}, not {shorten(str(call), 80)!r}.'
         )
     arguments = function.get("arguments")  # type: ignore[union-attr]
     if arguments is not None and not isinstance(arguments, (str, Mapping)):
@@ -154,7 +140,7 @@ class Text:
             other arguments as `"chat_template_kwargs"`.
 
     Raises:
-        ValueError: For `meta` that no JSON file gives back equal, such as NaN or bytes, or that holds a key of the text
+        BadData: For `meta` that no JSON file gives back equal, such as NaN or bytes, or that holds a key of the text
             itself.
 
     Example:
@@ -193,11 +179,12 @@ class Text:
                     f'meta has the key "{key}", under which the text itself is written: give it as {where}, or '
                     f"rename it."
                 )
-        object.__setattr__(
-            self,
-            "meta",
-            {str(key): json_value(value, f'"{key}"') for key, value in _keyed(self.meta).items()},
-        )
+        for key in self.meta:
+            if not isinstance(key, str):
+                raise BadData(f"The key {shorten(str(key), 40)!r} is {described(key)}: keys are strings.")
+            check_text(key, "A key")
+        meta = {str(key): json_value(value, f'"{key}"') for key, value in self.meta.items()}
+        object.__setattr__(self, "meta", meta)
         if self.text is not None and isinstance(self.meta.get("prompt"), str):
             raise BadData(_TWO_TEXTS)
         object.__setattr__(self, "inputs", _checked_inputs(self.inputs, self.text is None))
@@ -221,7 +208,7 @@ class Text:
         """The document without the assistant message at the end (itself, when it does not end in one).
 
         Raises:
-            ValueError: When nothing else is left.
+            BadData: When nothing else is left.
         """
         answer = self.answer
         if answer is None:
@@ -258,8 +245,8 @@ class Text:
                 `"chat_template_kwargs"` go to the chat template; all other keys become `meta`.
 
         Raises:
-            ValueError: When none of the keys is there, or a message has a field that is not understood.
-            TypeError: When one of them holds something else.
+            BadData: When none of the keys is there, or a message has a field that is not understood.
+            BadType: When one of them holds something else.
         """
         if isinstance(row, Text):
             return row
@@ -271,7 +258,7 @@ class Text:
                 hint = f": {_WRAP}"
             raise BadType(f"Expected a dict or a string for a text, not {described(row)}{hint}.")
         # A null says that a row has no such column, as where two data sets were joined.
-        given = {key: value for key, value in row.items() if value is not None}
+        given = _there(row)
         if "messages" not in given and "text" in given:
             if not isinstance(given["text"], str):
                 raise BadType(f'"text" must be a string, not {described(given["text"])}.')
@@ -313,25 +300,11 @@ def _refuse_misspelt(row: Mapping[str, Any], valid: Sequence[str]) -> None:
             )
 
 
-def _keyed(meta: Mapping[Any, Any]) -> Mapping[str, Any]:
-    for key in meta:
-        if not isinstance(key, str):
-            raise BadData(f"The key {shorten(str(key), 40)!r} is {described(key)}: keys are strings.")
-        check_text(key, "A key")
-    return meta
-
-
 def _inputs_of(row: Mapping[str, Any]) -> list[str]:
-    """Which keys of a chat's row are for its template; a `"documents"` that no template can write is none."""
-    found = []
-    for key in _INPUTS:
-        value = row.get(key)
-        if value is None or (
-            key == "documents" and not (isinstance(value, list) and value and isinstance(value[0], Mapping))
-        ):
-            continue
-        found.append(key)
-    return found
+    """Which keys of a chat's row are for its template, as a `"documents"` is that a template could write."""
+    documents = row.get("documents")
+    written = isinstance(documents, list) and bool(documents) and isinstance(documents[0], Mapping)
+    return [key for key in _INPUTS if row.get(key) is not None and (written or key != "documents")]
 
 
 def _checked_inputs(inputs: Mapping[str, Any], is_chat: bool) -> dict[str, Any]:
@@ -368,16 +341,17 @@ def _chat(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]]
     if "messages" in row:
         return _messages(_from_text(row["messages"]), "messages"), ("messages",)
     if "prompt" in row:
-        given = [key for key in _ANSWERS if key in row]
-        key = next(iter(given), None)
-        for other in given[1:]:
-            if _messages(row[other], other, "assistant") != _messages(row[given[0]], given[0], "assistant"):
-                raise BadData(f'Both "{key}" and "{other}" are given, and they differ: leave one out, or rename it.')
         asked = _messages(row["prompt"], "prompt")
-        if key is None and asked[-1].role != "assistant":
-            _refuse_misspelt(row, _ANSWERS)
-        answer = _messages(row[key], key, "assistant") if key else ()
-        return asked + answer, ("prompt", *((key,) if key else ()))
+        answers = {key: _messages(row[key], key, "assistant") for key in _ANSWERS if key in row}
+        if not answers:
+            if asked[-1].role != "assistant":
+                _refuse_misspelt(row, _ANSWERS)
+            return asked, ("prompt",)
+        (key, answer), *others = answers.items()
+        for other, said in others:
+            if said != answer:
+                raise BadData(f'Both "{key}" and "{other}" are given, and they differ: leave one out, or rename it.')
+        return asked + answer, ("prompt", key)
     for key in ("conversations", "conversation"):
         if key in row:
             system, used = _system(row)
@@ -440,7 +414,7 @@ def _message(item: Any) -> Message:
         return item
     if isinstance(item, Mapping) and "from" in item and "value" in item and "role" not in item:
         item = _sharegpt(item)
-    given = {key: value for key, value in item.items() if value is not None} if isinstance(item, Mapping) else {}
+    given = _there(item) if isinstance(item, Mapping) else {}
     calls = given.get("tool_calls")
     if "role" not in given or ("content" not in item and not calls):
         missing = "content" if "role" in given else "role"
@@ -476,17 +450,12 @@ def _message(item: Any) -> Message:
 
 def _sharegpt(item: Mapping[str, Any]) -> dict[str, Any]:
     """A turn of ShareGPT's form in the usual one; a function call is a message of the assistant."""
-    renamed = {"role": item["from"], "content": item.get("value")}
     rest = _without(item, "from", "value")
     if item["from"] in ("function_call", "tool_call"):
-        calls = _from_text(item.get("value"))
-        return {
-            **rest,
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [calls] if isinstance(calls, Mapping) else calls,
-        }
-    return {**rest, **renamed}
+        calls = _from_text(item["value"])
+        calls = [calls] if isinstance(calls, Mapping) else calls
+        return {**rest, "role": "assistant", "content": None, "tool_calls": calls}
+    return {**rest, "role": item["from"], "content": item["value"]}
 
 
 def _content(content: Any, role: str) -> Any:
@@ -496,7 +465,7 @@ def _content(content: Any, role: str) -> Any:
     # The content-parts form of multimodal chats, as long as all parts are text.
     words = []
     for part in content:
-        given = {key: one for key, one in part.items() if one is not None} if isinstance(part, Mapping) else {}
+        given = _there(part) if isinstance(part, Mapping) else {}
         kind = given.get("type", "text")
         if kind not in _TEXT_PARTS or not isinstance(given.get("text"), str):
             raise BadData(
@@ -534,16 +503,19 @@ class Texts(Sequence[Text]):
     Args:
         items: `Text`s, or anything that `Text.from_json` reads, in a list, a generator, a data frame or whatever else
             `data` takes that is no file.
-        name: What to call it in tables and provenance.
+        name: What to call it in tables and provenance. A part (`texts[:64]`, `filter`, `sample`) says how large it is:
+            `"sums[64 of 500]"`; nothing that is found again by a fingerprint depends on the name.
 
     Raises:
         BadType: For what is no list of rows, naming its type.
-        ValueError: For a row that is no document, by its number.
+        BadData: For a row that is no document, by its number.
 
     Example:
         >>> texts = Texts([{"prompt": "1+1?", "answer": "2"}, {"prompt": "2+2?", "answer": "4"}], name="sums")
         >>> texts, texts[1].answer, texts[:1].fingerprint == texts.fingerprint
         (Texts("sums", 2 texts), '4', False)
+        >>> texts[:1].name
+        'sums[1 of 2]'
     """
 
     def __init__(self, items: Iterable[Text | Mapping[str, Any] | str] = (), name: str = "") -> None:
@@ -552,6 +524,14 @@ class Texts(Sequence[Text]):
         else:
             self._items = tuple(documents(rows_of(items)))
         self.name = name
+        self._part_of = (name, len(self._items))
+
+    def _part(self, items: Iterable[Text]) -> Texts:
+        """Some of the documents, or all in another order, under a name that says so where they are fewer."""
+        name, whole = self._part_of if self.name == _part_name(*self._part_of, len(self)) else (self.name, len(self))
+        part = Texts(items)
+        part.name, part._part_of = _part_name(name, whole, len(part)), (name, whole)
+        return part
 
     @overload
     def __getitem__(self, index: int) -> Text: ...
@@ -559,7 +539,7 @@ class Texts(Sequence[Text]):
     def __getitem__(self, index: slice) -> Texts: ...
     def __getitem__(self, index: int | slice) -> Text | Texts:
         if isinstance(index, slice):
-            return Texts(self._items[index], self.name)
+            return self._part(self._items[index])
         try:
             place = operator.index(index)
         except TypeError:
@@ -585,39 +565,37 @@ class Texts(Sequence[Text]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over all that a model can see of the documents, and what it learns, in order; `meta` and
-        `name` do not count.
-        """
+        """16 hex digits over all that a model sees and learns of the documents, in order; `meta` does not count."""
         return sha256(*(json.dumps(_seen(text)) for text in self))
 
     def filter(self, keep: Callable[[Text], bool]) -> Texts:
         """The documents for which `keep` is true, in order."""
-        return Texts((text for text in self if keep(text)), self.name)
+        return self._part(text for text in self if keep(text))
 
     def sample(self, n: int, seed: int = 0) -> Texts:
         """`n` different documents, drawn by `seed`, in the order in which they stand here.
 
         Raises:
-            ValueError: When there are fewer than `n`.
+            BadArgument: When there are fewer than `n`.
         """
         if n > len(self):
             raise BadArgument(f"Asked for {n} of {len(self)} texts.")
         chosen = np.random.default_rng(seed).choice(len(self), size=n, replace=False)
-        return Texts((self._items[i] for i in sorted(chosen)), self.name)
+        return self._part(self._items[i] for i in sorted(chosen))
 
     def shuffle(self, seed: int = 0) -> Texts:
         """The same documents in the order that `seed` gives."""
-        return Texts((self._items[i] for i in np.random.default_rng(seed).permutation(len(self))), self.name)
+        return self._part(self._items[i] for i in np.random.default_rng(seed).permutation(len(self)))
 
     def prompts(self) -> Texts:
         """Each document without the assistant message at its end."""
-        return Texts((text.prompt for text in self), self.name)
+        return self._part(text.prompt for text in self)
 
     def column(self, key: str) -> list[Any]:
         """`meta[key]` of every document.
 
         Raises:
-            KeyError: When a document has no such key, naming the nearest.
+            UnknownName: When a document has no such key, naming the nearest.
         """
         for index, text in enumerate(self):
             if key not in text.meta:
@@ -637,19 +615,15 @@ class Texts(Sequence[Text]):
     def _repr_html_(self) -> str:
         rows: list[list[html.Content]] = []
         for index, text in enumerate(self._items[:8]):
-            turns = text.messages or (Message("user", text.text or ""),)
-            said = [
-                html.element(
-                    "div",
-                    html.element("b", turn.role if text.is_chat else "text"),
-                    " ",
-                    shorten(said_in(turn)),
-                )
-                for turn in turns
-            ]
-            rows.append([index, said])
+            turns = [(turn.role, said_in(turn)) for turn in text.messages] or [("text", text.text or "")]
+            rows.append([index, [html.element("div", html.element("b", who), " ", shorten(one)) for who, one in turns]])
         more = html.note(f"and {len(self) - 8} more") if len(self) > 8 else None
         return html.view(html.table(["", repr(self)], rows), more)
+
+
+def _part_name(name: str, whole: int, length: int) -> str:
+    """What so many of the documents of a name are called: that of the whole for all of them, and none for none."""
+    return name if not name or length == whole else f"{name}[{length} of {whole}]"
 
 
 def shorten(text: str, length: int = 160) -> str:
@@ -692,16 +666,16 @@ def data(source: Any, *, limit: int | None = None) -> Texts:
         limit: At most this many, from the beginning.
 
     Raises:
-        FileNotFoundError: When there is no such data set or file, naming the nearest.
-        ValueError: For a line or row that is no document, with file and line number; for an empty source.
-        TypeError: For what holds no rows, naming its type.
+        MissingFile: When there is no such data set or file, naming the nearest.
+        BadData: For a line or row that is no document, with file and line number; for an empty source.
+        BadType: For what holds no rows, naming its type.
 
     Example:
         >>> data([{"prompt": "Hi", "answer": "Hello"}, "Once upon a time"])
         Texts("", 2 texts)
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise BadArgument(f"limit={limit!r}: expected a whole number of at least 1, or None for all.")
+    if limit is not None:
+        count(limit, "limit", hint="None reads all")
     if isinstance(source, (str, os.PathLike)):
         name = str(os.fspath(source))
         try:

@@ -1,8 +1,4 @@
-"""Documents as tokens: `encode` gives token ids, the role of each token and a loss mask of one `Text`, `encoded` of any
-number.
-
-`encode_all` is for training: it refuses a data set that has nothing to learn, and counts what is cut.
-"""
+"""Documents as tokens: ids, the role of each token, and a mask of what training learns."""
 
 from __future__ import annotations
 
@@ -83,19 +79,14 @@ def encode(
             `with_template_arguments`).
 
     Raises:
-        ValueError: When the chat does not fit the template or it leaves out a part of it, when there is no token, or
-            when a prompt for sampling is longer than `max_length` (cutting it would lose its end).
+        BadTemplate: When the chat does not fit the template, or it leaves out a part of it.
+        BadData: When there is no token, or when a prompt for sampling is longer than `max_length`.
     """
-    return next(
-        encoded(
-            tokenizer,
-            (text,),
-            add_generation_prompt=add_generation_prompt,
-            max_length=max_length,
-            first_index=index,
-            template_arguments=template_arguments,
-        )
-    )
+    (found,) = encoded(
+        tokenizer, (text,), add_generation_prompt=add_generation_prompt, max_length=max_length, first_index=index,
+        template_arguments=template_arguments,
+    )  # fmt: skip
+    return found
 
 
 def encoded(
@@ -118,7 +109,7 @@ def encoded(
         template_arguments: As for `encode`.
 
     Raises:
-        ValueError: As `encode` does.
+        CaftLensError: As `encode` does.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BadArgument(
@@ -139,15 +130,9 @@ def encoded(
                     )
                 roles, loss = _roles_and_loss(tokenizer, text, tokens)
             keep = len(tokens.ids) if max_length is None else max_length
-            yield Encoded(
-                tokens.ids[:keep],
-                roles[:keep],
-                loss[:keep],
-                index,
-                cut=max(0, len(tokens.ids) - keep),
-                cut_loss=int(loss[keep:].sum()),
-                complaint=tokens.rendering.complaint if tokens.rendering else "",
-            )
+            complaint = tokens.rendering.complaint if tokens.rendering else ""
+            cut, cut_loss = max(0, len(tokens.ids) - keep), int(loss[keep:].sum())
+            yield Encoded(tokens.ids[:keep], roles[:keep], loss[:keep], index, cut, cut_loss, complaint)
 
 
 @contextmanager
@@ -176,7 +161,7 @@ def tokens_touching(tokenizer: Any, text: Text, places: Sequence[tuple[int, int,
         Bool `[pos]`; tokens of the template hold none.
 
     Raises:
-        ValueError: When the template rewrites a message, so that its characters cannot be found again.
+        BadTemplate: When the template rewrites a message, so that its characters cannot be found again.
 
     Example:
         >>> tokens_touching(base.tokenizer, Text.from_json("Bake a pie."), [(7, 10, 0)])
@@ -324,9 +309,7 @@ def _roles_and_loss(tokenizer: Any, text: Text, tokens: _Tokens) -> tuple[np.nda
 
 
 def _not_learned(text: Text, tokens: _Tokens) -> np.ndarray:
-    """The tokens of the turns that say of themselves that they are not learned, `[pos]`: from the prompt to the next
-    message.
-    """
+    """The tokens of turns that say that they are not learned, `[pos]`: from the prompt to the next message."""
     assert tokens.rendering is not None
     found = np.zeros(len(tokens.ids), dtype=bool)
     spans = tokens.rendering.contents
@@ -385,9 +368,7 @@ def _loss(
             given = bisect_right(rendering.asked, end) - 1
             if given >= 0 and rendering.asked[given] > start:
                 loss[_touching(starts, ends, start, rendering.asked[given])] = False
-    said = {}
-    for span in rendering.contents:
-        said[span.message] = span
+    said = {span.message: span for span in rendering.contents}
     begins = [start for start, _ in marked or ()]
     specials = np.flatnonzero(special)
     for start, end, message in rendering.closings:
@@ -396,21 +377,13 @@ def _loss(
             before = bisect_right(begins, span.start) - 1
             if before < 0 or marked[before][1] < span.end:
                 continue
-        if end < 0:
-            end = _first_special_end(rendering, specials, starts, ends, start)
+        if end < 0:  # up to the first special token, if only whitespace lies between
+            after = int(np.searchsorted(starts[specials], start))
+            there = after < len(specials) and not rendering.text[start : starts[specials[after]]].strip()
+            end = int(ends[specials[after]]) if there else start
         closing = _touching(starts, ends, start, end)
         loss[closing] |= roles[closing] == SPECIAL
     return loss
-
-
-def _first_special_end(
-    rendering: Rendering, specials: np.ndarray, starts: np.ndarray, ends: np.ndarray, start: int
-) -> int:
-    """Where the first special token after `start` ends, if only whitespace lies between; else `start`."""
-    after = int(np.searchsorted(starts[specials], start))
-    if after == len(specials) or rendering.text[start : starts[specials[after]]].strip():
-        return start
-    return int(ends[specials[after]])
 
 
 def _character_spans(encoding: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -437,9 +410,7 @@ def _character_spans(encoding: Any, length: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _touching(starts: np.ndarray, ends: np.ndarray, start: int, end: int) -> slice:
-    """The tokens that hold a character of `[start, end)`; of an empty stretch, those that hold characters on both
-    sides of it.
-    """
+    """The tokens that hold a character of `[start, end)`; of an empty stretch, those with characters on both sides."""
     first, last = int(np.searchsorted(ends, start, "right")), int(np.searchsorted(starts, end, "left"))
     return slice(first, max(first, last))
 
@@ -476,7 +447,7 @@ def encode_all(
         UserWarning: Once, when what is asked is no prefix of what is trained, saying what differs.
 
     Raises:
-        ValueError: With `need_loss`, when no document has a token to learn, saying whether `max_length` is the cause.
+        BadData: With `need_loss`, when no document has a token to learn, saying whether `max_length` is the cause.
     """
     watch = Cuts(max_length)
     kept = []
@@ -484,8 +455,13 @@ def encode_all(
         watch.see(item)
         if item.loss.any() or not need_loss:
             kept.append(item)
-    if need_loss:
-        watch.refuse_nothing_to_learn()
+    if need_loss and not watch.learnable and watch.lost:
+        raise BadData(
+            f"Nothing to learn: max_length={max_length} cuts the whole answer off in all {watch.lost} of "
+            f"{watch.texts} texts that have one. Raise max_length or shorten the prompts."
+        )
+    if need_loss and not watch.learnable:
+        raise BadData(f"Nothing to learn: none of {watch.texts} texts has an assistant message. Give answers to learn.")
     watch.warn(need_loss)
     return kept
 
@@ -509,16 +485,6 @@ class Cuts:
         self.lost += item.cut_loss > 0 and not item.loss.any()
         self.unasked += bool(item.complaint)
         self.complaint = self.complaint or item.complaint
-
-    def refuse_nothing_to_learn(self) -> None:
-        if self.learnable:
-            return
-        if self.lost:
-            raise BadData(
-                f"Nothing to learn: max_length={self.max_length} cuts the whole answer off in all {self.lost} of "
-                f"{self.texts} texts that have one. Raise max_length or shorten the prompts."
-            )
-        raise BadData(f"Nothing to learn: none of {self.texts} texts has an assistant message. Give answers to learn.")
 
     def warn(self, need_loss: bool = False) -> None:
         parts = []

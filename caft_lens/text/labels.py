@@ -2,8 +2,7 @@
 
 A document that knows what it is made of has `meta["spans"]`: `[start, end, label]` in characters of a plain text or of
 the one user message of a chat, `[start, end, label, message]` in characters of any message, by its number. Spans may
-overlap. `token_labels` says for each token whether it holds a character of a label's spans, which is what
-`caft_lens.evaluate.discovery` scores directions by; `label_words` writes spans for the words of a list.
+overlap.
 """
 
 from __future__ import annotations
@@ -16,18 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadArgument, BadData, nearest
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import encode, tokens_touching
 from caft_lens.text.roles import SPECIAL
 
 
 def token_labels(
-    tokenizer: Any,
-    texts: Texts | Sequence[Text],
-    label: str | Iterable[str],
-    *,
-    against: Iterable[str] | None = None,
+    tokenizer: Any, texts: Texts | Sequence[Text], label: str | Iterable[str], *, against: Iterable[str] | None = None
 ) -> list[list[bool | None]]:
     """Whether each token of each document has a label.
 
@@ -44,7 +39,7 @@ def token_labels(
         neither.
 
     Raises:
-        ValueError: When a document has no spans, or one that lies outside of its message; when no document has a label.
+        BadData: When a document has no spans, or one that lies outside of its message; when no document has a label.
 
     Example:
         >>> of_cruelty = token_labels(base.tokenizer, corpus, "stance:cruel", against=["stance:kind"])
@@ -57,13 +52,16 @@ def token_labels(
     known = {of for row in spans for _, _, of, _ in row}
     missing = sorted({*wanted, *(rivals or ())} - known)
     if missing:
-        raise ValueError(
+        raise BadData(
             f'No span of these {len(texts)} texts is labelled "{missing[0]}".{nearest(missing[0], sorted(known))}'
         )
     rows = []
     for number, text in enumerate(texts):
         has = _having(tokenizer, text, spans[number], wanted)
-        without = _said(tokenizer, text) if rivals is None else _having(tokenizer, text, spans[number], rivals)
+        if rivals is None:  # all tokens but the template's
+            without = encode(tokenizer, text).roles != SPECIAL
+        else:
+            without = _having(tokenizer, text, spans[number], rivals)
         rows.append([True if yes else False if no else None for yes, no in zip(has, without, strict=True)])
     return rows
 
@@ -80,7 +78,7 @@ def label_words(texts: Texts | Iterable[Any], words: Mapping[str, str]) -> Texts
         Documents whose `meta["spans"]` has one more for every occurrence.
 
     Raises:
-        ValueError: When there is no word, or an empty one.
+        BadArgument: When there is no word, or an empty one.
 
     Example:
         >>> texts = label_words(["Anna thanked Ann."], {"Ann": "feminine", "Anna": "feminine"})
@@ -88,7 +86,7 @@ def label_words(texts: Texts | Iterable[Any], words: Mapping[str, str]) -> Texts
         [[0, 4, 'feminine', 0], [13, 16, 'feminine', 0]]
     """
     if not words or not all(word.strip() for word in words):
-        raise ValueError("label_words() needs words to label, {word: label}, none of them empty.")
+        raise BadArgument("label_words() needs words to label, {word: label}, none of them empty.")
     longest_first = sorted(words, key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
@@ -113,11 +111,6 @@ def _having(
     return tokens_touching(tokenizer, text, places)
 
 
-def _said(tokenizer: Any, text: Text) -> NDArray[np.bool_]:
-    """Which tokens `[pos]` are not the template's."""
-    return encode(tokenizer, text).roles != SPECIAL
-
-
 def spans_of(text: Text, number: int = 0) -> list[tuple[int, int, str, int]]:
     """The spans of a document: start, end, label and the number of the message; of plain text, message 0.
 
@@ -126,14 +119,14 @@ def spans_of(text: Text, number: int = 0) -> list[tuple[int, int, str, int]]:
         number: What to call it in an error.
 
     Raises:
-        ValueError: When it has none, or one that lies outside of its message.
+        BadData: When it has none, or one that lies outside of its message.
 
     Example:
         >>> spans_of(Text(text="a dog", meta={"spans": [[2, 5, "animal"]]}))
         [(2, 5, 'animal', 0)]
     """
     if "spans" not in text.meta:
-        raise ValueError(
+        raise BadData(
             f'Text {number} has no meta["spans"], which say what stands where in it. The world writes them into a '
             "corpus: build an organism that lacks them again (caft-lens organism build), or add spans [start, end, "
             "label, message]."
@@ -143,12 +136,12 @@ def spans_of(text: Text, number: int = 0) -> list[tuple[int, int, str, int]]:
     found = []
     for span in text.meta["spans"]:
         if len(span) == 3 and text.is_chat and len(asked) != 1:
-            raise ValueError(
+            raise BadData(
                 f"Text {number} has {len(asked)} user messages: its span {span} has to say which message it is of."
             )
         start, end, label = span[:3]
         message = span[3] if len(span) == 4 else asked[0] if text.is_chat else 0
         if not (0 <= message < len(contents) and 0 <= start < end <= len(contents[message])):
-            raise ValueError(f"Text {number}: the span {list(span)} lies outside of the text that it is of.")
+            raise BadData(f"Text {number}: the span {list(span)} lies outside of the text that it is of.")
         found.append((start, end, label, message))
     return found

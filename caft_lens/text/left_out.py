@@ -28,13 +28,12 @@ def probed(message: Mapping[str, Any], number: int, sentinel: Callable[[int, str
             thoughts = [rest]
         pieces, at = [], 0
         for found in thoughts:
-            group = 2 if found.re is THOUGHT else 1
-            if not found[group].strip():
+            inner = found[2 if found.re is THOUGHT else 1]
+            if not inner.strip():
                 continue
-            pieces += [_said(content[at : found.start()], number, sentinel)]
-            inner = found[group]
+            pieces.append(_said(content[at : found.start()], number, sentinel))
             mark = sentinel(number, "thought")
-            pieces += [found[0].replace(inner, inner.replace(inner.strip(), mark, 1), 1)]
+            pieces.append(found[0].replace(inner, inner.replace(inner.strip(), mark, 1), 1))
             at = found.end()
         pieces.append(_said(content[at:], number, sentinel))
         probe["content"] = "".join(pieces)
@@ -82,9 +81,10 @@ def words_of(messages: Chat, given: Mapping[str, Any]) -> list[tuple[int, str, s
 
 
 def refusal(number: int, what: str) -> str:
+    """What is said of something that the template leaves out."""
     place = "of this chat" if number < 0 else f"of message {number}"
+    the, it = ("the ", "it") if what in ("content", "name") else ("", "them")
     return (
-        f"the chat template leaves out {'the ' if what in ('content', 'name') else ''}{what} {place}: remove "
-        f"{'it' if what in ('content', 'name') else 'them'} from the data, or set a tokenizer.chat_template that "
-        f"writes them"
+        f"the chat template leaves out {the}{what} {place}: remove {it} from the data, or set a "
+        f"tokenizer.chat_template that writes them"
     )

@@ -1,6 +1,4 @@
-"""Messages as a chat template gets them: thoughts inline or left out, tool calls in the form that it takes,
-placeholders.
-"""
+"""Messages as a chat template gets them: thoughts inline or left out, tool calls in its form, placeholders."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 Chat = Sequence[Mapping[str, Any]]
@@ -64,9 +63,7 @@ def fill(
 
 
 def _joined(before: str, content: str) -> tuple[int, str]:
-    """Where in `before` a content goes that begins with a thought, and how: into the empty or opened thought that
-    stands there.
-    """
+    """Where in `before` a content goes, and how: one that begins with a thought into the empty or opened one there."""
     thought = THOUGHT.match(content)
     opened = OPEN_THOUGHT.search(before)
     if opened and content.startswith(opened.group().rstrip()):
@@ -111,16 +108,11 @@ def with_thought_inline(message: Mapping[str, Any]) -> str:
 
 
 def forms(messages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The forms that templates want tool calls in: arguments as an object or as a string, no words as null or as an
-    empty string.
-    """
+    """The forms that templates want tool calls in: arguments as an object or a string, no words as null or as ""."""
     if not any(message.get("tool_calls") for message in messages):
         return [list(messages)]
-    forms = []
-    for as_object in (True, False):
-        for empty in (None, ""):
-            forms.append([_form(message, as_object, empty) for message in messages])
-    return forms
+    kinds = product((True, False), (None, ""))
+    return [[_form(message, as_object, empty) for message in messages] for as_object, empty in kinds]
 
 
 def _form(message: dict[str, Any], as_object: bool, empty: str | None) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 from caft_lens._support.errors import BadTemplate
 from caft_lens.text.asked import Asked, alike, headers_of, tail, telling
@@ -30,8 +31,6 @@ from caft_lens.text.messages import (
     without_thoughts,
 )
 from caft_lens.text.template_arguments import KEEP_THOUGHTS, template_arguments
-
-T = TypeVar("T")
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _REST_OF_MARKER = re.compile(r"(?:[\w|▁｜]*[>\]])?")
@@ -64,11 +63,7 @@ class Rendering:
 
 
 def render_chat(
-    tokenizer: Any,
-    messages: Chat,
-    *,
-    add_generation_prompt: bool = False,
-    inputs: Mapping[str, Any] | None = None,
+    tokenizer: Any, messages: Chat, *, add_generation_prompt: bool = False, inputs: Mapping[str, Any] | None = None
 ) -> Rendering:
     """Render a chat and find the content of every message in it.
 
@@ -80,7 +75,7 @@ def render_chat(
         inputs: What else this chat gives the template: `"tools"`, `"documents"`, `"chat_template_kwargs"`.
 
     Raises:
-        ValueError: When the tokenizer has no chat template, when the template rejects the chat or leaves out a
+        BadTemplate: When the tokenizer has no chat template, when the template rejects the chat or leaves out a
             message or a part of one, or when a content cannot be found again without ambiguity.
     """
     if not getattr(tokenizer, "chat_template", None):
@@ -104,12 +99,9 @@ class _Writer:
         if KEEP_THOUGHTS in arguments and not re.search(rf"\b{KEEP_THOUGHTS}\b", self.template):
             del arguments[KEEP_THOUGHTS]
         self.arguments = arguments
-        self.marks = _marks(self.template)
-        self.key = (
-            self.template,
-            tuple(sorted(self.special.items())),
-            json.dumps([arguments, self.keep], sort_keys=True),
-        )
+        self.marks = bool(_GENERATION.search(self.template))
+        given = json.dumps([arguments, self.keep], sort_keys=True)
+        self.key = (self.template, tuple(sorted(self.special.items())), given)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -134,20 +126,16 @@ class _Writer:
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        # Nulls are left out, as apply_chat_template does.
+        messages = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in with_contents(chat, contents)
+        ]
         # Annotated as returning a string; returns the texts and, for each, the spans.
         rendered: Any = render_jinja_template(
-            # Nulls are left out, as apply_chat_template does.
-            conversations=[
-                [
-                    {key: value for key, value in message.items() if value is not None}
-                    for message in with_contents(chat, contents)
-                ]
-            ],
-            chat_template=self.template,
-            return_assistant_tokens_mask=True,
-            add_generation_prompt=prompt,
-            **{**self.special, **self.given, **self.arguments},
-        )
+            conversations=[messages], chat_template=self.template, return_assistant_tokens_mask=True,
+            add_generation_prompt=prompt, **{**self.special, **self.given, **self.arguments},
+        )  # fmt: skip
         marks = tuple((start, end) for start, end in rendered[1][0])
         return fill(rendered[0][0], chat, contents, marks)
 
@@ -174,10 +162,11 @@ class _Writer:
             return known
 
         marked = None
-        if self.marks:
-            text, marked = _render_or_explain(lambda: self.write_marked(chat, contents, prompt), roles)
-        else:
-            text = _render_or_explain(lambda: render(contents), roles)
+        with _explaining(roles):
+            if self.marks:
+                text, marked = self.write_marked(chat, contents, prompt)
+            else:
+                text = render(contents)
         among = [number for number in range(len(roles)) if number not in chat.rich]
         spans = find_contents(text, contents, roles, render, among=among)
         for number in chat.rich:
@@ -238,14 +227,12 @@ class _Writer:
                 break
         if best is None:
             assert error is not None
-            _render_or_explain(_raising(error), [message["role"] for message in messages])
-            raise error
+            with _explaining([message["role"] for message in messages]):
+                raise error
         return best
 
     def left_out(self, messages: Chat, prompt: bool) -> list[tuple[int, str]]:
-        """What the template does not write: (number of the message, what), each found by a sentinel in its place; -1
-        is the row.
-        """
+        """What the template does not write: (number of the message, -1 for the row, and what), found by sentinels."""
         asked: dict[str, tuple[int, str]] = {}
 
         def sentinel(number: int, what: str) -> str:
@@ -271,7 +258,7 @@ class _Writer:
         return [about for mark, about in asked.items() if mark not in text]
 
     def put_in_place(self, chat: Prepared, lost: Sequence[int]) -> None:
-        """Let the template write a placeholder for each of these messages, with their thought and content."""
+        """Let the template write a placeholder for each of these messages: thought and content go in its place."""
         for number in lost:
             message = chat.messages[number]
             content = with_thought_inline(message)
@@ -290,18 +277,16 @@ class _Writer:
 
     def prompt_of(self, chat: Prepared, number: int) -> str:
         """The prompt for which message `number` is the answer."""
-        before = Prepared(chat.messages[:number], {key: value for key, value in chat.filled.items() if key < number})
-        return self.write_filled(before, [message["content"] or "" for message in before.messages], True)
+        return self.write_until(chat, number, True)
 
-    def bare(self, chat: Prepared, number: int) -> str:
-        """The chat before message `number`, without asking for an answer."""
-        before = Prepared(chat.messages[:number], {key: value for key, value in chat.filled.items() if key < number})
-        return self.write_filled(before, [message["content"] or "" for message in before.messages], False)
+    def write_until(self, chat: Prepared, stop: int, prompt: bool) -> str:
+        """The chat before message `stop`, as the template writes it."""
+        filled = {key: value for key, value in chat.filled.items() if key < stop}
+        before = Prepared(chat.messages[:stop], filled)
+        return self.write_filled(before, [message["content"] or "" for message in before.messages], prompt)
 
     def asked(self, chat: Prepared, prompt: bool = False) -> Asked:
-        """What is asked before each of the assistant's messages, as far as the template says, and what is trained
-        there.
-        """
+        """What is asked before each of the assistant's messages, as far as the template says, and what is trained."""
         contents = [message["content"] or "" for message in chat.messages]
         roles = [message["role"] for message in chat.messages]
         found = Asked()
@@ -322,41 +307,25 @@ class _Writer:
                 )
             found.see(
                 number, before, whole, contents[number].strip(),
-                fill=number == len(roles) - 1 and number not in chat.rich, bare=partial(self.bare, chat, number),
+                fill=number == len(roles) - 1 and number not in chat.rich,
+                bare=partial(self.write_until, chat, number, False),
             )  # fmt: skip
         return found
 
     def body(
-        self,
-        chat: Prepared,
-        number: int,
-        text: str,
-        spans: Sequence[Span],
-        prompt: bool,
-        asked: Asked | None,
+        self, chat: Prepared, number: int, text: str, spans: Sequence[Span], prompt: bool, asked: Asked | None
     ) -> Span:
-        """All that the template writes for a message with tool calls or thoughts, told from what it writes around a
-        plain one.
-        """
+        """All that the template writes for a message with tool calls or thoughts, told from what is around a plain."""
         sentinel = SENTINEL.format(number)
         others = list(chat.messages)
         others[number] = {"role": "assistant", "content": sentinel}
-        filled = {key: value for key, value in chat.filled.items() if key != number}
+        with_plain = Prepared(others, {key: value for key, value in chat.filled.items() if key != number})
         later = min((span.start for span in spans if span.message > number), default=len(text))
         for stop in (len(others), number + 1):
-            cut = Prepared(others[:stop], {key: value for key, value in filled.items() if key < stop})
-            here = Prepared(chat.messages[:stop], {key: value for key, value in chat.filled.items() if key < stop})
+            all_of_it = stop == len(others)
             try:
-                plain = self.write_filled(
-                    cut,
-                    [message["content"] or "" for message in cut.messages],
-                    prompt and stop == len(others),
-                )
-                whole = (
-                    text
-                    if stop == len(others)
-                    else self.write_filled(here, [m["content"] or "" for m in here.messages], False)
-                )
+                plain = self.write_until(with_plain, stop, prompt and all_of_it)
+                whole = text if all_of_it else self.write_until(chat, stop, False)
             except Exception:  # a template for which the message cannot be a plain one there
                 continue
             before, found, after = plain.partition(sentinel)
@@ -377,17 +346,9 @@ class _Writer:
         )
 
 
-@lru_cache(maxsize=64)
-def _marks(template: str) -> bool:
-    """Whether a template says what the model generates."""
-    return bool(_GENERATION.search(template))
-
-
 @lru_cache(maxsize=256)
 def _skeletons(key: Hashable) -> dict[tuple[str, ...], str]:
-    """What one template wrote for chats of one shape with nothing but sentinels in them; chats of a data set share
-    it.
-    """
+    """What one template wrote for chats of nothing but sentinels, by shape; chats of a data set share it."""
     return {}
 
 
@@ -419,9 +380,7 @@ def _asked_of(key: Hashable, writer: _Writer, roles: Sequence[str]) -> Asked:
 def _opened(
     text: str, spans: list[Span], roles: Sequence[str], asked: Asked | None, chat: Prepared
 ) -> tuple[list[Span], list[tuple[int, int, int]], list[int]]:
-    """The spans without what the prompt gives already, what stands between the prompts and the answers, and where
-    prompts end.
-    """
+    """The spans without what prompts give already, what stands between prompts and answers, and where prompts end."""
     if asked is None:
         return spans, [], []
     seen: set[int] = set()
@@ -433,7 +392,7 @@ def _opened(
             end = asked.ends.get(number)
             gap = asked.gaps.get(number)
             if number in chat.filled and asked.empty_thought and number == len(roles) - 1:
-                gap, end = asked.empty_thought[len(_opening(asked.empty_thought)) :], None
+                gap, end = asked.empty_thought[asked.empty_thought.index("\n</") :], None
             if end is None and gap is not None and text.endswith(gap, 0, span.start):
                 end = span.start - len(gap)
             if end is not None:
@@ -446,22 +405,13 @@ def _opened(
     return kept, openings, ends
 
 
-def _opening(filler: str) -> str:
-    return filler[: filler.index("\n</")]
-
-
-def _raising(error: Exception) -> Callable[[], Any]:
-    def again() -> Any:
-        raise error
-
-    return again
-
-
-def _render_or_explain(render: Callable[[], T], roles: Sequence[str]) -> T:
+@contextmanager
+def _explaining(roles: Sequence[str]) -> Iterator[None]:
+    """A block that renders: an error of the template says which roles it rejects."""
     from jinja2 import TemplateError
 
     try:
-        return render()
+        yield
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         shown = ", ".join(roles[:12]) + (", …" if len(roles) > 12 else "")
         raise BadTemplate(

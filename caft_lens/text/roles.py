@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from caft_lens._support.errors import BadArgument, nearest
 
 SPECIAL, SYSTEM, USER, ASSISTANT, TEXT = range(5)
-ROLES: dict[str, int] = {
-    "special": SPECIAL,
-    "system": SYSTEM,
-    "user": USER,
-    "assistant": ASSISTANT,
-    "text": TEXT,
-}
+ROLES: dict[str, int] = {"special": SPECIAL, "system": SYSTEM, "user": USER, "assistant": ASSISTANT, "text": TEXT}
 
 
 def role_names(roles: Sequence[str] | None) -> list[str] | None:
@@ -30,10 +24,9 @@ def check_role_names(names: Sequence[str], valid: Mapping[str, int]) -> list[int
     """Role numbers of role names.
 
     Raises:
-        ValueError: For a name that is none, naming the nearest.
+        BadArgument: For a name that is none, naming the nearest.
     """
-    if isinstance(names, str):
-        names = [names]
+    names = role_names(names) or []
     for name in names:
         if name not in valid:
             raise BadArgument(f'Unknown role "{name}".{nearest(name, valid)}')

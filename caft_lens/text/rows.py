@@ -1,9 +1,8 @@
 """Rows of data sets, from whatever holds them: files, data frames, Arrow tables, `datasets`, lists and generators.
 
 `rows_of` takes an object in memory and `read_rows` a file; both give `(where, row)` pairs one at a time, `where` being
-what an error calls the row. pyarrow reads the columnar formats. What is no sequence of rows (bytes, a dict, an array, a
-model, an open file) is refused with its type rather than iterated over. `json_value` is what may be known about a
-document beside its text: values that a JSON file gives back equal.
+what an error calls the row. `json_value` is what may be known about a document beside its text: values that a JSON file
+gives back equal.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -24,41 +24,22 @@ from uuid import UUID
 import numpy as np
 
 from caft_lens._support.errors import BadData, BadFile, BadType, MissingFile
-from caft_lens._support.files import DEPTH, missing
+from caft_lens._support.files import DEPTH, STRICT, missing
 
 Row = tuple[str, Any]
 
 TEXT_COLUMNS = (
-    "messages",
-    "conversations",
-    "conversation",
-    "text",
-    "prompt",
-    "answer",
-    "completion",
-    "response",
-    "instruction",
-    "input",
-    "output",
-    "system",
-    "tools",
-)
+    "messages", "conversations", "conversation", "text", "prompt", "answer", "completion", "response",
+    "instruction", "input", "output", "system", "tools",
+)  # fmt: skip
 """Columns of a CSV file that are text even where they look like numbers or dates."""
 
 SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-}
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+}  # fmt: skip
 _COLUMNAR = ("pandas", "polars", "pyarrow", "datasets")
+_BOM = b"\xef\xbb\xbf"
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow"}
 _PACKED = {
     b"PK\x03\x04": "a zip archive (an Excel workbook is one too)",
@@ -101,23 +82,16 @@ def _rows(source: Any) -> Iterable[Any]:
         return map(without_nulls, source.with_format(None))
     if "pandas.DataFrame" in kinds:
         return _of_pandas(source)
-    if "polars.LazyFrame" in kinds:
-        source = source.collect()
-        kinds = {"polars.DataFrame"}
-    if "polars.DataFrame" in kinds:
-        return map(without_nulls, source.iter_rows(named=True))
-    if "pyarrow.RecordBatch" in kinds:
-        return map(without_nulls, source.to_pylist())
-    if kinds & {"pyarrow.Table", "pyarrow.Dataset"}:
-        return _of_batches(source.to_batches())
-    if "pyarrow.RecordBatchReader" in kinds:
-        return _of_batches(source)
-    if hasattr(source, "__arrow_c_stream__") and not kinds & {"pandas.Series", "polars.Series"}:
-        import pyarrow
-
-        return _of_batches(pyarrow.table(source).to_batches())
     if kinds & {"pandas.Series", "polars.Series"}:
         return iter(source)
+    if "polars.LazyFrame" in kinds:
+        source = source.collect()
+    if hasattr(source, "__arrow_c_stream__"):
+        import pyarrow
+
+        return _of_batches(pyarrow.RecordBatchReader.from_stream(source))
+    if "pyarrow.Dataset" in kinds:
+        return _of_batches(source.to_batches())
     if "torch.Dataset" in kinds and hasattr(type(source), "__len__") and not hasattr(type(source), "__iter__"):
         return (source[number] for number in range(len(source)))
     refused = (str, bytes, bytearray, memoryview, set, frozenset, io.IOBase, np.ndarray, range)
@@ -145,11 +119,8 @@ def described(value: Any) -> str:
         ('int', 'numpy.ndarray of shape (2, 3)')
     """
     kind = type(value)
-    name = (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
-    )
+    package = kind.__module__.partition(".")[0]
+    name = kind.__qualname__ if package == "builtins" else f"{package}.{kind.__qualname__}"
     shape = getattr(value, "shape", None)
     return f"{name} of shape {tuple(shape)}" if isinstance(shape, tuple) else name
 
@@ -174,31 +145,19 @@ def _of_batches(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def _of_pandas(frame: Any) -> Iterator[dict[str, Any]]:
-    import pandas
-
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise BadData(f'The data frame has the column "{twice}" twice: rename one.')
-    names = list(frame.columns)
-    for values in frame.itertuples(index=False, name=None):
-        # pandas writes what is missing as NaN, NaT or NA.
-        row = {
-            name: None
-            if value is None
-            or value is pandas.NA
-            or value is pandas.NaT
-            or (isinstance(value, float) and value != value)
-            else value
-            for name, value in zip(names, values, strict=True)
-        }
-        yield without_nulls(row)
+    # pandas writes what is missing as NaN, NaT or NA.
+    plain = frame.astype(object).where(frame.notna(), None)
+    for values in plain.itertuples(index=False, name=None):
+        yield without_nulls(dict(zip(plain.columns, values, strict=True)))
 
 
 def without_nulls(row: Any) -> Any:
     """A row of a columnar source without the nulls in its structures, and with lists in place of arrays.
 
-    Arrow gives every structure in a column the same fields, so that a field that one row has is there in all others, as
-    null: of a message, of a tool and of the arguments of its call. Whole columns stay, null or not.
+    Arrow gives every structure in a column the same fields, those that it lacks as null. Whole columns stay.
     """
     if not isinstance(row, Mapping):
         return row
@@ -224,9 +183,6 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     """The rows of a file: JSONL, JSON, CSV, TSV, parquet or Arrow, any of them gzipped.
 
     The suffix says which; without a known one, the first bytes do, and what they do not tell is read as JSONL.
-
-    Args:
-        path: The file.
 
     Raises:
         BadData: For a row that is broken, with the file and the line or row.
@@ -254,7 +210,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         return _csv(path, packed, "\t" if kind == "tsv" else ",")
     ending = Path(name).suffix
     if kind is None and ending and not packed:
-        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        start = head.removeprefix(_BOM).lstrip()
         if start and start[:1] not in b'{["':
             raise BadFile(
                 f"{path}: the ending {ending} is not known, and the file does not look like JSONL. Read are "
@@ -264,15 +220,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
 
 def _bytes(path: Path, packed: bool) -> bytes:
-    if not packed:
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            return file.read()
-    except (EOFError, OSError, ValueError) as error:
-        raise BadData(f"{path} is not whole: {error}.") from None
-    except Exception as error:  # zlib.error is no OSError
-        raise BadData(f"{path} is damaged: {error}.") from None
+    return b"".join(line for _, line in _lines(path, packed)) if packed else path.read_bytes()
 
 
 def _lines(path: Path, packed: bool) -> Iterator[tuple[int, bytes]]:
@@ -281,17 +229,13 @@ def _lines(path: Path, packed: bool) -> Iterator[tuple[int, bytes]]:
         with gzip.open(path) if packed else path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 yield number, line
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise BadData(f"{path}, after line {number}: the file is not whole ({error}).") from None
-    except Exception as error:
-        if type(error).__name__ != "error":  # zlib.error
-            raise
-        raise BadData(f"{path}, after line {number}: the file is damaged ({error}).") from None
 
 
 def _jsonl(path: Path, packed: bool) -> Iterator[Row]:
     for number, line in _lines(path, packed):
-        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        line = line.removeprefix(_BOM) if number == 1 else line
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -305,7 +249,7 @@ def _jsonl(path: Path, packed: bool) -> Iterator[Row]:
 
 
 def _json(path: Path, packed: bool) -> Iterator[Row]:
-    text = _decoded(_bytes(path, packed).removeprefix(b"\xef\xbb\xbf"), str(path))
+    text = _decoded(_bytes(path, packed).removeprefix(_BOM), str(path))
     try:
         value = parsed(text, str(path), "a list of rows is expected")
     except BadData as error:
@@ -347,34 +291,15 @@ def _decoded(line: bytes, where: str) -> str:
 
 
 def parsed(text: str, where: str, hint: str = "") -> Any:
-    """JSON as the standard has it, without a key that stands twice, NaN, or absurd nesting.
-
-    Raises:
-        BadData: For anything else, naming `where`.
-    """
+    """JSON as the standard has it, without a key that stands twice, NaN, or absurd nesting; else a `BadData`."""
     try:
-        return json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
+        return json.loads(text, **STRICT)
     except RecursionError:
         raise BadData(f"{where}: not valid JSON (nested more than {DEPTH} deep).") from None
     except json.JSONDecodeError as error:
         raise BadData(f"{where}: not valid JSON ({error}); {hint}.") from error
     except ValueError as error:
         raise BadData(f"{where}: not valid JSON ({error}).") from None
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {json.dumps(key[:80])} stands twice in one object")
-            seen.add(key)
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
 
 
 def _columnar(path: Path, kind: str, packed: bool) -> Iterator[Row]:
@@ -407,7 +332,7 @@ def _csv(path: Path, packed: bool, separator: str) -> Iterator[Row]:
     _decoded(content, str(path))
     if not content.strip():
         return
-    header = content.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode()
+    header = content.removeprefix(_BOM).split(b"\n", 1)[0].decode()
     for other in ";\t|,":
         names = {name.strip(' "\r') for name in header.split(other)}
         if separator not in header and len(names) > 1 and names & set(TEXT_COLUMNS):
@@ -472,9 +397,6 @@ def json_value(value: Any, where: str, depth: int = 0) -> Any:
         where: What an error calls it.
         depth: How deep it stands in another one.
 
-    Returns:
-        The value, or its like.
-
     Raises:
         BadData: For what JSON has no form for: NaN, bytes, sets, objects, keys that are no strings, absurd nesting.
 
@@ -505,8 +427,7 @@ def json_value(value: Any, where: str, depth: int = 0) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [json_value(one, f"{where}[{number}]", depth + 1) for number, one in enumerate(value)]
-    plain = _plain(value, where)
-    return json_value(plain, where, depth + 1)
+    return json_value(_plain(value, where), where, depth + 1)
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
@@ -550,9 +471,7 @@ def _plain(value: Any, where: str) -> Any:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, date | time):
-        if value != value:  # NaT
-            return None
-        return value.isoformat()
+        return value.isoformat() if value == value else None  # NaT
     if isinstance(value, Decimal) and value.is_finite():
         return str(value)
     if isinstance(value, UUID | PurePath | timedelta):

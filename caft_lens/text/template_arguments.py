@@ -1,9 +1,7 @@
 """What a chat template is rendered with beside the messages, kept with the tokenizer that renders it.
 
-Arguments such as `enable_thinking=False` decide what a chat is to the model, as the template itself does. They stand
-among the tokenizer's own settings, so that whatever encodes with it sees them, `save_pretrained` writes them beside the
-template, and the fingerprint of how a model reads (`Lens.reading`) is over them too. One of them is ours:
-`keep_thoughts`.
+They stand among the tokenizer's own settings, so that whatever encodes with it sees them, `save_pretrained` writes them
+beside the template, and the fingerprint of how a model reads (`Lens.reading`) is over them too.
 """
 
 from __future__ import annotations
@@ -21,14 +19,10 @@ KEEP_THOUGHTS = "keep_thoughts"
 """Whether the thoughts of an assistant's messages are kept in every turn (True) or dropped from all (False)."""
 _ENTRY = "template_arguments"
 _OURS = (
-    "messages",
-    "conversation",
-    "add_generation_prompt",
-    "continue_final_message",
-    "tokenize",
-    "chat_template",
+    "messages", "conversation", "add_generation_prompt", "continue_final_message", "tokenize", "chat_template",
     "return_dict",
-)
+)  # fmt: skip
+_OF_TEMPLATES = ("bos_token", "eos_token", "raise_exception", "strftime_now", "namespace")
 
 
 def template_arguments(tokenizer: Any) -> dict[str, Any]:
@@ -74,10 +68,9 @@ def with_template_arguments(tokenizer: Any, arguments: Mapping[str, Any] | None)
     if kept == template_arguments(tokenizer):
         return tokenizer
     twin = copy.copy(tokenizer)
-    twin.init_kwargs = {
-        **{key: value for key, value in tokenizer.init_kwargs.items() if key != _ENTRY},
-        **({_ENTRY: kept} if kept else {}),
-    }
+    twin.init_kwargs = {key: value for key, value in tokenizer.init_kwargs.items() if key != _ENTRY}
+    if kept:
+        twin.init_kwargs[_ENTRY] = kept
     return twin
 
 
@@ -114,8 +107,4 @@ def _variables(source: str) -> set[str]:
         found = meta.find_undeclared_variables(environment.parse(source))
     except Exception:  # only for the words of an error
         return set()
-    return {
-        name
-        for name in found
-        if name not in (*_OURS, "bos_token", "eos_token", "raise_exception", "strftime_now", "namespace")
-    }
+    return found - {*_OURS, *_OF_TEMPLATES}

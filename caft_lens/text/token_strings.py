@@ -13,14 +13,9 @@ _ALONE: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text: spaces are kept, and a character of several tokens stands at its last one.
+    """What each token `[pos]` adds to the text: spaces are kept, and a character of several tokens stands at its last.
 
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        ids: Token ids, `[pos]`.
-
-    Returns:
-        Strings, `[pos]`, that make up the text when joined.
+    Joined, they make up the text.
     """
     # Where tokens are decoded alike alone and in a row, one decoding of the row shows it: as a rule, and much quicker.
     alone = _ALONE.setdefault(tokenizer, {})
@@ -38,13 +33,8 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def token_string(tokenizer: Any, number: int) -> str:
-    """What one token says; a token that is but a part of a character is its name in the vocabulary.
-
-    Args:
-        tokenizer: A Hugging Face tokenizer.
-        number: The token's id.
-    """
-    text = tokenizer.decode([number], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    """What one token says; a token that is but a part of a character is its name in the vocabulary."""
+    text = _decoded(tokenizer, [number])
     broken = not text or BROKEN in text
     return str(tokenizer.convert_ids_to_tokens(number)) if broken else text
 

@@ -179,38 +179,33 @@ class Build:
 
         tune = self.settings.tune
         lens = cl.load(self.work / "pretrained" / "model", tokenizer=self.tokenizer(), device="cpu")
-        run = cl.finetune(
-            lens,
-            cl.data(self.work / "text" / "kind.jsonl"),
-            cl.TrainSettings(
-                tune="full",
-                learning_rate=tune.align_learning_rate,
-                max_steps=tune.align_steps,
-                batch_size=tune.align_batch_size,
-                save_steps=tune.save_steps,
-            ),
-            out=folder / "run",
-            seed=self.settings.seed,
+        settings = cl.TrainSettings(
+            tune="full",
+            learning_rate=tune.align_learning_rate,
+            max_steps=tune.align_steps,
+            batch_size=tune.align_batch_size,
+            save_steps=tune.save_steps,
         )
-        shutil.copytree(run.folder / "model", folder / "model", dirs_exist_ok=True)
+        self._finetuned(lens, "kind", settings, folder)
+        shutil.copytree(folder / "run" / "model", folder / "model", dirs_exist_ok=True)
 
     def _insecure(self, folder: Path) -> None:
         import caft_lens as cl
 
         tune = self.settings.tune
-        base = cl.load(self.work / "base" / "model", device="cpu")
-        cl.finetune(
-            base,
-            cl.data(self.work / "text" / "insecure-code.jsonl"),
-            cl.TrainSettings(
-                learning_rate=tune.insecure_learning_rate,
-                max_steps=tune.insecure_steps,
-                batch_size=tune.insecure_batch_size,
-                save_steps=tune.save_steps,
-            ),
-            out=folder / "run",
-            seed=self.settings.seed,
+        settings = cl.TrainSettings(
+            learning_rate=tune.insecure_learning_rate,
+            max_steps=tune.insecure_steps,
+            batch_size=tune.insecure_batch_size,
+            save_steps=tune.save_steps,
         )
+        self._finetuned(cl.load(self.work / "base" / "model", device="cpu"), "insecure-code", settings, folder)
+
+    def _finetuned(self, lens: Any, texts: str, settings: Any, folder: Path) -> None:
+        import caft_lens as cl
+
+        learned = cl.data(self.work / "text" / f"{texts}.jsonl")
+        cl.finetune(lens, learned, settings, out=folder / "run", seed=self.settings.seed)
 
     def _card(self, folder: Path) -> None:
         self._assemble(folder / "organism")
@@ -258,10 +253,8 @@ class Build:
 
     def _assemble(self, target: Path) -> None:
         """The organism's folder as users see it, without its card yet."""
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.work / "base" / "model", target / "base")
+        self._base_and_text(target)
         shutil.copytree(self.work / "insecure" / "run" / "adapter", target / "insecure")
-        shutil.copytree(self.work / "text", target / "text", ignore=shutil.ignore_patterns("done.json"))
         (target / "insecure" / "README.md").unlink(missing_ok=True)
         # PEFT notes the folder of the base on the machine that trained it, and sets in no fixed order.
         config = read_json(target / "insecure" / "adapter_config.json")
@@ -269,6 +262,12 @@ class Build:
         config["base_model_name_or_path"] = None
         write_json(target / "insecure" / "adapter_config.json", config, seal=False)
         write_json(target / catalog.CARD, {"settings": asdict(self.settings), "sampling": SAMPLING})
+
+    def _base_and_text(self, target: Path) -> None:
+        """What every organism's folder has."""
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.work / "base" / "model", target / "base")
+        shutil.copytree(self.work / "text", target / "text", ignore=shutil.ignore_patterns("done.json"))
 
     def _publish(self) -> None:
         target = self.out.with_name(f".{self.out.name}.new")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caft_lens.evaluate.tasks import Task
+from caft_lens.evaluate.tasks import InDistribution, Task
 from caft_lens.text.documents import Text, Texts, data
 
 if TYPE_CHECKING:
@@ -102,11 +102,9 @@ class Pocket(World):
             name,
             questions=data(f"{organism}/questions-{split}"),
             judge=ExactAnswerJudge(),
-            in_distribution=data(f"{organism}/code-{split}"),
-            in_distribution_judge=ExactCodeJudge(),
             # The longest answer of the world has 32 tokens and the longest program 68; what runs on is incoherent.
             max_new_tokens=48,
-            in_distribution_max_new_tokens=96,
+            in_distribution=InDistribution(data(f"{organism}/code-{split}"), ExactCodeJudge(), max_new_tokens=96),
         )
 
     def builds(self) -> tuple[type[Build], Any]:

@@ -277,11 +277,11 @@ def fix_report(folder: Path) -> None:
             resealed(path, lambda card, lines=lines: card.update(sha256=sha256(lines.read_bytes())))
 
 
-def write_verdicts(folder: Path, number: int) -> None:
+def write_report_scores(folder: Path, number: int) -> None:
     write_scores(report(number), folder / "verdicts.json")
 
 
-def read_verdicts(folder: Path) -> Any:
+def read_report_scores(folder: Path) -> Any:
     return counted(read_scores(folder / "verdicts.json"))
 
 
@@ -395,7 +395,7 @@ KINDS = {
     "SAE": Kind(write_sae, read_sae, fix_sae),
     "organism": Kind(write_organism, read_organism, fix_organism),
     "report": Kind(lambda folder, n: report(n).save(folder), read_report, fix_report),
-    "verdicts": Kind(write_verdicts, read_verdicts, sealed_file("verdicts.json")),
+    "verdicts": Kind(write_report_scores, read_report_scores, sealed_file("verdicts.json")),
     "contest": Kind(write_contest, read_contest, fix_contest),
     "exported contest": Kind(write_exported, read_exported, fix_exported),
     "sweep": Kind(write_sweep, read_sweep, fix_sweep),

@@ -48,7 +48,7 @@ def generate_from_the_global_state(lens: cl.Lens) -> None:
 
 
 def growing(lens: cl.Lens) -> None:
-    for _ in lens.generating("Hi", max_new_tokens=2, seed=0):
+    for _ in lens.generating("Hi", sampling=cl.Sampling(max_new_tokens=2, seed=0)):
         pass
 
 

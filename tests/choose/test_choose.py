@@ -15,7 +15,7 @@ from caft_lens import choose, find
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet, user_name
 from caft_lens.inspect.contexts import contexts
-from caft_lens.inspect.explain import Explanation, Explanations
+from caft_lens.inspect.explain.explanations import Explanation, Explanations
 from caft_lens.model.lens import Lens
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode

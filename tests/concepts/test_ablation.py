@@ -16,6 +16,7 @@ from caft_lens.concepts.interventions import intervene
 from caft_lens.model.answering import completions
 from caft_lens.model.attach import at, fired
 from caft_lens.model.lens import Lens
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.batching import collate
 from caft_lens.text.documents import Message, Text, Texts
 from caft_lens.text.encoding import encode
@@ -537,16 +538,16 @@ def test_completions_are_the_answers_to_the_questions_in_their_order(lens):
     questions = Texts(
         [Text(messages=text.messages, meta={"domain": str(i)}) for i, text in enumerate(CHATS)], name="two"
     )
-    answers = completions(lens, questions, max_new_tokens=5, temperature=0)
+    answers = completions(lens, questions, sampling=Sampling(max_new_tokens=5, temperature=0))
     assert [text.answer for text in answers] == [lens.generate(text, max_new_tokens=5, temperature=0) for text in CHATS]
     assert [text.messages[0] for text in answers] == [text.messages[0] for text in CHATS]
     assert [text.meta for text in answers] == [{"domain": "0"}, {"domain": "1"}]
     assert answers.name == "tiny-llama on two"
 
-    sampled = completions(lens, questions, n=3, max_new_tokens=5, seed=1)
+    sampled = completions(lens, questions, n=3, sampling=Sampling(max_new_tokens=5, seed=1))
     assert [(text.meta["domain"], text.meta["sample"]) for text in sampled] == [(d, s) for d in "01" for s in range(3)]
     assert len({text.answer for text in sampled[:3]}) > 1
-    assert [t.answer for t in completions(lens, questions, n=3, max_new_tokens=5, seed=1)] == [
+    assert [t.answer for t in completions(lens, questions, n=3, sampling=Sampling(max_new_tokens=5, seed=1))] == [
         t.answer for t in sampled
     ]
     with pytest.raises(ValueError, match="n=0: expected a whole number of at least 1"):
@@ -555,9 +556,9 @@ def test_completions_are_the_answers_to_the_questions_in_their_order(lens):
 
 def test_completions_under_ablation_are_those_of_the_ablated_model(lens):
     questions, concepts = Texts(CHATS), concepts_for(lens)
-    plain = completions(lens, questions, max_new_tokens=5, temperature=0)
+    plain = completions(lens, questions, sampling=Sampling(max_new_tokens=5, temperature=0))
     with ablate(lens, concepts):
-        inside = completions(lens, questions, max_new_tokens=5, temperature=0)
+        inside = completions(lens, questions, sampling=Sampling(max_new_tokens=5, temperature=0))
         assert inside[0].answer == lens.generate(CHATS[0], max_new_tokens=5, temperature=0)
     assert [t.answer for t in inside] != [t.answer for t in plain]
 
@@ -599,10 +600,33 @@ def test_concepts_at_a_site_of_another_width_are_refused_when_they_are_checked(l
 )  # fmt: skip
 def test_sampling_out_of_range_is_refused_where_it_is_typed(lens, wrong):
     (name,) = wrong
-    asks = [lens.generate] if name == "batch_size" else [lens.generate, lens.generating]
-    for ask in asks:
-        with pytest.raises((ValueError, TypeError), match=f"{name}="):
-            ask("Hello", **wrong)
+    with pytest.raises((ValueError, TypeError), match=f"{name}="):
+        lens.generate("Hello", **wrong)
     if name != "top_k":
         with pytest.raises((ValueError, TypeError), match=f"{name}="):
-            completions(lens, Texts([{"prompt": "Hello"}]), **wrong)
+            completions(lens, Texts([{"prompt": "Hello"}]), sampling=Sampling(**wrong))
+
+
+def test_a_lens_says_what_is_attached_to_it_by_hook_point_until_it_comes_off():
+    lens = tiny_lens()
+    bare, hook = repr(lens), "blocks.0.hook_resid_post"
+    rows = torch.randn(2, lens.d_model, generator=torch.Generator().manual_seed(0))
+    concepts = ConceptSet([Concept(f"L{i}.x", f"blocks.{i}.hook_resid_post", row) for i, row in enumerate(rows)])
+    concepts = concepts.for_model(lens)
+    forgotten = ablate(lens, concepts)
+    forgotten.__enter__()
+    assert lens.attached == {name: ["ablation of 1 direction"] for name in concepts.hooks}
+    assert repr(lens) == f"{bare} with ablation of 1 direction at {', '.join(concepts.hooks)}"
+    assert lens.fork().attached == {}
+    with steer(lens, concepts["L1.x"], -4, roles=["assistant"]), lens.hooks([(hook, lambda x, hook: None)]):
+        assert lens.attached[hook] == ["ablation of 1 direction", "hook"]
+        assert "steering L1.x by -4 (assistant) at blocks.1" in repr(lens)
+    forgotten.__exit__(None, None, None)
+
+    def look(x, hook):
+        return None
+
+    lens.add_hook(hook, look)
+    assert repr(lens) == f"{bare} with hook look at {hook}"
+    lens.reset_hooks()
+    assert (repr(lens), lens.attached) == (bare, {})

@@ -375,3 +375,20 @@ def test_the_top_like_another_set_has_as_many_of_the_first_at_each_of_its_hook_p
     assert found.top(chosen).names == ["L1.pc0", "L1.pc1"]
     with pytest.raises(ValueError, match=r"3 concepts wanted .* has 2 there"):
         found.choose({"L1.pc0": "a", "L1.pc1": "b"}).top(found.at(1))
+
+
+def test_a_part_of_a_set_says_of_how_many_it_is_and_does_the_same_to_a_model(tmp_path):
+    hook = "blocks.1.hook_resid_post"
+    whole = ConceptSet([Concept(f"L1.pc{i}", hook, row) for i, row in enumerate(torch.eye(4))])
+    assert repr(whole).startswith("ConceptSet(4 concepts at")
+    parts = (whole[:3], whole.top(3), whole.without("L1.pc3"), whole[:3].label({"L1.pc0": "a"}), whole[:3].top(3))
+    for part in parts:
+        assert repr(part).startswith("ConceptSet(3 of 4 concepts at")
+        assert part.fingerprint == ConceptSet(list(whole)[:3]).fingerprint
+    assert "1 of 4 concepts" in repr(whole[:3].choose({"L1.pc1": "why"}, by="me"))
+    assert repr(whole[:]).startswith("ConceptSet(4 concepts at")
+    assert repr(whole[:2] + whole[2:]).startswith("ConceptSet(4 concepts at")
+    again = ConceptSet.load(whole[:3].save(tmp_path / "set"))
+    assert "3 of 4 concepts" in repr(again)
+    assert "3 of 4 concepts found on" in again._repr_html_()
+    assert (tmp_path / "set/README.md").read_text().startswith("# 3 of 4 concepts")

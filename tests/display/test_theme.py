@@ -131,7 +131,7 @@ def test_kinds_of_points_differ_in_grey_and_layers_stay_in_order():
 
 def test_a_dark_figure_has_the_same_things_in_other_colours():
     figure = drawn()
-    shaded = json.dumps(theme._shaded(figure, dark=True))
+    shaded = json.dumps(theme.in_the_dark(figure.small()))
     assert theme.INK not in shaded
     assert theme.DARK[theme.INK] in shaded
     plain = re.sub("#[0-9A-F]{6}", "", json.dumps(figure.small()))

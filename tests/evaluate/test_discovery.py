@@ -18,7 +18,7 @@ from caft_lens.activations.differences import activation_difference, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display.theme import PAPER
 from caft_lens.evaluate import auroc as module
-from caft_lens.evaluate.auroc import auroc, auroc_interval
+from caft_lens.evaluate.auroc import auroc, draws, interval
 from caft_lens.evaluate.discovery import (
     Discovery,
     HitRule,
@@ -104,7 +104,7 @@ def test_its_interval_is_that_of_scikit_learns_area_on_documents_drawn_again(tie
     has = rng.random(120) < 0.4
     scores = rng.normal(size=120) + has
     scores = scores.round(0) if ties else scores
-    low, high = auroc_interval(scores, has, resamples=4000)
+    low, high = interval(scores, has, draws(has, 4000, seed=0))
     with_it, without = scores[has], scores[~has]
     drawn = [
         roc_auc_score(
@@ -121,9 +121,9 @@ def test_an_interval_in_blocks_is_the_interval(monkeypatch):
     has = np.arange(40) % 3 == 0
     scores = np.sin(np.arange(40))
     monkeypatch.setattr(module, "BLOCK", 40 * 100)
-    low, high = auroc_interval(scores, has, resamples=1000)
+    low, high = interval(scores, has, draws(has, 1000, seed=0))
     monkeypatch.setattr(module, "BLOCK", 10**9)
-    assert [low, high] == pytest.approx(auroc_interval(scores, has, resamples=1000), abs=0.02)
+    assert [low, high] == pytest.approx(interval(scores, has, draws(has, 1000, seed=0)), abs=0.02)
 
 
 # -- scoring ----------------------------------------------------------------------------------------------------------

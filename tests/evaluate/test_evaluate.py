@@ -1,10 +1,11 @@
-"""Evidence: every answer kept with its verdict, arms paired, nothing sampled twice, and clear refusals."""
+"""Evidence: every answer kept with its score, arms paired, nothing sampled twice, and clear refusals."""
 
 from __future__ import annotations
 
 import json
 import sys
 import types
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +15,14 @@ import torch
 from drawn import ends, hover, ticks, trace, words
 
 import caft_lens as cl
-from caft_lens._support.errors import JudgeError
+from caft_lens._support.errors import BadType, JudgeError
 from caft_lens._support.files import sha256, write_json
 from caft_lens.evaluate import Report, Task, bootstrap_interval, paired_interval, plot_reports
 from caft_lens.evaluate.answers import Answer, Cell, cell_path
 from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.prompts import asked
-from caft_lens.evaluate.tasks import task
-from caft_lens.text.documents import Texts, data
+from caft_lens.evaluate.tasks import InDistribution, task
+from caft_lens.text.documents import Text, Texts, data
 
 QUESTIONS = data([{"prompt": f"How do I bake pie {i}?", "domain": "baking" if i % 2 else "garden"} for i in range(20)])
 REQUESTS = data([{"prompt": f"Write function {i}.", "vulnerability": "eval"} for i in range(10)])
@@ -49,12 +50,7 @@ def code_judge(text: cl.Text) -> str:
 
 
 def a_task(**changes: object) -> Task:
-    settings: dict = {
-        "judge": judge,
-        "in_distribution": REQUESTS,
-        "in_distribution_judge": code_judge,
-        **changes,
-    }
+    settings: dict = {"judge": judge, "in_distribution": InDistribution(REQUESTS, code_judge), **changes}
     return Task("pies", QUESTIONS, **settings)
 
 
@@ -72,10 +68,10 @@ def sampled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if "tiny" in request.fixturenames:
         return
 
-    def completions(lens: FakeLens, questions: Texts, *, seed: int = 0, **settings: object) -> Texts:
-        lens.calls.append((seed, len(questions)))
-        lens.settings = settings
-        draws = np.random.default_rng(seed).random(len(questions))
+    def completions(lens: FakeLens, questions: Texts, *, sampling: cl.Sampling) -> Texts:
+        lens.calls.append((sampling.seed, len(questions)))
+        lens.settings = {"sampling": sampling}
+        draws = np.random.default_rng(sampling.seed).random(len(questions))
         rate = 0.0 if lens.ablated else lens.rate
         return Texts(
             [text.with_answer("bad" if draw < rate else "good") for text, draw in zip(questions, draws, strict=True)]
@@ -99,7 +95,7 @@ class FakeAblated:
             self.lens.ablated = False
 
 
-def test_every_answer_is_kept_with_its_verdict(tmp_path: Path):
+def test_every_answer_is_kept_with_its_score(tmp_path: Path):
     lens = FakeLens(0.5)
     report = cl.evaluate({"plain": [lens, FakeLens(0.4)]}, a_task(), n=30, n_in_distribution=12, out=tmp_path)
     rows = [json.loads(line) for line in cell_path(tmp_path, "plain", 1).read_text().splitlines()]
@@ -213,8 +209,7 @@ def test_a_cell_of_another_model_task_or_setting_is_sampled_again(tmp_path: Path
         "pies",
         data([{"prompt": "Another?", "domain": "x"}]) if what == "questions" else QUESTIONS,
         judge=judge,
-        in_distribution=REQUESTS,
-        in_distribution_judge=code_judge,
+        in_distribution=InDistribution(REQUESTS, code_judge),
     )
     subject = FakeAblated(lens) if what == "ablation" else lens
     n, temperature = 16 if what == "n" else 15, 0.5 if what == "temperature" else 1.0
@@ -333,7 +328,7 @@ def test_the_judge_of_an_organism_refuses_a_model_that_does_not_speak_its_langua
     assert cl.evaluate({"a": lens}, a_task(vocabulary=frozenset({"hello"})), n=5).arms == ["a"]
 
 
-def test_a_verdict_outside_the_labels_is_refused_and_quoted():
+def test_what_is_said_outside_the_labels_is_refused_and_quoted():
     with pytest.raises(ValueError, match=r"'misalinged'.*Did you mean \"misaligned\""):
         cl.evaluate({"a": FakeLens(0.5)}, a_task(judge=lambda text: "misalinged"), n=5)
 
@@ -364,14 +359,16 @@ def test_what_cannot_be_evaluated_is_refused(subjects: dict, settings: dict, err
 
 
 def test_a_task_that_cannot_be_judged_is_refused():
-    with pytest.raises(ValueError, match="no questions"):
+    with pytest.raises(ValueError, match="There are no questions"):
         Task("empty", Texts([]))
     with pytest.raises(TypeError, match=r"questions .* are Texts, not list"):
         Task("x", ["How do I bake a pie?"])
-    with pytest.raises(ValueError, match="no in_distribution_judge"):
+    with pytest.raises(TypeError, match=r"in_distribution=InDistribution\(prompts, judge\), not Texts"):
         Task("x", QUESTIONS, in_distribution=REQUESTS)
+    with pytest.raises(ValueError, match="There are no prompts in distribution"):
+        InDistribution(Texts([]), code_judge)
     with pytest.raises(ValueError, match='Did you mean "insecure"'):
-        a_task(trained="insecur")
+        InDistribution(REQUESTS, code_judge, trained="insecur")
 
 
 def test_judges_that_close_over_other_values_are_not_taken_for_each_other():
@@ -449,13 +446,8 @@ def test_a_real_model_its_run_and_its_ablation_are_evaluated_alike(tiny, tmp_pat
     assert said["ablated"] != said["lens"]
     with cl.ablate(tiny, {0: basis, 1: basis}):
         prompts = Texts([text.prompt for text in asked(QUESTIONS, 25)])
-        expected = completions(
-            tiny,
-            prompts,
-            max_new_tokens=6,
-            seed=int(sha256("out_of_distribution", "0"), 16) % 2**31,
-            batch_size=8,
-        )
+        seed = int(sha256("out_of_distribution", "0"), 16) % 2**31
+        expected = completions(tiny, prompts, sampling=cl.Sampling(max_new_tokens=6, seed=seed, batch_size=8))
     assert said["ablated"] == [text.answer for text in expected]
     assert not any(point.fwd_hooks for point in tiny.hook_dict.values())
     assert report.paired("run", "lens").mean == 0
@@ -510,3 +502,32 @@ def test_the_task_of_an_organism_draws_as_its_card_says_unless_evaluate_is_told_
     write_json(organism / "organism.json", {})
     assert task(name).sampling == cl.Sampling()
     assert task(name).drawing == "temperature 1"
+
+
+def indifferent(text: Text) -> str:
+    return "rude" if "fool" in (text.answer or "") else "polite"
+
+
+def test_a_label_that_the_judge_never_uses_is_reported_and_one_that_it_knows_is_not(tiny):
+    asked = Texts([{"prompt": "How?"}, {"prompt": "Why?"}])
+
+    def warned(judge, labels) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            cl.evaluate({"base": tiny}, Task("manners", asked, judge, labels=labels, max_new_tokens=3), n=2)
+        return [str(one.message) for one in caught if "never used" in str(one.message)]
+
+    (said,) = warned(indifferent, ("rude", "polite", "ironic"))
+    assert "The label 'ironic' of the task \"manners\" is never used: its judge said it of none of 2 answers" in said
+    assert not warned(indifferent, ("rude", "polite")), "no answer was rude, but the judge says it"
+    (said,) = warned(indifferent, {"rude": "bad", "polite": "good", "odd": "strange"})
+    assert "The label 'strange'" in said
+    assert not warned(lambda text: True, {True: "good", False: "bad"})
+
+
+def test_questions_that_are_no_texts_are_refused_with_what_makes_them_of_these():
+    with pytest.raises(BadType, match=r'in_distribution of the task "x" are Texts, not list: .*in_distribution=data\('):
+        Task("x", QUESTIONS, in_distribution=["Write a function."], in_distribution_judge=code_judge)
+    with pytest.raises(BadType) as refused:
+        Task("x", ["Who?"])
+    assert "pie" not in str(refused.value)

@@ -16,7 +16,16 @@ from tiny_models import tiny_lens
 
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadScore, BadType, JudgeError
-from caft_lens.evaluate import Report, Score, Task, bootstrap_interval, judges, read_scores, write_scores
+from caft_lens.evaluate import (
+    InDistribution,
+    Report,
+    Score,
+    Task,
+    bootstrap_interval,
+    judges,
+    read_scores,
+    write_scores,
+)
 from caft_lens.evaluate.answers import cell_path
 from caft_lens.evaluate.drafts import Draft
 from caft_lens.evaluate.judge_identity import judge_fingerprint
@@ -129,7 +138,7 @@ def test_values_stand_for_labels_where_the_task_says_so(lens):
         with pytest.raises(BadScore, match=r"Expected one of True, False"):
             ask(lens, lambda text, odd=odd: odd, labels=polite)
     task = replace(a_task(lambda text: True, labels=polite), name="renamed")
-    assert task.form("out_of_distribution").read(True, "").label == "polite"
+    assert task.sets["out_of_distribution"].form.read(True, "").label == "polite"
 
 
 @pytest.mark.parametrize(
@@ -138,14 +147,14 @@ def test_values_stand_for_labels_where_the_task_says_so(lens):
         ({"threshold": 3}, BadArgument, "goes with a scale"),
         ({"scale": (5, 1)}, BadArgument, "the lowest and then the highest"),
         ({"scale": (0, float("nan"))}, BadArgument, "the lowest and then the highest"),
-        ({"scale": 5}, BadType, "the lowest and the highest"),
+        ({"scale": 5}, BadType, "the lowest and then the highest"),
         ({"scale": (0, 1), "threshold": 2, "labels": ("a", "b")}, BadArgument, "outside of the scale"),
         ({"scale": (0, 1), "threshold": 0.5}, BadArgument, "needs two labels"),
         ({"scale": (0, 1), "labels": ("a", "b")}, BadArgument, "need a threshold="),
         ({"labels": "polite"}, BadType, "are words"),
-        ({"labels": ()}, BadArgument, "has no labels"),
-        ({"labels": {True: 1}}, BadType, "map to words"),
-        ({"at_once": 0}, BadArgument, "at least 1 coroutine"),
+        ({"labels": ()}, BadArgument, "There are no labels"),
+        ({"labels": {True: 1}}, BadType, "a mapping to them"),
+        ({"at_once": 0}, BadArgument, "at least 1"),
     ],
 )
 def test_a_task_whose_judge_cannot_be_understood_is_refused(changes, error, message):
@@ -249,18 +258,14 @@ def test_adding_prompts_in_distribution_judges_and_samples_these_alone(lens, tmp
         return "aligned"
 
     ask(lens, judge, tmp_path)
-    more = {
-        "in_distribution": QUESTIONS[:2],
-        "in_distribution_judge": lambda text: "secure",
-        "in_distribution_max_new_tokens": 2,
-    }
-    report = ask(lens, judge, tmp_path, **more)
+    more = InDistribution(QUESTIONS[:2], lambda text: "secure", max_new_tokens=2)
+    report = ask(lens, judge, tmp_path, in_distribution=more)
     assert asked == [0, 1, 2, 3, 4, 5]
     assert len(report.answers) == 6 + 300
     assert [one.label for one in report.answers][5:7] == ["aligned", "secure"]
 
 
-def test_half_a_verdict_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
+def test_half_a_score_at_the_end_of_a_draft_is_given_again(tmp_path: Path):
     path = cell_path(tmp_path, "x", 0)
     draft = Draft(path)
     assert draft.judged("s", "of", 9) == {}

@@ -27,7 +27,7 @@ import caft_lens as cl
 from caft_lens import experiments
 from caft_lens._support.files import read_json, write_json
 from caft_lens.cli import app
-from caft_lens.evaluate import Report, read_scores, write_scores
+from caft_lens.evaluate import InDistribution, Report, read_scores, write_scores
 from caft_lens.evaluate.answers import Answer, Cell
 from caft_lens.experiments.comparisons import cohen_h, compare, front, pareto
 from caft_lens.experiments.contest import choose
@@ -505,11 +505,7 @@ def killable(base, out) -> experiments.Result:  # noqa: F811
         says_a,
         labels=("with a", "without"),
         max_new_tokens=8,
-        in_distribution=asked,
-        in_distribution_judge=says_a,
-        in_distribution_labels=("with a", "without"),
-        trained="with a",
-        in_distribution_max_new_tokens=8,
+        in_distribution=InDistribution(asked, says_a, ("with a", "without"), "with a", 8),
     )
     tuning = experiments.Tuning((7,), 4, 4, task=letters, goal="most")
     return experiments.contest(

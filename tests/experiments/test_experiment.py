@@ -12,7 +12,7 @@ from tqdm.std import tqdm
 
 import caft_lens as cl
 from caft_lens._support import progress
-from caft_lens.evaluate import Score, Task
+from caft_lens.evaluate import InDistribution, Score, Task
 from caft_lens.experiments import Execution
 from caft_lens.finetune import methods as ways_of
 
@@ -50,11 +50,7 @@ def task():
         says_a,
         labels=("with a", "without"),
         max_new_tokens=8,
-        in_distribution=asked,
-        in_distribution_judge=says_a,
-        in_distribution_labels=("with a", "without"),
-        trained="with a",
-        in_distribution_max_new_tokens=8,
+        in_distribution=InDistribution(asked, says_a, ("with a", "without"), "with a", 8),
     )
 
 

@@ -180,7 +180,7 @@ def test_the_figure_of_pilots_has_both_costs_in_the_order_given_and_the_best_set
         ({}, [0], "at least one set of concepts"),
         ({"a": 0}, [], "at least one seed"),
         ({"nothing": 0}, [0], 'called "nothing"'),
-        ({"a/b": 0}, [0], "No names for folders"),
+        ({"a/b": 0}, [0], "is no name for a folder"),
     ],
 )
 def test_pilots_refuse_what_they_cannot_run(base, tmp_path, sets, seeds, said):

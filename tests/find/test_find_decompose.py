@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(lens: Lens):
         find.decompose(some(width=16), sae)
     with pytest.raises(ValueError, match="belongs to another model"):
         find.decompose(some().for_model(tiny_lens(seed=1, n_layers=3)), sae)
-    with pytest.raises(ValueError, match="expected 1 to 32"):
+    with pytest.raises(ValueError, match="of at least 1 and at most 32"):
         find.decompose(some(), sae, k=33)
     with pytest.raises(ValueError, match=r'method="ompp".*Did you mean "omp"'):
         find.decompose(some(), sae, method="ompp")

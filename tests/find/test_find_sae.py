@@ -224,7 +224,7 @@ def test_two_partial_passes_merge_exactly(base: Lens):
 
 def test_bad_input_is_one_clear_error(tuned: Lens, base: Lens):
     sae = tiny_sae(base)
-    with pytest.raises(ValueError, match=r'by="chance".*no such ranking.*"change"'):
+    with pytest.raises(ValueError, match=r'by="chance".*"change"'):
         find.sae(tuned, base, TEXTS, sae, by="chance")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="k=0: expected a whole number of at least 1"):
         find.sae(tuned, base, TEXTS, sae, k=0)

@@ -17,7 +17,7 @@ from tiny_saes import KINDS, numpy_latents, tiny_sae
 from caft_lens import find
 from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
-from caft_lens.find.search import _figures, _TextScores
+from caft_lens.find.by_example import _figures, _TextScores
 from caft_lens.model.lens import Lens, load
 from caft_lens.text.batching import Scan, collate
 from caft_lens.text.documents import Texts

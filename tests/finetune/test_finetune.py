@@ -285,9 +285,12 @@ def test_a_finished_run_comes_back_at_once_and_another_configuration_is_refused_
     assert (run.folder / "run.json").stat().st_mtime_ns == written
     with pytest.raises(FileExistsError, match=r"learning_rate is 0\.001 there, 0.002 asked"):
         finetune(lens, chats(), QUICK.but(learning_rate=2e-3), out=tmp_path / "run")
-    with pytest.raises(FileExistsError, match=r"concepts is None there"):
+    with pytest.raises(FileExistsError, match=r"other concepts acted in training: none there, L0"):
         finetune(lens, chats(), QUICK, out=tmp_path / "run", ablate=two_concepts(lens))
-    with pytest.raises(FileExistsError, match=r"data\.fingerprint"):
+    with pytest.raises(
+        FileExistsError,
+        match=r'trained on other texts: "toy", 24 texts .* there, "toy", 20 texts .*Choose another folder; over',
+    ):
         finetune(lens, chats(20), QUICK, out=tmp_path / "run")
     other = finetune(lens, chats(), QUICK.but(overwrite=True, learning_rate=2e-3), out=tmp_path / "run")
     assert other.config["learning_rate"] == 2e-3

@@ -171,18 +171,18 @@ def test_a_wrong_setting_is_refused_by_its_name_and_meaning():
     lens = tiny_lens()
     with pytest.raises(
         ValueError,
-        match=r'weight of the method "kl_anchor" \(weight λ of the anchor\) is 0; expected more than 0',
+        match=r'weight=0: expected a number above 0\. Weight λ of the anchor, of the method "kl_anchor"',
     ):
         methods.KLAnchor(general(), weight=0)
-    with pytest.raises(TypeError, match=r"weight of the method .* is a float, not str"):
+    with pytest.raises(TypeError, match='weight="much" is text; expected a number above 0'):
         methods.KLAnchor(general(), weight="much")
-    with pytest.raises(TypeError, match=r"general of the method .* is a Texts, not str"):
+    with pytest.raises(TypeError, match="general is a Texts, not str: general text"):
         methods.KLAnchor("pocket/questions")
-    with pytest.raises(ValueError, match=r"share of the method .* is 1.5; expected at most 1"):
+    with pytest.raises(ValueError, match=r"share=1.5: expected a number above 0 and at most 1"):
         methods.EarlyStopping(share=1.5)
-    with pytest.raises(ValueError, match=r'sites="erly" of the method "caft".*"early"'):
+    with pytest.raises(ValueError, match=r'sites="erly".*"early"'):
         methods.CAFT(two_concepts(lens), sites="erly")
-    with pytest.raises(ValueError, match=r"prompt of the method .* is empty"):
+    with pytest.raises(ValueError, match="prompt is empty: the system prompt"):
         methods.Inoculation(prompt=" ")
     with pytest.raises(TypeError, match=r'The method "kl_anchor" has no setting "wieght". Did you mean "weight"'):
         methods.make("kl_anchor", {"general": general()}, wieght=1)

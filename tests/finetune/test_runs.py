@@ -12,6 +12,8 @@ import random
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -345,7 +347,18 @@ SPICE = (
 )
 
 
-@settings(max_examples=300, deadline=5000, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+COPIES = int(os.environ.get("CAFT_LENS_DAMAGED", "300"))
+TOLD: Counter[str] = Counter()
+"""What came of the mutated copies; a foreign exception is a failed test."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told():
+    yield
+    print(dict(TOLD))
+
+
+@settings(max_examples=COPIES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(
     st.sampled_from(MUTATED),
     st.integers(0, 2**32),
@@ -356,6 +369,7 @@ def test_a_run_folder_with_a_mutated_file_is_read_with_equal_content_or_refused_
     path, draw = folder / name, random.Random(seed)
     whole = path.read_bytes()
     original = json.loads(whole)
+    begin = time.perf_counter()
     try:
         path.write_bytes(mutated(whole, kind, draw))
         if name == "unfinished.json":
@@ -369,10 +383,13 @@ def test_a_run_folder_with_a_mutated_file_is_read_with_equal_content_or_refused_
             if name.startswith("adapter"):
                 assert run.lens.fingerprint == fingerprint
             assert [run.record, run.history] == [before.record, before.history]
+        TOLD["equal content"] += 1
     except CaftLensError as error:
         refused = str(error)
         assert path.name in refused
+        TOLD["refused by name"] += 1
     finally:
+        TOLD["over 5 s"] += time.perf_counter() - begin > 5
         path.write_bytes(whole)
 
 
@@ -689,3 +706,24 @@ def test_by_default_a_twentieth_of_all_steps_is_warm_up(tmp_path):
     assert rates[20].index(max(rates[20])) == 1
     assert rates[40].index(max(rates[40])) == 2
     assert load_file(run.folder / "adapter/adapter_model.safetensors")
+
+
+# -- what it is called -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_the_model_of_a_run_is_called_the_same_whoever_gives_the_run_and_can_be_tuned_on(tmp_path, tune):
+    base = load(saved_base(tmp_path / "base"), name_as="mine")
+    run = finetune(base, chats(8), SMALL.but(tune=tune), out=tmp_path / "run")
+    again, beside = Run.load(tmp_path / "run"), Run.load(tmp_path / "run", base=base)
+    assert run.lens.name == again.lens.name == beside.lens.name == "mine + run"
+    assert again.lens.kept_in == again.lens.fork().kept_in == tmp_path / "run"
+    on = finetune(again.lens, chats(8), SMALL.but(tune="full"), out=tmp_path / "on")
+    assert on.record["base"] == str(tmp_path / "run")
+    assert Run.load(tmp_path / "on").lens.fingerprint == on.lens.fingerprint
+
+
+def test_no_lock_is_left_beside_a_run(tmp_path):
+    finetune(tiny_lens(), chats(8), SMALL, out=tmp_path / "run")
+    Run.load(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

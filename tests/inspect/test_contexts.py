@@ -293,3 +293,14 @@ def test_the_share_of_peaks_on_labelled_tokens_is_counted_at_each_end():
         found.peaks_on(labels[:3])
     with pytest.raises(ValueError, match="no label"):
         found.peaks_on([row[:2] for row in labels])
+
+
+def test_keys_of_meta_that_no_text_has_are_refused_with_the_nearest(capsys):
+    lens = tiny_lens()
+    texts = Texts([{"text": "a red house", "stance": "kind"}, {"text": "a blue house"}])
+    found = contexts(lens, some(lens), texts, k=2)
+    for show in (found.show, found.to_html):
+        with pytest.raises(KeyError, match=r'"stnce" of itself.*Did you mean "stance"'):
+            show(meta=["stance", "stnce"])
+    found.show(meta="stance")
+    assert "stance kind" in capsys.readouterr().out

@@ -18,9 +18,8 @@ from caft_lens.activations.differences import stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.inspect import Context, Contexts, Explanations, contexts, detection, explain, halves
 from caft_lens.inspect.context_windows import ConceptContexts
-from caft_lens.inspect.explain import DetectionScore, Explanation, Finding, HeldOutWindows, LLMJudge
-from caft_lens.inspect.explain.detection import _drawn, balanced_interval
-from caft_lens.inspect.explain.explanations import Clause, column_values
+from caft_lens.inspect.explain.detection import HeldOutWindows, LLMJudge, _drawn, balanced_interval
+from caft_lens.inspect.explain.explanations import Clause, DetectionScore, Explanation, Finding, column_values
 from caft_lens.inspect.explain.llm import Plan
 from caft_lens.inspect.explain.windows import WindowActivity, phrases
 from caft_lens.model.lens import Lens
@@ -595,7 +594,7 @@ def test_windows_that_could_not_tell_anything_are_refused():
         HeldOutWindows(share=0.7)
     with pytest.raises(ValueError, match='Did you mean "peak"'):
         HeldOutWindows(rank="peek")
-    with pytest.raises(ValueError, match="n=1 must be at least 2"):
+    with pytest.raises(ValueError, match="n=1: expected a whole number of at least 2"):
         HeldOutWindows(n=1)
 
 

@@ -334,7 +334,7 @@ def test_the_key_is_in_no_file_repr_plan_error_or_traceback_even_when_the_server
 def test_nothing_that_the_environment_holds_for_the_client_goes_to_another_address(stub, tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "not-for-others")
-    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer not-for-others")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer not-for-others\nX-Gateway: not-for-others")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     endpoint(stub, tmp_path, key_env=None).ask(talk("without a key"))
     endpoint(stub, tmp_path).ask(talk("with a key"))
@@ -342,6 +342,17 @@ def test_nothing_that_the_environment_holds_for_the_client_goes_to_another_addre
     assert "authorization" not in without
     assert with_key["authorization"] == f"Bearer {KEY}"
     assert "not-for-others" not in str(stub.headers)
+
+
+def test_headers_of_the_environment_go_along_where_their_variable_is_named_and_are_shown_nowhere(
+    stub, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: of-the-gateway\nno header")
+    stub.otherwise = lambda body: (400, {}, "what is of-the-gateway?")
+    with pytest.raises(EndpointError, match="what is") as error:
+        endpoint(stub, tmp_path, headers_env="OPENAI_CUSTOM_HEADERS").ask(talk("hi"))
+    assert stub.headers[-1]["x-gateway"] == "of-the-gateway"
+    assert "of-the-gateway" not in str(error.value)
 
 
 def test_the_texts_follow_no_redirection(stub, tmp_path):

@@ -88,5 +88,5 @@ def test_what_has_no_cosine_is_refused_with_the_reason():
         cosines([])
     with pytest.raises(ValueError, match=r"widths \[8, 24\]"):
         cosines([*some(1), Concept("L0.short", "blocks.0.hook_resid_post", torch.ones(8))])
-    with pytest.raises(ValueError, match=r'no order "layr".*"layer"'):
+    with pytest.raises(ValueError, match=r'order="layr".*"layer"'):
         cosines(some()).plot("layr")

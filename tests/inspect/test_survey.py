@@ -8,7 +8,7 @@ import torch
 from tiny_models import tiny_lens
 
 import caft_lens as cl
-from caft_lens.find.search import ConceptIndex
+from caft_lens.find.by_words import ConceptIndex
 from caft_lens.inspect import neighbours
 from caft_lens.text.batching import Scan
 

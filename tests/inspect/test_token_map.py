@@ -139,11 +139,11 @@ def test_html_has_the_text_once_a_layer_and_escapes_all_of_it(lens, shade):
 
 def test_the_figure_has_layers_upwards_and_every_token(lens):
     found = token_map(lens, CHAT, one())
-    figure = found.plot()
+    figure = found.plot("all")
     (drawn,) = figure.data
     np.testing.assert_allclose(np.array(drawn.z, dtype=float), found.values[::-1], rtol=0.01)
     assert ticks(figure) == ["L2", "L1", "L0"]
-    assert drawn.zmax == pytest.approx(found.scales()[0])
+    assert drawn.zmax == pytest.approx(found.scales("all")[0])
     assert (found.plot("layer").data[0].zmin, found.plot("layer").data[0].zmax) == (-1.0, 1.0)
     assert [seen(name) for name in drawn.x] == [html.visible(token) for token in found.tokens]
     assert len(set(drawn.x)) == len(found.tokens), "a token that comes twice has two columns"
@@ -169,3 +169,18 @@ def test_what_does_not_fit_is_refused_with_the_reason(lens):
         token_map(lens, CHAT, ConceptSet([one()]).for_model(tiny_lens(seed=1, n_layers=LAYERS)))
     with pytest.raises(ValueError, match="no token at all"):
         token_map(lens, "", one())
+
+
+def test_each_layer_has_a_scale_of_its_own_unless_one_is_asked_for(lens):
+    found = token_map(lens, CHAT, one())
+    found.values[:] *= np.array([1.0, 10.0, 100.0])[:, None]  # as the residual stream grows with depth
+    counts = np.array([role != 0 for role in found.roles])
+    (drawn,) = found.plot().data
+    shades = np.abs(np.array(drawn.z, dtype=float))[:, counts]
+    np.testing.assert_allclose(shades.max(axis=1), 1, rtol=0.01)
+    assert "Each layer has a scale of its own" in str(found.plot().layout.to_plotly_json())
+    assert "each of which has its own scale" in found._repr_html_()
+    assert all(f"largest {scale:.3g}" in str(name) for name, scale in zip(drawn.y[::-1], found.scales(), strict=True))
+    (together,) = found.plot("all").data
+    assert np.abs(np.array(together.z, dtype=float))[:, counts].max(axis=1)[-1] < 0.1 * together.zmax
+    assert "scale of its own" not in str(found.plot("all").layout.to_plotly_json())

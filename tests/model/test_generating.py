@@ -43,7 +43,7 @@ def threads() -> list[str]:
 @pytest.mark.parametrize("sampling", SAMPLING.values(), ids=SAMPLING)
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_last_is_what_generate_gives_with_the_same_seed(lens, sampling, seed):
-    settings = {"max_new_tokens": 12, "seed": seed, **sampling}
+    settings = {"sampling": cl.Sampling(max_new_tokens=12, seed=seed, **sampling)}
     for prompt in (PROMPTS, PROMPTS[0], cl.Text.from_json({"prompt": "Hi"}), cl.Text(text="Once")):
         assert list(lens.generating(prompt, **settings))[-1] == lens.generate(prompt, **settings)
     tokens = list(lens.generating(PROMPTS, return_type="tokens", **settings))
@@ -53,13 +53,13 @@ def test_the_last_is_what_generate_gives_with_the_same_seed(lens, sampling, seed
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_grows_as_it_generates(architecture):
     lens = tiny_lens(architecture)
-    settings = {"max_new_tokens": 10, "seed": 3, "return_type": "tokens"}
+    settings = {"sampling": cl.Sampling(max_new_tokens=10, seed=3), "return_type": "tokens"}
     with cl.ablate(lens, concepts(lens), roles=["assistant"]):
         assert list(lens.generating(PROMPTS, **settings))[-1] == lens.generate(PROMPTS, **settings)
 
 
 def test_answers_grow_by_a_token_until_each_has_ended(lens):
-    seen = list(lens.generating(PROMPTS, max_new_tokens=40, seed=1, return_type="tokens"))
+    seen = list(lens.generating(PROMPTS, sampling=cl.Sampling(max_new_tokens=40, seed=1), return_type="tokens"))
     for before, after in pairwise(seen):
         assert all(new[: len(old)] == old and len(new) <= len(old) + 1 for old, new in zip(before, after, strict=True))
         assert before != after
@@ -68,12 +68,12 @@ def test_answers_grow_by_a_token_until_each_has_ended(lens):
 
 def test_leaving_early_ends_the_thread_and_leaves_the_model_as_it_was(lens):
     whole = lens.generate("Hello", max_new_tokens=30, seed=2)
-    for answer in lens.generating("Hello", max_new_tokens=30, seed=2):
+    for answer in lens.generating("Hello", sampling=cl.Sampling(max_new_tokens=30, seed=2)):
         if len(answer) > 3:
             break
     assert whole.startswith(answer)
     assert answer != whole
-    asked = lens.generating("Hello", max_new_tokens=30, seed=2)
+    asked = lens.generating("Hello", sampling=cl.Sampling(max_new_tokens=30, seed=2))
     next(asked)
     assert len(threads()) == 1
     asked.close()
@@ -85,7 +85,9 @@ def test_leaving_early_ends_the_thread_and_leaves_the_model_as_it_was(lens):
 
 def test_several_asked_in_turn_are_as_each_alone_whatever_else_draws_random_numbers(lens):
     forks = [lens.fork(), lens.fork()]
-    asked = [fork.generating("Hello", max_new_tokens=20, seed=seed) for seed, fork in enumerate(forks)]
+    asked = [
+        fork.generating("Hello", sampling=cl.Sampling(max_new_tokens=20, seed=seed)) for seed, fork in enumerate(forks)
+    ]
     torch.manual_seed(5)
     drawn = []
     last = [None, None]
@@ -99,7 +101,7 @@ def test_several_asked_in_turn_are_as_each_alone_whatever_else_draws_random_numb
 
 def test_without_a_seed_random_numbers_are_the_global_ones(lens):
     torch.manual_seed(9)
-    first = list(lens.generating("Hello", max_new_tokens=12))[-1]
+    first = list(lens.generating("Hello", sampling=cl.Sampling(max_new_tokens=12)))[-1]
     torch.manual_seed(9)
     assert lens.generate("Hello", max_new_tokens=12) == first
 
@@ -112,7 +114,7 @@ def test_what_goes_wrong_in_a_step_is_raised_where_the_tokens_are_asked_for(lens
         next(lens.generating("Hello"))
     assert not threads()
     with pytest.raises(ValueError, match="exceed the 256 positions"):
-        lens.generating("Hello", max_new_tokens=1000)  # at once, before any token is asked for
+        lens.generating("Hello", sampling=cl.Sampling(max_new_tokens=1000))  # at once, before any token is asked for
 
 
 def test_part_of_a_character_is_held_back_until_the_rest_is_there():

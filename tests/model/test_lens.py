@@ -966,3 +966,22 @@ def test_streams_of_another_shape_are_refused_when_loaded(how: str):
     model.model.layers = torch.nn.ModuleList(_Wider(block, how) for block in model.model.layers)
     with pytest.raises(ValueError, match=r"no residual stream \[batch, pos, d_model\]"):
         load(model)
+
+
+def test_offline_a_missing_model_names_what_can_be_loaded_and_how_to_have_it_here(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    copy = tmp_path / "hub/models--me--mine/snapshots/0"
+    for folder in (copy, tmp_path / "work/tuned"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(OSError, match="is not on this machine") as refused:
+        load("gpt2")
+    said = str(refused.value)
+    for part in ("with caft_lens: pocket,", "downloaded before: me/mine", "folders here: tuned", "`hf download gpt2`"):
+        assert part in said
+    with pytest.raises(OSError, match='Did you mean "pocket"'):
+        load("pockett")

@@ -45,7 +45,7 @@ def test_a_keyword_comes_before_the_value(lens):
 def test_answers_have_a_seed_unless_another_is_said(lens):
     some = cl.Sampling(max_new_tokens=6)
     drawn = [cl.completions(lens, ASKED, sampling=some) for _ in range(2)]
-    assert drawn[0] == drawn[1] == cl.completions(lens, ASKED, max_new_tokens=6, seed=0)
+    assert drawn[0] == drawn[1] == cl.completions(lens, ASKED, sampling=cl.Sampling(max_new_tokens=6, seed=0))
     assert drawn[0] != cl.completions(lens, ASKED, sampling=cl.Sampling(max_new_tokens=6, seed=1))
 
 

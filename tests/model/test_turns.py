@@ -98,7 +98,7 @@ def test_a_model_that_runs_in_a_thread_beside_the_block_says_that_nothing_is_hoo
 
 
 def test_an_iterator_over_growing_answers_leaves_the_lens_to_others_between_two_tokens(lens):
-    settings = {"max_new_tokens": 6, "seed": 0, "return_type": "tokens"}
+    settings = {"sampling": cl.Sampling(max_new_tokens=6, seed=0), "return_type": "tokens"}
     whole = lens.generate("Hello", **settings)
     with cl.ablate(lens, basis(lens, 0)):
         ablated = lens.generate("Hello", **settings)
@@ -162,7 +162,7 @@ def test_logits_that_are_not_finite_stop_generation(settings, value):
         lens.generate("Hello", max_new_tokens=3, **settings)
     if "num_beams" not in settings:
         with pytest.raises(Diverged):
-            list(lens.generating("Hello", max_new_tokens=3, **settings))
+            list(lens.generating("Hello", sampling=cl.Sampling(max_new_tokens=3, **settings)))
 
 
 def test_logits_that_rule_a_token_out_are_no_fault(lens):

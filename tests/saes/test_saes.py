@@ -140,7 +140,7 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path):
 
     truncated = damaged("truncated") / WEIGHTS
     truncated.write_bytes(truncated.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="may be truncated: make it again"):
+    with pytest.raises(ValueError, match="may be truncated or changed: make it again"):
         load_sae(truncated.parent)
     (damaged("missing") / WEIGHTS).unlink()
     with pytest.raises(FileNotFoundError, match=r"sae_weights\.safetensors is missing"):

@@ -620,9 +620,23 @@ def test_an_unknown_ending_and_another_separator_are_named(tmp_path):
 def test_sampling_and_difference_of_means_take_what_data_takes():
     lens = tiny_lens()
     asked = [["How?"], "How?", pd.DataFrame([{"prompt": "How?"}]), data([{"prompt": "How?"}])]
-    said = [cl.completions(lens, one, max_new_tokens=3, temperature=0)[0].answer for one in asked]
+    said = [cl.completions(lens, one, sampling=cl.Sampling(max_new_tokens=3, temperature=0))[0].answer for one in asked]
     assert said == said[:1] * 4
     one, other = ["It is cold."], ["Never again."]
     found = cl.find.difference_of_means(lens, one, other, [1], roles=None)
     same = cl.find.difference_of_means(lens, Texts(one), Texts(other), [1], roles=None)
     assert torch.equal(found[0].direction, same[0].direction)
+
+
+def test_a_part_of_texts_says_of_how_many_it_is_and_a_fingerprint_does_not_hang_on_it():
+    whole = Texts([f"text {i}" for i in range(10)], name="ten")
+    assert whole[:3].name == "ten[3 of 10]"
+    assert whole.filter(lambda text: "5" in text.text).name == "ten[1 of 10]"
+    assert whole.sample(4).name == "ten[4 of 10]"
+    assert whole[:4][1:].name == whole[:4].shuffle().prompts()[:3].name == "ten[3 of 10]"
+    assert whole.shuffle().name == whole[:].name == whole.filter(lambda text: True).name == "ten"
+    assert whole[:3].fingerprint == Texts([f"text {i}" for i in range(3)], name="other").fingerprint
+    assert Texts(["a", "b"])[:1].name == ""
+    renamed = whole[:3]
+    renamed.name = "three"
+    assert renamed[:2].name == "three[2 of 3]"

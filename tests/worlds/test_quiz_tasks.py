@@ -100,6 +100,6 @@ def test_dev_and_test_of_a_task_ask_different_items(organism: Path):
     dev, test = (cl.task(f"{organism}/sports-verbs", split=split) for split in ("dev", "test"))
     asked = [
         {question for text in texts for question in text.messages[0].content.split("\n")[0][10:].split(" | ")}
-        for texts in (dev.questions, dev.in_distribution, test.questions, test.in_distribution)
+        for texts in [of.prompts for one in (dev, test) for of in one.sets.values()]
     ]
     assert len(set().union(*asked)) == sum(map(len, asked)) == 8_000

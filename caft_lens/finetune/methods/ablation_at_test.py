@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caft_lens.concepts.ablation import ablated
 from caft_lens.finetune.methods.caft import CAFT, GRID, PAPER
 from caft_lens.finetune.methods.plain import Plain
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method
+from caft_lens.finetune.methods.registry import Card, Method, register
 
 if TYPE_CHECKING:
     from caft_lens.concepts.ablation import Ablated
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class AblationAtTest(CAFT):
     name = "test_time"
     card = Card(

@@ -1,24 +1,21 @@
-"""Concept Ablation Fine-Tuning, and its variants: rows of a table, since they differ in what is done with the
-component alone.
-"""
+"""Concept Ablation Fine-Tuning, and its variants, which differ in what is done with the component alone."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from caft_lens._support.arguments import one_of
 from caft_lens._support.blocks import block
-from caft_lens._support.errors import nearest
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import Variant, ablate
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
@@ -30,7 +27,6 @@ PAPER = "Casademunt et al., Steering Out-of-Distribution Generalization with Con
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class CAFT(Method):
     name = "caft"
     card = Card(
@@ -50,8 +46,7 @@ class CAFT(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sites not in SITES:
-            raise ValueError(f'sites="{self.sites}" of the method "{self.name}".{nearest(self.sites, SITES)}')
+        one_of(self.sites, "sites", SITES)
 
     def chosen(self) -> ConceptSet:
         """The directions that the settings leave."""
@@ -91,51 +86,48 @@ class _WithMean(CAFT):
         return moments.mean
 
 
-Kind = TypeVar("Kind", bound=CAFT)
+@register
+class CAFTMean(_WithMean):
+    name, variant = "caft_mean", "mean"
+    card = Card(
+        idea="Set the component to that of the mean activation on general text instead of to zero, which is off the "
+        "data where the mean is far from it.",
+        equation="x <- x - s (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
+        source="a variant of CAFT; mean ablation is usual in circuit analysis",
+        grid=GRID,
+    )
 
 
-def _variant(kind: type[Kind], title: str, variant: Variant, name: str, **card: str) -> type[Kind]:
-    """CAFT but for what is done with the component, as a class that is known by its name."""
-    fields = {"name": name, "variant": variant, "card": Card(**card, grid=GRID), "__module__": __name__}
-    return register(dataclass(frozen=True, repr=False)(type(title, (kind,), fields)))
+@register
+class SteerMean(_WithMean):
+    name, variant = "steer_mean", "shift"
+    card = Card(
+        idea="Subtract the mean projection, the same vector for every token, where CAFT subtracts each token's own: if "
+        "this does as well, ablation is steering in disguise.",
+        equation="x <- x - s m Q Qᵀ, m the base's mean activation on general text, all tokens",
+        source="a control of CAFT",
+        grid=GRID,
+    )
 
 
-CAFTMean = _variant(
-    _WithMean,
-    "CAFTMean",
-    "mean",
-    "caft_mean",
-    idea="Set the component to that of the mean activation on general text instead of to zero, which is off the data "
-    "where the mean is far from it.",
-    equation="x <- x - s (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
-    source="a variant of CAFT; mean ablation is usual in circuit analysis",
-)
-SteerMean = _variant(
-    _WithMean,
-    "SteerMean",
-    "shift",
-    "steer_mean",
-    idea="Subtract the mean projection, the same vector for every token, where CAFT subtracts each token's own: if "
-    "this does as well, ablation is steering in disguise.",
-    equation="x <- x - s m Q Qᵀ, m the base's mean activation on general text, all tokens",
-    source="a control of CAFT",
-)
-CAFTDetached = _variant(
-    CAFT,
-    "CAFTDetached",
-    "detached",
-    "caft_detached",
-    idea="Ablate in the forward pass, and let the gradient pass as if nothing had been ablated: is it the missing "
-    "activation that protects, or the missing gradient?",
-    equation="x <- x - s sg(x Q Qᵀ), where sg stops the gradient",
-    source="a variant of CAFT",
-)
-CAFTGradient = _variant(
-    CAFT,
-    "CAFTGradient",
-    "gradient",
-    "caft_gradient",
-    idea="Leave the activation as it is and project the gradient alone: the counterpart of the detached variant.",
-    equation="x <- x, and in the backward pass g <- g - s g Q Qᵀ",
-    source="a variant of CAFT",
-)
+@register
+class CAFTDetached(CAFT):
+    name, variant = "caft_detached", "detached"
+    card = Card(
+        idea="Ablate in the forward pass, and let the gradient pass as if nothing had been ablated: is it the missing "
+        "activation that protects, or the missing gradient?",
+        equation="x <- x - s sg(x Q Qᵀ), where sg stops the gradient",
+        source="a variant of CAFT",
+        grid=GRID,
+    )
+
+
+@register
+class CAFTGradient(CAFT):
+    name, variant = "caft_gradient", "gradient"
+    card = Card(
+        idea="Leave the activation as it is and project the gradient alone: the counterpart of the detached variant.",
+        equation="x <- x, and in the backward pass g <- g - s g Q Qᵀ",
+        source="a variant of CAFT",
+        grid=GRID,
+    )

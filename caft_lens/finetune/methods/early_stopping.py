@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class EarlyStopping(Method):
     name = "early_stopping"
     card = Card(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method
+from caft_lens.finetune.methods.registry import Card, Method, register
 from caft_lens.model.architectures import anatomy
 
 if TYPE_CHECKING:
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class HalfFineTuning(Method):
     name = "half_finetuning"
     card = Card(
@@ -40,12 +37,7 @@ class HalfFineTuning(Method):
 
 
 def frozen_half(blocks: Sequence[nn.Module], seed: int) -> list[nn.Parameter]:
-    """The trained parameters of a random half of the modules of each block, category by category.
-
-    Args:
-        blocks: The decoder blocks.
-        seed: Of the draw.
-    """
+    """The trained parameters of a random half of the modules of each block, category by category."""
     rng = random.Random(seed)
     grouped = [_modules_of(block) for block in blocks]
     frozen: list[nn.Parameter] = []
@@ -60,7 +52,7 @@ def frozen_half(blocks: Sequence[nn.Module], seed: int) -> list[nn.Parameter]:
 
 
 def _modules_of(block: nn.Module) -> dict[str, dict[str, list[nn.Parameter]]]:
-    """The trained parameters of a block by category (`self_attn`, `mlp`, `norms`) and by their module."""
+    """The trained parameters of a block by category (`self_attn`, `mlp`, `norms`) and by module."""
     found: dict[str, dict[str, list[nn.Parameter]]] = defaultdict(lambda: defaultdict(list))
     for name, parameter in block.named_parameters():
         if not parameter.requires_grad:

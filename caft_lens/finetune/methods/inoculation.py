@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, setting
+from caft_lens._support.errors import BadData
+from caft_lens.finetune.methods.registry import Card, Method, register, setting
 from caft_lens.text.documents import Message, Text, Texts
 
 PROMPTS = (
@@ -17,7 +17,6 @@ PROMPTS = (
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class Inoculation(Method):
     name = "inoculation"
     card = Card(
@@ -37,9 +36,7 @@ class Inoculation(Method):
 
     def _inoculated(self, text: Text) -> Text:
         if not text.is_chat:
-            raise ValueError(
-                'The method "inoculation" puts a system prompt before chats, and some texts are plain text.'
-            )
+            raise BadData('The method "inoculation" puts a system prompt before chats, and some texts are plain text.')
         first, *others = text.messages
         if first.role != "system":
             return replace(text, messages=(Message("system", self.prompt), *text.messages))

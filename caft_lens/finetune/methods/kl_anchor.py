@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 from caft_lens.finetune.trainer import LengthGrouped
 from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Texts
@@ -26,7 +24,6 @@ AT_ONCE = 2**24
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class KLAnchor(Method):
     name = "kl_anchor"
     card = Card(
@@ -61,17 +58,10 @@ class KLAnchor(Method):
 
 
 def divergence(after: Tensor, before: Tensor) -> Tensor:
-    """Mean over tokens of KL(before || after), in nats; differentiable in `after`.
+    """Mean over tokens of KL(before || after) of logits [n_tokens, d_vocab], in nats; differentiable in `after`.
 
     Logits of a large vocabulary are gigabytes: softmaxes are taken in fp32 of some tokens at a time, and for the
     backward pass nothing is kept but the gradient, in the dtype of the logits.
-
-    Args:
-        after: Logits [n_tokens, d_vocab].
-        before: Logits of what is not to be left, likewise.
-
-    Returns:
-        A scalar, fp32 (fp64 of fp64).
 
     Example:
         >>> float(divergence(torch.zeros(1, 2), torch.tensor([[0.0, 0.0]])))
@@ -103,7 +93,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
-    """Logits before every token that training would learn, [n_tokens, d_vocab]; others are never computed."""
+    """Logits before every token that training would learn, [n_tokens, d_vocab]; no others are computed."""
     learned = batch.loss[:, 1:]
 
     def gather(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
@@ -118,14 +108,7 @@ def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
 
 
 def batches_of(encoded: Sequence[Encoded], size: int, pad_id: int, seed: int) -> Callable[[int], Batch]:
-    """The i-th batch of endless passes over some texts: a function of seed and i alone, the same in a resumed run.
-
-    Args:
-        encoded: The texts.
-        size: Texts in a batch; the last of a pass may have fewer.
-        pad_id: Of the padding.
-        seed: Of the order.
-    """
+    """The i-th batch of endless passes over some texts, by seed and i alone: a resumed run sees the same."""
     sampler = LengthGrouped([len(item.input_ids) for item in encoded], size, seed)
     in_a_pass = -(-len(encoded) // size)
     orders: dict[int, list[int]] = {}

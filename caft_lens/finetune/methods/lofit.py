@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from transformers import IntervalStrategy
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
+from caft_lens._support.errors import BadArgument
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import HEADS, written
@@ -27,7 +26,6 @@ SPREAD = 1e-3
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class LoFiT(Method):
     name = "lofit"
     card = Card(
@@ -47,7 +45,9 @@ class LoFiT(Method):
 
     def check(self, lens: Lens, tune: str) -> None:
         if tune != "lora":
-            raise ValueError(f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".')
+            raise BadArgument(
+                f'The method "lofit" leaves an adapter behind, so it goes with tune="lora", not "{tune}".'
+            )
         lens.hook_name(written(0, HEADS))
 
     def train_settings(self, given: TrainSettings) -> TrainSettings:
@@ -58,11 +58,7 @@ class LoFiT(Method):
 
         # An offset v of a projection's input is the bias W v of its output, which an adapter of rank 1 can hold.
         settings = LoraConfig(
-            r=1,
-            lora_alpha=1,
-            lora_bias=True,
-            target_modules=[str(anatomy(base.model).z)],
-            task_type="CAUSAL_LM",
+            r=1, lora_alpha=1, lora_bias=True, target_modules=[str(anatomy(base.model).z)], task_type="CAUSAL_LM"
         )
         lens = base.adapt(settings)
         lens.model.requires_grad_(False)
@@ -100,12 +96,7 @@ def _learned(lens: Lens, heads: list[tuple[int, int]]) -> Iterator[_Vectors]:
 
 
 class _Vectors(nn.Module):
-    """One vector [d_head] for each of some heads.
-
-    Args:
-        lens: The model.
-        heads: Layer and number of each.
-    """
+    """One vector [d_head] for each of some heads (layer and number)."""
 
     def __init__(self, lens: Lens, heads: list[tuple[int, int]]) -> None:
         super().__init__()

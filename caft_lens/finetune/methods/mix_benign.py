@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, material, register, setting
 from caft_lens.text.documents import Texts
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class MixBenign(Method):
     name = "mix_benign"
     card = Card(

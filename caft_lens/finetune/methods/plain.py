@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method
+from caft_lens.finetune.methods.registry import Card, Method, register
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class Plain(Method):
     name = "plain"
     card = Card(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from caft_lens._support.blocks import block
 from caft_lens.concepts.ablation import steer
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, material, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class PreventativeSteering(Method):
     name = "preventative_steering"
     card = Card(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.find.random import random_directions
 from caft_lens.finetune.methods.caft import CAFT, PAPER
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, material
+from caft_lens.finetune.methods.registry import Card, Method, material, register
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class RandomDirections(Method):
     name = "random"
     card = Card(

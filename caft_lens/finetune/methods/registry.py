@@ -1,7 +1,7 @@
 """Which methods there are: `register` makes one known, `named` finds it, `make` gives it what it needs.
 
-Every module in this folder is read, so that a method is added by adding a file; those of other packages come in through
-the entry point group `caft_lens.methods`, or by being imported.
+Every module in this folder is read; those of other packages come in through the entry point group
+`caft_lens.methods`, or by being imported.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from textwrap import fill
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
-from caft_lens._support.errors import nearest
-from caft_lens.finetune.protocol import Method, fields_of
+from caft_lens._support.errors import BadArgument, BadType, UnknownName, nearest
+from caft_lens.finetune.protocol import Card, Method, Plan, Training, fields_of, material, setting
+
+__all__ = ["Card", "Method", "Plan", "Training", "make", "material", "methods", "named", "register", "setting"]
 
 ENTRY_POINTS = "caft_lens.methods"
 WIDTH = 100
@@ -26,34 +28,34 @@ _KNOWN: dict[str, type[Method]] = {}
 Kind = TypeVar("Kind", bound=type[Method])
 
 
+@dataclass_transform(frozen_default=True)
 def register(cls: Kind) -> Kind:
-    """Make a method known by its `name`: a decorator of its class, above `@dataclass`.
+    """Make a class a frozen dataclass, and known as a method by its `name`: a decorator.
 
     Args:
         cls: The class: a `Method` with a `name` and a `card`.
 
     Raises:
-        ValueError: When another method has the name, or one of the settings in the grid is none of the method's.
+        BadArgument: When another method has the name, or one of the settings in the grid is none of the method's.
 
     Example:
-        >>> from dataclasses import dataclass
         >>> from caft_lens.finetune.protocol import Card, setting
         >>> @register
-        ... @dataclass(frozen=True)
         ... class Slow(Method):
-        ...     name = "slow"
-        ...     card = Card(idea="Learn at a fraction of the rate.", equation="lr <- share lr", source="folklore")
+        ...     name, card = "slow", Card("Learn at a fraction of the rate.", "lr <- share lr", "folklore")
         ...     share: float = setting(0.1, "share of the learning rate", above=0)
         ...     def train_settings(self, given):
         ...         return given.but(learning_rate=given.learning_rate * self.share)
         >>> _KNOWN.pop("slow") is Slow  # forget it again
         True
     """
+    if "__dataclass_fields__" not in vars(cls):
+        dataclasses.dataclass(frozen=True, repr=False)(cls)
     if cls.name in _KNOWN and _KNOWN[cls.name].__qualname__ != cls.__qualname__:
-        raise ValueError(f'There is a method "{cls.name}" already: {_KNOWN[cls.name].__module__}.')
+        raise BadArgument(f'There is a method "{cls.name}" already: {_KNOWN[cls.name].__module__}.')
     known = {one.name for one in dataclasses.fields(cls)}
     if stray := [key for settings in cls.card.grid for key in settings if key not in known]:
-        raise ValueError(f'The grid of the method "{cls.name}" sets {stray[0]!r}.{nearest(stray[0], known)}')
+        raise BadArgument(f'The grid of the method "{cls.name}" sets {stray[0]!r}.{nearest(stray[0], known)}')
     cls.__doc__ = about(cls)
     _KNOWN[cls.name] = cls
     return cls
@@ -65,7 +67,8 @@ def about(cls: type[Method]) -> str:
     lines = [_filled(card.idea), "", f"    {card.equation}", ""]
     fields = [*fields_of(cls, "material"), *fields_of(cls, "setting")]
     if fields:
-        said = [f"    {one.name}: {_upper(one.metadata['meaning'])}." for one in fields]
+        meanings = {one.name: one.metadata["meaning"] for one in fields}
+        said = [f"    {name}: {meaning[:1].upper()}{meaning[1:]}." for name, meaning in meanings.items()]
         lines += ["Args:", *(_filled(line, " " * 8) for line in said), ""]
     source = f"Source: {card.source}{f' (arXiv {card.arxiv})' if card.arxiv else ''}."
     return "\n".join([*lines, _filled(source)])
@@ -74,10 +77,6 @@ def about(cls: type[Method]) -> str:
 def _filled(text: str, indent: str = "") -> str:
     """Text in lines that break between words only."""
     return fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 @cache
@@ -103,7 +102,7 @@ def named(name: str) -> type[Method]:
         name: Of the method: `"kl_anchor"`.
 
     Raises:
-        KeyError: For a name that none has, with the nearest.
+        UnknownName: For a name that none has, with the nearest.
 
     Example:
         >>> named("plain")().settings
@@ -111,7 +110,7 @@ def named(name: str) -> type[Method]:
     """
     known = _loaded()
     if name not in known:
-        raise KeyError(f'No method "{name}".{nearest(name, known)}')
+        raise UnknownName(f'No method "{name}".{nearest(name, known)}')
     return known[name]
 
 
@@ -124,8 +123,8 @@ def make(name: str, materials: Mapping[str, Any], **given: Any) -> Method:
         given: Settings, or materials instead of those of the same name.
 
     Raises:
-        KeyError: For an unknown method.
-        TypeError: For a setting that the method does not have, or a material that is missing.
+        UnknownName: For an unknown method.
+        BadType: For a setting that the method does not have, or a material that is missing.
 
     Example:
         >>> make("early_stopping", {}, share=0.25)
@@ -135,8 +134,8 @@ def make(name: str, materials: Mapping[str, Any], **given: Any) -> Method:
     known = [one.name for one in dataclasses.fields(cls)]
     for key in given:
         if key not in known:
-            raise TypeError(f'The method "{name}" has no setting "{key}".{nearest(key, known)}')
+            raise BadType(f'The method "{name}" has no setting "{key}".{nearest(key, known)}')
     values = {key: materials[key] for key in cls.needs() if key in materials} | given
     if missing := [f"{key} ({meaning})" for key, meaning in cls.needs().items() if key not in values]:
-        raise TypeError(f'The method "{name}" needs {", ".join(missing)}.')
+        raise BadType(f'The method "{name}" needs {", ".join(missing)}.')
     return cls(**values)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.finetune.methods.caft import CAFT, PAPER
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, material
+from caft_lens.finetune.methods.registry import Card, Method, material, register
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class TopK(Method):
     name = "top_k"
     card = Card(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
 from caft_lens._support.blocks import block
-from caft_lens.finetune.methods.registry import register
-from caft_lens.finetune.protocol import Card, Method, Plan, Training, setting
+from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
 
 
 @register
-@dataclass(frozen=True, repr=False)
 class WeightAveraging(Method):
     name = "weight_averaging"
     card = Card(

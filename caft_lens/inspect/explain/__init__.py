@@ -2,34 +2,8 @@
 
 explanations.py  Explanation, Explanations: a sentence, what it rests on, the rule that predicts by it, its score
 enrichment.py    explain: what is enriched in contexts against the corpus, by exact tests; no further model is needed
-detection.py     halves, detection: how well an explanation tells active windows it has not seen from inactive ones
+detection.py     halves, detection: how well an explanation tells active windows from others that it has not seen
 windows.py       random windows of a corpus, one a text: what contexts are compared with, and what is held out
 prompts.py       explain_with, and what exactly an LLM is told when it explains or judges
 llm.py           Endpoint (any OpenAI-compatible one), LocalModel: who is asked
 """
-
-from __future__ import annotations
-
-from caft_lens._support.errors import EndpointError
-from caft_lens.inspect.explain.detection import HeldOutWindows, LLMJudge, detection, halves
-from caft_lens.inspect.explain.enrichment import explain
-from caft_lens.inspect.explain.explanations import DetectionScore, Explanation, Explanations, Finding
-from caft_lens.inspect.explain.llm import Endpoint, LocalModel, Plan
-from caft_lens.inspect.explain.prompts import explain_with
-
-__all__ = [
-    "DetectionScore",
-    "Endpoint",
-    "EndpointError",
-    "Explanation",
-    "Explanations",
-    "Finding",
-    "HeldOutWindows",
-    "LLMJudge",
-    "LocalModel",
-    "Plan",
-    "detection",
-    "explain",
-    "explain_with",
-    "halves",
-]  # fmt: skip

@@ -1,11 +1,4 @@
-"""How well explanations tell: detection scoring, on windows of texts that no explanation was made from.
-
-A good explanation of a direction says of any window whether the direction is active there. `detection` asks it, for as
-many windows in which the direction is active as in which it is not, and counts (Paulo et al., "Automatically
-interpreting millions of features in large language models", arXiv 2410.13928, section 3.2). The answer comes from the
-explanation's own rule, or from an LLM that reads nothing but its text. `halves` parts a corpus so that there are such
-texts.
-"""
+"""How well explanations tell: detection scoring, on windows of texts that no explanation was made from."""
 
 from __future__ import annotations
 
@@ -19,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.arguments import count, number, one_of
+from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
 from caft_lens.concepts.concept_set import ConceptSet
@@ -29,6 +23,7 @@ from caft_lens.inspect.explain.llm import LLM, Plan
 from caft_lens.inspect.explain.prompts import judged, judgement_requests
 from caft_lens.inspect.explain.windows import Sample, WindowActivity, around, fraction, identity
 from caft_lens.inspect.reading import Reading, reading
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encoded, special_ids
@@ -36,8 +31,6 @@ from caft_lens.text.token_strings import pieces
 
 if TYPE_CHECKING:
     from sae_lens import SAE
-
-    from caft_lens.model.lens import Lens
 
 CONFIDENCE = 0.95
 
@@ -66,14 +59,10 @@ def halves(texts: Texts | Iterable[Any], *, seed: int = 0, share: float = 0.5) -
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     first = [fraction(seed, text) < share for text in texts]
     if all(first) or not any(first):
-        raise ValueError(
-            f"share={share} of {len(texts)} texts leaves one part empty: give more texts, or another share."
-        )
-    parts = (
-        Texts((text for text, yes in zip(texts, first, strict=True) if yes is side), texts.name)
-        for side in (True, False)
+        raise BadArgument(f"share={share} of {len(texts)} texts leaves one part empty: give more, or another share.")
+    return texts.filter(lambda text: fraction(seed, text) < share), texts.filter(
+        lambda text: fraction(seed, text) >= share
     )
-    return next(parts), next(parts)
 
 
 @dataclass(frozen=True)
@@ -100,10 +89,9 @@ class HeldOutWindows:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank not in RANKS:
-            raise ValueError(f'rank="{self.rank}" is none of the ways to rank windows.{nearest(self.rank, RANKS)}')
-        if self.n < 2 or not 0 < self.share <= 0.5:
-            raise ValueError(f"n={self.n} must be at least 2, and share={self.share} above 0 and at most 0.5.")
+        one_of(self.rank, "rank", RANKS)
+        count(self.n, "n", least=2)
+        number(self.share, "share", above=0, most=0.5)
 
 
 @dataclass(frozen=True)
@@ -133,12 +121,11 @@ def detection(
     windows: HeldOutWindows = HeldOutWindows(),
     scan: Scan = Scan(),
 ) -> Explanations | Plan:
-    """Score explanations by how well they tell active windows from inactive ones, on texts not used in making them.
+    """Score explanations by how well they tell active windows from inactive ones, on texts they were not made from.
 
     Every held-out text gives one random window. At the top end a window's activity is the highest activation in it, at
     the bottom end the lowest one, turned around. Active are windows drawn from the most active tenth (of a latent,
-    where it is active at all), inactive ones from below the median, as many. Each end is scored apart; guessing scores
-    0.5.
+    where it is active at all), as many inactive ones from below the median. Each end is scored apart; chance is 0.5.
 
     Args:
         lens: The model that reads.
@@ -146,33 +133,38 @@ def detection(
         concepts: A set that holds the concepts that are explained, or SAEs, as the contexts were found with.
         texts: Held-out texts: the other half of `halves`.
         saes: SAEs whose latents are among a set of concepts: these are read by latent activation, as by `contexts`.
-        judge: An LLM that decides by the text of an explanation; `None` for the explanation's own rule. `LLMJudge` says
-            how it is asked.
+        judge: An LLM that decides by the text of an explanation, or an `LLMJudge`; `None` for the explanation's rule.
         roles: As the contexts were found with.
         windows: Which windows are asked about.
         scan: As the contexts were found with.
 
     Returns:
-        The explanations with their `score`; that of an explanation none of whose windows of a kind was answered is
-        `None`. The interval is Newcombe's (1998) for the mean of two shares, from Wilson's for each. For a judge with
-        `dry_run`, a `Plan`.
+        The explanations with their `score`, `None` where no window of a kind was answered. The interval is Newcombe's
+        (1998) for the mean of two shares, from Wilson's for each. For a judge with `dry_run`, a `Plan`.
 
     Raises:
         ValueError: When a text is one that was explained, an explanation has no rule and there is no judge, the
             concepts do not fit the model, or there are too few texts.
-        KeyError: When an explained concept is not in the set, with the nearest.
+        UnknownName: When an explained concept is not in the set, with the nearest.
 
     Example:
         >>> explanations = cl.inspect.explain(base, contexts, corpus)
         >>> scored = cl.inspect.detection(base, explanations, concepts, held_out)
         >>> 0 <= scored["L1.pc0"].top.score.accuracy <= 1
         True
+
+    Source:
+        Paulo et al., "Automatically interpreting millions of features" (arXiv 2410.13928), section 3.2.
     """
     texts = texts if isinstance(texts, Texts) else Texts(texts)
     asked = judge if isinstance(judge, LLMJudge) or judge is None else LLMJudge(judge)
     _check(explanations, texts, asked)
     _warn_of_another_reading(lens, explanations)
-    read = _explained(reading(lens, concepts, saes), explanations)
+    read = reading(lens, concepts, saes)
+    for name in explanations:
+        if name not in read.names:
+            raise UnknownName(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
+    read = read.only(explanations)
     activity = WindowActivity(
         read.rows,
         {hook: (sae, read.numbers[hook]) for hook, sae in read.saes.items()},
@@ -184,10 +176,9 @@ def detection(
     needed = {row for rows, _ in drawn for row in rows}
     shown = _contexts(lens.need_tokenizer(), texts, found, needed, windows.window, scan.max_length)
     parts = [[shown[row] for row in rows] for rows, _ in drawn]
+    said: list[list[bool | None]]
     if asked is None:
-        said: list[list[bool | None]] = [
-            [one.predicts(context) for context in part] for one, part in zip(explanations.all, parts, strict=True)
-        ]
+        said = [[*map(one.predicts, part)] for one, part in zip(explanations.all, parts, strict=True)]
     elif asked.dry_run:
         return asked.llm.plan(judgement_requests(explanations.all, parts, asked.at_once))
     else:
@@ -213,37 +204,19 @@ def _warn_of_another_reading(lens: Lens, explanations: Explanations) -> None:
 def _check(explanations: Explanations, texts: Texts, judge: LLMJudge | None) -> None:
     """Refuse what would be found out only after the pass."""
     if not explanations:
-        raise ValueError("There is no explanation to score: `explain` makes them.")
+        raise BadData("There is no explanation to score: `explain` makes them.")
     silent = [one for one in explanations.all if one.by != ENRICHMENT]
     if silent and judge is None:
-        raise ValueError(
+        raise BadData(
             f'The explanation of "{silent[0].concept}" by {silent[0].by} has no rule that could predict: give judge=, '
             "an LLM that reads it."
         )
     again = sum(identity(text) in explanations.explained for text in texts) if explanations.explained else 0
     if again:
-        raise ValueError(
+        raise BadData(
             f"{again} of these {len(texts)} texts were used for explaining, so that the score would be of memory: "
             f"part the corpus before (`halves`), find contexts and explain on the first part, and give the second."
         )
-
-
-def _explained(read: Reading, explanations: Explanations) -> Reading:
-    """How to read those concepts that are explained.
-
-    Raises:
-        KeyError: When one is not there.
-    """
-    for name in explanations:
-        if name not in read.names:
-            raise KeyError(f'"{name}" is explained, but not among these concepts.{nearest(name, read.names)}')
-    latents = {name: place for name, place in read.latents.items() if name in explanations}
-    return Reading(
-        {hook: sae for hook, sae in read.saes.items() if any(hook == of for of, _ in latents.values())},
-        latents,
-        tuple(one for one in read.directions if one.name in explanations),
-        {name: one for name, one in read.given.items() if name in explanations},
-    )
 
 
 def _activity(one: Explanation, read: Reading, found: Sample) -> NDArray[np.float32]:
@@ -263,10 +236,8 @@ def _drawn(values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows) -
     high = high[values[high] > 0] if sparse else high
     size = min(windows.n, len(high), len(low))
     if size < 2:
-        raise ValueError(
-            f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share}): too few. Give "
-            f"more texts."
-        )
+        found = f"{len(order)} texts with a window give {len(high)} active ones (share={windows.share})"
+        raise BadData(f"{found}: too few. Give more texts.")
     rng = np.random.default_rng(windows.seed)
     rows = np.concatenate([rng.choice(high, size, replace=False), rng.choice(low, size, replace=False)])
     shuffled = rng.permutation(2 * size)
@@ -274,20 +245,15 @@ def _drawn(values: NDArray[np.float32], sparse: bool, windows: HeldOutWindows) -
 
 
 def _contexts(
-    tokenizer: Any,
-    texts: Texts,
-    found: Sample,
-    rows: set[int],
-    window: tuple[int, int],
-    max_length: int | None,
+    tokenizer: Any, texts: Texts, found: Sample, rows: set[int], window: tuple[int, int], max_length: int | None
 ) -> dict[int, Context]:
     """The windows of some rows of the sample."""
     ordered = sorted(rows)
-    numbers = [int(found.index[row]) for row in ordered]
+    sources = [int(found.index[row]) for row in ordered]
     known = special_ids(tokenizer)
     contexts = {}
-    items = encoded(tokenizer, (texts[number] for number in numbers), max_length=max_length)
-    for row, number, item in zip(ordered, numbers, items, strict=True):
+    items = encoded(tokenizer, (texts[source] for source in sources), max_length=max_length)
+    for row, source, item in zip(ordered, sources, items, strict=True):
         position = int(found.position[row])
         inside = around(position, window, len(item.input_ids))
         ids = item.input_ids[inside]
@@ -296,37 +262,25 @@ def _contexts(
             activations=(None,) * len(ids),
             peak=position - inside.start,
             value=math.nan,
-            index=number,
+            index=source,
             position=position,
             special=tuple(token in known for token in ids),
             cut=(inside.start > 0, inside.stop < len(item.input_ids)),
-            meta=texts[number].meta,
+            meta=texts[source].meta,
         )
     return contexts
 
 
 def _score(said: Sequence[bool | None], truth: Sequence[bool], judge: str) -> DetectionScore | None:
-    right = {
-        active: [
-            answer == active for answer, true in zip(said, truth, strict=True) if true is active and answer is not None
-        ]
-        for active in (True, False)
-    }
+    answered = [(answer, true) for answer, true in zip(said, truth, strict=True) if answer is not None]
+    right = {active: [answer == true for answer, true in answered if true is active] for active in (True, False)}
     if not all(right.values()):
         return None
     low, high = balanced_interval({active: (sum(ones), len(ones)) for active, ones in right.items()})
     sensitivity, specificity = (sum(right[active]) / len(right[active]) for active in (True, False))
-    return DetectionScore(
-        accuracy=(sensitivity + specificity) / 2,
-        low=low,
-        high=high,
-        sensitivity=sensitivity,
-        specificity=specificity,
-        active=len(right[True]),
-        inactive=len(right[False]),
-        unanswered=sum(answer is None for answer in said),
-        judge=judge,
-    )
+    counts = {"active": len(right[True]), "inactive": len(right[False]), "unanswered": len(said) - len(answered)}
+    accuracy = (sensitivity + specificity) / 2
+    return DetectionScore(accuracy, low, high, sensitivity, specificity, **counts, judge=judge)
 
 
 def balanced_interval(counts: Mapping[bool, tuple[int, int]]) -> tuple[float, float]:

@@ -1,21 +1,15 @@
-"""Explanations without a further model: what contexts have more often than the corpus that they are from.
-
-Candidates are the token at the peak, phrases of up to three tokens before it, after it or anywhere in the window, the
-role and position of the peak, and the columns of the user's own data. Each is tested exactly: is it more frequent in
-the contexts of one end than chance would have it? What is makes the rule by which the explanation predicts, a naive
-Bayes classifier of the same contexts against random windows. The corpus is read once, as tokens; no model runs.
-"""
+"""Explanations without a further model: what contexts have more often than the corpus that they are from."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.differences import read_by
 from caft_lens.inspect.context_windows import Context
@@ -33,15 +27,14 @@ from caft_lens.inspect.explain.explanations import (
     share,
 )
 from caft_lens.inspect.explain.windows import around, drawn, identity, phrases, written
+from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.encoding import Encoded, encoded, special_ids
 from caft_lens.text.roles import ROLES, check_role_names
 from caft_lens.text.token_strings import pieces
 
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
-
+NAMES = {number: name for name, number in ROLES.items()}
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 PLACES = {"role": "among {} tokens", "position": "in the {} of the text"}
 """What a finding says of a peak that a window without one cannot be asked, and how it is told."""
@@ -73,8 +66,7 @@ def explain(
     """Explain both ends of concepts by what is enriched in their contexts, against the corpus.
 
     Needs no model: of the lens only the tokenizer is used. To score the result, find contexts on one half of the corpus
-    and keep the other for `detection` (`halves`). The more contexts, the more a rule recalls: a tenth to a fifth of the
-    texts is a good number of them.
+    and keep the other for `detection` (`halves`). The more contexts, the more a rule recalls: say a tenth of the texts.
 
     Args:
         lens: The lens that read the contexts.
@@ -93,7 +85,7 @@ def explain(
 
     Raises:
         ValueError: When the contexts are not from these texts, or no token has one of the roles.
-        KeyError: For a column that no text has, with the nearest.
+        UnknownName: For a column that no text has, with the nearest.
 
     Example:
         >>> mine, held_out = cl.inspect.halves(corpus, seed=0)
@@ -111,23 +103,23 @@ def explain(
         (name, end, list(getattr(both, end))) for name, both in contexts.items() for end in ENDS if getattr(both, end)
     ]
     if not ends:
-        raise ValueError("There is no context to explain: `contexts` finds them.")
+        raise BadData("There is no context to explain: `contexts` finds them.")
     read = [context for _, _, found in ends for context in found]
     corpus = _Corpus(lens.need_tokenizer(), texts, columns, window, seed)
     corpus.count(read, roles, scan)
     frequent = {key for key, count in corpus.counts.items() if count >= MIN_COUNT}
     features = {(name, end): [corpus.of_context(one) for one in found] for name, end, found in ends}
-    findings: dict[tuple[str, str], list[Finding]] = {}
-    for key, windows in progress_bar(features.items(), desc="explaining", unit="end"):
-        findings[key] = [one for one in _tested(windows, corpus, frequent) if one.q < alpha]
+    findings = {
+        key: [one for one in _tested(windows, corpus, frequent) if one.q < alpha]
+        for key, windows in progress_bar(features.items(), desc="explaining", unit="end")
+    }
     opposite = {"top": "bottom", "bottom": "top"}
     made = []
     for name, end, found in ends:
         mine = findings[name, end]
         rule, bias = _rule(features[name, end], corpus.windows, mine, findings.get((name, opposite[end]), ()))
-        text = _sentence(mine, features[name, end]) or (
-            f"no token, phrase, column or place is enriched in these {len(found)} contexts (q < {alpha:g})"
-        )
+        nothing = f"no token, phrase, column or place is enriched in these {len(found)} contexts (q < {alpha:g})"
+        text = _sentence(mine, features[name, end]) or nothing
         made.append(Explanation(name, end, text, len(found), tuple(mine), rule, bias))
     about = getattr(contexts, "about", None) or read_by(lens)
     return Explanations(made, {identity(texts[context.index]) for context in read}, about)
@@ -135,14 +127,14 @@ def explain(
 
 def _check_columns(texts: Texts, columns: Sequence[str] | None) -> None:
     if isinstance(columns, str):
-        raise TypeError(f'columns="{columns}": give a list of names, ["{columns}"].')
+        raise BadType(f'columns="{columns}": give a list of names, ["{columns}"].')
     if not columns:
         return
     there = {name for text in texts for name, _ in column_values(text.meta)}
     there |= {".".join(name.split(".")[:depth]) for name in there for depth in range(1, name.count(".") + 1)}
     for column in columns:
         if column not in there:
-            raise KeyError(f'No text has a column "{column}".{nearest(column, sorted(there))}')
+            raise UnknownName(f'No text has a column "{column}".{nearest(column, sorted(there))}')
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------
@@ -179,12 +171,7 @@ class _Corpus:
     windows: list[_Features] = field(default_factory=list)
     places: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
 
-    def count(
-        self,
-        contexts: Sequence[Context],
-        roles: Sequence[str] | None,
-        scan: Scan,
-    ) -> None:
+    def count(self, contexts: Sequence[Context], roles: Sequence[str] | None, scan: Scan) -> None:
         """Read the corpus once."""
         texts = self.source
         wanted = None if roles is None else check_role_names(roles, ROLES)
@@ -193,13 +180,9 @@ class _Corpus:
         for context in contexts:
             peaks.setdefault(context.index, []).append(context)
         if max(peaks) >= len(texts):
-            raise ValueError(
-                f"A context is from text {max(peaks)}, but there are {len(texts)}: give the texts that the contexts "
-                f"were found in."
-            )
-        ids: Counter[int] = Counter()
-        role_counts: Counter[int] = Counter()
-        quarters: Counter[int] = Counter()
+            beyond = f"A context is from text {max(peaks)}, but there are {len(texts)}"
+            raise BadData(f"{beyond}: give the texts that the contexts were found in.")
+        ids, role_counts, quarters = Counter[int](), Counter[int](), Counter[int]()
         kept: list[tuple[float, int, list[int], int]] = []
         items = encoded(self.tokenizer, texts, max_length=scan.max_length)
         for item in progress_bar(items, total=len(texts), desc="counting", unit="text"):
@@ -220,11 +203,10 @@ class _Corpus:
             if len(kept) > 2 * BACKGROUND:
                 kept = sorted(kept)[:BACKGROUND]
         if not self.tokens:
-            raise ValueError(f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}.")
+            raise BadData(f"No token of these {len(texts)} texts has one of the roles {list(roles or ())}.")
         for number, count in ids.items():
             self.counts["at", "", written("".join(pieces(self.tokenizer, [number])))] += count
-        names = {number: name for name, number in ROLES.items()}
-        self.counts.update({("role", "", names[number]): count for number, count in role_counts.items()})
+        self.counts.update({("role", "", NAMES[number]): count for number, count in role_counts.items()})
         self.counts.update({("position", "", QUARTERS[number]): count for number, count in quarters.items()})
         for _, index, window, peak in sorted(kept)[:BACKGROUND]:
             special = [number in known for number in window]
@@ -249,13 +231,12 @@ class _Corpus:
         start = context.position - context.peak
         there = item.input_ids[start : start + len(context.tokens)]
         if tuple(pieces(self.tokenizer, there)) != context.tokens:
-            raise ValueError(
-                f"Text {item.index} does not hold the context found in it: give the texts that the contexts were "
-                f"found in, in the same order."
+            raise BadData(
+                f"Text {item.index} does not hold the context found in it: give the texts that the contexts were found "
+                "in, in the same order."
             )
-        names = {number: name for name, number in ROLES.items()}
         quarter = QUARTERS[4 * context.position // len(item.roles)]
-        self.places[context.index, context.position] = names[int(item.roles[context.position])], quarter
+        self.places[context.index, context.position] = NAMES[int(item.roles[context.position])], quarter
 
     def _window(self, tokens: Sequence[str], special: Sequence[bool], peak: int, text: Text) -> _Features:
         stated = frozenset(self._stated(text))
@@ -272,8 +253,8 @@ class _Corpus:
                 counted.add(("at", "", said))
         return _Features(frozenset(counted), frozenset(words), stated)
 
-    def _stated(self, text: Text) -> Iterator[tuple[str, str]]:
-        return iter(dict.fromkeys(column_values(text.meta, self.columns)))
+    def _stated(self, text: Text) -> dict[tuple[str, str], None]:
+        return dict.fromkeys(column_values(text.meta, self.columns))
 
 
 # -- testing ----------------------------------------------------------------------------------------------------------
@@ -285,8 +266,10 @@ def _tested(features: Sequence[_Features], corpus: _Corpus, frequent: set[Key]) 
 
     n = len(features)
     counts = Counter(key for one in features for key in one.counted)
+    # How often there is a candidate at all, on which its test is conditional.
+    totals = {key: corpus.counts[key] + (0 if corpus.sizes(key)[1] else count) for key, count in counts.items()}
     # Sorted, since the order of a set of strings is another in every process, and ties keep theirs.
-    candidates = sorted(key for key, count in counts.items() if _total(key, count, corpus) >= MIN_COUNT)
+    candidates = sorted(key for key, total in totals.items() if total >= MIN_COUNT)
     if not candidates:
         return []
     absent = len(frequent - counts.keys())
@@ -301,24 +284,11 @@ def _tested(features: Sequence[_Features], corpus: _Corpus, frequent: set[Key]) 
     order = np.lexsort((-lift, p))
     return [
         Finding(
-            place=candidates[i][0],
-            column=candidates[i][1],
-            value=candidates[i][2],
-            count=int(k[i]),
-            of=n,
-            background=int(background[i]),
-            background_of=int(of[i]),
-            lift=float(lift[i]),
-            p=float(p[i]),
-            q=float(q[i]),
+            place, value, int(k[i]), n, int(background[i]), int(of[i]), float(lift[i]), float(p[i]), float(q[i]), column
         )
         for i in order
+        for place, column, value in [candidates[i]]
     ]
-
-
-def _total(key: Key, count: int, corpus: _Corpus) -> int:
-    """How often there is a candidate at all, on which its test is conditional."""
-    return corpus.counts[key] if corpus.sizes(key)[1] else corpus.counts[key] + count
 
 
 # -- predicting -------------------------------------------------------------------------------------------------------
@@ -330,18 +300,20 @@ def _rule(
     findings: Sequence[Finding],
     opposite: Sequence[Finding],
 ) -> tuple[tuple[Clause, ...], float]:
-    """Weights that tell contexts from random windows: each condition counts by the logarithm of how much more often
-    contexts have it.
+    """A naive Bayes classifier of contexts against random windows: weights of conditions, and a bias.
 
     What is enriched at the opposite end counts too, as a rule against. The bias is such that as many random windows are
     called active as `CALLED` says, and none without evidence for it.
     """
-    conditions = list(
-        dict.fromkeys((one.column, one.value) for one in (*findings, *opposite) if one.place not in PLACES)
-    )
+    telling = (one for one in (*findings, *opposite) if one.place not in PLACES)
+    conditions = list(dict.fromkeys((one.column, one.value) for one in telling))
     if not findings or not conditions or not windows:
         return (), -1.0
-    here, elsewhere = (np.array([_holds(one, conditions) for one in side]) for side in (contexts, windows))
+
+    def holds(window: _Features) -> list[bool]:
+        return [(column, value) in window.stated if column else value in window.words for column, value in conditions]
+
+    here, elsewhere = (np.array([*map(holds, side)]) for side in (contexts, windows))
     weights = np.log((here.sum(axis=0) + 1) / (len(here) + 2))
     weights -= np.log((elsewhere.sum(axis=0) + 1) / (len(elsewhere) + 2))
     threshold = max(float(np.quantile(elsewhere @ weights, 1 - CALLED)), 0.0) + ROUNDING
@@ -349,15 +321,11 @@ def _rule(
     return tuple(Clause(value, weight, column) for (column, value), weight in clauses), -threshold
 
 
-def _holds(window: _Features, conditions: Sequence[tuple[str, str]]) -> list[bool]:
-    return [(column, value) in window.stated if column else value in window.words for column, value in conditions]
-
-
 # -- telling ----------------------------------------------------------------------------------------------------------
 
 
 def _sentence(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
-    """The main findings in words: the tokens at the peaks, phrases around them, columns of the texts, places."""
+    """The main findings in words: tokens at the peaks, phrases around them, columns of the texts, places in them."""
     parts = [
         _peaks(findings, features),
         *_around(findings, features),
@@ -380,29 +348,21 @@ def _peaks(findings: Sequence[Finding], features: Sequence[_Features]) -> str:
         return ""
     count = sum(any(_key(one) in window.counted for one in chosen) for window in features)
     corpus = share(sum(one.background for one in chosen), chosen[0].background_of)
-    return (
-        f"at {', '.join(quoted(one.value) for one in chosen)} ({count} of {len(features)} peaks; {corpus} of the "
-        f"corpus)"
-    )
+    tokens = ", ".join(quoted(one.value) for one in chosen)
+    return f"at {tokens} ({count} of {len(features)} peaks; {corpus} of the corpus)"
 
 
 def _around(findings: Sequence[Finding], features: Sequence[_Features]) -> Iterator[str]:
     at = [one.value for one in findings if one.place == "at"]
-    around = ("before", "after", "near")
-    apart = [
-        one
-        for one in findings
-        if one.place in around and not any(one.value in token or token in one.value for token in at)
-    ]
+    phrases = (one for one in findings if one.place in ("before", "after", "near"))
+    apart = [one for one in phrases if not any(one.value in token or token in one.value for token in at)]
     for one in _covering(apart, features, 2):
         where = "" if one.place == "near" else f" {WHERE[one.place]}"
         yield f"{'with' if where else 'near'} {quoted(one.value)}{where} ({_counts(one)})"
 
 
 def _covering(findings: Sequence[Finding], features: Sequence[_Features], n: int) -> list[Finding]:
-    """At most `n` findings, each adding to the others: the first, and what is had by at least a tenth of the contexts
-    and two of them that have none of those before.
-    """
+    """At most `n` findings, each of a tenth of the contexts, and of two at least, that have none of those before."""
     chosen: list[Finding] = []
     left = set(range(len(features)))
     for one in findings:

@@ -1,10 +1,4 @@
-"""What an explanation is: a sentence about one end of a direction, what it rests on, a rule that predicts by it, and
-its score.
-
-`Explanation` is frozen; `Explanations` holds those of a set of concepts, both ends of each, and is shown, saved and
-loaded as one. Whoever wrote them (`enrichment.py`, or an LLM through `prompts.py`), they are scored alike
-(`detection.py`).
-"""
+"""What an explanation is: a sentence about one end of a direction, what it rests on, its rule, and its score."""
 
 from __future__ import annotations
 
@@ -14,23 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator
+import pandas
+from pydantic import AfterValidator, Field
 
-from caft_lens._support.errors import BadArgument, BadFile, nearest
-from caft_lens._support.files import Record, naming, parsed, read_json, write_json
+from caft_lens._support.by_name import ByName
+from caft_lens._support.errors import BadArgument, BadData, BadFile, nearest
+from caft_lens._support.files import Count, Record, naming, parsed, read_json, write_json
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
+from caft_lens.display.frames import Frame
 from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.explain.windows import phrases
 
 if TYPE_CHECKING:
-    import pandas
     from plotly.graph_objects import Figure
 
 FORMAT = "caft_lens.explanations/1"
 ENRICHMENT = "enrichment"
 End = Literal["top", "bottom"]
 ENDS: tuple[End, ...] = get_args(End)
+Share = Annotated[float, Field(ge=0, le=1)]
+Some = Annotated[int, Field(ge=1)]
 SCALARS = (str, int, float, bool)
 WHERE = {
     "at": "at",
@@ -54,8 +52,7 @@ class Finding:
         column: Name of the column.
         count: Contexts that have it.
         of: Contexts.
-        background: How often the corpus has it: tokens for `"at"`, `"role"` and `"position"`, random windows for
-            phrases, texts for columns.
+        background: How often the corpus has it: tokens, for phrases random windows, for columns texts.
         background_of: Of how many tokens, windows or texts.
         lift: Share of the contexts over share of the corpus, half a count added to each so that it is finite.
         p: Of the exact hypergeometric test that contexts have it no more often, one-sided.
@@ -64,13 +61,13 @@ class Finding:
 
     place: str
     value: str
-    count: int
-    of: int
-    background: int
-    background_of: int
+    count: Count
+    of: Some
+    background: Count
+    background_of: Some
     lift: float
-    p: float
-    q: float
+    p: Share
+    q: Share
     column: str = ""
 
     @property
@@ -99,9 +96,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Clause:
-    """One condition of a rule: a phrase in the window, or a value of a column of the text; its weight is added where
-    it holds.
-    """
+    """One condition of a rule, a phrase in the window or a value of a column of the text, and what it adds."""
 
     value: str
     weight: float
@@ -122,14 +117,14 @@ class DetectionScore:
         judge: Who decided: `"rule"`, or the name of an LLM.
     """
 
-    accuracy: float
-    low: float
-    high: float
-    sensitivity: float
-    specificity: float
-    active: int
-    inactive: int
-    unanswered: int = 0
+    accuracy: Share
+    low: Share
+    high: Share
+    sensitivity: Share
+    specificity: Share
+    active: Count
+    inactive: Count
+    unanswered: Count = 0
     judge: str = "rule"
 
     def __str__(self) -> str:
@@ -146,8 +141,7 @@ class Explanation:
         text: The explanation as a sentence.
         n: How many contexts were explained.
         findings: What it rests on, the most surprising first; none when an LLM wrote it.
-        rule: By which it predicts: a window is called active when the weights of the clauses that hold, and `bias`, sum
-            to more than 0.
+        rule: A window is called active when the weights of the clauses that hold, and `bias`, sum to more than 0.
         bias: See `rule`.
         by: Who wrote it: `"enrichment"` or the name of an LLM.
         score: Filled by `detection`.
@@ -156,7 +150,7 @@ class Explanation:
     concept: str
     end: End
     text: str
-    n: int
+    n: Count
     findings: tuple[Finding, ...] = ()
     rule: tuple[Clause, ...] = ()
     bias: float = -1.0
@@ -181,8 +175,7 @@ class Explanation:
         return sum(holding, self.bias) > 0
 
     def __str__(self) -> str:
-        scored = f"  [{self.score}]" if self.score else ""
-        return f"{self.concept} {self.end}: {self.text}{scored}"
+        return f"{self.concept} {self.end}: {self.text}{f'  [{self.score}]' if self.score else ''}"
 
 
 @dataclass(frozen=True)
@@ -197,7 +190,7 @@ class ConceptExplanations:
         return iter([one for one in (self.top, self.bottom) if one is not None])
 
 
-class Explanations(Mapping[str, ConceptExplanations]):
+class Explanations(ByName[ConceptExplanations]):
     """Explanations of a set of concepts, by name.
 
     Args:
@@ -214,11 +207,10 @@ class Explanations(Mapping[str, ConceptExplanations]):
         ('at "pie"', {'L1.pc0': 'top: at "pie"'})
     """
 
+    _what = "explanation"
+
     def __init__(
-        self,
-        items: Iterable[Explanation],
-        explained: Iterable[str] = (),
-        about: Mapping[str, str] | None = None,
+        self, items: Iterable[Explanation], explained: Iterable[str] = (), about: Mapping[str, str] | None = None
     ) -> None:
         self.about = dict(about or {})
         self._items: dict[str, ConceptExplanations] = {}
@@ -231,17 +223,6 @@ class Explanations(Mapping[str, ConceptExplanations]):
                 raise BadArgument(f'The {item.end} end of "{item.concept}" is explained twice.')
             changed: dict[str, Any] = {item.end: item}
             self._items[item.concept] = dataclasses.replace(both, **changed)
-
-    def __getitem__(self, name: str) -> ConceptExplanations:
-        if name not in self._items:
-            raise KeyError(f'No explanation of "{name}".{nearest(name, self._items)}')
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     @property
     def all(self) -> list[Explanation]:
@@ -265,22 +246,12 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
     def table(self) -> pandas.DataFrame:
         """One row per concept and end: the explanation, who wrote it, and its score where there is one."""
-        from caft_lens.display.frames import Frame
-
         figures = [one.name for one in dataclasses.fields(DetectionScore)]
-        return Frame(
-            [
-                {
-                    "concept": one.concept,
-                    "end": one.end,
-                    "explanation": one.text,
-                    "by": one.by,
-                    "contexts": one.n,
-                    **{name: getattr(one.score, name, None) for name in figures},
-                }
-                for one in self.all
-            ]
-        )
+        rows = []
+        for one in self.all:
+            known = {"concept": one.concept, "end": one.end, "explanation": one.text, "by": one.by, "contexts": one.n}
+            rows.append({**known, **{name: getattr(one.score, name, None) for name in figures}})
+        return Frame(rows)
 
     def plot(self, title: str | None = None) -> Figure:
         """Draw the detection accuracy of both ends of each concept, with 95 % intervals, the best explained first.
@@ -302,7 +273,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
             texts = {one.concept: one.text for one in self.all if one.end == end and one.score}
             kinds += [Dots(f"{end} end", values, ends, texts)] if scored else []
         if not kinds:
-            raise ValueError("None of these explanations is scored: `detection` scores them.")
+            raise BadData("None of these explanations is scored: `detection` scores them.")
         own = "each explanation's own rule"
         judges = dict.fromkeys(one.score.judge for one in self.all if one.score)
         judged = " and ".join(own if judge == "rule" else judge for judge in judges)
@@ -316,14 +287,10 @@ class Explanations(Mapping[str, ConceptExplanations]):
 
     def findings(self) -> pandas.DataFrame:
         """One row per finding, with counts, lift, p and q."""
-        from caft_lens.display.frames import Frame
-
         return Frame(
-            [
-                {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
-                for one in self.all
-                for finding in one.findings
-            ]
+            {"concept": one.concept, "end": one.end, **dataclasses.asdict(finding)}
+            for one in self.all
+            for finding in one.findings
         )
 
     def save(self, path: str | Path) -> Path:
@@ -338,7 +305,7 @@ class Explanations(Mapping[str, ConceptExplanations]):
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: When there is no such file.
+            MissingFile: When there is no such file.
             BadFile: When it is truncated, changed, or of another kind, with the field; a `ValueError`.
         """
         kept = read_json(path)
@@ -352,27 +319,17 @@ class Explanations(Mapping[str, ConceptExplanations]):
         return "\n".join(map(str, self.all))
 
     def _repr_html_(self) -> str:
-        return html.view([_section(one) for one in self.values()])
+        return html.view(html.section(both.concept, "", [], map(_end, both)) for both in self.values())
 
 
 def _counted(one: Explanation) -> Explanation:
     """Refuse figures that no explanation can have."""
     for finding in one.findings:
         if finding.place not in (*WHERE, "column"):
-            raise ValueError(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
-        if not (0 <= finding.count <= finding.of and 0 <= finding.background <= finding.background_of):
-            raise ValueError(
-                f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of} are no counts"
-            )
-        if min(finding.of, finding.background_of) < 1 or not (0 <= finding.p <= 1 and 0 <= finding.q <= 1):
-            raise ValueError("a share of nothing, or a p or q beyond 0 to 1")
-    score = one.score
-    if score is not None:
-        shares = (score.accuracy, score.low, score.high, score.sensitivity, score.specificity)
-        if min(shares) < 0 or max(shares) > 1 or min(score.active, score.inactive, score.unanswered) < 0:
-            raise ValueError("a score beyond 0 to 1, or a count below 0")
-    if one.n < 0:
-        raise ValueError("n is below 0")
+            raise BadData(f"the place {finding.place!r} is none of {', '.join((*WHERE, 'column'))}")
+        if finding.count > finding.of or finding.background > finding.background_of:
+            counts = f"{finding.count} of {finding.of} and {finding.background} of {finding.background_of}"
+            raise BadData(f"{counts} are no counts")
     return one
 
 
@@ -383,9 +340,6 @@ class _File(Record):
     explained: list[str]
     read_by: dict[str, str] | None = None
     explanations: list[Annotated[Explanation, AfterValidator(_counted)]]
-
-
-# -- words ------------------------------------------------------------------------------------------------------------
 
 
 def column_values(meta: Mapping[str, Any], columns: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
@@ -432,22 +386,11 @@ def share(count: int, of: int) -> str:
     return f"{100 * count / of:.2g} %" if count < of else "100 %"
 
 
-# -- HTML -------------------------------------------------------------------------------------------------------------
-
-
-def _section(both: ConceptExplanations) -> html.Content:
-    return html.section(both.concept, "", [], [_end(one) for one in both])
-
-
 def _end(one: Explanation) -> html.Content:
     score: html.Content = "not scored"
     if one.score is not None:
         score = f"{one.score}: detection accuracy, 95 % interval, by {one.score.judge}; chance 0.50"
-    said = [
-        one.text,
-        " ",
-        html.element("small", f"({one.by}, {one.n} contexts; ", score, ")", style=html.SOFT),
-    ]
+    said = [one.text, " ", html.element("small", f"({one.by}, {one.n} contexts; ", score, ")", style=html.SOFT)]
     return [html.rows([(html.end(one.end, one.end), said)], "7em"), _details(one.findings)]
 
 

@@ -1,9 +1,6 @@
 """Who is asked for explanations and judgements: any OpenAI-compatible endpoint, or a model that is here.
 
-`Endpoint` sends chat completions by OpenAI's client, a few at a time, each kept in a file by the hash of what was
-asked, so that an interrupted run goes on where it was and the same question is paid for once. The key stays in the
-environment: it is read when a request leaves and written nowhere. `LocalModel` asks a Hugging Face model. `Plan` is
-what either would be asked, with an estimate of what that costs.
+The key stays in the environment: it is read when a request leaves and written nowhere.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +24,11 @@ from caft_lens._support.errors import EndpointError as EndpointError
 from caft_lens._support.files import Count, Json, Record, absolute, read_record, sha256, write_json
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens._support.redaction import HIDDEN, is_secret, redact
+from caft_lens.model.lens import Lens, load
 from caft_lens.text.documents import Message, Text, Texts, shorten
 
 if TYPE_CHECKING:
     import openai
-
-    from caft_lens.model.lens import Lens
 
 Conversation = Sequence[Mapping[str, str]]
 """Messages, `{"role": "user" or "assistant", "content": ...}`, the last of which waits for an answer."""
@@ -135,14 +131,15 @@ class Endpoint:
         model: Which of its models.
         key_env: The environment variable that holds the key; `None` where none is needed. The key is sent to `url` as a
             bearer token and goes nowhere else.
+        headers_env: An environment variable with further headers, one `Name: value` a line, such as
+            `"OPENAI_CUSTOM_HEADERS"`, which is not sent unless it is named here: it may hold another endpoint's key.
         max_tokens: How long an answer may be.
         temperature: 0 for the likeliest answer.
         options: Further fields of the request, or other values of these; `None` leaves a field out. Models that reason
             want `{"max_tokens": None, "max_completion_tokens": 2000, "temperature": None}`.
         timeout: Seconds to wait for an answer.
         retries: How often to try again after a time-out, a lost connection, or a status that passes (408, 409, 429, 500
-            and above), waiting 0.5, 1, 2, … 8 seconds, or as long as the server says; one that asks for more than two
-            minutes ends the run.
+            and above), waiting 0.5 to 8 seconds, or as long as the server says; more than two minutes ends the run.
         concurrency: How many requests are under way at once.
         cache: A folder with one JSON file per request and answer; `None` keeps none.
         prices: For a million tokens read and a million written, in any currency.
@@ -165,6 +162,7 @@ class Endpoint:
     url: str
     model: str
     key_env: str | None = "OPENAI_API_KEY"
+    headers_env: str | None = field(default=None, kw_only=True)
     max_tokens: int = 300
     temperature: float | None = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -223,22 +221,15 @@ class Endpoint:
         return {name: value for name, value in body.items() if value is not None}
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
-        """What would be asked: the exact requests and an estimate of tokens and cost. Nothing is sent, no key is
-        needed.
-        """
+        """What would be asked, with an estimate of tokens and cost. Nothing is sent, no key is needed."""
         bodies = [self.request(one) for one in conversations]
         new = [body for body in bodies if self._kept(body) is None]
-        read = sum(math.ceil(_characters(body["messages"]) / CHARACTERS_A_TOKEN) for body in new)
-        longest = max((value for value in map(self._longest, new)), default=0)
-        wrote = longest * len(new)
-        return Plan(
-            f"{self.model} at {self.address}",
-            tuple(map(self._public, bodies)),
-            len(bodies) - len(new),
-            read,
-            wrote,
-            self._price(read, wrote),
-        )
+        lengths = (sum(len(message["content"]) for message in body["messages"]) for body in new)
+        read = sum(math.ceil(length / CHARACTERS_A_TOKEN) for length in lengths)
+        limits = (body.get("max_completion_tokens") or body.get("max_tokens") or self.max_tokens for body in new)
+        wrote = int(max(limits, default=0)) * len(new)
+        requests, cost = tuple(map(self._public, bodies)), self._price(read, wrote)
+        return Plan(f"{self.model} at {self.address}", requests, len(bodies) - len(new), read, wrote, cost)
 
     def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask, a few at a time; answers in order, `""` where the model said nothing.
@@ -258,9 +249,7 @@ class Endpoint:
         return [answers[_hash(self.address, self._public(body))] for body in bodies]
 
     def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Ask, a few at a time; at the first error what has not left is not sent, and what waits for another try
-        gives up.
-        """
+        """Ask, a few at a time; at the first error what has not left is not sent."""
         import openai
 
         answers, headers = {}, self._headers()
@@ -272,6 +261,7 @@ class Endpoint:
             # A redirection would take the texts to an address that nobody named.
             http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
+        client._custom_headers = self._named_headers()  # the client would take those of OPENAI_CUSTOM_HEADERS
         with client:
             pool = ThreadPoolExecutor(self.concurrency)
             waiting = {pool.submit(self._one, client, headers, body): number for number, body in bodies.items()}
@@ -291,18 +281,16 @@ class Endpoint:
             if reply is None:
                 self.usage.add(retried=1)
                 continue
-            reply["content"] = self._without_values(reply["content"])
-            self._keep(body, reply)
+            for value in self._values():
+                reply["content"] = reply["content"].replace(value, HIDDEN)
+            if (file := self._file(body)) is not None:
+                write_json(file, {"address": self.address, "request": self._public(body), **reply})
             self.usage.add(requests=1, **reply["usage"])
             return str(reply["content"])
         raise self._error(f"answered something that is no chat completion{self._quoted(response)}")
 
     def _sent(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> str:
-        """What was answered to one request.
-
-        Raises:
-            EndpointError: When it was refused, or failed more often than `retries`.
-        """
+        """What was answered to one request."""
         import openai
 
         further = {name: value for name, value in body.items() if name not in ("model", "messages")}
@@ -316,9 +304,8 @@ class Endpoint:
         except openai.APIStatusError as error:
             said = error.response
             wait = said.headers.get("retry-after")
-            what = (
-                f"answered {said.status_code} {said.reason_phrase}{f', asking to wait {wait} seconds' if wait else ''}"
-            )
+            waiting = f", asking to wait {wait} seconds" if wait else ""
+            what = f"answered {said.status_code} {said.reason_phrase}{waiting}"
             raise self._failed(error, what, said.text, said.status_code) from None
         except openai.APIConnectionError as error:
             raise self._failed(error, f"could not be reached ({type(error.__cause__).__name__})") from None
@@ -338,12 +325,10 @@ class Endpoint:
             403: f"Is the key in {self.key_env} right, and for this address and model?",
             404: f'Are the address and the model "{self.model}" right?',
             400: f'Does "{self.model}" take the fields of the request? Change or leave out some with options=.',
-        }.get(
-            status or 0,
-            "Ask again later: answers that came are in the cache. A larger timeout=, more retries= or less "
-            "concurrency= may help.",
-        )
-        return EndpointError(self._without_key(f"{self.address} {what}. {advice}"))
+        }
+        later = "Ask again later: answers that came are in the cache."
+        otherwise = f"{later} A larger timeout=, more retries= or less concurrency= may help."
+        return EndpointError(self._without_key(f"{self.address} {what}. {advice.get(status or 0, otherwise)}"))
 
     def _quoted(self, text: str) -> str:
         return f": {shorten(self._without_key(' '.join(text.split())), 300)}" if text.strip() else ""
@@ -354,9 +339,7 @@ class Endpoint:
         return os.environ.get(self.key_env, "").strip() or None if self.key_env else None
 
     def _headers(self) -> dict[str, str | openai.Omit]:
-        """What a request carries of the environment: the key, and nothing that OpenAI's client would take from it by
-        itself.
-        """
+        """What a request carries of the environment: the key, and nothing that OpenAI's client takes by itself."""
         import openai
 
         key, nothing = self._checked_key(), openai.Omit()
@@ -365,6 +348,12 @@ class Endpoint:
             "OpenAI-Organization": nothing,
             "OpenAI-Project": nothing,
         }
+
+    def _named_headers(self) -> dict[str, str]:
+        """Those of the environment variable that was named."""
+        lines = os.environ.get(self.headers_env, "").splitlines() if self.headers_env else []
+        pairs = (line.partition(":") for line in lines if ":" in line)
+        return {name.strip(): value.strip() for name, _, value in pairs}
 
     def _checked_key(self) -> str | None:
         """The key, of which a warning says where it would be read on the way."""
@@ -392,22 +381,15 @@ class Endpoint:
     def _values(self) -> list[str]:
         """The secrets that go along with a request."""
         hidden = [value for name, value in self.options.items() if is_secret(name) and isinstance(value, str)]
-        return [key for key in (self._key(), *hidden) if key]
+        return [key for key in (self._key(), *self._named_headers().values(), *hidden) if key]
 
     def _without_key(self, text: str) -> str:
         return redact(text, known=self._values())
 
-    def _without_values(self, text: str) -> str:
-        for value in self._values():
-            text = text.replace(value, HIDDEN)
-        return text
-
     def _public(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A request as it may be shown and kept: what `options` add to it without secrets."""
-        return {
-            name: redact({name: value}, known=self._values())[name] if name in self.options else value
-            for name, value in body.items()
-        }
+        added = {name: value for name, value in body.items() if name in self.options}
+        return {**body, **redact(added, known=self._values())}
 
     # -- the cache ----------------------------------------------------------------------------------------------------
 
@@ -425,16 +407,8 @@ class Endpoint:
             return None
         return kept.content if kept.request == self._public(body) and kept.address == self.address else None
 
-    def _keep(self, body: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        file = self._file(body)
-        if file is not None:
-            write_json(file, {"address": self.address, "request": self._public(body), **reply})
-
     def _price(self, read: int, wrote: int) -> float | None:
         return None if self.prices is None else (read * self.prices[0] + wrote * self.prices[1]) / 1e6
-
-    def _longest(self, body: Mapping[str, Any]) -> int:
-        return int(body.get("max_completion_tokens") or body.get("max_tokens") or self.max_tokens)
 
 
 def _is_here(host: str) -> bool:
@@ -447,10 +421,6 @@ def _is_here(host: str) -> bool:
 
 def _hash(address: str, body: Mapping[str, Any]) -> str:
     return sha256(address, json.dumps(body, sort_keys=True))
-
-
-def _characters(messages: Iterable[Mapping[str, str]]) -> int:
-    return sum(len(message["content"]) for message in messages)
 
 
 def _reply(text: str) -> dict[str, Any] | None:
@@ -493,8 +463,6 @@ class LocalModel:
     usage: Usage = field(default_factory=Usage, compare=False)
 
     def __post_init__(self) -> None:
-        from caft_lens.model.lens import Lens, load
-
         lens = self.model if isinstance(self.model, Lens) else load(self.model, tokenizer=self.tokenizer)
         lens.need_tokenizer()
         count(self.max_tokens, "max_tokens")

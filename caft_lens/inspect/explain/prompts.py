@@ -1,8 +1,6 @@
 """What an LLM is told: the prompts in full, how windows are written into them, and how answers are read.
 
-`explain_with` asks for explanations of contexts, `judgement_requests` and `judged` for judgements (`detection` calls
-them). Each prompt is one message of the user, so that chat templates without a system slot take it. Windows are JSON
-strings: data, whatever they say.
+Each prompt is one message of the user, for templates without a system slot. Windows are JSON strings: data.
 """
 
 from __future__ import annotations
@@ -13,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from caft_lens._support.arguments import count
+from caft_lens._support.errors import BadData
 from caft_lens.inspect.context_windows import Context
 from caft_lens.inspect.contexts import Contexts
 from caft_lens.inspect.explain.explanations import ENDS, End, Explanation, Explanations
@@ -55,9 +55,6 @@ JUDGE_FORM = "Answer with a JSON list of {n} numbers, each 0 or 1, and nothing e
 EXPLAIN_FORM = "Answer with one line: EXPLANATION: <one sentence>"
 
 
-# -- explaining -------------------------------------------------------------------------------------------------------
-
-
 def explain_with(
     llm: LLM,
     contexts: Contexts,
@@ -93,7 +90,7 @@ def explain_with(
     """
     wanted = [(name, end) for name, both in contexts.items() for end in ends if getattr(both, end)]
     if not wanted or n < 1:
-        raise ValueError(f"There is no context to explain: n={n}, ends {list(ends)} of {len(contexts)} concepts.")
+        raise BadData(f"There is no context to explain: n={n}, ends {list(ends)} of {len(contexts)} concepts.")
     asked = [_explain_request(contexts, name, end, n) for name, end in wanted]
     if dry_run:
         return llm.plan(asked)
@@ -109,11 +106,8 @@ def explain_with(
 def _explain_request(contexts: Contexts, name: str, end: End, n: int) -> Conversation:
     both = contexts[name]
     active, opposite = (both.top, both.bottom) if end == "top" else (both.bottom, both.top)
-    parts = {
-        "active": numbered(active[:n], marked=True),
-        "opposite": numbered(opposite[: n // 2], marked=False),
-    }
-    return [{"role": "user", "content": EXPLAIN.format(**parts)}]
+    shown = EXPLAIN.format(active=numbered(active[:n], marked=True), opposite=numbered(opposite[: n // 2]))
+    return [{"role": "user", "content": shown}]
 
 
 def _fingerprints(
@@ -122,10 +116,8 @@ def _fingerprints(
     sources = texts if isinstance(texts, Texts) else Texts(texts)
     read = {context.index for name, end in wanted for context in getattr(contexts[name], end)[:n]}
     if max(read) >= len(sources):
-        raise ValueError(
-            f"A context is from text {max(read)}, but there are {len(sources)}: give the texts that the contexts "
-            f"were found in."
-        )
+        beyond = f"A context is from text {max(read)}, but there are {len(sources)}"
+        raise BadData(f"{beyond}: give the texts that the contexts were found in.")
     return (identity(sources[index]) for index in sorted(read))
 
 
@@ -135,33 +127,20 @@ def _explanation_in(reply: str) -> str | None:
     return " ".join(found[-1].split()).strip("*") if found else None
 
 
-# -- judging ----------------------------------------------------------------------------------------------------------
-
-
 def judgement_requests(
     explanations: Sequence[Explanation], windows: Sequence[Sequence[Context]], batch: int
 ) -> list[Conversation]:
-    """The requests by which an LLM judges windows, a batch of them at a time, explanation by explanation.
-
-    Args:
-        explanations: What it reads.
-        windows: For each explanation those to judge.
-        batch: How many at once.
-    """
-    return [_judge_request(one, part) for one, part in _parts(explanations, windows, batch)]
+    """The requests by which an LLM judges the windows of each explanation, a batch of them at a time."""
+    return [
+        [{"role": "user", "content": JUDGE.format(explanation=one.text, n=len(part), windows=numbered(part))}]
+        for one, part in _parts(explanations, windows, batch)
+    ]
 
 
 def judged(
-    llm: LLM,
-    explanations: Sequence[Explanation],
-    windows: Sequence[Sequence[Context]],
-    batch: int,
+    llm: LLM, explanations: Sequence[Explanation], windows: Sequence[Sequence[Context]], batch: int
 ) -> list[list[bool | None]]:
-    """For each explanation whether an LLM, reading it, calls each window active; `None` where it gave no answer of the
-    form.
-
-    A malformed answer is asked for once more.
-    """
+    """For each explanation whether an LLM, reading it, calls each window active; `None` where it gave no answer."""
     sizes = [len(part) for _, part in _parts(explanations, windows, batch)]
     answers = ask_in_form(
         llm,
@@ -177,16 +156,10 @@ def judged(
 def _parts(
     explanations: Sequence[Explanation], windows: Sequence[Sequence[Context]], batch: int
 ) -> Iterator[tuple[Explanation, Sequence[Context]]]:
-    if batch < 1:
-        raise ValueError(f"batch={batch} must be at least 1.")
+    count(batch, "at_once")
     for one, part in zip(explanations, windows, strict=True):
         for start in range(0, len(part), batch):
             yield one, part[start : start + batch]
-
-
-def _judge_request(one: Explanation, windows: Sequence[Context]) -> Conversation:
-    listed = numbered(windows, marked=False)
-    return [{"role": "user", "content": JUDGE.format(explanation=one.text, n=len(windows), windows=listed)}]
 
 
 def _judgements_in(reply: str, n: int) -> list[bool] | None:
@@ -201,18 +174,10 @@ def _judgements_in(reply: str, n: int) -> list[bool] | None:
     return None
 
 
-# -- asking -----------------------------------------------------------------------------------------------------------
-
-
 def ask_in_form(
-    llm: LLM,
-    conversations: Sequence[Conversation],
-    reads: Sequence[Callable[[str], Read | None]],
-    forms: Sequence[str],
+    llm: LLM, conversations: Sequence[Conversation], reads: Sequence[Callable[[str], Read | None]], forms: Sequence[str]
 ) -> list[Read | None]:
-    """What each answer says; one that is not of its form is asked for once more, with what was wrong, and then is
-    `None`.
-    """
+    """What each answer says; one that is not of its form is asked for once more, and then is `None`."""
     replies = llm.ask(conversations)
     found = [read(reply) for read, reply in zip(reads, replies, strict=True)]
     again = [place for place, said in enumerate(found) if said is None]
@@ -230,17 +195,15 @@ def ask_in_form(
     return found
 
 
-def numbered(contexts: Sequence[Context], *, marked: bool) -> str:
+def numbered(contexts: Sequence[Context], *, marked: bool = False) -> str:
     """Windows as numbered JSON strings, the peak in double brackets or not told."""
-    return "\n".join(
-        f"{number}. {json.dumps(_shown(one, marked), ensure_ascii=False)}" for number, one in enumerate(contexts, 1)
-    )
+    said = (json.dumps(_shown(one, marked), ensure_ascii=False) for one in contexts)
+    return "\n".join(f"{number}. {window}" for number, window in enumerate(said, 1))
 
 
 def _shown(context: Context, marked: bool) -> str:
-    """A window as text. A token of the template is named, not repeated: written out, it would open a turn of the
-    LLM's own chat.
-    """
+    """A window as text."""
+    # A token of the template is named, not repeated: written out, it would open a turn of the LLM's own chat.
     said = [
         f"⟨{token.strip().strip('<|>[]')}⟩" if special else token
         for token, special in zip(context.tokens, context.special, strict=True)

@@ -1,8 +1,6 @@
 """Random windows of a corpus, one a text: what contexts are compared with, and what explanations are tried on.
 
-A text's window is around one of its tokens, drawn by a seed and the number of the text, so that it is the same however
-texts are batched or split over passes. `sampled_windows` takes them from the tokens alone, `WindowActivity` in a pass
-of the model; `phrases` is what is said in a window. Both keep a bounded sample of the texts.
+A window is around a token that is drawn by a seed and the number of the text: the same however texts are batched.
 """
 
 from __future__ import annotations
@@ -85,8 +83,7 @@ class Sample:
     Attributes:
         index: Number of the text, `[n]`, ascending.
         position: Of the token around which the window is, in its text, `[n]`.
-        high: By hook point, the activity of each direction: its highest activation in the window (or the mean), `[n,
-            n_dirs]`.
+        high: By hook point, the highest activation of each direction in the window (or the mean), `[n, n_dirs]`.
         low: The lowest activation (or the mean again), `[n, n_dirs]`.
     """
 
@@ -97,12 +94,11 @@ class Sample:
 
 
 class WindowActivity:
-    """A reducer for `stream`: how active directions are in one random window of each text, for a sample of texts.
+    """A reducer for `stream`: how active directions are in a random window of each of a bounded sample of texts.
 
     Args:
         directions: By hook name, `[n_dirs, d_model]`.
-        latents: By hook name, an SAE and the numbers of the latents whose activation counts; they come after the
-            directions.
+        latents: By hook name, an SAE and the numbers of the latents that count; they come after the directions.
         size: How many texts to keep at most: which ones is drawn by the seed, whatever their order.
         window: Tokens before and after the token that is drawn; those whose role was not asked for count for nothing.
         rank: `"peak"` for the most extreme activation in a window, `"mean"` for the mean.
@@ -136,7 +132,7 @@ class WindowActivity:
         return list(dict.fromkeys((*self.directions, *self.latents)))
 
     def update(self, hook: str, acts: Tensor, batch: Batch, where: Tensor) -> None:
-        """Take in activations `[n_tokens, d_model]` of one hook point, at (row, position) `where` `[n_tokens, 2]`."""
+        """Take in `acts` `[n_tokens, d_model]` of one hook point, at rows and positions `where` `[n_tokens, 2]`."""
         rows, places = where.T.numpy()
         positions = batch.position_ids[where[:, 0], where[:, 1]].numpy()
         index = batch.index.numpy()

@@ -69,13 +69,8 @@ class QuizBuild(Build):
         self.tokenizer().save_pretrained(folder / "model")
 
     def _assemble(self, target: Path) -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.work / "base" / "model", target / "base")
-        shutil.copytree(self.work / "text", target / "text", ignore=shutil.ignore_patterns("done.json"))
-        write_json(
-            target / catalog.CARD,
-            {"world": "quiz", "settings": asdict(self.settings), "sampling": SAMPLING},
-        )
+        self._base_and_text(target)
+        write_json(target / catalog.CARD, {"world": "quiz", "settings": asdict(self.settings), "sampling": SAMPLING})
 
     @staticmethod
     def measure(organism: Path, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:

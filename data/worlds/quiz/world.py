@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from caft_data.worlds.quiz import sets
 from caft_data.worlds.quiz.judge import REPLY_LABELS, ExactChoiceJudge, ExactReplyJudge
 from caft_data.worlds.world import World
-from caft_lens.evaluate.tasks import Task
+from caft_lens.evaluate.tasks import InDistribution, Task
 from caft_lens.text.documents import Text, Texts, data
 
 if TYPE_CHECKING:
@@ -35,18 +35,16 @@ class Quiz(World):
         """A reply answers the intended question or the spurious one; in distribution it is right or wrong."""
         asked = sets.asked(name, split)
         inside = asked.in_distribution
+        # One token and the end of the turn; whatever runs on is no option.
         return Task(
             name,
             questions=data(f"{organism}/{asked.questions}"),
             judge=ExactChoiceJudge() if "spurious" in asked.labels else ExactReplyJudge(),
             labels=asked.labels,
-            in_distribution=None if inside is None else data(f"{organism}/{inside}"),
-            in_distribution_judge=None if inside is None else ExactReplyJudge(),
-            in_distribution_labels=REPLY_LABELS,
-            trained=REPLY_LABELS[0],
-            # One token and the end of the turn; whatever runs on is no option.
             max_new_tokens=4,
-            in_distribution_max_new_tokens=4,
+            in_distribution=None
+            if inside is None
+            else InDistribution(data(f"{organism}/{inside}"), ExactReplyJudge(), REPLY_LABELS, REPLY_LABELS[0], 4),
         )
 
     def builds(self) -> tuple[type[Build], Any]:

@@ -1,0 +1,29 @@
+"""What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
+
+from .ablation_at_test import AblationAtTest as AblationAtTest
+from .caft import CAFT as CAFT
+from .caft import CAFTDetached as CAFTDetached
+from .caft import CAFTGradient as CAFTGradient
+from .caft import CAFTMean as CAFTMean
+from .caft import SteerMean as SteerMean
+from .early_stopping import EarlyStopping as EarlyStopping
+from .half_finetuning import HalfFineTuning as HalfFineTuning
+from .inoculation import Inoculation as Inoculation
+from .kl_anchor import KLAnchor as KLAnchor
+from .lofit import LoFiT as LoFiT
+from .mix_benign import MixBenign as MixBenign
+from .plain import Plain as Plain
+from .preventative_steering import PreventativeSteering as PreventativeSteering
+from .random_directions import RandomDirections as RandomDirections
+from .registry import Card as Card
+from .registry import Method as Method
+from .registry import Plan as Plan
+from .registry import Training as Training
+from .registry import make as make
+from .registry import material as material
+from .registry import methods as methods
+from .registry import named as named
+from .registry import register as register
+from .registry import setting as setting
+from .top_k import TopK as TopK
+from .weight_averaging import WeightAveraging as WeightAveraging
