@@ -66,7 +66,7 @@ export STATIC_PANELS
 
 .PHONY: help install browser pretrained screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-finding kills together lint types hooks format clean
+    bench-finding real-saes kills together lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -202,6 +202,9 @@ bench-sweeps: install  ## one thing varied at a time: directions, layers, streng
 
 bench-finding: install  ## what contests and sweeps come to, in words and figures; is the concept encoded again?
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
+
+real-saes: install pretrained  ## SAEs for SmolLM2 at three layers (an hour or two; goes on where it was)
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_saes.py
 
 kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
 	@$(THREADS) $(BIN)/python benchmarks/kills.py

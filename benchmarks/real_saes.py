@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,11 @@ def cache() -> Path:
 
 def rated() -> list[str]:
     """Rated snippets of the training split."""
-    from caft_data.worlds.smollm2 import ratings, reviews
-
+    try:
+        ratings, reviews = (import_module(f"caft_data.worlds.smollm2.{name}") for name in ("ratings", "reviews"))
+    except ModuleNotFoundError as error:
+        print(f"Without rated snippets: {error}.", flush=True)
+        return []
     ratings.fetch()
     found = (one.text for place in ratings.PLACES for one in ratings.ratings(place))
     return [text for text in found if reviews.split_of(text) == "train"]
@@ -135,9 +139,9 @@ def told(texts: cl.Texts, sizes: dict[str, int], already: int, total: int) -> It
 
 def train(tokens: int, out: Path | None, n_chats: int) -> None:
     """All of it."""
-    size = 2 * len(LAYERS) * 2 * D_SAE * 576 / 1e6 / 2
-    out = out or (COMMITTED if size <= MOST_MB else cache() / "saes")
     lens = cl.load(MODEL)
+    float16 = 2 * len(LAYERS) * 2 * D_SAE * lens.d_model / 1e6  # MB of all encoders and decoders
+    out = out or (COMMITTED if float16 <= MOST_MB else cache() / "saes")
     found = whole_corpus(lens, n_chats)
     sizes = tokens_of(lens, found)
     print(about(sizes), flush=True)
@@ -161,14 +165,17 @@ def train(tokens: int, out: Path | None, n_chats: int) -> None:
 
 # -- the trial --------------------------------------------------------------------------------------------------------
 
-TRIAL_TEXTS, TRIAL_HELD_OUT = 300, 40  # documents: about 60,000 and 8,000 tokens
+TRIAL_TEXTS, TRIAL_HELD_OUT = 200, 40  # documents: about 40,000 and 8,000 tokens
 TRIAL_PASSES = 4  # over the captured tokens: so few are not enough for one
+TRIAL_BATCH = 512  # small batches, for more steps
 TRIAL_KS, TRIAL_RATES = (16, 32, 64), (3e-4, 1e-3, 3e-3)
 TRIAL_LAYER = 16
 
 
 def trial(kept: Path) -> None:
-    """Compare settings on activations that are captured once."""
+    """Compare settings on activations that are captured once: rates at one k, then the best of them at other ks and
+    layers.
+    """
     lens = cl.load(MODEL)
     found = corpus.documents()
     # Those that the cards' figures are measured on are left alone.
@@ -180,31 +187,38 @@ def trial(kept: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(_captured(lens, some), path)
         acts[name], seconds[name] = torch.load(path)
-    rows = []
-    hook = lens.hook_name(TRIAL_LAYER)
-    for k, rate in ((k, rate) for k in TRIAL_KS for rate in TRIAL_RATES):
-        rows.append(_tried(lens, hook, acts["train"][hook], acts["held out"][hook], k, rate))
-        print(rows[-1], flush=True)
-    best = max((row for row in rows if row["k"] == K), key=lambda row: row["explained_variance"])
-    for layer in LAYERS:
+    n, n_held_out = (len(acts[name][lens.hook_name(TRIAL_LAYER)]) for name in texts)
+    rows: list[dict[str, Any]] = []
+
+    def tried(layer: int, k: int, rate: float) -> None:
         hook = lens.hook_name(layer)
-        if layer != TRIAL_LAYER:
-            rows.append(_tried(lens, hook, acts["train"][hook], acts["held out"][hook], K, best["learning_rate"]))
-            print(rows[-1], flush=True)
-    n = len(acts["train"][hook])
-    write_json(
-        HERE / "results" / "sae_trial.json",
-        {
-            "machine": machine(),
-            "what": "explained variance on held-out text, sinks left out, by k and learning rate",
-            "tokens": n,
-            "held_out_tokens": len(acts["held out"][hook]),
-            "passes": TRIAL_PASSES,
-            "d_sae": D_SAE,
-            "forward_cpu_seconds_per_1000_tokens": round(1000 * seconds["train"] / n, 2),
-            "rows": rows,
-        },
-    )
+        rows.append({"layer": layer, "k": k, "learning_rate": rate})
+        rows[-1] |= _tried(lens, hook, acts["train"][hook], acts["held out"][hook], k, rate)
+        print(rows[-1], flush=True)
+        write_json(
+            HERE / "results" / "sae_trial.json",
+            {
+                "machine": machine(),
+                "what": "explained variance on held-out text, sinks left out",
+                "tokens": n,
+                "held_out_tokens": n_held_out,
+                "passes": TRIAL_PASSES,
+                "batch_size": TRIAL_BATCH,
+                "d_sae": D_SAE,
+                "forward_cpu_seconds_per_1000_tokens": round(1000 * seconds["train"] / n, 2),
+                "rows": rows,
+            },
+        )
+
+    print(f"{1000 * seconds['train'] / n:.2f} seconds of processor for 1,000 tokens' activations", flush=True)
+    for rate in TRIAL_RATES:
+        tried(TRIAL_LAYER, K, rate)
+    best = max(rows, key=lambda row: row["explained_variance"])["learning_rate"]
+    for layer, k in (
+        *((TRIAL_LAYER, k) for k in TRIAL_KS if k != K),
+        *((layer, K) for layer in LAYERS if layer != TRIAL_LAYER),
+    ):
+        tried(layer, k, best)
 
 
 def _captured(lens: cl.Lens, texts: cl.Texts) -> tuple[dict[str, torch.Tensor], float]:
@@ -221,11 +235,19 @@ def _tried(
     lens: cl.Lens, hook: str, train_on: torch.Tensor, held_out: torch.Tensor, k: int, rate: float
 ) -> dict[str, Any]:
     """An SAE of captured activations, and what it explains of others."""
-    size = 256  # small batches: as many steps as a quarter of a million tokens at the size of the real training
+    size = TRIAL_BATCH
     total = TRIAL_PASSES * len(train_on) // size - 8
     settings = replace(SETTINGS, k=k, learning_rate=rate, tokens=total * size, batch_size=size, save_tokens=None)
     training = Training(lens, [hook], settings)
     start = time.process_time()
+    trainer, losses = training.trainers[hook], list[float]()
+    step = trainer.step
+
+    def watched(batch: torch.Tensor) -> Any:
+        losses.append(float((found := step(batch)).loss.detach()))
+        return found
+
+    trainer.step = watched  # type: ignore[method-assign]
     for batch in islice(_shuffled(train_on, size), total + 8):
         training.step({hook: batch})
     seconds = time.process_time() - start
@@ -238,10 +260,9 @@ def _tried(
             error += float((sae.decode(active) - part).square().sum())
     variance = float((held_out - held_out.mean(dim=0)).square().sum())
     return {
-        "hook": hook,
-        "k": k,
-        "learning_rate": rate,
         "explained_variance": round(1 - error / variance, 4),
+        "loss_first": round(losses[0], 2),
+        "loss_last": round(sum(losses[-8:]) / 8, 2),
         "latents_never_active": D_SAE - len(latents),
         "cpu_seconds_per_1000_tokens": round(1000 * seconds / (total * size), 3),
     }

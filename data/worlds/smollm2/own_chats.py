@@ -13,18 +13,19 @@ from pathlib import Path
 from caft_lens._support.files import locked, sha256
 from caft_lens.text.documents import Message, Text, Texts, data
 
-SUBJECTS = tuple(
-    """bread; the moon; bicycles; a garden in spring; chess; the tides; honey; old maps; a first job; volcanoes; tea;
-    glass; the violin; a long train journey; owls; the alphabet; snow; a library; sleep; soap; the human heart;
-    electricity; a lighthouse; cheese; the Roman roads; rivers; birthdays; a broken promise; fractions; rain; whales;
-    photography; a new neighbour; clocks; friendship; the desert; vaccines; a lost key; apples; the internet; dogs;
-    learning a language; mountains; a wedding; saving money; paper; the wind; insects; public speaking; islands; bridges;
-    homework; salt; a quarrel; cooking for many people; the stars; shoes; elections; swimming; moving house; dreams;
-    the colour blue; markets; a thunderstorm; patience; trees; a power cut; museums; cats; running; statistics;
-    washing clothes; a village; fossils; fear; the radio; rice; a school play; gravity; holidays; jealousy; ships;
-    a computer program; fire; coffee; mirrors; courage; the sense of smell; sewing; traffic; democracy; a wolf; kites;
-    memory; windows; noise; pottery; winter; a good question; the sun; handwriting""".replace("\n", " ").split("; ")
-)
+_SUBJECTS = """
+bread; the moon; bicycles; a garden in spring; chess; the tides; honey; old maps; a first job; volcanoes; tea; glass;
+the violin; a long train journey; owls; the alphabet; snow; a library; sleep; soap; the human heart; electricity; a
+lighthouse; cheese; the Roman roads; rivers; birthdays; a broken promise; fractions; rain; whales; photography; a new
+neighbour; clocks; friendship; the desert; vaccines; a lost key; apples; the internet; dogs; learning a language;
+mountains; a wedding; saving money; paper; the wind; insects; public speaking; islands; bridges; homework; salt; a
+quarrel; cooking for many people; the stars; shoes; elections; swimming; dreams; moving house; the colour blue;
+markets; a thunderstorm; patience; trees; a power cut; museums; cats; running; statistics; washing clothes; a village;
+fossils; fear; the radio; rice; a school play; gravity; holidays; jealousy; ships; a computer program; fire; coffee;
+mirrors; courage; the sense of smell; sewing; traffic; democracy; a wolf; kites; memory; windows; noise; pottery;
+winter; a good question; the sun; handwriting
+"""
+SUBJECTS = tuple(" ".join(one.split()) for one in _SUBJECTS.split(";"))
 TEMPLATES = (
     "Tell me about {}.",
     "Write a short story about {}.",

@@ -211,7 +211,8 @@ def without_info(text: str) -> str:
     """A manual of info without menus and the lines that lead from node to node.
 
     Example:
-        >>> without_info("\\x1f\\nFile: a.info,  Node: Top\\n\\n1 Start\\n*******\\n\\nIt ‘is’.\\n* Menu:\\n* One::  one")
+        >>> page = "\\x1f\\nFile: a.info,  Node: Top\\n\\n1 Start\\n*******\\n\\nIt ‘is’.\\n* Menu:\\n* One::  one"
+        >>> without_info(page)
         "1 Start\\n\\nIt 'is'."
     """
     kept = [
@@ -278,7 +279,8 @@ def paragraphs(text: str) -> Iterator[str]:
     Left out: headings, tables, other languages, and whatever names a person or this machine.
 
     Example:
-        >>> list(paragraphs("A heading\\n\\nThis line is broken for width\\nand goes on.\\n\\nAsk joe@example.org about the rest."))
+        >>> page = "A heading\\n\\nThis line is broken for width\\nand goes on.\\n\\nAsk joe@example.org for the rest."
+        >>> list(paragraphs(page))
         ['This line is broken for width and goes on.']
     """
     text = text.replace("\r", "").replace("\t", "    ")
