@@ -27,16 +27,7 @@ def _said(notebook: nbformat.NotebookNode, folder: Path) -> list[str]:
     return [f"{cell}: {what}" for cell, what in complaints(path)]
 
 
-LONG = ("09",)
-"""Notebooks in which lines are still to be wrapped."""
-
-
-def _committed(path: Path) -> object:
-    marks = pytest.mark.xfail(reason="lines are still to be wrapped", strict=True) if path.stem[:2] in LONG else ()
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
-@pytest.mark.parametrize("path", map(_committed, sorted((ROOT / "notebooks").glob("*.ipynb"))))
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_nothing_is_wrong_with_a_committed_notebook(path: Path):
     assert not [f"cell {cell}: {what}" for cell, what in complaints(path)]
 

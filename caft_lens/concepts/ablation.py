@@ -222,8 +222,8 @@ def lens_of(model: Lens | nn.Module) -> Lens:
         return model
     if isinstance(model, nn.Module):
         return Lens(model)
-    hint = ": give run.lens, its model" if isinstance(getattr(model, "lens", None), Lens) else ""
-    raise BadType(f"Expected a Lens or transformers model, not {type(model).__name__}{hint or ': cl.load makes one'}.")
+    hint = "give run.lens, its model" if isinstance(getattr(model, "lens", None), Lens) else "cl.load makes a Lens"
+    raise BadType(f"Expected a Lens or a transformers model, not {type(model).__name__}: {hint}.")
 
 
 class _Placed:

@@ -167,16 +167,18 @@ def _spread(
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots.values()]
     found: dict[str, tuple[float, float]] = {}
     for name, (x, y) in sorted(spots.items(), key=lambda item: item[1][1]):
-        wide, half = text_width(names[name], TICK), TICK * 0.7
-
-        def box(right: float, down: float) -> tuple[float, float, float, float]:
-            left = x + right - (wide if right < 0 else 0)  # noqa: B023 - called before the next name
-            return left, y + down - half, left + wide, y + down + half  # noqa: B023
-
+        wide = text_width(names[name], TICK)
         steps = [(right, down) for down in sorted(range(-160, 161, 8), key=abs) for right in (14, -14)]
-        found[name] = next((step for step in steps if _is_free(box(*step), taken, size)), (14, 0))
-        taken.append(box(*found[name]))
+        free = (step for step in steps if _is_free(_box(x, y, wide, step), taken, size))
+        found[name] = next(free, (14, 0))
+        taken.append(_box(x, y, wide, found[name]))
     return found
+
+
+def _box(x: float, y: float, wide: float, step: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Where a name stands that is so many pixels beside a point: left, top, right, bottom."""
+    left, middle = x + step[0] - (wide if step[0] < 0 else 0), y + step[1]
+    return left, middle - TICK * 0.7, left + wide, middle + TICK * 0.7
 
 
 def _is_free(

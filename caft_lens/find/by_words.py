@@ -281,8 +281,8 @@ def search(
         ValueError: For a query without a word, mappings that know none of the concepts, or no text at all.
 
     Example:
-        >>> sport = Concept("L1.pc0", "blocks.1.hook_resid_post", torch.ones(2), label="sports reviews")
-        >>> cruel = Concept("L1.pc1", "blocks.1.hook_resid_post", torch.ones(2), label="cruel answers")
+        >>> sport = Concept("L1.pc0", "blocks.1.hook_resid_post", np.ones(2), label="sports reviews")
+        >>> cruel = Concept("L1.pc1", "blocks.1.hook_resid_post", np.ones(2), label="cruel answers")
         >>> search("cruelty", ConceptSet([sport, cruel]))[0].fields
         {'label': ('cruel',)}
 

@@ -218,7 +218,7 @@ def test_a_text_where_explanations_have_a_count_is_refused(tmp_path, key):
 def test_a_verdict_or_question_that_is_not_there_is_refused(tmp_path, keys, value):
     path = write_scores(report(), tmp_path / "verdicts.json")
     changed(path, "cells", *keys, to=value)
-    with pytest.raises(BadFile, match=r"verdicts\.json is not the verdicts of a report"):
+    with pytest.raises(BadFile, match=r"verdicts\.json is not the scores of a report"):
         read_scores(path)
 
 

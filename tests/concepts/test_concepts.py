@@ -235,7 +235,7 @@ def test_a_set_that_does_not_say_where_it_is_from_is_refused():
 def test_width_layers_and_sites_are_checked_even_when_carried_over():
     lens = tiny_lens()
     for found, message in (
-        (concept("wide", direction=torch.ones(64)), "64 wide.*32 wide"),
+        (concept("wide", direction=torch.ones(64)), "64 wide.*is 32"),
         (concept("deep", layer=9), "layers 0 to 1"),
         (Concept("odd", "blocks.1.hook_resid_pots", torch.ones(D)), r"blocks\.1\.hook_resid_post"),
     ):

@@ -223,7 +223,7 @@ def test_where_no_setting_keeps_the_task_the_one_that_loses_least_is_chosen_and_
 # -- kept small -------------------------------------------------------------------------------------------------------
 
 
-def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
+def test_scores_alone_give_every_number_of_the_report_again_and_cut_off_are_refused(tmp_path):
     whole = cells({"plain": [0.6, 0.7], "less": [0.2, 0.3]}, {"plain": [0.9, 0.9], "less": [0.8, 1.0]}, n=50)
     whole.failures = {"less": {7: "MemoryError: no more"}}
     path = write_scores(whole, tmp_path / "deep/verdicts.json", examples=2)
@@ -243,7 +243,7 @@ def test_verdicts_alone_give_every_number_of_the_report_again_and_cut_off_are_re
     with pytest.raises(ValueError, match=r"verdicts\.json"):
         read_scores(path)
     path.write_text("{}")
-    with pytest.raises(ValueError, match="holds no verdicts"):
+    with pytest.raises(ValueError, match="holds no scores"):
         read_scores(path)
 
 
