@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from itertools import islice
@@ -41,7 +41,7 @@ MODEL = "smollm2"
 LAYERS = (8, 16, 24)
 D_SAE = 2304  # four times the width; 5.3 MB a layer in float16, so that three can be committed
 K = 32
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-3
 SETTINGS = cl.saes.SaeSettings(
     d_sae=D_SAE,
     k=K,
@@ -50,13 +50,13 @@ SETTINGS = cl.saes.SaeSettings(
     learning_rate=LEARNING_RATE,
     warmup_steps=100,
     decay_share=0.3,
-    dead_after_steps=200,
+    dead_after_steps=50,
     buffer_tokens=65_536,
     save_tokens=250_000,
     seed=0,
 )
 SCAN = Scan(4096, max_length=256)
-HELD_OUT = 160  # documents for the cards' figures, which take six passes a layer
+HELD_OUT = 120  # documents for the cards' figures, which take six passes a layer
 CHATS = 1500
 CHAT = cl.Sampling(max_new_tokens=96, temperature=0.7, top_p=0.95, batch_size=32)
 COMMITTED, MOST_MB = HERE.parent / "data" / MODEL / "saes", 20
@@ -167,15 +167,24 @@ def train(tokens: int, out: Path | None, n_chats: int) -> None:
 
 TRIAL_TEXTS, TRIAL_HELD_OUT = 200, 40  # documents: about 40,000 and 8,000 tokens
 TRIAL_PASSES = 4  # over the captured tokens: so few are not enough for one
-TRIAL_BATCH = 512  # small batches, for more steps
-TRIAL_KS, TRIAL_RATES = (16, 32, 64), (3e-4, 1e-3, 3e-3)
+TRIAL_BATCH, TRIAL_DEAD = 512, 25  # small, for more steps and some that revive latents
 TRIAL_LAYER = 16
+TRIED: tuple[dict[str, Any], ...] = (
+    {"learning_rate": 1e-3, "start_at_mean": None, "dead_after_steps": 200},
+    {"learning_rate": 1e-3, "dead_after_steps": 200},
+    {"learning_rate": 1e-3},
+    {},
+    {"learning_rate": 6e-3},
+    {"k": 16},
+    {"k": 64},
+    {"layer": 8},
+    {"layer": 24},
+)
+"""What is tried beside the settings of the trial."""
 
 
 def trial(kept: Path) -> None:
-    """Compare settings on activations that are captured once: rates at one k, then the best of them at other ks and
-    layers.
-    """
+    """Compare settings on activations that are captured once."""
     lens = cl.load(MODEL)
     found = corpus.documents()
     # Those that the cards' figures are measured on are left alone.
@@ -190,10 +199,11 @@ def trial(kept: Path) -> None:
     n, n_held_out = (len(acts[name][lens.hook_name(TRIAL_LAYER)]) for name in texts)
     rows: list[dict[str, Any]] = []
 
-    def tried(layer: int, k: int, rate: float) -> None:
+    print(f"{1000 * seconds['train'] / n:.2f} seconds of processor for 1,000 tokens' activations", flush=True)
+    for changes in TRIED:
+        settings, layer = tried(changes)
         hook = lens.hook_name(layer)
-        rows.append({"layer": layer, "k": k, "learning_rate": rate})
-        rows[-1] |= _tried(lens, hook, acts["train"][hook], acts["held out"][hook], k, rate)
+        rows.append(_figures(lens, hook, acts["train"][hook], acts["held out"][hook], settings))
         print(rows[-1], flush=True)
         write_json(
             HERE / "results" / "sae_trial.json",
@@ -203,22 +213,18 @@ def trial(kept: Path) -> None:
                 "tokens": n,
                 "held_out_tokens": n_held_out,
                 "passes": TRIAL_PASSES,
-                "batch_size": TRIAL_BATCH,
                 "d_sae": D_SAE,
                 "forward_cpu_seconds_per_1000_tokens": round(1000 * seconds["train"] / n, 2),
                 "rows": rows,
             },
         )
 
-    print(f"{1000 * seconds['train'] / n:.2f} seconds of processor for 1,000 tokens' activations", flush=True)
-    for rate in TRIAL_RATES:
-        tried(TRIAL_LAYER, K, rate)
-    best = max(rows, key=lambda row: row["explained_variance"])["learning_rate"]
-    for layer, k in (
-        *((TRIAL_LAYER, k) for k in TRIAL_KS if k != K),
-        *((layer, K) for layer in LAYERS if layer != TRIAL_LAYER),
-    ):
-        tried(layer, k, best)
+
+def tried(changes: Mapping[str, Any]) -> tuple[cl.saes.SaeSettings, int]:
+    """Settings of one trial, and its layer."""
+    others = {key: value for key, value in changes.items() if key != "layer"}
+    small = replace(SETTINGS, batch_size=TRIAL_BATCH, dead_after_steps=TRIAL_DEAD, save_tokens=None)
+    return replace(small, **others), changes.get("layer", TRIAL_LAYER)
 
 
 def _captured(lens: cl.Lens, texts: cl.Texts) -> tuple[dict[str, torch.Tensor], float]:
@@ -231,13 +237,13 @@ def _captured(lens: cl.Lens, texts: cl.Texts) -> tuple[dict[str, torch.Tensor], 
     return {hook: torch.cat([part[hook] for part in parts]).float() for hook in hooks}, seconds
 
 
-def _tried(
-    lens: cl.Lens, hook: str, train_on: torch.Tensor, held_out: torch.Tensor, k: int, rate: float
+def _figures(
+    lens: cl.Lens, hook: str, train_on: torch.Tensor, held_out: torch.Tensor, settings: cl.saes.SaeSettings
 ) -> dict[str, Any]:
     """An SAE of captured activations, and what it explains of others."""
-    size = TRIAL_BATCH
-    total = TRIAL_PASSES * len(train_on) // size - 8
-    settings = replace(SETTINGS, k=k, learning_rate=rate, tokens=total * size, batch_size=size, save_tokens=None)
+    size = settings.batch_size
+    total = TRIAL_PASSES * len(train_on) // size - 8  # the first eight are for the length of activations
+    settings = replace(settings, tokens=total * size)
     training = Training(lens, [hook], settings)
     start = time.process_time()
     trainer, losses = training.trainers[hook], list[float]()
@@ -260,6 +266,8 @@ def _tried(
             error += float((sae.decode(active) - part).square().sum())
     variance = float((held_out - held_out.mean(dim=0)).square().sum())
     return {
+        "hook": hook,
+        **{key: getattr(settings, key) for key in ("k", "learning_rate", "start_at_mean", "dead_after_steps")},
         "explained_variance": round(1 - error / variance, 4),
         "loss_first": round(losses[0], 2),
         "loss_last": round(sum(losses[-8:]) / 8, 2),

@@ -53,9 +53,13 @@ def test_it_is_the_same_each_time(found: Corpus):
         found.train.fingerprint,
         found.held_out.fingerprint,
     )
-    other = documents(shares=SHARES, snippets=SNIPPETS, seed=1)
-    assert other.train.fingerprint != found.train.fingerprint
-    assert sorted(map(said, other.train)) == sorted(map(said, found.train))
+
+
+def test_a_seed_gives_the_same_documents_in_another_order():
+    pages = [page(f"page {n}", sentence(n)) for n in range(40)]
+    made, other = (documents(readers={"pages": lambda: pages}, shares={"pages": 100_000}, seed=seed) for seed in (0, 1))
+    assert made.train.fingerprint != other.train.fingerprint
+    assert sorted(map(said, made.train)) == sorted(map(said, other.train))
 
 
 def test_no_document_is_there_twice_and_none_is_held_out_and_trained_on(found: Corpus):
@@ -69,12 +73,10 @@ def test_no_document_is_there_twice_and_none_is_held_out_and_trained_on(found: C
 def test_pieces_of_one_page_are_all_held_out_or_none():
     pages = [page(f"page {n}", *(sentence(100 * n + i) for i in range(20))) for n in range(60)]
     made = of(*pages, most=10_000_000)
-    sides = {
-        side: {said(text).split()[6][:-2] for text in texts}
-        for side, texts in (("train", made.train), ("held out", made.held_out))
-    }
-    assert sides["held out"]
-    assert not sides["train"] & sides["held out"]
+    held_out = "\n".join(map(said, made.held_out))
+    of_page = [{sentence(100 * n + i) in held_out for i in range(20)} for n in range(60)]
+    assert {True} in of_page
+    assert {True, False} not in of_page
 
 
 def test_every_document_is_short_enough_and_says_where_it_is_from(found: Corpus):
@@ -121,7 +123,7 @@ def test_no_family_of_pages_takes_more_than_its_share():
     few = [page(f"other {n}", sentence(1000 + n, 60)) for n in range(5)]
     made = of(*many, *few, most=100_000)
     there = set(map(said, (*made.train, *made.held_out)))
-    assert len(there & {sentence(n, 60) for n in range(100)}) == int(2000 / len(sentence(10, 60)))
+    assert 1000 < sum(map(len, there & {sentence(n, 60) for n in range(100)})) <= 2000
     assert all(sentence(1000 + n, 60) in there for n in range(5))
 
 

@@ -141,10 +141,11 @@ def documents(
     for source, most in shares.items():
         left, by_family = most, Counter[str]()
         for origin in readers[source]():
-            room = min(left, int(FAMILY * most) - by_family[origin.family])
-            if room >= SHORTEST or by_family[origin.family] == 0:
+            # Every family has at least one document.
+            room = min(left, max(LONGEST, int(FAMILY * most)) - by_family[origin.family])
+            if room >= SHORTEST:
                 read = (part for part in paragraphs(origin.read()) if _new(part, taken))
-                gave = keep(origin.name, _of_source(source, _upto(cut(read), max(room, LONGEST))))
+                gave = keep(origin.name, _of_source(source, _upto(cut(read), room)))
                 by_family[origin.family] += gave
                 left -= gave
             if left < SHORTEST:
@@ -154,7 +155,8 @@ def documents(
 
 def _mixed(parts: Mapping[bool, list[Text]], seed: int) -> Corpus:
     def one(side: bool, name: str) -> Texts:
-        return Texts(sorted(parts[side], key=lambda text: sha256(f"{seed} {_said(text)}")), name=name)
+        mine = sorted(parts[side], key=lambda text: sha256(f"{seed} {_said(text)}"))
+        return Texts(mine, name=name)
 
     return Corpus(one(False, "smollm2 corpus"), one(True, "smollm2 corpus, held out"), seed)
 

@@ -326,7 +326,7 @@ def names_somebody(text: str) -> bool:
         >>> names_somebody("(c) 2020 Jane Doe"), names_somebody("Written by Jane"), names_somebody("A list of paths.")
         (True, True, False)
     """
-    if re.search(r"(?i)\S@\S+\.\S|copyright|\(c\)|©|all rights reserved|written by|maintained by|author", text):
+    if re.search(r"(?i)\S@\S+\.\S|copyright|\(c\)|©|all rights reserved|written by|maintained by|\bauthors?\b", text):
         return True
     return any(word in text for word in _here())
 
