@@ -461,7 +461,7 @@ class ConceptSet(Sequence[Concept]):
     def _check_shape(self, lens: Lens) -> None:
         width = self.provenance["d_model"]
         if width != lens.d_model:
-            raise ConceptMismatch(f"These concepts are {width} wide, {lens.name!r} is {lens.d_model}: another model.")
+            raise ConceptMismatch(f"Concepts {width} wide, but {lens.name!r} is {lens.d_model} wide: another model.")
         for concept in self:
             here = f'Concept "{concept.name}" sits at "{concept.hook}", which'
             if concept.hook not in lens.hook_names:
