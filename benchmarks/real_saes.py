@@ -22,6 +22,7 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ import caft_lens as cl
 from caft_data.worlds.smollm2 import corpus, own_chats
 from caft_lens._support.files import read_json, sha256, write_json
 from caft_lens.activations.capture import captured
+from caft_lens.saes.reconstruction import reconstruction
 from caft_lens.saes.training import TRAINED_ROLES, Training
 from caft_lens.text.batching import Scan, batches
 
@@ -90,7 +92,7 @@ def whole_corpus(lens: cl.Lens, n_chats: int = CHATS) -> corpus.Corpus:
     asked = own_chats.prompts(n_chats, passages, quoted)
 
     def answer(part: cl.Texts, seed: int) -> cl.Texts:
-        return cl.completions(lens, part, sampling=CHAT, seed=seed)
+        return cl.completions(lens, part, sampling=replace(CHAT, seed=seed))
 
     told = f"{lens.fingerprint} {CHAT}"
     chats = []
@@ -128,11 +130,11 @@ def told(texts: cl.Texts, sizes: dict[str, int], already: int, total: int) -> It
     for number, text in enumerate(texts):
         if number == already:
             start, next_line = time.perf_counter(), int(number * per_text) + TOLD
-        if number > already and number * per_text >= next_line:
+        if number > already and next_line <= min(number * per_text, total):
             rate = (time.perf_counter() - start) / (number - already)
             left = max(0, total / per_text - number) * rate / 60
             read = int(number * per_text)
-            print(f"{min(read, total):,} of {total:,} tokens read; about {left:.0f} minutes to go", flush=True)
+            print(f"{read:,} of {total:,} tokens read; about {left:.0f} minutes to go", flush=True)
             next_line += TOLD
         yield text
 
@@ -167,6 +169,7 @@ def train(tokens: int, out: Path | None, n_chats: int) -> None:
 
 TRIAL_TEXTS, TRIAL_HELD_OUT = 200, 40  # documents: about 40,000 and 8,000 tokens
 TRIAL_PASSES = 4  # over the captured tokens: so few are not enough for one
+TRIAL_SPLICED = 12  # documents with the SAE spliced in
 TRIAL_BATCH, TRIAL_DEAD = 512, 25  # small, for more steps and some that revive latents
 TRIAL_LAYER = 16
 TRIED: tuple[dict[str, Any], ...] = (
@@ -203,7 +206,8 @@ def trial(kept: Path) -> None:
     for changes in TRIED:
         settings, layer = tried(changes)
         hook = lens.hook_name(layer)
-        rows.append(_figures(lens, hook, acts["train"][hook], acts["held out"][hook], settings))
+        row, sae = _figures(lens, hook, acts["train"][hook], acts["held out"][hook], settings)
+        rows.append({**row, "loss_recovered": _recovered(lens, sae, texts["held out"][:TRIAL_SPLICED])})
         print(rows[-1], flush=True)
         write_json(
             HERE / "results" / "sae_trial.json",
@@ -239,8 +243,8 @@ def _captured(lens: cl.Lens, texts: cl.Texts) -> tuple[dict[str, torch.Tensor], 
 
 def _figures(
     lens: cl.Lens, hook: str, train_on: torch.Tensor, held_out: torch.Tensor, settings: cl.saes.SaeSettings
-) -> dict[str, Any]:
-    """An SAE of captured activations, and what it explains of others."""
+) -> tuple[dict[str, Any], Any]:
+    """An SAE of captured activations, what it explains of others, and itself."""
     size = settings.batch_size
     total = TRIAL_PASSES * len(train_on) // size - 8  # the first eight are for the length of activations
     settings = replace(settings, tokens=total * size)
@@ -265,7 +269,7 @@ def _figures(
             latents |= set(active.any(dim=0).nonzero()[:, 0].tolist())
             error += float((sae.decode(active) - part).square().sum())
     variance = float((held_out - held_out.mean(dim=0)).square().sum())
-    return {
+    row = {
         "hook": hook,
         **{key: getattr(settings, key) for key in ("k", "learning_rate", "start_at_mean", "dead_after_steps")},
         "explained_variance": round(1 - error / variance, 4),
@@ -274,6 +278,15 @@ def _figures(
         "latents_never_active": D_SAE - len(latents),
         "cpu_seconds_per_1000_tokens": round(1000 * seconds / (total * size), 3),
     }
+    return row, sae
+
+
+def _recovered(lens: cl.Lens, sae: Any, texts: cl.Texts) -> float:
+    """How much of the loss that the mean costs is won back by an SAE that was just trained."""
+    with TemporaryDirectory() as folder:
+        sae.save_inference_model(folder)
+        found = reconstruction(lens, cl.load_sae(folder, lens=lens), texts, roles=TRAINED_ROLES, scan=SCAN)
+    return round(found.recovered_from_mean.mean, 4)
 
 
 def _shuffled(acts: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
