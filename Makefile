@@ -64,7 +64,7 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained screenshots demo test notebooks docs lab rooms organism bench bench-em \
+.PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
     bench-finding real-saes kills together lint types hooks format clean
 
@@ -145,6 +145,9 @@ browser:  ## Chromium for the tests of the panels, from the system's packages, w
 	    as=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
 	    { $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
 	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
+
+ratings: $(VENV)/.installed  ## the rated snippets of the tasks smollm2/reviews, into the user's cache (2.5 MB)
+	@$(BIN)/python -m caft_data.worlds.smollm2.ratings
 
 pretrained: $(VENV)/.created  ## SmolLM2, a real model for cl.load("smollm2"), where it can be had (93 MB)
 	@$(PRETRAINED)

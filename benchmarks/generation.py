@@ -6,12 +6,16 @@ Both start from questions as text and end with answers as text (chat template, l
 same number of tokens, with a key-value cache and the same random numbers. What is ablated: 4 directions at each of 2
 layers, at every token. `lens, nothing ablated` shows what the lens alone costs. That all agree is checked first: the
 lens answers word for word as plain Hugging Face does, and otherwise with the concepts ablated.
+
+With `--answers 8` a second table: so many answers to each prompt, which the lens runs once, against the same with every
+prompt run apart, as Hugging Face's `generate` does for a list of prompts.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from unittest.mock import patch
 
 import torch
 from timing import interleaved
@@ -28,6 +32,7 @@ def main() -> None:
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--answers", type=int, default=8, help="to each prompt, in the second table")
     options = parser.parse_args()
     untouched, lens = cl.load(options.model).hf, cl.load(options.model)
     asked = [text.prompt for text in cl.data("pocket/questions")[: options.prompts]]
@@ -74,6 +79,19 @@ def main() -> None:
     )
     print(f"{lens}, {len(questions)} prompts, {options.tokens} new tokens, {torch.get_num_threads()} threads\n")
     print(timings.table("plain HF"))
+
+    few = [text for text in questions[: max(1, len(questions) // options.answers)] for _ in range(options.answers)]
+
+    def several() -> list[str]:
+        return lens.generate(cl.Texts(few), seed=0, batch_size=len(few), **length)
+
+    def apart() -> list[str]:
+        with patch("caft_lens.model.generation._prefilled", lambda *_: None):
+            return several()
+
+    timings = interleaved({"each apart": apart, "prompts shared": several}, rounds=options.rounds, clock=options.clock)
+    print(f"\n{options.answers} answers to each of {len(few) // options.answers} prompts\n")
+    print(timings.table("each apart"))
 
 
 if __name__ == "__main__":

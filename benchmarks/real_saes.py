@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +28,7 @@ import torch
 from timing import machine
 
 import caft_lens as cl
-from caft_data.worlds.smollm2 import corpus, own_chats
+from caft_data.worlds.smollm2 import corpus, own_chats, ratings, reviews
 from caft_lens._support.files import read_json, sha256, write_json
 from caft_lens.activations.capture import captured
 from caft_lens.saes.reconstruction import reconstruction
@@ -73,11 +72,6 @@ def cache() -> Path:
 
 def rated() -> list[str]:
     """Rated snippets of the training split."""
-    try:
-        ratings, reviews = (import_module(f"caft_data.worlds.smollm2.{name}") for name in ("ratings", "reviews"))
-    except ModuleNotFoundError as error:
-        print(f"Without rated snippets: {error}.", flush=True)
-        return []
     ratings.fetch()
     found = (one.text for place in ratings.PLACES for one in ratings.ratings(place))
     return [text for text in found if reviews.split_of(text) == "train"]

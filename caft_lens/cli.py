@@ -37,8 +37,7 @@ def main() -> None:
 def contest(
     recipe: Annotated[Path, typer.Argument(help="A YAML file; see caft_lens.experiments.recipe.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Where runs, answers and report go.", show_default="that of the recipe"),
+        Path | None, typer.Option(help="Where runs, answers and report go.", show_default="that of the recipe")
     ] = None,
 ) -> None:
     """Run a contest of ways to fine-tune, or go on with it where it was, and write its report."""

@@ -28,8 +28,11 @@ from caft_lens._support.files import (
 )
 from caft_lens.evaluate.judges import Score
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, domain_of, prompt_numbers, question_of
+from caft_lens.model.options import OptionScores
 from caft_lens.text.documents import Text
 
+Options = Sequence[dict[str, float]] | None
+"""Of each answer the options with their log-probabilities; `None` where answers were sampled."""
 NOT_KEPT = "(the text of this answer was not kept)"
 """Stands for the text of an answer of which only the score is known."""
 
@@ -60,6 +63,7 @@ class Answer:
         label: What the judge said.
         detail: Why.
         score: What the judge gave, where the task asks for scores.
+        options: Where the answer is one of some options, each with the log of its probability (nats).
     """
 
     __pydantic_config__: ClassVar = Record.model_config
@@ -74,6 +78,17 @@ class Answer:
     label: str
     detail: str
     score: float | None = None
+    options: dict[str, float] | None = field(default=None, hash=False)
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of the answer among the options; `None` where it was sampled."""
+        return None if self.options is None else OptionScores(self.options).probabilities[self.answer]
+
+    @property
+    def mass(self) -> float | None:
+        """The probability that the model's own answer begins with any of the options; `None` where it was sampled."""
+        return None if self.options is None else OptionScores(self.options).mass
 
 
 _ANSWER = TypeAdapter(Answer)
@@ -178,9 +193,7 @@ class Cell:
 
 def _row(answer: Answer) -> dict[str, Any]:
     row = asdict(answer)
-    if answer.score is None:
-        del row["score"]
-    return row
+    return {name: value for name, value in row.items() if value is not None or name not in ("score", "options")}
 
 
 def _record(path: Path) -> _Kept:
@@ -222,8 +235,10 @@ def _same(kept: str | None, now: str | None) -> bool:
     return kept is None or now is None or kept == now
 
 
-def judged(answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, seed: int, set_name: str) -> list[Answer]:
-    """Answers with what was said of them, by the number of the answer."""
+def judged(
+    answered: Sequence[Text], said: Mapping[int, Score], options: Options, *, arm: str, seed: int, set_name: str
+) -> list[Answer]:
+    """Answers with what was said of them, by the number of the answer, and what each was chosen of, if of anything."""
     return [
         Answer(
             arm,
@@ -236,6 +251,7 @@ def judged(answered: Sequence[Text], said: Mapping[int, Score], *, arm: str, see
             said[place].label,
             said[place].detail,
             said[place].score,
+            None if options is None else options[place],
         )
         for place, (number, text) in enumerate(zip(prompt_numbers(answered), answered, strict=True))
     ]

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from caft_lens._support.errors import BadFile
 from caft_lens._support.files import Record, atomic_path, read_record, write_record
+from caft_lens.evaluate.answers import Options
 from caft_lens.evaluate.judges import Score
 
 SAMPLED, JUDGED = ".sampled.json", ".verdicts.jsonl"
@@ -26,6 +27,7 @@ SAMPLED, JUDGED = ".sampled.json", ".verdicts.jsonl"
 class _Sampled(Record):
     of: str
     answers: tuple[str, ...]
+    options: tuple[dict[str, float], ...] | None = None
 
 
 class _First(Record):
@@ -50,21 +52,22 @@ class Draft:
         self._path = path
         self._open: TextIO | None = None
 
-    def sampled(self, set_name: str, of: str, n: int) -> list[str] | None:
-        """The answers to a set of prompts, when they are there and of what is asked for."""
+    def sampled(self, set_name: str, of: str, n: int) -> tuple[list[str], Options] | None:
+        """The answers to a set of prompts, when they are there and of what is asked for, with their options."""
         path = self._file(set_name, SAMPLED)
         if path is None or not path.is_file():
             return None
         with suppress(BadFile):  # it can be sampled again
             kept = read_record(path, _Sampled, "sampled answers")
             if kept.of == of and len(kept.answers) == n:
-                return list(kept.answers)
+                return list(kept.answers), kept.options
         return None
 
-    def keep_sampled(self, set_name: str, of: str, answers: Sequence[str]) -> None:
+    def keep_sampled(self, set_name: str, of: str, answers: Sequence[str], options: Options) -> None:
         """Keep answers before they are judged."""
         if path := self._file(set_name, SAMPLED):
-            write_record(path, _Sampled(of=of, answers=tuple(answers)))
+            kept = _Sampled(of=of, answers=tuple(answers), options=None if options is None else tuple(options))
+            write_record(path, kept)
 
     def judged(self, set_name: str, of: str, n: int) -> dict[int, Score]:
         """What was said of answers so far, by their numbers; from now on `keep_judged` adds to it."""

@@ -18,7 +18,7 @@ from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadFile, BadType, JudgeError
 from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.progress import progress as progress_bar
-from caft_lens.evaluate.answers import Answer, Cell, OfSet, before, cell_path, finished, holds, judged
+from caft_lens.evaluate.answers import Answer, Cell, OfSet, Options, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
 from caft_lens.evaluate.judge_identity import judge_fingerprint, mentions
 from caft_lens.evaluate.judges import Score, about, judge_each
@@ -26,6 +26,7 @@ from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, ask
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION_LABELS, LABELS, Asked, InDistribution, Judge, Task, check_judge
 from caft_lens.evaluate.tasks import task as named_task
+from caft_lens.model.options import OptionScores
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
 
@@ -49,7 +50,8 @@ def evaluate(
         subjects: Arm name to a `Lens`, a `Run` or an `Ablated`, or to a list of them, one per seed. A single one stands
             for all seeds: each then draws new samples from the same model.
         task: A `Task`, or the name of an organism's, such as `"pocket/emergent-misalignment"`.
-        n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times.
+        n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times,
+            but once where the task has options.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
         sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy,
@@ -122,7 +124,9 @@ def sample(
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
     arms = _per_seed(subjects, seeds)
-    prompts = {name: asked(one.prompts, counts[name]) for name, one in task.sets.items()}
+    # Asked twice, the most probable option is the same.
+    most = {name: len(one.prompts) if task.has_options(name) else counts[name] for name, one in task.sets.items()}
+    prompts = {name: asked(one.prompts, min(counts[name], most[name])) for name, one in task.sets.items()}
     for arm, seed, subject in arms:
         check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
@@ -190,11 +194,12 @@ class _Asking:
     def _answered(self, draft: Draft, earlier: Cell | None) -> Cell:
         of = {set_name: self._of(set_name) for set_name in self.prompts}
         # All is sampled and kept before anybody judges.
-        texts = {set_name: self._sampled(set_name, of[set_name].sampled, draft, earlier) for set_name in of}
+        found = {set_name: self._sampled(set_name, of[set_name].sampled, draft, earlier) for set_name in of}
         answers: list[Answer] = []
-        for set_name, answered in texts.items():
-            said = self._judged(set_name, answered, of[set_name], draft, earlier)
-            answers += judged(answered, said, arm=self.arm, seed=self.seed, set_name=set_name)
+        for set_name, (answered, options) in found.items():
+            shown = answered if options is None else _with_probabilities(answered, options)
+            said = self._judged(set_name, shown, of[set_name], draft, earlier)
+            answers += judged(answered, said, options, arm=self.arm, seed=self.seed, set_name=set_name)
         return Cell(self.arm, self.seed, tuple(answers), self.fingerprint, self.reading, of)
 
     def _of(self, set_name: str) -> OfSet:
@@ -203,33 +208,57 @@ class _Asking:
         sampled = sha256(
             subject_fingerprint(self.subject, self.arm),
             self.reading or "",
-            f"{self.seed} {of.max_new_tokens} {self.task.drawing}",
+            f"{self.seed} {of.max_new_tokens} {self.task.how(set_name)}",
             texts_fingerprint(self.prompts[set_name]),
         )
         said = f"{of.form.labels} {of.form.fingerprint}"
         return OfSet(sampled=sampled, judged=sha256(sampled, said, judge_fingerprint(_judge(of))))
 
-    def _sampled(self, set_name: str, of: str, draft: Draft, earlier: Cell | None) -> list[Text]:
+    def _sampled(self, set_name: str, of: str, draft: Draft, earlier: Cell | None) -> tuple[list[Text], Options]:
+        """The answered prompts, and of each the options that it was chosen of, if any."""
         prompts = self.prompts[set_name]
-        said = draft.sampled(set_name, of, len(prompts))
-        if said is None and earlier is not None and _of(earlier, set_name, "sampled") == of:
-            said = [answer.answer for answer in earlier.of(set_name)]
-        if said is None:
-            said = [text.answer or "" for text in self._sample(set_name)]
-            draft.keep_sampled(set_name, of, said)
-        return [text.prompt.with_answer(answer) for text, answer in zip(prompts, said, strict=True)]
+        found = draft.sampled(set_name, of, len(prompts))
+        if found is None and earlier is not None and _of(earlier, set_name, "sampled") == of:
+            before = earlier.of(set_name)
+            chosen = [answer.options for answer in before if answer.options is not None]
+            found = [answer.answer for answer in before], chosen or None
+        if found is None:
+            found = self._chosen(set_name) if self.task.has_options(set_name) else (self._sample(set_name), None)
+            draft.keep_sampled(set_name, of, *found)
+        said, options = found
+        return [text.prompt.with_answer(answer) for text, answer in zip(prompts, said, strict=True)], options
 
-    def _sample(self, set_name: str) -> Texts:
+    def _applied(self) -> AbstractContextManager[Any]:
+        return self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
+
+    def _sample(self, set_name: str) -> list[str]:
         from caft_lens.model.answering import completions
 
-        applied: AbstractContextManager[Any] = (
-            self.subject.applied() if hasattr(self.subject, "applied") else nullcontext()
-        )
-        with applied:
+        with self._applied():
             # The same for every arm, another for every seed and set.
             seed = int(sha256(set_name, str(self.seed)), 16) % 2**31
             told = Sampling(max_new_tokens=self.task.sets[set_name].max_new_tokens, seed=seed).over(self.task.sampling)
-            return completions(lens_of(self.subject, self.arm), self.prompts[set_name], sampling=told)
+            answered = completions(lens_of(self.subject, self.arm), self.prompts[set_name], sampling=told)
+        return [text.answer or "" for text in answered]
+
+    def _chosen(self, set_name: str) -> tuple[list[str], list[dict[str, float]]]:
+        """The most probable option of each prompt, and what all of them have."""
+        from caft_lens.model.scoring import option_scores
+
+        prompts = self.prompts[set_name]
+        options = [self.task.options_of(text) for text in prompts]
+        with self._applied():
+            scored = option_scores(
+                lens_of(self.subject, self.arm), prompts, options, batch_size=self.task.sampling.batch_size
+            )
+        mass = sum(one.mass for one in scored) / len(scored)
+        if mass < LITTLE:
+            warnings.warn(
+                f"{self.arm}, seed {self.seed}: the options have {mass:.1g} of the probability on average, so this "
+                f"model would answer something else ({set_name}). Does the prompt say how to answer?",
+                stacklevel=2,
+            )
+        return [one.best for one in scored], [one.log_probabilities for one in scored]
 
     def _judged(
         self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
@@ -259,6 +288,12 @@ class _Asking:
         return said
 
 
+def _with_probabilities(answered: Sequence[Text], options: Sequence[dict[str, float]]) -> list[Text]:
+    """Answers as a judge is given them, with the probability of each option."""
+    shares = [OptionScores(one).probabilities for one in options]
+    return [replace(text, meta={**text.meta, "probabilities": p}) for text, p in zip(answered, shares, strict=True)]
+
+
 def _of(cell: Cell, set_name: str, what: str) -> str | None:
     found = cell.sets.get(set_name)
     return None if found is None else getattr(found, what)
@@ -276,6 +311,8 @@ def _before(out: str | Path, arm: str, seed: int) -> Cell | None:
     return None
 
 
+LITTLE = 0.1
+"""With less than this mean probability of all options it is said that the model would not answer with any."""
 LIBRARIES = ("transformers", "peft", "accelerate", "torch", "caft_lens")
 """Hooks of theirs belong to the model."""
 
@@ -382,6 +419,8 @@ def task_fingerprint(task: Task, prompts: Mapping[str, Texts]) -> str:
         parts += [set_name, texts_fingerprint(texts), judge_fingerprint(_judge(of))]
         if said := of.form.fingerprint:
             parts.append(said)
+        if task.has_options(set_name):
+            parts.append(task.how(set_name))
     return sha256(*parts)
 
 

@@ -52,16 +52,23 @@ class Answers(Sequence[Answer]):
 
     def __repr__(self) -> str:
         return "\n\n".join(
-            f"[{a.arm}, seed {a.seed}, {a.label}: {a.detail}]\n> {a.question}\n{a.answer}" for a in self._answers
+            f"[{a.arm}, seed {a.seed}, {a.label}: {a.detail}]\n> {a.question}\n{_said(a)}" for a in self._answers
         )
 
     def _repr_html_(self) -> str:
         rows: list[list[html.Content]] = [
-            [f"{a.arm}, seed {a.seed}", a.domain, a.question, a.answer, [html.element("b", a.label), f"\n{a.detail}"]]
+            [f"{a.arm}, seed {a.seed}", a.domain, a.question, _said(a), [html.element("b", a.label), f"\n{a.detail}"]]
             for a in self._answers[:50]
         ]  # fmt: skip
         more = html.note(f"and {len(self) - 50} more") if len(self) > 50 else None
         return html.view(html.table(["arm", "domain", "question", "answer", "verdict"], rows), more)
+
+
+def _said(answer: Answer) -> str:
+    """An answer, with its probability where it is one of some options."""
+    if answer.options is None:
+        return answer.answer
+    return f"{answer.answer} ({answer.probability:.2f} of the options, which have {answer.mass:.2f})"
 
 
 class _Share(Record):

@@ -1,4 +1,6 @@
-"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives."""
+"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives, or
+`task("smollm2/gender")`, one for any model.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from caft_lens._support.files import read_json
 from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION as IN_DISTRIBUTION
 from caft_lens.evaluate.prompts import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION
+from caft_lens.model.options import check_options
 from caft_lens.model.sampling import Sampling
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts
@@ -23,6 +26,7 @@ Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
 
 LABELS = ("misaligned", "incoherent", "aligned")
+OPTION = "the most probable option"
 IN_DISTRIBUTION_LABELS = ("insecure", "secure", "broken")
 
 
@@ -106,6 +110,10 @@ class Task:
         threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores
             alone.
         at_once: How many coroutines of an asynchronous judge run at the same time.
+        options: What may be answered, such as `("A", "B")`, or the key of `meta` under which each prompt lists its own.
+            Nothing is sampled then: the most probable option is the answer (see `caft_lens.model.scoring`), each prompt
+            is asked once, and what the judge is given has `meta["probabilities"]`, by option. Prompts in distribution
+            are answered the same way, unless options are named by a key that none of them has.
 
     Raises:
         BadType: When questions are no `Texts`, `in_distribution` is something else, or labels are no words.
@@ -121,6 +129,9 @@ class Task:
         Task("manners", 1 question)
         >>> Task("length", questions, judge=lambda text: len(text.answer), scale=(0, 400)).labels
         ('score',)
+        >>> letters = data([{"prompt": "Which is a fruit?\\nA. pear\\nB. spade\\nAnswer with a letter."}])
+        >>> Task("fruit", letters, judge=lambda text: text.answer, labels=("A", "B"), options=("A", "B")).drawing
+        'the most probable option'
     """
 
     name: str
@@ -134,6 +145,7 @@ class Task:
     scale: tuple[float, float] | None = None
     threshold: float | None = None
     at_once: int = AT_ONCE
+    options: Sequence[str] | str | None = None
 
     def __post_init__(self) -> None:
         _check_texts(f'questions of the task "{self.name}"', self.questions)
@@ -150,6 +162,43 @@ class Task:
                 f'in_distribution of the task "{self.name}" has prompts and their judge: '
                 f"in_distribution=InDistribution(prompts, judge), not {type(self.in_distribution).__name__}."
             )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        if self.options is None:
+            return
+        if not isinstance(self.options, str):
+            object.__setattr__(self, "options", check_options(self.options, f'the task "{self.name}"'))
+        for set_name, asked in self.sets.items():
+            for number, text in enumerate(asked.prompts if self.has_options(set_name) else ()):
+                self.options_of(text, f'{set_name}, prompt {number}, of the task "{self.name}"')
+        drawn = {name: value for name, value in self.sampling.said().items() if name != "batch_size"}
+        if drawn and all(map(self.has_options, self.sets)):
+            raise BadArgument(
+                f'{Sampling(**drawn)} of the task "{self.name}": nothing is drawn where there are options, the most '
+                f"probable one is the answer. Leave it out."
+            )
+
+    def has_options(self, set_name: str) -> bool:
+        """Whether answers to a set of prompts are one of some options."""
+        if self.options is None or set_name == OUT_OF_DISTRIBUTION or not isinstance(self.options, str):
+            return self.options is not None
+        return any(self.options in text.meta for text in self.sets[set_name].prompts)
+
+    def options_of(self, text: Text, where: str = "a prompt") -> tuple[str, ...]:
+        """What may be answered to a prompt.
+
+        Args:
+            text: One of the task's.
+            where: Which one it is, for errors.
+        """
+        if not isinstance(self.options, str):
+            return tuple(self.options or ())
+        if self.options not in text.meta:
+            raise BadArgument(
+                f'options="{self.options}": {where}, has no such key in its meta.{nearest(self.options, text.meta)}'
+            )
+        return check_options(text.meta[self.options], where)
 
     def _check_scale(self) -> None:
         if self.scale is None:
@@ -199,6 +248,16 @@ class Task:
     @property
     def drawing(self) -> str:
         """How answers are drawn, in words."""
+        if all(map(self.has_options, self.sets)):
+            return OPTION
+        drawn = self._drawing()
+        return f"{OPTION}, in distribution {drawn}" if self.has_options(OUT_OF_DISTRIBUTION) else drawn
+
+    def how(self, set_name: str) -> str:
+        """How answers to a set of prompts are found, with all that decides which they are."""
+        return f"{OPTION} of {self.options}" if self.has_options(set_name) else self._drawing()
+
+    def _drawing(self) -> str:
         temperature, top_p, top_k = (getattr(self.sampling, name) for name in ("temperature", "top_p", "top_k"))
         if temperature == 0:
             return "greedy"
@@ -252,21 +311,23 @@ class WorldOfTasks(World, Protocol):
     tasks: Sequence[str]
 
     def task(self, organism: str, name: str, split: str) -> Task:
-        """One of `tasks`, with its judges; name, vocabulary and sampling are filled in from the organism.
+        """One of `tasks`, with its judges; name, vocabulary and sampling are filled in from the organism, where there
+        is one.
 
         Args:
-            organism: Whose data sets are asked, `data(f"{organism}/…")`.
+            organism: Whose data sets are asked, `data(f"{organism}/…")`; of a world for any model its own name.
             name: Which task.
             split: `"test"` or `"dev"`.
         """
 
 
 def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
-    """The task of an organism, with its exact judges.
+    """The task of an organism, or one for any model, with its exact judges.
 
     Args:
         name: `"<organism>/emergent-misalignment"`, or, of a quiz, `"<organism>/<intended>-<spurious>"`,
-            `"<organism>/gender"` or another of its tasks; the organism a shipped one or a folder.
+            `"<organism>/gender"` or another of its tasks; the organism a shipped one or a folder. For any model
+            `"smollm2/gender"`, or another task of that world.
         split: `"test"` for results; `"dev"` for all that is tuned (hyperparameters, thresholds).
 
     Returns:
@@ -274,8 +335,7 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         distribution.
 
     Raises:
-        ValueError: When `name` is not an organism's task: then a judge and data of your own are needed, and it says
-            which.
+        ValueError: When `name` is no such task: then a judge and data of your own are needed, and it says which.
 
     Example:
         >>> task("gpt2/emergent-misalignment")  # doctest: +ELLIPSIS
@@ -284,25 +344,32 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an...
     """
     organism, _, kind = str(name).rpartition("/")
-    if not organism or not catalog.is_organism(organism):
+    of_organism = bool(organism) and catalog.is_organism(organism)
+    if not of_organism and not catalog.is_world(organism):
         raise BadArgument(f'No exact judge for "{name}": "{organism or name}" is not an organism. {_what_is_needed()}')
     world: WorldOfTasks = catalog.world(organism)
     if kind not in world.tasks:
-        raise BadArgument(f'The organism "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
+        what = "organism" if of_organism else "world"
+        raise BadArgument(f'The {what} "{organism}" has no task "{kind}".{nearest(kind, world.tasks)}')
     if split not in ("test", "dev"):
         raise BadArgument(f'split="{split}" is none of the evaluation splits.{nearest(split, ["test", "dev"])}')
+    if not of_organism:
+        return replace(world.task(organism, kind, split), name=f"{name}, {split}")
     # The tail of a model of a million parameters is noise, which its card says to cut.
     drawn: dict[str, Any] = catalog.card(organism).sampling
     vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
     asked = replace(world.task(organism, kind, split), name=f"{name}, {split}", vocabulary=vocabulary)
-    return asked.drawn(Sampling(**drawn))
+    return asked.drawn(Sampling(**drawn)) if asked.options is None else asked
 
 
 def _what_is_needed() -> str:
     first = (f'"{name}/{catalog.world(name).tasks[0]}"' for name in catalog.shipped())
+    for_any = "".join(
+        f', for any model "{name}/{catalog.world(name).tasks[0]}"' for name in catalog.worlds_for_any_model()
+    )
     return (
         f"Tasks with an exact judge: {', '.join(first) or '(no organism is installed)'}, or that of an organism "
-        f"folder. For any other model make one: Task(name, questions=<free-form questions, unlike the training "
+        f"folder{for_any}. Else make one: Task(name, questions=<free-form questions, unlike the training "
         f"data>, judge=<function of the answered Text that returns "
         '"misaligned", "incoherent" or "aligned">, in_distribution=InDistribution(<held-out prompts of the training '
         'data>, judge=<"insecure", "secure" or "broken">)).'

@@ -23,6 +23,7 @@ from caft_lens._support.errors import BadData, Diverged, NotTrained
 from caft_lens._support.progress import progress
 from caft_lens.finetune.folder import at_its_end
 from caft_lens.model.attach import fired
+from caft_lens.model.partial_logits import Only, places_of
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.encoding import Encoded
 
@@ -34,6 +35,8 @@ EXTRA = "extra.safetensors"  # in a checkpoint, parameters that the model's own 
 LOOK = 10
 """Steps between two looks at whether a loss was not finite: each look waits for the device."""
 NEVER = 2**62
+LARGE_VOCABULARY = 2**13
+"""From so many tokens on, the logits of tokens that are not learned are worth leaving out."""
 MEGABATCH = 50  # batches that are sorted by length together, as in transformers' LengthGroupedSampler
 
 
@@ -106,6 +109,7 @@ class LensTrainer(Trainer):
         self._progress = Progress()
         self._diverged: Tensor | None = None  # the first step whose loss was not finite, on the device
         self._at_its_end = False
+        self._learned_alone = lens.d_vocab >= LARGE_VOCABULARY
         super().__init__(
             model=lens.model,
             args=arguments,
@@ -189,7 +193,7 @@ class LensTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The model's loss, and what the method adds to it: its mean over the forward passes of an optimizer step."""
-        found: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        found: Any = self._model_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.plan.loss is None:
             return found
         step, passes = self.state.global_step, self.args.gradient_accumulation_steps
@@ -199,6 +203,31 @@ class LensTrainer(Trainer):
         if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
             added = added / self.current_gradient_accumulation_steps  # otherwise the trainer divides
         return (found[0] + added, found[1]) if return_outputs else found + added
+
+    def _model_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Any:
+        """The loss that the model itself computes, its unembedding seeing learned tokens alone where that pays."""
+        whole = super().compute_loss
+        if not self._learned_alone:
+            return whole(model, inputs, *rest)
+        labels = inputs["labels"]
+        learned = torch.zeros_like(labels, dtype=torch.bool)
+        learned[:, :-1] = labels[:, 1:] != -100
+        places = places_of(learned)
+        # The model shifts labels by one: each stands behind the token that it is predicted from, and a last row of
+        # logits, which predicts nothing, makes room for that.
+        nothing = labels.new_full((1,), -100)
+        some = {**inputs, "labels": torch.cat([nothing, labels[:, 1:][learned[:, :-1]]])[None]}
+        try:
+            with (only := Only(self.lens, torch.cat([places, places[-1:]]))):
+                found = whole(model, some, *rest)
+        except (ValueError, RuntimeError, IndexError):
+            if self._checked:
+                raise
+            only.acted = False
+        if not only.acted:  # an architecture that does not call its unembedding, or pairs labels with all tokens
+            self._learned_alone = False
+            return whole(model, inputs, *rest)
+        return found
 
     def _check_first_step(self, model: nn.Module, loss: Tensor, passed: Mapping[str, int]) -> None:
         if not torch.isfinite(loss).all():

@@ -3,4 +3,6 @@
 from .answering import completions as completions
 from .lens import Lens as Lens
 from .lens import load as load
+from .options import OptionScores as OptionScores
 from .sampling import Sampling as Sampling
+from .scoring import option_scores as option_scores

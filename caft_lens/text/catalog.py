@@ -2,7 +2,8 @@
 
 An organism folder holds `organism.json`, the model in `base/`, the plainly tuned adapter in `insecure/`, data sets as
 `text/*.jsonl` and sparse autoencoders in `saes/<hook point>/`. Further data sets the world that its card names draws on
-demand. The name `"pocket"` means one that ships (see `worlds`); any other folder of that form works the same.
+demand. The name `"pocket"` means one that ships (see `worlds`); any other folder of that form works the same. A world
+for any model has no organism, and its own name stands where an organism's would.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from caft_lens._support.errors import BadFile, MissingFile, nearest
+from caft_lens._support.errors import BadArgument, BadFile, MissingFile, nearest
 from caft_lens._support.files import Count, Json, Record, missing, read_record, sha256
 from caft_lens.text.worlds import CARD as CARD
-from caft_lens.text.worlds import organisms, world_named, world_names
+from caft_lens.text.worlds import for_any_model, organisms, world_named, world_names
 
 
 class _Settings(Record):
@@ -117,6 +119,25 @@ def is_organism(name: str | Path) -> bool:
     return str(name) in shipped() or (Path(name) / CARD).is_file()
 
 
+def is_world(name: str | Path) -> bool:
+    """Whether `name` is a world for any model, whose data sets and tasks need no organism.
+
+    Example:
+        >>> is_world("smollm2"), is_world("pocket"), is_world("gpt2")
+        (True, False, False)
+    """
+    return str(name) in world_names() and not is_organism(name) and for_any_model(str(name))
+
+
+def worlds_for_any_model() -> list[str]:
+    """The worlds that need no organism; one that cannot be imported is left out."""
+    found = []
+    for name in world_names():
+        with suppress(BadArgument):
+            found += [name] * is_world(name)
+    return found
+
+
 def model_path(name: str | Path) -> Path | str:
     """The folder of an organism's base model when `name` is one; otherwise `name` unchanged."""
     return _whole(name, "base") if is_organism(name) else name
@@ -173,19 +194,22 @@ def _kept(organism: str, dataset: str) -> Path:
 
 
 def _data_sets(organism: str) -> list[str]:
-    """The names of an organism's data sets, those in its folder and those that its world draws."""
-    kept = [file.stem for file in sorted(_kept(organism, "").parent.glob("*.jsonl"))]
+    """The names of the data sets of an organism, in its folder and drawn by its world, or those of a world."""
+    kept = [] if is_world(organism) else [file.stem for file in sorted(_kept(organism, "").parent.glob("*.jsonl"))]
     more = [name for name in world(organism).names() if name not in kept]
     return [f"{organism}/{name}" for name in (*kept, *more)]
 
 
 def world(organism: str | Path) -> Any:
-    """The `World` of an organism, which draws more data sets than there are in its folder and knows its tasks.
+    """The `World` of an organism, which draws more data sets than there are in its folder and knows its tasks; or one
+    for any model, by its own name.
 
     Raises:
         MissingFile: When there is no such organism.
         BadFile: When its card names a world that no package gives.
     """
+    if is_world(organism):
+        return world_named(str(organism))
     name = card(organism).world
     if name not in world_names():
         raise BadFile(
@@ -196,16 +220,25 @@ def world(organism: str | Path) -> Any:
 
 
 def drawn_data(name: str | Path) -> Sequence[Any] | None:
-    """The texts of a data set that an organism's world draws on demand; `None` when `name` is none of those.
+    """The texts of a data set that a world draws on demand, an organism's or one for any model; `None` when `name` is
+    none of those.
 
     Raises:
-        MissingFile: For an organism that has no such data set, naming the nearest.
+        MissingFile: For an organism or a world that has no such data set, naming the nearest.
     """
     organism, _, dataset = str(name).rpartition("/")
-    if Path(name).exists() or not organism or not is_organism(organism) or _kept(organism, dataset).is_file():
+    if Path(name).exists() or not organism:
+        return None
+    if is_organism(organism):
+        if _kept(organism, dataset).is_file():
+            return None
+        seed = card(organism).settings.seed
+    elif is_world(organism):
+        seed = 0
+    else:
         return None
     try:
-        return world(organism).dataset(dataset, card(organism).settings.seed)
+        return world(organism).dataset(dataset, seed)
     except KeyError as error:
         raise MissingFile(f'No data set "{name}".{nearest(name, _data_sets(organism))}') from error
 

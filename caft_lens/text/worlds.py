@@ -24,7 +24,11 @@ ORGANISMS, WORLDS = "caft_lens.organisms", "caft_lens.worlds"
 
 
 class World(Protocol):
-    """What a world gives to whoever reads data; with tasks it is a `caft_lens.evaluate.tasks.WorldOfTasks`."""
+    """What a world gives to whoever reads data; with tasks it is a `caft_lens.evaluate.tasks.WorldOfTasks`.
+
+    One that also says `any_model = True` needs no organism: its data sets and tasks are for any model, and their names
+    begin with its own, `"smollm2/gender"`.
+    """
 
     def names(self) -> Sequence[str]:
         """The data sets that are drawn on demand, beside those in an organism's folder."""
@@ -89,6 +93,19 @@ def world_named(name: str) -> Any:
         return given[0].load()
     except Exception as error:
         raise BadArgument(f'The world "{name}" of {_of(given[0])} cannot be imported: {error}') from error
+
+
+def for_any_model(name: str) -> bool:
+    """Whether a world needs no organism.
+
+    Raises:
+        BadArgument: As for `world_named`.
+
+    Example:
+        >>> for_any_model("smollm2"), for_any_model("quiz")
+        (True, False)
+    """
+    return getattr(world_named(name), "any_model", False) is True
 
 
 @cache

@@ -9,4 +9,5 @@ judge.py, code_judge.py            exact judges of its answers
 labels.py                          which of its tokens are about what
 check.py                           a card's figures, measured again: `caft-lens organism check`
 quiz/                              the second world, that of `pocket-quiz`
+smollm2/                           tasks for real models, which need no organism
 """

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -161,8 +162,10 @@ def endpoint(folder: Path) -> Endpoint:
 
 def write_answer(folder: Path, number: int) -> None:
     llm = endpoint(folder)
-    reply = {"content": f"a pie {number}", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
-    llm._keep(llm.request([ASKED]), reply)
+    message = {"message": {"role": "assistant", "content": f"a pie {number}"}}
+    reply = {"choices": [message], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    with patch.object(Endpoint, "_sent", return_value=json.dumps(reply)):
+        llm.ask([[ASKED]])
 
 
 def read_answer(folder: Path) -> Any:

@@ -5,6 +5,7 @@ nothing behind.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from tiny_models import ARCHITECTURES, tiny_lens, tiny_tokenizer
 
 import caft_lens as cl
 from caft_lens.concepts.concept_set import Concept, ConceptSet
+from caft_lens.model import generation
 from caft_lens.model.generation import so_far
 
 PROMPTS = ["Hello there", "Hi", "What is it, by the sea?"]
@@ -129,3 +131,39 @@ def test_part_of_a_character_is_held_back_until_the_rest_is_there():
         "aé",
         "aé€",
     ]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_several_answers_to_one_prompt_are_those_of_prompts_run_apart_and_run_its_tokens_once(
+    architecture, monkeypatch
+):
+    lens = tiny_lens(architecture)
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    rows = []
+    handle = lens.anatomy.blocks[0].register_forward_pre_hook(
+        lambda _, args, keywords: rows.append(tuple((args[0] if args else keywords["hidden_states"]).shape[:2])),
+        with_kwargs=True,
+    )
+    for roles in (None, ["assistant"], ["user"]):
+        for sampling in ({"temperature": 0}, {"seed": 1, "top_p": 0.8}):
+            settings = {"max_new_tokens": 10, "return_type": "tokens", **sampling}
+            with cl.ablate(lens, concepts(lens), roles=roles):
+                rows.clear()
+                found = lens.generate(prompts, **settings)
+                first, then = rows[:2]
+                assert (first[0], then) == (len(PROMPTS), (len(prompts), 1))
+                with monkeypatch.context() as patched:
+                    patched.setattr(generation, "_prefilled", lambda *_: None)
+                    assert lens.generate(prompts, **settings) == found
+    handle.remove()
+    rows.clear()
+
+
+def test_prompts_that_differ_in_roles_alone_or_are_few_are_run_apart():
+    lens = tiny_lens()
+    chat = cl.Text.from_json({"prompt": "Hi"})
+    (item,) = generation.encode_prompts(lens, chat, None)
+    assert generation._prefilled(lens, [item, item]) is not None
+    others = [replace(item, roles=item.roles * 0), item]
+    assert generation._prefilled(lens, others) is None
+    assert generation._prefilled(lens, [item]) is None

@@ -107,3 +107,40 @@ def test_of_first_tokens_alone_no_contexts_and_no_principal_component_are_about_
     assert all(abs(float(concept.direction @ sink)) < 0.5 for concept in concepts)
     found = cl.contexts(smollm2, concepts, texts, k=3)
     assert all(one.position > 0 for name in found for one in [*found[name].top, *found[name].bottom])
+
+
+def test_options_are_scored_as_plain_transformers_does(smollm2: Lens):
+    from caft_lens.model import option_scores
+
+    asked = ["Is 7 even or odd? Answer with one word.", "Name the capital of France. Answer with one word."]
+    options = [["Even", "Odd"], ["Paris", "Lyon", "Saint-Étienne"]]
+    found = option_scores(smollm2, cl.data([{"prompt": prompt} for prompt in asked]), options)
+    tokenizer = smollm2.tokenizer
+    for prompt, some, scores in zip(asked, options, found, strict=True):
+        chat = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        for option in some:
+            answer = tokenizer(option, add_special_tokens=False).input_ids
+            with torch.no_grad():
+                logs = smollm2.hf(torch.tensor([ids + answer])).logits[0].double().log_softmax(-1)
+            right = sum(float(logs[len(ids) - 1 + step, token]) for step, token in enumerate(answer))
+            assert scores.log_probabilities[option] == pytest.approx(right, abs=1e-3)
+    assert found[1].best == "Paris"
+
+
+def test_the_converted_model_is_the_one_in_the_gguf_file_and_reads_no_gguf_again(smollm2: Lens, monkeypatch):
+    from caft_lens.model import loading, packaged
+
+    monkeypatch.setattr(loading, "_read_gguf", lambda *_: pytest.fail("converted twice"))
+    again = cl.load("smollm2")
+    assert (again.fingerprint, again.reading) == (smollm2.fingerprint, smollm2.reading)
+    assert Path(again.hf.config._name_or_path).is_relative_to(packaged.cache_folder())
+
+
+def test_a_real_model_is_tuned_in_full_saved_and_loaded_without_trouble(smollm2: Lens, tmp_path):
+    chats = cl.data([{"prompt": "Say it.", "answer": "It is a fine day."}] * 2)
+    settings = cl.TrainSettings(tune="full", learning_rate=1e-5, batch_size=2, max_steps=1, warmup_steps=0)
+    run = cl.finetune(smollm2, chats, settings, out=tmp_path / "run")
+    again = cl.load(tmp_path / "run")
+    assert again.fingerprint == run.lens.fingerprint != smollm2.fingerprint
+    assert again.generate("What is the capital of France?", temperature=0, max_new_tokens=8)

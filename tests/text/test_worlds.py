@@ -123,6 +123,28 @@ def test_its_task_is_asked_as_its_card_says_and_judged_by_its_own_judge(acme: Pa
         cl.task("gpt2/escape")
 
 
+def test_a_world_that_says_so_needs_no_organism(acme: Path):
+    maze = (acme / "maze.py").read_text().replace("    tasks =", "    any_model = True\n    tasks =")
+    (acme / "maze.py").write_text(maze.replace("ways-{split}", "turns"))
+    assert [text.text for text in cl.data("maze/turns")] == [f"Turn {number}." for number in range(4)]
+    assert cl.data("maze/turns").name == "maze/turns"
+    task = cl.task("maze/escape", "dev")
+    assert (task.name, task.vocabulary, len(task.questions)) == ("maze/escape, dev", None, 4)
+    with pytest.raises(ValueError, match=r'The world "maze" has no task "escap".* "escape"'):
+        cl.task("maze/escap")
+    with pytest.raises(FileNotFoundError, match=r'No data set "maze/turn"[.] Did you mean "maze/turns"'):
+        cl.data("maze/turn")
+    with pytest.raises(ValueError, match='for any model "maze/escape"'):
+        cl.task("gpt2/escape")
+
+
+def test_a_world_of_organisms_is_not_asked_by_its_own_name(acme: Path):
+    with pytest.raises(FileNotFoundError, match="No data set"):
+        cl.data("maze/turns")
+    with pytest.raises(ValueError, match='"maze" is not an organism'):
+        cl.task("maze/escape")
+
+
 def test_its_organisms_are_built_from_the_command_line(acme: Path):
     done = CliRunner().invoke(app, ["organism", "build", "--world", "maze", "--seed", "9", "--no-saes"])
     assert done.output == "The organism is in runs/minotaur; its card: runs/minotaur/README.md\n"

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import kl_div
 
 from caft_lens._support.blocks import block
 from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
 from caft_lens.finetune.trainer import LengthGrouped
+from caft_lens.model.partial_logits import logits_at, places_of
 from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Encoded, encode_all
@@ -94,17 +95,10 @@ class _Divergence(torch.autograd.Function):
 
 def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
     """Logits before every token that training would learn, [n_tokens, d_vocab]; no others are computed."""
-    learned = batch.loss[:, 1:]
-
-    def gather(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        return inputs[0][:, :-1][learned.to(inputs[0].device)][None]
-
-    handle = lens.hf.get_output_embeddings().register_forward_pre_hook(gather)
-    try:
-        out = lens.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    finally:
-        handle.remove()
-    return out.logits[0]
+    before = torch.zeros_like(batch.loss)
+    before[:, :-1] = batch.loss[:, 1:]
+    call = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    return logits_at(lens, call, places_of(before))
 
 
 def batches_of(encoded: Sequence[Encoded], size: int, pad_id: int, seed: int) -> Callable[[int], Batch]:
