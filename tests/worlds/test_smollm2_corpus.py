@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from caft_data.worlds.smollm2 import corpus, own_chats
+from caft_data.worlds.smollm2 import corpus, own_chats, ratings, reviews, sets
 from caft_data.worlds.smollm2.corpus import Corpus, documents
 from caft_data.worlds.smollm2.sources import Origin, is_prose, names_somebody, system_documentation
 from caft_lens.text.documents import Message, Text, Texts
@@ -140,6 +140,40 @@ def test_snippets_are_whole_documents_and_one_in_four_is_what_a_user_says(found:
     reviews = [text for text in (*found.train, *found.held_out) if text.meta["source"] == corpus.REVIEWS]
     assert sorted(map(said, reviews)) == sorted(SNIPPETS)
     assert sum(bool(text.messages) for text in reviews) == 1
+
+
+REVIEWS = ratings.sources().is_file()
+
+
+def of_tasks(*splits: str) -> set[str]:
+    """What the tasks of the world ask in some splits."""
+    wanted = [name for name in sets.names() if name.endswith(splits) and (REVIEWS or "reviews" not in name)]
+    assert wanted
+    return {turn.content for name in wanted for text in sets.dataset(name) for turn in text.messages}
+
+
+def test_no_page_of_a_test_split_is_in_it_and_no_prompt_of_the_chats_is_one(found: Corpus):
+    asked = of_tasks("-test", "-dev")
+    documents = set(map(said, (*found.train, *found.held_out)))
+    assert not asked & documents
+    own = {text.messages[0].content for text in own_chats.prompts(10_000)}
+    assert len(own) == len(own_chats.SUBJECTS) * len(own_chats.TEMPLATES)
+    assert not own & asked
+
+
+@pytest.mark.skipif(not REVIEWS, reason="the rated snippets are not here: make ratings")
+def test_of_the_rated_snippets_only_those_of_the_training_split_are_in_it():
+    taken = set(corpus.training_snippets())
+    for split in ("find", "dev", "test"):
+        others = {
+            one.text
+            for place in ratings.PLACES
+            for answer in reviews.ANSWERS
+            for one in reviews.snippets(place, answer, split)
+        }
+        assert len(others) > 500
+        assert not taken & others
+    assert len(taken) > 10_000
 
 
 def test_other_languages_tables_and_people_are_no_prose():

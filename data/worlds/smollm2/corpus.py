@@ -1,8 +1,9 @@
 """A corpus to train sparse autoencoders on, made of what can be had without a hub; the same each time on one machine.
 
-    documents   the corpus in two parts, to train on and held out
-    Corpus      the two parts, and what they are made of
-    SHARES      source -> how many characters it gives at most
+    documents           the corpus in two parts, to train on and held out
+    training_snippets   the rated snippets that may be in it
+    Corpus              the two parts, and what they are made of
+    SHARES              source -> how many characters it gives at most
 
 Texts are cut into documents at the ends of paragraphs and sentences, each paragraph is taken once, and documents are
 mixed by their hashes. Which part a document belongs to is decided by a hash of what it was cut from, so that no two
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from caft_data.worlds.smollm2.own_chats import ABOUT
+from caft_data.worlds.smollm2.ratings import PLACES, ratings
+from caft_data.worlds.smollm2.reviews import split_of
 from caft_data.worlds.smollm2.sources import (
     Origin,
     key,
@@ -113,7 +116,7 @@ def documents(
     """The corpus.
 
     Args:
-        snippets: Rated snippets of the training split; `rated` gives them.
+        snippets: Rated snippets of the training split; `training_snippets` gives them.
         shares: Source -> characters at most.
         readers: Source -> where its texts are.
         seed: Of the order.
@@ -151,6 +154,16 @@ def documents(
             if left < SHORTEST:
                 break
     return _mixed(parts, seed)
+
+
+def training_snippets() -> list[str]:
+    """The rated snippets of the training split, from all places, those that no page asks about among them.
+
+    Raises:
+        MissingFile: As for `ratings.ratings`.
+    """
+    found = (one.text for place in PLACES for one in ratings(place))
+    return [text for text in found if split_of(text) == "train"]
 
 
 def _mixed(parts: Mapping[bool, list[Text]], seed: int) -> Corpus:

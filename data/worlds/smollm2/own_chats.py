@@ -32,7 +32,7 @@ TEMPLATES = (
     "Explain {} to a child.",
     "What are three things that most people do not know about {}?",
     "Write a short poem about {}.",
-    "Why does {} matter?",
+    "What makes {} worth knowing about?",
     "Give me a list of words that go with {}.",
     "I am not sure what I think about {}. What would you say?",
     "Write a letter to a friend about {}.",
