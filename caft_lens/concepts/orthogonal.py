@@ -45,7 +45,7 @@ def orthogonal_to_sinks(lens: Lens | nn.Module, concepts: ConceptSet, *, most: f
     Example:
         >>> spared = cl.concepts.orthogonal_to_sinks(base, concepts)
         >>> spared.provenance["orthogonal_to_sinks"]["tokens"]  # base has no sinks
-        {'blocks.1.hook_resid_post': 0}
+        {'blocks.1.hook_resid_post': 0, 'blocks.2.hook_resid_post': 0}
     """
     lens = lens_of(lens)
     if not isinstance(concepts, ConceptSet):
