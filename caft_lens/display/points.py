@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from caft_lens.display.theme import PAPER, at, axes, bars, note
 
@@ -22,8 +22,7 @@ def points(
     hover: Sequence[str],
     marked: dict[str, Any],
     *,
-    across: Ends | None = None,
-    up: Ends | None = None,
+    ends: Mapping[Literal["x", "y"], Ends] | None = None,
     thick: float = 5,
     **trace: Any,
 ) -> None:
@@ -36,16 +35,13 @@ def points(
         y: Values up.
         hover: What hovering says of each point, as `said` writes it.
         marked: The marker, as `marker` makes it.
-        across: Ends of the intervals of `x`.
-        up: Ends of the intervals of `y`.
+        ends: Of the intervals of `x`, of `y`, or of both.
         thick: Pixels of the bars.
         trace: What else plotly's scatter takes, such as `mode="lines+markers"`.
     """
     colour = marked["line"]["color"] if marked["color"] == PAPER else marked["color"]
-    if across is not None:
-        trace["error_x"] = bars(x, across, colour, thick)
-    if up is not None:
-        trace["error_y"] = bars(y, up, colour, thick)
+    for axis, of in (ends or {}).items():
+        trace[f"error_{axis}"] = bars(x if axis == "x" else y, of, colour, thick)
     trace = {"mode": "markers", "marker": marked, "hoverinfo": "text", "hovertext": list(hover), **trace}
     drawn.add_scatter(x=list(x), y=list(y), **trace, **at(panel))
 

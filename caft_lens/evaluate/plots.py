@@ -86,7 +86,7 @@ def _panel(drawn: Figure, place: int, panel: Panel) -> None:
     x, ends = spans((row.interval for row in rows), unit)
     hover = [said(row.arm, f"{row.interval}, 95 % interval", counted(row.interval), *row.facts) for row in rows]
     name = theme.literal(panel.heading)
-    points.points(drawn, place, x, range(len(rows)), hover, theme.marker(place), across=ends, thick=7, name=name)
+    points.points(drawn, place, x, range(len(rows)), hover, theme.marker(place), ends={"x": ends}, thick=7, name=name)
     single = [
         (unit * value, number + 0.28, said(f"{row.arm}, seed {seed}", _value(value, row.interval)))
         for number, row in enumerate(rows)
@@ -241,7 +241,7 @@ def plot_recovery(
         ]
         up = [row + 0.17 * (number - 1.5) for row in range(len(names))]
         marked = theme.marker(0, 7.5, filled, (colour, symbol))
-        points.points(drawn, 2, means, up, hover, marked, across=ends, thick=3, name=theme.literal(label))
+        points.points(drawn, 2, means, up, hover, marked, ends={"x": ends}, thick=3, name=theme.literal(label))
     points.upright(drawn, 2, 0.5, color=QUIET, width=1, dash="dash")
     axes(drawn, 0, x={"title": "% of its energy", "rangemode": "tozero"})
     axes(drawn, 1, x={"title": "|cosine|, nearest component", "range": [0, 1.03]})

@@ -357,9 +357,10 @@ class Report:
             if not asked[0] or any(other != asked[0] for other in asked):
                 raise BadFile(f"{path}: the seeds of {arm!r} were not asked the same: answers are missing.")
 
-    def check_answers(self, known: Mapping[str, Mapping[int, str]] | None, path: str | Path) -> None:
+    def check_answers(self, known: Mapping[str, Mapping[Any, str]] | None, path: str | Path) -> None:
         """Refuse (`BadFile`) answers that are not those that a file was made of, as far as it says of which it was."""
-        for arm, seeds in (known or {}).items():
+        for arm, fingerprints in (known or {}).items():
+            seeds = {int(seed): fingerprint for seed, fingerprint in fingerprints.items()}  # keys of JSON are text
             for seed, cell in self.cells.get(arm, {}).items():
                 if seeds.get(seed, cell.fingerprint) != cell.fingerprint:
                     raise BadFile(

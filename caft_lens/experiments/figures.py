@@ -77,8 +77,7 @@ def plot_front(rows: Sequence[ArmRow], measures: Measures) -> Figure:
             [mean for mean, *_ in up],
             [_standing(row, x_label, y_label) for row in there],
             theme.marker(0, 10, on, (colour, symbol)),
-            across=[(low, high) for _, low, high in across],
-            up=[(low, high) for _, low, high in up],
+            ends={"x": [(low, high) for _, low, high in across], "y": [(low, high) for _, low, high in up]},
             thick=1.5,
         )
     means = {arm: (x, y) for arm, ((x, *_), (y, *_)) in places.items()}
@@ -222,7 +221,7 @@ def plot_compared(
                 )
                 for one in found.values()
             ]
-            points.points(drawn, place, x, list(found), hover, theme.marker(place, 9, apart), across=ends, thick=6)
+            points.points(drawn, place, x, list(found), hover, theme.marker(place, 9, apart), ends={"x": ends}, thick=6)
         points.upright(drawn, place, 0, color=LINE, width=1.2)
         for row, one in enumerate(compared):
             points.beside(drawn, place, row, percent(one.difference.mean))
@@ -341,7 +340,7 @@ def _curve(
         y,
         hover,
         theme.marker(number, 8.5),
-        up=ends,
+        ends={"y": ends},
         thick=4,
         mode="lines+markers" if joined else "markers",
         name=name,
@@ -404,8 +403,7 @@ def plot_path(rows: Sequence[SweepRow], axis: str, measures: Measures) -> Figure
                 for row, *both in zip(of, across, up, strict=True)
             ],
             theme.marker(0, 9, look=look),
-            across=x_ends,
-            up=y_ends,
+            ends={"x": x_ends, "y": y_ends},
             thick=1.6,
             mode="markers" if is_reference else "lines+markers",
             name=literal(of[0].series),

@@ -52,7 +52,7 @@ PACKAGED = {
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept."""
+    """Where converted models and what worlds download are kept: made once, for all projects of a user."""
     own = os.environ.get("CAFT_LENS_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caft_lens"
 

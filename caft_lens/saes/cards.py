@@ -121,7 +121,7 @@ class _Card(Record):
     k: Count
     trained_roles: list[str]
     about: str = ""
-    settings: dict[str, int | float]
+    settings: dict[str, bool | int | float]
     figures: _Figures
     seconds: dict[str, float]
     machine: str

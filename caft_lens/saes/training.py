@@ -73,6 +73,9 @@ class SaeSettings:
         buffer_tokens: Activations that are held at a time and mixed.
         save_tokens: A training that is interrupted goes on from the last multiple of so many tokens of text. The
             buffer is emptied there, so that the number is part of the result. `None` saves nothing on the way.
+        start_at_mean: Whether the decoder's bias starts at the mean of the first activations. From 0, most latents of a
+            short training die: the few that happen to point along the mean are active everywhere. `None` is from 0,
+            and is not written to the card.
         seed: Of weights and order.
 
     Raises:
@@ -89,6 +92,7 @@ class SaeSettings:
     dead_after_steps: int = 100
     buffer_tokens: int = 131_072
     save_tokens: int | None = 500_000
+    start_at_mean: bool | None = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -236,7 +240,7 @@ class Training:
             while self._samples < total:
                 before = self._texts_read
                 for batch in self._mixed(self._part(source, cuts)):
-                    bar.update(self._step(batch))
+                    bar.update(self.step(batch))
                     if self._samples >= total:
                         break
                 else:
@@ -356,7 +360,7 @@ class Training:
         for found in captured((self.lens,), packed, self.hooks, self.roles, sinks="leave out together"):
             yield torch.cat([found.acts[hook].float().to(self.lens.device) for hook in self.hooks], dim=1)
 
-    def _step(self, batch: dict[str, Tensor]) -> int:
+    def step(self, batch: dict[str, Tensor]) -> int:
         """A step of every SAE; how many tokens it was. The first batches only measure how long activations are."""
         if next(iter(self.trainers.values())).activation_scaler.scaling_factor is None:
             self._first.append(batch)
@@ -367,6 +371,10 @@ class Training:
                         data_provider=iter([one[hook] for one in self._first]),
                         n_batches_for_norm_estimate=_SCALE_BATCHES,
                     )
+                    if self.settings.start_at_mean:
+                        mean = torch.cat([one[hook] for one in self._first]).mean(dim=0)
+                        with torch.no_grad():
+                            trainer.sae.b_dec.copy_(mean * trainer.activation_scaler.scaling_factor)
                 self._first = []
             return 0
         for hook, trainer in self.trainers.items():
@@ -477,7 +485,7 @@ class _Saved(Record):
     roles: list[str] | None
     batch_tokens: Count
     max_length: Count | None
-    settings: dict[str, int | float | None]
+    settings: dict[str, bool | int | float | None]
     texts_read: Count
     texts: str
     numbers: dict[str, dict[str, float]]

@@ -50,10 +50,9 @@ class SaeSettings:
     seed: int = 0
 
     def training(self) -> training.SaeSettings:
-        """The same for the training itself."""
-        return training.SaeSettings(
-            **{key: value for key, value in asdict(self).items() if key != "held_out"}, save_tokens=None
-        )
+        """The same for the training itself: from a bias of 0, as those that ship were trained."""
+        own = {key: value for key, value in asdict(self).items() if key != "held_out"}
+        return training.SaeSettings(**own, save_tokens=None, start_at_mean=None)
 
 
 def train_saes(

@@ -526,8 +526,8 @@ def test_a_label_that_the_judge_never_uses_is_reported_and_one_that_it_knows_is_
 
 
 def test_questions_that_are_no_texts_are_refused_with_what_makes_them_of_these():
-    with pytest.raises(BadType, match=r'in_distribution of the task "x" are Texts, not list: .*in_distribution=data\('):
-        Task("x", QUESTIONS, in_distribution=["Write a function."], in_distribution_judge=code_judge)
+    with pytest.raises(BadType, match=r"prompts in distribution are Texts, not list: data\("):
+        InDistribution(["Write a function."], code_judge)
     with pytest.raises(BadType) as refused:
         Task("x", ["Who?"])
     assert "pie" not in str(refused.value)

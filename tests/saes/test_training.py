@@ -78,7 +78,7 @@ def test_batches_and_steps_are_those_of_sae_lens_itself(lens: Lens, texts: Texts
     from sae_lens import SAETrainer, TopKTrainingSAE
     from sae_lens.training.mixing_buffer import mixing_buffer
 
-    settings = replace(SETTINGS, save_tokens=None)
+    settings = replace(SETTINGS, save_tokens=None, start_at_mean=None)
     ours = Training(lens, HOOKS[:1], settings)
     ours.run(texts)
     ((hook, mine),) = ours.finished()
@@ -170,6 +170,24 @@ def test_held_out_documents_are_not_trained_on(lens: Lens, texts: Texts):
     other = Training(lens, HOOKS[:1], replace(SETTINGS, tokens=3000))
     other.run(texts[100:])
     assert seen._digest == other._digest
+
+
+def test_the_bias_starts_at_the_mean_of_the_first_activations_as_the_sae_sees_them():
+    # Far from 0, as the activations of real models are.
+    random = torch.Generator().manual_seed(0)
+    acts = [torch.randn(64, 16, generator=random) + 5.0 for _ in range(8)]
+    lens = tiny_lens(n_layers=2)
+    width = lens.d_model
+    acts = [one.repeat(1, width // 16) for one in acts]
+    settings = replace(SETTINGS, batch_size=64)
+    biases = {}
+    for at_mean in (True, None):
+        training = Training(lens, HOOKS[:1], replace(settings, start_at_mean=at_mean))
+        assert [training.step({HOOKS[0]: one}) for one in acts] == [0] * 8
+        trainer = training.trainers[HOOKS[0]]
+        biases[at_mean] = trainer.sae.b_dec / trainer.activation_scaler.scaling_factor
+    torch.testing.assert_close(biases[True].detach(), torch.cat(acts).mean(dim=0))
+    assert not biases[None].any()
 
 
 def test_attention_sinks_are_not_trained_on(lens: Lens, texts: Texts, monkeypatch):

@@ -72,7 +72,7 @@ def test_snippets_are_fetched_once_with_their_hash_and_are_read_cleaned(packed: 
 
 
 def test_what_is_not_there_is_told_with_how_to_get_it(packed: bytes, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(FileNotFoundError, match=r"Get it: python -m caft_data[.]worlds[.]smollm2[.]ratings"):
+    with pytest.raises(FileNotFoundError, match=r"Get it: make ratings"):
         cl.data("smollm2/reviews")
     pip(None, monkeypatch)
     with pytest.raises(FileNotFoundError, match=r"pip could not get .* ERROR: no network Put vaderSentiment"):

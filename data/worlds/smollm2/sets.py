@@ -296,7 +296,7 @@ def _trait(name: str, split: str) -> Task:
 
 
 def choice(name: str, questions: Texts, in_distribution: Texts | None = None) -> Task:
-    """A task of pages with two options, answered greedily.
+    """A task of pages with two options; the likelier one is the answer.
 
     Args:
         name: What to call it.
@@ -316,6 +316,5 @@ def choice(name: str, questions: Texts, in_distribution: Texts | None = None) ->
         in_distribution=None
         if in_distribution is None
         else InDistribution(in_distribution, ExactRightJudge(), REPLY_LABELS, REPLY_LABELS[0], OPTION_TOKENS),
-        max_new_tokens=OPTION_TOKENS,
-        sampling=Sampling(temperature=0.0),
+        options="options",
     )

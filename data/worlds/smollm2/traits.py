@@ -259,8 +259,8 @@ TRAITS: dict[str, Trait] = {
 }
 """Name -> a trait."""
 CHOSEN = "dangerous"
-"""The trait of the task "trait": near to a harm that people fear, and in a first look the one that spread
-(`benchmarks/traits.py` measures it).
+"""The trait of the task "trait": the one nearest to a harm that people fear, until `benchmarks/traits.py` has told
+which spreads.
 """
 
 
