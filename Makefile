@@ -184,7 +184,7 @@ bench: install  ## speed against peers, as ratios from interleaved runs; writes 
 REAL_SPEED := benchmarks/real_training_step.py benchmarks/real_capture.py
 
 # Peers that cannot be installed here have rows that say so.
-bench-real-speed: install  ## the same on SmolLM2, beside Trainer, TRL, nnsight and TransformerLens: real_speed.md
+bench-real-speed: install  ## a training step and capture on SmolLM2 beside TRL, nnsight and others: real_speed.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench,bench]" \
 	    || echo "The peers (trl, nnsight) could not be installed here; their rows will say so." >&2
 	@$(THREADS) { printf '# Speed on a real model, as ratios measured side by side\n\n'; \
