@@ -48,5 +48,4 @@ def completions(lens: Lens, questions: Texts | Any, *, n: int = 1, sampling: Sam
     answered = [prompt.with_answer(answer) for prompt, answer in zip(prompts, answers, strict=True)]
     if n > 1:
         answered = [replace(text, meta={**text.meta, "sample": i % n}) for i, text in enumerate(answered)]
-    name = getattr(questions, "name", "")
-    return Texts(answered, name=f"{lens.name} on {name}" if name else lens.name)
+    return questions.each(answered, f"{lens.name} on ") if questions.name else Texts(answered, name=lens.name)

@@ -528,10 +528,25 @@ class Texts(Sequence[Text]):
 
     def _part(self, items: Iterable[Text]) -> Texts:
         """Some of the documents, or all in another order, under a name that says so where they are fewer."""
-        name, whole = self._part_of if self.name == _part_name(*self._part_of, len(self)) else (self.name, len(self))
-        part = Texts(items)
+        part, (name, whole) = Texts(items), self._whole()
         part.name, part._part_of = _part_name(name, whole, len(part)), (name, whole)
         return part
+
+    def each(self, items: Iterable[Text], prefix: str) -> Texts:
+        """Documents that were made of these, as many of each: a part of them is one of all that these are a part of.
+
+        Args:
+            items: The documents.
+            prefix: What stands before the name of these in theirs.
+        """
+        made, (name, whole) = Texts(items), self._whole()
+        made._part_of = f"{prefix}{name}", whole * len(made) // max(1, len(self))
+        made.name = _part_name(*made._part_of, len(made))
+        return made
+
+    def _whole(self) -> tuple[str, int]:
+        """Name and number of those that these are a part of, or of these."""
+        return self._part_of if self.name == _part_name(*self._part_of, len(self)) else (self.name, len(self))
 
     @overload
     def __getitem__(self, index: int) -> Text: ...

@@ -640,3 +640,6 @@ def test_a_part_of_texts_says_of_how_many_it_is_and_a_fingerprint_does_not_hang_
     renamed = whole[:3]
     renamed.name = "three"
     assert renamed[:2].name == "three[2 of 3]"
+    answers = whole[:4].each([text for text in whole[:4] for _ in range(2)], "tuned on ")
+    assert answers.name == "tuned on ten[8 of 20]"
+    assert answers[:3].name == "tuned on ten[3 of 20]"
