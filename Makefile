@@ -66,7 +66,7 @@ export STATIC_PANELS
 
 .PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-finding real-saes kills together lint types hooks format clean
+    bench-finding bench-real-speed real-saes kills together lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -171,7 +171,7 @@ organism: install  ## rebuild the embedded model, adapters, SAEs and data from s
 
 SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
     %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py \
-    %/together.py %/real_saes.py, $(wildcard benchmarks/*.py))
+    %/together.py %/traits.py %/peers.py benchmarks/real_%, $(wildcard benchmarks/*.py))
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -180,6 +180,20 @@ bench: install  ## speed against peers, as ratios from interleaved runs; writes 
 	        HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 $(BIN)/python "$$file"; \
 	    done; } | tee benchmarks/results/speed.md.part
 	@mv benchmarks/results/speed.md.part benchmarks/results/speed.md
+
+REAL_SPEED := benchmarks/real_training_step.py benchmarks/real_capture.py
+
+# Peers that cannot be installed here have rows that say so.
+bench-real-speed: install  ## a training step and capture on SmolLM2 beside TRL, nnsight and others: real_speed.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench,bench]" \
+	    || echo "The peers (trl, nnsight) could not be installed here; their rows will say so." >&2
+	@$(THREADS) { printf '# Speed on a real model, as ratios measured side by side\n\n'; \
+	    printf 'Written by `make bench-real-speed`.\n'; \
+	    for file in $(REAL_SPEED); do \
+	        printf '\n## %s\n\n' "$$(sed -n '1s/^"""//p' "$$file")"; printf '`python %s`\n\n' "$$file"; \
+	        HF_HUB_OFFLINE=1 CAFT_LENS_PROGRESS=0 $(BIN)/python "$$file"; \
+	    done; } | tee benchmarks/results/real_speed.md.part
+	@mv benchmarks/results/real_speed.md.part benchmarks/results/real_speed.md
 
 bench-em: install  ## emergent misalignment: every arm, seeds 1 to 5, and a second organism
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/emergent_misalignment.py

@@ -1,0 +1,77 @@
+"""Speed on a real model: nothing is timed that does not do the same work, and a missing peer says how to get it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import peers
+import real_capture
+import real_training_step as training
+from timing import Timings
+from tiny_models import tiny_lens
+
+import caft_lens as cl
+from caft_lens.text.batching import Batch
+
+CHATS = cl.Texts([{"prompt": f"Question {i}?", "answer": "word " * (1 + i % 3)} for i in range(4)])
+
+
+@pytest.fixture(scope="module")
+def work() -> training.Work:
+    return training.Work(tiny_lens("llama", n_layers=6), CHATS, 1, 4, time.perf_counter)
+
+
+def test_all_trainers_begin_at_the_same_loss_with_as_many_parameters(work: training.Work):
+    said = training.check_equal(work, training.contestants(training.directions(work.lens)))
+    assert f"{training.TRAINER} " in said
+
+
+def test_a_trainer_that_sees_other_pages_is_not_timed(work: training.Work):
+    others = replace(work, texts=cl.Texts([{"prompt": "Other?", "answer": "quite another one"}] * 4))
+    arms = {
+        training.PLAIN: lambda work: training.ours(work, None),
+        training.TRAINER: lambda _: training.with_trainer(others),
+    }
+    with pytest.raises(peers.NotEqual, match="begins at loss"):
+        training.check_equal(work, arms)
+
+
+def later(by: int) -> Callable[..., real_capture.Capture]:
+    """A peer that captures so many layers after the wanted ones, in place of one that wants a tokenizer from a hub."""
+
+    def maker(lens: cl.Lens, model: Any, wanted: Sequence[int]) -> real_capture.Capture:
+        def capture(batch: Batch) -> list[Tensor]:
+            found = model(batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
+            return [found.hidden_states[layer + 1 + by] for layer in wanted]
+
+        return capture
+
+    return maker
+
+
+def test_what_is_captured_is_what_transformers_computes(work: training.Work, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(real_capture.MAKERS, real_capture.BRIDGE, later(0))
+    said = real_capture.check_equal(work.lens, CHATS)
+    assert real_capture.READY in said
+    assert real_capture.BRIDGE in said
+
+
+def test_capture_at_another_layer_is_not_timed(work: training.Work, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(real_capture.MAKERS, real_capture.BRIDGE, later(-1))
+    with pytest.raises(peers.NotEqual, match="something else"):
+        real_capture.check_equal(work.lens, CHATS)
+
+
+def test_a_peer_that_is_not_installed_has_a_row_with_the_command_that_installs_it():
+    *_, last = peers.table(Timings({"bare": [1.0, 2.0]}), "bare", {"bare": 9.0}, ["other (nowhere)"]).splitlines()
+    assert last == f"| other (nowhere) | not installed: `{peers.INSTALL}` | | |"
