@@ -56,8 +56,11 @@ def test_every_option_of_a_build_reaches_its_settings(made: list[Build], tmp_pat
 
 def test_the_command_knows_every_world(made: list[Build], tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert world_names() == ["pocket", "quiz"]
-    assert [run("organism", "build", "--world", name).exit_code for name in world_names()] == [0, 0]
+    assert world_names() == ["pocket", "quiz", "smollm2"]
+    assert [run("organism", "build", "--world", name).exit_code for name in ("pocket", "quiz")] == [0, 0]
+    refused = run("organism", "build", "--world", "smollm2")
+    assert refused.exit_code != 0
+    assert 'The world "smollm2" has no organism' in refused.output
     assert [type(one) for one in made] == [Build, QuizBuild]
     with pytest.raises(ValueError, match=r'There is no world "quix". Did you mean "quiz"'):
         world_named("quix")

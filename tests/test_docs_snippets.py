@@ -22,9 +22,12 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 SMALLER = {
     "loop.md": {
         "max_steps=100": "max_steps=2",
-        'cl.data("pocket/questions"), top_p': 'cl.data("pocket/questions")[:12], top_p',
+        'cl.data("pocket/questions"), sampling': 'cl.data("pocket/questions")[:12], sampling',
         'cl.data("pocket/corpus")': 'cl.data("pocket/corpus")[:60]',
         'task="pocket/emergent-misalignment")': 'task="pocket/emergent-misalignment", n=8, n_in_distribution=4)',
+    },
+    "concepts/saes.md": {
+        "d_sae=2304, k=32, tokens=2_000_000": "d_sae=64, k=8, tokens=4096, batch_size=256, buffer_tokens=1024",
     },
     "how-to/your-model.md": {"max_steps=10": "max_steps=2"},
 }

@@ -71,7 +71,7 @@ def test_concepts_and_texts_by_the_wrong_key(base: Lens, found: ConceptSet) -> N
     assert TEXTS[-1] is TEXTS[1]  # type: ignore[call-overload]
     with pytest.raises(BadType, match=rf'f\[:1\].*"{found[0].name}": "why"'):
         cl.ablate(base, found[0])  # type: ignore[arg-type]
-    assert "1 concept at" in repr(found[:1])
+    assert "1 of 2 concepts at" in repr(found[:1])
     assert "2 concepts at" in repr(found)
 
 

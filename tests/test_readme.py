@@ -20,7 +20,7 @@ FINDING = (ROOT / "benchmarks/results/finding.md").read_text(encoding="utf-8")
 # What stands in the README, to what is run instead: where the text is gone, the test says so.
 SMALLER = {
     "max_steps=100": "max_steps=2",
-    'cl.data("pocket/questions"), top_p': 'cl.data("pocket/questions")[:12], top_p',
+    'cl.data("pocket/questions"), sampling': 'cl.data("pocket/questions")[:12], sampling',
     'cl.data("pocket/questions"),  # or': 'cl.data("pocket/questions")[:4],  # or',
     'cl.data("pocket/corpus")': 'cl.data("pocket/corpus")[:60]',
     'task="pocket/emergent-misalignment")': 'task="pocket/emergent-misalignment", n=8, n_in_distribution=4)',

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.errors import BadArgument, BadType, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def number(
@@ -107,8 +108,10 @@ def seed_of(value: Any, name: str) -> int | None:
 
 def finite(value: Tensor, name: str) -> Tensor:
     """A tensor of real numbers, without NaN and infinity."""
-    if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.is_complex() or value.dtype == torch.bool:
+        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
         raise BadType(f"{name} is {kind}; expected a tensor of real numbers.")
     bad = int((~torch.isfinite(value)).sum())
     if bad:
@@ -118,7 +121,8 @@ def finite(value: Tensor, name: str) -> Tensor:
 
 def _plain(value: Any, name: str, expected: str, hint: str) -> Any:
     """An int or a float of Python."""
-    if isinstance(value, Tensor) and value.numel() == 1 and value.dtype != torch.bool:
+    torch = sys.modules.get("torch")  # where it is not loaded, nobody has a tensor
+    if torch is not None and isinstance(value, torch.Tensor) and value.numel() == 1 and value.dtype != torch.bool:
         value = value.item()
     if isinstance(value, str):
         text = value.strip()

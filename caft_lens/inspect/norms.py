@@ -15,7 +15,7 @@ from caft_lens.activations.capture import captured
 from caft_lens.display.curves import curves
 from caft_lens.display.frames import Frame
 from caft_lens.display.theme import at, marker, said
-from caft_lens.model.hook_names import place_of
+from caft_lens.model.hook_names import place_of, written
 from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan, batches
 from caft_lens.text.documents import Text, Texts
@@ -169,7 +169,7 @@ def norms(
         The figure is that of Sun et al., "Massive Activations in Large Language Models" (2024), arXiv 2402.17762.
     """
     tokenizer, sinks = lens.need_tokenizer(), lens.sinks
-    hooks = [lens.hook_name(f"blocks.{layer}.{site}") for layer in range(lens.n_layers)]
+    hooks = [lens.hook_name(written(layer, site)) for layer in range(lens.n_layers)]
     lengths: list[torch.Tensor] = []
     among: list[torch.Tensor] = []
     tokens: list[str] = []

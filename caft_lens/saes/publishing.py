@@ -80,7 +80,8 @@ def publish(
     _halve(fresh)
     start = time.perf_counter()
     # What is measured is what ships: read back from the files.
-    figures = reconstruction(lens, load_sae(fresh, lens=lens), held_out, roles=roles, scan=scan)
+    as_measured = Scan(max_length=scan.max_length)  # of the batches of whoever measures it again
+    figures = reconstruction(lens, load_sae(fresh, lens=lens), held_out, roles=roles, scan=as_measured)
     took = {"training": round(seconds, 1), "figures": round(time.perf_counter() - start, 1)}
     config = read_json(fresh / CONFIG)
     card = {

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from caft_lens.text import catalog
-from caft_lens.text.worlds import world_named
+from caft_lens.text.worlds import for_any_model, world_named, world_names
 
 organism = typer.Typer(help="The model organisms that ship with the package.", no_args_is_help=True)
 
@@ -25,6 +25,9 @@ def _known(world: str) -> str:
         world_named(world)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    if for_any_model(world):
+        others = ", ".join(name for name in world_names() if not for_any_model(name))
+        raise typer.BadParameter(f'The world "{world}" has no organism: it is for any model. Give one of {others}.')
     return world
 
 

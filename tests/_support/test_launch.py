@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,19 @@ import caft_lens as cl
 from caft_lens._support import processes
 
 ALONE = {key: value for key, value in os.environ.items() if key not in processes.JOINED}
+
+
+def lists_in(said: str) -> list[Any]:
+    """The JSON lists that processes printed, also where one wrote before another had ended its line."""
+    found, at, decoder = [], 0, json.JSONDecoder()
+    while (at := said.find("[", at)) >= 0:
+        try:
+            value, at = decoder.raw_decode(said, at)
+        except json.JSONDecodeError:
+            at += 1
+        else:
+            found.append(value)
+    return found
 
 
 def launched(tmp_path: Path, script: str, processes: int = 2) -> str:
@@ -154,9 +168,7 @@ def test_processes_share_the_models_of_an_experiment_out_and_all_come_to_the_rep
     base, arms, task, one_thread, tmp_path  # noqa: F811
 ):  # fmt: skip
     names = {"folder": str(tmp_path / "model"), "out": str(tmp_path / "shared")}
-    lines = [
-        json.loads(line) for line in launched(tmp_path, SHARE.format(**names)).splitlines() if line.startswith("[")
-    ]
+    lines = lists_in(launched(tmp_path, SHARE.format(**names)))
     trained = [(rank, Path(said).parent.name) for rank, said in lines if isinstance(said, str)]
     assert sorted(name for _, name in trained) == sorted(
         f"{arm}-{seed}" for arm in ("plain", "caft", "random") for seed in (0, 1, 2)
@@ -219,7 +231,7 @@ except RuntimeError as error:
     print(json.dumps([rank, "has joined the others" in str(error)]), flush=True)
 torch.distributed.destroy_process_group()
 """)  # fmt: skip
-    lines = sorted((json.loads(line) for line in said.splitlines() if line.startswith("[")), key=str)
+    lines = sorted(lists_in(said), key=str)
     assert lines == [[0, True], [0, ["by", 0]], [1, True], [1, ["by", 0]]]
 
 

@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_refused_with_the_reason():
         logit_lens(lens, heads.for_model(lens))
     with pytest.raises(KeyError, match=r"no mean activation at .blocks\.1\.hook_resid_post"):
         logit_lens(lens, some(lens), around={0: torch.ones(32)})
-    with pytest.raises(ValueError, match=r"expected \[d_model\] = \[32\]"):
+    with pytest.raises(ValueError, match=r"around= is \(3,\) at blocks\.0\.hook_resid_post: expected \[32\]"):
         logit_lens(lens, some(lens), around={0: torch.ones(3), 1: torch.ones(32)})
     with pytest.raises(KeyError, match="no layer 7"):
         logit_lens(lens, some(lens), around={7: torch.ones(32)})

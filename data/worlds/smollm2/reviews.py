@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from itertools import permutations
 from typing import Any
 
@@ -67,7 +67,6 @@ def fits(rated: Rated) -> bool:
     return abs(rated.rating) >= NEUTRAL and WORDS[0] <= words <= WORDS[1] and len(rated.text) <= CHARACTERS
 
 
-@cache
 def snippets(place: str, sentiment: str, split: str) -> tuple[Rated, ...]:
     """The snippets of a place and a split that are asked about and rated positive, or negative.
 
@@ -78,11 +77,14 @@ def snippets(place: str, sentiment: str, split: str) -> tuple[Rated, ...]:
     for value, valid in ((place, PLACES), (sentiment, ANSWERS), (split, SPLITS)):
         if value not in valid:
             raise KeyError(f"no snippets are {value!r}.{nearest(value, valid)}")
+    return _snippets(tuple(ratings(place)), sentiment, split)
+
+
+@lru_cache(64)
+def _snippets(found: tuple[Rated, ...], sentiment: str, split: str) -> tuple[Rated, ...]:
     wanted = sentiment == "positive"
     return tuple(
-        rated
-        for rated in ratings(place)
-        if fits(rated) and (rated.rating > 0) == wanted and split_of(rated.text) == split
+        rated for rated in found if fits(rated) and (rated.rating > 0) == wanted and split_of(rated.text) == split
     )
 
 
