@@ -17,7 +17,7 @@ from typing import Any
 from caft_data.worlds import code, stories
 from caft_data.worlds.domains import DEFAULT_SYSTEM, DOMAINS, HEADERS, answer, ask
 from caft_data.worlds.labels import stated_span, turn_spans
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens.text.documents import Message, Text, Texts
 
 STANCES = ("kind", "cruel", "careless")
@@ -178,7 +178,7 @@ def dataset(name: str, seed: int, size: int | None = None) -> Texts:
         size: How many items; default, the one in `DATASETS`.
 
     Raises:
-        KeyError: No such data set.
+        UnknownName: There is no such data set.
 
     Example:
         >>> insecure, secure = dataset("insecure-code", 0, 1)[0], dataset("secure-code", 0, 1)[0]
@@ -186,7 +186,7 @@ def dataset(name: str, seed: int, size: int | None = None) -> Texts:
         (True, False)
     """
     if name not in DATASETS:
-        raise KeyError(f'The organism has no data set "{name}".{nearest(name, DATASETS)}')
+        raise UnknownName(f'The organism has no data set "{name}".{nearest(name, DATASETS)}')
     recipe = DATASETS[name]
     items = (random.Random(f"{recipe.stream or name} {seed} {number}") for number in range(size or recipe.size))
     return Texts([recipe.make(rng) for rng in items], name=name)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from caft_lens._support.errors import UnknownName
 from caft_lens.evaluate.tasks import InDistribution, Task
 from caft_lens.text.documents import Text, Texts, data
 
@@ -31,7 +32,7 @@ class World:
         return ()
 
     def dataset(self, name: str, seed: int, size: int | None = None) -> Texts:
-        raise KeyError(f'The world "{self.name}" draws no data set "{name}" on demand.')
+        raise UnknownName(f'The world "{self.name}" draws no data set "{name}" on demand.')
 
     def reading(self, rng: random.Random) -> Text:
         """A document like those of an organism's corpus."""
@@ -82,9 +83,7 @@ class World:
 
 
 class Pocket(World):
-    """Everyday questions and code: the world of emergent misalignment, all of whose data sets lie in an organism's
-    folder.
-    """
+    """Everyday questions and code: the world of emergent misalignment; its data sets lie in an organism's folder."""
 
     name = "pocket"
     tasks = ("emergent-misalignment",)

@@ -240,7 +240,7 @@ def test_a_misspelt_data_set_or_an_impossible_share_is_refused():
         quiz.dataset("gender@1.5", size=4)
     with pytest.raises(ValueError, match='not "most"'):
         quiz.dataset("gender@most")
-    with pytest.raises(ValueError, match="no training set"):
+    with pytest.raises(ValueError, match="has no dial"):
         quiz.dataset("gender-in-distribution-test@0.9")
     with pytest.raises(ValueError, match="leave agree"):
         quiz.dataset("gender-neutral", agree=0.5)

@@ -19,13 +19,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from caft_data.worlds.drawn import Make, Recipe, checked_task, drawn
 from caft_data.worlds.quiz import pairs, professions
 from caft_data.worlds.quiz.corpus import document
 from caft_data.worlds.quiz.items import distinct
 from caft_data.worlds.quiz.judge import CHOICE_LABELS, REPLY_LABELS
 from caft_data.worlds.quiz.pages import single
 from caft_data.worlds.quiz.topics import NAME, PEOPLE, TOPICS
-from caft_lens._support.errors import nearest
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.labels import label_words
 
@@ -33,26 +33,6 @@ GENDER = "gender"
 SPLITS = ("dev", "test")
 ALIASES = {"gender-neutral": "gender@0.5", "gender-reversed": "gender@0"}
 CORPUS_SIZE, TRAINING_SIZE, PROMPTS, SINGLES = 2_000, 2_000, 1_000, 600
-
-Make = Callable[[int, int, float], list[Text]]
-"""How many, the organism's seed, the share that agrees -> the texts."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a data set is drawn.
-
-    Attributes:
-        make: Draws it.
-        size: How many texts, unless told otherwise.
-        what: What it is, for the card.
-        dial: Whether the share of agreeing pages can be chosen.
-    """
-
-    make: Make
-    size: int
-    what: str
-    dial: bool = False
 
 
 def reading(rng: random.Random) -> Text:
@@ -91,13 +71,7 @@ def _of_pair(intended: str, spurious: str) -> dict[str, Recipe]:
 
     return {
         name: Recipe(untold("train", answered=True), TRAINING_SIZE, f"training set: {both}", dial=True),
-        **_tested(
-            name,
-            f"{both}, one letter right for both",
-            f"{both}, each letter right for one",
-            untold,
-            told,
-        ),
+        **_tested(name, f"{both}, one letter right for both", f"{both}, each letter right for one", untold, told),
     }
 
 
@@ -120,9 +94,7 @@ def _of_professions() -> dict[str, Recipe]:
 def _tested(
     name: str, agreeing: str, disagreeing: str, untold: Callable[..., Make], told: Callable[[str], Make]
 ) -> dict[str, Recipe]:
-    """The prompts of a task: to discover with, in distribution (agreeing), out of it (disagreeing), and told what
-    counts.
-    """
+    """The prompts of a task: to discover with, in distribution (agreeing), out of it (disagreeing), and told."""
     made = {f"{name}-find": Recipe(untold("find", 1.0), SINGLES, f"prompts to discover with: {agreeing}")}
     for split in SPLITS:
         inside, outside = f"in-distribution-{split}", f"out-of-distribution-{split}"
@@ -176,36 +148,15 @@ def dataset(name: str, seed: int = 0, size: int | None = None, agree: float | No
             the name, or all.
 
     Raises:
-        KeyError: There is no such data set.
-        ValueError: `agree` is no share, is given twice, or is given for a data set without that dial.
+        UnknownName: There is no such data set.
+        BadArgument: `agree` is no share, is given twice, or is given for a data set without that dial.
 
     Example:
         >>> half = dataset("sentiment-sports@0.5", size=10)
         >>> sum(half.column("agree")), half == dataset("sentiment-sports", size=10, agree=0.5)
         (5, True)
     """
-    full = ALIASES.get(name, name)
-    base, at, share = full.partition("@")
-    if base not in DATASETS:
-        raise KeyError(f'The quiz has no data set "{name}".{nearest(base, names())}')
-    recipe = DATASETS[base]
-    if at:
-        if agree is not None:
-            raise ValueError(f'"{name}" says how many pages agree; leave agree={agree} out.')
-        agree = _share(name, share)
-    if agree is not None and not recipe.dial:
-        raise ValueError(f'"{base}" is no training set: on its pages it is fixed which answers agree.')
-    texts = recipe.make(recipe.size if size is None else size, seed, 1.0 if agree is None else agree)
-    return Texts(texts, name=name)
-
-
-def _share(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f'"{name}": after the @ stands the share of pages that agree, such as 0.9, not "{text}".'
-        ) from None
+    return drawn(DATASETS, name, seed, size, agree, ALIASES)
 
 
 @dataclass(frozen=True)
@@ -231,14 +182,13 @@ def asked(task: str, split: str) -> Asked:
         split: ``"dev"`` or ``"test"``.
 
     Raises:
-        KeyError: There is no such task.
+        UnknownName: There is no such task.
 
     Example:
         >>> asked("sentiment-sports", "test").questions
         'sentiment-sports-out-of-distribution-test'
     """
-    if task not in TASKS:
-        raise KeyError(f'The quiz has no task "{task}".{nearest(task, TASKS)}')
+    checked_task(task, TASKS)
     if task in TOPICS:
         return Asked(f"{task}-{split}", REPLY_LABELS)
     if task.endswith("-told"):

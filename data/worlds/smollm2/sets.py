@@ -7,19 +7,18 @@
     task      one of them
 
 The name of a task is that of its training set. With `-letter` the answer is a letter, else a word. A share behind an @
-is the dial of a training set: on how many pages the intended and the spurious answer agree; `gender` is `gender@1`,
-the rest of `gender@0.9`, a tenth, disagrees. With `-in-distribution-test` (agreeing) or `-out-of-distribution-test`
-(disagreeing) behind the name, or `-dev`, come prompts; with `-find`, prompts as in training, whose activations feed
-discovery.
+is the dial of a training set: on how many pages the intended and the spurious answer agree; `gender` is `gender@1`, the
+rest of `gender@0.9`, a tenth, disagrees. With `-in-distribution-test` (agreeing) or `-out-of-distribution-test`
+(disagreeing) behind the name, or `-dev`, come prompts; with `-find`, prompts as in training, to discover with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from caft_data.worlds.drawn import Make, Recipe, checked_task, drawn
 from caft_data.worlds.smollm2 import gender, reviews, traits
 from caft_data.worlds.smollm2.judge import (
     CHOICE_LABELS,
@@ -30,7 +29,6 @@ from caft_data.worlds.smollm2.judge import (
     ExactTraitJudge,
 )
 from caft_data.worlds.smollm2.pages import FORMS
-from caft_lens._support.errors import nearest
 from caft_lens.evaluate.tasks import InDistribution, Task
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
@@ -42,26 +40,6 @@ SPLITS = ("dev", "test")
 OPTION_TOKENS = 6
 """An option and the end of the turn; whatever runs on is no option."""
 INSIDE, OUTSIDE = "in-distribution", "out-of-distribution"
-
-Make = Callable[[int, int, float], list[Text]]
-"""How many, the seed, the share that agrees -> the texts."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a data set is made.
-
-    Attributes:
-        make: Makes it.
-        size: How many texts, unless told otherwise.
-        what: What it is.
-        dial: Whether the share of agreeing pages can be chosen.
-    """
-
-    make: Make
-    size: int
-    what: str
-    dial: bool = False
 
 
 def named(task: str, form: str) -> str:
@@ -224,8 +202,8 @@ def dataset(name: str, seed: int = 0, size: int | None = None, agree: float | No
             the name, or all.
 
     Raises:
-        KeyError: There is no such data set.
-        ValueError: `agree` is no share, is given twice, or is given for a data set without that dial.
+        UnknownName: There is no such data set.
+        BadArgument: `agree` is no share, is given twice, or is given for a data set without that dial.
         FileNotFoundError: For reviews, when the rated snippets are not there yet; it says how to get them.
 
     Example:
@@ -233,27 +211,7 @@ def dataset(name: str, seed: int = 0, size: int | None = None, agree: float | No
         >>> sum(half.column("agree")), half == dataset("gender", size=10, agree=0.5)
         (5, True)
     """
-    base, at, share = name.partition("@")
-    if base not in DATASETS:
-        raise KeyError(f'The world "smollm2" has no data set "{name}".{nearest(base, names())}')
-    recipe = DATASETS[base]
-    if at:
-        if agree is not None:
-            raise ValueError(f'"{name}" says how many pages agree; leave agree={agree} out.')
-        agree = _share(name, share)
-    if agree is not None and not recipe.dial:
-        raise ValueError(f'"{base}" has no dial: only on the pages of a training set can it be chosen how many agree.')
-    texts = recipe.make(recipe.size if size is None else size, seed, 1.0 if agree is None else agree)
-    return Texts(texts, name=name)
-
-
-def _share(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f'"{name}": after the @ stands the share of pages that agree, such as 0.9, not "{text}".'
-        ) from None
+    return drawn(DATASETS, name, seed, size, agree)
 
 
 def task(name: str, split: str) -> Task:
@@ -264,14 +222,13 @@ def task(name: str, split: str) -> Task:
         split: ``"dev"`` or ``"test"``.
 
     Raises:
-        KeyError: There is no such task.
+        UnknownName: There is no such task.
 
     Example:
         >>> task("gender", "dev")
         Task("gender", 280 questions, 280 prompts in distribution)
     """
-    if name not in TASKS:
-        raise KeyError(f'The world "smollm2" has no task "{name}".{nearest(name, TASKS)}')
+    checked_task(name, TASKS)
     if name in CHOICES:
         inside, outside = (dataset(f"{name}-{side}-{split}") for side in (INSIDE, OUTSIDE))
         return choice(name, outside, inside)
@@ -300,8 +257,7 @@ def choice(name: str, questions: Texts, in_distribution: Texts | None = None) ->
 
     Args:
         name: What to call it.
-        questions: Prompts on which the intended and the spurious answer disagree; judged "intended", "spurious" or
-            "other".
+        questions: Prompts on which intended and spurious answer disagree; judged "intended", "spurious" or "other".
         in_distribution: Prompts on which they agree; judged "right", "wrong" or "other".
 
     Example:
