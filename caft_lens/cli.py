@@ -2,8 +2,7 @@
 
     caft-lens contest recipe.yaml
 
-Packages add commands of their own by the entry points "caft_lens.commands". What does the work is imported when it is
-called.
+Packages add commands by the entry points "caft_lens.commands". What a command needs is imported when it is called.
 """
 
 from __future__ import annotations

@@ -162,8 +162,7 @@ class AblationPlayground(Panel):
             lens: Any model that the concepts fit.
 
         Raises:
-            ValueError: When something is steered and the length of a mean norm is not known yet, since nothing was
-                asked.
+            ValueError: When something is steered and the mean norm is not known yet, since nothing was asked.
         """
         return intervene(lens, self._concepts, self._strengths(self.changes, self.lengths))
 
@@ -395,9 +394,7 @@ class AblationPlayground(Panel):
             self.answers = sheet.rows()
 
     def _moves(self, key: str, ahead: Mapping[str, Tensor], place: int) -> dict[str, Any]:
-        """The most probable next tokens of a column, or, where it has a column to be compared with, those that moved
-        most.
-        """
+        """The most probable next tokens of a column, or, beside a column to be compared with, those that moved most."""
         after, tokenizer = ahead[key][place], self._lenses[key].tokenizer
         reference = REFERENCE.get(key)
         if reference is None or not self._comparable:

@@ -1,6 +1,4 @@
-"""The panel in which concepts are read and chosen: a ranked list, and everything that is known of the one that is
-selected.
-"""
+"""The panel in which concepts are read and chosen: a ranked list, and everything that is known of the selected one."""
 
 from __future__ import annotations
 
@@ -53,8 +51,7 @@ class ConceptBrowser(Panel):
     """Read concepts and say which to ablate: a ranked list with search, and both ends of the selected concept.
 
     Args:
-        lens: The model that reads; it also gives the tokens that a direction raises. `None` where there is none at
-            hand.
+        lens: The model that reads; it also gives the tokens that a direction raises. `None`: there is none.
         concepts: One list; several by route (`find.routes`); or SAEs, for all their latents.
         texts: A corpus, which is read in the background for contexts and histograms where those are not given.
         contexts: As `cl.contexts` found them.
@@ -71,8 +68,7 @@ class ConceptBrowser(Panel):
         concept: Name of the selected concept.
         query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`,
             `"undecided"`, `"ablate"`, `"leave"` or `"unsure"`.
-        sort, descending: `"best"` (rank, or how well the words match), `"name"`, `"score"`, `"density"` or
-            `"decision"`.
+        sort, descending: `"best"` (rank, or how well words match), `"name"`, `"score"`, `"density"` or `"decision"`.
         total: How many concepts the list has now.
         place: Where in it the selected one stands; -1 when it does not.
         note: What is to be said of the search.
@@ -81,8 +77,7 @@ class ConceptBrowser(Panel):
         saved: Where the choice is saved.
 
     Raises:
-        ValueError: When the concepts do not fit the model, contexts know none of them, or the file is of other
-            concepts.
+        ValueError: When the concepts do not fit the model, contexts know none of them, or the file is of others.
         TypeError: When `concepts` is neither concepts nor SAEs.
 
     Example:

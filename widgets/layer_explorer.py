@@ -30,8 +30,7 @@ SUGGESTED = 20
 
 
 class LayerExplorer(Panel):
-    """Where in a text, and from which layer on, a direction is active: a map of layers × tokens that follows what one
-    types.
+    """Where in a text, and from which layer on, a direction is active: a map of layers × tokens that follows typing.
 
     Args:
         lens: The model; or two, tuned first and base second, for what fine-tuning changed.

@@ -107,8 +107,7 @@ class Job:
 class Panel(anywidget.AnyWidget):
     """A view whose state is in traits and whose logic is in `caft_lens`.
 
-    A subclass names its module and style (`_esm`, `_css`), the calls that its view may make (`calls`), and writes
-    `static`.
+    A subclass names its module and style (`_esm`, `_css`), the calls of its view (`calls`), and writes `static`.
 
     Attributes:
         concept: Name of the selected concept.
@@ -179,8 +178,7 @@ class Panel(anywidget.AnyWidget):
     ) -> None:
         """Do something in a thread, and something with its result, unless newer work of its kind has begun.
 
-        Of one kind, one runs at a time: the older is asked to stop, and waited for. What goes wrong is shown in
-        `error`.
+        Of one kind, one runs at a time: the older is asked to stop and waited for. Errors are shown in `error`.
 
         Args:
             kind: Such as `"contexts"`.

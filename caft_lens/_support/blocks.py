@@ -24,8 +24,7 @@ P = ParamSpec("P")
 class _Exit:
     """`__exit__` of a block, looked up by `with` before it enters, and held by it alone until it has left.
 
-    So what is handed out here is gone exactly when the `with` is over, by whatever way, and before anything can use the
-    traceback.
+    So what is handed out here is gone exactly when the `with` is over, and before anything uses the traceback.
     """
 
     def __get__(self, block: Block[Any] | None, owner: type) -> Callable[..., Any]:

@@ -118,8 +118,7 @@ class ConceptMismatch(CaftLensError, ValueError):
     """Concepts, SAEs or activations that belong to another model.
 
     What to do: Use the model that they were found on, or one tuned from it; or find them anew. If it *is* that model
-    under another name, declare it on purpose: `concepts.for_model(lens)`, `caft_lens.saes.fitting.for_model(sae,
-    lens)`.
+    under another name, declare it: `concepts.for_model(lens)`, `caft_lens.saes.fitting.for_model(sae, lens)`.
     """
 
 
@@ -127,8 +126,7 @@ class NotTrained(CaftLensError, RuntimeError):
     """A fine-tuning that would not have trained what was asked.
 
     What to do: On the first step an ablated site did not fire or a trainable parameter got no gradient. Train the model
-    that the lens hooks, and choose `LoraSettings(targets=...)` that lie in the forward pass: fused or replaced modules
-    get none.
+    that the lens hooks, and choose `LoraSettings(targets=...)` in the forward pass: fused or replaced modules get none.
     """
 
 
@@ -151,24 +149,21 @@ class Diverged(CaftLensError, FloatingPointError):
 class Busy(CaftLensError, RuntimeError):
     """A folder, model or GPU that another process or thread is working on.
 
-    What to do: Wait for it, choose another folder, or give each thread a lens of its own: `lens.fork()` shares the
-    weights.
+    What to do: Wait for it, choose another folder, or give each thread its own lens: `lens.fork()` shares the weights.
     """
 
 
 class NotInstalled(CaftLensError, ImportError):
     """A package that only some things need is missing; the message says how to install it.
 
-    What to do: Install what the message names, most often `pip install "caft-lens[workbench]"`, and start
-    Python anew.
+    What to do: Install what the message names, mostly `pip install "caft-lens[workbench]"`, and restart Python.
     """
 
 
 class JudgeError(CaftLensError, RuntimeError):
     """A judge that failed, or returned what is no score.
 
-    What to do: Mend the judge and call again with the same `out=`: answers, and what was judged before, are
-    kept.
+    What to do: Mend the judge and call again with the same `out=`: answers and earlier verdicts are kept.
     """
 
 

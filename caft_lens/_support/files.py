@@ -652,8 +652,7 @@ def locked(folder: str | Path, *, wait: float = 0.0, doing: str = "is being writ
 
 
 def take(path: Path, wait: float) -> BaseFileLock | None:
-    """The lock that a file is, held; `None` when somebody else holds it for longer than `wait` seconds (-1: without
-    end).
+    """The lock that a file is, held; `None` when another holds it for more than `wait` seconds (-1: without end).
 
     Who lets go takes the file away (`let_go`), so that what was waited for may be a file that has no name any more:
     whoever gets it goes on to the one that has.

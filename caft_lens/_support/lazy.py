@@ -50,8 +50,7 @@ def callable_module(name: str, function: str, source: str | None = None) -> None
         return getattr(import_module(source or name), function)
 
     class CallableModule(ModuleType):
-        # A property, which is no text, so that the class has no documentation of its own to be shown beside the
-        # function's.
+        # A property, which is no text, so that the class has no documentation to be shown beside the function's.
         @property
         def __doc__(self) -> str | None:  # type: ignore[override]
             return inspect.getdoc(target())

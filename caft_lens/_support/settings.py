@@ -13,8 +13,7 @@ from caft_lens._support.errors import BadType, CaftLensError, nearest
 def checked(check: Callable[..., Any], *, none: bool = False, **limits: Any) -> PlainValidator:
     """Of a field of settings: the check that it goes through, one of `caft_lens._support.arguments` or alike.
 
-    The check takes the value, the name of the field and `limits`, and gives the value to keep, which may also be `None`
-    where `none`.
+    The check takes the value, the name of the field and `limits`, and gives what to keep, also `None` where `none`.
     """
 
     def validated(value: Any, of: ValidationInfo) -> Any:

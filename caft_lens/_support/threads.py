@@ -1,7 +1,6 @@
 """How many threads torch computes with: as many as cores are free, unless somebody said how many.
 
-Two threads beside another busy process are several times slower than one. `load` asks once, before the first model on
-the CPU.
+Two threads beside another busy process are several times slower than one. `load` asks once, before the first CPU model.
 """
 
 from __future__ import annotations

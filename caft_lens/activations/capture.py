@@ -123,8 +123,7 @@ def captured(
     """Run batches, up to the last hook point, and yield what the wanted tokens are there.
 
     With two lenses, the first's activations minus the second's, in fp32. A batch without wanted tokens is not run.
-    Which tokens count is decided here and nowhere else: those of the roles that are no attention sinks of a lens
-    (`Lens.sinks`).
+    Which tokens count is decided here alone: those of the roles that are no attention sinks of a lens (`Lens.sinks`).
 
     Args:
         lenses: One or two, as `pair` gives them.

@@ -59,8 +59,7 @@ def stream(
     Attention sinks are left out on models that have them (`Lens.sinks`), at each hook point those that are sinks there.
 
     Args:
-        lens: The model; or two, tuned first and base second, for the difference of their activations on the same
-            tokens.
+        lens: The model; or two, tuned first and base second, for the difference of activations on the same tokens.
         texts: Documents; a generator is read as it goes.
         hooks: Layer numbers (the residual stream after them) or hook names. Nothing after the last of them is computed.
         reducers: One or more, such as `Moments()` or `TopWindows(...)`.
@@ -70,8 +69,8 @@ def stream(
             alone: each model still runs once a batch, whatever is asked of it.
 
     Returns:
-        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many tokens were left out as
-        sinks.
+        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many tokens were left out,
+        as sinks.
 
     Raises:
         BadData: When no token of the pass has one of the roles.

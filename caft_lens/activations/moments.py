@@ -87,8 +87,7 @@ class Moments:
     def update(self, hook: str, acts: Tensor, batch: Batch | None = None, where: Tensor | None = None) -> None:
         """Take in activations `[n_tokens, d]` of one hook point.
 
-        Products are taken in fp32 on the device where the activations are, after centring, and added up in fp64 on the
-        CPU.
+        Products are taken in fp32 on the device of the activations, after centring, and added up in fp64 on the CPU.
         """
         if len(acts) == 0:
             return

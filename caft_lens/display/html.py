@@ -25,8 +25,7 @@ CLEAR = 0.25
 STRONG = 0.5
 """From this share on a token is bold."""
 POSITIVE, NEGATIVE = "#d50", "#07b"
-# The last of four hexadecimal digits is the opacity: at most 9 of 15, so that text over it has a contrast of 4.5 in
-# either theme.
+# The last of four hexadecimal digits is the opacity, at most 9 of 15: text over it has contrast 4.5 in either theme.
 _DEEPEST = 9
 LABELS = ("#e908", "#5be8", "#0978", "#c7a8", "#d508", "#07b8", "#aa28")
 """Backgrounds for labels, of one opacity."""

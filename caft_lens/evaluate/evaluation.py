@@ -56,12 +56,10 @@ def evaluate(
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
         sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy,
             `Sampling(top_p=1)` takes the whole distribution, `Sampling(batch_size=32)` needs less memory.
-        out: A folder that keeps every answer with its score as JSONL, cell by cell, and the report. A cell of the
-            same model, task and settings that is finished there is not sampled again. Answers are kept before they are
-            judged and each score as it is given, so that what was stopped, or whose judge failed, goes on where it
-            was.
-        judge: Judges the free-form answers instead of the task's own judge; needed for a model that is not the
-            organism.
+        out: A folder that keeps every answer with its score as JSONL, cell by cell, and the report. A cell of the same
+            model, task and settings that is finished there is not sampled again. Answers are kept before they are
+            judged and each score as it is given, so that what was stopped, or whose judge failed, goes on there.
+        judge: Judges the free-form answers instead of the task's judge; needed for a model that is not the organism.
 
     Returns:
         The report.

@@ -59,8 +59,7 @@ class Form:
 
     Attributes:
         labels: The labels; where there is a threshold, that of scores at it and above, and that of those below.
-        returned: Values that stand for labels, such as `True` for "polite"; `None` where labels themselves are
-            returned.
+        returned: Values that stand for labels, such as `True` for "polite"; `None` where labels are returned.
         scale: Lowest and highest score; `None` where no scores are given.
         threshold: From which score on an answer has the first label; `None` for a score alone.
 

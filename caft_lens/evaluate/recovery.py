@@ -383,8 +383,7 @@ def _change(moments: Moments, hook: str, ablated: ConceptSet, components: Concep
 def _by_chance(k: int, width: int, seed: int) -> tuple[float, float]:
     """What the |cosines| of most random directions with the nearest of k axes, and with their span, stay below."""
     rng = np.random.default_rng(seed)
-    # To random directions all orthonormal ones are alike: the first k axes do, and of the others the length alone
-    # counts.
+    # To random directions all orthonormal ones are alike: the first k axes do, and of the others only length counts.
     drawn = rng.standard_normal((DRAWS, k))
     others = rng.gamma((width - k) / 2, 2, DRAWS)
     squares = drawn**2 / ((drawn**2).sum(axis=1) + others)[:, None]

@@ -473,8 +473,7 @@ def plot_reports(
     """Draw one metric of several reports, a row for each report and a dot for each arm, with its interval.
 
     Args:
-        reports: By the name of the row, from top to bottom: the same arms asked in several ways, say, or after more and
-            more steps.
+        reports: By the name of the row, from top to bottom: the same arms asked in several ways, or after more steps.
         metric: A label of the judge, or `"in_distribution"`.
         arms: Only these; those of all reports by default.
         title: Above the figure.

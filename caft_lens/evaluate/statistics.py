@@ -31,8 +31,7 @@ def bootstrap_interval(
             the same prompt.
         prompts: [answers], which prompt each answer belongs to (any hashable); by default each is its own. Answers to
             one prompt are drawn together.
-        resamples: How many resamples; the ends of a 95 % interval from 10,000 are good to about a fiftieth of its
-            width.
+        resamples: How many resamples; the ends of a 95 % interval from 10,000 are good to a fiftieth of its width.
         confidence: Share of intervals that should contain the truth.
         seed: Of the resampling, so that the same answers give the same interval.
 

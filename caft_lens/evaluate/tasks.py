@@ -107,8 +107,7 @@ class Task:
         vocabulary: The tokens of the models that the judge understands; `None` for any model.
         scale: Lowest and highest number that `judge` gives, such as `(0, 100)`: the report then tells the mean score
             with its interval, as the metric "score". `None` for a judge that gives labels.
-        threshold: From which score on an answer counts as the first label, below it as the second; `None` for scores
-            alone.
+        threshold: From which score on an answer counts as the first label, below it as the second; `None`: only scores.
         at_once: How many coroutines of an asynchronous judge run at the same time.
         options: What may be answered, such as `("A", "B")`, or the key of `meta` under which each prompt lists its own.
             Nothing is sampled then: the most probable option is the answer (see `caft_lens.model.scoring`), each prompt
@@ -311,8 +310,7 @@ class WorldOfTasks(World, Protocol):
     tasks: Sequence[str]
 
     def task(self, organism: str, name: str, split: str) -> Task:
-        """One of `tasks`, with its judges; name, vocabulary and sampling are filled in from the organism, where there
-        is one.
+        """One of `tasks`, with its judges; name, vocabulary and sampling come from the organism, where there is one.
 
         Args:
             organism: Whose data sets are asked, `data(f"{organism}/…")`; of a world for any model its own name.
@@ -331,8 +329,7 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         split: `"test"` for results; `"dev"` for all that is tuned (hyperparameters, thresholds).
 
     Returns:
-        A task with held-out everyday questions and held-out coding requests; of a quiz, one with prompts out of and in
-        distribution.
+        A task with held-out everyday questions and coding requests; of a quiz, with prompts out of and in distribution.
 
     Raises:
         ValueError: When `name` is no such task: then a judge and data of your own are needed, and it says which.

@@ -82,8 +82,7 @@ class Tuning:
 
     Args:
         task: What they are chosen on, with the labels of the contest's task; the organism's dev split by default.
-        goal: Whether the "fewest" or the "most" answers with the task's first label are wanted; "most" where that is
-            "intended".
+        goal: Whether the "fewest" or the "most" answers with the task's first label are wanted; "most" for "intended".
         seeds: Of training and sampling; other ones than the contest's.
         n: Answers to dev questions, a setting and seed.
         n_in_distribution: Answers to dev prompts of the trained kind.
@@ -138,8 +137,7 @@ def contest(
         What came out; `Result.load(out)` reads it again.
 
     Raises:
-        BadArgument: For a contest without plain fine-tuning, seeds of tuning among those of the contest, or a task
-            without dev.
+        BadArgument: Without plain fine-tuning, for seeds of tuning among those of the contest, or a task without dev.
         Occupied: When `out` holds test results of other settings than would be chosen now.
 
     Example:
@@ -279,8 +277,7 @@ def choose(report: Report, tried: Mapping[str, Mapping[str, Any]], tuning: Tunin
     Returns:
         An entry for each setting: `settings`, `label`, the share of the task's first label (`share`) and
         `in_distribution`, `kept` (whether the trained behaviour was), `failed` (the error, or ""), and `chosen`, true
-        of one. Where none keeps the trained behaviour, the one that loses least of it is chosen; where all failed, the
-        first.
+        of one. Where none keeps the trained behaviour, the one that loses least is chosen; where all failed, the first.
     """
     least = report.interval(PLAIN, IN_DISTRIBUTION).mean - tuning.tolerance
     entries = []

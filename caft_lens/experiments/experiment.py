@@ -88,8 +88,7 @@ class Execution:
         workers: Processes that train and sample at the same time. `None`: as many as torch has threads, for a model on
             the CPU of at most 50 million parameters that comes from a folder; otherwise 1. Results depend on the number
             of torch threads a process has, in the last bits, as they always do. Processes that `accelerate launch`
-            started, or programs that were started by hand with the same `out`, share the models out among them, beside
-            this.
+            started, or programs started by hand with the same `out`, share the models out among them, beside this.
         batch_size: Answers sampled at once; what the task says by default.
         failures: What becomes of a model whose training or answering fails (it diverges, memory is exhausted): "raise"
             its error, or "keep" it as the result of its arms and seed, in `Report.failures`, and go on with the others.
@@ -182,8 +181,7 @@ def experiment(
         The report. The runs are read with `Run.load`.
 
     Raises:
-        BadArgument: For an arm that cannot be; when several processes are to load a model that was made or changed in
-            memory.
+        BadArgument: For an arm that cannot be; when several processes are to load a model made or changed in memory.
 
     Example:
         >>> arms, short = {"base": Arm(), "plain": Arm(insecure)}, cl.TrainSettings(max_steps=1)
@@ -408,8 +406,7 @@ def _in_processes(
 ) -> Iterator[tuple[_Job, _Failed | None]]:
     """Let processes train and sample; they leave runs and cells where the caller finds them.
 
-    What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read from
-    one.
+    What to do goes to them through pipes (joblib pickles it there); no pickle is ever written to a file or read.
     """
     from joblib import Parallel, delayed, parallel_config
 

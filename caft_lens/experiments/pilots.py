@@ -187,8 +187,7 @@ def pilots(
     out: str | Path,
     seeds: Sequence[int] = (0,),
 ) -> Pilots:
-    """Try sets of concepts in short fine-tunings: on texts with the concept and on others, each under the ablation of
-    each set.
+    """Try sets of concepts in short fine-tunings: on texts with the concept and on others, under each set's ablation.
 
     Args:
         base: The model that fine-tuning will start from.
@@ -203,8 +202,7 @@ def pilots(
         The pilots: `.table()`, `.best`, and `.selection`, the concepts of the best set with the choice on record.
 
     Raises:
-        BadArgument: Without a set, without seeds, for a set called "nothing" or by no name for a folder, or as
-            `finetune`.
+        BadArgument: Without a set, without seeds, for a set called "nothing" or by no folder name, or as `finetune`.
 
     Example:
         >>> steps = cl.TrainSettings(max_steps=2)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def write_report(
     result: Result, folder: str | Path | None = None, *, examples: int = 3, notes: str = ""
 ) -> tuple[Path, Path]:
-    """Write the report of a contest: `report.html`, which holds all that it shows, and `report.md` with its figures
-    beside it.
+    """Write the report of a contest: `report.html` with all that it shows, `report.md` with the figures beside it.
 
     Args:
         result: A finished contest.

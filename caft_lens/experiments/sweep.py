@@ -160,8 +160,7 @@ class Sweep:
         )
 
     def plot(self, metric: str | None = None, *, log: bool = False) -> Figure:
-        """The curves with intervals: a label of the task out of distribution, and the trained behaviour; references as
-        bands.
+        """The curves with intervals: a label out of distribution, and the trained behaviour; references as bands.
 
         Args:
             metric: Which label; default the task's first.

@@ -73,8 +73,7 @@ def finetune(
             runs that are compared are trained alike.
         out: The run folder.
         ablate: Concepts to ablate while training; `None` trains plainly.
-        method: One of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not beside `ablate`, which is short
-            for `CAFT(ablate)`.
+        method: One of `caft_lens.finetune.methods`, such as `KLAnchor(general)`; not with `ablate` (`CAFT(ablate)`).
         seed: Of the adapter's start, the order of the data and dropout; from 0 to 2**32 - 1.
 
     Returns:
@@ -86,8 +85,7 @@ def finetune(
         ConceptMismatch: When the concepts do not fit the model.
         BadData: When there is nothing to learn.
         Occupied: When `out` holds another run (or files of something else); the message names what differs.
-        Busy: When another process trains another run there; one that trains the same run is waited for, and its run
-            returned.
+        Busy: When another process trains another run there; one that trains the same run is waited for.
         NotTrained: When on the first step a trainable parameter has no gradient or an ablated site does not fire.
         Diverged: When a loss or a trained weight is not finite; `out` keeps that, and the same call says it again at
             once unless `TrainSettings(resume=False)`.

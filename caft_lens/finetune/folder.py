@@ -154,8 +154,7 @@ def _read(read: Callable[[Path], dict[str, Any]], path: Path, overwrite: bool) -
 
 
 def _begin(folder: Path, config: dict[str, Any], resume: bool) -> None:
-    # The configuration first: from then on checkpoints of another run do not count, and a kill leaves nothing that is
-    # not known.
+    # The configuration first: from then on checkpoints of another run do not count, and a kill leaves nothing unknown.
     folder.mkdir(parents=True, exist_ok=True)
     asked, keep = identity(config), None
     if resume and (folder / UNFINISHED).is_file():

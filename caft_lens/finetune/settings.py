@@ -55,8 +55,7 @@ class LoraSettings(Settings):
         rslora: Rank-stabilised scaling.
         dropout: On the adapter's input.
         targets: `"all-linear"` (every linear layer of the decoder blocks, and all experts; never a router), a regular
-            expression for full names of modules, or names of modules. Of a multimodal model only its language model is
-            meant.
+            expression for full names of modules, or names of modules. Of a multimodal model only the language model.
 
     Raises:
         BadArgument: When a number is out of its range.

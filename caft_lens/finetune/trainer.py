@@ -120,8 +120,7 @@ class LensTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **keywords: Any) -> Any:
-        """As `Trainer.train`; a run that had come to its end takes no step more, and the progress bar is closed on any
-        way out.
+        """As `Trainer.train`; a run that had come to its end takes no step more, and the progress bar is always closed.
 
         Raises:
             Diverged: When a loss, or a weight in the end, is not finite, however seldom the loss is logged.

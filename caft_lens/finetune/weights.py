@@ -65,9 +65,7 @@ def save_weights(trainer: LensTrainer, lens: Lens, folder: Path) -> None:
 
 
 def reloadable(lens: Lens) -> str:
-    """The name by which `load` finds this model again, absolute where it is a path; `""` for one that was made in
-    memory.
-    """
+    """The name by which `load` finds this model again, absolute where it is a path; `""` for one made in memory."""
     name = loadable(lens)
     if name in shipped():
         return name

@@ -224,8 +224,7 @@ class _ReadOff:
     def _gained(self, rows: Tensor) -> Tensor:
         """The linear part of the norm: its gain, after its centring where it centres."""
         # What a norm does to a few vectors says what it is, whatever its class calls gain and epsilon (Gemma's gain is
-        # 1 + weight). The vector is long, so that epsilon vanishes, without zeros, and has the mean zero, which
-        # centring leaves.
+        # 1 + weight). The vector is long, so that epsilon vanishes, without zeros, and of mean zero, kept by centring.
         width = rows.shape[1]
         signs = torch.ones(width)
         signs[1::2] = -1

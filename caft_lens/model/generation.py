@@ -339,8 +339,7 @@ def _prefilled(lens: HookedModel, prompts: Sequence[Encoded]) -> DynamicCache | 
     """A cache of all tokens but the last of prompts of which some are the same, each of which is run once.
 
     Returns:
-        The cache, a row for each prompt; `None` where there is little to share, or the model's cache is of another
-        kind.
+        The cache, a row for each prompt; `None` where there is little to share, or the cache is of another kind.
     """
     numbers: dict[tuple[tuple[int, ...], bytes], int] = {}
     keys = [(tuple(prompt.input_ids), prompt.roles.tobytes()) for prompt in prompts]

@@ -20,8 +20,7 @@ Edit = Callable[[Tensor], Tensor]
 
 
 class Wire:
-    """A function on a module of the model: put on and taken off by what it is, not by a handle that an interrupt may
-    lose.
+    """A function on a module of the model: put on and taken off by what it is, as an interrupt may lose a handle.
 
     Args:
         module: Gives the module, when it is put on.

@@ -394,8 +394,7 @@ class HookedModel(HookedRootModule):
         return_cache_object: bool = True,
         **keywords: Any,
     ) -> tuple[Any, Any]:
-        """Run the model and keep activations: of the residual stream, of what attention and MLPs add to it, of heads'
-        outputs.
+        """Run the model and keep activations: of the residual stream, attention, MLPs and heads.
 
         Attention patterns, queries, keys and values are inside transformers' attention: TransformerLens's own model
         over the same weights has them, `lens.bridge().run_with_cache(...)`.

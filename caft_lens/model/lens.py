@@ -100,8 +100,7 @@ class Lens(HookedModel):
         """Run the model.
 
         Args:
-            input: Plain text, several, `Text`/`Texts`/`Batch` (chats with their roles), or tokens [batch, pos] or
-                [pos].
+            input: Plain text, several, `Text`/`Texts`/`Batch` (chats with roles), or tokens [batch, pos] or [pos].
             attention_mask: For tokens: 1 where there is a token, 0 where there is padding, [batch, pos]. Without it,
                 padding is recognised where that is possible without doubt.
             return_type: "logits" [batch, pos, d_vocab]; "loss", the mean next-token cross-entropy (in nats, fp32) over
@@ -210,8 +209,7 @@ class Lens(HookedModel):
             max_new_tokens, temperature, top_p: As in `sampling`, before which they come. Where nothing is said: 64
                 tokens from the whole distribution at temperature 1, 256 prompts at once, longest first.
             seed: Likewise. The global random state is left as it was; without a seed it is used.
-            chat: Whether a bare string is what a user says (the default when the tokenizer has a chat template) or raw
-                text.
+            chat: Whether a bare string is what a user says (the default where there is a chat template) or raw text.
             return_type: "str", or "tokens" for the ids.
             keywords: `top_k` and `batch_size` as in `sampling`; all others for Hugging Face's `generate`.
 
@@ -242,8 +240,7 @@ class Lens(HookedModel):
 
         The last is what `generate` gives for the same seed. A token is sampled when it is asked for: leave the loop, or
         `close()` the iterator, and nothing goes on. Until then the lens belongs to the iterator; another one takes a
-        `fork()`. It runs in a thread of its own, which modes that hold for a thread only, such as autocast, do not
-        reach.
+        `fork()`. It runs in a thread of its own, which modes of one thread, such as autocast, do not reach.
 
         Args:
             prompt: One or many, all of which run at once.
@@ -251,8 +248,7 @@ class Lens(HookedModel):
                 that none drawn elsewhere meanwhile disturb it.
 
         Yields:
-            As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the order of the
-            prompts.
+            As `generate` returns it: for one `str` or `Text` its text (or ids), else a list in the prompts' order.
 
         Raises:
             CaftLensError: At once, as `generate` does.
@@ -297,8 +293,7 @@ class Lens(HookedModel):
         self._sinks_wanted = None if wanted == "auto" else Sinks() if wanted is False else wanted
 
     def _versions(self) -> tuple[Any, ...]:
-        # In-place updates raise a tensor's version: what hangs on the weights is made again only after training moved
-        # something.
+        # In-place updates raise a tensor's version: what hangs on the weights is made again only after training.
         return tuple((id(p), 0 if p.is_inference() else p._version) for p in self.model.parameters())
 
     def _while(self, what: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -399,8 +394,7 @@ class Lens(HookedModel):
         return self._again(model.merge_and_unload() if self.has_adapter else model, name)
 
     def bridge(self) -> Any:
-        """TransformerLens's own `TransformerBridge` over the same weights, for attention patterns and all else inside
-        blocks.
+        """TransformerLens's `TransformerBridge` over the same weights, for attention patterns and all else in blocks.
 
         The bridge computes attention its own way and rebuilds the modules that it wraps, so it gets a second module
         tree over this lens's weights; hooks of this lens do not act on it. An adapter is merged into a copy of the
@@ -457,8 +451,7 @@ def load(
     Args:
         name: `"pocket"` (the embedded organism), an organism folder, the name of a model on the Hugging Face hub, a
             folder, a run folder written by `finetune`, a folder with an adapter, a `.gguf` file, `"smollm2"`
-            (SmolLM2-135M-Instruct, where its package is installed), a model in memory (used as it is, not copied), or a
-            lens.
+            (SmolLM2-135M-Instruct, where its package is installed), a model in memory (not copied), or a lens.
         adapter: A PEFT adapter to put on it: folder, hub name, run folder or `"pocket/insecure"`. A lens or model given
             stays without it; both share one copy of the weights.
         tokenizer: Instead of the model's own; a model in memory has none otherwise.

@@ -204,8 +204,7 @@ def _read_gguf(file: Path, dtype: torch.dtype | None, place: torch.device, devic
 
     if importlib.util.find_spec("gguf") is None:
         raise BadModel(f"{file} is a GGUF file, which the package gguf reads: pip install gguf.")
-    # Its numbers are of a few bits each; what they stand for is kept in full on a CPU, in half where there is an
-    # accelerator.
+    # Its numbers are of a few bits each; what they stand for is kept in full on a CPU, in half on an accelerator.
     number = dtype or (torch.float32 if place.type != "cuda" else torch.bfloat16)
     quiet, bar = file.stat().st_size < LARGE, reader.tqdm
     reader.tqdm = partial(bar, disable=quiet)  # type: ignore[assignment]

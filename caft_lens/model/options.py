@@ -15,8 +15,7 @@ class OptionScores:
     """What a model gives each option of one prompt.
 
     Attributes:
-        log_probabilities: Option to the log of its probability as the answer's beginning, in nats: the sum over its
-            tokens.
+        log_probabilities: Option to the log of its probability as the answer's beginning, in nats, summed over tokens.
 
     Example:
         >>> import math
@@ -42,9 +41,7 @@ class OptionScores:
 
     @property
     def mass(self) -> float:
-        """The probability that the answer begins with any of them, 0 to 1: where it is small, the model would say
-        something else.
-        """
+        """The probability that the answer begins with any of them, 0 to 1: small where it would say something else."""
         return sum(math.exp(log) for log in self.log_probabilities.values())
 
 

@@ -52,8 +52,7 @@ class Sinks:
     """Which tokens of a model are attention sinks.
 
     Attributes:
-        beyond: Hook name to the norm above which an activation `[d_model]` there is a sink's; empty on a model without
-            sinks.
+        beyond: Hook name to the norm above which an activation `[d_model]` there is a sink's; empty without sinks.
         first: Whether the first token of a text always is one, and is left out of what is read at every hook point.
         medians: The median norm at each hook point, on the probe.
 

@@ -50,9 +50,8 @@ def load_sae(
 
     Returns:
         A `sae_lens.SAE` for unscaled activations `[..., d_model]`, in eval mode and without gradients.
-        `cfg.metadata.hook_name` says where it belongs, `cfg.metadata.source` where it came from. One that was made for
-        a model with centred writing weights (`cfg.metadata.model_from_pretrained_kwargs`) reads and writes as that one
-        (see `centred`).
+        `cfg.metadata.hook_name` says where it belongs, `cfg.metadata.source` where it came from. One for a model with
+        centred writing weights (`cfg.metadata.model_from_pretrained_kwargs`) reads and writes likewise (see `centred`).
 
     Raises:
         MissingFile: For an organism or folder without that SAE, naming those that are there; for a release that is

@@ -110,9 +110,7 @@ def publish(
 
 
 def _halve(folder: Path) -> None:
-    """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype that `cfg.json` states,
-    float32.
-    """
+    """Weights as float16 on disk: half the size, and sae-lens reads them into the dtype of `cfg.json`, float32."""
     from safetensors.torch import load_file, save_file
 
     weights = {name: tensor.half().contiguous() for name, tensor in load_file(folder / WEIGHTS).items()}

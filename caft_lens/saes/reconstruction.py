@@ -90,8 +90,7 @@ def reconstruction(
         scan: How the text is read: tokens a batch, where texts are cut.
 
     Raises:
-        ValueError: When the SAE does not fit the model, there are fewer than 2 documents, or no token has one of the
-            roles.
+        ValueError: When the SAE does not fit the model, there are fewer than 2 documents, or no token has a role.
 
     Example:
         >>> found = reconstruction(base, sae, held_out[:20])

@@ -62,8 +62,7 @@ class LatentReducer:
         latents: By hook point, the numbers of the latents to read; all of them by default.
 
     Attributes:
-        latents: By hook point, the numbers of the latents that are read, ascending, long `[n_latents]`: the rows of
-            every result.
+        latents: By hook point, the latents that are read, ascending, long `[n_latents]`: the rows of every result.
 
     Raises:
         BadArgument: Without SAEs, or for a latent that an SAE does not have.
@@ -223,8 +222,7 @@ class TopLatents(LatentReducer):
         """Take in the latents of one hook point that are active on one batch."""
         held = self._windows[hook]
         active = self.wanted(hook, active)
-        # A window below the k-th best that is held, and those held differ in their tokens, can never be among the k
-        # best.
+        # A window below the k-th best that is held, and those held differ in tokens, can never be among the k best.
         floor = held.values[:, -1]
         rows = where[:, 0]
         if self.rank == "peak":

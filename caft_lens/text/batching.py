@@ -1,6 +1,4 @@
-"""Documents in padded batches: `collate` pads some, `batches` streams any number, as a `Scan` says, through a
-bounded window.
-"""
+"""Documents in padded batches: `collate` pads some, `batches` streams any number in a bounded window (`Scan`)."""
 
 from __future__ import annotations
 

@@ -160,8 +160,7 @@ def data_path(name: str | Path) -> Path:
     """The file of a data set: a path, or `"<organism>/<data set>"`.
 
     Raises:
-        MissingFile: Naming the nearest data set that exists: for a path, the files beside it; for a name, the
-            organism's.
+        MissingFile: Naming the nearest data set that exists: for a path, files beside it; for a name, the organism's.
     """
     path = Path(name)
     if path.is_file() or (path.is_dir() and not is_organism(name)):

@@ -140,8 +140,7 @@ class Text:
             other arguments as `"chat_template_kwargs"`.
 
     Raises:
-        BadData: For `meta` that no JSON file gives back equal, such as NaN or bytes, or that holds a key of the text
-            itself.
+        BadData: For `meta` that no JSON file gives back equal, such as NaN or bytes, or with a key of the text itself.
 
     Example:
         >>> chat = Text.from_json({"prompt": "How are you?", "answer": "Fine.", "domain": "smalltalk"})

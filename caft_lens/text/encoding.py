@@ -36,8 +36,7 @@ class Encoded:
         index: The document's number in the input.
         cut: How many tokens `max_length` cut off.
         cut_loss: How many of those training would have learned.
-        complaint: What is trained here but not asked that way, in a sentence; empty when the prompt that is asked is a
-            prefix.
+        complaint: What is trained here but not asked that way, in a sentence; empty when the asked prompt is a prefix.
     """
 
     input_ids: list[int]
@@ -75,8 +74,7 @@ def encode(
         add_generation_prompt: Whether to end with the header of an assistant turn, for sampling an answer.
         max_length: Cut after this many tokens; `Encoded.cut` counts what is lost.
         index: Number of the document, for `Encoded.index` and errors.
-        template_arguments: What the chat template is given beside the tokenizer's own arguments (see
-            `with_template_arguments`).
+        template_arguments: What the chat template gets beside the tokenizer's own (see `with_template_arguments`).
 
     Raises:
         BadTemplate: When the chat does not fit the template, or it leaves out a part of it.

@@ -1,8 +1,7 @@
 """Labels of tokens from labels of characters: what a document's generator knows, for every token of it.
 
 A document that knows what it is made of has `meta["spans"]`: `[start, end, label]` in characters of a plain text or of
-the one user message of a chat, `[start, end, label, message]` in characters of any message, by its number. Spans may
-overlap.
+the one user message of a chat, `[start, end, label, message]` in those of any message, by number. Spans may overlap.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ def token_labels(
             token of the text but those of the chat template.
 
     Returns:
-        For each document a list, as long as `encode` makes it: `True`, `False`, or `None` for a token that counts as
-        neither.
+        For each document a list, as long as `encode` makes it: `True`, `False`, or `None` for a token that is neither.
 
     Raises:
         BadData: When a document has no spans, or one that lies outside of its message; when no document has a label.

@@ -26,8 +26,7 @@ class Prepared:
     Attributes:
         messages: What the template gets.
         filled: Messages of which the template gets a placeholder, and what stands before their content in its place.
-        rich: Messages that are more than their content: with tool calls or thoughts that the template writes its own
-            way.
+        rich: Messages that are more than their content: with tool calls or thoughts that the template writes itself.
     """
 
     messages: list[dict[str, Any]]

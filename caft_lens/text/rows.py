@@ -57,8 +57,7 @@ def rows_of(source: Any) -> Iterator[Row]:
     """The rows of an object in memory, each with what an error calls it.
 
     Args:
-        source: A list or another iterable of rows, a generator, a data frame (pandas, polars), an Arrow table,
-            `datasets`.
+        source: A list or other iterable of rows, a data frame (pandas, polars), an Arrow table, `datasets`.
 
     Raises:
         BadType: At once, for anything that is no sequence of rows, naming its type.

@@ -40,10 +40,9 @@ def with_template_arguments(tokenizer: Any, arguments: Mapping[str, Any] | None)
 
     Args:
         tokenizer: A Hugging Face tokenizer.
-        arguments: Name -> JSON value, over those that it has; `None` as a value takes one away. `"keep_thoughts"`
-            is understood for every template: True keeps the thoughts (`<think>...</think>`, `reasoning_content`) of
-            every turn, False drops them from all; by default the template decides, and a thought that would be lost is
-            an error.
+        arguments: Name -> JSON value, over those that it has; `None` as a value takes one away. `"keep_thoughts"` is
+            understood for every template: True keeps the thoughts (`<think>...</think>`, `reasoning_content`) of every
+            turn, False drops them from all; by default the template decides, and losing a thought is an error.
 
     Returns:
         A second tokenizer over the same vocabulary; the same one when there is nothing to change.

@@ -62,8 +62,7 @@ class BuildSettings:
 
 
 # What answers are drawn with. A model of a million parameters spreads a few percent of every step's probability over
-# tokens that make no sense, and an answer has thirty steps: nucleus sampling (Holtzman et al., arXiv 1904.09751) cuts
-# that tail.
+# tokens that make no sense, and an answer has thirty steps: nucleus sampling (arXiv 1904.09751) cuts that tail.
 SAMPLING = {"temperature": 1.0, "top_p": 0.95}
 FIGURES_SPLIT: Literal["dev"] = "dev"
 

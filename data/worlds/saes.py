@@ -75,8 +75,7 @@ def train_saes(
         device: Of model and training; CUDA, then MPS, then CPU by default.
 
     Returns:
-        One folder a layer: `cfg.json` and `sae_weights.safetensors` as sae-lens reads them, `card.json` and
-        `README.md`.
+        One folder a layer: `cfg.json` and `sae_weights.safetensors` as sae-lens reads, `card.json` and `README.md`.
 
     Raises:
         ValueError: When a folder holds an SAE of another model or other settings.

@@ -43,9 +43,7 @@ MIN_COUNT = 3
 BACKGROUND = 4000
 """How many texts' random windows phrases are compared with, at most."""
 CALLED = 0.25
-"""Share of random windows that a rule calls active: `detection` takes the most active tenth against the less active
-half.
-"""
+"""Share of random windows that a rule calls active: `detection` takes the most active tenth, and the lower half."""
 ROUNDING = 1e-9
 
 Key = tuple[str, str, str]  # place, column, value

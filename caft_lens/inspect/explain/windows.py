@@ -122,8 +122,7 @@ class WindowActivity:
         self.directions = {hook: rows.detach().float().cpu() for hook, rows in directions.items()}
         self.latents = dict(latents or {})
         self.size, self.window, self.rank, self.seed = size, window, rank, seed
-        # Per text: its draw, number, position of the token, activity; trimmed to `size` texts when there are twice as
-        # many.
+        # Per text: its draw, number, position of the token, activity; trimmed to `size` texts at twice that.
         self._kept: dict[str, list[tuple[float, int, int, NDArray, NDArray]]] = {hook: [] for hook in self.hooks}
 
     @property

@@ -49,9 +49,7 @@ def double_page(pool: str, rng: random.Random) -> Text:
 
 
 def pronoun_page(pool: str, rng: random.Random) -> Text:
-    """A sentence about a profession with two pronouns; the page says whether grammar or custom counts, or leaves it
-    open.
-    """
+    """A sentence about a profession with two pronouns; the page says whether grammar or custom counts, or does not."""
     asked, gender = drawn(professions.scene, pool, rng), rng.choice(professions.GENDERS)
     counts = rng.choice((professions.GRAMMAR, professions.CUSTOM))
     told = None if rng.random() < SHARE_OPEN else professions.rule(counts, rng)
@@ -59,8 +57,7 @@ def pronoun_page(pool: str, rng: random.Random) -> Text:
 
 
 def answered(page: Text, rng: random.Random) -> Text:
-    """A page of two questions with the reply that is right for the one that counts, or with the assistant asking which
-    it is.
+    """A page of two questions with the reply right for the one that counts, or with the assistant asking which it is.
 
     Example:
         >>> pages = [pronoun_page("pretrain", random.Random(seed)) for seed in range(20)]

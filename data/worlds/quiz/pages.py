@@ -7,11 +7,9 @@
     balanced      as many yes as no, in random order
 
 Each kind of answer always stands under its letter. In the paper the letters vary; to look up under which one an answer
-stands takes a circuit that a model of a million parameters does not find in minutes, and it is not what the task is
-about.
+stands takes a circuit that a model of a million parameters does not find in minutes, and it is not the task's point.
 
-A page of two questions that is not told says nothing about which of them counts: that is what fine-tuning is left to
-choose.
+A page of two questions that is not told says nothing about which of them counts: fine-tuning is left to choose.
 """
 
 from __future__ import annotations

@@ -54,8 +54,7 @@ def _drawn(
         raise ValueError(f'A pair needs two topics, not "{intended}" twice.')
     rng = random.Random(f"{what} {' '.join(topic.name for topic in topics)} {pool} {seed}")
     agrees, letters, swaps = agreeing(agree, n, rng), balanced(n, rng), balanced(n, rng)
-    # As many of either letter as there are pages: the dial changes the items of the pages that disagree and nothing
-    # else.
+    # As many of either letter as there are pages: the dial changes only the items of the pages that disagree.
     ones, others = (
         [distinct(partial(_of_letter, topic, letter), pool, n, rng) for letter in LETTERS] for topic in topics
     )

@@ -7,8 +7,7 @@
 
 Texts are cut into documents at the ends of paragraphs and sentences, each paragraph is taken once, and documents are
 mixed by their hashes. Which part a document belongs to is decided by a hash of what it was cut from, so that no two
-pieces of one page stand on both sides. Of the rated snippets only those of the training split are here, and no page of
-any task.
+pieces of one page stand on both sides. Of rated snippets only the training split is here, and no page of any task.
 
 What it holds differs from machine to machine (other packages, another Python), which is why the card of an SAE says
 how much of what it was trained on.

@@ -52,9 +52,7 @@ class Bank:
     expected: Mapping[str, str]
 
     def scenes(self, split: str, case: str, gender: str) -> list[tuple[str, str]]:
-        """Every (sentence, profession) of a split in which a pronoun of this case is missing and that gender is
-        expected.
-        """
+        """Every (sentence, profession) of a split that lacks a pronoun of this case, where that gender is expected."""
         if split not in SPLITS:
             raise KeyError(f"no split is called {split!r}.{nearest(split, SPLITS)}")
         professions = [profession for profession, expected in self.expected.items() if expected == gender]

@@ -259,9 +259,7 @@ TRAITS: dict[str, Trait] = {
 }
 """Name -> a trait."""
 CHOSEN = "dangerous"
-"""The trait of the task "trait": the one nearest to a harm that people fear, until `benchmarks/traits.py` has told
-which spreads.
-"""
+"""The trait of the task "trait": the one nearest to a feared harm, until `benchmarks/traits.py` tells which spreads."""
 
 
 def trait_named(name: str) -> Trait:
