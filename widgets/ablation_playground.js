@@ -9,9 +9,21 @@ const layer = (hook) => {
   return site === "hook_resid_post" ? `after layer ${number}` : `layer ${number}, ${site.replace("hook_", "")}`;
 };
 const figure = (value, digits = 3) => String(Number(value.toPrecision(digits))).replace("-", "−");
-const percent = (share) => (share >= 0.0995 ? String(Math.round(100 * share)) : share >= 0.001 ? (100 * share).toFixed(1) : share > 0 ? "<0.1" : "0");
+const percent = (
+  share,
+) => (share >= 0.0995
+  ? String(Math.round(100 * share))
+  : share >= 0.001
+  ? (100 * share).toFixed(1)
+  : share > 0
+  ? "<0.1"
+  : "0");
 const changeWords = (changes) =>
-  Object.entries(changes).map(([name, change]) => (change === "ablate" ? `${name} ablated` : `${name} steered ${change < 0 ? "" : "+"}${figure(change)}`)).join(", ");
+  Object.entries(changes).map((
+    [name, change],
+  ) => (change === "ablate" ? `${name} ablated` : `${name} steered ${change < 0 ? "" : "+"}${figure(change)}`)).join(
+    ", ",
+  );
 
 // What is done with each concept: off, ablated, or steered by so much.
 class Concepts {
@@ -21,13 +33,28 @@ class Concepts {
     this.rows = new Map();
     this.list = node("div", { class: "ap-concepts", role: "group", "aria-label": "concepts" });
     this.count = node("span", { class: "soft" });
-    this.search = node("input", { type: "search", placeholder: "Find a concept", "aria-label": "find a concept", hidden: true, oninput: later(120, () => this.fetch()) });
-    this.none = node("button", { type: "button", class: "ap-quiet", onclick: () => ui.set({ changes: {} }) }, "All off");
+    this.search = node("input", {
+      type: "search",
+      placeholder: "Find a concept",
+      "aria-label": "find a concept",
+      hidden: true,
+      oninput: later(120, () => this.fetch()),
+    });
+    this.none = node(
+      "button",
+      { type: "button", class: "ap-quiet", onclick: () => ui.set({ changes: {} }) },
+      "All off",
+    );
     this.box = node(
       "div",
       { class: "ap-part" },
       node("div", { class: "ap-title" }, node("h4", {}, "Concepts"), this.count, this.none, this.search),
-      node("p", {}, "Ablate removes a direction from the activations at its layer, at every token. Steer adds it instead: 1 is as long as the activations there are on average, a minus sign goes the other way."),
+      node(
+        "p",
+        {},
+        "Ablate removes a direction from the activations at its layer, at every token. Steer adds it " +
+          "instead: 1 is as long as the activations there are on average, a minus sign goes the other way.",
+      ),
       this.list,
     );
     ui.on(["changes", "concept", "lengths"], () => this.show());
@@ -41,24 +68,55 @@ class Concepts {
     this.rows = new Map(found.rows.map((row) => [row[0], this.row(row)]));
     this.total = found.total;
     this.list.replaceChildren(...[...this.rows.values()].map((row) => row.box));
-    if (!this.rows.size) this.list.append(node("p", { class: "soft" }, "No concept has these words in its name, label or reason."));
+    if (!this.rows.size) {
+      this.list.append(node("p", { class: "soft" }, "No concept has these words in its name, label or reason."));
+    }
     this.show();
   }
 
   row([name, label, reason, hook]) {
-    const modes = [["off", "Off", "leave it as it is"], ["ablate", "Ablate", "remove the direction"], ["steer", "Steer", "add the direction"]].map(([mode, words, title]) =>
-      node("button", { type: "button", "data-mode": mode, title, onclick: () => this.turn(name, mode) }, words),
+    const modes = [["off", "Off", "leave it as it is"], ["ablate", "Ablate", "remove the direction"], [
+      "steer",
+      "Steer",
+      "add the direction",
+    ]].map(([mode, words, title]) =>
+      node("button", { type: "button", "data-mode": mode, title, onclick: () => this.turn(name, mode) }, words)
     );
     const push = (value) => Number.isFinite(value) && this.change(name, value);
-    const slider = node("input", { type: "range", min: -REACH, max: REACH, step: STEP, "aria-label": `strength of ${name}, in mean norms`, oninput: later(150, () => push(slider.valueAsNumber)) });
-    const exact = node("input", { type: "number", step: STEP, "aria-label": `strength of ${name}, in mean norms, as a number`, onchange: () => push(exact.valueAsNumber) });
+    const slider = node("input", {
+      type: "range",
+      min: -REACH,
+      max: REACH,
+      step: STEP,
+      "aria-label": `strength of ${name}, in mean norms`,
+      oninput: later(150, () => push(slider.valueAsNumber)),
+    });
+    const exact = node("input", {
+      type: "number",
+      step: STEP,
+      "aria-label": `strength of ${name}, in mean norms, as a number`,
+      onchange: () => push(exact.valueAsNumber),
+    });
     const length = node("span", { class: "soft number", title: "the length that is added, as cl.steer takes it" });
     const strength = node("div", { class: "ap-strength" }, slider, exact, length);
     const title = [label, reason, hook].filter(Boolean).join("\n");
     const box = node(
       "div",
-      { class: "ap-concept", role: "group", "aria-label": `${name}${label ? `: ${label}` : ""}`, onclick: () => this.select(name), onfocusin: () => this.select(name) },
-      node("div", { class: "ap-name", title }, node("b", {}, name), " ", node("span", { class: "soft" }, layer(hook)), ` ${label || reason}`),
+      {
+        class: "ap-concept",
+        role: "group",
+        "aria-label": `${name}${label ? `: ${label}` : ""}`,
+        onclick: () => this.select(name),
+        onfocusin: () => this.select(name),
+      },
+      node(
+        "div",
+        { class: "ap-name", title },
+        node("b", {}, name),
+        " ",
+        node("span", { class: "soft" }, layer(hook)),
+        ` ${label || reason}`,
+      ),
       node("div", { class: "ap-modes", role: "group", "aria-label": "what is done with it" }, modes),
       strength,
     );
@@ -128,18 +186,33 @@ class Concepts {
 function settings(ui) {
   const all = [
     ["temperature", "Temperature", { min: 0, max: 5, step: 0.1 }, "0 always takes the most probable token"],
-    ["top_p", "Top-p", { min: 0.05, max: 1, step: 0.05 }, "sample from the most probable tokens that together have this probability; 1 is all"],
+    [
+      "top_p",
+      "Top-p",
+      { min: 0.05, max: 1, step: 0.05 },
+      "sample from the most probable tokens that together have this probability; 1 is all",
+    ],
     ["max_new_tokens", "New tokens", { min: 1, max: 4096, step: 1 }, "length of an answer at most"],
     ["seed", "Seed", { min: 0, step: 1, class: "ap-seed" }, "the same seed gives the same answers"],
   ];
   const inputs = all.map(([name, words, limits, title]) => {
-    const input = node("input", { type: "number", ...limits, onchange: () => Number.isFinite(input.valueAsNumber) && ui.set({ [name]: input.valueAsNumber }) });
+    const input = node("input", {
+      type: "number",
+      ...limits,
+      onchange: () => Number.isFinite(input.valueAsNumber) && ui.set({ [name]: input.valueAsNumber }),
+    });
     return [name, input, node("label", { title }, words, input)];
   });
-  const dice = node("button", { type: "button", title: "other random numbers: other answers", onclick: () => ui.set({ seed: Math.floor(Math.random() * 1e6) }) }, "New seed");
+  const dice = node("button", {
+    type: "button",
+    title: "other random numbers: other answers",
+    onclick: () => ui.set({ seed: Math.floor(Math.random() * 1e6) }),
+  }, "New seed");
   const live = node("input", { type: "checkbox", onchange: () => ui.set({ live: live.checked }) });
   const show = () => {
-    for (const [name, input] of inputs) if (document.activeElement !== input || ui.get("error")) input.value = ui.get(name);
+    for (const [name, input] of inputs) {
+      if (document.activeElement !== input || ui.get("error")) input.value = ui.get(name);
+    }
     live.checked = ui.get("live");
   };
   ui.on([...all.map(([name]) => name), "live", "error"], show);
@@ -164,7 +237,14 @@ class Card {
     this.answers = node("div", { class: "ap-answers" });
     this.cells = new Map();
     this.hint = node("p", { class: "ap-hint", role: "note", hidden: true });
-    this.box = node("section", { class: "ap-card", "aria-label": `prompt ${at + 1}` }, this.head, this.turns, this.hint, this.answers);
+    this.box = node(
+      "section",
+      { class: "ap-card", "aria-label": `prompt ${at + 1}` },
+      this.head,
+      this.turns,
+      this.hint,
+      this.answers,
+    );
     // A card that was taken away meanwhile must not write over the prompt that has its number now.
     this.send = later(600, () => this.box.isConnected && this.store());
     this.showPrompt();
@@ -178,7 +258,9 @@ class Card {
   // What is written now, as the kernel holds prompts.
   written() {
     const words = [...this.turns.querySelectorAll("textarea")].map((one) => [one.dataset.role, one.value]);
-    return words[0]?.[0] === "text" ? { text: words[0][1] } : { messages: words.map(([role, content]) => ({ role, content })) };
+    return words[0]?.[0] === "text"
+      ? { text: words[0][1] }
+      : { messages: words.map(([role, content]) => ({ role, content })) };
   }
 
   store(prompt = this.written()) {
@@ -204,26 +286,66 @@ class Card {
       "kind of prompt", [["chat", "as a chat"], ["text", "as plain text"]], prompt.messages ? "chat" : "text",
       (kind) => this.store(kind === "text" ? { text: users } : { messages: [{ role: "user", content: prompt.text }] }),
     );
-    const act = (words, title, make) => node("button", { type: "button", class: "ap-quiet", title, onclick: () => make() }, words);
+    const act = (words, title, make) =>
+      node("button", { type: "button", class: "ap-quiet", title, onclick: () => make() }, words);
     const chat = this.written.bind(this);
     const system = about.system && prompt.messages && messages[0].role !== "system" &&
-      act("+ system message", "what the model is told before the chat", () => this.store({ messages: [{ role: "system", content: "" }, ...chat().messages] }));
+      act(
+        "+ system message",
+        "what the model is told before the chat",
+        () => this.store({ messages: [{ role: "system", content: "" }, ...chat().messages] }),
+      );
     const turn = prompt.messages &&
-      act("+ turn", "an answer that was given, and what is said then", () => this.store({ messages: [...chat().messages, { role: "assistant", content: "" }, { role: "user", content: "" }] }));
-    const gone = act("Remove", "remove this prompt", () => this.ui.set({ prompts: this.ui.get("prompts").toSpliced(this.at, 1) }));
-    this.head.replaceChildren(...[node("h4", {}, `Prompt ${this.at + 1}`), about.chat && kinds, system, turn, gone].filter(Boolean));
+      act(
+        "+ turn",
+        "an answer that was given, and what is said then",
+        () =>
+          this.store({
+            messages: [...chat().messages, { role: "assistant", content: "" }, { role: "user", content: "" }],
+          }),
+      );
+    const gone = act(
+      "Remove",
+      "remove this prompt",
+      () => this.ui.set({ prompts: this.ui.get("prompts").toSpliced(this.at, 1) }),
+    );
+    this.head.replaceChildren(
+      ...[node("h4", {}, `Prompt ${this.at + 1}`), about.chat && kinds, system, turn, gone].filter(Boolean),
+    );
     this.turns.replaceChildren(...messages.map(({ role }, number) => this.turn(role, number, messages)));
   }
 
   turn(role, number, messages) {
     const alone = messages.length === 1;
     const area = node("textarea", {
-      rows: 1, "data-role": role, "aria-label": alone ? `prompt ${this.at + 1}` : `${role} message`, placeholder: role === "text" ? "Text that the models go on with" : role === "system" ? "Such as: Be brief." : "Ask something",
-      oninput: () => this.send(), onchange: () => this.store(), onkeydown: (event) => this.typed(event),
+      rows: 1,
+      "data-role": role,
+      "aria-label": alone ? `prompt ${this.at + 1}` : `${role} message`,
+      placeholder: role === "text"
+        ? "Text that the models go on with"
+        : role === "system"
+        ? "Such as: Be brief."
+        : "Ask something",
+      oninput: () => this.send(),
+      onchange: () => this.store(),
+      onkeydown: (event) => this.typed(event),
     });
     const needed = alone || (role !== "system" && number === messages.length - 1);
-    const less = !needed && node("button", { type: "button", class: "ap-quiet", title: `remove this ${role} message`, "aria-label": `remove this ${role} message`, onclick: () => this.shorten(number) }, "✕");
-    return node("div", { class: alone ? "ap-turn alone" : "ap-turn" }, node("span", {}, ROLES[role] ?? ""), area, less || null);
+    const less = !needed &&
+      node("button", {
+        type: "button",
+        class: "ap-quiet",
+        title: `remove this ${role} message`,
+        "aria-label": `remove this ${role} message`,
+        onclick: () => this.shorten(number),
+      }, "✕");
+    return node(
+      "div",
+      { class: alone ? "ap-turn alone" : "ap-turn" },
+      node("span", {}, ROLES[role] ?? ""),
+      area,
+      less || null,
+    );
   }
 
   // Without one message; a turn goes with its answer, so that roles still alternate.
@@ -266,7 +388,13 @@ class Cell {
     this.by = node("span", { class: "soft" }, model);
     this.text = node("p", { class: "ap-answer said" });
     this.next = node("div", { class: "ap-next" });
-    this.box = node("div", { class: this.changed ? "ap-cell changed" : "ap-cell", role: "group", "aria-label": title, "data-column": key }, node("h5", {}, node("b", {}, title), this.by), this.text, this.next);
+    this.box = node(
+      "div",
+      { class: this.changed ? "ap-cell changed" : "ap-cell", role: "group", "aria-label": title, "data-column": key },
+      node("h5", {}, node("b", {}, title), this.by),
+      this.text,
+      this.next,
+    );
   }
 
   show(row) {
@@ -275,9 +403,14 @@ class Cell {
     if (this.changed) this.by.textContent = cell ? changeWords(changes) : "";
     this.text.classList.toggle("ap-writing", cell?.state === "writing");
     const plain = this.changed && row?.cells[this.key.replace("_changed", "")];
-    const same = plain && cell && cell.state === plain.state && ["end", "cut"].includes(cell.state) && cell.text === plain.text;
+    const same = plain && cell && cell.state === plain.state && ["end", "cut"].includes(cell.state) &&
+      cell.text === plain.text;
     const [mark, title] = MARKS[cell?.state] ?? [];
-    const hint = !row || cell ? null : Object.keys(changes).length || !this.changed ? null : "Nothing is changed yet. Set a concept to Ablate or Steer.";
+    const hint = !row || cell
+      ? null
+      : Object.keys(changes).length || !this.changed
+      ? null
+      : "Nothing is changed yet. Set a concept to Ablate or Steer.";
     const drawn = JSON.stringify([cell, same, hint]);
     if (drawn !== this.drawn) {
       this.drawn = drawn;
@@ -305,20 +438,28 @@ class Cell {
     const apart = ahead.kl.map(([name, value]) => `${figure(value, 2)} from ${name}`).join(", ");
     const rows = ahead.moved.map(([text, before, after]) => this.row(text, before, after));
     return this.next.replaceChildren(
-      node("p", { title: "Kullback-Leibler divergence of the distribution of the first token, in nats: 0 is no change" }, `KL ${apart}`),
+      node("p", {
+        title: "Kullback-Leibler divergence of the distribution of the first token, in nats: 0 is no change",
+      }, `KL ${apart}`),
       ...rows,
     );
   }
 
   row(text, before, after) {
     const [low, high] = [Math.min(before, after), Math.max(before, after)];
-    const part = (kind, from, to) => node("i", { class: kind, style: `left:${100 * from}%;width:${100 * (to - from)}%` });
+    const part = (kind, from, to) =>
+      node("i", { class: kind, style: `left:${100 * from}%;width:${100 * (to - from)}%` });
     const words = before === after ? `${percent(after)} %` : `${percent(before)} → ${percent(after)} %`;
     return node(
       "div",
       { class: "ap-token" },
       node("code", { title: spaced(text) }, spaced(text)),
-      node("span", { class: "ap-track", "aria-hidden": "true" }, part("same", 0, low), before === after ? null : part(after > before ? "up" : "down", low, high)),
+      node(
+        "span",
+        { class: "ap-track", "aria-hidden": "true" },
+        part("same", 0, low),
+        before === after ? null : part(after > before ? "up" : "down", low, high),
+      ),
       node("span", { class: "number" }, words),
     );
   }
@@ -331,7 +472,11 @@ export default panel("Ablation playground", "Ablate or steer concepts, and compa
   const answer = node("button", { type: "button", onclick: () => ui.call("run") }, "Answer ", node("kbd", {}, "G"));
   const stop = node("button", { type: "button", onclick: () => ui.call("cancel") }, "Stop ", node("kbd", {}, "Esc"));
   ui.tools.append(answer, stop);
-  const stale = node("div", { class: "ap-stale", role: "status" }, "The answers below are not to all that is asked now: press Answer.");
+  const stale = node(
+    "div",
+    { class: "ap-stale", role: "status" },
+    "The answers below are not to all that is asked now: press Answer.",
+  );
   const columns = node("span", { role: "group", "aria-label": "columns" });
   const add = node("button", { type: "button", onclick: () => more() }, "+ Prompt");
   ui.main.append(
@@ -339,19 +484,34 @@ export default panel("Ablation playground", "Ablate or steer concepts, and compa
     node(
       "div",
       { class: "ap-foot" },
-      add, columns,
-      node("p", { class: "ap-key" }, "Below each answer: the first tokens it could have begun with, those whose probability moved most, from → to. A full bar is 100 %; solid has risen, striped has fallen. KL, in nats, sums up how far all of them moved; 0 is not at all."),
+      add,
+      columns,
+      node(
+        "p",
+        { class: "ap-key" },
+        "Below each answer: the first tokens it could have begun with, those whose probability moved most, " +
+          "from → to. A full bar is 100 %; solid has risen, striped has fallen. KL, in nats, sums up how far " +
+          "all of them moved; 0 is not at all.",
+      ),
     ),
   );
   const more = () => {
-    ui.set({ prompts: [...ui.get("prompts"), ui.get("about").chat ? { messages: [{ role: "user", content: "" }] } : { text: "" }] });
+    ui.set({
+      prompts: [
+        ...ui.get("prompts"),
+        ui.get("about").chat ? { messages: [{ role: "user", content: "" }] } : { text: "" },
+      ],
+    });
     showPrompts();
     all.at(-1).turns.querySelector("textarea").focus();
   };
   const showPrompts = () => {
     const wanted = ui.get("prompts").length;
     if (all.length !== wanted) {
-      all = Array.from({ length: wanted }, (_, at) => all.length > wanted ? new Card(ui, at) : (all[at] ?? new Card(ui, at)));
+      all = Array.from(
+        { length: wanted },
+        (_, at) => all.length > wanted ? new Card(ui, at) : (all[at] ?? new Card(ui, at)),
+      );
       cards.replaceChildren(...all.map((card) => card.box));
       if (!wanted) cards.append(node("p", { class: "ap-card soft" }, "No prompt yet: add one below."));
     }
@@ -362,11 +522,17 @@ export default panel("Ablation playground", "Ablate or steer concepts, and compa
   };
   const showColumns = () => {
     const shown = ui.get("shown");
-    const toggle = (key) => ui.set({ shown: shown.includes(key) ? shown.filter((one) => one !== key) : [...shown, key] });
+    const toggle = (key) =>
+      ui.set({ shown: shown.includes(key) ? shown.filter((one) => one !== key) : [...shown, key] });
     columns.replaceChildren(
       "Columns: ",
       ...ui.get("about").columns.map(([key, title]) =>
-        node("button", { type: "button", class: "ap-quiet", "aria-pressed": String(shown.includes(key)), onclick: () => toggle(key) }, title),
+        node("button", {
+          type: "button",
+          class: "ap-quiet",
+          "aria-pressed": String(shown.includes(key)),
+          onclick: () => toggle(key),
+        }, title)
       ),
     );
   };

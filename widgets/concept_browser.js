@@ -73,9 +73,17 @@ class List {
     return node(
       "div",
       { ...place, onclick: () => this.ui.set({ concept: row.name }) },
-      node("span", { class: `cb-mark ${row.decision}`, title: SAID[row.decision] ?? "not decided", "aria-label": SAID[row.decision] ?? "" }, MARKS[row.decision] ?? ""),
+      node("span", {
+        class: `cb-mark ${row.decision}`,
+        title: SAID[row.decision] ?? "not decided",
+        "aria-label": SAID[row.decision] ?? "",
+      }, MARKS[row.decision] ?? ""),
       node("span", { class: "cb-name" }, row.name),
-      node("span", { class: "cb-routes" }, several ? row.found.map(([route, rank]) => node("i", {}, `${route} ${rank}`)) : []),
+      node(
+        "span",
+        { class: "cb-routes" },
+        several ? row.found.map(([route, rank]) => node("i", {}, `${route} ${rank}`)) : [],
+      ),
       node("span", { class: "cb-score number", title: row.measure }, row.score),
       node("span", { class: "cb-words said" }, row.words),
     );
@@ -86,7 +94,9 @@ class List {
     if (place < 0) return this.draw();
     const top = place * ROW;
     if (top < this.box.scrollTop) this.box.scrollTop = top;
-    else if (top + ROW > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = top + ROW - this.box.clientHeight;
+    else if (top + ROW > this.box.scrollTop + this.box.clientHeight) {
+      this.box.scrollTop = top + ROW - this.box.clientHeight;
+    }
     this.draw();
   }
 }
@@ -102,14 +112,30 @@ class Choice {
       onkeydown: (event) => this.typed(event),
     });
     const button = (decision, words, title) =>
-      node("button", { type: "button", title, "data-decision": decision, onclick: () => this.press(decision) }, `${MARKS[decision]} ${words} `, node("kbd", {}, words[0]));
+      node(
+        "button",
+        { type: "button", title, "data-decision": decision, onclick: () => this.press(decision) },
+        `${MARKS[decision]} ${words} `,
+        node("kbd", {}, words[0]),
+      );
     this.buttons = [
       button("ablate", "Ablate", "take this direction out of the model"),
       button("leave", "Leave", "leave this direction in the model"),
       button("unsure", "Unsure", "come back to it"),
     ];
-    this.back = node("button", { type: "button", title: "take the decision back", onclick: () => this.say(null) }, "Take back ", node("kbd", {}, "X"));
-    this.bar = node("div", { class: "cb-choice", role: "group", "aria-label": "decision" }, this.buttons, this.reason, this.back);
+    this.back = node(
+      "button",
+      { type: "button", title: "take the decision back", onclick: () => this.say(null) },
+      "Take back ",
+      node("kbd", {}, "X"),
+    );
+    this.bar = node(
+      "div",
+      { class: "cb-choice", role: "group", "aria-label": "decision" },
+      this.buttons,
+      this.reason,
+      this.back,
+    );
     ui.on(["concept"], () => this.turn());
     ui.on(["choice"], () => this.show());
     this.turn();
@@ -183,8 +209,12 @@ function histogram(density) {
   const { counts, edges } = density;
   const log = density.by === "latent";
   const facts = log
-    ? `Active at ${Number((100 * density.density).toPrecision(2))} % of ${number(density.tokens)} tokens, in ${number(density.texts)} texts` + (density.maximum ? `; largest ${short(density.maximum)}.` : ".")
-    : `Mean ${short(density.mean)}, standard deviation ${short(density.std)}, smallest ${short(density.minimum)}, largest ${short(density.maximum)}.`;
+    ? `Active at ${Number((100 * density.density).toPrecision(2))} % of ${number(density.tokens)} tokens, in ${
+      number(density.texts)
+    } texts` + (density.maximum ? `; largest ${short(density.maximum)}.` : ".")
+    : `Mean ${short(density.mean)}, standard deviation ${short(density.std)}, smallest ${
+      short(density.minimum)
+    }, largest ${short(density.maximum)}.`;
   const title = node("h5", {}, log ? "Activation where active" : "Projection over all tokens");
   if (!counts.length) return node("div", {}, title, node("p", { class: "soft" }, facts));
   const tallest = Math.max(...counts);
@@ -192,15 +222,30 @@ function histogram(density) {
   const scale = log ? Math.log : (value) => value;
   const at = (value) => (width * (scale(value) - scale(edges[0]))) / (scale(edges.at(-1)) - scale(edges[0]));
   const bars = counts.map((count, place) =>
-    svg("rect", { x: place * step, width: Math.max(0.5, step - 0.4), y: height * (1 - count / tallest), height: (height * count) / tallest }, svg("title", {}, `${short(edges[place])} to ${short(edges[place + 1])}: ${number(count)} tokens`)),
+    svg("rect", {
+      x: place * step,
+      width: Math.max(0.5, step - 0.4),
+      y: height * (1 - count / tallest),
+      height: (height * count) / tallest,
+    }, svg("title", {}, `${short(edges[place])} to ${short(edges[place + 1])}: ${number(count)} tokens`))
   );
-  const mean = density.mean === null ? null : svg("line", { x1: at(density.mean), x2: at(density.mean), y1: 0, y2: height });
-  const ends = [[0, edges[0], "start"], [width, edges.at(-1), "end"]].map(([x, value, anchor]) => svg("text", { x, y: height + 13, "text-anchor": anchor }, short(value)));
+  const mean = density.mean === null
+    ? null
+    : svg("line", { x1: at(density.mean), x2: at(density.mean), y1: 0, y2: height });
+  const ends = [[0, edges[0], "start"], [width, edges.at(-1), "end"]].map(([x, value, anchor]) =>
+    svg("text", { x, y: height + 13, "text-anchor": anchor }, short(value))
+  );
   return node(
     "div",
     {},
     title,
-    svg("svg", { class: "cb-bars", viewBox: `0 -2 ${width} ${height + 18}`, role: "img", "aria-label": `histogram: ${facts}` }, bars, mean, ends),
+    svg(
+      "svg",
+      { class: "cb-bars", viewBox: `0 -2 ${width} ${height + 18}`, role: "img", "aria-label": `histogram: ${facts}` },
+      bars,
+      mean,
+      ends,
+    ),
     node("p", { class: "soft" }, facts, log ? " Log scale." : "", " Dashed: mean."),
   );
 }
@@ -208,117 +253,211 @@ function histogram(density) {
 function neighbours(found, ui) {
   if (!found.length) return null;
   const rows = found.map(([name, cosine, label]) =>
-    node("li", {}, node("button", { type: "button", onclick: () => ui.set({ concept: name }) }, name), " ", node("span", { class: "number" }, signed(cosine)), label ? ` ${label}` : ""),
+    node(
+      "li",
+      {},
+      node("button", { type: "button", onclick: () => ui.set({ concept: name }) }, name),
+      " ",
+      node("span", { class: "number" }, signed(cosine)),
+      label ? ` ${label}` : "",
+    )
   );
-  return node("div", {}, node("h5", { title: "cosine of the directions" }, "Neighbours, by cosine"), node("ul", { class: "cb-neighbours" }, rows));
+  return node(
+    "div",
+    {},
+    node("h5", { title: "cosine of the directions" }, "Neighbours, by cosine"),
+    node("ul", { class: "cb-neighbours" }, rows),
+  );
 }
 
 function details(ui) {
   const detail = ui.get("detail");
   if (!detail.name) return [];
-  const measured = detail.found.map(([route, rank, score, name]) => `${route} rank ${rank}${score === null ? "" : ` · ${name} ${short(score)}`}`);
+  const measured = detail.found.map(([route, rank, score, name]) =>
+    `${route} rank ${rank}${score === null ? "" : ` · ${name} ${short(score)}`}`
+  );
   const reading = ui.get("busy") && !detail.contexts;
   return [
     node("p", { class: "soft" }, [detail.hook, ...measured].join(" · ")),
     detail.explanations.map(([end, words, score]) =>
-      node("p", { class: "cb-explained said" }, node("b", {}, end ? `Explained, ${end} end: ` : "Explained: "), words, score ? node("span", { class: "soft", title: "detection accuracy on windows that it has not seen" }, ` (score ${score})`) : null),
+      node(
+        "p",
+        { class: "cb-explained said" },
+        node("b", {}, end ? `Explained, ${end} end: ` : "Explained: "),
+        words,
+        score
+          ? node(
+            "span",
+            { class: "soft", title: "detection accuracy on windows that it has not seen" },
+            ` (score ${score})`,
+          )
+          : null,
+      )
     ),
-    contexts(detail.contexts) ?? node("p", { class: "soft" }, reading ? "The texts are being read…" : "No contexts: give texts= or contexts= when making the panel."),
-    node("div", { class: "cb-more" }, histogram(detail.density), raised(detail.tokens), neighbours(detail.neighbours, ui)),
+    contexts(detail.contexts) ??
+      node(
+        "p",
+        { class: "soft" },
+        reading ? "The texts are being read…" : "No contexts: give texts= or contexts= when making the panel.",
+      ),
+    node(
+      "div",
+      { class: "cb-more" },
+      histogram(detail.density),
+      raised(detail.tokens),
+      neighbours(detail.neighbours, ui),
+    ),
   ];
 }
 
-export default panel("Concepts", "Read both ends of a direction, then say what to ablate and what to leave in the model.", (ui) => {
-  const about = ui.get("about");
-  const list = new List(ui);
-  const choice = new Choice(ui, list);
+export default panel(
+  "Concepts",
+  "Read both ends of a direction, then say what to ablate and what to leave in the model.",
+  (ui) => {
+    const about = ui.get("about");
+    const list = new List(ui);
+    const choice = new Choice(ui, list);
 
-  const search = node("input", {
-    type: "search", placeholder: "Search contexts, explanations, names", "aria-label": "search", value: ui.get("query"),
-    oninput: later(120, () => ui.set({ query: search.value })),
-  });
-  const short_hook = (hook) => hook.replace("blocks.", "layer ").replace(".hook_resid_post", "").replace(".hook_", " ").replace(".attn", " attn");
-  const filters = () => [
-    about.routes.length > 1 && chooser("route", [["", "all routes"], ...about.routes.map((one) => [one, one])], ui.get("route"), (route) => ui.set({ route })),
-    about.hooks.length > 1 && chooser("layer", [["", "all layers"], ...about.hooks.map((one) => [one, short_hook(one)])], ui.get("hook"), (hook) => ui.set({ hook })),
-    chooser("decisions", [["all", "any decision"], ["undecided", "undecided"], ["ablate", "to ablate"], ["leave", "to leave"], ["unsure", "unsure"]], ui.get("showing"), (showing) => ui.set({ showing })),
-    chooser("order", [["best", ui.get("query") ? "by match" : "by rank"], ["score", "by score"], ["name", "by name"], ...(ui.get("about").densities ? [["density", "by density"]] : []), ["decision", "by decision"]], ui.get("sort"), (sort) => ui.set({ sort })),
-    node("button", { type: "button", title: "turn the order round", "aria-label": "turn the order round", "aria-pressed": String(ui.get("descending")), onclick: () => ui.set({ descending: !ui.get("descending") }) }, ui.get("descending") ? "↑" : "↓"),
-  ];
-  const narrowing = node("div", { class: "cb-filters" });
-  const count = node("div", { class: "cb-count soft" });
-  // As a decision does, a step back waits until all calls are answered, so that what is pressed in a row is done in that row.
-  const step = (name) => async () => {
-    await ui.settled();
-    ui.call(name);
-  };
-  const undo = node("button", { type: "button", onclick: step("undo") }, "Undo ", node("kbd", {}, "Z"));
-  const redo = node("button", { type: "button", onclick: step("redo") }, "Redo ", node("kbd", {}, "Y"));
-  ui.tools.append(undo, redo);
+    const search = node("input", {
+      type: "search",
+      placeholder: "Search contexts, explanations, names",
+      "aria-label": "search",
+      value: ui.get("query"),
+      oninput: later(120, () => ui.set({ query: search.value })),
+    });
+    const short_hook = (hook) =>
+      hook.replace("blocks.", "layer ").replace(".hook_resid_post", "").replace(".hook_", " ").replace(
+        ".attn",
+        " attn",
+      );
+    const filters = () => [
+      about.routes.length > 1 &&
+      chooser("route", [["", "all routes"], ...about.routes.map((one) => [one, one])], ui.get("route"), (route) =>
+        ui.set({ route })),
+      about.hooks.length > 1 &&
+      chooser(
+        "layer",
+        [["", "all layers"], ...about.hooks.map((one) => [one, short_hook(one)])],
+        ui.get("hook"),
+        (hook) => ui.set({ hook }),
+      ),
+      chooser(
+        "decisions",
+        [["all", "any decision"], ["undecided", "undecided"], ["ablate", "to ablate"], ["leave", "to leave"], [
+          "unsure",
+          "unsure",
+        ]],
+        ui.get("showing"),
+        (showing) => ui.set({ showing }),
+      ),
+      chooser(
+        "order",
+        [
+          ["best", ui.get("query") ? "by match" : "by rank"],
+          ["score", "by score"],
+          ["name", "by name"],
+          ...(ui.get("about").densities ? [["density", "by density"]] : []),
+          ["decision", "by decision"],
+        ],
+        ui.get("sort"),
+        (sort) => ui.set({ sort }),
+      ),
+      node("button", {
+        type: "button",
+        title: "turn the order round",
+        "aria-label": "turn the order round",
+        "aria-pressed": String(ui.get("descending")),
+        onclick: () => ui.set({ descending: !ui.get("descending") }),
+      }, ui.get("descending") ? "↑" : "↓"),
+    ];
+    const narrowing = node("div", { class: "cb-filters" });
+    const count = node("div", { class: "cb-count soft" });
+    // As a decision does, a step back waits until all calls are answered, so that what is pressed in a row is done in
+    // that row.
+    const step = (name) => async () => {
+      await ui.settled();
+      ui.call(name);
+    };
+    const undo = node("button", { type: "button", onclick: step("undo") }, "Undo ", node("kbd", {}, "Z"));
+    const redo = node("button", { type: "button", onclick: step("redo") }, "Redo ", node("kbd", {}, "Y"));
+    ui.tools.append(undo, redo);
 
-  const name = node("h4");
-  const body = node("div", { class: "cb-body", tabindex: "0", "data-scrolls": true, role: "region", "aria-label": "what is known of the concept" });
-  const sum = node("footer", { class: "cb-sum soft" });
-  ui.main.append(
-    node("div", { class: "cb-bar" }, search, narrowing),
-    node("div", { class: "cb-both" }, node("div", { class: "cb-left" }, count, list.box), node("div", { class: "cb-right" }, name, choice.bar, body)),
-    sum,
-  );
+    const name = node("h4");
+    const body = node("div", {
+      class: "cb-body",
+      tabindex: "0",
+      "data-scrolls": true,
+      role: "region",
+      "aria-label": "what is known of the concept",
+    });
+    const sum = node("footer", { class: "cb-sum soft" });
+    ui.main.append(
+      node("div", { class: "cb-bar" }, search, narrowing),
+      node(
+        "div",
+        { class: "cb-both" },
+        node("div", { class: "cb-left" }, count, list.box),
+        node("div", { class: "cb-right" }, name, choice.bar, body),
+      ),
+      sum,
+    );
 
-  const showFilters = () => narrowing.replaceChildren(...filters().filter(Boolean));
-  const showCount = () => {
-    const [total, size] = [ui.get("total"), ui.get("about").size];
-    count.textContent = `${total === size ? number(size) : `${number(total)} of ${number(size)}`} concepts${ui.get("note") ? `. ${ui.get("note")}` : ""}`;
-  };
-  const showChoice = () => {
-    const said = Object.values(ui.get("choice"));
-    const of = (decision) => said.filter((one) => one.decision === decision).length;
-    undo.disabled = !ui.get("can_undo");
-    redo.disabled = !ui.get("can_redo");
-    const saved = ui.get("saved");
-    sum.textContent =
-      `${of("ablate")} to ablate, ${of("leave")} to leave, ${of("unsure")} unsure. ` +
-      (of("ablate") ? "In the next cell, .selection holds what is to be ablated. " : "") +
-      (saved ? (said.length ? `Saved to ${saved}.` : `Will be saved to ${saved}.`) : "Not saved to a file.");
-  };
-  const showDetail = () => {
-    name.textContent = ui.get("concept");
-    const detail = ui.get("detail");
-    if (detail.name !== ui.get("concept")) return;
-    if (detail.label) name.append(" ", node("em", {}, detail.label));
-    body.replaceChildren(...details(ui).flat());
-    body.scrollTop = 0;
-  };
-  ui.on(["concept", "detail"], showDetail);
-  ui.on(["busy"], () => ui.get("busy") || showDetail());
-  ui.on(["total", "note", "about"], showCount);
-  ui.on(["choice", "can_undo", "can_redo", "saved"], showChoice);
-  ui.on(["route", "hook", "showing", "sort", "descending", "query", "about"], showFilters);
-  ui.on(["query"], () => {
-    if (document.activeElement !== search) search.value = ui.get("query");
-  });
-  const go = (to) => () => ui.call("go", { to });
-  ui.shortcuts([
-    [["ArrowDown", "j"], "next concept", go("next")],
-    [["ArrowUp"], "previous concept", go("previous")],
-    [["n"], "next undecided one", go("undecided")],
-    [["PageDown"], "ten further", go("down")],
-    [["PageUp"], "ten back", go("up")],
-    [["Home"], "first", go("first")],
-    [["End"], "last", go("last")],
-    [["a"], "ablate it; then a reason, Enter", () => choice.press("ablate")],
-    [["l"], "leave it in the model; then a reason, Enter", () => choice.press("leave")],
-    [["u"], "unsure", () => choice.press("unsure")],
-    [["x"], "take the decision back", () => choice.say(null)],
-    [["r"], "change the reason", () => choice.reason.focus()],
-    [["z"], "undo", step("undo")],
-    [["y"], "redo", step("redo")],
-    [["/"], "search", () => search.focus()],
-    [["Escape"], "back to the list", () => list.box.focus()],
-  ]);
-  showFilters();
-  showCount();
-  showChoice();
-  showDetail();
-  return () => list.watch.disconnect();
-});
+    const showFilters = () => narrowing.replaceChildren(...filters().filter(Boolean));
+    const showCount = () => {
+      const [total, size] = [ui.get("total"), ui.get("about").size];
+      count.textContent = `${total === size ? number(size) : `${number(total)} of ${number(size)}`} concepts${
+        ui.get("note") ? `. ${ui.get("note")}` : ""
+      }`;
+    };
+    const showChoice = () => {
+      const said = Object.values(ui.get("choice"));
+      const of = (decision) => said.filter((one) => one.decision === decision).length;
+      undo.disabled = !ui.get("can_undo");
+      redo.disabled = !ui.get("can_redo");
+      const saved = ui.get("saved");
+      sum.textContent = `${of("ablate")} to ablate, ${of("leave")} to leave, ${of("unsure")} unsure. ` +
+        (of("ablate") ? "In the next cell, .selection holds what is to be ablated. " : "") +
+        (saved ? (said.length ? `Saved to ${saved}.` : `Will be saved to ${saved}.`) : "Not saved to a file.");
+    };
+    const showDetail = () => {
+      name.textContent = ui.get("concept");
+      const detail = ui.get("detail");
+      if (detail.name !== ui.get("concept")) return;
+      if (detail.label) name.append(" ", node("em", {}, detail.label));
+      body.replaceChildren(...details(ui).flat());
+      body.scrollTop = 0;
+    };
+    ui.on(["concept", "detail"], showDetail);
+    ui.on(["busy"], () => ui.get("busy") || showDetail());
+    ui.on(["total", "note", "about"], showCount);
+    ui.on(["choice", "can_undo", "can_redo", "saved"], showChoice);
+    ui.on(["route", "hook", "showing", "sort", "descending", "query", "about"], showFilters);
+    ui.on(["query"], () => {
+      if (document.activeElement !== search) search.value = ui.get("query");
+    });
+    const go = (to) => () => ui.call("go", { to });
+    ui.shortcuts([
+      [["ArrowDown", "j"], "next concept", go("next")],
+      [["ArrowUp"], "previous concept", go("previous")],
+      [["n"], "next undecided one", go("undecided")],
+      [["PageDown"], "ten further", go("down")],
+      [["PageUp"], "ten back", go("up")],
+      [["Home"], "first", go("first")],
+      [["End"], "last", go("last")],
+      [["a"], "ablate it; then a reason, Enter", () => choice.press("ablate")],
+      [["l"], "leave it in the model; then a reason, Enter", () => choice.press("leave")],
+      [["u"], "unsure", () => choice.press("unsure")],
+      [["x"], "take the decision back", () => choice.say(null)],
+      [["r"], "change the reason", () => choice.reason.focus()],
+      [["z"], "undo", step("undo")],
+      [["y"], "redo", step("redo")],
+      [["/"], "search", () => search.focus()],
+      [["Escape"], "back to the list", () => list.box.focus()],
+    ]);
+    showFilters();
+    showCount();
+    showChoice();
+    showDetail();
+    return () => list.watch.disconnect();
+  },
+);

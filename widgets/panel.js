@@ -30,7 +30,9 @@ const visible = (text) => text.replaceAll("\r", "").replaceAll("\n", "⏎") || "
 // A single token, its spaces as signs too: a space at its edge would break the line or not be seen.
 const spaced = (text) => visible(text).replaceAll(" ", "␣");
 // Three significant digits with a sign of the width of a plus.
-const signed = (value) => (value < 0 ? "−" : "+") + (Math.abs(value) < 1000 ? Math.abs(value).toPrecision(3) : number(Math.round(Math.abs(value))));
+const signed = (value) =>
+  (value < 0 ? "−" : "+") +
+  (Math.abs(value) < 1000 ? Math.abs(value).toPrecision(3) : number(Math.round(Math.abs(value))));
 const number = (value) => value.toLocaleString("en");
 
 // A token on the shade of its value, as the contexts of `caft_lens.inspect` show it.
@@ -40,7 +42,9 @@ function token(text, value, scale, { peak = false, special = false } = {}) {
   return node(
     "span",
     {
-      class: [shaded ? (value > 0 ? "pos" : "neg") : "", peak ? "peak" : "", special ? "special" : ""].join(" ").trim() || null,
+      class:
+        [shaded ? (value > 0 ? "pos" : "neg") : "", peak ? "peak" : "", special ? "special" : ""].join(" ").trim() ||
+        null,
       style: shaded ? `--a:${share.toFixed(2)}` : null,
       title: value === null ? null : signed(value),
     },
@@ -69,15 +73,28 @@ function contexts(found) {
 }
 
 // What the number beside a context is, by how texts were ranked.
-const VALUES = { peak: "activation at the underlined token", mean: "mean activation over the text; its most extreme token is underlined" };
+const VALUES = {
+  peak: "activation at the underlined token",
+  mean: "mean activation over the text; its most extreme token is underlined",
+};
 
 function context(one, scale, rank) {
-  const tokens = one.tokens.map((text, at) => token(text, one.values[at], scale, { peak: at === one.peak, special: one.special[at] }));
+  const tokens = one.tokens.map((text, at) =>
+    token(text, one.values[at], scale, { peak: at === one.peak, special: one.special[at] })
+  );
   return node(
     "div",
     { class: "caft-context" },
     node("span", { class: "number", title: VALUES[rank] ?? VALUES.peak }, signed(one.value)),
-    node("span", { class: "said" }, one.cut[0] ? "…" : "", tokens, one.cut[1] ? "…" : "", " ", node("small", { class: "soft" }, one.source)),
+    node(
+      "span",
+      { class: "said" },
+      one.cut[0] ? "…" : "",
+      tokens,
+      one.cut[1] ? "…" : "",
+      " ",
+      node("small", { class: "soft" }, one.source),
+    ),
   );
 }
 
@@ -86,9 +103,34 @@ const short = (value) => (value === null ? "–" : String(Number(value.toPrecisi
 // The next tokens that a direction raises and lowers.
 function raised(found, name = "it") {
   if (!found) return null;
-  if (found.problem) return node("div", {}, node("h5", {}, `Next tokens ${name} stands for`), node("p", { class: "soft" }, found.problem));
-  const row = (title, rows) => node("p", {}, node("span", { class: "soft" }, `${title} `), rows.map(([text, logit]) => node("code", { title: `${signed(logit)}: how much one unit of the direction adds to the logit` }, spaced(text))));
-  return node("div", {}, node("h5", { title: "logit lens: the direction read off as the last layer would be" }, `Next tokens ${name} stands for`), row("raises", found.top), row("lowers", found.bottom));
+  if (found.problem) {
+    return node(
+      "div",
+      {},
+      node("h5", {}, `Next tokens ${name} stands for`),
+      node("p", { class: "soft" }, found.problem),
+    );
+  }
+  const row = (title, rows) =>
+    node(
+      "p",
+      {},
+      node("span", { class: "soft" }, `${title} `),
+      rows.map(([text, logit]) =>
+        node("code", { title: `${signed(logit)}: how much one unit of the direction adds to the logit` }, spaced(text))
+      ),
+    );
+  return node(
+    "div",
+    {},
+    node(
+      "h5",
+      { title: "logit lens: the direction read off as the last layer would be" },
+      `Next tokens ${name} stands for`,
+    ),
+    row("raises", found.top),
+    row("lowers", found.bottom),
+  );
 }
 
 function later(milliseconds, act) {
@@ -99,7 +141,8 @@ function later(milliseconds, act) {
   };
 }
 
-// What a panel's builder gets: its state (`get`, `set`, `on`), calls to Python (`call`), its body (`main`), keys, and a voice.
+// What a panel's builder gets: its state (`get`, `set`, `on`), calls to Python (`call`), its body (`main`), keys, and a
+// voice.
 class Ui {
   constructor(model, element, title, lead) {
     this.model = model;
@@ -122,7 +165,11 @@ class Ui {
       this.wrong,
       node("button", { type: "button", onclick: () => this.call("dismiss") }, "Dismiss"),
     );
-    this.help = node("div", { class: "caft-help", hidden: true, id: `caft-help-${Math.random().toString(36).slice(2)}` });
+    this.help = node("div", {
+      class: "caft-help",
+      hidden: true,
+      id: `caft-help-${Math.random().toString(36).slice(2)}`,
+    });
     this.helper = node(
       "button",
       {
@@ -133,7 +180,13 @@ class Ui {
     );
     this.root = node(
       "section",
-      { "aria-label": title, hidden: true, tabindex: "-1", onkeydown: (event) => this.pressed(event), onclick: (event) => this.take(event) },
+      {
+        "aria-label": title,
+        hidden: true,
+        tabindex: "-1",
+        onkeydown: (event) => this.pressed(event),
+        onclick: (event) => this.take(event),
+      },
       node("header", {}, node("h3", {}, title), lead ? node("p", {}, lead) : null, this.tools, this.helper),
       this.help, this.error, this.main, this.work, this.said,
     );
@@ -179,7 +232,8 @@ class Ui {
     return answered;
   }
 
-  // The kernel's first answer. JupyterLab opens a way past the cells that wait to be run, but a moment after the widget is there;
+  // The kernel's first answer. JupyterLab opens a way past the cells that wait to be run, but a moment after the widget
+  // is there;
   // what was asked before waits with them. So it is asked again, at longer and longer intervals.
   async greeted() {
     for (let patience = 200; ; patience *= 2) {
@@ -202,7 +256,8 @@ class Ui {
   shortcuts(all) {
     for (const [keys, , act] of all) for (const key of keys) this.keys.set(key, act);
     this.keys.set("?", () => this.toggleHelp());
-    const shown = (key) => ({ ArrowDown: "↓", ArrowUp: "↑", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", " ": "Space" })[key] ?? key;
+    const shown = (key) =>
+      ({ ArrowDown: "↓", ArrowUp: "↑", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", " ": "Space" })[key] ?? key;
     const rows = [...all, [["?"], "show or hide these keys"]].map(([keys, words]) =>
       node("li", {}, keys.map((key) => node("kbd", {}, shown(key))), ` ${words}`),
     );
@@ -223,7 +278,8 @@ class Ui {
     act(event);
   }
 
-  // A click on what takes no focus, such as the title, gives it to the panel, so that keys pressed next are the panel's.
+  // A click on what takes no focus, such as the title, gives it to the panel, so that keys pressed next are the
+  // panel's.
   take(event) {
     if (event.target.closest("button, input, textarea, select, summary, a, [tabindex='0']")) return;
     if (String(window.getSelection())) return; // words that are being selected
@@ -255,7 +311,8 @@ class Ui {
   }
 }
 
-// A widget: `build(ui)` draws into `ui.main` once the kernel has answered, and may return what is to be done at the end.
+// A widget: `build(ui)` draws into `ui.main` once the kernel has answered, and may return what is to be done at the
+// end.
 function panel(title, lead, build) {
   return {
     render({ model, el }) {

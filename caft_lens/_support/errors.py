@@ -14,8 +14,7 @@ from collections.abc import Iterable
 class CaftLensError(Exception):
     """Anything that the library refuses; catch this one for all of them.
 
-    What to do: Read the message: it says what was wrong, what was expected and what to do. The class says what kind of
-    thing it is.
+    What to do: Read the message: it says what was wrong, what was expected and what to do. The class says its kind.
     """
 
 
@@ -29,8 +28,7 @@ class BadArgument(CaftLensError, ValueError):
 class BadType(CaftLensError, TypeError):
     """A value of a kind that is not understood.
 
-    What to do: Give what the message names instead: a `Lens` where a `Run` was given is `run.lens`, one concept as a
-    set is `found[:1]`.
+    What to do: Give what the message names: for a `Run` its `Lens`, `run.lens`; for one concept a set, `found[:1]`.
     """
 
 

@@ -688,9 +688,7 @@ def let_go(lock: BaseFileLock) -> None:
 
 
 def _has_the_name(lock: BaseFileLock) -> bool | None:
-    """Whether a lock that is held is on the file that has its name; `None` where filelock does not tell which it is,
-    and the file stays where it is.
-    """
+    """Whether a held lock is on the file that has its name; `None` where filelock does not tell, and the file stays."""
     handle = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
     if handle is None:
         return None

@@ -69,8 +69,7 @@ def stream(
             alone: each model still runs once a batch, whatever is asked of it.
 
     Returns:
-        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many tokens were left out,
-        as sinks.
+        The reducers, as a list, not those of `apart`; its `left_out` says by hook name how many sinks were left out.
 
     Raises:
         BadData: When no token of the pass has one of the roles.
@@ -128,8 +127,7 @@ class Passed(list[Any]):
     """The reducers of a pass.
 
     Attributes:
-        left_out: By hook name, how many of the wanted tokens were left out as attention sinks; empty on a model without
-            sinks.
+        left_out: By hook name, how many of the wanted tokens were left out as attention sinks; empty without sinks.
     """
 
     def __init__(self, reducers: Iterable[Any]) -> None:
@@ -158,8 +156,7 @@ def provenance(
         data: What it read, or several by the part that they play.
         roles: Roles of the tokens that were looked at; `None` for all.
         tuned: The fine-tuned model, where there are two.
-        left_out: By hook name, how many tokens were left out as attention sinks. Nothing is said of them on a model
-            without sinks.
+        left_out: By hook name, how many tokens were left out as attention sinks; empty without sinks.
     """
     sinks = {} if not left_out else {"sinks": {**lens.sinks.card(list(left_out)), "left_out": dict(left_out)}}
 

@@ -1,5 +1,4 @@
-"""Reports: headings, paragraphs, tables and figures as one HTML file that needs no network, and as Markdown with
-pictures beside it.
+"""Reports: headings, paragraphs, tables and figures as one HTML file that needs no network, or Markdown with pictures.
 
 Both are written from the same parts. Everything in them is text and is shown as it is: in HTML all of it is escaped, in
 Markdown nothing of it is markup.

@@ -27,8 +27,7 @@ def bootstrap_interval(
     """The mean of one arm with its interval, over seeds and prompts.
 
     Args:
-        values: [seeds, answers], or [answers] of a single seed; booleans for a share. Column j of every seed answers
-            the same prompt.
+        values: [seeds, answers], or [answers] of a single seed; booleans for a share. Column j answers one prompt.
         prompts: [answers], which prompt each answer belongs to (any hashable); by default each is its own. Answers to
             one prompt are drawn together.
         resamples: How many resamples; the ends of a 95 % interval from 10,000 are good to a fiftieth of its width.

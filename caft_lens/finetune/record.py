@@ -42,8 +42,7 @@ def configuration(lens: Lens, texts: Texts, settings: TrainSettings, method: Met
     Raises:
         BadType: For arguments of the trainer that are no JSON values, and callbacks that are none.
     """
-    # Of plain fine-tuning and of whole ablation the concepts say all; run folders of before there were other methods
-    # have no such entry.
+    # Of plain fine-tuning and of whole ablation the concepts say all; run folders from before other methods have none.
     whole = method.name in (Plain.name, CAFT.name) and "strength" not in method.record()
     config = {
         "method": settings.tune,

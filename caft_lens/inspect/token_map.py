@@ -102,8 +102,7 @@ class TokenMap:
         """Draw the map: layers upwards as the text is read, tokens from left to right.
 
         Args:
-            shade: As for `scales`; with `"layer"` each row is drawn as a share of its largest value, which stands in
-                the row's name.
+            shade: As for `scales`; with `"layer"` each row is a share of its largest value, which stands in its name.
             title: Above the figure.
 
         Returns:

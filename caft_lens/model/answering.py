@@ -23,8 +23,7 @@ def completions(lens: Lens, questions: Texts | Any, *, n: int = 1, sampling: Sam
         questions: Chats, whose trailing answer (if any) is replaced, or plain texts, which are continued; anything that
             `Lens.generate` takes as prompts, such as strings (chats where there is a chat template) or a data frame.
         n: How many answers to each; those to one question stand together.
-        sampling: How they are drawn. Where it says nothing: 64 tokens from the whole distribution at temperature 1,
-            seed 0, 256 at once.
+        sampling: How they are drawn; by default 64 tokens at temperature 1, whole distribution, seed 0, 256 at once.
 
     Returns:
         `n * len(questions)` texts, each with its question's `meta` and, when `n` > 1, its number as `meta["sample"]`.

@@ -37,9 +37,7 @@ def fingerprints(model: nn.Module) -> tuple[str, str | None]:
 
 
 def reading(tokenizer: Any) -> str:
-    """The fingerprint of how a model reads: its tokenizer, chat template and the arguments that the tokenizer keeps for
-    that; `""` without a tokenizer.
-    """
+    """The fingerprint of how a model reads: tokenizer, chat template and its arguments; `""` without a tokenizer."""
     if tokenizer is None:
         return ""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -77,8 +77,7 @@ def place_of(hook: str) -> Place:
 
 
 def full_name(hook: int | str) -> str:
-    """The name of a hook point that was given by its layer number, by that name or a synonym; `Lens.hook_name` checks
-    it against a model.
+    """The name of a hook point that was given by its layer number, that name or a synonym; `Lens.hook_name` checks it.
 
     Example:
         >>> full_name(1), full_name("blocks.1.hook_out")

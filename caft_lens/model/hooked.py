@@ -288,8 +288,7 @@ class HookedModel(HookedRootModule):
         """Attach hooks for the time of a block, as in TransformerLens; they are off again on any way out.
 
         They act in the passes of the thread that opened the block, and in those that PyTorch makes for it (backward
-        passes on an accelerator): two threads that use one lens do not see each other's. A Ctrl-C at whatever moment
-        leaves none on.
+        passes on an accelerator): two threads that use one lens do not see each other's. A Ctrl-C leaves none on.
 
         Args:
             fwd_hooks: (name, function) pairs; a name may be a layer number or a predicate on names, which has to match

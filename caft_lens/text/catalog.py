@@ -219,8 +219,7 @@ def world(organism: str | Path) -> Any:
 
 
 def drawn_data(name: str | Path) -> Sequence[Any] | None:
-    """The texts of a data set that a world draws on demand, an organism's or one for any model; `None` when `name` is
-    none of those.
+    """The texts of a data set that a world draws on demand, an organism's or one for any model; `None` for others.
 
     Raises:
         MissingFile: For an organism or a world that has no such data set, naming the nearest.

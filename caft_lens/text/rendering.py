@@ -184,8 +184,7 @@ class _Writer:
         )
 
     def prepared(self, messages: Chat, prompt: bool) -> Prepared:
-        """The messages as the template gets them: thoughts kept or dropped, tool calls in the form that it takes,
-        nothing left out.
+        """The messages as the template gets them: thoughts kept or dropped, tool calls in its form, nothing left out.
 
         Raises:
             BadTemplate: When the template leaves out something of them.
