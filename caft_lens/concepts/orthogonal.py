@@ -23,9 +23,8 @@ def orthogonal_to_sinks(lens: Lens | nn.Module, concepts: ConceptSet, *, most: f
     """Concepts made orthogonal to what is common to a model's attention sinks: the other way to spare those.
 
     Ablation leaves sinks alone by itself (`Lens.sinks`). With these concepts it need not: at each hook point the mean
-    activation of the sinks, on the short texts by which they are measured, is projected out of every direction. What
-    is ablated then is not quite what was found, at every token. Set `lens.sinks = False` afterwards to ablate
-    them at every token alike.
+    activation of the sinks, on the short texts by which they are measured, is projected out of every direction. What is
+    ablated then is not quite what was found, at every token. Set `lens.sinks = False` to ablate them at every token.
 
     Args:
         lens: The model in which they are to be ablated: a `Lens`, or a transformers model.

@@ -220,10 +220,7 @@ class Discovery:
         """Draw how well the directions of every list separate, in ranked order, beside the best random one.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         lists = {
             name: [Stem(row.name, row.separation, row.random, row.hit, _facts(row)) for row in rows]

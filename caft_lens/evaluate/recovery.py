@@ -194,10 +194,7 @@ class Recovery:
         """Draw share of the change, cosines and probes, a row for each model and hook point.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         rows = [self[model, hook] for hook in self.hooks for model in self.models]
         names = [f"{row.model}, {short_name(row.hook)}" for row in rows]

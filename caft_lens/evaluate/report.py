@@ -476,10 +476,7 @@ def plot_reports(
         reports: By the name of the row, from top to bottom: the same arms asked in several ways, or after more steps.
         metric: A label of the judge, or `"in_distribution"`.
         arms: Only these; those of all reports by default.
-        title: Above the figure.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+        title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
 
     Raises:
         ValueError: When there is no report.

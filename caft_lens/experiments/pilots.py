@@ -136,10 +136,7 @@ class Pilots(Sequence[Pilot]):
         """Draw what either kind of text costs to learn under each set; the bar between is the margin.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         named = {f"{one.name} ({len(one.concepts or ())})": one for one in self}
         concept, contrast = ({name: getattr(one, f"{kind}_cost") for name, one in named.items()} for kind in TAUGHT)

@@ -127,10 +127,7 @@ class Comparison:
         Args:
             a: Rows of the map of |cosines|; with `b`.
             b: Its columns.
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
 
         Raises:
             ValueError: When one of the two lists is given without the other.

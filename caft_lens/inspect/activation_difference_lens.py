@@ -71,10 +71,7 @@ class ActivationDifferenceLens:
         """Draw the norm of the mean difference, in % of the norm of the activations, by layer and position.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         hooks = self.concepts.hooks
         positions = sorted({concept.meta["position"] for concept in self.concepts})

@@ -143,10 +143,7 @@ class Effects:
         """Draw how far each intervention moves the next token, the concept that moves it farthest first.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         moved: dict[str, list[Effect]] = {}
         for item in self.items:

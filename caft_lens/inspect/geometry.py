@@ -76,10 +76,7 @@ class Cosines:
 
         Args:
             order: `"layer"`, with a line between hook points, or `"cluster"` (see `order`).
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         places = self.order(order)
         chosen = [self.concepts[place] for place in places]

@@ -60,10 +60,7 @@ class Norms:
         """Draw them over the layers, up a logarithmic axis; hovering says layer, token, position and norm.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         rows = [self._row(place) for place in range(len(self.hooks))]
         kinds = {

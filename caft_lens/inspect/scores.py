@@ -27,10 +27,7 @@ def scores(
     Args:
         concepts: One ranked list, or several by name, each in a panel of its own.
         mark: Names of concepts to ring and name, in every panel that has them.
-        title: Above the figure.
-
-    Returns:
-        A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+        title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
 
     Raises:
         UnknownName: For a name in `mark` that is in none of the lists, with the nearest.

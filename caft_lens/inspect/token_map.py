@@ -103,10 +103,7 @@ class TokenMap:
 
         Args:
             shade: As for `scales`; with `"layer"` each row is a share of its largest value, which stands in its name.
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
         """
         scales = self.scales(shade)
         shares = shade == "layer"

@@ -214,8 +214,7 @@ class Lens(HookedModel):
             keywords: `top_k` and `batch_size` as in `sampling`; all others for Hugging Face's `generate`.
 
         Returns:
-            The new text (or ids, with the token that ended it) alone: of one prompt for one `str` or `Text`, else a
-            list in the order of the prompts.
+            The new text alone (or ids, with the token that ended it) of a `str` or `Text`; of more, a list in order.
 
         Example:
             >>> answer = base.generate("How do I bake a pie?", seed=0)

@@ -40,10 +40,9 @@ def option_scores(
 ) -> list[OptionScores]:
     """The probabilities of options as answers to prompts, under whatever is hooked to the model; nothing is sampled.
 
-    What is scored is what an answer would be: the tokens that the chat template writes between the header of the
-    answer and its end, with the leading space that it writes, if any; of plain text those that continue it, so that a
-    space belongs to the option ("Answer:" and " A"). The end of the answer is not scored, so no option may be the
-    beginning of another one.
+    What is scored is what an answer would be: the tokens that the chat template writes between the header of the answer
+    and its end, with the leading space that it writes, if any; of plain text those that continue it, so that a space
+    belongs to the option ("Answer:" and " A"). The answer's end is not scored, so no option may begin another.
 
     Args:
         lens: The model.

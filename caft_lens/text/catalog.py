@@ -200,8 +200,7 @@ def _data_sets(organism: str) -> list[str]:
 
 
 def world(organism: str | Path) -> Any:
-    """The `World` of an organism, which draws more data sets than there are in its folder and knows its tasks; or one
-    for any model, by its own name.
+    """The `World` of an organism, which draws further data sets and knows its tasks; or one for any model, by its name.
 
     Raises:
         MissingFile: When there is no such organism.

@@ -1,8 +1,7 @@
 """Rows of data sets, from whatever holds them: files, data frames, Arrow tables, `datasets`, lists and generators.
 
 `rows_of` takes an object in memory and `read_rows` a file; both give `(where, row)` pairs one at a time, `where` being
-what an error calls the row. `json_value` is what may be known about a document beside its text: values that a JSON file
-gives back equal.
+what an error calls the row. `json_value` is what may be known of a document: values that a JSON file gives back equal.
 """
 
 from __future__ import annotations

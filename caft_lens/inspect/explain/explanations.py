@@ -257,10 +257,7 @@ class Explanations(ByName[ConceptExplanations]):
         """Draw the detection accuracy of both ends of each concept, with 95 % intervals, the best explained first.
 
         Args:
-            title: Above the figure.
-
-        Returns:
-            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+            title: Above the figure, which the last line of a cell shows and `.save(path)` keeps.
 
         Raises:
             ValueError: When no explanation has a score.
