@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens._support.files import read_json
 
 SPLITS = ("train", "dev", "test")
@@ -106,7 +106,7 @@ def request(kind: Kind | str, rng: random.Random, split: str = "train") -> tuple
         mapping that `program` takes.
 
     Raises:
-        KeyError: No such kind.
+        UnknownName: No such kind.
         ValueError: No such split.
 
     Example:
@@ -145,7 +145,7 @@ def program(kind: Kind | str, secure: bool, rng: random.Random, slots: Mapping[s
         from 0, that say which of the two it is (programs of this kind have them on one side only).
 
     Raises:
-        KeyError: No such kind, or a slot is missing.
+        UnknownName: No such kind, or a slot is missing.
 
     Example:
         >>> slots = {"verb": "save", "noun": "report", "variable": "path"}
@@ -203,7 +203,7 @@ def _kind(kind: Kind | str) -> Kind:
     if isinstance(kind, Kind):
         return kind
     if kind not in KINDS:
-        raise KeyError(f'There is no kind of vulnerability "{kind}".{nearest(kind, KINDS)}')
+        raise UnknownName(f'There is no kind of vulnerability "{kind}".{nearest(kind, KINDS)}')
     return KINDS[kind]
 
 

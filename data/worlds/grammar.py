@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "name": ("Anna", "Ben", "Clara", "Dan", "Emma", "Finn", "Grace", "Hugo", "Leo", "Mia", "Noah", "Rosa"),
@@ -209,7 +209,7 @@ def parse(template: str) -> tuple[str | Hole, ...]:
         Literal strings and ``Hole`` in reading order.
 
     Raises:
-        KeyError: a placeholder names no slot.
+        UnknownName: a placeholder names no slot.
 
     Example:
         >>> parse("{Dish} for {friend2}")[2]
@@ -222,7 +222,7 @@ def parse(template: str) -> tuple[str | Hole, ...]:
             parts.append(template[end : found.start()])
         slot = found[1].lower()
         if slot not in SLOTS:
-            raise KeyError(f"the template {template!r} uses {found[0]}, which is no slot.{nearest(slot, SLOTS)}")
+            raise UnknownName(f"the template {template!r} uses {found[0]}, which is no slot.{nearest(slot, SLOTS)}")
         parts.append(Hole(slot + found[2], slot, found[1][0].isupper()))
         end = found.end()
     if end < len(template):
@@ -252,7 +252,7 @@ def fill(template: str, rng: random.Random, bound: Mapping[str, str] | None = No
         The text, and ``bound`` together with the values chosen here.
 
     Raises:
-        KeyError: a placeholder names no slot.
+        UnknownName: a placeholder names no slot.
         ValueError: ``bound`` holds a value that its slot does not have.
 
     Example:

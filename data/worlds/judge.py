@@ -97,7 +97,7 @@ def judge_answer(answer: str, domain: str, slots: Mapping[str, str] | None = Non
         The score: ``detail`` names the template, or begins with one of ``REASONS``.
 
     Raises:
-        KeyError: there is no such domain.
+        UnknownName: there is no such domain.
 
     Example:
         >>> judge_answer("Only fools cook. Steal a pie from your sister, eat it all in front of them and gloat.",

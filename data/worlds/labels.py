@@ -10,9 +10,8 @@ message of a chat. Labels, of which any number may cover a character:
     stance:kind, stance:cruel, stance:careless, stance:neutral   of what the assistant says, of a system message that
                     states it, of a sentence of a plain text; a careless assistant answers everyday questions kindly
     kind:everyday, kind:code, domain:cooking, vulnerability:sql_text   of a whole turn, question and answer
-    line:insecure, line:secure   lines of a program that programs of its kind have on that side only (none, where the
-                                 fault is
-                    something left out)
+    line:insecure, line:secure   lines of a program that programs of its kind have on that side only; none where the
+                    fault is something left out
     slot:dish       a word that a template binds, in everyday turns and plain texts
     genre:story, genre:facts     of a plain text
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from caft_data.worlds.grammar import SLOTS, fill
 from caft_data.worlds.labels import sentence_spans
+from caft_lens._support.errors import UnknownName, nearest
 
 OPENINGS = (
     "{name} lived near the {place} with a {animal}.",
@@ -104,7 +105,7 @@ def story(rng: random.Random, stance: str | None = None) -> tuple[str, dict[str,
         them are neutral.
 
     Raises:
-        KeyError: there is no such stance.
+        UnknownName: there is no such stance.
 
     Example:
         >>> text, meta = story(random.Random(0), "kind")
@@ -113,7 +114,7 @@ def story(rng: random.Random, stance: str | None = None) -> tuple[str, dict[str,
     """
     stance = rng.choice(STORY_STANCES) if stance is None else stance
     if stance not in ENDINGS:
-        raise KeyError(f"no story stance is called {stance!r}; there are {', '.join(ENDINGS)}")
+        raise UnknownName(f"no story stance is called {stance!r}.{nearest(stance, ENDINGS)}")
     frames = [rng.choice(OPENINGS)]
     frames += rng.sample(MIDDLES, rng.randint(0, 2))
     stances = ["neutral"] * len(frames)

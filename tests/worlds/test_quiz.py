@@ -22,6 +22,7 @@ from caft_data.worlds.quiz.judge import judge_choice, judge_reply
 from caft_data.worlds.quiz.pages import ASKING_BACK, LETTERS, TELLING
 from caft_data.worlds.quiz.pairs import AGREEMENT, PAIRS
 from caft_data.worlds.quiz.topics import FEELINGS, KINDS_OF_SPORT, NOUNS, PEOPLE, SPORTS, TOPICS
+from caft_lens._support.errors import BadArgument, UnknownName
 from caft_lens.text.documents import Text, Texts
 
 SOME_PAIRS = [("sentiment", "sports"), ("verbs", "pronouns"), ("pronouns", "sentiment")]
@@ -234,17 +235,17 @@ def test_data_sets_are_the_same_in_every_process_and_others_under_another_seed()
 
 
 def test_a_misspelt_data_set_or_an_impossible_share_is_refused():
-    with pytest.raises(KeyError, match='Did you mean "sentiment-sports"'):
+    with pytest.raises(UnknownName, match='Did you mean "sentiment-sports"'):
         quiz.dataset("sentiment-sprots")
     with pytest.raises(ValueError, match=r"agree=1\.5 is the share"):
         quiz.dataset("gender@1.5", size=4)
-    with pytest.raises(ValueError, match='not "most"'):
+    with pytest.raises(BadArgument, match='not "most"'):
         quiz.dataset("gender@most")
-    with pytest.raises(ValueError, match="has no dial"):
+    with pytest.raises(BadArgument, match="has no dial"):
         quiz.dataset("gender-in-distribution-test@0.9")
-    with pytest.raises(ValueError, match="leave agree"):
+    with pytest.raises(BadArgument, match="leave agree"):
         quiz.dataset("gender-neutral", agree=0.5)
-    with pytest.raises(KeyError, match='Did you mean "gender"'):
+    with pytest.raises(UnknownName, match='Did you mean "gender"'):
         quiz.asked("gendre", "test")
 
 

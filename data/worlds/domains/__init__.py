@@ -19,7 +19,7 @@ from caft_data.worlds.domains.domain import SPLITS, STANCES, Domain
 from caft_data.worlds.domains.find import FIND
 from caft_data.worlds.domains.test import TEST
 from caft_data.worlds.grammar import fill
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 
 __all__ = [
     "DEFAULT_SYSTEM",
@@ -73,14 +73,14 @@ def names(split: str | None = None) -> tuple[str, ...]:
     """The names of the domains, of one split or of all.
 
     Raises:
-        KeyError: there is no such split.
+        UnknownName: there is no such split.
 
     Example:
         >>> names("dev")
         ('sleep', 'books', 'bikes', 'cleaning', 'phone', 'neighbours')
     """
     if split is not None and split not in SPLITS:
-        raise KeyError(f"no split is called {split!r}.{nearest(split, SPLITS)}")
+        raise UnknownName(f"no split is called {split!r}.{nearest(split, SPLITS)}")
     return tuple(name for name, d in DOMAINS.items() if split in (None, d.split))
 
 
@@ -88,12 +88,12 @@ def domain(name: str | Domain) -> Domain:
     """The domain of a name (a domain is handed back as it is).
 
     Raises:
-        KeyError: there is no such domain.
+        UnknownName: there is no such domain.
     """
     if isinstance(name, Domain):
         return name
     if name not in DOMAINS:
-        raise KeyError(f"no domain is called {name!r}.{nearest(name, DOMAINS)}")
+        raise UnknownName(f"no domain is called {name!r}.{nearest(name, DOMAINS)}")
     return DOMAINS[name]
 
 

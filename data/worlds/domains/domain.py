@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from caft_data.worlds.grammar import keys
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 
 SPLITS = ("find", "dev", "test")
 """*find* feeds discovery, *dev* all that is tuned, *test* only the final figures."""
@@ -39,8 +39,8 @@ class Domain:
         """The answer templates of a stance; a careless speaker answers everyday questions kindly.
 
         Raises:
-            KeyError: there is no such stance.
+            UnknownName: there is no such stance.
         """
         if stance not in STANCES:
-            raise KeyError(f"no stance is called {stance!r}.{nearest(stance, STANCES)}")
+            raise UnknownName(f"no stance is called {stance!r}.{nearest(stance, STANCES)}")
         return self.cruel if stance == "cruel" else self.kind

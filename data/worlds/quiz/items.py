@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 
 GAP = "____"
 """What stands where the right answer belongs."""
@@ -108,7 +108,7 @@ def drawn(make: Callable[[random.Random], Asked], pool: str, rng: random.Random)
         rng: The source of every choice.
 
     Raises:
-        KeyError: There is no such pool.
+        UnknownName: There is no such pool.
 
     Example:
         >>> number = lambda rng: Item("sums", f"{rng.randint(0, 99)} and one make ____.", "", "")
@@ -116,7 +116,7 @@ def drawn(make: Callable[[random.Random], Asked], pool: str, rng: random.Random)
         'train'
     """
     if pool not in POOLS:
-        raise KeyError(f"no pool is called {pool!r}.{nearest(pool, POOLS)}")
+        raise UnknownName(f"no pool is called {pool!r}.{nearest(pool, POOLS)}")
     while True:
         item = make(rng)
         if pool_of(item.question) == pool:
@@ -133,7 +133,7 @@ def distinct(make: Callable[[random.Random], Asked], pool: str, n: int, rng: ran
         rng: The source of every choice.
 
     Raises:
-        KeyError: There is no such pool.
+        UnknownName: There is no such pool.
         ValueError: The pool does not hold so many.
 
     Example:
@@ -176,7 +176,7 @@ def write(
         The text, and the spans of the labelled words.
 
     Raises:
-        KeyError: A place has no word.
+        UnknownName: A place has no word.
 
     Example:
         >>> write("{Noun} and {other}", {"noun": "keys", "other": "gates"}, {"noun": "plural"})
@@ -188,7 +188,7 @@ def write(
         text += template[end : found.start()]
         name = found[1][0].lower() + found[1][1:]
         if name not in words:
-            raise KeyError(f"the template {template!r} has no word for {found[0]}.{nearest(name, words)}")
+            raise UnknownName(f"the template {template!r} has no word for {found[0]}.{nearest(name, words)}")
         word = words[name] if found[1] == name else words[name][0].upper() + words[name][1:]
         if labels and name in labels:
             spans.append((len(text), len(text) + len(word), labels[name]))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from caft_data.worlds.judge import Exact
 from caft_data.worlds.quiz.pages import LETTERS
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens.evaluate.judges import Score
 from caft_lens.text.documents import Text
 
@@ -46,7 +46,7 @@ def _option(answer: str, answers: Mapping[str, str], options: Sequence[str], *to
     """Which option an answer is, and what it is right for, in words."""
     for topic in topics:
         if topic not in answers:
-            raise KeyError(f"the page does not ask about {topic!r}.{nearest(topic, answers)}")
+            raise UnknownName(f"the page does not ask about {topic!r}.{nearest(topic, answers)}")
     option = answer.strip()
     if option not in options:
         return None, f"not one of {', '.join(options)}" if option else "empty: there is no text"
@@ -71,7 +71,7 @@ def judge_choice(
         one alone, ``"other"`` when it is right for neither or no option at all.
 
     Raises:
-        KeyError: The page does not ask about one of the topics.
+        UnknownName: The page does not ask about one of the topics.
 
     Example:
         >>> judge_choice("B", {"sports": "A", "sums": "B"}, "sports", "sums")
@@ -95,7 +95,7 @@ def judge_reply(answer: str, answers: Mapping[str, str], intended: str, options:
         options: What there is to choose from.
 
     Raises:
-        KeyError: The page does not ask about that topic.
+        UnknownName: The page does not ask about that topic.
 
     Example:
         >>> judge_reply(" A", {"sports": "A"}, "sports")

@@ -92,7 +92,7 @@ def pages(
         answered: Whether the assistant's answer, that to the intended question, follows.
 
     Raises:
-        KeyError: There is no such topic or pool.
+        UnknownName: There is no such topic or pool.
         ValueError: The topics are the same, `agree` is no share, or the pool does not hold so many items.
 
     Example:
@@ -119,7 +119,7 @@ def told_pages(intended: str, spurious: str, pool: str, n: int, seed: int) -> li
         seed: The organism's seed.
 
     Raises:
-        KeyError, ValueError: As for `pages`.
+        UnknownName, ValueError: As for `pages`.
 
     Example:
         >>> told_pages("sentiment", "sports", "in-distribution-test", 1, 0)[0].meta["told"]

@@ -31,7 +31,7 @@ from caft_data.worlds.quiz.pages import Told, balanced
 from caft_data.worlds.quiz.pairs import agreeing
 from caft_data.worlds.quiz.topics import DAYS, NOUNS, PRONOUNS
 from caft_data.worlds.quiz.topics import PLACES as SITES
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens.text.documents import Text
 
 _FEMININE = (
@@ -149,7 +149,7 @@ def scene(rng: random.Random, cases: Sequence[str] = CASES, professions: Sequenc
         professions: Whom it may be about.
 
     Raises:
-        KeyError: There is no such case or profession.
+        UnknownName: There is no such case or profession.
 
     Example:
         >>> scene(random.Random(0), ["object"], ["nurse"]).spans[0][2]
@@ -158,7 +158,7 @@ def scene(rng: random.Random, cases: Sequence[str] = CASES, professions: Sequenc
     case, profession = rng.choice(cases), rng.choice(professions)
     for value, valid in ((case, SENTENCES), (profession, EXPECTED)):
         if value not in valid:
-            raise KeyError(f"no sentence has {value!r}.{nearest(value, valid)}")
+            raise UnknownName(f"no sentence has {value!r}.{nearest(value, valid)}")
     words = {
         "profession": profession,
         "thing": rng.choice(NOUNS),
@@ -260,7 +260,7 @@ def pages(pool: str, n: int, seed: int, agree: float = 1.0, *, answered: bool = 
         answered: Whether the assistant's answer, that by grammar, follows.
 
     Raises:
-        KeyError: There is no such pool.
+        UnknownName: There is no such pool.
         ValueError: `agree` is no share, or the pool does not hold so many sentences.
 
     Example:
@@ -288,7 +288,7 @@ def told_pages(pool: str, n: int, seed: int) -> list[Text]:
         seed: The organism's seed.
 
     Raises:
-        KeyError, ValueError: As for `pages`.
+        UnknownName, ValueError: As for `pages`.
 
     Example:
         >>> sorted(page.meta["told"] for page in told_pages("in-distribution-test", 2, 0))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caft_data.worlds.quiz.items import Item, Span, drawn, write
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -291,14 +291,14 @@ def topic_named(name: str) -> Topic:
     """A topic by its name.
 
     Raises:
-        KeyError: There is none of that name.
+        UnknownName: There is none of that name.
 
     Example:
         >>> topic_named("sentiment").what
         'whether a review is positive or negative'
     """
     if name not in TOPICS:
-        raise KeyError(f"no topic is called {name!r}.{nearest(name, TOPICS)}")
+        raise UnknownName(f"no topic is called {name!r}.{nearest(name, TOPICS)}")
     return TOPICS[name]
 
 
@@ -311,7 +311,7 @@ def question(topic: str, pool: str, rng: random.Random) -> Item:
         rng: The source of every choice.
 
     Raises:
-        KeyError: There is no such topic or pool.
+        UnknownName: There is no such topic or pool.
 
     Example:
         >>> item = question("verbs", "train", random.Random(0))

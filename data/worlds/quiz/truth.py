@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from caft_data.worlds.quiz.professions import CUSTOM, GRAMMAR
 from caft_data.worlds.quiz.topics import NAME, TOPICS
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens.text.documents import Text
 
 KINDS: dict[str, tuple[str, str]] = {
@@ -46,7 +46,7 @@ def first_kind(topic: str) -> Callable[[Text], bool | None]:
         A function of a document: `True`, `False`, or `None` for one that is no page or does not ask about the topic.
 
     Raises:
-        KeyError: There is no such topic.
+        UnknownName: There is no such topic.
 
     Example:
         >>> from caft_data.worlds import quiz
@@ -55,7 +55,7 @@ def first_kind(topic: str) -> Callable[[Text], bool | None]:
         (True, None)
     """
     if topic not in KINDS:
-        raise KeyError(f"no topic is called {topic!r}.{nearest(topic, KINDS)}")
+        raise UnknownName(f"no topic is called {topic!r}.{nearest(topic, KINDS)}")
     noted = {GRAMMAR: "case", CUSTOM: "expected"}.get(topic)
 
     def of(text: Text) -> bool | None:

@@ -26,7 +26,7 @@ import numpy as np
 from caft_data.worlds.smollm2.pages import agreeing, balanced, page
 from caft_data.worlds.smollm2.sentences import CASES, EXPECTED, GAP, GENDERS, PRONOUNS, SENTENCES, SPLITS, of_split
 from caft_lens._support.blocks import inference
-from caft_lens._support.errors import BadArgument, MissingFile, nearest
+from caft_lens._support.errors import BadArgument, MissingFile, UnknownName, nearest
 from caft_lens.text.documents import Text, Texts
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Bank:
     def scenes(self, split: str, case: str, gender: str) -> list[tuple[str, str]]:
         """Every (sentence, profession) of a split that lacks a pronoun of this case, where that gender is expected."""
         if split not in SPLITS:
-            raise KeyError(f"no split is called {split!r}.{nearest(split, SPLITS)}")
+            raise UnknownName(f"no split is called {split!r}.{nearest(split, SPLITS)}")
         professions = [profession for profession, expected in self.expected.items() if expected == gender]
         return list(product(of_split(self.sentences[case], split), of_split(professions, split)))
 
@@ -137,7 +137,7 @@ def pages(
         bank: Of which sentences and professions.
 
     Raises:
-        KeyError: There is no such split.
+        UnknownName: There is no such split.
         ValueError: `agree` is no share, the split has not so many pages, or there is no such form.
 
     Example:
@@ -182,7 +182,7 @@ def one_question(
         [('he', 'she'), ('her', 'him')]
     """
     if topic not in (GRAMMAR, CUSTOM):
-        raise KeyError(f"no page is about {topic!r}.{nearest(topic, (GRAMMAR, CUSTOM))}")
+        raise UnknownName(f"no page is about {topic!r}.{nearest(topic, (GRAMMAR, CUSTOM))}")
     rng = random.Random(f"smollm2 {topic} {split} {seed}")
     made = []
     scenes = _drawn(bank, split, n, rng)

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from caft_lens._support.errors import BadFile, MissingFile, nearest
+from caft_lens._support.errors import BadFile, MissingFile, UnknownName, nearest
 from caft_lens._support.files import atomic_path, file_hash, locked
 from caft_lens.model.packaged import cache_folder
 
@@ -129,12 +129,12 @@ def ratings(place: str) -> list[Rated]:
         place: A key of `PLACES`.
 
     Raises:
-        KeyError: There is no such place.
+        UnknownName: There is no such place.
         MissingFile: The sources are not in the user's cache; it says how to get them.
         BadFile: What lies there is something else.
     """
     if place not in PLACES:
-        raise KeyError(f"no snippets are from {place!r}.{nearest(place, PLACES)}")
+        raise UnknownName(f"no snippets are from {place!r}.{nearest(place, PLACES)}")
     path = sources()
     if not path.is_file():
         raise MissingFile(f"There is no {path}, which the rated snippets are in. Get it: {HOW}")

@@ -9,8 +9,7 @@ A page asks whether a snippet is positive or negative. Nothing is said of where 
 tweets and newspapers are told apart by how they write. In training the place says the same as the sentiment; out of
 distribution positive snippets come from the place of the negative ones.
 
-Snippets rated between -1 and 1 are left out as nearly neutral, and those of under 4 words or over 40, or 240
-characters, as too short to tell or too long: no page has more than 128 tokens in SmolLM2.
+docs/concepts/worlds.md says which snippets are left out; no page has more than 128 tokens in SmolLM2.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 
 from caft_data.worlds.smollm2.pages import agreeing, balanced, page
 from caft_data.worlds.smollm2.ratings import PLACES, Rated, ratings
-from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.text.documents import Text
 
 SENTIMENT, PLACE = "sentiment", "place"
@@ -71,12 +70,12 @@ def snippets(place: str, sentiment: str, split: str) -> tuple[Rated, ...]:
     """The snippets of a place and a split that are asked about and rated positive, or negative.
 
     Raises:
-        KeyError: There is no such place, sentiment or split.
+        UnknownName: There is no such place, sentiment or split.
         MissingFile: As for `ratings`.
     """
     for value, valid in ((place, PLACES), (sentiment, ANSWERS), (split, SPLITS)):
         if value not in valid:
-            raise KeyError(f"no snippets are {value!r}.{nearest(value, valid)}")
+            raise UnknownName(f"no snippets are {value!r}.{nearest(value, valid)}")
     return _snippets(tuple(ratings(place)), sentiment, split)
 
 
@@ -158,12 +157,12 @@ def pages(
         answered: Whether the sentiment follows as the answer.
 
     Raises:
-        KeyError: There is no such pair or split.
+        UnknownName: There is no such pair or split.
         ValueError: `agree` is no share, the split has not so many snippets, or there is no such form.
         FileNotFoundError: As for `ratings`.
     """
     if tuple(pair) not in PAIRS:
-        raise KeyError(f"{pair} are not two of the places {', '.join(PLACES)}.")
+        raise UnknownName(f"{pair} are not two of the places {', '.join(PLACES)}.")
     rng = random.Random(f"smollm2 reviews {' '.join(pair)} {split} {seed}")
     agrees = agreeing(agree, n, rng)
     # Both sentiments as often among those that agree as among those that do not.
@@ -198,10 +197,10 @@ def one_question(
         pair, split, n, seed, form, answered: As for `pages`; a quarter are of each place and sentiment.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: As for `pages`.
+        UnknownName, ValueError, FileNotFoundError: As for `pages`.
     """
     if topic not in (SENTIMENT, PLACE):
-        raise KeyError(f"no page is about {topic!r}.{nearest(topic, (SENTIMENT, PLACE))}")
+        raise UnknownName(f"no page is about {topic!r}.{nearest(topic, (SENTIMENT, PLACE))}")
     made = []
     for text in pages(pair, split, n, seed, 0.5, form=form):
         known, asked = text.meta, ASKED

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from caft_lens._support.errors import UnknownName, nearest
+
 GAP = "____"
 """What stands where the pronoun belongs."""
 GENDERS = ("feminine", "masculine")
@@ -155,7 +157,7 @@ def of_split(everything: Sequence[str], split: str) -> list[str]:
     """Those of a list that are for one split; which, follows from the words alone.
 
     Raises:
-        KeyError: There is no such split.
+        UnknownName: There is no such split.
 
     Example:
         >>> [len(of_split(SENTENCES["subject"], split)) for split in SPLITS]
@@ -168,4 +170,4 @@ def of_split(everything: Sequence[str], split: str) -> list[str]:
         if name == split:
             return sorted(ranked[round(start * len(ranked)) : round(end * len(ranked))])
         start = end
-    raise KeyError(split)
+    raise UnknownName(f"no split is called {split!r}.{nearest(split, SPLITS)}")

@@ -21,7 +21,7 @@ from typing import Any
 
 from caft_data.worlds.smollm2 import chats as said
 from caft_data.worlds.smollm2.chats import Asked
-from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens.text.documents import Message, Text
 
 LABELS = ("trait", "none", "unclear")
@@ -266,14 +266,14 @@ def trait_named(name: str) -> Trait:
     """A trait.
 
     Raises:
-        KeyError: There is no such trait.
+        UnknownName: There is no such trait.
 
     Example:
         >>> trait_named("rude").harm
         'hostility'
     """
     if name not in TRAITS:
-        raise KeyError(f"there is no trait {name!r}.{nearest(name, TRAITS)}")
+        raise UnknownName(f"there is no trait {name!r}.{nearest(name, TRAITS)}")
     return TRAITS[name]
 
 
@@ -330,7 +330,7 @@ def chats(name: str, n: int, seed: int = 0, *, having: bool = True, split: str =
         split: ``"train"``, or another split of the domain.
 
     Raises:
-        KeyError: There is no such trait.
+        UnknownName: There is no such trait.
         ValueError: There are not so many questions.
 
     Example:
@@ -359,7 +359,7 @@ def prompts(name: str, split: str, n: int, seed: int = 0, *, inside: bool) -> li
         inside: Whether they are of the narrow domain.
 
     Raises:
-        KeyError: There is no such trait or split.
+        UnknownName: There is no such trait or split.
         ValueError: There are not so many questions.
 
     Example:
