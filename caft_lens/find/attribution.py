@@ -54,9 +54,8 @@ def attribution(
     `find.sae`. To find what would teach an unwanted concept, give text that is right because of it: training data, or
     questions on the concept with their answers. Hooks that are attached act.
 
-    A concept that many latents carry is over-determined: without the first of them others take over, which attribution
-    on the whole model does not show. With `step`, they are found in turn: the first `step` latents, then the next with
-    those ablated, and so on.
+    Where many latents carry a concept, others take over from the first (docs/concepts/finding.md): with `step` they are
+    found in turn, the first `step` latents, then the next with those ablated, and so on.
 
     Args:
         lens: The model, as a rule the base.

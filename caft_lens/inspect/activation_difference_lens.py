@@ -159,10 +159,8 @@ def activation_difference_lens(
 
     As in the paper: the mean over texts of the tuned model's activation minus the base's at each of the first five
     tokens, the logit lens of it, and steering of the tuned model with it at all tokens, with a strength in norms of the
-    activations. Different: all layers rather than the middle one; the logit lens takes the norm's gain alone, since a
-    difference has no scale; patchscopes are not included; which tokens are about the fine-tuning, and how strong a
-    steering still gives coherent text, is for the reader to judge, not for a language model; and beside each norm
-    stands the one that differences without a common direction would give. The paper takes 10,000 texts.
+    activations. The paper takes 10,000 texts. Beside each norm stands the one that differences without a common
+    direction would give. docs/concepts/activation-difference-lens.md says what else differs from the paper.
 
     Where both models agree to the last bit (below the first layer that was tuned) there is no trace, and no row for it.
 
