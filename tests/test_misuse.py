@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import caft_lens as cl
 from caft_lens._support.errors import BadArgument, BadType, UnknownAttribute
+from caft_lens._support.keywords import values_of
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.evaluate.judges import Form
@@ -103,3 +106,44 @@ def test_false_is_the_harmless_label() -> None:
 def test_every_minus_is_one() -> None:
     assert html.signed(-5e-7) == "−5.00e−07"
     assert html.signed(5e-7) == "+5.00e−07"
+
+
+def hands_on(function: Any) -> bool:
+    """Whether it gives keywords that it does not have to another function, which says what is wrong with them."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
+
+
+def settings_of_calls() -> list[Any]:
+    """Every function of the library that takes settings as one value, with one of these settings."""
+    cases = {}
+    for package in (cl, cl.choose, cl.evaluate, cl.experiments, cl.find, cl.inspect, cl.saes):
+        for name in package.__all__:
+            function = getattr(package, name)
+            if isinstance(function, type) or not callable(function) or hands_on(function):
+                continue
+            for value, (kind, fields) in values_of(function).items():
+                cases[f"{name}({value}=)"] = pytest.param(function, value, kind, fields[-1], id=f"{name}({value}=)")
+    return list(cases.values())
+
+
+@pytest.mark.parametrize(("function", "value", "kind", "field"), settings_of_calls())
+def test_a_setting_that_is_given_by_itself_is_told_where_it_goes(
+    function: Any, value: str, kind: str, field: str
+) -> None:
+    with pytest.raises(BadType, match=rf'has no "{field}": give .*\b{value}={kind}\({field}=1\)'):
+        function(**{field: 1})
+
+
+def test_a_keyword_that_is_none_is_told_the_nearest_or_where_it_is_said(base: Lens) -> None:
+    assert len(settings_of_calls()) > 30
+    with pytest.raises(BadType, match=r'evaluate\(\) has no "progress"\. .*CAFT_LENS_PROGRESS=0'):
+        cl.evaluate({"base": base}, "t", progress=False)  # type: ignore[call-arg]
+    with pytest.raises(BadType, match=r'evaluate\(\) has no "tempratur"\. Did you mean "temperature"'):
+        cl.evaluate({"base": base}, "t", tempratur=0)  # type: ignore[call-arg]
+    # What two values have may have been meant for either.
+    with pytest.raises(
+        BadType, match=r"settings=TrainSettings\(batch_size=4, epochs=2\) or execution=Execution\(batch_size=4\)"
+    ):
+        cl.experiment(base, {}, "t", batch_size=4, epochs=2, out="x")  # type: ignore[call-arg]
+    with pytest.raises(BadType, match=r"give settings=TrainSettings\(epochs=2\), execution=Execution\(workers=1\)"):
+        cl.experiment(base, {}, "t", workers=1, epochs=2, out="x")  # type: ignore[call-arg]

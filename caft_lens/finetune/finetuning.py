@@ -20,6 +20,7 @@ from caft_lens._support.arguments import count
 from caft_lens._support.blocks import block, random_state
 from caft_lens._support.errors import BadArgument, BadData, BadType, CaftLensError, Diverged, NotTrained
 from caft_lens._support.files import read_json
+from caft_lens._support.keywords import takes_values
 from caft_lens.concepts.ablation import one_of_a_set
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.finetune import folder as place
@@ -31,7 +32,7 @@ from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.protocol import Method, Training
 from caft_lens.finetune.record import configuration, finish, history_of, outcome
 from caft_lens.finetune.run import Run, quiet
-from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.finetune.weights import save_weights, trainable
 from caft_lens.model import run_folder
@@ -45,7 +46,7 @@ from caft_lens.text.encoding import Encoded, encode_all
 PAPER_LEARNING_RATE = {"lora": 1e-5, "full": 5e-6}
 
 
-@takes_settings
+@takes_values
 def finetune(
     lens: Lens,
     texts: Texts | Any,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from caft_lens._support.arguments import count, not_negative, number, one_of, positive, switch
 from caft_lens._support.errors import BadArgument, BadType, nearest
-from caft_lens._support.keywords import takes
 from caft_lens._support.settings import Settings, checked
 
 Tune = Literal["lora", "full"]
@@ -174,7 +173,3 @@ class TrainSettings(Settings):
     save_steps: Annotated[int | None, checked(count, none=True)] = None
     resume: Annotated[bool, checked(switch)] = True
     overwrite: Annotated[bool, checked(switch)] = False
-
-
-takes_settings = takes("settings", TrainSettings)
-"""A decorator of functions with `settings`: a setting that is given as a keyword of its own is told where it goes."""
