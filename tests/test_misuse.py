@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import caft_lens as cl
-from caft_lens._support.errors import BadArgument, BadType, UnknownAttribute
+from caft_lens._support.errors import BadArgument, BadType, NotInstalled, UnknownAttribute
 from caft_lens._support.keywords import values_of
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
@@ -147,3 +147,35 @@ def test_a_keyword_that_is_none_is_told_the_nearest_or_where_it_is_said(base: Le
         cl.experiment(base, {}, "t", batch_size=4, epochs=2, out="x")  # type: ignore[call-arg]
     with pytest.raises(BadType, match=r"give settings=TrainSettings\(epochs=2\), execution=Execution\(workers=1\)"):
         cl.experiment(base, {}, "t", workers=1, epochs=2, out="x")  # type: ignore[call-arg]
+
+
+def test_a_keyword_that_neither_the_library_nor_hugging_face_has_is_told_the_nearest(base: Lens) -> None:
+    with pytest.raises(BadType, match=r'generate\(\) has no "temprature"\. Did you mean "temperature"\?'):
+        base.generate("Hi", temprature=0.5)
+    with pytest.raises(BadType, match=r'generate\(\) has no "progress"\. .*CAFT_LENS_PROGRESS=0'):
+        base.generate("Hi", progress=False)
+    assert base.generate("Hi", max_new_tokens=2, min_new_tokens=1, seed=0) is not None
+
+
+def test_a_method_by_its_name_is_told_the_line_to_write(base: Lens, tmp_path: Path) -> None:
+    for name, hint in (
+        ("full", r'give settings=TrainSettings\(tune="full"\)'),
+        ("kl_anchor", r"give KLAnchor\(general\)"),
+        ("kl_ancor", r'Did you mean "kl_anchor"'),
+    ):
+        with pytest.raises(BadType, match=hint):
+            cl.finetune(base, TEXTS, method=name, out=tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_a_logger_that_is_unknown_or_not_installed_is_refused_before_the_folder_is_taken(
+    base: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    for asked, kind, said in (
+        ("tensorbord", BadArgument, "tensorbord is not supported, only .*tensorboard"),
+        ("tensorboard", NotInstalled, "tensorboard.*needs a package"),
+    ):
+        settings = cl.TrainSettings(max_steps=1, training_arguments={"report_to": asked})
+        with pytest.raises(kind, match=said):
+            cl.finetune(base, TEXTS, settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel
@@ -15,8 +15,7 @@ from caft_lens._support.errors import BadType, nearest
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ELSEWHERE = {"progress": " The environment variable CAFT_LENS_PROGRESS=0 switches progress bars off."}
-"""What is often given as a keyword, and said elsewhere."""
+_ELSEWHERE = {"progress": " The environment variable CAFT_LENS_PROGRESS=0 switches progress bars off."}
 
 
 def takes_values(function: Callable[P, R]) -> Callable[P, R]:
@@ -65,6 +64,16 @@ def values_of(function: Callable[..., Any]) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
+def elsewhere(name: str, valid: Iterable[str]) -> str:
+    """The end of a message about a keyword that is none: how one says it instead, or the `nearest` of those that are.
+
+    Example:
+        >>> elsewhere("sed", ["seed"])
+        ' Did you mean "seed"?'
+    """
+    return _ELSEWHERE.get(name) or nearest(name, valid)
+
+
 def _said(
     function: str, known: list[str], values: Mapping[str, tuple[str, list[str]]], stray: Mapping[str, Any]
 ) -> str:
@@ -73,8 +82,8 @@ def _said(
     placed = [name for names in homes.values() for name in names]
     if not placed:
         name = next(iter(stray))
-        hint = ELSEWHERE.get(name) or nearest(name, [*known, *(one for _, fields in values.values() for one in fields)])
-        return f'{function}() has no "{name}".{hint}'
+        valid = [*known, *(one for _, fields in values.values() for one in fields)]
+        return f'{function}() has no "{name}".{elsewhere(name, valid)}'
     lines = [
         f"{value}={values[value][0]}({', '.join(f'{name}={stray[name]!r}' for name in names)})"
         for value, names in homes.items()
