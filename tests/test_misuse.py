@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,15 @@ def test_a_logger_that_is_unknown_or_not_installed_is_refused_before_the_folder_
         with pytest.raises(kind, match=said):
             cl.finetune(base, TEXTS, settings, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_optimizer_whose_package_is_missing_is_told_and_leaves_the_run_that_was_there(
+    base: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = cl.TrainSettings(max_steps=1)
+    whole = cl.finetune(base, TEXTS, steps, out=tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "galore_torch", None)  # as where it is not installed
+    galore = steps.but(overwrite=True, training_arguments={"optim": "galore_adamw", "optim_target_modules": ["q_proj"]})
+    with pytest.raises(NotInstalled, match=r"package that is missing: .*galore_torch"):
+        cl.finetune(base, TEXTS, galore, out=tmp_path / "run")
+    assert Run.load(tmp_path / "run").record == whole.record

@@ -147,6 +147,10 @@ def finetune(
                 if arguments.should_save:
                     place.failed(folder, config, str(error))
                 raise
+            except ImportError as error:  # of an optimizer, say, which is made when training begins
+                if isinstance(error, NotInstalled):
+                    raise
+                raise NotInstalled(f"Training needs a package that is missing: {error}") from error
             save_weights(trainer, lens, folder / run_folder.NEW / run_folder.WEIGHTS[settings.tune])
         history, record = history_of(trainer.state), outcome(training, trainer.state, config, cost)
         del child, trainer, training
