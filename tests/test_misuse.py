@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import caft_lens as cl
-from caft_lens._support.errors import BadArgument, BadType, UnknownAttribute
+from caft_lens._support.errors import BadArgument, BadType, NotInstalled, UnknownAttribute
+from caft_lens._support.keywords import values_of
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
 from caft_lens.evaluate.judges import Form
@@ -103,3 +107,88 @@ def test_false_is_the_harmless_label() -> None:
 def test_every_minus_is_one() -> None:
     assert html.signed(-5e-7) == "−5.00e−07"
     assert html.signed(5e-7) == "+5.00e−07"
+
+
+def hands_on(function: Any) -> bool:
+    """Whether it gives keywords that it does not have to another function, which says what is wrong with them."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
+
+
+def settings_of_calls() -> list[Any]:
+    """Every function of the library that takes settings as one value, with one of these settings."""
+    cases = {}
+    for package in (cl, cl.choose, cl.evaluate, cl.experiments, cl.find, cl.inspect, cl.saes):
+        for name in package.__all__:
+            function = getattr(package, name)
+            if isinstance(function, type) or not callable(function) or hands_on(function):
+                continue
+            for value, (kind, fields) in values_of(function).items():
+                cases[f"{name}({value}=)"] = pytest.param(function, value, kind, fields[-1], id=f"{name}({value}=)")
+    return list(cases.values())
+
+
+@pytest.mark.parametrize(("function", "value", "kind", "field"), settings_of_calls())
+def test_a_setting_that_is_given_by_itself_is_told_where_it_goes(
+    function: Any, value: str, kind: str, field: str
+) -> None:
+    with pytest.raises(BadType, match=rf'has no "{field}": give .*\b{value}={kind}\({field}=1\)'):
+        function(**{field: 1})
+
+
+def test_a_keyword_that_is_none_is_told_the_nearest_or_where_it_is_said(base: Lens) -> None:
+    assert len(settings_of_calls()) > 30
+    with pytest.raises(BadType, match=r'evaluate\(\) has no "progress"\. .*CAFT_LENS_PROGRESS=0'):
+        cl.evaluate({"base": base}, "t", progress=False)  # type: ignore[call-arg]
+    with pytest.raises(BadType, match=r'evaluate\(\) has no "tempratur"\. Did you mean "temperature"'):
+        cl.evaluate({"base": base}, "t", tempratur=0)  # type: ignore[call-arg]
+    # What two values have may have been meant for either.
+    with pytest.raises(
+        BadType, match=r"settings=TrainSettings\(batch_size=4, epochs=2\) or execution=Execution\(batch_size=4\)"
+    ):
+        cl.experiment(base, {}, "t", batch_size=4, epochs=2, out="x")  # type: ignore[call-arg]
+    with pytest.raises(BadType, match=r"give settings=TrainSettings\(epochs=2\), execution=Execution\(workers=1\)"):
+        cl.experiment(base, {}, "t", workers=1, epochs=2, out="x")  # type: ignore[call-arg]
+
+
+def test_a_keyword_that_neither_the_library_nor_hugging_face_has_is_told_the_nearest(base: Lens) -> None:
+    with pytest.raises(BadType, match=r'generate\(\) has no "temprature"\. Did you mean "temperature"\?'):
+        base.generate("Hi", temprature=0.5)
+    with pytest.raises(BadType, match=r'generate\(\) has no "progress"\. .*CAFT_LENS_PROGRESS=0'):
+        base.generate("Hi", progress=False)
+    assert base.generate("Hi", max_new_tokens=2, min_new_tokens=1, seed=0) is not None
+
+
+def test_a_method_by_its_name_is_told_the_line_to_write(base: Lens, tmp_path: Path) -> None:
+    for name, hint in (
+        ("full", r'give settings=TrainSettings\(tune="full"\)'),
+        ("kl_anchor", r"give KLAnchor\(general\)"),
+        ("kl_ancor", r'Did you mean "kl_anchor"'),
+    ):
+        with pytest.raises(BadType, match=hint):
+            cl.finetune(base, TEXTS, method=name, out=tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_a_logger_that_is_unknown_or_not_installed_is_refused_before_the_folder_is_taken(
+    base: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    for asked, kind, said in (
+        ("tensorbord", BadArgument, "tensorbord is not supported, only .*tensorboard"),
+        ("tensorboard", NotInstalled, "tensorboard.*needs a package"),
+    ):
+        settings = cl.TrainSettings(max_steps=1, training_arguments={"report_to": asked})
+        with pytest.raises(kind, match=said):
+            cl.finetune(base, TEXTS, settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_optimizer_whose_package_is_missing_is_told_and_leaves_the_run_that_was_there(
+    base: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = cl.TrainSettings(max_steps=1)
+    whole = cl.finetune(base, TEXTS, steps, out=tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "galore_torch", None)  # as where it is not installed
+    galore = steps.but(overwrite=True, training_arguments={"optim": "galore_adamw", "optim_target_modules": ["q_proj"]})
+    with pytest.raises(NotInstalled, match=r"package that is missing: .*galore_torch"):
+        cl.finetune(base, TEXTS, galore, out=tmp_path / "run")
+    assert Run.load(tmp_path / "run").record == whole.record

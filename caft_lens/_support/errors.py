@@ -190,7 +190,7 @@ def nearest(name: object, valid: Iterable[object]) -> str:
         >>> nearest("zebra", ["pca", "sae"])
         ' Valid: "pca", "sae".'
     """
-    names = [str(item) for item in valid]
+    names = [*dict.fromkeys(map(str, valid))]
     close = difflib.get_close_matches(str(name), names)
     if close:
         return ' Did you mean "' + '" or "'.join(close) + '"?'

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from torch import Tensor
 
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import captured, hook_names, pair
 from caft_lens.activations.moments import Moments
 from caft_lens.activations.store import Store, store
@@ -43,6 +44,7 @@ class Reducer(Protocol):
         """Add the result of another pass, exactly as if its texts had been seen in this one."""
 
 
+@takes_values
 def stream(
     lens: Lens | tuple[Lens, Lens],
     texts: Iterable[Text],
@@ -176,6 +178,7 @@ def provenance(
     }
 
 
+@takes_values
 def activation_difference(
     tuned: Lens,
     base: Lens,

@@ -20,6 +20,7 @@ from caft_lens._support import files, lazy
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadFile, UnknownName, nearest
 from caft_lens._support.files import Count, Named, Record, absolute, inside, write_json
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.text.batching import Scan, pack, padding_id
@@ -175,6 +176,7 @@ class Store:
         return f'Store("{self.folder}", {len(self)} tokens at {", ".join(self.hooks)})'
 
 
+@takes_values
 def store(
     lens: Lens | tuple[Lens, Lens],
     texts: Texts | Iterable[Any],

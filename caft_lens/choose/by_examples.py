@@ -11,6 +11,7 @@ import numpy as np
 
 from caft_lens._support.arguments import count, number, share
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import Rank
 from caft_lens.choose.choice import Choice, End, Proposal
@@ -65,6 +66,7 @@ class Criteria:
             count(self.most, "most")
 
 
+@takes_values
 def by_examples(
     lens: Lens,
     concepts: ConceptSet,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from caft_lens._support.arguments import number, one_of
 from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import along, captured
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import ablations, lens_of, steering
@@ -65,6 +66,7 @@ def intervene(
     return at(lens, functions, roles=roles)
 
 
+@takes_values
 def unit_lengths(
     lens: Lens, concepts: ConceptSet, texts: Iterable[Text], unit: Unit = "norm", *, scan: Scan = Scan()
 ) -> dict[str, float]:

@@ -17,6 +17,7 @@ from caft_lens._support import lazy
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens._support.intervals import Interval
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import activation_difference, provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -277,6 +278,7 @@ def _as_row(row: RankedDirection) -> dict[str, Any]:
     return {**found, **{column: effect.get(end) for end, column in columns.items()}}
 
 
+@takes_values
 def discovery(
     lens: Lens,
     concepts: ConceptSet | Mapping[str, ConceptSet],

@@ -17,6 +17,7 @@ from typing import Any
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadFile, BadType, JudgeError
 from caft_lens._support.files import absolute, locked, sha256
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, Options, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
@@ -33,6 +34,7 @@ from caft_lens.text.documents import Text, Texts
 Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
 
 
+@takes_values
 def evaluate(
     subjects: Mapping[str, Subject | Sequence[Subject]],
     task: Task | str,

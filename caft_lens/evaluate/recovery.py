@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from caft_lens._support import lazy
 from caft_lens._support.errors import BadArgument, UnknownName
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import activation_difference, provenance
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.ablation import project_out
@@ -249,6 +250,7 @@ def _as_row(row: Recovered) -> dict[str, Any]:
     return found
 
 
+@takes_values
 def recovery(
     models: Mapping[str, Lens],
     base: Lens,

@@ -25,6 +25,7 @@ from caft_lens._support import processes
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadModel, Busy, JudgeError
 from caft_lens._support.files import absolute, file_name, write_json
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.lazy import callable_module
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens._support.progress import silenced, telling
@@ -39,7 +40,7 @@ from caft_lens.finetune.finetuning import finetune
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.protocol import Method
-from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.finetune.weights import loadable
 from caft_lens.model.lens import Lens, load
 from caft_lens.model.sampling import Sampling
@@ -147,7 +148,7 @@ class _Base:
     dtype: torch.dtype
 
 
-@takes_settings
+@takes_values
 def experiment(
     base: Lens,
     arms: Mapping[str, Arm],

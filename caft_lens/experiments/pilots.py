@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
 from caft_lens._support.files import absolute, file_name
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.lazy import callable_module
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.finetune.finetuning import finetune
-from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.settings import TrainSettings
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Pilots(Sequence[Pilot]):
         )
 
 
-@takes_settings
+@takes_values
 def pilots(
     base: Lens,
     sets: Mapping[str, ConceptSet],

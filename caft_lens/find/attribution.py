@@ -15,6 +15,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, BadType, UnknownName, nearest
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import provenance
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -35,6 +36,7 @@ OUTCOMES = {
 }
 
 
+@takes_values
 def attribution(
     lens: Lens,
     texts: Texts | Iterable[Any],

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count, one_of
 from caft_lens._support.errors import BadArgument, BadData, ConceptMismatch
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import along
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -34,6 +35,7 @@ SAID = ("system", "user", "assistant", "text")
 EVEN = 1e-4
 
 
+@takes_values
 def by_example(
     lens: Lens,
     concepts: ConceptSet,

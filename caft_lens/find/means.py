@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from caft_lens._support.errors import BadData
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.activations.moments import Moments
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -18,6 +19,7 @@ from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 
 
+@takes_values
 def difference_of_means(
     lens: Lens,
     concept: Texts | Any,

@@ -18,6 +18,7 @@ from torch import Tensor
 from caft_lens._support.arguments import count, one_of
 from caft_lens._support.arguments import positive as above_zero
 from caft_lens._support.errors import BadArgument, BadData
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import hook_names
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -69,6 +70,7 @@ class ProbeFit:
             above_zero(strength, "strengths")
 
 
+@takes_values
 def probe(
     lens: Lens,
     positive: Texts | Iterable[Any],
@@ -260,6 +262,7 @@ class Units:
         return Units(self.acts[rows], self.positive[rows], self.document_groups[rows])
 
 
+@takes_values
 def labelled_activations(
     lens: Lens,
     positive: Texts,

@@ -9,6 +9,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.errors import BadArgument, nearest
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import hook_names, pair
 from caft_lens.activations.differences import AtItsHooks, Reducer, difference_provenance, provenance, stream
 from caft_lens.activations.moments import Moments
@@ -28,6 +29,7 @@ OF_SAES = {"sae change": "change", "sae difference": "difference"}
 METHODS = (*OF_MOMENTS, *OF_SAES)
 
 
+@takes_values
 def routes(
     tuned: Lens,
     base: Lens,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count, one_of
 from caft_lens._support.errors import BadArgument, BadData
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import pair
 from caft_lens.activations.differences import provenance, stream
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 RANKINGS = {"change": "rise of mean activation", "difference": "mean activation on the difference"}
 
 
+@takes_values
 def sae(
     tuned: Lens,
     base: Lens,

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from caft_lens._support.errors import BadType
 from caft_lens._support.files import sha256
+from caft_lens._support.redaction import redact
 
 EVENTS = tuple(name for name in dir(TrainerCallback) if name.startswith("on_"))
 LOGGERS = ("transformers.integrations", "transformers.trainer_callback.P", "transformers.utils.notebook")
@@ -126,7 +127,7 @@ def _record(callback: TrainerCallback) -> dict[str, Any]:
             settings[key] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError):
             unknown.append(key)
-    record = {"class": name, "code": _code(callback), "settings": settings}
+    record = {"class": name, "code": _code(callback), "settings": redact(settings)}
     return {**record, "unknown": unknown} if unknown else record
 
 

@@ -14,12 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
 
 from caft_lens._support import processes
 from caft_lens._support.arguments import count
 from caft_lens._support.blocks import block, random_state
-from caft_lens._support.errors import BadArgument, BadData, BadType, CaftLensError, Diverged, NotTrained
+from caft_lens._support.errors import (
+    BadArgument,
+    BadData,
+    BadType,
+    CaftLensError,
+    Diverged,
+    NotInstalled,
+    NotTrained,
+    nearest,
+)
 from caft_lens._support.files import read_json
+from caft_lens._support.keywords import takes_values
 from caft_lens.concepts.ablation import one_of_a_set
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.finetune import folder as place
@@ -28,10 +39,11 @@ from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import measured
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
+from caft_lens.finetune.methods.registry import methods
 from caft_lens.finetune.protocol import Method, Training
 from caft_lens.finetune.record import configuration, finish, history_of, outcome
 from caft_lens.finetune.run import Run, quiet
-from caft_lens.finetune.settings import TrainSettings, takes_settings
+from caft_lens.finetune.settings import TUNES, TrainSettings
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.finetune.weights import save_weights, trainable
 from caft_lens.model import run_folder
@@ -45,7 +57,7 @@ from caft_lens.text.encoding import Encoded, encode_all
 PAPER_LEARNING_RATE = {"lora": 1e-5, "full": 5e-6}
 
 
-@takes_settings
+@takes_values
 def finetune(
     lens: Lens,
     texts: Texts | Any,
@@ -133,6 +145,10 @@ def finetune(
                 if arguments.should_save:
                     place.failed(folder, config, str(error))
                 raise
+            except ImportError as error:  # of an optimizer, say, which is made when training begins
+                if isinstance(error, NotInstalled):
+                    raise
+                raise NotInstalled(f"Training needs a package that is missing: {error}") from error
             save_weights(trainer, lens, folder / run_folder.NEW / run_folder.WEIGHTS[settings.tune])
         history, record = history_of(trainer.state), outcome(training, trainer.state, config, cost)
         del child, trainer, training
@@ -155,7 +171,8 @@ def _method(method: Method | None, ablate: ConceptSet | None) -> Method:
     """The method that is asked for."""
     if ablate is None:
         if method is not None and not isinstance(method, Method):
-            raise BadType(f"method= takes a method of caft_lens.finetune.methods, not {type(method).__name__}.")
+            said = _instead(method) if isinstance(method, str) else f"{type(method).__name__}."
+            raise BadType(f"method= takes a method of caft_lens.finetune.methods, not {said}")
         return Plain() if method is None else method
     if method is not None:
         raise BadArgument("ablate= is short for method=CAFT(...): give one of them.")
@@ -163,6 +180,16 @@ def _method(method: Method | None, ablate: ConceptSet | None) -> Method:
         hint = one_of_a_set(ablate) if isinstance(ablate, Concept) else ""
         raise BadType(f"ablate= takes a ConceptSet, not {type(ablate).__name__}.{hint}")
     return CAFT(ablate)
+
+
+def _instead(name: str) -> str:
+    """Of a name that is given as a method: the line to write instead."""
+    known = methods()
+    if name in TUNES:
+        return f'"{name}": give settings=TrainSettings(tune="{name}").'
+    if name not in known:
+        return f'"{name}".{nearest(name, known)}'
+    return f'"{name}": give {known[name].__name__}({", ".join(known[name].needs())}).'
 
 
 _last_encoded: tuple[tuple[Any, ...], list[Encoded]] | None = None
@@ -251,9 +278,22 @@ def _arguments(lens: Lens, folder: Path, config: dict[str, Any], save_steps: int
     except Exception as error:  # of many kinds, from transformers and accelerate
         asked = ", ".join(f"{key}={value!r}" for key, value in config["training_arguments"].items()) or "none"
         raise BadArgument(f"transformers refuses these training_arguments ({asked}): {error}") from error
+    _check_reports(arguments)
     _check_device(lens, arguments)
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would run copies that the lens does not hook
     return arguments
+
+
+def _check_reports(arguments: TrainingArguments) -> None:
+    # Made here to be refused before the folder is taken; the trainer makes its own.
+    named = ", ".join(arguments.report_to or [])
+    try:
+        for callback in get_reporting_integration_callbacks(arguments.report_to):
+            callback()
+    except ValueError as error:
+        raise BadArgument(f'training_arguments={{"report_to": "{named}"}}: {error}') from error
+    except (RuntimeError, ImportError) as error:
+        raise NotInstalled(f'training_arguments={{"report_to": "{named}"}} needs a package: {error}') from error
 
 
 def _check_device(lens: Lens, arguments: TrainingArguments) -> None:

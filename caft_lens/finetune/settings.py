@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from caft_lens._support.arguments import count, not_negative, number, one_of, positive, switch
 from caft_lens._support.errors import BadArgument, BadType, nearest
-from caft_lens._support.keywords import takes
+from caft_lens._support.redaction import redact
 from caft_lens._support.settings import Settings, checked
 
 Tune = Literal["lora", "full"]
@@ -97,6 +97,11 @@ def _others(value: Any, name: str) -> dict[str, Any]:
             )
         if key not in fields:
             raise BadArgument(f'transformers.TrainingArguments has no "{key}".{nearest(key, fields - set(OWN))}')
+        if redact(given[key]) != given[key]:
+            raise BadArgument(
+                f'{name}["{key}"] holds a key or password, and would be written into the run folder: leave it out, or '
+                f"give it in the environment."
+            )
     return given
 
 
@@ -173,7 +178,3 @@ class TrainSettings(Settings):
     save_steps: Annotated[int | None, checked(count, none=True)] = None
     resume: Annotated[bool, checked(switch)] = True
     overwrite: Annotated[bool, checked(switch)] = False
-
-
-takes_settings = takes("settings", TrainSettings)
-"""A decorator of functions with `settings`: a setting that is given as a keyword of its own is told where it goes."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadData, BadModel
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.capture import Lenses, captured, hook_names, pair
 from caft_lens.activations.differences import provenance
@@ -145,6 +146,7 @@ class ActivationDifferenceLens:
         return f"ActivationDifferenceLens({self.tuned.name} − {self.base.name})\n{shown}"
 
 
+@takes_values
 def activation_difference_lens(
     tuned: Lens,
     base: Lens,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count, one_of, positive
 from caft_lens._support.errors import BadArgument, BadData
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.concepts.interventions import UNITS, Unit, intervene, lengths_on
@@ -245,6 +246,7 @@ DRAWN = Sampling(max_new_tokens=48, temperature=1.0, seed=0)
 """How answers are drawn where nothing is said."""
 
 
+@takes_values
 def effect(
     lens: Lens,
     concepts: ConceptSet,

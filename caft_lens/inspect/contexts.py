@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pandas
 
 from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -292,6 +293,7 @@ def _check_n(n: Any) -> None:
     raise BadType(f"n={said or repr(n)}: expected a whole number, of contexts at each end.{hint}")
 
 
+@takes_values
 def contexts(
     lens: Lens,
     concepts: ConceptSet | SAE | Sequence[SAE],

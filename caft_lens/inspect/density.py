@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas
 
 from caft_lens._support.by_name import ByName
+from caft_lens._support.keywords import takes_values
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display import html
 from caft_lens.display.frames import Frame
@@ -103,6 +104,7 @@ class Densities(ByName[Density]):
         return html.framed(self.table(), repr(self), max_rows=20, float_format="{:.4g}".format)
 
 
+@takes_values
 def density(
     lens: Lens,
     concepts: ConceptSet | SAE | Sequence[SAE],

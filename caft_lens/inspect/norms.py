@@ -11,6 +11,7 @@ import pandas
 import torch
 from numpy.typing import NDArray
 
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.capture import captured
 from caft_lens.display.curves import curves
 from caft_lens.display.frames import Frame
@@ -133,6 +134,7 @@ class Norms:
         return {**self.plot()._repr_mimebundle_(), "text/plain": repr(self)}
 
 
+@takes_values
 def norms(
     lens: Lens,
     texts: Texts | Iterable[Text | Mapping[str, Any] | str],

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.top_windows import Rank, TopWindows
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.inspect.contexts import Contexts, collected
@@ -34,6 +35,7 @@ class Survey:
     densities: Densities
 
 
+@takes_values
 def survey(
     lens: Lens,
     concepts: ConceptSet | SAE | Sequence[SAE],

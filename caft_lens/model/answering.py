@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caft_lens._support.arguments import count
+from caft_lens._support.keywords import takes_values
 from caft_lens.model.generation import questions_of
-from caft_lens.model.sampling import Sampling, takes_sampling
+from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Texts
 
 if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
 
 
-@takes_sampling
+@takes_values
 def completions(lens: Lens, questions: Texts | Any, *, n: int = 1, sampling: Sampling = Sampling()) -> Texts:
     """Sample answers to questions.
 

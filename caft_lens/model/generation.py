@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import fields
 from queue import SimpleQueue
 from threading import RLock, Thread
 from typing import Any, Literal
@@ -21,7 +22,8 @@ from transformers import DynamicCache, LogitsProcessor, StoppingCriteria, Temper
 from transformers.cache_utils import DynamicLayer
 
 from caft_lens._support.blocks import Block, random_state
-from caft_lens._support.errors import BadArgument, BadTemplate, Diverged
+from caft_lens._support.errors import BadArgument, BadTemplate, BadType, Diverged
+from caft_lens._support.keywords import elsewhere
 from caft_lens._support.progress import progress
 from caft_lens.model.architectures import evaluating
 from caft_lens.model.hooked import HookedModel
@@ -140,11 +142,23 @@ def continue_prompts(
     bar = progress(total=len(prompts), desc="generating", unit="answer", show=len(parts) > 1)
     with alone, seeded, bar:
         for part in parts:
-            with evaluating(lens.model):
-                new = _continue_batch(lens, [prompts[i] for i in part], settings)
+            try:
+                with evaluating(lens.model):
+                    new = _continue_batch(lens, [prompts[i] for i in part], settings)
+            except ValueError as error:
+                _check_known(lens, keywords, error)
+                raise
             answers.update(zip(part, new, strict=True))
             bar.update(len(part))
     return [answers[i] for i in range(len(prompts))]
+
+
+def _check_known(lens: HookedModel, keywords: Mapping[str, Any], error: ValueError) -> None:
+    """Say the nearest of a keyword that neither Hugging Face's `generate` nor the model has, as its `error` says."""
+    stray = [name for name in keywords if f"'{name}'" in str(error)]
+    if "`model_kwargs`" in str(error) and stray:
+        known = [*(one.name for one in fields(Sampling)), *lens.hf.generation_config.to_dict()]
+        raise BadType(f'generate() has no "{stray[0]}".{elsewhere(stray[0], known)}') from error
 
 
 def continuing_prompts(

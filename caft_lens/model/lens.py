@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from caft_lens._support.errors import BadArgument, BadModel, BadType
 from caft_lens._support.files import sha256
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.threads import use_free_cores
 from caft_lens.model import loading
 from caft_lens.model.architectures import unembed
@@ -29,7 +30,7 @@ from caft_lens.model.hooked import HookedModel
 from caft_lens.model.limits import check_batch, check_tokenizer
 from caft_lens.model.loading import own_tokenizer
 from caft_lens.model.passes import as_batch, call_of, run_until
-from caft_lens.model.sampling import Sampling, takes_sampling
+from caft_lens.model.sampling import Sampling
 from caft_lens.model.sinks import Sinks, measured
 from caft_lens.model.tokens import next_token_loss
 from caft_lens.model.turns import Held, here, turn
@@ -226,7 +227,7 @@ class Lens(HookedModel):
         )
         return generate(self, prompt, chat, return_type, told.over(sampling), **keywords)
 
-    @takes_sampling
+    @takes_values
     def generating(
         self,
         prompt: str | Sequence[str] | Text | Texts | Batch,

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from caft_lens._support.arguments import count, not_negative, seed_of, share
-from caft_lens._support.keywords import takes
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "max_new_tokens": count,
@@ -63,7 +62,3 @@ class Sampling:
 
     def __repr__(self) -> str:
         return f"Sampling({', '.join(f'{name}={value!r}' for name, value in self.said().items())})"
-
-
-takes_sampling = takes("sampling", Sampling)
-"""A decorator of functions with `sampling`: a part of it that is a keyword of its own is told where it goes."""

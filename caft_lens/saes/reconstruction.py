@@ -16,6 +16,7 @@ from torch import Tensor
 from caft_lens._support import lazy
 from caft_lens._support.errors import BadArgument
 from caft_lens._support.intervals import Interval, ratio_interval
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import stream
 from caft_lens.activations.moments import Moments
 from caft_lens.model.architectures import evaluating
@@ -77,6 +78,7 @@ class Reconstruction:
         )
 
 
+@takes_values
 def reconstruction(
     lens: Lens, sae: SAE, texts: Texts, *, roles: Sequence[str] | None = None, scan: Scan = Scan()
 ) -> Reconstruction:

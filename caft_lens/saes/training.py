@@ -30,6 +30,7 @@ from caft_lens._support.files import (
     sha256,
     write_together,
 )
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress
 from caft_lens.activations.capture import captured
 from caft_lens.saes.loading import load_sae
@@ -115,6 +116,7 @@ class SaeSettings:
         return self.tokens // self.batch_size
 
 
+@takes_values
 def train(
     lens: Lens,
     texts: Iterable[Text],

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.text.documents import Text, Texts, documents
 from caft_lens.text.encoding import Cuts, Encoded, encoded
@@ -149,6 +150,7 @@ def padding_id(tokenizer: Any) -> int:
     return 0
 
 
+@takes_values
 def batches(
     tokenizer: Any,
     texts: Iterable[Text],

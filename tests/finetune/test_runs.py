@@ -200,6 +200,25 @@ def test_a_callback_is_known_by_its_settings_and_code_or_by_its_own_fingerprint(
         finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[StopAt]), out=tmp_path / "other")  # type: ignore[list-item]
 
 
+def test_a_key_that_a_callback_holds_or_an_argument_is_given_reaches_no_file_of_the_run(tmp_path):
+    key = "sk-" + "a1B2" * 6
+    steps = {"changes_training": True, "api_key": "short", "address": f"https://host/?key={key}", "step": 2}
+    (of_one,), (of_another,) = (recorded([vars_of(StopAt(2), {**steps, "api_key": one})]) for one in ("short", "other"))
+    assert of_one == of_another  # a key changes nothing that is trained
+    assert of_one["settings"]["address"] == "https://host/?key=***"
+    notifies = vars_of(StopAt(2), {"api_key": key, "note": f"by {key}"})
+    run = finetune(tiny_lens(), chats(8), SMALL.but(callbacks=[notifies]), out=tmp_path / "run")
+    assert not [path for path in run.folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    with pytest.raises(BadArgument, match=r'\["run_name"\] holds a key or password') as refused:
+        SMALL.but(training_arguments={"run_name": f"by {key}"})
+    assert key not in str(refused.value)
+
+
+def vars_of(callback, values):
+    vars(callback).update(values)
+    return callback
+
+
 # -- what travels with a run -------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from caft_lens._support.arguments import count, number, one_of
 from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
+from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import read_by, stream
 from caft_lens.activations.top_windows import RANKS, Rank
 from caft_lens.concepts.concept_set import ConceptSet
@@ -109,6 +110,7 @@ class LLMJudge:
     dry_run: bool = False
 
 
+@takes_values
 def detection(
     lens: Lens,
     explanations: Explanations,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from caft_lens._support.errors import BadData, BadType, UnknownName, nearest
+from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.activations.differences import read_by
 from caft_lens.inspect.context_windows import Context
@@ -49,6 +50,7 @@ ROUNDING = 1e-9
 Key = tuple[str, str, str]  # place, column, value
 
 
+@takes_values
 def explain(
     lens: Lens,
     contexts: Contexts,
