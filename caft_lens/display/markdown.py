@@ -6,8 +6,8 @@ import re
 from html import escape
 
 _SIGNS = re.compile(r"[\\`*_\[\]|~$]")
-# What would begin a heading, quotation or list at the beginning of a line.
-_BEGINS = re.compile(r"^(?:[#+=-]|\d+(?=[.)]))")
+# What would begin a heading or a list at the beginning of a line; 0.5 and +3 do not.
+_BEGINS = re.compile(r"^(?:#|[+-](?=\s|$)|[=-]+(?=\s|$)|\d+(?=[.)](?:\s|$)))")
 # GitHub makes links of addresses by themselves.
 _ADDRESS = re.compile(r"(?i)(://|\bwww\.|\b(?:mailto|xmpp):)")
 

@@ -300,7 +300,7 @@ def test_what_is_derived_from_a_frame_is_never_mathematics_either():
 @pytest.mark.parametrize(
     "label",
     ["[a](http://evil.example)", "![x](http://evil.example/p.png)", "<img src=x>", "a | b", "`code`", "$x$",
-     "www.evil.example", "https://evil.example", "# head", "1. item", "~~gone~~", "a\n\n# b"],
+     "www.evil.example", "https://evil.example", "# head", "1. item", "+ item", "- item", "-", "---", "~~gone~~", "a\n\n# b"],
 )  # fmt: skip
 def test_markdown_written_from_a_label_shows_it_and_nothing_more(label, tmp_path):
     mistune = pytest.importorskip("mistune")
@@ -323,6 +323,11 @@ def test_markdown_written_from_a_label_shows_it_and_nothing_more(label, tmp_path
     }
     assert page.count("<tr>") == 3
     assert render(f"| a |\n|---|\n| {code('a|b`c')} |").count("<td>") == 1
+
+
+@pytest.mark.parametrize("number", ["16.4", "+0.29", "-3", "−1.1", "0 (0 to 0.15)"])
+def test_a_number_is_written_to_markdown_as_it_is(number):
+    assert plain(number) == number
 
 
 def test_an_explanation_with_markup_in_place_of_a_count_stays_text():
