@@ -300,7 +300,8 @@ def test_what_is_derived_from_a_frame_is_never_mathematics_either():
 @pytest.mark.parametrize(
     "label",
     ["[a](http://evil.example)", "![x](http://evil.example/p.png)", "<img src=x>", "a | b", "`code`", "$x$",
-     "www.evil.example", "https://evil.example", "# head", "1. item", "+ item", "- item", "-", "---", "~~gone~~", "a\n\n# b"],
+     "www.evil.example", "https://evil.example", "# head", "1. item", "+ item", "- item", "-", "---", "~~gone~~",
+     "a\n\n# b"],
 )  # fmt: skip
 def test_markdown_written_from_a_label_shows_it_and_nothing_more(label, tmp_path):
     mistune = pytest.importorskip("mistune")
