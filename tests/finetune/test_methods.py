@@ -194,7 +194,7 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
     lens = tiny_lens()
     with pytest.raises(ValueError, match="give one of them"):
         finetune(lens, chats(), method=methods.Plain(), ablate=two_concepts(lens), out=tmp_path)
-    with pytest.raises(TypeError, match=r"takes a method of caft_lens\.finetune\.methods, not str"):
+    with pytest.raises(TypeError, match=r'takes a method of caft_lens\.finetune\.methods, not "caft": give CAFT'):
         finetune(lens, chats(), method="caft", out=tmp_path)
     with pytest.raises(ValueError, match="found on"):
         finetune(lens, chats(), method=methods.CAFT(two_concepts(tiny_lens(seed=1))), out=tmp_path)
