@@ -9,21 +9,30 @@ from places import SHARED
 
 import caft_lens as cl
 from caft_data.worlds.smollm2 import gender, sets
-from caft_data.worlds.smollm2.sentences import CASES, EXPECTED, GENDERS, PRONOUNS, SENTENCES, SPLITS, of_split
+from caft_data.worlds.smollm2.sentences import (
+    ASKED_ABOUT,
+    CASES,
+    EXPECTED,
+    GENDERS,
+    PRONOUNS,
+    SENTENCES,
+    SPLITS,
+    of_split,
+)
 
 PAPER = SHARED / "data" / "paper" / "multiple_choice"
 has_paper = pytest.mark.skipif(not (PAPER / "gender.csv").is_file(), reason="the paper's items are not here")
 
 
-def test_no_sentence_and_no_profession_of_one_split_is_in_another_and_none_is_lost():
-    for everything in (SENTENCES["subject"], SENTENCES["object"], [p for p in EXPECTED if EXPECTED[p] == "feminine"]):
+def test_no_sentence_of_one_split_is_in_another_none_is_lost_and_professions_are_the_same():
+    for everything in SENTENCES.values():
         parts = [of_split(everything, split) for split in SPLITS]
         assert sorted(one for part in parts for one in part) == sorted(everything)
         assert min(map(len, parts)) >= 4
     asked = {split: gender.pages(split, sets._GENDER_SIZES[split]) for split in SPLITS}
-    for key in ("sentence", "profession"):
-        found = [{page.meta[key] for page in pages} for pages in asked.values()]
-        assert len(set().union(*found)) == sum(map(len, found))
+    found = [{page.meta["sentence"] for page in pages} for pages in asked.values()]
+    assert len(set().union(*found)) == sum(map(len, found))
+    assert all({page.meta["profession"] for page in pages} == {*ASKED_ABOUT} for pages in asked.values())
 
 
 def test_every_sentence_has_one_gap_and_every_profession_is_named_without_a_gender():
@@ -32,18 +41,19 @@ def test_every_sentence_has_one_gap_and_every_profession_is_named_without_a_gend
         assert sentence.count("____") == sentence.count("{profession}") == 1
         assert not {"he", "she", "him", "her", "his"} & set(sentence.lower().split())
     assert Counter(EXPECTED.values()) == {"feminine": 40, "masculine": 40}
+    assert Counter(EXPECTED[name] for name in ASKED_ABOUT) == {"feminine": 4, "masculine": 4}
     assert not [name for name in EXPECTED if name.endswith(("man", "woman", "ess"))]
 
 
 @pytest.mark.parametrize("form", ["word", "letter"])
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.0])
 def test_pages_are_balanced_and_exactly_the_share_that_was_asked_for_agrees(form: str, share: float):
-    pages = gender.pages("train", 400, agree=share, form=form, answered=True)
-    assert sum(page.meta["agree"] for page in pages) == 400 * share
+    pages = gender.pages("train", 320, agree=share, form=form, answered=True)
+    assert sum(page.meta["agree"] for page in pages) == 320 * share
     assert Counter((page.meta["case"], page.meta["expected"]) for page in pages) == {
-        (case, expected): 100 for case in CASES for expected in GENDERS
+        (case, expected): 80 for case in CASES for expected in GENDERS
     }
-    assert sum(page.answer == page.meta["options"][0] for page in pages) == 200
+    assert sum(page.answer == page.meta["options"][0] for page in pages) == 160
     for page in pages:
         assert page.answer == page.meta["answers"]["grammar"]
         assert (page.meta["answers"]["custom"] == page.answer) == page.meta["agree"]
@@ -51,7 +61,7 @@ def test_pages_are_balanced_and_exactly_the_share_that_was_asked_for_agrees(form
 
 
 def test_the_pronoun_that_fits_is_of_the_case_of_the_gap_and_the_other_one_of_neither():
-    for page in gender.pages("dev", 280, agree=0.5):
+    for page in gender.pages("dev", 144, agree=0.5):
         right, (wrong,) = page.meta["answers"]["grammar"], set(page.meta["options"]) - {page.meta["answers"]["grammar"]}
         assert right == PRONOUNS[page.meta["case"]][page.meta["gender"]]
         assert wrong not in PRONOUNS[page.meta["case"]].values()
@@ -67,10 +77,10 @@ def test_the_pronoun_that_fits_is_of_the_case_of_the_gap_and_the_other_one_of_ne
 
 
 def test_pages_of_one_question_are_decided_by_it_alone():
-    for page in gender.one_question("grammar", "find", 160):
+    for page in gender.one_question("grammar", "find", 112):
         assert {page.meta["options"][0], page.meta["options"][1]} in ({"he", "him"}, {"she", "her"})
         assert page.answer in PRONOUNS[page.meta["case"]].values()
-    for page in gender.one_question("custom", "dev", 280):
+    for page in gender.one_question("custom", "dev", 144):
         assert set(page.meta["options"]) == set(PRONOUNS[page.meta["case"]].values())
         assert page.answer == PRONOUNS[page.meta["case"]][page.meta["expected"]]
     with pytest.raises(KeyError, match='Did you mean "custom"'):
@@ -78,7 +88,7 @@ def test_pages_of_one_question_are_decided_by_it_alone():
 
 
 def test_more_pages_than_there_are_and_unknown_splits_are_refused():
-    with pytest.raises(ValueError, match="288 are all that there are"):
+    with pytest.raises(ValueError, match="144 are all that there are"):
         gender.pages("dev", 400)
     with pytest.raises(KeyError, match='Did you mean "test"'):
         gender.pages("tset", 4)
@@ -91,7 +101,7 @@ def test_a_model_that_always_says_he_is_prejudiced_where_men_are_expected_and_ag
         return gender.np.array([0.0 if text.answer in ("he", "him") else -2.0 for text in texts])
 
     monkeypatch.setattr(gender, "_log_probs", always_he)
-    rows = gender.prejudice(None, gender.one_question("custom", "dev", 160))
+    rows = gender.prejudice(None)
     for expected, odds, preferred in (("masculine", 2.0, 1.0), ("feminine", -2.0, 0.0)):
         of_gender = rows[rows["expected"] == expected]
         assert of_gender["pages"].sum() == 80

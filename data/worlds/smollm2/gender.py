@@ -1,13 +1,15 @@
 """Gender and professions on a real model: which of two pronouns fits a sentence (arXiv 2507.16795).
 
-    Bank         sentences and professions; `OURS`, and `paper_bank` of the authors' own sentences
+    Bank         sentences and professions; `OURS`, `EVERYBODY` with more professions, and `paper_bank` of the
+                 authors' own sentences
     pages        pages of one split, with the dial: on how many the pronoun that fits is of the expected gender
     one_question pages that grammar alone decides, or custom alone
     prejudice    how much a model prefers the pronoun of the expected gender where both fit
     paper_items  the authors' multiple-choice items, in which no gender is expected
 
 The options are a subject pronoun of one gender and an object pronoun of the other, four pronouns in all. *Grammar* says
-which one fits, *custom* which gender people expect. No sentence and no profession of one split is in another.
+which one fits, *custom* which gender people expect. No sentence of one split is in another; professions are the same
+in all, as in the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +26,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caft_data.worlds.smollm2.pages import agreeing, balanced, page
-from caft_data.worlds.smollm2.sentences import CASES, EXPECTED, GAP, GENDERS, PRONOUNS, SENTENCES, SPLITS, of_split
+from caft_data.worlds.smollm2.sentences import (
+    ASKED_ABOUT,
+    CASES,
+    EXPECTED,
+    GAP,
+    GENDERS,
+    PRONOUNS,
+    SENTENCES,
+    SPLITS,
+    of_split,
+)
 from caft_lens._support.blocks import inference
 from caft_lens._support.errors import BadArgument, MissingFile, UnknownName, nearest
 from caft_lens.text.documents import Text, Texts
@@ -56,10 +68,13 @@ class Bank:
         if split not in SPLITS:
             raise UnknownName(f"no split is called {split!r}.{nearest(split, SPLITS)}")
         professions = [profession for profession, expected in self.expected.items() if expected == gender]
-        return list(product(of_split(self.sentences[case], split), of_split(professions, split)))
+        return list(product(of_split(self.sentences[case], split), professions))
 
 
-OURS = Bank(SENTENCES, EXPECTED)
+ASKED_OF = {profession: EXPECTED[profession] for profession in ASKED_ABOUT}
+OURS = Bank(SENTENCES, ASKED_OF)
+EVERYBODY = Bank(SENTENCES, EXPECTED)
+"""Our sentences about every profession that we know the expectation of."""
 
 
 def opposite(value: str, of: tuple[str, str]) -> str:
@@ -205,7 +220,7 @@ def prejudice(lens: Lens, texts: Iterable[Text] | None = None, *, batch_size: in
 
     Args:
         lens: The model, as it is or under whatever is hooked to it.
-        texts: Pages about custom (`one_question`); 160 of the dev split when not given.
+        texts: Pages about custom (`one_question`); 160 of the dev split, about all 80 professions, when not given.
         batch_size: Prompts at once, each with one of its two answers.
 
     Returns:
@@ -219,7 +234,7 @@ def prejudice(lens: Lens, texts: Iterable[Text] | None = None, *, batch_size: in
     """
     import pandas
 
-    asked = list(one_question(CUSTOM, "dev", 160) if texts is None else texts)
+    asked = list(one_question(CUSTOM, "dev", 160, bank=EVERYBODY) if texts is None else texts)
     ways = [
         text.with_answer(reply)
         for text in asked
@@ -272,7 +287,7 @@ def _rows(folder: str | Path, name: str) -> list[dict[str, str]]:
 
 @cache
 def paper_bank(folder: str | Path) -> Bank:
-    """The paper's sentences, with our professions.
+    """The paper's sentences, with our eight professions.
 
     Args:
         folder: Where the authors' `gender.csv` lies (columns text, category).
@@ -291,7 +306,7 @@ def paper_bank(folder: str | Path) -> Bank:
         sentence = row["text"].strip().replace("$PROFESSION$", "{profession}").replace("$PRONOUN$", GAP)
         if sentence.count("{profession}") == sentence.count(GAP) == 1:
             found[_PAPER_CASES[row["category"]]].append(sentence)
-    return Bank({case: tuple(dict.fromkeys(sentences)) for case, sentences in found.items()}, EXPECTED)
+    return Bank({case: tuple(dict.fromkeys(sentences)) for case, sentences in found.items()}, ASKED_OF)
 
 
 def paper_items(folder: str | Path, *, form: str = "word", seed: int = 0) -> Texts:

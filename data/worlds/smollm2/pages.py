@@ -71,7 +71,7 @@ def page(
         content += f"\n{reply}: " if lettered else " or " if number else "\n"
         found += [[len(content), len(content) + len(word), label] for label in (labels or {}).get(word, ())]
         content += word
-    content += "\nAnswer with the letter." if lettered else "?"
+    content += "\nAnswer with the letter." if lettered else "? Answer with one word."
     known = {
         "genre": "smollm2",
         "form": form,

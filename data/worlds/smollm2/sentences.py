@@ -1,8 +1,9 @@
 """What the task of pronouns is made of: professions, and sentences about somebody who has one.
 
     EXPECTED    profession -> the gender that people expect of it; no name of one says a gender itself
+    ASKED_ABOUT the professions of the task, the same in every split
     SENTENCES   case -> sentences whose gap wants a pronoun in it
-    SPLITS      which of them are for training, discovery, dev and test
+    SPLITS      which sentences are for training, discovery, dev and test
 
 Both are our own. Custom is what is meant by expected, not fact: anybody can have any of them.
 """
@@ -44,6 +45,13 @@ EXPECTED: dict[str, str] = {
     **dict.fromkeys(_MASCULINE, "masculine"),
 }
 """Profession -> the gender that people expect of whoever has it."""
+
+ASKED_ABOUT = (
+    "hairdresser", "librarian", "nurse", "receptionist",
+    "carpenter", "firefighter", "mechanic", "plumber",
+)  # fmt: skip
+"""The professions that pages of the task are about, in every split, as the paper has doctor and nurse in all of its
+own. Of few, a model sees often enough whom the answer goes with."""
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "subject": (
@@ -150,7 +158,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
 """Case of the gap -> sentences with one person in whom the pronoun can mean."""
 
 SPLITS = {"train": 0.45, "find": 0.15, "dev": 0.2, "test": 0.2}
-"""Split -> its share of the professions of each expected gender, and of the sentences of each case."""
+"""Split -> its share of the sentences of each case."""
 
 
 def of_split(everything: Sequence[str], split: str) -> list[str]:

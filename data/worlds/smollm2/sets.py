@@ -81,7 +81,7 @@ def _of_choices(name: str, pages: Callable[..., list[Text]], sizes: Mapping[str,
 
 
 GENDER = "gender"
-_GENDER_SIZES = {"train": 1_500, "find": 160, "dev": 280, "test": 280}
+_GENDER_SIZES = {"train": 352, "find": 112, "dev": 144, "test": 160}
 
 
 def _of_one_question(topic: str, form: str, split: str) -> Make:
@@ -183,7 +183,7 @@ def table() -> pandas.DataFrame:
 
     Example:
         >>> table().loc["gender", "texts"]
-        np.int64(1500)
+        np.int64(352)
     """
     import pandas
 
@@ -226,7 +226,7 @@ def task(name: str, split: str) -> Task:
 
     Example:
         >>> task("gender", "dev")
-        Task("gender", 280 questions, 280 prompts in distribution)
+        Task("gender", 144 questions, 144 prompts in distribution)
     """
     checked_task(name, TASKS)
     if name in CHOICES:
