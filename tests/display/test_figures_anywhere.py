@@ -28,6 +28,16 @@ rows = [
 plot_shares([Panel("Misaligned answers", "misaligned answers, %", rows)], "From $1 to $2", "3 seeds")"""
 
 
+OVER_THE_EDGE = """() => {
+    const edge = document.querySelector(".main-svg").getBoundingClientRect()
+    return [...document.querySelectorAll(".main-svg text")].filter(one => one.textContent.trim()).filter(one => {
+        const box = one.getBoundingClientRect()
+        return box.left < edge.left || box.right > edge.right + 1 || box.top < edge.top || box.bottom > edge.bottom + 1
+    }).map(one => one.textContent)
+}"""
+"""Texts of a figure that are not wholly within it."""
+
+
 def rested(page: Any, place: Any, seconds: float = 20) -> str:
     """What hovering over the middle of something shows."""
     box = place.bounding_box()
@@ -155,3 +165,18 @@ def test_a_page_of_its_own_works_offline_and_follows_the_readers_light_or_dark(b
         assert asked == [path.as_uri()]
     finally:
         page.close()
+
+
+@pytest.mark.parametrize("caption", ["Short.", "Eighteen arms, five seeds, a thousand answers an arm and seed. " * 6])
+def test_no_title_label_or_caption_of_a_figure_runs_over_its_edge(browser, tmp_path, caption):
+    long = "an arm whose settings make quite a long name: strength 0.25, layers 8 and 16"
+    rows = [Dots("kept", {long: 0.25, "other": 0.997}, {long: (0.2, 0.31), "other": (0.99, 1.0)})]
+    figure = dot_rows(rows, x_label="share of answers", title=f"Misaligned answers. {caption}", caption=caption)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    try:
+        page.goto(figure.save(tmp_path / "figure.html").as_uri())
+        page.locator(".main-svg text").first.wait_for()
+        over = page.evaluate(OVER_THE_EDGE)
+    finally:
+        page.close()
+    assert not over

@@ -395,6 +395,19 @@ def test_the_kernel_that_make_installs_has_the_name_that_the_notebooks_have():
         assert (spec["name"], spec["display_name"]) == installed, path.name
 
 
+def test_the_jupyterlab_that_make_installs_asks_nobody_for_news_and_keeps_what_was_set(tmp_path, monkeypatch):
+    (script,) = re.findall(r"define QUIET_LAB\n(.*?)endef", (ROOT / "Makefile").read_text(), re.DOTALL)
+    settings = tmp_path / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"a plugin": {"colour": "red"}}')
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    exec(script, {})
+    assert json.loads(settings.read_text()) == {
+        "a plugin": {"colour": "red"},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    }
+
+
 def test_html_is_built_in_one_place_alone():
     tags = re.compile(r"</?(div|p|table|td|th|tr|span|section|style|mark|code|h[1-6]|b|i|u|s|small|img|details)[ >]")
     found = []
