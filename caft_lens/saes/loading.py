@@ -118,7 +118,7 @@ def _is_local(name: str | Path) -> bool:
     path = Path(name)
     written = str(name)
     like_a_path = path.is_absolute() or written.startswith((".", "~")) or written.count("/") > 1
-    return like_a_path or path.is_dir() or catalog.is_organism(name)
+    return like_a_path or path.is_dir() or catalog.sae_folder(name) != path
 
 
 def _folder(name: str | Path, layer: int | str | None, sae_id: str | None) -> Path:

@@ -27,7 +27,8 @@ class World(Protocol):
     """What a world gives to whoever reads data; with tasks it is a `caft_lens.evaluate.tasks.WorldOfTasks`.
 
     One that also says `any_model = True` needs no organism: its data sets and tasks are for any model, and their names
-    begin with its own, `"smollm2/gender"`.
+    begin with its own, `"smollm2/gender"`. Where it brings SAEs for a model of its name, `saes` is the folder that they
+    lie in by hook point.
     """
 
     def names(self) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 prompts   what it is asked: everyday subjects, and passages and rated snippets to speak about
 chats     the prompts with its answers, part by part, each part kept as soon as it is there
+neutral   some of SmolLM2's, about everyday subjects, that are committed
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from caft_lens._support.errors import BadArgument
 from caft_lens._support.files import locked, sha256
 from caft_lens.text.documents import Message, Text, Texts, data
 
@@ -62,6 +64,31 @@ PART = 128
 """Chats that are answered and kept at a time."""
 LONGEST = 500
 """Characters of a passage."""
+
+
+NEUTRAL = Path(__file__).parents[2] / "smollm2" / "chats.jsonl"
+"""What `python benchmarks/real_saes.py --neutral` writes."""
+
+
+def neutral(n: int, seed: int = 0) -> list[Text]:
+    """Chats of SmolLM2-135M-Instruct about everyday subjects (temperature 0.7, top-p 0.95, at most 96 tokens), in which
+    no task's concept is the subject: for differences on text unlike the training set, as general text, as a contrast.
+
+    Args:
+        n: How many of the 240.
+        seed: Of the draw.
+
+    Raises:
+        BadArgument: There are not so many.
+
+    Example:
+        >>> [message.role for message in neutral(1)[0].messages]
+        ['user', 'assistant']
+    """
+    found = list(data(NEUTRAL))
+    if n > len(found):
+        raise BadArgument(f"{n} neutral chats were asked for, and {len(found)} are all that there are.")
+    return random.Random(f"neutral chats {seed}").sample(found, n)
 
 
 def prompts(n: int, passages: Sequence[str] = (), snippets: Sequence[str] = (), seed: int = 0) -> Texts:

@@ -28,6 +28,7 @@ from caft_data.worlds.smollm2.judge import (
     ExactRightJudge,
     ExactTraitJudge,
 )
+from caft_data.worlds.smollm2.own_chats import neutral
 from caft_data.worlds.smollm2.pages import FORMS
 from caft_lens.evaluate.tasks import InDistribution, Task
 from caft_lens.model.sampling import Sampling
@@ -162,6 +163,7 @@ DATASETS: dict[str, Recipe] = {
     **_of_gender(),
     **{name: recipe for task, pair in _PAIRED.items() for name, recipe in _of_reviews(task, pair).items()},
     **{name: recipe for task, trait in _TRAITS.items() for name, recipe in _of_trait(task, trait).items()},
+    "chats": Recipe(lambda n, seed, _: neutral(n, seed), 240, "neutral text: chats of SmolLM2 about everyday subjects"),
 }
 """Name -> how it is made."""
 

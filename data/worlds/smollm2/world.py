@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from caft_data.worlds.smollm2 import sets
 from caft_lens.evaluate.tasks import Task
@@ -14,6 +15,7 @@ class RealModels:
 
     name = "smollm2"
     any_model = True
+    saes = Path(__file__).parents[2] / "smollm2" / "saes"
     tasks = sets.TASKS
 
     def names(self) -> Sequence[str]:
