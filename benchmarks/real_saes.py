@@ -1,7 +1,8 @@
 """SAEs for SmolLM2-135M-Instruct at three layers, on text that can be had without a hub.
 
     make real-saes
-    python benchmarks/real_saes.py [--tokens 2000000] [--out FOLDER] [--products float32] [--trial | --corpus | --neutral]
+    python benchmarks/real_saes.py [--tokens 2000000] [--out FOLDER] [--products float32]
+    python benchmarks/real_saes.py --trial | --corpus | --neutral
 
 The corpus is documentation that lies on the machine, snippets that people rated (fetched with pip) and the model's own
 chats (`caft_data.worlds.smollm2.corpus`). An interrupted run goes on where it was: chats are kept in parts of 128, the
