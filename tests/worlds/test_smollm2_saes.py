@@ -31,8 +31,8 @@ def test_a_name_that_is_no_world_with_saes_stays_a_folder_or_a_release(tmp_path)
         cl.load_saes(str(tmp_path / "nowhere"))
 
 
-def test_explained_variance_on_neutral_chats_is_what_numpy_says():
-    base = cl.load("smollm2")
+def test_explained_variance_on_neutral_chats_is_what_numpy_says(smollm2: cl.Lens):
+    base = smollm2
     (sae,) = cl.load_saes("smollm2", layers=[16])
     chats = cl.data("smollm2/chats")[:6]
     found = reconstruction(base, sae, chats, roles=["user", "assistant"])
