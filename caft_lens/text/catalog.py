@@ -152,9 +152,7 @@ def adapter_path(name: str | Path) -> Path | str:
 
 
 def sae_folder(name: str | Path) -> Path:
-    """The folder in which the SAEs of an organism, or of a world for any model, lie by hook point; otherwise `name` as a
-    path.
-    """
+    """Where the SAEs of an organism, or of a world for any model, lie by hook point; otherwise `name` as a path."""
     if is_organism(name):
         return organism_path(name) / "saes"
     given = None if Path(name).exists() or not is_world(name) else getattr(world(name), "saes", None)

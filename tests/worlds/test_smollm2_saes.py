@@ -11,10 +11,12 @@ from caft_data.worlds.smollm2.own_chats import NEUTRAL, neutral
 from caft_data.worlds.smollm2.world import SMOLLM2
 from caft_lens.saes.reconstruction import reconstruction
 
+has_saes = pytest.mark.skipif(not SMOLLM2.saes.is_dir(), reason="no SAEs of SmolLM2 are there: make real-saes")
 LAYERS = [8, 16, 24]
 HOOKS = [f"blocks.{layer}.hook_resid_post" for layer in LAYERS]
 
 
+@has_saes
 def test_saes_of_smollm2_are_found_by_its_name_and_keep_what_is_asked_of_them():
     cards = cl.sae_cards("smollm2")
     assert cards.index.tolist() == HOOKS
@@ -31,6 +33,7 @@ def test_a_name_that_is_no_world_with_saes_stays_a_folder_or_a_release(tmp_path)
         cl.load_saes(str(tmp_path / "nowhere"))
 
 
+@has_saes
 def test_explained_variance_on_neutral_chats_is_what_numpy_says(smollm2: cl.Lens):
     base = smollm2
     (sae,) = cl.load_saes("smollm2", layers=[16])
