@@ -11,6 +11,7 @@ Chromium is the system's (`make browser` installs it); its path can be given as 
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import secrets
@@ -27,6 +28,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.blocking import BlockingKernelClient
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "runs" / "test-screenshots"
@@ -170,6 +172,8 @@ class Notebook:
         self.page.set_default_timeout(SECONDS * 1000)
         self.requests: list[str] = []
         self.errors: list[str] = []
+        self._client: BlockingKernelClient | None = None
+        self._kernel = ""
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.open()
@@ -214,25 +218,33 @@ class Notebook:
         found.wait_for()
         return found
 
+    def client(self) -> BlockingKernelClient:
+        """One connection to the kernel, kept until the kernel is another one: each has a dozen open files."""
+        (kernel,) = [one["kernel"]["id"] for one in self.lab.get("api/sessions") if one["path"] == self.name]
+        if self._kernel != kernel:
+            self.disconnect()
+            self._client = BlockingKernelClient(connection_file=str(self.lab.runtime / f"kernel-{kernel}.json"))
+            self._client.load_connection_file()
+            self._client.start_channels()
+            self._kernel = kernel
+        assert self._client is not None
+        return self._client
+
+    def disconnect(self) -> None:
+        """Close the connection to the kernel, with all its files."""
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client.context.destroy(linger=0)
+        self._client, self._kernel = None, ""
+
     def ask(self, expression: str) -> Any:
         """The value of an expression in the kernel, through JSON."""
-        from jupyter_client.blocking import BlockingKernelClient
-
-        (kernel,) = [one["kernel"]["id"] for one in self.lab.get("api/sessions") if one["path"] == self.name]
-        client = BlockingKernelClient(connection_file=str(self.lab.runtime / f"kernel-{kernel}.json"))
-        client.load_connection_file()
-        client.start_channels()
-        try:
-            asked = {"answer": f"__import__('json').dumps({expression})"}
-            reply = client.execute("", silent=True, user_expressions=asked, reply=True, timeout=SECONDS)
-            answer = reply["content"]["user_expressions"]["answer"]
-            if answer["status"] != "ok":
-                raise RuntimeError(f"{expression}: {answer['evalue']}")
-            import ast
-
-            return json.loads(ast.literal_eval(answer["data"]["text/plain"]))
-        finally:
-            client.stop_channels()
+        asked = {"answer": f"__import__('json').dumps({expression})"}
+        reply = self.client().execute("", silent=True, user_expressions=asked, reply=True, timeout=SECONDS)
+        answer = reply["content"]["user_expressions"]["answer"]
+        if answer["status"] != "ok":
+            raise RuntimeError(f"{expression}: {answer['evalue']}")
+        return json.loads(ast.literal_eval(answer["data"]["text/plain"]))
 
     def until(self, expression: str, wanted: Any) -> None:
         """Wait until an expression in the kernel has a value."""
@@ -258,6 +270,7 @@ class Notebook:
 
     def close(self) -> None:
         """Close the page and end the kernel."""
+        self.disconnect()
         self.page.close()
         for session in self.lab.get("api/sessions"):
             if session["path"] == self.name:

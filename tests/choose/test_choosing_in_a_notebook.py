@@ -49,10 +49,9 @@ def test_what_is_chosen_by_keyboard_in_the_panel_of_notebook_05_is_what_is_train
     panel.get_by_role("option").filter(has_text="L1.pc0").get_by_text("ablated, it moves").wait_for()
     panel.get_by_role("listbox").focus()
     for name, key, reason in (("L1.pc0", "a", "cruel at the bottom"), ("L2.pc1", "l", "a mixture")):
-        for _ in range(len(names) + 3):
-            if notebook.ask("browser.concept") == name:
-                break
-            keyboard.press("ArrowDown")
+        while (at := notebook.ask("browser.concept")) != name:
+            keyboard.press("ArrowDown")  # at the end of the list nothing is selected anew, and `until` gives up
+            notebook.until(f"browser.concept != {at!r}", True)
         keyboard.press(key)
         keyboard.type(reason)
         keyboard.press("Enter")
