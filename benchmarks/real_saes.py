@@ -8,8 +8,9 @@ The corpus is documentation that lies on the machine, snippets that people rated
 chats (`caft_data.worlds.smollm2.corpus`). An interrupted run goes on where it was: chats are kept in parts of 128, the
 training every 250,000 tokens of text, and an SAE that is finished is not trained again. Says how long it will take.
 
-    --products  the precision of the model's matrix products, by default bfloat16 where the processor has tiles for it
-                (AMX): three times as fast, activations within 2 % (layer 24). The SAEs train in float32 either way.
+    --products  the precision of the model's matrix products, by default bfloat16 where the processor multiplies twice
+                as fast in it (AMX, AVX-512 BF16): activations within 2 % (layer 24). The SAEs train in float32 either
+                way.
     --corpus  says what the corpus is made of, and trains nothing
     --neutral writes those of the model's chats that are committed: the first 240 about everyday subjects
     --trial   compares numbers of active latents and learning rates on a few activations that are captured once (dev
@@ -29,7 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from timing import machine
+from timing import fast_products, machine
 
 import caft_lens as cl
 from caft_data.worlds.smollm2 import corpus, own_chats, ratings
@@ -79,11 +80,6 @@ def cache() -> Path:
     return Path(given or Path.home() / ".cache") / "caft_lens" / MODEL
 
 
-def fast_products() -> str:
-    """The precision of matrix products that is fast here."""
-    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
-
-
 def with_products(lens: cl.Lens, products: str) -> cl.Lens:
     """The lens, its matrix products in that precision; weights and residual stream stay as they are."""
     if products == "float32":
@@ -108,7 +104,7 @@ def documents() -> corpus.Corpus:
     return corpus.documents(snippets=corpus.training_snippets())
 
 
-def own(lens: cl.Lens, found: corpus.Corpus, n: int) -> list[cl.Text]:
+def own(lens: cl.Lens, found: corpus.Corpus, n: int, products: str) -> list[cl.Text]:
     """Chats of the model, some of them about documents of the corpus."""
     passages = [text.text for text in found.train if text.text and text.meta["source"] != corpus.REVIEWS]
     quoted = [text.text for text in found.train if text.text and text.meta["source"] == corpus.REVIEWS]
@@ -118,19 +114,17 @@ def own(lens: cl.Lens, found: corpus.Corpus, n: int) -> list[cl.Text]:
         return cl.completions(lens, part, sampling=replace(CHAT, seed=seed))
 
     chats: list[cl.Text] = []
-    start = time.perf_counter()
-    for chat in own_chats.chats(asked, answer, cache() / "chats", f"{lens.fingerprint} {CHAT}"):
+    for chat in own_chats.chats(asked, answer, cache() / "chats", f"{lens.fingerprint} {CHAT} {products}"):
         chats.append(chat)
-        if len(chats) in (own_chats.PART, len(asked) // 2):
-            left = (time.perf_counter() - start) / len(chats) * (len(asked) - len(chats)) / 60
-            print(f"{len(chats):,} of {len(asked):,} chats; about {left:.0f} minutes to go", flush=True)
+        if len(chats) % own_chats.PART == 0:
+            print(f"{len(chats):,} of {len(asked):,} chats", flush=True)
     return chats
 
 
-def whole_corpus(lens: cl.Lens, n_chats: int = CHATS) -> corpus.Corpus:
+def whole_corpus(lens: cl.Lens, n_chats: int, products: str) -> corpus.Corpus:
     """The documents, with the model's own chats."""
     found = documents()
-    return found.with_chats(own(lens, found, n_chats))
+    return found.with_chats(own(lens, found, n_chats, products))
 
 
 def tokens_of(lens: cl.Lens, found: corpus.Corpus) -> dict[str, int]:
@@ -172,11 +166,15 @@ def train(tokens: int, out: Path | None, n_chats: int, products: str) -> None:
     lens = with_products(cl.load(MODEL), products)
     float16 = 2 * len(LAYERS) * 2 * D_SAE * lens.d_model / 1e6  # MB of all encoders and decoders
     out = out or (COMMITTED if float16 <= MOST_MB else cache() / "saes")
-    found = whole_corpus(lens, n_chats)
+    found = whole_corpus(lens, n_chats, products)
     sizes = tokens_of(lens, found)
     what = f"{about(sizes)}, read with products in {products}"
     print(what, flush=True)
     state = out / ".training" / "state.json"
+    begun = read_json(state.with_name("products.json"))["products"] if state.is_file() else products
+    if begun != products:
+        raise SystemExit(f"The training in {out} was begun with --products {begun}: go on with them, or remove it.")
+    write_json(state.with_name("products.json"), {"products": products})
     already = read_json(state)["texts_read"] if state.is_file() else 0
     settings = replace(SETTINGS, tokens=tokens)
     start = time.perf_counter()
@@ -194,9 +192,10 @@ def train(tokens: int, out: Path | None, n_chats: int, products: str) -> None:
     print(cl.sae_cards(out).to_string())
 
 
-def write_neutral(n_chats: int) -> None:
+def write_neutral(n_chats: int, products: str) -> None:
     """Commit some of the model's chats that quote nothing."""
-    everyday = (chat for chat in own(cl.load(MODEL), documents(), n_chats) if own_chats.ABOUT not in chat.meta)
+    lens = with_products(cl.load(MODEL), products)
+    everyday = (chat for chat in own(lens, documents(), n_chats, products) if own_chats.ABOUT not in chat.meta)
     cl.Texts(list(islice(everyday, NEUTRAL)), "neutral chats").save(own_chats.NEUTRAL)
 
 
@@ -349,10 +348,11 @@ def main() -> None:
     if told_to.trial:
         trial(cache() / "trial")
     elif told_to.neutral:
-        write_neutral(told_to.chats)
+        write_neutral(told_to.chats, told_to.products)
     elif told_to.corpus:
-        lens = cl.load(MODEL)
-        for source, size in tokens_of(lens, whole_corpus(lens, told_to.chats)).items():
+        lens = with_products(cl.load(MODEL), told_to.products)
+        found = whole_corpus(lens, told_to.chats, told_to.products)
+        for source, size in tokens_of(lens, found).items():
             print(f"{size:>12,}  {source}")
     else:
         train(told_to.tokens, told_to.out, told_to.chats, told_to.products)
