@@ -66,7 +66,7 @@ export STATIC_PANELS
 
 .PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-finding bench-real-speed real-saes kills together lint types hooks format clean
+    bench-finding bench-real bench-real-speed real real-saes kills together lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -120,6 +120,17 @@ demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
 	@echo
 	@echo "result:            $(RUNS)/result.json"
 	@echo "executed notebook: $(RUNS)/00_quickstart.ipynb   (make lab opens it)"
+
+real: install pretrained  ## notebooks/11_a_real_model.ipynb, headless: the loop on SmolLM2 (about 20 minutes)
+	@mkdir -p runs/real
+	@$(THREADS) echo "Running notebooks/11_a_real_model.ipynb on $$OMP_NUM_THREADS thread(s) ..."; \
+	HF_HUB_OFFLINE=1 $(BIN)/python -m papermill notebooks/11_a_real_model.ipynb runs/real/11_a_real_model.ipynb \
+	    --kernel python3 --cwd notebooks --log-output --request-save-on-cell-execute
+	@$(TRUST) runs/real/11_a_real_model.ipynb || true
+	@test -s runs/real/result.json || { echo "The notebook ended without writing runs/real/result.json." >&2; exit 1; }
+	@echo
+	@echo "result:            runs/real/result.json"
+	@echo "executed notebook: runs/real/11_a_real_model.ipynb   (make lab opens it)"
 
 # One worker for each core that is free, one torch thread each; notebooks first, since they take longest.
 test: install $(VENV)/.develop  ## tests, doctests and notebooks
@@ -222,6 +233,11 @@ bench-sweeps: install  ## one thing varied at a time: directions, layers, streng
 
 bench-finding: install  ## what contests and sweeps come to, in words and figures; is the concept encoded again?
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
+
+# One process for each core that is free; they share the models out among themselves.
+bench-real: install pretrained  ## CAFT on a real model, SmolLM2: every arm, 3 seeds (hours; goes on where it was)
+	@$(RATINGS) || echo "Without the rated snippets the task of reviews is left out." >&2
+	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_model.py
 
 real-saes: install pretrained  ## SAEs for SmolLM2 at three layers (one to three hours; goes on where it was)
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_saes.py

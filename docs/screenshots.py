@@ -1,8 +1,8 @@
-"""Pictures of every panel in JupyterLab and of the quickstart's figure, light and dark, for README and notebooks: `make
-screenshots`.
+"""Pictures of every panel in JupyterLab and of the last figures of two notebooks, light and dark, for README and
+notebooks: `make screenshots`.
 
-Each panel is used first as a person would, so that a picture shows what one does with it; the figure is the one in the
-executed notebook. Writes docs/images/<panel>-<theme>.png and docs/images/quickstart-<theme>.png.
+Each panel is used first as a person would, so that a picture shows what one does with it; figures are those in the
+executed notebooks. Writes docs/images/<panel or figure>-<theme>.png.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ FILES = {
     "Layers": "layer-explorer",
     "Ablation playground": "ablation-playground",
 }
+FIGURES = {"quickstart": "00_quickstart", "real-model": "11_a_real_model"}
+"""Pictures of the figure that a notebook ends with."""
 WORD = " cackle"
 
 
@@ -98,16 +100,16 @@ USE: dict[str, Callable[[Notebook, Any], None]] = {
 }
 
 
-def quickstart() -> None:
-    """The figure that the quickstart ends with, from its outputs."""
+def last_figure(notebook: str, name: str) -> None:
+    """The figure that a notebook ends with, from its outputs, as <name>-<theme>.png."""
     from caft_lens.display import pictures, theme
 
-    cells = json.loads((ROOT / "notebooks" / "00_quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     shown = [output.get("data", {}).get(theme.MIME) for cell in cells for output in cell.get("outputs", [])]
     *_, last = [figure for figure in shown if figure]
     figure = {key: last[key] for key in ("data", "layout")}
-    for name, values in (("light", figure), ("dark", theme.in_the_dark(figure))):
-        file = IMAGES / f"quickstart-{name}.png"
+    for mode, values in (("light", figure), ("dark", theme.in_the_dark(figure))):
+        file = IMAGES / f"{name}-{mode}.png"
         drawn = pictures.picture(values, "png", 1.5)
         if drawn is None:
             sys.exit(pictures.MISSING)
@@ -122,7 +124,8 @@ def main() -> None:
     if path is None:
         sys.exit("No Chromium to take pictures with: make browser")
     IMAGES.mkdir(parents=True, exist_ok=True)
-    quickstart()
+    for name, notebook in FIGURES.items():
+        last_figure(notebook, name)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         lab, server = started(Path(folder))
         try:

@@ -16,7 +16,9 @@ from places import ROOT
 import caft_lens as cl
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FINDING = (ROOT / "benchmarks/results/finding.md").read_text(encoding="utf-8")
+FINDING = "".join(
+    (ROOT / "benchmarks/results" / page).read_text(encoding="utf-8") for page in ("finding.md", "real_model.md")
+)
 # What stands in the README, to what is run instead: where the text is gone, the test says so.
 SMALLER = {
     "max_steps=100": "max_steps=2",

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import peers
 import real_capture
+import real_model
 import real_training_step as training
 from timing import Timings
 from tiny_models import tiny_lens
@@ -75,3 +76,19 @@ def test_capture_at_another_layer_is_not_timed(work: training.Work, monkeypatch:
 def test_a_peer_that_is_not_installed_has_a_row_with_the_command_that_installs_it():
     *_, last = peers.table(Timings({"bare": [1.0, 2.0]}), "bare", {"bare": 9.0}, ["other (nowhere)"]).splitlines()
     assert last == f"| other (nowhere) | not installed: `{peers.INSTALL}` | | |"
+
+
+@pytest.mark.parametrize("task", ["gender"])
+def test_the_two_kinds_of_prompts_of_a_question_are_all_its_pages_without_answers(task: str):
+    question = real_model.QUESTIONS[task]
+    sides = question.sides()
+    assert sum(map(len, sides)) == len(question.pages())
+    for side in sides:
+        assert len(set(side.column(question.key))) == 1
+        assert all(text.answer is None for text in side)
+    assert all(page.answer != real_model.other_option(page) for page in question.pages())
+
+
+def test_an_arm_without_a_choice_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(real_model, "HERE", tmp_path)
+    assert list(real_model.arms("gender", [1])) == ["base", "plain", "kl_anchor"]

