@@ -70,7 +70,7 @@ def load_sae(
     if _is_local(name):
         folder = _folder(name, layer, sae_id)
         sae, source = _from_disk(folder, place, dtype), str(folder)
-        if catalog.is_organism(name):
+        if catalog.is_organism(name) or catalog.is_world(name):
             source = f"{name}/saes/{folder.name}"
     else:
         if layer is not None:

@@ -24,6 +24,7 @@ def test_saes_of_smollm2_are_found_by_its_name_and_keep_what_is_asked_of_them():
     assert (cards["explained_variance"] >= 0.7).all()
     assert (cards["loss_recovered"] >= 0.9).all()
     assert [(one.cfg.d_in, one.cfg.d_sae) for one in cl.load_saes("smollm2")] == [(576, 2304)] * 3
+    assert cl.load_saes("smollm2", layers=[8])[0].cfg.metadata.source == f"smollm2/saes/{HOOKS[0]}"
     assert sum(path.stat().st_size for path in SMOLLM2.saes.rglob("*") if path.is_file()) <= 20e6
 
 
