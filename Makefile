@@ -234,10 +234,10 @@ bench-sweeps: install  ## one thing varied at a time: directions, layers, streng
 bench-finding: install  ## what contests and sweeps come to, in words and figures; is the concept encoded again?
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/finding.py
 
-# One process for each core that is free; they share the models out among themselves.
+# A second one, begun by hand, shares the models out with it.
 bench-real: install pretrained  ## CAFT on a real model, SmolLM2: every arm, 3 seeds (hours; goes on where it was)
 	@$(RATINGS) || echo "Without the rated snippets the task of reviews is left out." >&2
-	@HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_model.py
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_model.py
 
 real-saes: install pretrained  ## SAEs for SmolLM2 at three layers (one to three hours; goes on where it was)
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_saes.py

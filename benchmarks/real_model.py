@@ -333,7 +333,8 @@ def settled(task: str) -> list[str]:
 
 def page(reports: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The committed result, as Markdown."""
-    lines = ["# A real model: SmolLM2-135M-Instruct", "", f"Made by `make bench-real` on {machine()}.", ""]
+    made = f"Made by `python benchmarks/real_model.py` on {machine()}."
+    lines = ["# A real model: SmolLM2-135M-Instruct", "", made, ""]
     for part in HOW_CHOSEN:
         lines += [part, ""]
     for task, report in reports.items():
