@@ -16,6 +16,8 @@ from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.experiments.recipe import Recipe
 
 HOOK = "blocks.1.hook_resid_post"
+WORDS = {"kept": "ablate", "dropped": "leave"}  # of a record, then and now
+META_WORDS = {"kept_by": "chosen_by", "kept_at": "chosen_at"}
 CARDS = sorted(ROOT.glob("benchmarks/choices/**/card.json"))
 
 
@@ -27,11 +29,12 @@ def three() -> ConceptSet:
 def test_a_committed_choice_loads_with_its_record_in_todays_words(card: Path):
     written, loaded = json.loads(card.read_text()), ConceptSet.load(card.parent)
     for before, now in zip(written["provenance"].get("choices", []), loaded.provenance.get("choices", []), strict=True):
-        assert (now["ablate"], now["leave"]) == (before["kept"], before["dropped"])
-        assert not {"kept", "dropped"} & set(now)
+        of_then = {new: before[new] if new in before else before[old] for old, new in WORDS.items() if new in now}
+        assert {new: now[new] for new in of_then} == of_then
+        assert {"ablate", "leave"} <= set(now) and not {"kept", "dropped"} & set(now)
     for before, now in zip(written["concepts"], loaded, strict=True):
-        assert now.meta.get("chosen_by") == before["meta"].get("kept_by")
-        assert now.meta.get("chosen_at") == before["meta"].get("kept_at")
+        for old, new in META_WORDS.items():
+            assert now.meta.get(new) == before["meta"].get(new, before["meta"].get(old))
 
 
 def test_committed_choices_were_found():
