@@ -26,6 +26,7 @@ import caft_lens as cl
 from caft_data.worlds.smollm2 import gender
 from caft_data.worlds.smollm2.sets import choice
 from caft_lens._support.files import atomic_path, read_json, write_json
+from caft_lens.evaluate.report import Report
 from caft_lens.finetune.methods import CAFTMean, KLAnchor
 
 HERE = Path(__file__).parent
@@ -134,9 +135,9 @@ def register(task: str, only: Sequence[str], out: Path, training: cl.TrainSettin
     for method in only:
         candidates, sets = routes[method]()
         folder = choices(task, method)
-        shutil.rmtree(folder, ignore_errors=True)
-        candidates.save(folder / "candidates")
         if not sets:
+            shutil.rmtree(folder / "chosen", ignore_errors=True)
+            candidates.save(folder / "candidates")
             print(f"{task}, {method}: no direction tells the concept.", flush=True)
             continue
         tried = cl.pilots(
@@ -148,7 +149,9 @@ def register(task: str, only: Sequence[str], out: Path, training: cl.TrainSettin
             out=out / "pilots",
         )
         print(tried.table().to_string(index=False), flush=True)
-        tried.selection.save(folder / "chosen")
+        chosen = tried.selection
+        candidates.save(folder / "candidates")
+        chosen.save(folder / "chosen")
         print(f"{task}, {method}: to ablate {', '.join(tried.selection.names)}.", flush=True)
 
 
@@ -268,7 +271,7 @@ def compared(
     dtype: str,
     split: str = "test",
     only: Sequence[str] = ARMS,
-) -> Any:
+) -> Report:
     """Every arm, or only some, trained with every seed, asked and judged."""
     asked = cl.task(f"{MODEL}/{task}", split=split)
     pages = {"n": len(asked.questions), "n_in_distribution": len(asked.in_distribution.prompts)}
@@ -277,7 +280,16 @@ def compared(
     )
 
 
-def on_authors_sentences(folder: Path, seeds: Sequence[int], out: Path, dtype: str, only: Sequence[str]) -> Any:
+def beside_committed(name: str, report: Report) -> Report:
+    """The report with those arms of the committed one that it does not have."""
+    folder = HERE / "results" / "real_model" / name
+    before = Report.load(folder) if (folder / "report.json").is_file() else report
+    cells = {arm: of_seeds.values() for arm, of_seeds in {**before.cells, **report.cells}.items()}
+    about = {"task": report.task, "labels": report.labels, "trained": report.trained, "sampling": report.sampling}
+    return Report([cell for arm in ARMS for cell in cells.get(arm, ())], **about)
+
+
+def on_authors_sentences(folder: Path, seeds: Sequence[int], out: Path, dtype: str, only: Sequence[str]) -> Report:
     """What was tuned on our gender pages, asked the same of the authors' sentences: their `gender.csv` in a folder."""
     bank, base = gender.paper_bank(folder), model(dtype)
     inside, outside = (
@@ -331,15 +343,11 @@ def settled(task: str) -> list[str]:
     ]
 
 
-def page(reports: Mapping[str, Any], seeds: Sequence[int]) -> str:
-    """The committed result, as Markdown."""
-    made = f"Made by `python benchmarks/real_model.py` on {machine()}."
-    lines = ["# A real model: SmolLM2-135M-Instruct", "", made, ""]
-    for part in HOW_CHOSEN:
-        lines += [part, ""]
+def page(reports: Mapping[str, Any], seeds: Sequence[int], before: str = "") -> str:
+    """The committed result, as Markdown; tasks that are not among the reports stay as they are in it."""
+    sections = dict(part.split("\n", 1) for part in before.split("\n## ")[1:])
     for task, report in reports.items():
-        lines += [
-            f"## {task}",
+        lines = [
             "",
             f"Seeds {', '.join(map(str, seeds))}; test pages, asked once.{_left_out(report)}",
             "",
@@ -352,8 +360,15 @@ def page(reports: Mapping[str, Any], seeds: Sequence[int]) -> str:
             if (folder := choices(task, method) / "chosen").is_dir():
                 names = ", ".join(f"`{name}`" for name in cl.ConceptSet.load(folder).names)
                 lines += [f"- {method}: {names}"]
-        lines += ["", *settled(task)]
-    return "\n".join(lines).rstrip("\n") + "\n"
+        sections[task] = "\n".join([*lines, "", *settled(task)])
+    made = f"Made by `python benchmarks/real_model.py` on {machine()}."
+    lines = ["# A real model: SmolLM2-135M-Instruct", "", made]
+    for part in HOW_CHOSEN:
+        lines += ["", part]
+    for task in (*QUESTIONS, AUTHORS_SENTENCES):
+        if task in sections:
+            lines += ["", f"## {task}", sections[task].rstrip("\n")]
+    return "\n".join(lines) + "\n"
 
 
 def _left_out(report: Any) -> str:
@@ -372,11 +387,14 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--routes", nargs="+", default=list(ROUTES), choices=ROUTES, help="that are registered")
     parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="ARM", help="only these")
+    parser.add_argument("--add", action="store_true", help="arms to those that are committed, tuned alike")
     parser.add_argument("--authors", type=Path, metavar="FOLDER", help="of the paper's gender.csv: asked beside ours")
     parser.add_argument("--steps", type=int, default=TRAINING.max_steps)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=fast_products(), help="of the weights")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-real"))
     options = parser.parse_args()
+    if options.add and options.authors:
+        parser.error("--add: of the authors' sentences no answer is committed; ask every arm again.")
     training, dtype = TRAINING.but(max_steps=options.steps), options.dtype
     if options.settle:
         settle(options.settle, options.out / f"{options.settle}-settle", training, dtype)
@@ -389,12 +407,14 @@ def main() -> None:
         print("\n".join(table(compared(options.dev, [0], out, training, dtype, "dev", only))))
         return
     only = options.arms or ARMS
-    reports: dict[str, Any] = {}
+    committed = HERE / "results" / "real_model.md"
+    reports: dict[str, Report] = {}
     for task in options.tasks:
         if not (HERE / "choices" / MODEL / task).is_dir():
             print(f"{task}: nothing is registered: --register {task}", flush=True)
             continue
-        reports[task] = compared(task, options.seeds, options.out / task, training, dtype, only=only)
+        report = compared(task, options.seeds, options.out / task, training, dtype, only=only)
+        reports[task] = beside_committed(task, report) if options.add else report
         if task == "gender" and options.authors:
             reports[AUTHORS_SENTENCES] = on_authors_sentences(
                 options.authors, options.seeds, options.out / task, dtype, only
@@ -405,10 +425,11 @@ def main() -> None:
             else:
                 report.save(HERE / "results" / "real_model" / name)
             report.plot().save(HERE / "results" / f"real_model_{name}.png")
-        with atomic_path(HERE / "results" / "real_model.md") as written:
-            written.write_text(page(reports, options.seeds), encoding="utf-8")
+        known = committed.read_text(encoding="utf-8") if committed.is_file() else ""
+        with atomic_path(committed) as written:
+            written.write_text(page(reports, options.seeds, known), encoding="utf-8")
     if reports:
-        print(page(reports, options.seeds))
+        print(committed.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

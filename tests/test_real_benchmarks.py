@@ -22,6 +22,9 @@ from timing import Timings
 from tiny_models import tiny_lens
 
 import caft_lens as cl
+from caft_lens.evaluate.answers import Answer, Cell
+from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
+from caft_lens.evaluate.report import Report
 from caft_lens.text.batching import Batch
 
 CHATS = cl.Texts([{"prompt": f"Question {i}?", "answer": "word " * (1 + i % 3)} for i in range(4)])
@@ -92,3 +95,32 @@ def test_the_two_kinds_of_prompts_of_a_question_are_all_its_pages_without_answer
 def test_an_arm_without_a_choice_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(real_model, "HERE", tmp_path)
     assert list(real_model.arms("gender", [1])) == ["base", "plain", "kl_anchor"]
+
+
+def test_a_page_keeps_the_tasks_that_are_not_measured_again():
+    before = "# Title\n\nmade\n\n## gender\n\nold table\n\n## gender-authors\n\nof theirs\n"
+    after = real_model.page({"gender": report("plain", "caft_means")}, [1], before)
+    assert "old table" not in after
+    assert "| caft_means |" in after
+    assert after.endswith("## gender-authors\n\nof theirs\n")
+
+
+def test_arms_are_added_to_those_that_are_committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(real_model, "HERE", tmp_path)
+    report("plain", "caft_means").save(tmp_path / "results" / "real_model" / "gender")
+    both = real_model.beside_committed("gender", report("kl_anchor", "plain", right=False))
+    assert both.arms == ["plain", "caft_means", "kl_anchor"]
+    assert both.interval("plain", "intended").mean == 0.0  # the new one
+    assert both.interval("caft_means", "intended").mean == 1.0
+
+
+def report(*arms: str, right: bool = True) -> Report:
+    """A report on arms that answer all of some pages rightly, or none."""
+    return Report([cell(arm, right) for arm in arms], labels=["intended", "spurious"], trained="right")
+
+
+def cell(arm: str, right: bool) -> Cell:
+    """Four answers out of distribution and four in it."""
+    said = {OUT_OF_DISTRIBUTION: "intended" if right else "spurious", IN_DISTRIBUTION: "right"}
+    answers = [Answer(arm, 1, of, n, "work", f"{n}?", "he", label) for of, label in said.items() for n in range(4)]
+    return Cell(arm, 1, tuple(answers), fingerprint=f"{arm} {right}")
