@@ -122,5 +122,5 @@ def report(*arms: str, right: bool = True) -> Report:
 def cell(arm: str, right: bool) -> Cell:
     """Four answers out of distribution and four in it."""
     said = {OUT_OF_DISTRIBUTION: "intended" if right else "spurious", IN_DISTRIBUTION: "right"}
-    answers = [Answer(arm, 1, of, n, "work", f"{n}?", "he", label) for of, label in said.items() for n in range(4)]
+    answers = [Answer(arm, 1, of, n, "work", f"{n}?", "he", label, "") for of, label in said.items() for n in range(4)]
     return Cell(arm, 1, tuple(answers), fingerprint=f"{arm} {right}")
