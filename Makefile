@@ -65,7 +65,7 @@ endef
 export STATIC_PANELS
 
 .PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
-    bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
+    bench-rl bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
     bench-finding bench-real bench-real-speed real real-saes kills together lint types hooks format clean
 
 help:  ## this list
@@ -107,7 +107,7 @@ $(VENV)/.trusted: $(VENV)/.installed $(wildcard notebooks/*.ipynb)
 
 # What working on the project needs beside: tests, lint, documentation.
 $(VENV)/.develop: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench,test,lint,docs]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench,trl,test,lint,docs]"
 	@touch $@
 
 demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless
@@ -180,7 +180,7 @@ lab: install  ## JupyterLab at the notebooks
 organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed; WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
-SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/discovery.py %/spurious.py \
+SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/reinforcement.py %/discovery.py %/spurious.py \
     %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py \
     %/together.py %/traits.py %/peers.py benchmarks/real_%, $(wildcard benchmarks/*.py))
 
@@ -208,6 +208,9 @@ bench-real-speed: install  ## a training step and capture on SmolLM2 beside TRL,
 
 bench-em: install  ## emergent misalignment: every arm, seeds 1 to 5, and a second organism
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/emergent_misalignment.py
+
+bench-rl: $(VENV)/.develop  ## GRPO with a reward that tempts: plainly, with CAFT and its controls, 3 seeds
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/reinforcement.py
 
 bench-spurious: install  ## spurious correlations: every pair of topics and gender, 5 seeds
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/spurious.py

@@ -27,6 +27,7 @@ from .experiments.experiment import Arm as Arm
 from .experiments.experiment import causal_effects as causal_effects
 from .experiments.experiment import experiment as experiment
 from .experiments.pilots import pilots as pilots
+from .finetune import CaftCallback as CaftCallback
 from .finetune import LoraSettings as LoraSettings
 from .finetune import Run as Run
 from .finetune import TrainSettings as TrainSettings

@@ -3,6 +3,7 @@
     finetuning.py `finetune(...)`; `settings.py`: `TrainSettings` and `LoraSettings`
     run.py        `Run`, what a run folder holds; `record.py`: `run.json`; `folder.py`: who may write it, checkpoints
     trainer.py    the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
+    caft_callback.py  `CaftCallback`: the same ablation in anybody's trainer; `first_step.py`: what both check
     weights.py    the adapter or copy that is trained, and what is kept of it; `targets.py`: what an adapter goes on
     callbacks.py  which callbacks can change what is trained, and how they are known again
     methods/      the ways of fine-tuning, one file each: what `finetune(..., method=)` takes

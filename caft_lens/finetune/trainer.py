@@ -7,8 +7,7 @@ first step that training does what it should, and stops on a loss that is not fi
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +18,9 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from caft_lens._support.errors import BadData, Diverged, NotTrained
+from caft_lens._support.errors import BadData, Diverged
 from caft_lens._support.progress import progress
+from caft_lens.finetune.first_step import check_first_step
 from caft_lens.finetune.folder import at_its_end
 from caft_lens.model.attach import fired
 from caft_lens.model.partial_logits import Only, places_of
@@ -182,9 +182,9 @@ class LensTrainer(Trainer):
                 loss = super().training_step(model, inputs, num_items_in_batch)
             self._note(loss)
             return loss
-        with fired(self.lens, self.plan.fires) as passed, self.lens.roles_as(roles):
+        with fired(self.lens, self.plan.fires, learning=True) as passed, self.lens.roles_as(roles):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        self._check_first_step(model, loss, passed)
+        check_first_step(self, model, loss, passed)
         self._checked = True
         return loss
 
@@ -228,33 +228,6 @@ class LensTrainer(Trainer):
             return whole(model, inputs, *rest)
         return found
 
-    def _check_first_step(self, model: nn.Module, loss: Tensor, passed: Mapping[str, int]) -> None:
-        if not torch.isfinite(loss).all():
-            raise Diverged(
-                f"The loss of the first step is {loss.item()}, before any update: look at the model's weights and "
-                f"dtype ({self.lens.dtype}), and at what acts at hook points "
-                f"({', '.join(self.plan.fires) or 'nothing'})."
-            )
-        silent = [hook for hook, times in passed.items() if not times]
-        if silent:
-            raise NotTrained(
-                f"Nothing was done at {', '.join(silent)}: the hook points did not fire in the first training step. "
-                "The model that is trained is not the one that the lens hooks, or its blocks are skipped."
-            )
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return  # their gradients live in flat shards, not on the parameters
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        # Of experts that are modules of their own, those that no token of the batch was sent to have none.
-        routed = {_experts_of(name) for name, p in trained if p.grad is not None} - {None}
-        bare = [name for name, p in trained if p.grad is None and _experts_of(name) not in routed]
-        if bare:
-            shown = ", ".join(bare[:8]) + (f" and {len(bare) - 8} more" if len(bare) > 8 else "")
-            raise NotTrained(
-                f"{len(bare)} trainable parameters got no gradient in the first step: {shown}. They are not part of "
-                f"the forward pass (an adapter on a fused or replaced module, say): change `lora.targets`, or freeze "
-                f"them."
-            )
-
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         encoded = cast(list[Encoded], train_dataset or self.train_dataset)
         lengths = [len(item.input_ids) for item in encoded]
@@ -292,12 +265,6 @@ def diverged(step: int, arguments: TrainingArguments, loss: float = math.nan) ->
         f"The loss is {loss} at step {step}: training has diverged. Lower the learning rate "
         f"({arguments.learning_rate}) or warm up longer (warmup_steps={arguments.warmup_steps:g})."
     )
-
-
-def _experts_of(name: str) -> str | None:
-    """The path of the experts that a parameter is one of; `None` for any other."""
-    found = re.match(r"(.*\.experts)\.\d+\.", name)
-    return found[1] if found else None
 
 
 class Progress(TrainerCallback):

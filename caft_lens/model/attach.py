@@ -59,8 +59,13 @@ def at(
 
 
 @block
-def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
-    """Count how often each of some hook points (names or layers) is passed while a block is open.
+def fired(lens: Lens, hooks: Iterable[int | str], *, learning: bool = False) -> Iterator[Counter[str]]:
+    """Count how often each of some hook points is passed while a block is open.
+
+    Args:
+        lens: The model.
+        hooks: Names or layers.
+        learning: Whether only passes count that something can be learned from: those with gradients.
 
     Yields:
         A counter by hook name, which holds 0 for a hook point that nothing has passed.
@@ -75,7 +80,7 @@ def fired(lens: Lens, hooks: Iterable[int | str]) -> Iterator[Counter[str]]:
     passed = Counter(dict.fromkeys(names, 0))
 
     def note(x: Tensor, hook: Any) -> None:
-        passed[hook.name] += 1
+        passed[hook.name] += torch.is_grad_enabled() or not learning
 
     with lens.hooks([(name, note) for name in passed]):
         yield passed

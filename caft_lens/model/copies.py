@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,23 @@ def copied(model: Any, memory: dict[int, Any] | None = None) -> Any:
     with Held(turn(unwrap(model))):
         twin = copy.deepcopy(model, {} if memory is None else memory)
     bare(twin)
+    for original, other in zip(model.modules(), twin.modules(), strict=True):
+        if _closes_over(other.__dict__.get("forward"), original):
+            del other.forward
     return twin
+
+
+def _closes_over(forward: Any, module: nn.Module) -> bool:
+    """Whether a forward that was put on a module (TRL's, say) runs that very module, also where a copy has it."""
+    while forward is not None:
+        for cell in getattr(forward, "__closure__", None) or ():
+            with suppress(ValueError):  # an empty cell
+                held = cell.cell_contents
+                bound = held.args if isinstance(held, partial) else (getattr(held, "__self__", None),)
+                if any(one is module for one in bound):
+                    return True
+        forward = getattr(forward, "__wrapped__", None)
+    return False
 
 
 def shared(model: Any) -> Any:
