@@ -279,7 +279,7 @@ function details(ui) {
   );
   const reading = ui.get("busy") && !detail.contexts;
   return [
-    measured.length > 0 && node("p", { class: "soft" }, [detail.hook, ...measured].join(" · ")),
+    detail.hook ? node("p", { class: "soft" }, [detail.hook, ...measured].join(" · ")) : [],
     detail.explanations.map(([end, words, score]) =>
       node(
         "p",
