@@ -66,7 +66,7 @@ export STATIC_PANELS
 
 .PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
     bench-rl bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-finding bench-real bench-real-speed real real-saes kills together lint types hooks format clean
+    bench-readers bench-finding bench-real bench-real-speed real real-saes kills together lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -180,9 +180,7 @@ lab: install  ## JupyterLab at the notebooks
 organism: install  ## rebuild the embedded model, adapters, SAEs and data from seed; WORLD=quiz: the other one
 	@HF_HUB_OFFLINE=1 $(BIN)/caft-lens organism build --world $(WORLD)
 
-SPEED := $(filter-out %/timing.py %/emergent_misalignment.py %/reinforcement.py %/discovery.py %/spurious.py \
-    %/choosing.py %/explanations.py %/latent_contexts.py %/contest.py %/sweeps.py %/finding.py %/kills.py \
-    %/together.py %/traits.py %/peers.py benchmarks/real_%, $(wildcard benchmarks/*.py))
+SPEED := $(patsubst %,benchmarks/%.py,capture generation import_time memory panels streamed_pca training_step)
 
 bench: install  ## speed against peers, as ratios from interleaved runs; writes benchmarks/results/speed.md
 	@$(THREADS) { $(BIN)/python benchmarks/timing.py; \
@@ -220,6 +218,9 @@ bench-discovery: install  ## which methods find the unwanted concept, scored aga
 
 bench-choosing: install  ## CAFT with an automatic choice of concepts against the choice by hand
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/choosing.py
+
+bench-readers: install  ## what it costs when readers of concepts disagree: agreement against outcome
+	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/readers.py
 
 bench-latents: install  ## contexts of all latents of a wide SAE over a million tokens: time and memory
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/latent_contexts.py

@@ -40,7 +40,7 @@ asked = [text.messages[0].content for text in questions.sample(3, seed=1)[:2]]
 MAKE = {
     "Concepts": """
 beside = {"contexts": read.contexts, "densities": read.densities, "explanations": explained}
-browser = ConceptBrowser(base, found, **beside, meta=["stance"], by="reader")
+browser = ConceptBrowser(base, found, **beside, meta=["stance"], reader="reader")
 browser.decide("leave", "cruel, careless and kind texts at the top: not one thing", "L1.pc1")
 browser""",
     "Layers": """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -9,6 +11,8 @@ from caft_lens.inspect.context_windows import ConceptContexts, Context
 from caft_lens.inspect.contexts import Contexts
 
 SCRIPT = "<script>document.title='harmed'</script>"
+LEADS = ("L1.pc", "pca", "explained variance", "0.333", "told by ben", "tulips", "hook_resid")
+"""What would lead a reader: names, routes, scores, labels, reasons, explanations, hook points."""
 LABEL = """a "label" with 'quotes' & <b>marks</b>"""
 
 
@@ -24,6 +28,12 @@ def concept_set(n: int = 6, layer: int = 1, name: str = "pc", **about: object) -
         ],
         {"model": "tiny", "fingerprint": "f", **about},
     )  # fmt: skip
+
+
+def led(n: int = 6) -> ConceptSet:
+    """Concepts that carry all that could lead a reader."""
+    said = {"label": "told by ben", "reason": "told by ben", "meta": {"chosen_by": "ben"}}
+    return ConceptSet([dataclasses.replace(one, **said) for one in concept_set(n)], concept_set().provenance)
 
 
 def window(*tokens: str, index: int = 0, value: float = 1.0) -> Context:

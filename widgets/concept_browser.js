@@ -13,7 +13,8 @@ class List {
     this.box = node(
       "div",
       {
-        class: "cb-list", role: "listbox", tabindex: "0", "aria-label": "concepts, ranked",
+        class: "cb-list", role: "listbox", tabindex: "0",
+        "aria-label": ui.get("about").reader ? "concepts, in an order of your own" : "concepts, ranked",
         onscroll: () => this.draw(),
       },
       this.sheet,
@@ -278,7 +279,7 @@ function details(ui) {
   );
   const reading = ui.get("busy") && !detail.contexts;
   return [
-    node("p", { class: "soft" }, [detail.hook, ...measured].join(" · ")),
+    detail.hook ? node("p", { class: "soft" }, [detail.hook, ...measured].join(" · ")) : [],
     detail.explanations.map(([end, words, score]) =>
       node(
         "p",
@@ -320,7 +321,7 @@ export default panel(
 
     const search = node("input", {
       type: "search",
-      placeholder: "Search contexts, explanations, names",
+      placeholder: about.reader ? "Search contexts" : "Search contexts, explanations, names",
       "aria-label": "search",
       value: ui.get("query"),
       oninput: later(120, () => ui.set({ query: search.value })),
@@ -353,9 +354,8 @@ export default panel(
       chooser(
         "order",
         [
-          ["best", ui.get("query") ? "by match" : "by rank"],
-          ["score", "by score"],
-          ["name", "by name"],
+          ["best", ui.get("query") ? "by match" : about.reader ? "your order" : "by rank"],
+          ...(about.reader ? [] : [["score", "by score"], ["name", "by name"]]),
           ...(ui.get("about").densities ? [["density", "by density"]] : []),
           ["decision", "by decision"],
         ],
@@ -391,6 +391,11 @@ export default panel(
       "aria-label": "what is known of the concept",
     });
     const sum = node("footer", { class: "cb-sum soft" });
+    if (about.reader) {
+      ui.main.append(node("p", { class: "cb-blind" }, node("b", {}, `Read blind by ${about.reader}. `),
+        "The order is yours alone. Ranks, scores, routes, explanations and what others decided are not here. How long ",
+        "a concept was in view is noted with each decision."));
+    }
     ui.main.append(
       node("div", { class: "cb-bar" }, search, narrowing),
       node(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,11 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from caft_lens._support.errors import nearest
+from caft_lens._support.errors import UnknownName, nearest
 from caft_lens._support.files import shown
 from caft_lens.activations.differences import read_by
 from caft_lens.activations.top_windows import Rank
-from caft_lens.choose.session import ACTIONS, Action, Decisions
+from caft_lens.choose.session import ACTIONS, Action, Blinded, Decision, Decisions, blinded
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html, token_lines
 from caft_lens.find.by_words import ConceptIndex
@@ -43,6 +44,10 @@ Integers = NDArray[np.intp]
 SORTS = ("best", "name", "score", "density", "decision")
 SHOWING = ("all", "undecided", *ACTIONS)
 FILE = "choices/{fingerprint}.json"
+OF_A_READER = "choices/{fingerprint}-{reader}.json"
+BLIND = "choices/{fingerprint}-{reader}-blind.json"
+IN_SIGHT = ("best", "density", "decision")
+"""What a blind reader may order by: the order of their own, and what the texts say."""
 ONE = "concepts"
 """What the route is called where there is only one."""
 
@@ -61,11 +66,15 @@ class ConceptBrowser(Panel):
         roles, rank, k: How the corpus is read, as for `cl.contexts`.
         meta: Keys of the texts' `meta` that are shown beside a context.
         file: Where each step of the choice is saved, and restored from when the panel is made again; `{fingerprint}`
-            stands for that of the concepts. `None` saves nothing.
-        by: Who chooses; the name of the user's account when `None`.
+            stands for that of the concepts, `{reader}` for who reads. `None` saves nothing. By default each reader who
+            is named has a file of their own in `choices/`.
+        reader: Who reads; the name of the user's account when `None`.
+        blind: Show concepts under numbers, in an order of the reader's own, and neither rank, score, route,
+            explanation, label nor what anybody else decided. How long a concept was in view is noted with each
+            decision. Takes `reader=`.
 
     Attributes:
-        concept: Name of the selected concept.
+        concept: Name of the selected concept; its number in a blind reading.
         query, route, hook, showing: What the list is narrowed to: words, a route, a hook point, and `"all"`,
             `"undecided"`, `"ablate"`, `"leave"` or `"unsure"`.
         sort, descending: `"best"` (rank, or how well words match), `"name"`, `"score"`, `"density"` or `"decision"`.
@@ -73,11 +82,12 @@ class ConceptBrowser(Panel):
         place: Where in it the selected one stands; -1 when it does not.
         note: What is to be said of the search.
         detail: What is known of the selected concept.
-        choice: Name to decision and reason.
+        choice: Name to decision and reason; numbers in the place of names in a blind reading.
         saved: Where the choice is saved.
 
     Raises:
-        ValueError: When the concepts do not fit the model, contexts know none of them, or the file is of others.
+        ValueError: When the concepts do not fit the model, contexts know none of them, the file is of others or of
+            another reader, or a blind reading has no reader.
         TypeError: When `concepts` is neither concepts nor SAEs.
 
     Example:
@@ -126,24 +136,37 @@ class ConceptBrowser(Panel):
         k: int = 10,
         meta: Sequence[str] = (),
         file: str | Path | None = FILE,
-        by: str | None = None,
+        reader: str | None = None,
+        blind: bool = False,
         **keywords: Any,
     ) -> None:
+        if blind and not reader:
+            raise ValueError('A blind reading is somebody\'s, and its order is theirs: say who reads, reader="…".')
         lists, saes = _lists(lens, concepts, saes)
-        self.lens, self.contexts, self.densities = lens, contexts, densities
-        self.explanations, self.meta = explanations or {}, list(meta)
-        self._concepts = merge(lists) if len(lists) > 1 else next(iter(lists.values()))
-        self._names = self._concepts.names
-        self._number = {name: number for number, name in enumerate(self._names)}
-        if contexts is not None and self._number.keys().isdisjoint(contexts):
+        found = merge(lists) if len(lists) > 1 else next(iter(lists.values()))
+        if contexts is not None and set(found.names).isdisjoint(contexts):
             raise ValueError(
-                f"contexts= knows none of these {len(self._number)} concepts: it has {', '.join(list(contexts)[:3])}, "
-                f"they are {', '.join(self._names[:3])}."
+                f"contexts= knows none of these {len(found)} concepts: it has {', '.join(list(contexts)[:3])}, "
+                f"they are {', '.join(found.names[:3])}."
             )
         if lens is not None:
-            self._concepts.check(lens)
+            found.check(lens)
         read = contexts.about if contexts is not None else {} if lens is None else read_by(lens)
-        self.decisions = Decisions(self._concepts, file, by, read)
+        if file == FILE and reader:
+            file = BLIND if blind else OF_A_READER
+        self.decisions = Decisions(found, file, reader, read, blind=blind)
+        self._blind = blinded(found, str(reader)) if blind else None
+        if self._blind is not None:
+            found, lists = self._blind.concepts, {ONE: self._blind.concepts}
+            contexts, densities, explanations = *_renumbered(self._blind, contexts, densities), None
+        self.lens, self.contexts, self.densities = lens, contexts, densities
+        self.explanations, self.meta = explanations or {}, list(meta)
+        self._concepts, self._names = found, found.names
+        self._number = {name: number for number, name in enumerate(self._names)}
+        self._own = self._blind.names if self._blind is not None else dict(zip(self._names, self._names, strict=True))
+        self._shown = {own: name for name, own in self._own.items()}
+        self._in_view: dict[str, float] = {}
+        self._since: tuple[str, float] | None = None
         self._keys = _Keys(self._concepts, list(lists))
         self._order: Integers = np.arange(len(self._concepts))
         self._matches: NDArray[np.floating] | None = None
@@ -152,9 +175,10 @@ class ConceptBrowser(Panel):
         self.about = {
             "size": len(self._concepts),
             "routes": list(lists) if len(lists) > 1 else [],
-            "hooks": self._concepts.hooks,
+            "hooks": [] if blind else self._concepts.hooks,
             "densities": densities is not None,
             "tokens": lens is not None,
+            "reader": self.decisions.by if blind else "",
         }
         self._tell_choice()
         self._arrange()
@@ -167,7 +191,7 @@ class ConceptBrowser(Panel):
 
     @property
     def candidates(self) -> ConceptSet:
-        """All concepts; those that several routes found stand once."""
+        """All concepts; those that several routes found stand once. In a blind reading as the reader sees them."""
         return self._concepts
 
     @property
@@ -187,15 +211,17 @@ class ConceptBrowser(Panel):
         Args:
             action: `"ablate"` takes it out of the model, `"leave"` leaves it there.
             reason: Why; to ablate or to leave needs one.
-            name: Of the concept; the selected one when `None`.
+            name: Of the concept, its number in a blind reading; the selected one when `None`.
 
         Raises:
             KeyError: For an unknown concept.
             ValueError: For an unknown action, or a missing reason.
         """
-        place = self.place
+        place, name = self.place, self.concept if name is None else name
+        if name not in self._own:
+            raise UnknownName(f'No concept "{name}" here.{nearest(name, self._number)}')
         try:
-            self.decisions.decide(self.concept if name is None else name, action, reason)
+            self.decisions.decide(self._own[name], action, reason, self._seconds(name))
             self.mend()
         finally:
             self._chosen()
@@ -214,14 +240,31 @@ class ConceptBrowser(Panel):
         self.mend()
         self._chosen()
         if name is not None:
-            self.concept = name
+            self.concept = self._shown[name]
+
+    def _seconds(self, name: str) -> float | None:
+        """For how long a concept has been in view, where that is noted."""
+        if self._blind is None or self._since is None:
+            return None
+        selected, since = self._since
+        return round(self._in_view.get(name, 0.0) + (time.monotonic() - since) * (name == selected), 1)
+
+    def _hello(self) -> dict[str, str]:
+        if self._since is None:  # the first view is there: what it shows is looked at from now on
+            self._since = self.concept, time.monotonic()
+        return super()._hello()
+
+    def _said(self, name: str) -> Decision | None:
+        """What was decided of a concept, by the name that it has here."""
+        return self.decisions.get(self._own[name])
 
     def _chosen(self) -> None:
         self._tell_choice()
         self._arrange()
 
     def _tell_choice(self) -> None:
-        self.choice = {name: {"decision": one.action, "reason": one.reason} for name, one in self.decisions.items()}
+        said = self.decisions.items()
+        self.choice = {self._shown[name]: {"decision": one.action, "reason": one.reason} for name, one in said}
         self.can_undo, self.can_redo = self.decisions.can_undo, self.decisions.can_redo
         file = self.decisions.file
         self.saved = "" if file is None else shown(file)
@@ -245,7 +288,7 @@ class ConceptBrowser(Panel):
             return
         if to == "undecided":
             ahead = [*range(self.place + 1, self.total), *range(max(0, self.place))]
-            here = next((at for at in ahead if self._names[self._order[at]] not in self.decisions), self.place)
+            here = next((at for at in ahead if self._said(self._names[self._order[at]]) is None), self.place)
         else:
             steps = {
                 "next": 1,
@@ -263,13 +306,12 @@ class ConceptBrowser(Panel):
 
     def _row(self, number: int) -> dict[str, Any]:
         concept = self._concepts[number]
-        said = self.decisions.get(concept.name)
         density = self._density(concept.name)
         return {
             "name": concept.name,
-            "decision": said.action if said else "",
+            "decision": self._action(concept.name),
             "words": self._words(concept),
-            "found": [[route, rank] for route, rank in self._keys.found(number)],
+            "found": [] if self._blind else [[route, rank] for route, rank in self._keys.found(number)],
             **self._score(number),
             "density": None if density is None else density.density,
         }
@@ -312,6 +354,12 @@ class ConceptBrowser(Panel):
         if value and value not in valid:
             raise traitlets.TraitError(f'No {trait} "{value}" here.{nearest(value, valid)}')
         return value
+
+    @traitlets.validate("sort")
+    def _known_order(self, proposal: dict[str, Any]) -> str:
+        if self._blind is not None and proposal["value"] not in IN_SIGHT:
+            raise traitlets.TraitError(f"A blind reading is not ordered by {proposal['value']}.")
+        return proposal["value"]
 
     @traitlets.validate("concept")
     def _known_concept(self, proposal: dict[str, Any]) -> str:
@@ -373,7 +421,7 @@ class ConceptBrowser(Panel):
             self.version += 1
 
     def _action(self, name: str) -> str:
-        said = self.decisions.get(name)
+        said = self._said(name)
         return said.action if said else ""
 
     def _shares(self) -> NDArray[np.floating]:
@@ -390,6 +438,11 @@ class ConceptBrowser(Panel):
     @traitlets.observe("concept")
     def _select(self, _: object = None) -> None:
         self._find_place()
+        if self._since is not None and self._since[0] != self.concept:
+            before, since = self._since
+            now = time.monotonic()
+            self._in_view[before] = self._in_view.get(before, 0.0) + now - since
+            self._since = self.concept, now
         concept = self._concepts[self._number[self.concept]]
         self.work("detail", f"Reading {concept.name}", lambda _: self._portrait(concept), self._portrayed)
 
@@ -403,9 +456,11 @@ class ConceptBrowser(Panel):
         density = self._density(name)
         return {
             "name": name,
-            "hook": concept.hook,
+            "hook": "" if self._blind else concept.hook,
             "label": concept.label,
-            "found": [
+            "found": []
+            if self._blind
+            else [
                 [route, rank, *(self._keys.score(self._number[name], route) or (None, ""))]
                 for route, rank in self._keys.found(self._number[name])
             ],
@@ -417,7 +472,7 @@ class ConceptBrowser(Panel):
             "density": None if density is None else _histogram(density),
             "tokens": self._tokens(concept),
             "neighbours": [[one.name, cosine, one.label] for one, cosine in neighbours(self._concepts, concept)]
-            if len(self._concepts) > 1
+            if len(self._concepts) > 1 and not self._blind
             else [],
         }
 
@@ -477,18 +532,20 @@ class ConceptBrowser(Panel):
         counts = _counts(said)
         parts: list[html.Content] = []
         if said:
-            rows = [[name, one.action, one.reason] for name, one in said.items()]
+            rows = [[self._shown[name], one.action, one.reason] for name, one in said.items()]
             parts.append(html.table(["concept", "decision", "reason"], rows))
         first = [self._row(int(number)) for number in self._order[:10]]
         if first:
-            rows = [[row["name"], row["score"], row["words"], row["decision"]] for row in first]
+            head = {"name": "concept", "score": "score", "words": "in words", "decision": "decision"}
+            head = {key: words for key, words in head.items() if not (self._blind and key == "score")}
+            rows = [[row[key] for key in head] for row in first]
             more = f" of {self.total:,}" if self.total > len(first) else ""
-            head = ["concept", "score", "in words", "decision"]
-            parts.append(html.table(head, rows, title=f"The first {len(first)}{more}:"))
+            parts.append(html.table(list(head.values()), rows, title=f"The first {len(first)}{more}:"))
         facts = [f"{len(self._concepts):,} candidates; {counts}"]
-        page = html.view(html.section("Concepts", "", facts, parts))
+        page = html.view(html.section("Concepts", f"read blind by {said.by}" if self._blind else "", facts, parts))
         if self.contexts is not None and self.concept in self.contexts:
-            page += token_lines.page([self.contexts[self.concept].shown(5, self.meta)])
+            shown = self.contexts[self.concept].shown(5, self.meta)
+            page += token_lines.page([shown._replace(hook="") if self._blind else shown])
         return page
 
     def __repr__(self) -> str:
@@ -576,6 +633,19 @@ class _Watched(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._contexts)
+
+
+def _renumbered(
+    blind: Blinded, contexts: Contexts | None, densities: Mapping[str, Density] | None
+) -> tuple[Contexts | None, Mapping[str, Density] | None]:
+    """Contexts and densities under the numbers that a blind reader sees."""
+    if contexts is not None:
+        contexts = contexts.shown_as(
+            {name: blind.concepts[number] for number, name in blind.names.items() if name in contexts}
+        )
+    if densities is not None:
+        densities = {number: densities[name] for number, name in blind.names.items() if name in densities}
+    return contexts, densities
 
 
 def _lists(lens: Lens | None, concepts: Any, saes: Any) -> tuple[dict[str, ConceptSet], SAE | Sequence[SAE] | None]:

@@ -1,4 +1,4 @@
-"""An automatic choice, concept by concept: a proposal that shows what it rests on and can be overruled."""
+"""A choice that no single person made, concept by concept: proposals with what they rest on, to be overruled."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ End = Literal["top", "bottom"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """What an automatic choice says of one concept.
+    """What an automatic choice, or a consensus, says of one concept.
 
     Attributes:
         name: Of the concept.
-        ablate: Whether it is to be ablated; otherwise it is left in the model.
+        ablate: Whether it is to be ablated; otherwise it is left in the model. `None`: nothing is decided.
         reason: Why, or why not.
         end: Which end carries the concept; `""` for neither.
         evidence: Figures that it rests on.
     """
 
     name: str
-    ablate: bool
+    ablate: bool | None
     reason: str
     end: End | Literal[""] = ""
     evidence: Mapping[str, float] = field(default_factory=dict)
 
 
 class Choice:
-    """An automatic choice, concept by concept, to be read and, where it errs, overruled.
+    """An automatic choice, or the consensus of readers, concept by concept, to be read and, where it errs, overruled.
 
     Args:
         concepts: The candidates.
@@ -129,7 +129,7 @@ class Choice:
             raise ConceptMismatch("These are choices among different concepts.")
         joined = []
         for mine, yours in zip(self.proposals, other.proposals, strict=True):
-            first, second = (mine, yours) if mine.ablate or not yours.ablate else (yours, mine)
+            first, second = (mine, yours) if mine.ablate or not (yours.ablate or mine.ablate is None) else (yours, mine)
             reason = f"{first.reason}; {second.reason}" if first.ablate == second.ablate else first.reason
             joined.append(dataclasses.replace(first, reason=reason))
         about = self.about if self.about == other.about else {}
@@ -155,8 +155,10 @@ class Choice:
     def _repr_html_(self) -> str:
         title = f"{len(self.names)} of {len(self)} concepts to ablate, by {self.by}"
         rows = sorted(self.proposals, key=lambda one: not one.ablate)
+        said = {False: "leave", None: "not decided"}
         cells: list[list[html.Content]] = [
-            [one.name, html.element("b", "ablate") if one.ablate else "leave", one.end, one.reason] for one in rows
+            [one.name, html.element("b", "ablate") if one.ablate else said[one.ablate], one.end, one.reason]
+            for one in rows
         ]
         return html.view(html.table(["concept", "", "end", "why"], cells, title=title))
 

@@ -1,4 +1,7 @@
-"""A choice in the making: concept by concept ablate, leave or unsure, with a reason; undone, redone, saved."""
+"""A choice in the making: concept by concept ablate, leave or unsure, with a reason; undone, redone, saved.
+
+`blinded` is what a reader sees who is not to be led: the concepts under numbers, in an order of the reader's own.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import field_validator, model_validator
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
 from caft_lens._support import renamed
 from caft_lens._support.by_name import ByName
 from caft_lens._support.errors import BadArgument, BadData, BadFile, UnknownName, nearest
-from caft_lens._support.files import Named, Record, absolute, parsed, read_json, write_json
-from caft_lens.concepts.concept_set import ConceptSet, now, user_name
+from caft_lens._support.files import Named, Record, absolute, file_name, parsed, read_json, sha256, write_json
+from caft_lens.concepts.concept_set import Concept, ConceptSet, now, user_name
 
 Action = Literal["ablate", "leave", "unsure"]
 ACTIONS = get_args(Action)
@@ -30,11 +34,52 @@ class Decision:
         action: `"ablate"` to take it out, `"leave"` to leave it in the model, `"unsure"` to come back to it.
         reason: Why.
         at: When, in UTC.
+        seconds: For how long the concept had been in view by then, where that was noted; a blind reading notes it.
     """
 
     action: Action
     reason: str
     at: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Blinded:
+    """Concepts as one sees them who reads blind.
+
+    Attributes:
+        concepts: Under numbers, in an order of the reader's own: hook points and directions, and nothing of where they
+            came from, how they were ranked, or what was said of them.
+        names: Number to the concept's own name.
+    """
+
+    concepts: ConceptSet
+    names: Mapping[str, str]
+
+
+def blinded(concepts: ConceptSet, reader: str) -> Blinded:
+    """The concepts without all that could lead a reader: shuffled, numbered, without rank, score, source and words.
+
+    Args:
+        concepts: The candidates.
+        reader: Who reads. The order is the reader's own, and the same whenever the same concepts are read again.
+
+    Example:
+        >>> seen = blinded(concepts, "ann")
+        >>> seen.concepts.names[:2], sorted(seen.names.values()) == sorted(concepts.names)
+        (['concept 1', 'concept 2'], True)
+    """
+    seed = int(sha256(reader, concepts.fingerprint), 16)
+    order = np.random.default_rng(seed).permutation(len(concepts))
+    shown, names = [], {}
+    for place, at in enumerate(order.tolist()):
+        one = concepts[at]
+        name = f"concept {place + 1}"
+        names[name] = one.name
+        meta = {key: one.meta[key] for key in ("latent",) if key in one.meta}  # by which an SAE encodes it
+        shown.append(Concept(name, one.hook, one.direction, rank=place, meta=meta))
+    about = {key: concepts.provenance.get(key) for key in ("model", "fingerprint", "reading")}
+    return Blinded(ConceptSet(shown, {key: value for key, value in about.items() if value is not None}), names)
 
 
 class Decisions(ByName[Decision]):
@@ -42,14 +87,16 @@ class Decisions(ByName[Decision]):
 
     Args:
         concepts: The candidates.
-        file: Where each step is saved, as JSON; when the file is there, what it holds is restored. `{fingerprint}` in
-            its name stands for that of the concepts. `None` saves nothing.
+        file: Where each step is saved, as JSON; when the file is there, what it holds is restored. In its name
+            `{fingerprint}` stands for that of the concepts, `{reader}` for who chooses. `None` saves nothing.
         by: Who chooses; the name of the user's account when `None`.
         about: Which model read the contexts that are looked at, as `Contexts.about` has it. The file keeps it, and one
             whose contexts were read otherwise is restored with a warning.
+        blind: Whether the reader sees the concepts `blinded`. It is on record with the choice.
 
     Raises:
-        ValueError: When the file is of other concepts, or of another kind.
+        ValueError: When the file is of other concepts, of another kind, by another reader than `by`, or when what it
+            holds was read blind and this is not, or the other way round.
 
     Example:
         >>> import torch
@@ -72,11 +119,13 @@ class Decisions(ByName[Decision]):
         file: str | Path | None = None,
         by: str | None = None,
         about: Mapping[str, str] | None = None,
+        *,
+        blind: bool = False,
     ) -> None:
-        self.concepts, self.by, self.about = concepts, by or user_name(), dict(about or {})
-        self._names = frozenset(concepts.names)
+        self.concepts, self.by, self.about, self.blind = concepts, by or user_name(), dict(about or {}), blind
+        self._names, self._named = frozenset(concepts.names), by is not None
         self._fingerprint = "" if file is None else concepts.fingerprint
-        self.file = None if file is None else absolute(str(file).replace("{fingerprint}", self._fingerprint))
+        self.file = None if file is None else self._place(str(file))
         self._items: dict[str, Decision] = {}
         self._done: list[tuple[str, Decision | None, Decision | None]] = []
         self._undone: list[tuple[str, Decision | None, Decision | None]] = []
@@ -85,13 +134,14 @@ class Decisions(ByName[Decision]):
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
-    def decide(self, name: str, action: Action | None, reason: str = "") -> None:
+    def decide(self, name: str, action: Action | None, reason: str = "", seconds: float | None = None) -> None:
         """Say something of a concept, or take back what was said.
 
         Args:
             name: Of the concept.
             action: `"ablate"`, `"leave"` or `"unsure"`; `None` takes it back.
             reason: Why; to ablate or to leave needs one.
+            seconds: For how long the concept has been in view, where that is noted.
 
         Raises:
             UnknownName: For an unknown concept, with the nearest.
@@ -104,9 +154,10 @@ class Decisions(ByName[Decision]):
         if action is not None and action not in ACTIONS:
             raise BadArgument(f'A concept cannot be decided to "{action}".{nearest(action, ACTIONS)}')
         if action in NEED_A_REASON and not reason:
-            raise BadArgument(f"To {action} {name} needs a reason: what did you read in its contexts?")
+            # Without the name, which a blind reader does not see.
+            raise BadArgument(f"To {action} a concept needs a reason: what did you read in its contexts?")
         before = self._items.get(name)
-        after = None if action is None else Decision(action, reason, now())
+        after = None if action is None else Decision(action, reason, now(), seconds)
         if (before and (before.action, before.reason)) == (after and (after.action, after.reason)):
             return
         self._done.append((name, before, after))
@@ -151,7 +202,7 @@ class Decisions(ByName[Decision]):
         chosen = self.of("ablate")
         if not chosen:
             raise BadArgument("Nothing is chosen yet: say of one concept at least that it is to be ablated, and why.")
-        return self.concepts.choose(chosen, self.of("leave"), by=self.by).chosen_by_reading(self.about)
+        return self.concepts.choose(chosen, self.of("leave"), by=self.by).chosen_by_reading(self.about, self.blind)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -162,6 +213,10 @@ class Decisions(ByName[Decision]):
         give.append(step)
         self._set(name, after if forwards else before)
         return name
+
+    def _place(self, file: str) -> Path:
+        reader = file_name(self.by, "reader") if "{reader}" in file else ""
+        return absolute(file.replace("{fingerprint}", self._fingerprint).replace("{reader}", reader))
 
     def _set(self, name: str, what: Decision | None) -> None:
         if what is None:
@@ -176,24 +231,27 @@ class Decisions(ByName[Decision]):
                     "concepts": self._fingerprint,
                     "model": self.concepts.provenance.get("model"),
                     "by": self.by,
+                    **({"blind": True} if self.blind else {}),
                     **({"read_by": self.about} if self.about else {}),
-                    "verdicts": {
-                        name: {"verdict": one.action, "reason": one.reason, "at": one.at}
-                        for name, one in self._items.items()
-                    },
+                    "verdicts": {name: _kept(one) for name, one in self._items.items()},
                 },
             )
 
     def _restored(self, file: Path) -> dict[str, Decision]:
-        held = read_json(file)
-        if not isinstance(held, dict) or held.get("format") != FORMAT:
-            raise BadFile(f"{file} holds no decisions ({FORMAT}): give another file.")
-        record = parsed(held, _File, str(file), "a file of decisions")
+        record = read_file(file)
         if record.concepts != self._fingerprint:
             raise BadFile(
                 f"{file} holds decisions on other concepts, found on {record.model}: names may be the same, "
                 f"directions are not. Give another file, or delete this one."
             )
+        if self._named and record.by != self.by:
+            raise BadFile(
+                f"{file} holds the decisions of {record.by}, not of {self.by}: give each reader a file of their own, "
+                'such as "choices/{reader}.json".'
+            )
+        if record.blind != self.blind:
+            were, now_ = ("blind", "with all in sight") if record.blind else ("with all in sight", "blind")
+            raise BadFile(f"{file} holds decisions that were made {were}; these are made {now_}. Give another file.")
         before = record.read_by or {}
         if self.about and before and before.get("reading") != self.about.get("reading"):
             warnings.warn(
@@ -204,7 +262,25 @@ class Decisions(ByName[Decision]):
             )
         if unknown := [name for name in record.verdicts if name not in self._names]:
             raise BadFile(f'{file} holds a decision on "{unknown[0]}".{nearest(unknown[0], self.concepts.names)}')
-        return {name: Decision(one.verdict, one.reason, one.at) for name, one in record.verdicts.items()}
+        return record.decisions
+
+
+def read_file(file: Path) -> SavedDecisions:
+    """What a file of decisions holds.
+
+    Raises:
+        MissingFile: When it is not there.
+        BadFile: When it holds something else, or is broken.
+    """
+    held = read_json(file)
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise BadFile(f"{file} holds no decisions ({FORMAT}): give another file.")
+    return parsed(held, SavedDecisions, str(file), "a file of decisions")
+
+
+def _kept(one: Decision) -> dict[str, Any]:
+    noted = {} if one.seconds is None else {"seconds": one.seconds}
+    return {"verdict": one.action, "reason": one.reason, "at": one.at, **noted}
 
 
 class _Kept(Record):
@@ -213,17 +289,24 @@ class _Kept(Record):
     verdict: Action
     reason: str
     at: str
+    seconds: Annotated[float, Field(ge=0)] | None = None
 
 
-class _File(Record):
+class SavedDecisions(Record):
     """What a file of decisions holds."""
 
     format: Literal["caft_lens.verdicts/1"]
     concepts: str
     model: str | list[str] | None
     by: str
+    blind: bool = False
     read_by: dict[str, str] | None = None
     verdicts: dict[Named, _Kept]
+
+    @property
+    def decisions(self) -> dict[str, Decision]:
+        """Name to what was said of it."""
+        return {name: Decision(one.verdict, one.reason, one.at, one.seconds) for name, one in self.verdicts.items()}
 
     @field_validator("verdicts", mode="before")
     @classmethod
@@ -238,7 +321,7 @@ class _File(Record):
         }
 
     @model_validator(mode="after")
-    def _reasoned(self) -> _File:
+    def _reasoned(self) -> SavedDecisions:
         for name, one in self.verdicts.items():
             if one.verdict in NEED_A_REASON and not one.reason.strip():
                 raise BadData(f"the decision to {one.verdict} {name} has no reason")

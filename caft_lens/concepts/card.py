@@ -140,7 +140,8 @@ def _told(choice: Mapping[str, Any]) -> Iterator[str]:
     """One choice on record, as lines of Markdown."""
     rest = f"; {choice['not_considered']} not considered" if choice["not_considered"] else ""
     who, ablated = f"{plain(choice['at'])} by {plain(choice['by'])}", plain(", ".join(choice["ablate"]))
-    yield f"Chosen at {who}, to ablate: {ablated}{rest}."
+    blind = ", who read blind" if choice.get("blind") else ""
+    yield f"Chosen at {who}{blind}, to ablate: {ablated}{rest}."
     yield ""
     if choice["leave"]:
         yield "| left in the model | why |"
@@ -161,6 +162,7 @@ class _Chosen(Record):
     leave: dict[Named, Named]
     not_considered: Count
     read_by: dict[str, str] | None = None
+    blind: bool = False
 
 
 class _Provenance(Record):

@@ -340,16 +340,19 @@ class ConceptSet(Sequence[Concept]):
         rest = {key: value for key, value in self.provenance.items() if key != "reading"}
         return ConceptSet(self, {**rest, **stamp})
 
-    def chosen_by_reading(self, about: Mapping[str, str]) -> ConceptSet:
-        """The same set whose last choice on record says which model read the contexts that it rests on.
+    def chosen_by_reading(self, about: Mapping[str, str], blind: bool = False) -> ConceptSet:
+        """The same set whose last choice on record says how the contexts were read that it rests on.
 
         Args:
-            about: Its `model`, `fingerprint` and `reading`, as `Contexts.about` has them; empty where it is not known.
+            about: The `model`, `fingerprint` and `reading` of the model that read them, as `Contexts.about` has them;
+                empty where it is not known.
+            blind: Whether the reader saw no rank, score or source, and nothing that others had said.
         """
         choices = list(self.provenance.get("choices", []))
-        if not about or not choices:
+        noted = {**({"read_by": dict(about)} if about else {}), **({"blind": True} if blind else {})}
+        if not noted or not choices:
             return self
-        last = {**choices[-1], "read_by": dict(about)}
+        last = {**choices[-1], **noted}
         return ConceptSet(self, {**self.provenance, "choices": [*choices[:-1], last]})
 
     @property

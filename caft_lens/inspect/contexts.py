@@ -124,6 +124,24 @@ class Contexts(Mapping[str, ConceptContexts]):
         fewer.about, fewer.left_out = self.about, self.left_out
         return fewer
 
+    def shown_as(self, concepts: Mapping[str, Concept]) -> Contexts:
+        """The same contexts under other concepts, such as those that a blind reader sees.
+
+        Args:
+            concepts: Name of a concept here to the one that is shown for it; others are left out.
+
+        Example:
+            >>> import dataclasses
+            >>> found = cl.contexts(base, concepts, corpus)
+            >>> list(found.shown_as({"L1.pc1": dataclasses.replace(concepts["L1.pc1"], name="concept 1")}))
+            ['concept 1']
+        """
+        shown = {concept.name: concept for concept in concepts.values()}
+        ends = {concept.name: self._known(name) for name, concept in concepts.items()}
+        other = Contexts._lazy(ends, shown.__getitem__)
+        other.about, other.left_out = self.about, self.left_out
+        return other
+
     @property
     def dead(self) -> list[str]:
         """Names of the latents that were nowhere active."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from panels import LABEL, SCRIPT, concept_set, found_contexts
+from panels import LABEL, LEADS, SCRIPT, concept_set, found_contexts, led
 from tiny_models import tiny_lens
 
 import caft_lens as cl
@@ -31,7 +31,7 @@ def names(panel: ConceptBrowser) -> list[str]:
 
 
 def test_what_is_to_be_ablated_and_what_is_left_is_one_choice_on_record():
-    panel = browser(by="reader")
+    panel = browser(reader="reader")
     panel.decide("ablate", "cruel at the top", name="L1.pc0")
     panel.decide("leave", "recipes", name="L1.pc2")
     panel.decide("unsure", name="L1.pc3")
@@ -87,7 +87,7 @@ def test_every_step_is_undone_and_done_again_in_order():
 def test_the_choice_is_saved_at_every_step_and_restored(tmp_path):
     file = tmp_path / "deep" / "{fingerprint}.json"
     concepts = concept_set()
-    panel = browser(concepts, file=file, by="reader")
+    panel = browser(concepts, file=file, reader="reader")
     panel.decide("ablate", LABEL, name="L1.pc4")
     panel.decide("unsure", name="L1.pc5")
     (written,) = (tmp_path / "deep").iterdir()
@@ -410,3 +410,140 @@ def test_sixteen_thousand_latents_are_a_list_like_any_other():
     panel.wait(30)
     assert panel.total == sum("latent16" in name for name in concepts.names)
     assert np.isfinite(panel.version)
+
+
+def everything_sent(panel: ConceptBrowser) -> str:
+    """All that the view is told: every synced trait, every row, the static rendering, and what it is called."""
+    state = {name: value for name, value in panel.get_state().items() if name not in ("_esm", "_css")}
+    shown = [panel.rows(0, panel.total), panel._copy(), repr(panel)]
+    return json.dumps([state, shown], default=str)
+
+
+def test_a_blind_reading_tells_the_view_no_rank_score_route_explanation_label_or_foreign_decision(tmp_path):
+    concepts = led()
+    both = {"pca": concepts, "again": concepts[2:]}
+    beside = {"contexts": found_contexts(concepts), "explanations": {"L1.pc0": "talk of tulips"}}
+    file = tmp_path / "{reader}.json"
+    ben = browser(both, **beside, file=file, reader="ben")
+    ben.decide("ablate", "ben reads cruelty", name="L1.pc0")
+    assert all(one in everything_sent(ben) for one in LEADS)  # where nothing is hidden, it is there
+
+    ann = browser(both, **beside, file=file, reader="ann", blind=True)
+    for name in names(ann):
+        ann.concept = name
+        assert ann.wait(20)
+        sent = everything_sent(ann)
+        assert [one for one in (*LEADS, "ben") if one in sent] == []
+        assert ann.detail["contexts"]["top"]
+    for query in ("tulips", "told", "pca", "pc0"):
+        ann.query = query
+        ann.wait(20)
+        assert ann.total == 0, query
+    ann.query = "cruel"
+    ann.wait(20)
+    (found,) = names(ann)
+    ann.decide("ablate", "cruelty", name=found)
+    assert found in everything_sent(ann)
+    assert ann.selection.names == ["L1.pc0"]
+
+
+def test_a_blind_reader_meets_the_concepts_in_an_order_of_their_own_and_orders_them_by_nothing_that_ranks():
+    concepts = led()
+    ann, again, ben = (browser(concepts, reader=reader, blind=True) for reader in ("ann", "ann", "ben"))
+    order = [[panel._own[name] for name in names(panel)] for panel in (ann, again, ben)]
+    assert order[0] == order[1]
+    assert order[0] != order[2]
+    assert concepts.names not in order
+    assert names(ann) == [f"concept {place}" for place in range(1, 7)]
+    ann.set_state({"sort": "score"})
+    assert (ann.sort, "not ordered by score" in ann.error) == ("best", True)
+    ann.sort = "decision"
+    for value in ("route", "hook"):
+        assert ann.about[f"{value}s"] == []
+    with pytest.raises(ValueError, match="say who reads"):
+        browser(concepts, blind=True)
+
+
+def test_what_a_blind_reader_may_not_say_is_refused_without_the_names_of_concepts():
+    panel = browser(led(), reader="ann", blind=True)
+    panel._receive(panel, {"id": "1", "call": "decide", "with": {"action": "ablate"}}, [])
+    assert "needs a reason" in panel.error
+    assert "L1" not in panel.error
+    with pytest.raises(KeyError, match="concept 1"):
+        panel.decide("ablate", "read it", name="L1.pc0")
+
+
+def test_a_blind_decision_notes_how_long_its_concept_was_in_view(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("caft_widgets.concept_browser.time.monotonic", lambda: clock[0])
+    panel = browser(led(), reader="ann", blind=True)
+    clock[0] += 50  # nobody looks yet
+    panel._hello()
+    clock[0] += 4
+    panel.go("next")
+    clock[0] += 7
+    panel.decide("leave", "recipes")  # the second, after 7 seconds
+    panel.go("previous")
+    clock[0] += 2
+    panel.decide("ablate", "cruel")  # the first, after 4 and 2
+    seconds = {panel._shown[name]: one.seconds for name, one in panel.decisions.items()}
+    assert seconds == {"concept 1": 6.0, "concept 2": 7.0}
+    panel.undo()
+    panel.redo()
+    assert panel.decisions[panel._own["concept 1"]].seconds == 6.0
+    sighted = browser(led(), reader="ann")
+    sighted._hello()
+    sighted.decide("ablate", "cruel")
+    assert next(iter(sighted.decisions.values())).seconds is None
+
+
+def test_each_reader_has_a_file_of_their_own_and_what_was_read_blind_is_restored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    concepts = led()
+    for reader, blind in (("ann", True), ("ann", False), ("ben", True)):
+        panel = ConceptBrowser(None, concepts, reader=reader, blind=blind)
+        panel.decide("ablate", f"{reader} {blind}", name=panel.concept)
+    files = sorted(path.name.removeprefix(f"{concepts.fingerprint}-") for path in (tmp_path / "choices").iterdir())
+    assert files == ["ann-blind.json", "ann.json", "ben-blind.json"]
+    again = ConceptBrowser(None, concepts, reader="ann", blind=True)
+    assert again.choice == {"concept 1": {"decision": "ablate", "reason": "ann True"}}
+    assert again.selection.names == [again._own["concept 1"]]
+    read = cl.choose.agreement(sorted((tmp_path / "choices").glob("*blind.json")))
+    assert read.readers == ["ann", "ben"]
+
+
+def test_panels_are_readings_and_blind_ones_are_compared_by_the_concepts_own_names():
+    concepts = led()
+    panels = [browser(concepts, reader=reader, blind=True) for reader in ("ann", "ben")]
+    for panel in panels:
+        for name, own in panel._own.items():
+            panel.decide("ablate" if own in ("L1.pc0", "L1.pc3") else "leave", "as read", name=name)
+    found = cl.choose.agreement(panels)
+    assert (found.alpha.mean, found.differing) == (1.0, [])
+    assert found.consensus("all").selection.names == ["L1.pc0", "L1.pc3"]
+
+
+def test_a_corpus_is_read_for_a_blind_reader_as_for_any_other():
+    lens = tiny_lens("llama")
+    rows = torch.randn(3, lens.d_model, generator=torch.Generator().manual_seed(0))
+    concepts = cl.ConceptSet(
+        [cl.Concept(f"L1.pc{i}", "blocks.1.hook_resid_post", row, rank=i) for i, row in enumerate(rows)],
+        {"fingerprint": lens.fingerprint, "model": lens.name},
+    )
+    texts = cl.Texts(["the cat sat on the mat", "a dog ran in the park", "rain fell all day long"])
+    panel = ConceptBrowser(lens, concepts, texts, file=None, k=2, reader="ann", blind=True)
+    assert panel.wait(60), panel.error
+    reference = cl.contexts(lens, concepts, texts, k=2)
+    for name, own in panel._own.items():
+        panel.concept = name
+        assert panel.wait(20)
+        assert [one["value"] for one in panel.detail["contexts"]["top"]] == [one.value for one in reference[own].top]
+        assert panel.detail["density"]["tokens"]
+    read = cl.inspect.survey(lens, concepts, texts, k=2)
+    given = ConceptBrowser(
+        lens, concepts, contexts=read.contexts, densities=read.densities, file=None, reader="ann", blind=True
+    )
+    assert given.wait(20)
+    panel.concept = given.concept
+    assert panel.wait(20)
+    assert given.detail == panel.detail

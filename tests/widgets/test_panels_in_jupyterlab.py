@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 from live_lab import HERE, harmless
-from panels import LABEL, SCRIPT
+from panels import LABEL, LEADS, SCRIPT
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ BROWSER = (
     + """from panels import LABEL, concept_set, found_contexts
 from caft_widgets import ConceptBrowser
 concepts = concept_set().label({"L1.pc0": LABEL})
-browser = ConceptBrowser(None, concepts, contexts=found_contexts(concepts), meta=["stance"], by="reader")
+browser = ConceptBrowser(None, concepts, contexts=found_contexts(concepts), meta=["stance"], reader="reader")
 browser"""
 )
 
@@ -133,6 +133,53 @@ def test_a_closed_notebook_shows_the_panel_as_it_was_and_never_model_not_found(o
     assert "Error displaying" not in notebook.page.inner_text("body")
     assert not notebook.page.locator("script", has_text="harmed").count()
     notebook.screenshot("closed-notebook")
+
+
+BLIND = (
+    HERE
+    + """from panels import found_contexts, led
+from caft_widgets import ConceptBrowser
+concepts = led()
+beside = {"contexts": found_contexts(concepts), "explanations": {concepts.names[0]: "talk of " + "tulip" + "s"}}
+browser = ConceptBrowser(None, {"pc" + "a": concepts, "again": concepts[2:]}, **beside, reader="ann", blind=True)
+browser"""
+)
+
+
+def test_who_reads_blind_finds_nothing_that_leads_in_the_page_or_in_the_saved_notebook(open_notebook, lab):
+    notebook = open_notebook("blind.ipynb", BLIND)
+    notebook.run()
+    panel, press = notebook.panel("Concepts"), notebook.page.keyboard.press
+    panel.get_by_text("Read blind by ann.").wait_for()
+    assert panel.get_by_role("combobox", name="order").locator("option").all_inner_texts() == [
+        "your order",
+        "by decision",
+    ]
+    panel.get_by_role("listbox").focus()
+    press("Home")
+    for place, (key, reason) in enumerate([("a", "cruel at the top"), ("l", "recipes"), ("u", "")]):
+        notebook.until("browser.concept", f"concept {place + 1}")
+        panel.locator("h4", has_text=f"concept {place + 1}").wait_for()
+        page = panel.evaluate("one => one.outerHTML")
+        assert [one for one in LEADS if one in page] == []
+        press(key)
+        if reason:
+            notebook.page.keyboard.type(reason)
+            press("Enter")
+        notebook.until("len(browser.choice)", place + 1)
+        press("ArrowDown")
+    harmless(notebook)
+    notebook.screenshot("concept-browser-blind")
+    # The kernel knows what was read, by its own name, and for how long.
+    chosen, first = notebook.ask("[browser.selection.names, browser.candidates.names[0]]")
+    assert (len(chosen), first) == (1, "concept 1")
+    assert chosen[0].startswith("L1.pc")
+    assert all(seconds > 0 for seconds in notebook.ask("[one.seconds for one in browser.decisions.values()]"))
+    notebook.page.locator("[data-caft]", has_text="cruel at the top").wait_for(state="attached")
+    notebook.save()
+    saved = (lab.folder / "blind.ipynb").read_text()
+    assert "cruel at the top" in saved
+    assert [one for one in LEADS if one in saved] == []
 
 
 UNTIL_CHOSEN = """
