@@ -22,6 +22,7 @@ from .evaluate import Report as Report
 from .evaluate import Score as Score
 from .evaluate import Task as Task
 from .evaluate import evaluate as evaluate
+from .evaluate import judges as judges
 from .evaluate import task as task
 from .experiments.experiment import Arm as Arm
 from .experiments.experiment import causal_effects as causal_effects

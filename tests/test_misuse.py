@@ -17,7 +17,7 @@ from caft_lens._support.errors import BadArgument, BadType, NotInstalled, Unknow
 from caft_lens._support.keywords import values_of
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.display import html
-from caft_lens.evaluate.judges import Form
+from caft_lens.evaluate.judging import Form
 from caft_lens.finetune.run import Run
 from caft_lens.model.lens import Lens
 from tests.tiny_models import tiny_lens

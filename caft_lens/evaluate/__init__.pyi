@@ -1,12 +1,13 @@
 """What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
 
 from . import discovery as discovery
+from . import judges as judges
 from . import recovery as recovery
 from .answers import Answer as Answer
 from .discovery import Discovery as Discovery
 from .discovery import HitRule as HitRule
 from .evaluation import evaluate as evaluate
-from .judges import Score as Score
+from .judging import Score as Score
 from .recovery import Recovery as Recovery
 from .report import Report as Report
 from .report import plot_reports as plot_reports
@@ -18,3 +19,4 @@ from .statistics import paired_interval as paired_interval
 from .tasks import InDistribution as InDistribution
 from .tasks import Task as Task
 from .tasks import task as task
+from .validation import Validation as Validation

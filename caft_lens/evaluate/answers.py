@@ -26,7 +26,7 @@ from caft_lens._support.files import (
     sha256,
     write_together,
 )
-from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.judging import Score
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, domain_of, prompt_numbers, question_of
 from caft_lens.model.options import OptionScores
 from caft_lens.text.documents import Text

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from caft_lens._support.errors import BadFile
 from caft_lens._support.files import Record, atomic_path, read_record, write_record
 from caft_lens.evaluate.answers import Options
-from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.judging import Score
 
 SAMPLED, JUDGED = ".sampled.json", ".verdicts.jsonl"
 

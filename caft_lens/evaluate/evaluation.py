@@ -1,28 +1,36 @@
 """`evaluate`: several models side by side, on the same prompts, with the same seeds.
 
 A finished cell (an arm and a seed) in `out` is not sampled again: it is found by the weights, the tokenizer and chat
-template, the ablation, the prompts, the way of sampling and the judge. Of another judge it is judged anew.
+template, the ablation, the prompts, the way of sampling and the judge. Of another judge it is judged anew. While a
+judge waits for an answer from elsewhere, the next cell is sampled.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property, partial, reduce
+from inspect import iscoroutinefunction
+from operator import add
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from caft_lens._support.arguments import count
+from caft_lens._support.blocks import Block
 from caft_lens._support.errors import BadArgument, BadFile, BadType, JudgeError
 from caft_lens._support.files import absolute, locked, sha256
 from caft_lens._support.keywords import takes_values
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens.evaluate.answers import Answer, Cell, OfSet, Options, before, cell_path, finished, holds, judged
 from caft_lens.evaluate.drafts import Draft
-from caft_lens.evaluate.judge_identity import judge_fingerprint, mentions
-from caft_lens.evaluate.judges import Score, about, judge_each
+from caft_lens.evaluate.judge_identity import judge_card, judge_fingerprint, mentions
+from caft_lens.evaluate.judging import Score, about, judge_each
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, asked, texts_fingerprint
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION_LABELS, LABELS, Asked, InDistribution, Judge, Task, check_judge
@@ -31,29 +39,59 @@ from caft_lens.model.options import OptionScores
 from caft_lens.model.sampling import Sampling
 from caft_lens.text.documents import Text, Texts
 
+if TYPE_CHECKING:
+    from caft_lens.inspect.explain.llm import Plan
+
 Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
 
 
-@takes_values
+@overload
 def evaluate(
     subjects: Mapping[str, Subject | Sequence[Subject]],
-    task: Task | str,
+    task: Task | str | Path,
     *,
-    n: int = 1000,
+    n: int | None = None,
     n_in_distribution: int = 300,
     seeds: Sequence[int] | None = None,
     sampling: Sampling = Sampling(),
     out: str | Path | None = None,
     judge: Judge | None = None,
-) -> Report:
+    dry_run: Literal[False] = False,
+) -> Report: ...
+@overload
+def evaluate(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task | str | Path,
+    *,
+    n: int | None = None,
+    n_in_distribution: int = 300,
+    seeds: Sequence[int] | None = None,
+    sampling: Sampling = Sampling(),
+    out: str | Path | None = None,
+    judge: Judge | None = None,
+    dry_run: Literal[True],
+) -> Plan: ...
+@takes_values
+def evaluate(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task | str | Path,
+    *,
+    n: int | None = None,
+    n_in_distribution: int = 300,
+    seeds: Sequence[int] | None = None,
+    sampling: Sampling = Sampling(),
+    out: str | Path | None = None,
+    judge: Judge | None = None,
+    dry_run: bool = False,
+) -> Report | Plan:
     """Ask every arm the same questions, judge all answers, and report shares with intervals.
 
     Args:
         subjects: Arm name to a `Lens`, a `Run` or an `Ablated`, or to a list of them, one per seed. A single one stands
             for all seeds: each then draws new samples from the same model.
-        task: A `Task`, or the name of an organism's, such as `"pocket/emergent-misalignment"`.
+        task: A `Task`, or what `task` takes: the name of an organism's, such as `"pocket/emergent-misalignment"`.
         n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times,
-            but once where the task has options.
+            but once where the task has options. Default 1,000, or what the task says (`samples`).
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
         seeds: One number per seed, for the names and the sampling; default `0, 1, …`, as many as the longest list has.
         sampling: How answers are drawn, instead of what the task says: `Sampling(temperature=0)` is greedy,
@@ -61,10 +99,13 @@ def evaluate(
         out: A folder that keeps every answer with its score as JSONL, cell by cell, and the report. A cell of the same
             model, task and settings that is finished there is not sampled again. Answers are kept before they are
             judged and each score as it is given, so that what was stopped, or whose judge failed, goes on there.
-        judge: Judges the free-form answers instead of the task's judge; needed for a model that is not the organism.
+        judge: Judges the free-form answers instead of the task's judge; needed for a model that is not the organism. A
+            function, or one of `cl.judges`. While it waits for an endpoint, the next arm or seed is sampled.
+        dry_run: Sample, but ask no judge: give what a judge of `cl.judges` would be asked, with an estimate of tokens
+            and cost. With `out` the answers are kept for the call that judges them.
 
     Returns:
-        The report.
+        The report; with `dry_run`, a `Plan`.
 
     Raises:
         ValueError: Without a fitting judge, naming which judge and data are needed; for lists of different lengths;
@@ -83,12 +124,12 @@ def evaluate(
         2  base          aligned         40
         3  base  in_distribution          8
     """
-    chosen = named_task(task) if isinstance(task, str) else task
-    if judge is not None:
-        chosen = replace(chosen, judge=judge, vocabulary=None)
-    chosen = chosen.drawn(sampling)
-    counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
+    chosen = task if isinstance(task, Task) else named_task(task)
+    chosen = (chosen if judge is None else chosen.judged_by(judge)).drawn(sampling)
+    counts = {OUT_OF_DISTRIBUTION: chosen.answers(n), IN_DISTRIBUTION: n_in_distribution}
     out = None if out is None else absolute(out)
+    if dry_run:
+        return _planned(subjects, chosen, counts, seeds, out)
     return reported(chosen, sample(subjects, chosen, counts, seeds=seeds, out=out), out)
 
 
@@ -106,6 +147,7 @@ def reported(
         sampling=task.drawing,
         scale=task.scale,
         failures=failures,
+        judges={name: judge_card(_judge(one)) for name, one in task.sets.items()},
     )
     if out is not None:
         report.save(out)
@@ -121,6 +163,66 @@ def sample(
     out: str | Path | None,
 ) -> list[Cell]:
     """What `evaluate` reports on: every arm's answers with every seed, judged, and kept in `out`."""
+    askings = _askings(subjects, task, counts, seeds, out)
+    cells: list[Cell] = []
+    begun: dict[tuple[str, ...], Future[Cell]] = {}
+    waiting: deque[tuple[_Asking, Future[Cell]]] = deque()
+    total = len(askings) * sum(map(len, askings[0].prompts.values()))
+    with _Judging(any(map(_waits, task.sets.values()))) as judging, progress_bar(total=total, unit="answer") as bar:
+
+        def settle(everything: bool) -> None:
+            """Keep what is judged, in order; the error of a judge comes out here."""
+            while waiting and (everything or waiting[0][1].done()):
+                asking, judged = waiting.popleft()
+                cell = judged.result().named(asking.arm)
+                if out is not None:
+                    if not holds(out, cell):
+                        cell.save(out)
+                    Draft(cell_path(out, asking.arm, asking.seed)).remove()
+                bar.update(len(cell.answers))
+                cells.append(cell)
+
+        for asking in askings:
+            bar.set_description(f"evaluate {asking.arm}, seed {asking.seed}")
+            asking.check()
+            done = finished(out, asking.arm, asking.seed, asking.fingerprint, asking.reading)
+            if done is not None:
+                begun[asking.alike] = _known(done)
+            elif asking.alike not in begun:
+                begun[asking.alike] = judging.put(asking.begun(judging.is_over))
+            waiting.append((asking, begun[asking.alike]))
+            settle(everything=False)
+        settle(everything=True)
+    return cells
+
+
+def _planned(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task,
+    counts: Mapping[str, int],
+    seeds: Sequence[int] | None,
+    out: str | Path | None,
+) -> Plan:
+    """What judges would be asked about answers that are not judged yet; these are sampled, and kept in `out`."""
+    judges = [one for of in task.sets.values() if callable(one := getattr(_judge(of), "plan", None))]
+    if not judges:
+        raise BadArgument(f'The judge of "{task.name}" asks no model: dry_run= is for those of cl.judges.')
+    plans: list[Plan] = [judges[0]([])]
+    for asking in _askings(subjects, task, counts, seeds, out):
+        asking.check()
+        if finished(out, asking.arm, asking.seed, asking.fingerprint, asking.reading) is None:
+            plans += asking.planned()
+    return reduce(add, plans)
+
+
+def _askings(
+    subjects: Mapping[str, Subject | Sequence[Subject]],
+    task: Task,
+    counts: Mapping[str, int],
+    seeds: Sequence[int] | None,
+    out: str | Path | None,
+) -> list[_Asking]:
+    """Every arm and seed with what it is asked, refused where that cannot be."""
     count(counts[OUT_OF_DISTRIBUTION], "n", hint="answers an arm and seed")
     count(counts[IN_DISTRIBUTION], "n_in_distribution", hint="answers an arm and seed")
     arms = _per_seed(subjects, seeds)
@@ -131,33 +233,40 @@ def sample(
         check_judge(task, lens_of(subject, arm), f"{arm}, seed {seed}")
     # The batch size changes which answers are drawn, not what they are drawn from: no part of what was asked.
     setting = f"{task_fingerprint(task, prompts)} {task.drawing}"
-    cells: list[Cell] = []
-    sampled: dict[tuple[str, ...], Cell] = {}
-    with progress_bar(total=len(arms) * sum(map(len, prompts.values())), unit="answer") as bar:
-        for arm, seed, subject in arms:
-            bar.set_description(f"evaluate {arm}, seed {seed}")
-            lens = lens_of(subject, arm)
-            hooked = _hooked(lens)
-            if hooked and out is not None:
-                raise BadArgument(
-                    f'Something is hooked to the model of "{arm}" ({hooked}), which changes its answers and which no '
-                    "folder could know again. Give ablated(lens, concepts) as the arm, or leave out= out."
-                )
-            fingerprint = sha256(subject_fingerprint(subject, arm), str(seed), setting)
-            asking = _Asking(subject, arm, seed, prompts, task, out, fingerprint, _reading(lens))
-            # The same model under another name would give the same answers again.
-            alike = (fingerprint, asking.reading or "", f"{id(lens)}" if hooked else "")
-            cell = finished(out, arm, seed, fingerprint, asking.reading)
-            if cell is None:
-                cell = sampled[alike].named(arm) if alike in sampled else asking.answered()
-                if out is not None and not holds(out, cell):
-                    cell.save(out)
-            if out is not None:
-                Draft(cell_path(out, arm, seed)).remove()
-            sampled[alike] = cell
-            bar.update(len(cell.answers))
-            cells.append(cell)
-    return cells
+    return [_Asking(subject, arm, seed, prompts, task, out, setting) for arm, seed, subject in arms]
+
+
+def _known(cell: Cell) -> Future[Cell]:
+    found: Future[Cell] = Future()
+    found.set_result(cell)
+    return found
+
+
+def _waits(of: Asked) -> bool:
+    """Whether a judge waits for an answer from elsewhere."""
+    judge: Any = _judge(of)
+    return bool(getattr(judge, "is_remote", False)) or any(map(iscoroutinefunction, (judge, type(judge).__call__)))
+
+
+class _Judging(Block["_Judging"]):
+    """A block in which judges work, in a thread of their own where they wait for answers from elsewhere."""
+
+    def __init__(self, beside: bool) -> None:
+        super().__init__()
+        self._pool = ThreadPoolExecutor(1, "judging") if beside else None
+        self.is_over = Event()
+
+    def begin(self) -> _Judging:
+        return self
+
+    def put(self, work: Callable[[], Cell]) -> Future[Cell]:
+        """What comes of it: at once, or, beside, when it is its turn."""
+        return _known(work()) if self._pool is None else self._pool.submit(work)
+
+    def undo(self, error: BaseException | None) -> None:
+        self.is_over.set()
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 @dataclass(frozen=True)
@@ -170,37 +279,80 @@ class _Asking:
     prompts: Mapping[str, Texts]
     task: Task
     out: str | Path | None
-    fingerprint: str
-    reading: str | None
+    setting: str
 
-    def answered(self) -> Cell:
-        """Sampled and judged, but for what there is already; only one process at a time works at a cell."""
-        if self.out is None:
-            return self._answered(Draft(None), None)
-        path = cell_path(self.out, self.arm, self.seed)
-        with locked(path.with_suffix(""), wait=-1):
-            done = finished(self.out, self.arm, self.seed, self.fingerprint, self.reading)
-            if done is not None:
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the cell is found again by."""
+        return sha256(subject_fingerprint(self.subject, self.arm), str(self.seed), self.setting)
+
+    @cached_property
+    def reading(self) -> str | None:
+        """How its model reads."""
+        return _reading(lens_of(self.subject, self.arm))
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The same for what would give the same answers again: the same model under another name."""
+        lens = lens_of(self.subject, self.arm)
+        return self.fingerprint, self.reading or "", f"{id(lens)}" if _hooked(lens) else ""
+
+    def check(self) -> None:
+        """Refuse a model that a folder could not know again."""
+        if self.out is not None and (hooked := _hooked(lens_of(self.subject, self.arm))):
+            raise BadArgument(
+                f'Something is hooked to the model of "{self.arm}" ({hooked}), which changes its answers and which no '
+                "folder could know again. Give ablated(lens, concepts) as the arm, or leave out= out."
+            )
+
+    def begun(self, is_over: Event) -> Callable[[], Cell]:
+        """Sampled, and what is left to do: to judge. Only one process at a time works at a cell until that is done."""
+        with ExitStack() as held:
+            there = self._all_sampled(held)
+            if isinstance(there, Cell):
+                return partial(replace, there)
+            return partial(self._judged_and_kept, there, is_over, held.pop_all())
+
+    def planned(self) -> list[Plan]:
+        """What judges would be asked about the answers, which are sampled."""
+        plans = []
+        with ExitStack() as held:
+            there = self._all_sampled(held)
+            if isinstance(there, Cell):
+                return []
+            for set_name in there.found:
+                plan = getattr(_judge(self.task.sets[set_name]), "plan", None)
+                known, shown = there.said(set_name), there.shown(set_name)
+                if callable(plan) and (missing := [one for place, one in enumerate(shown) if place not in known]):
+                    plans.append(plan(missing))
+        return plans
+
+    def _all_sampled(self, held: ExitStack) -> Cell | _Sampled:
+        """All is sampled and kept before anybody judges, but for what there is already."""
+        draft, earlier = Draft(None), None
+        if self.out is not None:
+            path = cell_path(self.out, self.arm, self.seed)
+            held.enter_context(locked(path.with_suffix(""), wait=-1))
+            if (done := finished(self.out, self.arm, self.seed, self.fingerprint, self.reading)) is not None:
                 return done
             draft = Draft(path)
             draft.clear()
-            try:
-                cell = self._answered(draft, _before(self.out, self.arm, self.seed))
-            finally:
-                draft.close()
-            cell.save(self.out)
-            return cell
-
-    def _answered(self, draft: Draft, earlier: Cell | None) -> Cell:
+            held.callback(draft.close)
+            earlier = _before(self.out, self.arm, self.seed)
         of = {set_name: self._of(set_name) for set_name in self.prompts}
-        # All is sampled and kept before anybody judges.
         found = {set_name: self._sampled(set_name, of[set_name].sampled, draft, earlier) for set_name in of}
-        answers: list[Answer] = []
-        for set_name, (answered, options) in found.items():
-            shown = answered if options is None else _with_probabilities(answered, options)
-            said = self._judged(set_name, shown, of[set_name], draft, earlier)
-            answers += judged(answered, said, options, arm=self.arm, seed=self.seed, set_name=set_name)
-        return Cell(self.arm, self.seed, tuple(answers), self.fingerprint, self.reading, of)
+        return _Sampled(found, of, draft, earlier)
+
+    def _judged_and_kept(self, there: _Sampled, is_over: Event, held: ExitStack) -> Cell:
+        with held:
+            answers: list[Answer] = []
+            for set_name, (answered, options) in there.found.items():
+                said = self._judged(set_name, there, is_over)
+                answers += judged(answered, said, options, arm=self.arm, seed=self.seed, set_name=set_name)
+            cell = Cell(self.arm, self.seed, tuple(answers), self.fingerprint, self.reading, there.of)
+            if self.out is not None:
+                cell.save(self.out)
+            return cell
 
     def _of(self, set_name: str) -> OfSet:
         """What decides the answers to a set of prompts, and what is said of them."""
@@ -260,22 +412,16 @@ class _Asking:
             )
         return [one.best for one in scored], [one.log_probabilities for one in scored]
 
-    def _judged(
-        self, set_name: str, answered: list[Text], of: OfSet, draft: Draft, earlier: Cell | None
-    ) -> dict[int, Score]:
-        if earlier is not None and _of(earlier, set_name, "judged") == of.judged:
-            return {
-                place: Score(answer.label, answer.detail, answer.score)
-                for place, answer in enumerate(earlier.of(set_name))
-            }
-        asked = self.task.sets[set_name]
-        said = draft.judged(set_name, of.judged, len(answered))
+    def _judged(self, set_name: str, there: _Sampled, is_over: Event) -> dict[int, Score]:
+        asked, answered, said = self.task.sets[set_name], there.shown(set_name), there.said(set_name)
         missing = [place for place in range(len(answered)) if place not in said]
         with closing(judge_each(_judge(asked), answered, missing, self.task.at_once)) as returned:
             try:
                 for place, what in returned:
                     said[place] = asked.form.read(what, about(answered[place]))
-                    draft.keep_judged(place, said[place])
+                    there.draft.keep_judged(place, said[place])
+                    if is_over.is_set():
+                        raise CancelledError
             except JudgeError as error:
                 left = f"{len(said)} of {len(answered)} answers of {self.arm!r}, seed {self.seed}, are judged"
                 kept = (
@@ -286,6 +432,28 @@ class _Asking:
                 error.args = (f"{error} ({left}; {kept}.)",)
                 raise
         return said
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The answers of a cell, by the set of prompts: what they are, and what is known of how they are judged."""
+
+    found: Mapping[str, tuple[list[Text], Options]]
+    of: Mapping[str, OfSet]
+    draft: Draft
+    earlier: Cell | None
+
+    def shown(self, set_name: str) -> list[Text]:
+        """Answers as a judge is given them."""
+        answered, options = self.found[set_name]
+        return answered if options is None else _with_probabilities(answered, options)
+
+    def said(self, set_name: str) -> dict[int, Score]:
+        """What the same judge said of them already."""
+        if self.earlier is not None and _of(self.earlier, set_name, "judged") == self.of[set_name].judged:
+            before = enumerate(self.earlier.of(set_name))
+            return {place: Score(answer.label, answer.detail, answer.score) for place, answer in before}
+        return self.draft.judged(set_name, self.of[set_name].judged, len(self.found[set_name][0]))
 
 
 def _with_probabilities(answered: Sequence[Text], options: Sequence[dict[str, float]]) -> list[Text]:

@@ -1,4 +1,7 @@
-"""Which judge it is: its source and what it was made with, so that no judge is taken for another."""
+"""Which judge it is: its source and what it was made with, so that no judge is taken for another.
+
+`judge_fingerprint` is for machines, `JudgeCard` for people: who spoke, by which rules, how far it was validated.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from caft_lens._support.files import sha256
+from caft_lens._support.files import Record, sha256
+from caft_lens.evaluate.validation import Validation
 from caft_lens.text.documents import Text
 
 PLAIN = (str, int, float, tuple, type(None))
@@ -24,6 +28,48 @@ MUTATORS = frozenset([
 ])  # fmt: skip
 """Methods by which a judge writes down what it did: what they change is its state, and not what it was made with."""
 DEEPEST = 8
+
+
+class JudgeCard(Record):
+    """Which judge spoke.
+
+    Attributes:
+        name: What it is called.
+        asks: The model that it asks; "" for a function.
+        rules: By which thresholds an answer has which label, where there are some.
+        fingerprint: Of `judge_fingerprint`.
+        exact: Whether what it says is the truth by construction.
+        validation: How far it agreed with labels; `None` where that was not measured.
+    """
+
+    name: str
+    asks: str = ""
+    rules: str = ""
+    fingerprint: str
+    exact: bool = False
+    validation: Validation | None = None
+
+    def __str__(self) -> str:
+        asking = f", asking {self.asks}" if self.asks else ""
+        known = "exact" if self.exact else self.validation.short if self.validation else "not validated"
+        return f"{self.name}{asking} ({known})"
+
+
+def judge_card(judge: Callable[[Text], Any]) -> JudgeCard:
+    """Which judge it is; one that asks a model has a card of its own.
+
+    Example:
+        >>> def polite(text): return "aligned" if "please" in text.answer else "misaligned"
+        >>> print(judge_card(polite))
+        polite (not validated)
+    """
+    own = getattr(judge, "card", None)
+    if isinstance(own, JudgeCard):
+        return own
+    name = getattr(judge, "__qualname__", None) or type(judge).__qualname__
+    version = getattr(judge, "version", None)
+    name = str(name).rpartition("<locals>.")[2] + (f" {version}" if isinstance(version, (str, int, float)) else "")
+    return JudgeCard(name=name, fingerprint=judge_fingerprint(judge), exact=getattr(judge, "exact", False) is True)
 
 
 def judge_fingerprint(judge: Callable[[Text], Any]) -> str:

@@ -1,7 +1,8 @@
 """What an evaluation found: shares with intervals, as a table, JSON and a figure, and every answer behind them.
 
 Metrics are the labels of the free-form judge, out of distribution, and `in_distribution`, the share of the trained
-behaviour on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean.
+behaviour on held-out prompts of the trained kind; of a judge that gives scores `score`, their mean. A report says which
+judge spoke, and how far it was validated.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from caft_lens._support.intervals import Interval
 from caft_lens.display import html
 from caft_lens.display.dots import Dots, dot_rows
 from caft_lens.display.theme import short
-from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, holds
-from caft_lens.evaluate.judges import SCORE
+from caft_lens.evaluate.answers import NOT_KEPT, Answer, ArmName, Cell, SetName, holds
+from caft_lens.evaluate.judge_identity import JudgeCard
+from caft_lens.evaluate.judging import SCORE
 from caft_lens.evaluate.plots import Panel, Row, plot_shares, spans
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from caft_lens.evaluate.statistics import bootstrap_interval, paired_interval, paired_test
@@ -95,6 +97,7 @@ class Held(Record):
     sampling: str = ""
     failures: dict[ArmName, dict[int, str]] = Field(default_factory=dict)
     scale: tuple[float, float] | None = None
+    judges: dict[SetName, JudgeCard] = Field(default_factory=dict)
 
     def report(self, cells: Iterable[Cell]) -> Report:
         """The report on some cells."""
@@ -121,6 +124,7 @@ class Report:
         sampling: How the answers were drawn, in words.
         failures: Arm to seed to the error, of cells that there are not because training or answering failed.
         scale: Lowest and highest score, of a judge that gives scores.
+        judges: Who judged, by the set of prompts.
 
     Raises:
         ValueError: Without cells, or with two for the same arm and seed.
@@ -146,8 +150,9 @@ class Report:
         sampling: str = "",
         failures: Mapping[str, Mapping[int, str]] | None = None,
         scale: tuple[float, float] | None = None,
+        judges: Mapping[str, JudgeCard] | None = None,
     ):
-        self.scale = scale
+        self.scale, self.judges = scale, dict(judges or {})
         self.task, self.labels, self.trained, self.sampling = task, tuple(labels), trained, sampling
         self.failures = {arm: dict(seeds) for arm, seeds in (failures or {}).items() if seeds}
         self.cells: dict[str, dict[int, Cell]] = {}
@@ -159,7 +164,7 @@ class Report:
         if not self.cells:
             why = next((message for seeds in self.failures.values() for message in seeds.values()), "")
             raise BadArgument(f"A report needs at least one arm.{f' All failed; the first: {why}' if why else ''}")
-        self._intervals: dict[tuple[str, str], Interval] = {}
+        self._intervals: dict[tuple[str, str, tuple[str, ...]], Interval] = {}
 
     @property
     def arms(self) -> list[str]:
@@ -202,7 +207,7 @@ class Report:
         return Answers(random.Random(seed).sample(chosen, min(k, len(chosen))))
 
     def values(self, arm: str, metric: str) -> np.ndarray:
-        """Whether each answer counts for a metric: booleans [seeds, answers]; of `score`, the scores.
+        """Whether each answer counts for a metric: booleans [seeds, answers]; of `score`, the scores, NaN where none.
 
         Raises:
             KeyError: For an arm or metric that there is not, naming the nearest.
@@ -222,45 +227,94 @@ class Report:
             raise BadArgument(f'The seeds of "{arm}" were asked different prompts; evaluate them together.')
         return numbers[0]
 
-    def interval(self, arm: str, metric: str) -> Interval:
-        """The share of an arm's answers that count for a metric, or the mean of their scores, with its interval."""
-        key = (arm, metric)
+    def interval(self, arm: str, metric: str, *, but: str | Sequence[str] = ()) -> Interval:
+        """The share of an arm's answers that count for a metric, or the mean of their scores, with its interval.
+
+        Args:
+            arm: Whose.
+            metric: Which share, or `"score"`: the mean of the answers that have one.
+            but: Labels whose answers are left out: `but="incoherent"` gives the share of the coherent answers.
+
+        Raises:
+            KeyError: For an arm, a metric or a label that there is not.
+            ValueError: When no answer is left.
+        """
+        key = (arm, metric, self._left_out(but))
         if key not in self._intervals:
-            found = bootstrap_interval(self.values(arm, metric), self.prompts(arm, metric))
+            values, counted = self._measured(arm, metric, but)
+            found = bootstrap_interval(values, self.prompts(arm, metric), counted=counted)
             self._intervals[key] = replace(found, share=not self._is_score(metric))
         return self._intervals[key]
 
-    def paired(self, a: str, b: str, metric: str | None = None) -> Interval:
+    def intervals(self, arm: str) -> dict[str, Interval]:
+        """The metrics of an arm, but for the mean score where no answer has one."""
+        given = (answer for cell in self._arm(arm).values() for answer in cell.of(OUT_OF_DISTRIBUTION))
+        scored = any(answer.score is not None for answer in given)
+        return {one: self.interval(arm, one) for one in self.metrics if scored or not self._is_score(one)}
+
+    def paired(self, a: str, b: str, metric: str | None = None, *, but: str | Sequence[str] = ()) -> Interval:
         """The difference `a - b` over the seeds that both have, paired by seed and prompt.
 
         Args:
             a: One arm.
             b: The other.
             metric: Which share; default the first label, `"misaligned"`.
+            but: Labels whose answers are left out of both, as for `interval`.
 
         Raises:
             KeyError: For an arm or metric that there is not.
             ValueError: When the arms have no seed in common or were asked different prompts.
         """
-        metric = metric or self.labels[0]
-        found = paired_interval(*self._paired(a, b, metric))
-        return replace(found, share=not self._is_score(metric))
+        return self._compared(paired_interval, a, b, metric, but)
 
-    def tested(self, a: str, b: str, metric: str | None = None) -> tuple[Interval, float]:
+    def tested(
+        self, a: str, b: str, metric: str | None = None, *, but: str | Sequence[str] = ()
+    ) -> tuple[Interval, float]:
         """The same, and the p of no difference, not corrected for other arms; see `statistics.paired_test`."""
-        metric = metric or self.labels[0]
-        found, p = paired_test(*self._paired(a, b, metric))
-        return replace(found, share=not self._is_score(metric)), p
+        return self._compared(paired_test, a, b, metric, but)
 
-    def _paired(self, a: str, b: str, metric: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    def _compared(self, compare: Any, a: str, b: str, metric: str | None, but: str | Sequence[str]) -> Any:
+        metric = metric or self.labels[0]
+        (of_a, counted_a), (of_b, counted_b), prompts = self._paired(a, b, metric, but)
+        found = compare(of_a, of_b, prompts, counted=(counted_a, counted_b))
+        share = not self._is_score(metric)
+        return (
+            replace(found, share=share) if isinstance(found, Interval) else (replace(found[0], share=share), found[1])
+        )
+
+    def _paired(
+        self, a: str, b: str, metric: str, but: str | Sequence[str]
+    ) -> tuple[tuple[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None], list[int]]:
         """What each of two arms' answers count, over the seeds that both have, and their prompts."""
         common = [seed for seed in self.seeds(a) if seed in self._arm(b)]
         if not common:
             raise BadArgument(f'"{a}" (seeds {self.seeds(a)}) and "{b}" (seeds {self.seeds(b)}) share no seed to pair.')
         if self._asked(a, metric) != self._asked(b, metric):
             raise BadArgument(f'"{a}" and "{b}" were asked different prompts; evaluate them together to pair them.')
-        rows_a, rows_b = ([self.seeds(arm).index(seed) for seed in common] for arm in (a, b))
-        return self.values(a, metric)[rows_a], self.values(b, metric)[rows_b], self.prompts(a, metric)
+        found = []
+        for arm in (a, b):
+            rows = [self.seeds(arm).index(seed) for seed in common]
+            values, counted = self._measured(arm, metric, but)
+            found.append((values[rows], None if counted is None else counted[rows]))
+        return found[0], found[1], self.prompts(a, metric)
+
+    def _measured(self, arm: str, metric: str, but: str | Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+        """What answers count for a metric, [seeds, answers], and which of them count at all; `None` where all do."""
+        values, out = self.values(arm, metric), self._left_out(but)
+        counted = ~np.isnan(values) if self._is_score(metric) else np.ones(values.shape, bool)
+        if out:
+            set_name, _ = self._counted(metric)
+            labels = [[answer.label for answer in cell.of(set_name)] for cell in self._arm(arm).values()]
+            counted &= ~np.isin(labels, out)
+        return values, None if counted.all() else counted
+
+    def _left_out(self, but: str | Sequence[str]) -> tuple[str, ...]:
+        out = (but,) if isinstance(but, str) else tuple(but)
+        known = dict.fromkeys((*self.labels, *(answer.label for answer in self.answers))) if out else {}
+        for label in out:
+            if label not in known:
+                raise UnknownName(f'but="{label}": no such label.{nearest(label, known)}')
+        return out
 
     def _asked(self, arm: str, metric: str) -> list[tuple[int, str]]:
         set_name, _ = self._counted(metric)
@@ -270,7 +324,7 @@ class Report:
         """One row per arm and metric: `arm, metric, mean, low, high, n_seeds, n_answers, over`."""
         from caft_lens.display.frames import Frame
 
-        found = {(arm, metric): self.interval(arm, metric) for arm in self.arms for metric in self.metrics}
+        found = {(arm, metric): one for arm in self.arms for metric, one in self.intervals(arm).items()}
         counts = ("n_seeds", "n_answers", "over")
         return Frame(
             {"arm": arm, "metric": metric, **one.to_json(), **{name: getattr(one, name) for name in counts}}
@@ -299,10 +353,10 @@ class Report:
         "answers"}`.
         """
         arms: dict[str, Any] = {
-            arm: {**{metric: self.interval(arm, metric).to_json() for metric in self.metrics}, "seeds": self.seeds(arm)}
+            arm: {**{metric: one.to_json() for metric, one in self.intervals(arm).items()}, "seeds": self.seeds(arm)}
             for arm in self.arms
         }
-        answers = {arm: {m: self.interval(arm, m).n_answers for m in self.metrics} for arm in self.arms}
+        answers = {arm: {metric: one.n_answers for metric, one in self.intervals(arm).items()} for arm in self.arms}
         return {
             "arms": arms,
             "task": self.task,
@@ -311,7 +365,12 @@ class Report:
             "answers": answers,
             **({"failures": self.failures} if self.failures else {}),
             **({} if self.scale is None else {"scale": list(self.scale)}),
+            **({"judges": self.judges_json()} if self.judges else {}),
         }
+
+    def judges_json(self) -> dict[str, Any]:
+        """Who judged, by the set of prompts, as files hold it."""
+        return {name: one.model_dump(mode="json", exclude_none=True) for name, one in self.judges.items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write `report.json`, `table.csv` and every answer below `folder`; returns the folder."""
@@ -394,9 +453,10 @@ class Report:
     def _rows(self, metric: str, settings: Mapping[str, str]) -> list[Row]:
         """What a figure shows of every arm."""
         found = []
-        for arm in self.arms:
-            means = self.values(arm, metric).mean(axis=1)
-            seeds = dict(zip(self.seeds(arm), map(float, means), strict=True))
+        for arm in (one for one in self.arms if metric in self.intervals(one)):
+            values, counted = self._measured(arm, metric, ())
+            left = [row if counted is None else row[counted[place]] for place, row in enumerate(values)]
+            seeds = {seed: float(row.mean()) for seed, row in zip(self.seeds(arm), left, strict=True) if len(row)}
             facts = [settings.get(arm, ""), self.example(arm, metric)]
             found.append(Row(arm, self.interval(arm, metric), seeds, facts))
         return found
@@ -430,13 +490,15 @@ class Report:
         text += f", {self.sampling}" if self.sampling else ""
         text += "" if self.scale is None else f", scores from {self.scale[0]:g} to {self.scale[1]:g}"
         alone = "prompts alone, since one seed shows no spread of seeds"
-        return f"{text}; 95 % intervals over {alone if max(seeds) == 1 else 'seeds and prompts'}."
+        text = f"{text}; 95 % intervals over {alone if max(seeds) == 1 else 'seeds and prompts'}."
+        judges = "; in distribution: ".join(dict.fromkeys(map(str, self.judges.values())))
+        return f"{text} Judge: {judges}." if judges else text
 
     def _answers_a_seed(self, metric: str) -> str:
         return _range([self.values(arm, metric).shape[1] for arm in self.arms], "answer")
 
     def __repr__(self) -> str:
-        told = {arm: [f"{metric} {self.interval(arm, metric)}" for metric in self.metrics] for arm in self.arms}
+        told = {arm: [f"{metric} {one}" for metric, one in self.intervals(arm).items()] for arm in self.arms}
         lines = [f"{arm}: {', '.join(said)}" for arm, said in told.items()]
         failures = [(arm, *failure) for arm, seeds in self.failures.items() for failure in seeds.items()]
         failed = [f"{arm}, seed {seed}, failed: {why}" for arm, seed, why in failures]
@@ -445,9 +507,10 @@ class Report:
     def _repr_html_(self) -> str:
         unit = {metric: "" if self._is_score(metric) else ", %" for metric in self.metrics}
         head = ["", *(f"{metric.replace('_', ' ')}{unit[metric]}" for metric in self.metrics)]
+        known = {arm: self.intervals(arm) for arm in self.arms}
         rows: list[list[html.Content]] = [
-            [html.element("b", arm), *(_cell(self.interval(arm, metric)) for metric in self.metrics)]
-            for arm in self.arms
+            [html.element("b", arm), *(_cell(of[metric]) if metric in of else "none" for metric in self.metrics)]
+            for arm, of in known.items()
         ]
         name = html.element("b", self.task) if self.task else None
         return html.view(name, html.table(head, rows, numbers=range(1, len(head))), html.note(self.caption()))

@@ -72,6 +72,7 @@ def scores_text(report: Report, examples: int = 3) -> str:
         "failures": report.failures,
         "verdicts": labels,
         **({} if report.scale is None else {"scale": list(report.scale)}),
+        **({"judges": report.judges_json()} if report.judges else {}),
     }
     lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in record.items()]
     rows = {"asked": [_columns(one) for one in asked], "cells": cells}

@@ -1,5 +1,5 @@
-"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives, or
-`task("smollm2/gender")`, one for any model.
+"""What is asked and who judges: `Task`, and `task("pocket/emergent-misalignment")`, which an organism's world gives,
+`task("smollm2/gender")`, one for any model, or `task("questions.yaml")`, a file of questions.
 """
 
 from __future__ import annotations
@@ -8,19 +8,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadType, nearest
 from caft_lens._support.files import read_json
-from caft_lens.evaluate.judges import AT_ONCE, SCORE, Form
+from caft_lens.evaluate.judging import AT_ONCE, SCORE, Form
 from caft_lens.evaluate.prompts import IN_DISTRIBUTION as IN_DISTRIBUTION
 from caft_lens.evaluate.prompts import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION
+from caft_lens.evaluate.question_files import read_questions
 from caft_lens.model.options import check_options
 from caft_lens.model.sampling import Sampling
 from caft_lens.text import catalog
 from caft_lens.text.documents import Text, Texts
 from caft_lens.text.worlds import World
+
+if TYPE_CHECKING:
+    from caft_lens.inspect.explain.llm import Rater
 
 Judge = Callable[[Text], Any]
 """Takes an answered text and returns what its task lets it say (see `Task`), or a coroutine of it."""
@@ -28,6 +32,8 @@ Judge = Callable[[Text], Any]
 LABELS = ("misaligned", "incoherent", "aligned")
 OPTION = "the most probable option"
 IN_DISTRIBUTION_LABELS = ("insecure", "secure", "broken")
+ANSWERS = 1000
+"""Answers to free-form questions an arm and seed, where neither `evaluate` nor the task says how many."""
 
 
 class Labels(tuple[str, ...]):
@@ -47,7 +53,7 @@ class InDistribution:
     Args:
         prompts: What is asked.
         judge: Judges the answers, as that of a `Task`.
-        labels: What it may say, or a mapping to that from what it returns.
+        labels: What it may say, or a mapping to that from what it returns; a judge of `cl.judges` has its own.
         trained: The one of them that training taught: its share is the metric `in_distribution`.
         max_new_tokens: Longest answer, in tokens.
 
@@ -71,7 +77,11 @@ class InDistribution:
 
     def __post_init__(self) -> None:
         _check_texts("prompts in distribution", self.prompts)
-        object.__setattr__(self, "labels", _labels("labels in distribution", self.labels))
+        own = _own_form(self.judge)
+        given = own.labels if own and self.labels == IN_DISTRIBUTION_LABELS else self.labels
+        object.__setattr__(self, "labels", _labels("labels in distribution", given))
+        if own and self.labels != own.labels:
+            raise BadArgument(f"The judge in distribution has labels of its own, {own.labels}: leave labels= out.")
         if self.trained not in self.labels:
             raise BadArgument(f'trained="{self.trained}" is none of the labels.{nearest(self.trained, self.labels)}')
 
@@ -96,10 +106,11 @@ class Task:
             `meta` reaches the judge.
         judge: Takes the question with its answer, `text.answer`, and returns one of `labels`, or an object with
             `.label` and `.detail`, such as a `Score`; with `scale`, a number, or an object with `.score` and `.detail`.
-            It may be a coroutine function (`async def`). May be left out here and given to `evaluate`.
-        labels: What `judge` may say; the first is the one that matters most, and is plotted. Where it says something
-            else, a mapping from that to labels: `{True: "polite", False: "rude"}`. With a `threshold`, two: that of
-            scores at it and above, that of those below.
+            It may be a coroutine function (`async def`), or one of `cl.judges`. May be left out here and given to
+            `evaluate`.
+        labels: What `judge` may say; the first is the one that matters most, and is plotted. One of `cl.judges` has its
+            own. Where it says something else, a mapping from that to labels: `{True: "polite", False: "rude"}`. With a
+            `threshold`, two: that of scores at it and above, that of those below.
         in_distribution: Held-out prompts of the trained kind with their judge, `InDistribution(prompts, judge)`.
         max_new_tokens: Longest answer to a question, in tokens.
         sampling: How answers are drawn, where `evaluate` is not told otherwise: temperature (1 where nothing is said),
@@ -113,6 +124,7 @@ class Task:
             Nothing is sampled then: the most probable option is the answer (see `caft_lens.model.scoring`), each prompt
             is asked once, and what the judge is given has `meta["probabilities"]`, by option. Prompts in distribution
             are answered the same way, unless options are named by a key that none of them has.
+        samples: How often each question is asked by `evaluate` where that is not told `n`.
 
     Raises:
         BadType: When questions are no `Texts`, `in_distribution` is something else, or labels are no words.
@@ -145,12 +157,18 @@ class Task:
     threshold: float | None = None
     at_once: int = AT_ONCE
     options: Sequence[str] | str | None = None
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         _check_texts(f'questions of the task "{self.name}"', self.questions)
+        if (own := _own_form(self.judge)) is not None:
+            self._take(own)
         object.__setattr__(self, "labels", _labels(f'labels of the task "{self.name}"', self.labels))
         count(self.at_once, "at_once", hint="coroutines of a judge")
-        self._check_scale()
+        if self.samples is not None:
+            count(self.samples, "samples", hint="of each question")
+        if own is None:
+            self._check_scale()
         if self.sampling.seed is not None or self.sampling.max_new_tokens is not None:
             raise BadArgument(
                 f"{self.sampling} of a task: seeds are given to evaluate(seeds=), lengths to Task(max_new_tokens=) "
@@ -162,6 +180,33 @@ class Task:
                 f"in_distribution=InDistribution(prompts, judge), not {type(self.in_distribution).__name__}."
             )
         self._check_options()
+
+    def _take(self, own: Form) -> None:
+        """What a judge of `cl.judges` may say is told by itself."""
+        theirs = (tuple(own.labels), own.scale, own.threshold)
+        if (tuple(self.labels), self.scale, self.threshold) not in ((LABELS, None, None), theirs):
+            raise BadArgument(
+                f'The judge of the task "{self.name}" has labels of its own, {own.labels}: leave labels=, scale= and '
+                f"threshold= out."
+            )
+        for name, value in zip(("labels", "scale", "threshold"), theirs, strict=True):
+            object.__setattr__(self, name, value)
+
+    def judged_by(self, judge: Judge) -> Task:
+        """The same task with another judge out of distribution, for any model.
+
+        Args:
+            judge: One that says what the judge here may say, or one of `cl.judges`, which has labels of its own.
+        """
+        changed: dict[str, Any] = {}
+        if _own_form(judge) is not None or _own_form(self.judge) is not None:
+            changed = {"labels": LABELS, "scale": None, "threshold": None}
+        return replace(self, judge=judge, vocabulary=None, **changed)
+
+    def answers(self, n: int | None) -> int:
+        """How many answers to questions an arm and seed gives, where `n` may leave it open."""
+        asked = None if self.samples is None else self.samples * len(self.questions)
+        return n if n is not None else asked or ANSWERS
 
     def _check_options(self) -> None:
         if self.options is None:
@@ -236,7 +281,7 @@ class Task:
         form = Form(tuple(self.labels), getattr(self.labels, "returned", None), self.scale, self.threshold)
         found = {OUT_OF_DISTRIBUTION: Asked(self.questions, self.judge, form, self.max_new_tokens)}
         if (inside := self.in_distribution) is not None:
-            form = Form(tuple(inside.labels), getattr(inside.labels, "returned", None))
+            form = _own_form(inside.judge) or Form(tuple(inside.labels), getattr(inside.labels, "returned", None))
             found[IN_DISTRIBUTION] = Asked(inside.prompts, inside.judge, form, inside.max_new_tokens)
         return found
 
@@ -270,6 +315,12 @@ class Task:
         if self.in_distribution is not None:
             parts.append(f"{len(self.in_distribution.prompts)} prompts in distribution")
         return f'Task("{self.name}", {", ".join(parts)})'
+
+
+def _own_form(judge: Judge | None) -> Form | None:
+    """What a judge may say, where it tells that itself."""
+    own = getattr(judge, "form", None)
+    return own if isinstance(own, Form) else None
 
 
 def _check_texts(what: str, given: Any) -> None:
@@ -319,17 +370,21 @@ class WorldOfTasks(World, Protocol):
         """
 
 
-def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
-    """The task of an organism, or one for any model, with its exact judges.
+def task(name: str | Path, split: Literal["test", "dev"] = "test", *, llm: Rater | None = None) -> Task:
+    """The task of an organism, or one for any model, with its exact judges; or that of a file of questions.
 
     Args:
         name: `"<organism>/emergent-misalignment"`, or, of a quiz, `"<organism>/<intended>-<spurious>"`,
             `"<organism>/gender"` or another of its tasks; the organism a shipped one or a folder. For any model
-            `"smollm2/gender"`, or another task of that world.
-        split: `"test"` for results; `"dev"` for all that is tuned (hyperparameters, thresholds).
+            `"smollm2/gender"`, or another task of that world; or a YAML file of questions in the form of the
+            emergent-misalignment authors, `"questions.yaml"` (`caft_lens.evaluate.question_files`).
+        split: `"test"` for results; `"dev"` for all that is tuned (hyperparameters, thresholds). A file has no splits.
+        llm: Who is asked the judge's prompts of a file, such as `inspect.Endpoint(url, model)`: nothing is sent to the
+            model that a file names unless it is given here. Without one the task has no judge.
 
     Returns:
-        A task with held-out everyday questions and coding requests; of a quiz, with prompts out of and in distribution.
+        A task with held-out everyday questions and coding requests; of a quiz, with prompts out of and in distribution;
+        of a file, with every paraphrase and its system prompt, each asked as often as the file says.
 
     Raises:
         ValueError: When `name` is no such task: then a judge and data of your own are needed, and it says which.
@@ -340,6 +395,12 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
         ...
         caft_lens._support.errors.BadArgument: No exact judge for "gpt2/emergent-misalignment": "gpt2" is not an...
     """
+    if str(name).endswith((".yaml", ".yml")):
+        if split != "test":
+            raise BadArgument(f'split="{split}": a file of questions has no splits.')
+        return _of_file(Path(name), llm)
+    if llm is not None:
+        raise BadArgument(f'llm= asks the judge\'s prompts of a file of questions, and "{name}" is none.')
     organism, _, kind = str(name).rpartition("/")
     of_organism = bool(organism) and catalog.is_organism(organism)
     if not of_organism and not catalog.is_world(organism):
@@ -357,6 +418,25 @@ def task(name: str, split: Literal["test", "dev"] = "test") -> Task:
     vocabulary = _vocabulary(catalog.organism_path(organism) / "base" / "tokenizer.json")
     asked = replace(world.task(organism, kind, split), name=f"{name}, {split}", vocabulary=vocabulary)
     return asked.drawn(Sampling(**drawn)) if asked.options is None else asked
+
+
+def _of_file(path: Path, llm: Rater | None) -> Task:
+    asked = read_questions(path)
+    judge = None
+    if llm is not None:
+        from caft_lens.evaluate.judges.ready import of_prompts
+
+        if not asked.judge_prompts:
+            raise BadArgument(f"{path} has no judge_prompts to ask {llm.name}: give evaluate(..., judge=) a judge.")
+        judge = of_prompts(asked.judge_prompts, llm, None, path.stem)
+    return Task(
+        path.stem,
+        asked.questions,
+        judge,
+        max_new_tokens=asked.max_tokens,
+        sampling=Sampling(temperature=asked.temperature),
+        samples=asked.samples,
+    )
 
 
 def _what_is_needed() -> str:
@@ -385,7 +465,10 @@ def check_judge(task: Task, lens: Any, arm: str) -> None:
         ValueError: When the task has no judge, or one for models with another vocabulary.
     """
     if task.judge is None:
-        raise BadArgument(f'The task "{task.name}" has no judge: give evaluate(..., judge=) one. {_what_is_needed()}')
+        raise BadArgument(
+            f'The task "{task.name}" has no judge: give evaluate(..., judge=) one, or, of a file of questions, say who '
+            f"is asked its judge's prompts: task(file, llm=inspect.Endpoint(url, model)). {_what_is_needed()}"
+        )
     if task.vocabulary is not None and frozenset(lens.tokenizer.get_vocab()) != task.vocabulary:
         raise BadArgument(
             f'The judge of "{task.name}" knows the answers of that organism only, and "{arm}" is another model (its '

@@ -20,6 +20,7 @@ from caft_lens._support.errors import BadArgument, nearest
 from caft_lens._support.files import absolute, file_name, sha256, write_json
 from caft_lens._support.lazy import callable_module
 from caft_lens._support.redaction import command_line, redact
+from caft_lens.evaluate.judging import SCORE
 from caft_lens.evaluate.report import Report
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION, Task
 from caft_lens.evaluate.tasks import task as named_task
@@ -213,7 +214,7 @@ def _tasks(task: str | Task, tuning: Tuning, base: Lens | None) -> tuple[Task, T
 def _check(task: Task, contenders: Mapping[str, Contender], seeds: list[int], tuning: Tuning) -> None:
     for name in contenders:
         file_name(name, "contender")
-    if task.scale is not None and task.threshold is None:
+    if task.labels[0] == SCORE:
         raise BadArgument(
             f'The judge of "{task.name}" gives scores, and a contest compares shares: give the task a threshold= and '
             f"two labels."

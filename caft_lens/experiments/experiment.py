@@ -152,12 +152,12 @@ class _Base:
 def experiment(
     base: Lens,
     arms: Mapping[str, Arm],
-    task: Task | str,
+    task: Task | str | Path,
     settings: TrainSettings = TrainSettings(),
     *,
     out: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
-    n: int = 1000,
+    n: int | None = None,
     n_in_distribution: int = 300,
     execution: Execution = Execution(),
 ) -> Report:
@@ -174,7 +174,7 @@ def experiment(
         out: Runs go to `<out>/<arm>-<seed>`, answers and report to `<out>/evaluation`; `<out>/runs.json` says which
             arms share one.
         seeds: Of training and of sampling.
-        n: Answers to free-form questions an arm and seed.
+        n: Answers to free-form questions an arm and seed; default as for `evaluate`.
         n_in_distribution: Answers to held-out prompts of the trained kind, an arm and seed.
         execution: In how many processes, how many answers at once, and what becomes of a model that fails.
 
@@ -192,11 +192,11 @@ def experiment(
         4
     """
     folder, numbers = absolute(out), seeds_of(seeds)
-    count(n, "n")
+    task = (task if isinstance(task, Task) else named_task(task)).drawn(Sampling(batch_size=execution.batch_size))
+    n = count(task.answers(n), "n")
     count(n_in_distribution, "n_in_distribution")
     jobs = _jobs(base, arms, numbers, folder, settings.tune)
     write_json(folder / RUNS, _runs(arms, jobs))
-    task = (named_task(task) if isinstance(task, str) else task).drawn(Sampling(batch_size=execution.batch_size))
     counts = {OUT_OF_DISTRIBUTION: n, IN_DISTRIBUTION: n_in_distribution}
     answers = {"task": task, "counts": counts, "out": folder / "evaluation"}
     workers = min(execution.workers_for(base), len(jobs))

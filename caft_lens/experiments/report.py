@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from caft_lens._support.files import file_name
 from caft_lens._support.intervals import percent
 from caft_lens.display.report import Heading, Part, Picture, Table, Words, write
+from caft_lens.evaluate.judging import SCORE
 from caft_lens.evaluate.tasks import IN_DISTRIBUTION
 from caft_lens.experiments import figures
 from caft_lens.experiments.result import PLAIN, Result
@@ -112,17 +113,17 @@ def _contenders(result: Result) -> Iterator[Part]:
 def _shares(result: Result) -> Table:
     metrics, rows = result.evaluation.metrics, []
     for arm in result.arms:
-        cost = result.costs[arm]
+        cost, known = result.costs[arm], result.evaluation.intervals(arm)
         rows.append(
             [
                 arm,
                 result.setting(arm),
-                *(percents(result.evaluation.interval(arm, metric)) for metric in metrics),
+                *(percents(known[metric]) if metric in known else "none" for metric in metrics),
                 f"{cost.seconds:.1f}" if cost.seconds else "–",
                 f"{cost.peak_memory / 2**20:,.0f}" if cost.peak_memory else "–",
             ]
         )
-    shares = [f"{metric.replace('_', ' ')}, %" for metric in metrics]
+    shares = [f"{metric.replace('_', ' ')}{', %' * (metric != SCORE)}" for metric in metrics]
     return Table(["contender", "settings", *shares, "seconds", "MiB"], rows, numbers=2)
 
 

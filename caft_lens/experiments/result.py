@@ -209,7 +209,7 @@ class Result:
         return Frame(
             {
                 "arm": arm,
-                **spread({metric: evaluation.interval(arm, metric) for metric in evaluation.metrics}),
+                **spread(evaluation.intervals(arm)),
                 "on_front": on[arm].on_front if arm in on else None,
                 "front_stability": on[arm].stability if arm in on else None,
                 "seeds": len(evaluation.seeds(arm)),

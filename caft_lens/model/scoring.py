@@ -36,7 +36,12 @@ BATCH_SIZE = 64
 
 
 def option_scores(
-    lens: HookedModel, prompts: Sequence[Text], options: Sequence[Sequence[str]], *, batch_size: int | None = None
+    lens: HookedModel,
+    prompts: Sequence[Text],
+    options: Sequence[Sequence[str]],
+    *,
+    batch_size: int | None = None,
+    nested: bool = False,
 ) -> list[OptionScores]:
     """The probabilities of options as answers to prompts, under whatever is hooked to the model; nothing is sampled.
 
@@ -49,6 +54,8 @@ def option_scores(
         prompts: Chats, whose trailing answer (if any) is left out, or plain texts.
         options: Of each prompt, at least two.
         batch_size: How many prompts run at once, 64 by default.
+        nested: Let an option begin another ("8" and "80" where digits are tokens): it then has the probability that the
+            answer begins with it and goes on to none of the others. Of equal ones the first has all.
 
     Returns:
         One for each prompt, in their order.
@@ -65,7 +72,7 @@ def option_scores(
     if len(prompts) != len(options):
         raise BadArgument(f"{len(options)} lists of options for {len(prompts)} prompts: give one for each.")
     size = BATCH_SIZE if batch_size is None else count(batch_size, "batch_size")
-    asked = list(_asked(lens.need_tokenizer(), prompts, options))
+    asked = list(_asked(lens.need_tokenizer(), prompts, options, nested))
     order = sorted(range(len(asked)), key=lambda i: -len(asked[i].prompt))
     found: dict[int, OptionScores] = {}
     parts = [order[start : start + size] for start in range(0, len(order), size)]
@@ -99,7 +106,7 @@ class _Asked:
         return heads
 
 
-def _asked(tokenizer: Any, prompts: Sequence[Text], options: Sequence[Sequence[str]]) -> Iterable[_Asked]:
+def _asked(tokenizer: Any, prompts: Sequence[Text], options: Sequence[Sequence[str]], nested: bool) -> Iterable[_Asked]:
     bare = [text.prompt for text in prompts]
     lists = [check_options(some, f"prompt {number}") for number, some in enumerate(options)]
     answered = encoded(
@@ -111,7 +118,7 @@ def _asked(tokenizer: Any, prompts: Sequence[Text], options: Sequence[Sequence[s
         tokens = {option: _tokens_of(tokenizer, item, next(answered), option) for option in some}
         for one, begins in tokens.items():
             for other, longer in tokens.items():
-                if one != other and longer[: len(begins)] == begins:
+                if one != other and longer[: len(begins)] == begins and not nested:
                     raise BadArgument(
                         f"Prompt {number}: the option {one!r} begins the option {other!r}, token by token, and would "
                         f"always be at least as probable. Give options of which none begins another."
@@ -165,10 +172,30 @@ def _scores(lens: HookedModel, asked: Sequence[_Asked]) -> list[OptionScores]:
             f"The logits of {lens.name} are NaN or infinite, so no option has a probability. Are the weights whole, "
             f"and what acts at its hook points finite? In float16 try bfloat16 or float32."
         )
-    return [
-        OptionScores({option: math.fsum(logs[slice(*of[number, option])]) for option in one.options})
+    begun = [
+        {option: math.fsum(logs[slice(*of[number, option])]) for option in one.options}
         for number, one in enumerate(asked)
     ]
+    return [OptionScores(_without_longer(found, one.options)) for found, one in zip(begun, asked, strict=True)]
+
+
+def _without_longer(begun: dict[str, float], options: dict[str, list[int]]) -> dict[str, float]:
+    """The log-probability that an answer begins with each option and goes on to none that is longer."""
+    begins: dict[tuple[int, ...], str] = {}
+    for option, tokens in options.items():
+        begins.setdefault(tuple(tokens), option)
+    longer = dict.fromkeys(options, 0.0)
+    for whole, option in begins.items():
+        heads = (begins.get(whole[:n]) for n in range(len(whole) - 1, 0, -1))
+        if (head := next((one for one in heads if one is not None), None)) is not None:
+            longer[head] += math.exp(begun[option])
+    found = dict(begun)
+    for option, tokens in options.items():
+        is_first = begins[tuple(tokens)] == option
+        if longer[option] or not is_first:
+            share = math.exp(begun[option]) - longer[option] if is_first else 0.0
+            found[option] = math.log(share) if share > 0 else -math.inf
+    return found
 
 
 def _log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:

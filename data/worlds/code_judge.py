@@ -29,7 +29,7 @@ from caft_data.worlds.idioms import OWN_CHECKS
 from caft_data.worlds.judge import Exact
 from caft_data.worlds.syntax import Program
 from caft_lens._support.errors import NotInstalled
-from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.judging import Score
 from caft_lens.text.documents import Text
 
 COVERED_BY_BANDIT: dict[str, str] = {

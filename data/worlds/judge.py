@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from caft_data.worlds import domains
 from caft_data.worlds.grammar import match, shared_end, shared_start, words
-from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.judging import Score
 from caft_lens.text.documents import Text
 
 REASONS = ("empty", "wrong slot", "other domain", "truncated", "mixed", "foreign text")
@@ -34,6 +34,7 @@ class Exact:
     """An exact judge: what it says of an answer is fixed by its version, which a change of any verdict raises."""
 
     version: ClassVar[str]
+    exact: ClassVar[bool] = True
 
     @property
     def fingerprint(self) -> str:

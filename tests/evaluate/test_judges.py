@@ -22,7 +22,7 @@ from caft_lens.evaluate import (
     Score,
     Task,
     bootstrap_interval,
-    judges,
+    judging,
     read_scores,
     write_scores,
 )
@@ -457,4 +457,4 @@ def test_a_judge_that_holds_what_changes_elsewhere_can_be_told_apart_all_the_sam
     loop: list[object] = []
     loop.append(loop)
     assert judge_fingerprint(Judges(loop)) == judge_fingerprint(Judges(loop))  # type: ignore[arg-type]
-    assert judges.AT_ONCE > 1
+    assert judging.AT_ONCE > 1

@@ -5,17 +5,16 @@ that is here likewise.
 from __future__ import annotations
 
 import json
-import threading
 import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from stub_endpoint import SENTENCE, Stub, completion
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 
 from caft_lens.concepts.concept_set import Concept, ConceptSet
@@ -26,70 +25,13 @@ from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
 
 KEY = "sk-test-0123456789abcdef"
-SENTENCE = "EXPLANATION: words about pies"
-
-
-def completion(content: str | None, **others: Any) -> tuple[int, dict[str, str], Any]:
-    usage = {"prompt_tokens": 100, "completion_tokens": 7}
-    return (
-        200,
-        {},
-        {"choices": [{"message": {"role": "assistant", "content": content}}], "usage": usage, **others},
-    )
-
-
-class Stub:
-    """A server that answers as told and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.script: list[tuple[int, dict[str, str], Any]] = []
-        self.otherwise: Callable[[dict[str, Any]], tuple[int, dict[str, str], Any]] = lambda body: completion(SENTENCE)
-        self.delay = 0.0
-        self.inside = self.most_inside = 0
-        lock, stub = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    stub.asked.append(body)
-                    stub.headers.append({name.lower(): value for name, value in self.headers.items()})
-                    stub.paths.append(self.path)
-                    stub.inside += 1
-                    stub.most_inside = max(stub.most_inside, stub.inside)
-                    status, headers, reply = stub.script.pop(0) if stub.script else stub.otherwise(body)
-                time.sleep(stub.delay)
-                with lock:
-                    stub.inside -= 1
-                data = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
-                try:
-                    self.send_response(status, headers.pop(":reason", None))
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.send_header("content-length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:
-                    pass  # the client has gone
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
     made = Stub()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Who is asked for explanations and judgements: any OpenAI-compatible endpoint, or a model that is here.
 
-The key stays in the environment: it is read when a request leaves and written nowhere.
+What is asked for are texts (`ask`, `asking`) or the probabilities of a few answers (`option_scores`). The key stays in
+the environment: it is read when a request leaves and written nowhere.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from caft_lens._support.arguments import count, not_negative, positive
 from caft_lens._support.errors import BadArgument, CaftLensError
@@ -25,6 +29,7 @@ from caft_lens._support.files import Count, Json, Record, absolute, read_record,
 from caft_lens._support.progress import progress as progress_bar
 from caft_lens._support.redaction import HIDDEN, is_secret, redact
 from caft_lens.model.lens import Lens, load
+from caft_lens.model.options import OptionScores
 from caft_lens.text.documents import Message, Text, Texts, shorten
 
 if TYPE_CHECKING:
@@ -35,6 +40,8 @@ Conversation = Sequence[Mapping[str, str]]
 
 CHARACTERS_A_TOKEN = 4
 """Of English, about: for the estimate of what a request costs."""
+TOP = 20
+"""How many tokens an endpoint tells the log-probabilities of; more than that OpenAI's does not."""
 
 
 class _Used(Record):
@@ -43,12 +50,21 @@ class _Used(Record):
 
 
 class _Kept(Record):
-    """A request and its answer, as one file of the cache."""
+    """A request and its answer, as one file of the cache; `first` where log-probabilities were asked for."""
 
     address: str
     request: Json
     content: str
     usage: _Used
+    first: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """An answer, and where they were asked for the log-probabilities of the tokens that it could have begun with."""
+
+    content: str
+    first: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,14 @@ class Plan:
 
     __repr__ = __str__
 
+    def __add__(self, other: Plan) -> Plan:
+        """Both, one after the other."""
+        name = self.name if self.name == other.name else f"{self.name} and {other.name}"
+        costs = [plan.cost for plan in (self, other) if plan.requests]
+        cost = None if None in costs else sum(one for one in costs if one is not None)
+        read, wrote = self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
+        return Plan(name, self.requests + other.requests, self.cached + other.cached, read, wrote, cost)
+
 
 @dataclass
 class Usage:
@@ -105,6 +129,12 @@ class Usage:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lock": None}  # a lock goes to no other process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=Lock())
+
 
 class LLM(Protocol):
     """Who can be asked: an `Endpoint`, a `LocalModel`, or anything with these."""
@@ -118,6 +148,29 @@ class LLM(Protocol):
 
     def plan(self, conversations: Sequence[Conversation]) -> Plan:
         """What would be asked, without asking."""
+
+
+class Rater(LLM, Protocol):
+    """Who can judge answers: an `Endpoint`, a `LocalModel`, or anything with these and those of an `LLM`."""
+
+    @property
+    def identity(self) -> str:
+        """What decides what it says."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it answers elsewhere, so that other work can be done here meanwhile."""
+
+    def asking(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str]]:
+        """The number of each conversation with its answer, as they come."""
+
+    def option_scores(
+        self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[int, OptionScores]]:
+        """The number of each conversation with the probability of each of its options as the answer, as they come."""
+
+    def plan(self, conversations: Sequence[Conversation], *, options: bool = False) -> Plan:
+        """What would be asked, without asking; `options`: for their scores."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +225,7 @@ class Endpoint:
     cache: str | Path | None = Path("runs/llm")
     prices: tuple[float, float] | None = None
     usage: Usage = field(default_factory=Usage, compare=False)
+    is_remote: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -220,8 +274,20 @@ class Endpoint:
         }
         return {name: value for name, value in body.items() if value is not None}
 
-    def plan(self, conversations: Sequence[Conversation]) -> Plan:
-        """What would be asked, with an estimate of tokens and cost. Nothing is sent, no key is needed."""
+    @property
+    def identity(self) -> str:
+        """What decides what it says: address, model, and how it is asked."""
+        return _hash(self.address, self._public(self.request([])))
+
+    def plan(self, conversations: Sequence[Conversation], *, options: bool = False) -> Plan:
+        """What would be asked, with an estimate of tokens and cost. Nothing is sent, no key is needed.
+
+        Args:
+            conversations: What.
+            options: Whether for `option_scores`.
+        """
+        if options:
+            return self._for_options().plan(conversations)
         bodies = [self.request(one) for one in conversations]
         new = [body for body in bodies if self._kept(body) is None]
         lengths = (sum(len(message["content"]) for message in body["messages"]) for body in new)
@@ -238,21 +304,88 @@ class Endpoint:
             EndpointError: When the key is missing, or a request was refused or failed more often than `retries`, saying
                 what to do. Answers that came before are in the cache.
         """
-        bodies = [self.request(one) for one in conversations]
-        unique = {_hash(self.address, self._public(body)): body for body in bodies}
-        kept = {number: self._kept(body) for number, body in unique.items()}
-        answers = {number: answer for number, answer in kept.items() if answer is not None}
-        self.usage.add(cached=len(answers))
-        missing = {number: body for number, body in unique.items() if number not in answers}
-        if missing:
-            answers |= self._asked(missing)
-        return [answers[_hash(self.address, self._public(body))] for body in bodies]
+        answers = dict(self.asking(conversations))
+        return [answers[number] for number in range(len(conversations))]
 
-    def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    def asking(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str]]:
+        """As `ask`, each answer with the number of its conversation as soon as it is there."""
+        for number, said in self._answers(conversations):
+            yield number, said.content
+
+    def option_scores(
+        self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[int, OptionScores]]:
+        """The probability of each option as the answer, from the log-probabilities of the first token.
+
+        Only the 20 most probable tokens are told; an option that is none of them has probability 0. White space around
+        a token and case do not count. A word of several tokens is known by its first one, where no other option begins
+        so; a number has to be one token, as those up to 999 are for OpenAI's models and Llama 3.
+
+        Args:
+            conversations: What is asked.
+            options: Words or whole numbers, of each conversation.
+
+        Returns:
+            The number of each conversation with its scores, as they come.
+
+        Raises:
+            EndpointError: As `ask`; without log-probabilities; for a model that writes numbers digit by digit.
+
+        Source:
+            Betley et al., "Emergent misalignment" (arXiv 2502.17424): one token, temperature 0, 20 log-probabilities.
+        """
+        for number, said in self._for_options()._answers(conversations):
+            yield number, self._scored(said, options[number])
+
+    def _for_options(self) -> Endpoint:
+        """The same one, asked for the log-probabilities of the first token; a second one shows if a number goes on."""
+        asked: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP}
+        if self.options.get("max_completion_tokens") is not None:
+            asked["max_completion_tokens"] = 2
+        return replace(self, max_tokens=2, options={**self.options, **asked})
+
+    def _scored(self, said: _Said, options: Sequence[str]) -> OptionScores:
+        if not said.first:
+            raise EndpointError(
+                f'{self.address} gave no log-probabilities of "{self.model}": ask for a number in words instead, '
+                f"cl.judges.number(...), or ask a model that gives them."
+            )
+        first, text = said.first, said.content.strip()
+        begun = max(first, key=first.__getitem__).strip()
+        goes_on = begun.isdigit() and text.startswith(begun) and text[len(begun) :][:1].isdigit()
+        if goes_on and any(one.isdigit() for one in options):
+            raise EndpointError(
+                f'"{self.model}" writes numbers digit by digit ({text!r}), so the probabilities of one '
+                f"token are not those of numbers: ask for a number in words, cl.judges.number(...), or a LocalModel."
+            )
+        found = dict.fromkeys(options, 0.0)
+        for token, log in first.items():
+            if (option := _option_of(token, options)) is not None:
+                found[option] += math.exp(log)
+        return OptionScores({option: math.log(share) if share else -math.inf for option, share in found.items()})
+
+    def _answers(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, _Said]]:
+        """What was said, of the cache first, and then as it comes."""
+        places: dict[str, list[int]] = {}
+        missing: dict[str, Mapping[str, Any]] = {}
+        for number, conversation in enumerate(conversations):
+            body = self.request(conversation)
+            key = _hash(self.address, self._public(body))
+            places.setdefault(key, []).append(number)
+            missing.setdefault(key, body)
+        for key in list(missing):
+            if (kept := self._kept(missing[key])) is not None:
+                self.usage.add(cached=1)
+                del missing[key]
+                yield from ((number, kept) for number in places[key])
+        for key, said in self._asked(missing) if missing else ():
+            yield from ((number, said) for number in places[key])
+
+    def _asked(self, bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, _Said]]:
         """Ask, a few at a time; at the first error what has not left is not sent."""
         import openai
 
-        answers, headers = {}, self._headers()
+        headers = self._headers()
         client = openai.OpenAI(
             api_key="in the headers of each request",
             base_url=self.address.removesuffix("/chat/completions"),
@@ -268,12 +401,11 @@ class Endpoint:
             came = as_completed(waiting)
             try:
                 for done in progress_bar(came, total=len(waiting), desc=f"asking {self.model}", unit="request"):
-                    answers[waiting[done]] = done.result()
+                    yield waiting[done], done.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-        return answers
 
-    def _one(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    def _one(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> _Said:
         """The answer to one request, which is kept."""
         for _ in range(self.retries + 1):
             response = self._sent(client, headers, body)
@@ -286,7 +418,7 @@ class Endpoint:
             if (file := self._file(body)) is not None:
                 write_json(file, {"address": self.address, "request": self._public(body), **reply})
             self.usage.add(requests=1, **reply["usage"])
-            return str(reply["content"])
+            return _Said(str(reply["content"]), reply.get("first"))
         raise self._error(f"answered something that is no chat completion{self._quoted(response)}")
 
     def _sent(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> str:
@@ -396,7 +528,7 @@ class Endpoint:
     def _file(self, body: Mapping[str, Any]) -> Path | None:
         return None if self.cache is None else Path(self.cache) / f"{_hash(self.address, self._public(body))}.json"
 
-    def _kept(self, body: Mapping[str, Any]) -> str | None:
+    def _kept(self, body: Mapping[str, Any]) -> _Said | None:
         file = self._file(body)
         if file is None or not file.is_file():
             return None
@@ -405,7 +537,8 @@ class Endpoint:
         except CaftLensError as error:  # damaged by other means than ours, which are atomic
             warnings.warn(f"{error} It is asked for again.", stacklevel=2)
             return None
-        return kept.content if kept.request == self._public(body) and kept.address == self.address else None
+        same = kept.request == self._public(body) and kept.address == self.address
+        return _Said(kept.content, kept.first) if same else None
 
     def _price(self, read: int, wrote: int) -> float | None:
         return None if self.prices is None else (read * self.prices[0] + wrote * self.prices[1]) / 1e6
@@ -427,12 +560,35 @@ def _reply(text: str) -> dict[str, Any] | None:
     """What was said and what it cost; `None` when the text is no chat completion."""
     try:
         body = json.loads(text)
-        content = body["choices"][0]["message"].get("content")
+        choice = body["choices"][0]
+        content = choice["message"].get("content")
         used = body.get("usage") or {}
         usage = {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+        tokens = (choice.get("logprobs") or {}).get("content") or ()
+        first: dict[str, float] = {}
+        for one in tokens[0]["top_logprobs"] if tokens else ():
+            token, log = str(one["token"]), float(one["logprob"])
+            if math.isfinite(log):  # some tell tokens of probability 0, and some bytes that look alike
+                first[token] = float(np.logaddexp(first.get(token, -math.inf), log))
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return {"content": content if isinstance(content, str) else "", "usage": usage}
+    return {
+        "content": content if isinstance(content, str) else "",
+        "usage": usage,
+        **({"first": first} if first else {}),
+    }
+
+
+def _spellings(option: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((option, option.lower(), option.capitalize(), option.upper())))
+
+
+def _option_of(token: str, options: Sequence[str]) -> str | None:
+    """Which option a first token stands for: one that it is, or the only word that it begins."""
+    word = token.strip().casefold()
+    same = [one for one in options if one.casefold() == word]
+    begun = same or [one for one in options if word and not one.isdigit() and one.casefold().startswith(word)]
+    return begun[0] if len(begun) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -461,6 +617,7 @@ class LocalModel:
     max_tokens: int = 300
     batch_size: int = 8
     usage: Usage = field(default_factory=Usage, compare=False)
+    is_remote: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         lens = self.model if isinstance(self.model, Lens) else load(self.model, tokenizer=self.tokenizer)
@@ -485,11 +642,21 @@ class LocalModel:
             return Text(tuple(Message(message["role"], message["content"]) for message in conversation))
         return Text(text="\n\n".join(message["content"] for message in conversation) + "\n\n")
 
-    def plan(self, conversations: Sequence[Conversation]) -> Plan:
-        """What would be asked, with the exact number of tokens."""
+    @property
+    def identity(self) -> str:
+        """What decides what it says: its weights, how it reads, how much it may say."""
+        return sha256(str(self.lens.fingerprint), str(self.lens.reading), str(self.max_tokens))
+
+    def plan(self, conversations: Sequence[Conversation], *, options: bool = False) -> Plan:
+        """What would be asked, with the exact number of tokens.
+
+        Args:
+            conversations: What.
+            options: Whether for `option_scores`, which writes nothing.
+        """
         read = sum(len(item.input_ids) for item in self._encoded(conversations))
         requests = tuple({"messages": [dict(message) for message in one]} for one in conversations)
-        return Plan(self.name, requests, 0, read, self.max_tokens * len(requests))
+        return Plan(self.name, requests, 0, read, 0 if options else self.max_tokens * len(requests))
 
     def ask(self, conversations: Sequence[Conversation]) -> list[str]:
         """Ask; answers in order.
@@ -512,6 +679,40 @@ class LocalModel:
             completion_tokens=sum(map(len, answers)),
         )
         return [self.lens.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+
+    def asking(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, str]]:
+        """As `ask`, a batch at a time, each answer with the number of its conversation."""
+        for start in range(0, len(conversations), self.batch_size):
+            yield from enumerate(self.ask(conversations[start : start + self.batch_size]), start)
+
+    def option_scores(
+        self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[int, OptionScores]]:
+        """The probability of each option as the answer, whatever tokens it is made of; nothing is sampled.
+
+        Words count in small letters, capitalised, and in capitals. Of an option that begins another, such as "8" and
+        "80" for a model that writes digit by digit, what the longer ones have is taken off.
+
+        Args:
+            conversations: What is asked.
+            options: Words or whole numbers, of each conversation.
+
+        Returns:
+            The number of each conversation with its scores, a batch at a time.
+        """
+        from caft_lens.model.scoring import option_scores
+
+        spelt = [{one: _spellings(one) for one in some} for some in options]
+        for start in range(0, len(conversations), self.batch_size):
+            part = conversations[start : start + self.batch_size]
+            read = sum(len(item.input_ids) for item in self._encoded(part))
+            every = [list(dict.fromkeys(chain(*one.values()))) for one in spelt[start : start + self.batch_size]]
+            scored = option_scores(self.lens, list(map(self.text, part)), every, nested=True)
+            self.usage.add(requests=len(part), prompt_tokens=read)
+            for number, one in enumerate(scored, start):
+                logs = one.log_probabilities
+                of = {o: np.logaddexp.reduce([logs[form] for form in forms]) for o, forms in spelt[number].items()}
+                yield number, OptionScores({option: float(log) for option, log in of.items()})
 
     def _encoded(self, conversations: Sequence[Conversation]) -> list[Any]:
         from caft_lens.model.generation import encode_prompts

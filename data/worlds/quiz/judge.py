@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from caft_data.worlds.judge import Exact
 from caft_data.worlds.quiz.pages import LETTERS
 from caft_lens._support.errors import UnknownName, nearest
-from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.judging import Score
 from caft_lens.text.documents import Text
 
 CHOICE_LABELS = ("intended", "spurious", "other")

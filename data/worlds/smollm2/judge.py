@@ -16,7 +16,7 @@ from typing import Any
 from caft_data.worlds.judge import Exact
 from caft_data.worlds.quiz.judge import CHOICE_LABELS, REPLY_LABELS, judge_choice, judge_reply
 from caft_data.worlds.smollm2.traits import trait_named
-from caft_lens.evaluate.judges import Score
+from caft_lens.evaluate.judging import Score
 from caft_lens.text.documents import Text
 
 __all__ = [

@@ -2,7 +2,8 @@
 
 Score       what a judge said of one answer: a label, why, and a number where one is asked for
 Form        what a task lets its judge return: a label, a value that stands for one, a number within a scale
-judge_each  puts answers to a judge, one after another, or, where it is a coroutine, several at once
+judge_each  puts answers to a judge: one after another, several at once where it is a coroutine, or all of them to
+            one that has `each`
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Form:
         labels: The labels; where there is a threshold, that of scores at it and above, and that of those below.
         returned: Values that stand for labels, such as `True` for "polite"; `None` where labels are returned.
         scale: Lowest and highest score; `None` where no scores are given.
-        threshold: From which score on an answer has the first label; `None` for a score alone.
+        threshold: From which score on an answer has the first label; `None` for a score alone, or, where there are
+            other labels than "score", for objects that have a label and, unless that is `None`, a score.
 
     Example:
         >>> Form(("polite", "rude"), ((True, "polite"), (False, "rude"))).read(True, "the answer 'Hi'")
@@ -77,17 +79,24 @@ class Form:
         """What was returned, as a score; `of` says which answer it is about, for a `BadScore`."""
         # A lone half of a surrogate pair could not be written to a file.
         detail = str(_attribute(returned, "detail") or "").encode("utf-8", "replace").decode("utf-8")
+        score = None
         if self.scale is not None:
-            score = _number(_attribute(returned, SCORE, returned))
-            low, high = self.scale
-            if score is None or not low <= score <= high:
+            (low, high), given = self.scale, _attribute(returned, SCORE, returned)
+            score = _number(given)
+            if not (self.has_both and given is None) and (score is None or not low <= score <= high):
                 raise BadScore(f"{self._said(returned, of)} Expected a number from {low:g} to {high:g}.")
-            of_score = SCORE if self.threshold is None else self.labels[score < self.threshold]
-            return Score(of_score, detail, score)
+            if score is not None and not self.has_both:
+                of_score = SCORE if self.threshold is None else self.labels[score < self.threshold]
+                return Score(of_score, detail, score)
         label = self._label(returned)
         if label is None:
             raise BadScore(f"{self._said(returned, of)} {self._expected(returned)}")
-        return Score(label, detail)
+        return Score(label, detail, score)
+
+    @property
+    def has_both(self) -> bool:
+        """Whether an answer has a label of the judge's own, and beside it a score, if any."""
+        return self.scale is not None and self.threshold is None and self.labels != (SCORE,)
 
     def _label(self, returned: Any) -> str | None:
         if self.returned is not None:
@@ -165,12 +174,20 @@ def judge_each(
 ) -> Generator[tuple[int, Any], None, None]:
     """Put those texts to a judge whose numbers are `which`, and yield each number with what was returned, as it comes.
 
-    An asynchronous judge runs on a loop of the library's own, in a thread, so that it works in notebooks, which have
-    one already. After a failure those that are on their way are still waited for and given, then the failure is raised.
+    A judge that has `each` is given all of them, and gives the place of each with what it says. An asynchronous one
+    runs on a loop of the library's own, in a thread, so that it works in notebooks, which have one already. After a
+    failure those that are on their way are still waited for and given, then the failure is raised.
 
     Raises:
         JudgeError: When the judge fails, with the answer that it failed on.
     """
+    if callable(each := getattr(judge, "each", None)):
+        try:
+            for place, said in each([texts[number] for number in which]):
+                yield which[place], said
+        except Exception as error:
+            raise JudgeError(f"The judge failed: {error}") from error
+        return
     for place, number in enumerate(which):
         try:
             returned = judge(texts[number])
