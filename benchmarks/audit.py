@@ -78,7 +78,7 @@ def case(organism: str, task: str) -> Case:
 
     return Case(
         cl.data(f"{organism}/{task}"),
-        None,
+        cl.data(f"{organism}/corpus").filter(lambda text: bool(text.messages)).sample(ROWS, seed=0),
         quiz.first_kind(unwanted) if task == "gender" else asks,
         ("user",),
         cl.data(f"{organism}/{task}-find"),
@@ -106,9 +106,7 @@ def first_true(ranked: Sequence[str], true: set[str]) -> int | None:
 def changed(base: cl.Lens, tuned: cl.Lens, candidates: Candidates, texts: cl.Texts) -> dict[str, np.ndarray]:
     """What fine-tuning changed, by hook point: of each latent the projection, a mean over all tokens."""
     moments = cl.activation_difference(tuned, base, texts, candidates.hooks, roles=None)
-    return {
-        hook: (candidates.directions(hook).double() @ moments.mean[hook]).numpy() for hook in candidates.hooks
-    }
+    return {hook: (candidates.directions(hook).double() @ moments.mean[hook]).numpy() for hook in candidates.hooks}
 
 
 def measured(organism: str, task: str, out: Path, tune: bool) -> dict[str, Any]:
@@ -120,7 +118,9 @@ def measured(organism: str, task: str, out: Path, tune: bool) -> dict[str, Any]:
     found = cl.audit(base, texts, saes, against=of.against)
     seconds = time.perf_counter() - start
     names = found.ranked()
-    ranks = {"audit": first_true(names, true)} | {s: first_true(found.ranked(s), true) for s in found.signals}
+    ranks = {"audit": first_true(names, true)} | {
+        s: first_true(found.ranked(s), true) for s in (*found.families, *found.signals)
+    }
     by_activity = sorted(names, key=dict(zip(found.names, -found.activity, strict=True)).__getitem__)
     attributed = cl.find.attribution(base, texts, saes, k=None, roles=None)
     ranks |= {
@@ -174,7 +174,14 @@ def main() -> None:
                 options.out.mkdir(parents=True, exist_ok=True)
                 write_json(kept, measured(organism, task, options.out, not options.untuned and fooled(organism, task)))
             rows.append({**read_json(kept), "fooled": fooled(organism, task)})
-            print(rows[-1]["organism"], rows[-1]["task"], rows[-1]["fooled"], rows[-1]["ranks"], rows[-1].get("spearman"), flush=True)
+            print(
+                rows[-1]["organism"],
+                rows[-1]["task"],
+                rows[-1]["fooled"],
+                rows[-1]["ranks"],
+                rows[-1].get("spearman"),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

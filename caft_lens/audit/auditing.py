@@ -70,12 +70,17 @@ def audit(
       activation, for each nat by which the loss falls.
     - *shift*: how much more active it is in the answers than in those that the model gives itself to the same prompts
       (the projection difference of persona vectors, arXiv 2507.21509), in standard deviations.
-    - *presence*: how much more active it is in the texts than in `against`, in standard deviations.
+    - *presence* and *surplus*: how much more active it is in the texts than in `against`: in standard deviations of a
+      row, and in typical lengths of an activation.
+    - *use*: how much of a row's log-probability hangs on it: the absolute value of activation times slope, in nats.
     - *cue*: where the texts have few answers, how much of its activation in the prompts goes with the answer (eta
       squared): what training may go by.
 
-    Concepts are ordered by their best rank among the signals. With `against`, texts that teach nothing unwanted (clean
-    data of one's own, general chats), its push is taken away, so that what all chats push cancels.
+    Concepts are ordered in turn by what is *moved* (push and step), what is *there* and used (presence, surplus, use),
+    by shift and by cue; several signals are joined by the product of their ranks. Where the texts have few answers,
+    training begins with the form of an answer: what is moved and shift say no more, and the order goes by what is there
+    and by cue. With `against`, texts that teach nothing unwanted (clean data of one's own, general chats), its push is
+    taken away, so that what all chats push cancels.
 
     Args:
         base: The model that is to be fine-tuned.
@@ -114,11 +119,14 @@ def audit(
         length = read.length(hook)
         found = {
             "push": read.push[hook].total / read.learned * length,
+            "use": read.use[hook].mean,
             "step": (moved[hook].mean - read.answers[hook].mean) / length / fall,
         }
         if clean is not None:
             found["push"] -= clean.push[hook].total / clean.learned * length
-            found["presence"] = read.there(hook).apart(clean.there(hook))
+            there, elsewhere = read.there(hook), clean.prompts[hook] if read.cue is not None else clean.answers[hook]
+            found["presence"] = there.apart(elsewhere)
+            found["surplus"] = (there.mean - elsewhere.mean) / length
         if own is not None:
             found["shift"] = read.answers[hook].apart(own[hook])
         if read.cue is not None:

@@ -80,21 +80,45 @@ class Candidates:
         Returns:
             fp32 `[n_rows, n]` on the CPU; 0 for a row without tokens.
         """
-        parts = []
-        if hook in self.saes:
-            sae = self.saes[hook]
-            sums = torch.zeros(n_rows, sae.cfg.d_sae, device=sae.device)
-            first = 0
-            for latents in latents_of(sae, acts):
-                at = rows[first : first + len(latents)].to(sae.device)
-                sums.index_add_(0, at, latents.float())
-                first += len(latents)
-            parts.append(sums.cpu() * self.saes[hook].W_dec.detach().float().norm(dim=1).cpu())
-        if given := self._at(hook):
-            projected = along(acts, torch.stack([one.direction for one in given])).cpu()
-            parts.append(torch.zeros(n_rows, len(given)).index_add_(0, rows, projected))
         tokens = torch.bincount(rows, minlength=n_rows).clamp(min=1)
-        return torch.cat(parts, dim=1) / tokens[:, None]
+        return self._summed(hook, acts, None, rows, n_rows) / tokens[:, None]
+
+    def used_by_rows(self, hook: str, acts: Tensor, slopes: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+        """How much of a row's outcome hangs on each, to first order: its activation times the slope along it.
+
+        Args:
+            hook, acts, rows, n_rows: As for `of_rows`.
+            slopes: Of the outcome along the activations, `[n_tokens, d_model]`.
+
+        Returns:
+            The absolute value of the sum over a row's tokens, fp32 `[n_rows, n]` on the CPU.
+        """
+        return self._summed(hook, acts, slopes, rows, n_rows).abs()
+
+    def _summed(self, hook: str, acts: Tensor, slopes: Tensor | None, rows: Tensor, n_rows: int) -> Tensor:
+        directions = self._directions[hook]
+        n = self.latents[hook]
+        sums = torch.zeros(n_rows, len(directions))
+        if n:
+            sae, first = self.saes[hook], 0
+            lengths = sae.W_dec.detach().float().norm(dim=1)
+            summed = torch.zeros(n_rows, n, device=sae.device)
+            unit = directions[:n].to(sae.device)
+            for latents in latents_of(sae, acts):
+                last = first + len(latents)
+                values = latents.float() * lengths
+                if slopes is not None:
+                    values = values * (slopes[first:last].to(unit) @ unit.T)
+                summed.index_add_(0, rows[first:last].to(sae.device), values)
+                first = last
+            sums[:, :n] = summed.cpu()
+        if n < len(directions):
+            given = directions[n:]
+            values = along(acts, given)
+            if slopes is not None:
+                values = values * along(slopes, given)
+            sums[:, n:] = torch.zeros(n_rows, len(given)).index_add_(0, rows, values.cpu())
+        return sums
 
     def name(self, hook: str, number: int) -> str:
         """What the candidate is called."""

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from caft_lens.model.lens import Lens
     from caft_lens.text.batching import Scan
 
-SIGNALS = ("push", "step", "shift", "presence", "cue")
+SIGNALS = ("push", "step", "shift", "presence", "surplus", "use", "cue")
+FAMILIES = {"moved": ("push", "step"), "there": ("presence", "surplus", "use"), "shift": ("shift",), "cue": ("cue",)}
+"""What concepts are ordered by, in turn: each the product of the ranks of its signals."""
+OF_FORM = ("moved", "shift")
+"""Where texts have few answers these are about the form of an answer, and are left out of the order."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,19 @@ class Audit:
         self._values = {name: self._all(lambda one, name=name: one.by_name[name]) for name in self.signals}
         sided = {name: np.where(latent | (name == "cue"), of, np.abs(of)) for name, of in self._values.items()}
         self._ranks = {name: _ranks(of) for name, of in sided.items()}
-        ranks = np.stack([self._ranks[name] for name in self.signals])
-        self._best = ranks.argmin(axis=0)
-        self.order = np.lexsort((ranks.mean(axis=0), ranks.min(axis=0)))
+        few = "cue" in self.signals
+        self.families = [
+            family
+            for family, of in FAMILIES.items()
+            if any(name in self.signals for name in of) and not (few and family in OF_FORM)
+        ]
+        by_family = np.stack([_ranks(-self._product(FAMILIES[family])) for family in self.families])
+        self._best = by_family.argmin(axis=0)
+        self.order = np.lexsort((self._best, by_family.min(axis=0)))
+
+    def _product(self, signals: Sequence[str]) -> np.ndarray:
+        """The mean logarithm of the ranks by some signals (those that there are), counted from 1."""
+        return np.mean([np.log1p(self._ranks[name]) for name in signals if name in self.signals], axis=0)
 
     def _all(self, figure: Any) -> np.ndarray:
         return np.concatenate([np.asarray(figure(self._by_hook[hook])) for hook in self._candidates.hooks])
@@ -84,8 +98,11 @@ class Audit:
         return self._all(lambda one: one.mean)
 
     def ranked(self, by: str | None = None) -> list[str]:
-        """Names of all concepts, in order: by one signal, or by the best rank among all."""
-        order = self.order if by is None else np.argsort(self._ranks[by], kind="stable")
+        """Names of all concepts, in order: of the table, or by one signal or family of signals."""
+        if by in FAMILIES:
+            order = np.argsort(self._product(FAMILIES[by]), kind="stable")
+        else:
+            order = self.order if by is None else np.argsort(self._ranks[by], kind="stable")
         return [self._name(place) for place in order]
 
     def table(self, k: int = 10) -> pandas.DataFrame:
@@ -95,7 +112,7 @@ class Audit:
         return Frame(
             {
                 "concept": self._name(place),
-                "by": self.signals[self._best[place]],
+                "by": self.families[self._best[place]],
                 **{name: float(self._values[name][place]) for name in self.signals},
                 "share of rows": float(share[place]),
             }
@@ -107,9 +124,10 @@ class Audit:
         count(k, "k")
         found = []
         for rank, place in enumerate(self.order[:k]):
-            by = self.signals[self._best[place]]
             figures = {name: float(self._values[name][place]) for name in self.signals}
-            known = {"rank": rank, "score": figures[by], "score_name": by, "meta": {"audit": figures}}
+            by = self.families[self._best[place]]
+            score = figures[next(name for name in FAMILIES[by] if name in figures)]
+            known = {"rank": rank, "score": score, "score_name": by, "meta": {"audit": figures}}
             found.append(self._candidates.concept(*self._places[place], **known))
         return ConceptSet(found, self.about)
 

@@ -35,6 +35,7 @@ class Pass:
         self.push = {hook: RowSums(looked_for.count(hook)) for hook in hooks}
         self.answers = {hook: RowSums(looked_for.count(hook)) for hook in hooks}
         self.prompts = {hook: RowSums(looked_for.count(hook)) for hook in hooks}
+        self.use = {hook: RowSums(looked_for.count(hook)) for hook in hooks}
         kinds = few_answers(texts)
         self.cue = {hook: AnswerSums(looked_for.count(hook), kinds) for hook in hooks} if kinds else None
         self.learned, self.loss, self.rows = 0, 0.0, 0
@@ -58,6 +59,10 @@ class Pass:
         self.answers[hook].update(of_role(looked_for, hook, found.acts[hook], batch, where, ANSWER))
         prompts = of_role(looked_for, hook, found.acts[hook], batch, where, PROMPT)
         self.prompts[hook].update(prompts)
+        read = where & batch.mask(ANSWER if self.cue is None else PROMPT)
+        there, rows = read.to(found.acts[hook].device), read.nonzero(as_tuple=True)[0]
+        acts, slopes = found.acts[hook][there], found.slopes[hook][there]
+        self.use[hook].update(looked_for.used_by_rows(hook, acts, slopes, rows, len(batch)))
         if self.cue is not None:
             self.cue[hook].update(prompts, [texts[int(row)].answer for row in batch.index])
 
