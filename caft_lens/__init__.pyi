@@ -1,5 +1,6 @@
 """What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
 
+from . import audit as audit
 from . import choose as choose
 from . import experiments as experiments
 from . import find as find

@@ -52,6 +52,7 @@ class Shown(NamedTuple):
         top: Its most active windows.
         bottom: Its least active windows; `None` for a latent, which has one end.
         number: What the number beside a window is.
+        one_end: What the only end is called.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Shown(NamedTuple):
     top: Sequence[Line]
     bottom: Sequence[Line] | None
     number: str
+    one_end: str = "most active"
 
     @property
     def dead(self) -> bool:
@@ -72,7 +74,7 @@ class Shown(NamedTuple):
     def ends(self) -> list[tuple[str, str, Sequence[Line]]]:
         """Kind, title and windows of each end."""
         if self.bottom is None:
-            return [("top", "most active", self.top)]
+            return [("top", self.one_end, self.top)]
         return [("top", "top, highest", self.top), ("bottom", "bottom, lowest", self.bottom)]
 
 

@@ -17,10 +17,10 @@ from caft_lens._support.arguments import count
 from caft_lens._support.errors import BadArgument, BadData, BadType, UnknownName, nearest
 from caft_lens._support.keywords import takes_values
 from caft_lens.activations.differences import provenance
+from caft_lens.activations.slopes import sloped
 from caft_lens.concepts.ablation import ablate
 from caft_lens.concepts.concept_set import Concept, ConceptSet
 from caft_lens.find.sae import first_latents, latent_name, sae_records, saes_by_hook
-from caft_lens.model.architectures import evaluating
 from caft_lens.model.lens import Lens
 from caft_lens.saes.encoding import latents_of
 from caft_lens.text.batching import Batch, Scan, batches
@@ -172,26 +172,16 @@ def _effects(
     lens: Lens, packed: Iterable[Batch], saes: Mapping[str, SAE], contrasts: Tensor | None, roles: Sequence[str] | None
 ) -> tuple[dict[str, Tensor], int, Counter[str]]:
     """The mean attribution of every latent, `[d_sae]` by hook point; how many tokens count, and how many are sinks."""
-    sinks, left_out = lens.sinks, Counter[str]()
+    left_out = Counter[str]()
     effects = {hook: torch.zeros(one.cfg.d_sae, dtype=torch.float64) for hook, one in saes.items()}
     outcomes = tokens = 0
-    with evaluating(lens.model):
-        for batch in packed:
-            rows, before, better, worse = _places(batch, contrasts)
-            if len(rows) == 0:
-                continue
-            where = batch.mask(roles)
-            outcomes, tokens = outcomes + len(rows), tokens + int(where.sum())
-            for hook, (acts, slopes) in _slopes(lens, batch, saes, rows, before, better, worse).items():
-                out = sinks.among(hook, acts, batch)
-                if out is not None:
-                    left_out[hook] += int((where & out).sum())
-                chosen = (where if out is None else where & ~out).to(acts.device)
-                _add_effects(effects[hook], saes[hook], acts[chosen], slopes[chosen])
-    if outcomes == 0:
-        raise BadData("Nothing to attribute: no text has an answer, or any text that training would learn.")
-    if tokens == 0:
-        raise BadData(f"Nothing to attribute to: no token has a role of {list(roles or ())}.")
+    for found in sloped(lens, packed, list(saes), roles, contrasts=contrasts):
+        outcomes, tokens = outcomes + len(found.rows), tokens + found.tokens
+        for hook, acts in found.acts.items():
+            if out := found.left_out(hook):
+                left_out[hook] += out
+            chosen = found.where[hook].to(acts.device)
+            _add_effects(effects[hook], saes[hook], acts[chosen], found.slopes[hook][chosen])
     return {hook: total / outcomes for hook, total in effects.items()}, tokens, left_out
 
 
@@ -216,46 +206,6 @@ def _contrasts(tokenizer: Any, texts: Texts, against: Sequence[str], max_length:
             raise BadData(f"Text {number}: max_length={max_length} cuts its answer off; raise it.")
         found.append([position, first.input_ids[position], second.input_ids[position]])
     return torch.tensor(found)
-
-
-def _places(batch: Batch, contrasts: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Where outcomes are read off: rows, positions before the token in question, that token, and the one against it."""
-    if contrasts is not None:
-        position, better, worse = contrasts[batch.index].unbind(dim=1)
-        return torch.arange(len(batch)), position - 1, better, worse
-    counts = batch.loss[:, 1:] & batch.attention_mask[:, :-1].bool() & batch.attention_mask[:, 1:].bool()
-    rows, before = counts.nonzero(as_tuple=True)
-    return rows, before, batch.input_ids[rows, before + 1], None
-
-
-def _slopes(
-    lens: Lens,
-    batch: Batch,
-    hooks: Mapping[str, Any],
-    rows: Tensor,
-    before: Tensor,
-    better: Tensor,
-    worse: Tensor | None,
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Activations at hook points, and the slope of the summed outcome there, `[batch, pos, d_model]` each."""
-    kept: dict[str, Tensor] = {}
-
-    def keep(activation: Tensor, hook: Any) -> Tensor:
-        # Nothing before the first of the hook points takes part in the backward pass.
-        kept[hook.name] = activation if activation.requires_grad else activation.detach().requires_grad_()
-        return kept[hook.name]
-
-    with torch.enable_grad(), lens.hooks([(hook, keep) for hook in hooks]):
-        resid = lens(batch, stop_at_layer=lens.n_layers)
-        # Logits only where an outcome is read: a vocabulary is wide.
-        logits = lens.unembed(resid[rows.to(resid.device), before.to(resid.device)]).float()
-        if worse is None:
-            logits = logits.log_softmax(dim=-1)
-        outcome = logits.gather(1, better.to(logits.device)[:, None])
-        if worse is not None:
-            outcome = outcome - logits.gather(1, worse.to(logits.device)[:, None])
-        slopes = torch.autograd.grad(outcome.sum(), list(kept.values()))
-    return {hook: (kept[hook].detach(), slope) for hook, slope in zip(kept, slopes, strict=True)}
 
 
 def _add_effects(effects: Tensor, one: SAE, acts: Tensor, slopes: Tensor) -> None:

@@ -586,6 +586,18 @@ class Texts(Sequence[Text]):
         """The documents for which `keep` is true, in order."""
         return self._part(text for text in self if keep(text))
 
+    def select(self, numbers: Iterable[int]) -> Texts:
+        """The texts with these numbers, in their order.
+
+        Raises:
+            IndexError: For a number that there is not.
+
+        Example:
+            >>> questions.select([2, 0])[1] == questions[0]
+            True
+        """
+        return self._part(self[number] for number in numbers)
+
     def sample(self, n: int, seed: int = 0) -> Texts:
         """`n` different documents, drawn by `seed`, in the order in which they stand here.
 
