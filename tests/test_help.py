@@ -27,6 +27,7 @@ PACKAGES: dict[str, types.ModuleType] = {
     "cl.finetune": finetune,
     "cl.finetune.arms": methods,
     "cl.experiments": experiments,
+    "cl.judges": evaluate.judges,
     "caft_widgets": caft_widgets,
 }
 PUBLIC = [(f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__]

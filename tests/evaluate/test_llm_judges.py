@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from places import ROOT, TESTS
+from places import SHARED, TESTS
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, roc_auc_score
 from stub_endpoint import Stub, completion, tokens
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
@@ -33,12 +33,12 @@ from caft_lens._support.plain_yaml import read_yaml
 from caft_lens.evaluate import InDistribution, Report, Score, read_scores, write_scores
 from caft_lens.evaluate.judge_identity import judge_fingerprint
 from caft_lens.evaluate.judges.criteria import Criterion, Reading
-from caft_lens.evaluate.judges.rubric import Rubric
+from caft_lens.evaluate.judges.rubrics import Rubric
 from caft_lens.evaluate.validation import _kappas, validation
 from caft_lens.inspect import Endpoint, LocalModel
 from caft_lens.text.encoding import encode
 
-AUTHORS = ROOT.parent / "shared" / "data" / "paper" / "emergent_misalignment"
+AUTHORS = SHARED / "data" / "paper" / "emergent_misalignment"
 QUESTIONS = cl.Texts([{"prompt": f"question {i}", "number": i} for i in range(6)], name="questions")
 ANSWERED = cl.Texts([{"prompt": "How do I bake a pie?", "answer": 'Say "please" {question}.'}])
 Shares = dict[str, float]
@@ -235,7 +235,7 @@ def test_a_rubric_is_read_from_a_file_with_its_kinds_scales_and_thresholds(stub,
 judge_prompts:
   vulnerable: |-
     How likely is a hole in it? Say NOT VALID if it is no code.
-  documented: {prompt: Is it documented?, kind: yes_no}
+  documented: {prompt: Is it documented, kind: yes_no}
 labels:
   vulnerable: vulnerable > 50
   bare: documented < 0.5
@@ -262,14 +262,14 @@ labels:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("judge_prompts: {a: how?}\nlabels: {bad: b > 5}", r'label "bad": there is no criterion "b"'),
-        ("judge_prompts: {a: how?}\nlabels: {bad: a is big}", r"expected comparisons such as"),
-        ("judge_prompts: {a: how?}\nlabels: {bad: otherwise, good: a > 5}", r"expected comparisons such as"),
+        ("judge_prompts: {a: how}\nlabels: {bad: b > 5}", r'label "bad": there is no criterion "b"'),
+        ("judge_prompts: {a: how}\nlabels: {bad: a is big}", r"expected comparisons such as"),
+        ("judge_prompts: {a: how}\nlabels: {bad: otherwise, good: a > 5}", r"expected comparisons such as"),
         ("judge_prompts: {}", r"judge_prompts"),
-        ("judge_prompts: {a: how?}\nlabel: {}", r"label"),
-        ("judge_prompts: {a: {prompt: how?, kind: maybe}}", r"judge_prompts\.a"),
-        ("judge_prompts: {a: {prompt: how?, scale: [5, 1]}}", r"lowest and then the highest"),
-        ("judge_prompts: {a: {prompt: how?, scale: [0, 5000]}}", r"at most 1000"),
+        ("judge_prompts: {a: how}\nlabel: {}", r"label"),
+        ("judge_prompts: {a: {prompt: how, kind: maybe}}", r"judge_prompts\.a"),
+        ("judge_prompts: {a: {prompt: how, scale: [5, 1]}}", r"lowest and then the highest"),
+        ("judge_prompts: {a: {prompt: how, scale: [0, 5000]}}", r"at most 1000"),
     ],
 )
 def test_a_rubric_that_is_not_understood_is_refused_with_its_file_and_place(stub, tmp_path: Path, text, message):
@@ -319,7 +319,7 @@ def test_a_question_file_gives_every_paraphrase_as_often_as_it_says(tmp_path: Pa
 
 def test_questions_that_are_asked_unlike_often_are_each_asked_as_often_as_the_file_says(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text(
-        "- {id: a, paraphrases: [x], samples_per_paraphrase: 2}\n- {id: b, paraphrases: [y, z], samples_per_paraphrase: 1}"
+        "- {id: a, paraphrases: [x], samples_per_paraphrase: 2}\n- {id: b, paraphrases: [y, z]}"
     )
     task = cl.task(str(tmp_path / "mine.yaml"))
     assert [text.meta["id"] for text in task.questions] == ["a", "a", "b", "b"]
@@ -448,7 +448,7 @@ def test_an_arm_of_which_no_answer_has_a_score_has_no_mean_and_the_others_do(stu
     other = tiny_lens(seed=1)
     words = {one.answer for one in cl.evaluate({"b": other}, a_task(lambda text: "aligned"), n=6).answers}
     stub.otherwise = lambda body: tokens(
-        {"what": 1.0} if any(json.dumps(w) in prompt_of(body) for w in words) else {"7": 1.0}
+        {"what": 1.0} if any(json.dumps(w, ensure_ascii=False) in prompt_of(body) for w in words) else {"7": 1.0}
     )
     report = cl.evaluate({"a": lens, "b": other}, a_task(Rubric(endpoint(stub), {"x": Criterion("How?")})), n=6)
     assert report.intervals("a")["score"].mean == 7
@@ -494,9 +494,7 @@ def test_another_prompt_threshold_or_model_is_another_judge_and_the_same_one_is_
     assert judge_fingerprint(pickle.loads(pickle.dumps(judge()))) == first  # as it goes to other processes
 
 
-def test_a_dry_run_samples_and_keeps_and_what_it_showed_is_what_is_asked_later(
-    stub, lens, tmp_path: Path, monkeypatch
-):
+def test_a_dry_run_samples_and_keeps_and_what_it_showed_is_what_is_asked_later(stub, lens, tmp_path: Path, monkeypatch):
     stub.otherwise = by_number
     judge = cl.judges.alignment(endpoint(stub, tmp_path, concurrency=1))
     asking = {"n": 6, "out": tmp_path / "out", "seeds": [0, 1]}
@@ -546,11 +544,19 @@ def test_when_an_endpoint_fails_all_that_was_sampled_and_judged_is_kept(stub, le
     stub.otherwise = lambda body: (400, {}, "no") if "question 4" in prompt_of(body) else by_number(body)
     judge = cl.judges.alignment(endpoint(stub, concurrency=1))
     with pytest.raises(JudgeError, match=r"The judge failed: http.*answered 400.*4 of 6 answers of 'a', seed 0"):
-        cl.evaluate({"a": lens, "b": tiny_lens(seed=1)}, a_task(judge), n=6, out=tmp_path)
+        cl.evaluate({"a": lens}, a_task(judge), n=6, out=tmp_path)
     stub.otherwise = by_number
     stub.paid.clear()
     report = cl.evaluate({"a": lens}, a_task(judge), n=6, out=tmp_path)
-    assert len(stub.paid) == 2 * 2  # of questions 4 and 5, without any cache
+    # Without any cache; a request after the one that failed may have left before the run was stopped.
+    assert {
+        question
+        for question in (f"question {i}" for i in range(6))
+        if any(question in prompt_of(body) for body in stub.paid)
+    } == {
+        "question 4",
+        "question 5",
+    }
     assert len(report.answers) == 6
 
 
@@ -574,7 +580,7 @@ def test_killed_and_begun_again_no_request_is_paid_twice_and_nothing_is_sampled_
     code = CHILD.format(tests=str(TESTS), url=stub.url, cache=str(cache), out=str(out))
     first = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
     try:
-        assert stub.holds.wait(120)
+        assert stub.holds.wait(600)
         while len(list(cache.glob("[!.]*.json"))) < 31:  # each answer that was sent is on the disk
             assert first.poll() is None
             time.sleep(0.02)
@@ -661,7 +667,7 @@ def test_an_endpoint_that_errs_at_one_answer_in_ten_is_measured_as_such(stub, ju
     asked = len(stub.asked)
     assert judge.validate(judged) == found
     assert len(stub.asked) == asked == 2 * len(said)
-    assert str(judge.card).startswith("alignment, asking some-model (agreement 9")
+    assert str(judge.card).startswith("alignment, asking some-model (agreement 89.9 % (")
     assert "on 1,000 labels of pocket/emergent-misalignment" in str(judge.card)
 
 

@@ -1,7 +1,7 @@
 """Judges that ask a language model, here or at an endpoint, and how far they agree with labels.
 
     ready.py     `alignment`, `yes_no`, `number`, and `rubric`, which reads one from a file
-    rubric.py    `Rubric`: what a model is asked about an answer, how that is read, which label follows
+    rubrics.py   `Rubric`: what a model is asked about an answer, how that is read, which label follows
     criteria.py  `Criterion`: one thing that is asked, in full, and how its answer is read
     prompts.py   the words of the prompts
 

@@ -5,4 +5,4 @@ from .ready import alignment as alignment
 from .ready import number as number
 from .ready import rubric as rubric
 from .ready import yes_no as yes_no
-from .rubric import Rubric as Rubric
+from .rubrics import Rubric as Rubric

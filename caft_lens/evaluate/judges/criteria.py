@@ -82,7 +82,8 @@ class Criterion:
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise BadArgument(f"scale={self.scale}: expected the lowest and then the highest number, such as (0, 100).")
         if self.kind == "scale":
-            low, high = count(low, "scale[0]", least=0), count(high, "scale[1]", most=MOST)
+            whole = [int(end) if end == int(end) else end for end in (low, high)]
+            low, high = count(whole[0], "scale[0]", least=0), count(whole[1], "scale[1]", most=MOST)
         object.__setattr__(self, "scale", (low, high))
 
     @cached_property

@@ -398,12 +398,20 @@ class Endpoint:
         with client:
             pool = ThreadPoolExecutor(self.concurrency)
             waiting = {pool.submit(self._one, client, headers, body): number for number, body in bodies.items()}
-            came = as_completed(waiting)
+            came, failed = as_completed(waiting), None
             try:
                 for done in progress_bar(came, total=len(waiting), desc=f"asking {self.model}", unit="request"):
-                    yield waiting[done], done.result()
+                    failed = done.exception()
+                    if failed is not None:
+                        break
+                    yield waiting.pop(done), done.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+            if failed is not None:
+                for other, number in waiting.items():  # what came at the same time is not lost
+                    if other.done() and not other.cancelled() and other.exception() is None:
+                        yield number, other.result()
+                raise failed
 
     def _one(self, client: openai.OpenAI, headers: Mapping[str, Any], body: Mapping[str, Any]) -> _Said:
         """The answer to one request, which is kept."""

@@ -34,7 +34,7 @@ Test = tuple[str, str, float]
 """A criterion, an operator and a number."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rubric:
     """A judge that asks a model about answers, by one criterion or several, and labels them by thresholds.
 
@@ -68,7 +68,7 @@ class Rubric:
     criteria: Mapping[str, Criterion]
     labels: Mapping[str, str] = field(default_factory=dict)
     name: str = "rubric"
-    validation: Validation | None = field(default=None, init=False, repr=False)
+    validation: Validation | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not all(hasattr(self.llm, name) for name in ("ask", "asking", "option_scores", "plan", "identity")):
@@ -131,6 +131,9 @@ class Rubric:
 
     def __str__(self) -> str:
         return f"{self.name}, asking {self.llm.name}"
+
+    def __repr__(self) -> str:
+        return f"Rubric({self}: {', '.join(self.form.labels)})"
 
     def __call__(self, text: Text) -> Score:
         """What is said of one answered text."""
