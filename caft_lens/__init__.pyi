@@ -1,6 +1,7 @@
 """What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
 
 from . import choose as choose
+from . import course as course
 from . import experiments as experiments
 from . import find as find
 from . import inspect as inspect
