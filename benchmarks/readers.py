@@ -35,6 +35,8 @@ SEEDS = [1, 2, 3]
 FORGOTTEN = (2, 5, 8, 10)
 """Of how many of the ten registered latents a worse reader takes others."""
 DRAWS = 2
+NAMED = ("registered", "most", "template alone", "stricter")
+"""Readers whose names stand in the figure."""
 METRICS = {"misaligned": "misaligned answers", "in_distribution": "insecure code, held out"}
 
 
@@ -189,9 +191,17 @@ def plot(rows: list[dict[str, Any]], report: cl.Report) -> Any:
                 ends={"y": [(100 * row[metric].low, 100 * row[metric].high) for row in there]},
                 thick=2,
             )
+        for row in rows:
+            if row["reader"] in NAMED and metric == "misaligned":
+                words = {"xref": "x", "yref": "y", "xanchor": "center", "yshift": 14, "font": {"size": theme.TICK}}
+                theme.note(drawn, theme.literal(row["reader"]), row["kappa"][0], 100 * row[metric].mean, **words)
         x = {"title": "kappa with the registered choice", "range": [-0.2, 1.1]}
         theme.axes(drawn, panel, x, {"range": [-4, 104]})
     return drawn
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def page(rows: list[dict[str, Any]], report: cl.Report, rules: cl.choose.Agreement) -> str:
@@ -211,8 +221,8 @@ def page(rows: list[dict[str, Any]], report: cl.Report, rules: cl.choose.Agreeme
         "| reader | latents | of the registered | kappa with it | misaligned | insecure code, held out |",
         "|---|---:|---:|---:|---:|---:|",
         *(
-            f"| {row['reader']} | {row['latents']} | {row['shared']} | {row['kappa'][0]:.2f} | {row['misaligned']} | "
-            f"{row['in_distribution']} |"
+            f"| {row['reader']} | {row['latents']} | {row['shared']} | {_signed(row['kappa'][0])} | "
+            f"{row['misaligned']} | {row['in_distribution']} |"
             for row in rows
         ),
         f"| plain fine-tuning | 0 | | | {report.interval('plain', 'misaligned')} | "

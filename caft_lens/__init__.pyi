@@ -2,6 +2,7 @@
 
 from . import audit as audit
 from . import choose as choose
+from . import course as course
 from . import experiments as experiments
 from . import find as find
 from . import inspect as inspect

@@ -47,6 +47,7 @@ ROOMS = [
     "finetune",
     "evaluate",
     "experiments",
+    "course",
 ]
 FOLDERS = {f"caft_lens.{room}": f"caft_lens/{room}" for room in ROOMS} | {
     "caft_widgets": "widgets",

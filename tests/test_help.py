@@ -12,7 +12,7 @@ from IPython.core.oinspect import Inspector
 
 import caft_lens as cl
 import caft_widgets
-from caft_lens import choose, evaluate, experiments, find, finetune
+from caft_lens import choose, course, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
 from caft_lens.evaluate.evaluation import evaluate as evaluate_function
 from caft_lens.finetune import methods
@@ -21,6 +21,7 @@ from caft_lens.finetune.finetuning import finetune as finetune_function
 PACKAGES: dict[str, types.ModuleType] = {
     "cl": cl,
     "cl.choose": choose,
+    "cl.course": course,
     "cl.find": find,
     "cl.inspect": inspection,
     "cl.evaluate": evaluate,

@@ -181,6 +181,18 @@ class EndpointError(CaftLensError, RuntimeError):
     """
 
 
+class NotSolved(CaftLensError, AssertionError):
+    """An answer to an exercise that is missing or not right yet; the message says what is wrong with it.
+
+    What to do: Change the cell of the answer, run it, and run the check again. The hint and the solution unfold below
+    the exercise.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message, without the way to it."""
+        return [f"✗ {self}"]
+
+
 def nearest(name: object, valid: Iterable[object]) -> str:
     """The end of an error message about a misspelt name: at most 3 that are close, or the first 12 that are valid.
 
