@@ -46,6 +46,7 @@ ROOMS = [
     "choose",
     "finetune",
     "evaluate",
+    "audit",
     "experiments",
 ]
 FOLDERS = {f"caft_lens.{room}": f"caft_lens/{room}" for room in ROOMS} | {
