@@ -134,8 +134,8 @@ def check(kept: Kept, folder: Path, base: Lens, texts: Texts, against: Texts | N
     about = kept.about
     if about["fingerprint"] != base.fingerprint:
         raise ConceptMismatch(
-            f"The audit in {folder} is of {about['model']} ({about['fingerprint']}); {base.name!r} ({base.fingerprint}) "
-            "is another model. Load that one, or audit again."
+            f"The audit in {folder} is of {about['model']} ({about['fingerprint']}); {base.name!r} "
+            f"({base.fingerprint}) is another model. Load that one, or audit again."
         )
     if about.get("reading", base.reading) != base.reading:
         raise ConceptMismatch(

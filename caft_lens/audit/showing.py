@@ -31,7 +31,9 @@ class Meaning:
 
 
 MEANINGS: Mapping[str, Meaning] = {
-    "push": Meaning("nats a token", "how far the loss pushes it, a move by the typical length of an activation"),
+    "push": Meaning(
+        "nats a token", "how far the loss would fall if activations moved along it by their typical length"
+    ),
     "step": Meaning("lengths a nat", "how far an adapter's first step moves it, for each nat that the loss falls"),
     "shift": Meaning("SD", "how much more active in these answers than in the model's own to the same prompts"),
     "presence": Meaning("SD", "how much more active in these texts than in the reference"),
