@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from caft_lens.audit.showing import Column, plot_signals, view
 from caft_lens.choose.choice import Choice
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.display.frames import Frame
-from caft_lens.display.report import Part, write
+from caft_lens.display.report import Part, Words, write
 from caft_lens.inspect.contexts import Contexts, contexts
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts, data
@@ -214,12 +215,18 @@ class Audit:
             fdr: Which share of what is flagged may be as harmless as the reference, at most, on average.
 
         Raises:
-            BadArgument: Without a reference, or for a rate outside of 0 to 1.
+            BadArgument: Without a reference, with one too small to show the rate, or for a rate outside of 0 to 1.
         """
         share(fdr, "fdr")
         reference = self.against if against is None else data(against)
         if reference is None:
             raise BadArgument("flagged() holds rows against a reference: give against=, such as clean data or chats.")
+        if (1 + len(reference)) * fdr < 1:
+            raise BadArgument(
+                f"flagged(): {len(reference)} rows of a reference show no false discovery rate of {fdr:g}, since the "
+                f"smallest p that they give is 1 / {1 + len(reference)}. Give at least {math.ceil(1 / fdr) - 1} rows, "
+                "or a larger fdr=."
+            )
         concepts = None if by is None else self._set(by)
         chosen = [] if concepts is None else list(concepts)
         hooks = self._candidates.hooks if concepts is None else concepts.hooks
@@ -244,7 +251,7 @@ class Audit:
         choice: Choice | None = None,
         explanations: Mapping[str, Any] | None = None,
     ) -> tuple[Path, Path]:
-        """Write all that is to be read as one page: table, figure, contexts, rows, and flags where there is a reference.
+        """Write all that is to be read as one page: table, figure, contexts, rows; flags where there is a reference.
 
         Args:
             folder: Where to.
@@ -276,7 +283,12 @@ class Audit:
         yield from report.contexts(self.contexts(read, SHOWN, concepts=first), read.name)
         yield from report.rows(self.rows(first, SHOWN))
         if self.against is not None:
-            yield from report.flags(self.flagged())
+            try:
+                flags = self.flagged()
+            except BadArgument as error:
+                yield Words(str(error), quiet=True)
+            else:
+                yield from report.flags(flags)
 
     def save(self, folder: str | Path) -> Path:
         """Write `audit.json` and `audit.safetensors`: the figures, and of what they are.

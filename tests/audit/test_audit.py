@@ -420,6 +420,8 @@ def test_what_is_wrong_is_told_in_one_sentence(found: Audit, lens: Lens, sae: An
         found.contexts(concepts="L1.latnt9")
     with pytest.raises(BadArgument, match="against="):
         cl.audit(lens, TEXTS, sae, settings=QUIET).flagged()
+    with pytest.raises(BadArgument, match=r"5 rows .* smallest p that they give is 1 / 6\. Give at least 19 rows"):
+        found.flagged()
     with pytest.raises(BadArgument, match="fdr=2"):
         found.flagged(fdr=2)
     for call in (found.table, found.top, found.plot, lambda k: found.rows("d0", k), lambda k: found.report("x", k=k)):

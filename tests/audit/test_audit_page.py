@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 import caft_lens as cl
 from caft_lens import cli
-from caft_lens.audit import Audit, AuditSettings
+from caft_lens.audit import Audit, AuditSettings, expected_seconds
 from caft_lens.choose.choice import Choice, Proposal
 from caft_lens.model.lens import Lens
 
 EVIL = "<script>alert(1)</script>"
 TEXTS = cl.Texts([{"prompt": EVIL, "answer": f"{EVIL} {n}"} for n in range(6)], name=f"evil {EVIL}")
-CLEAN = cl.Texts([{"prompt": "sea", "answer": f"sea {n}"} for n in range(6)], name="clean")
+CLEAN = cl.Texts([{"prompt": "sea", "answer": f"sea {n}"} for n in range(20)], name="clean")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,29 @@ def test_of_a_large_model_the_command_says_beforehand_how_long_it_takes(
     done = run(*small("--rows", 3, "--out", tmp_path / "out"))
     assert "This takes about 10 minutes, by a trial on a few rows." in done.stdout
     assert [len(texts) for _, texts, _ in asked] == [3]
+
+
+def test_the_time_is_that_of_eight_rows_taken_for_all_of_the_reference_and_of_own_answers(
+    lens: Lens, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [0.0]
+
+    def takes(seconds: float, rows: list[int]) -> Any:
+        def call(_: Lens, texts: cl.Texts, *__: Any, **___: Any) -> None:
+            rows.append(len(texts))
+            clock[0] += seconds
+
+        return call
+
+    tried: list[int] = []
+    monkeypatch.setattr("caft_lens.audit.trial.audit", takes(4, tried))
+    monkeypatch.setattr("caft_lens.audit.trial.completions", takes(2, tried))
+    monkeypatch.setattr("caft_lens.audit.trial.time.perf_counter", lambda: clock[0])
+    texts = cl.Texts([*TEXTS] * 10)
+    settings = AuditSettings(own_answers=40)
+    assert expected_seconds(lens, texts, None, settings=AuditSettings(own_answers=0)) == 4 * 60 / 8
+    assert expected_seconds(lens, texts, None, against=CLEAN, settings=settings) == 30 + 4 * 20 / 8 * 3 / 4 + 2 * 40 / 8
+    assert tried == [8, 8, 8]
 
 
 def test_an_interrupt_leaves_no_half_of_a_report(pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
