@@ -88,7 +88,7 @@ def flags(found: Flags) -> Iterator[Part]:
     yield Heading("Rows that stand out from the reference")
     yield Words(
         f"{len(found):,} of {len(found.scores):,} rows are flagged by {found.by}, at a false discovery rate of "
-        f"{found.fdr:g}: among rows like the reference's, so many of the flags would be false, at most and on average."
+        f"{found.fdr:g}: on average at most that share of the flags are rows like the reference's."
     )
     table = found.table(FLAGGED).to_dict("records")
     body = [
