@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"caft_lens": ROOT / "caft_lens", "caft_data": ROOT / "data", "caft_widgets": ROOT / "widgets"}
-MOST_ROOMS = 16
+MOST_ROOMS = 17
 
 
 def order() -> list[str]:

@@ -46,6 +46,7 @@ ROOMS = [
     "choose",
     "finetune",
     "evaluate",
+    "audit",
     "experiments",
     "course",
 ]

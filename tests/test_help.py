@@ -12,7 +12,7 @@ from IPython.core.oinspect import Inspector
 
 import caft_lens as cl
 import caft_widgets
-from caft_lens import choose, course, evaluate, experiments, find, finetune
+from caft_lens import audit, choose, course, evaluate, experiments, find, finetune
 from caft_lens import inspect as inspection
 from caft_lens.evaluate.evaluation import evaluate as evaluate_function
 from caft_lens.finetune import methods
@@ -20,6 +20,7 @@ from caft_lens.finetune.finetuning import finetune as finetune_function
 
 PACKAGES: dict[str, types.ModuleType] = {
     "cl": cl,
+    "cl.audit": audit,
     "cl.choose": choose,
     "cl.course": course,
     "cl.find": find,
@@ -33,6 +34,7 @@ PACKAGES: dict[str, types.ModuleType] = {
 }
 PUBLIC = [(f"{package}.{name}", module, name) for package, module in PACKAGES.items() for name in module.__all__]
 CALLED_LIKE_THEIR_FUNCTION = {
+    "audit": audit.audit,
     "finetune": finetune_function,
     "evaluate": evaluate_function,
     "choose": choose.choose,

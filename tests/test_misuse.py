@@ -117,7 +117,7 @@ def hands_on(function: Any) -> bool:
 def settings_of_calls() -> list[Any]:
     """Every function of the library that takes settings as one value, with one of these settings."""
     cases = {}
-    for package in (cl, cl.choose, cl.evaluate, cl.experiments, cl.find, cl.inspect, cl.saes):
+    for package in (cl, cl.audit, cl.choose, cl.evaluate, cl.experiments, cl.find, cl.inspect, cl.saes):
         for name in package.__all__:
             function = getattr(package, name)
             if isinstance(function, type) or not callable(function) or hands_on(function):

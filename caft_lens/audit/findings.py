@@ -1,9 +1,11 @@
-"""`Audit`: what was found, concept by concept, in order."""
+"""`Audit`: what was found, concept by concept, in order; read, drawn, saved and reported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,24 +13,33 @@ from torch import Tensor
 
 from caft_lens._support.arguments import count, share
 from caft_lens._support.errors import BadArgument, UnknownName, nearest
+from caft_lens.activations.top_windows import Rank
+from caft_lens.audit import report, saving
+from caft_lens.audit.candidates import Candidates
 from caft_lens.audit.rows import Flags, Rows, pushes, pushing_most
+from caft_lens.audit.showing import Column, plot_signals, view
+from caft_lens.choose.choice import Choice
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.display import html
 from caft_lens.display.frames import Frame
+from caft_lens.display.report import Part, Words, write
+from caft_lens.inspect.contexts import Contexts, contexts
+from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts, data
 
 if TYPE_CHECKING:
     import pandas
+    from plotly.graph_objects import Figure
+    from sae_lens import SAE
 
-    from caft_lens.audit.candidates import Candidates
     from caft_lens.model.lens import Lens
-    from caft_lens.text.batching import Scan
 
 SIGNALS = ("push", "step", "shift", "presence", "surplus", "use", "cue")
 FAMILIES = {"moved": ("push", "step"), "there": ("presence", "surplus", "use"), "shift": ("shift",), "cue": ("cue",)}
 """What concepts are ordered by, in turn: each the product of the ranks of its signals."""
 OF_FORM = ("moved", "shift")
 """Where texts have few answers these are about the form of an answer, and are left out of the order."""
+SHOWN = 5
+"""Contexts at each end, and rows, that a report shows of a concept."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,27 @@ class Signals:
 
 
 class Audit:
-    """Concepts that data would teach a model, the first of them in a table."""
+    """Concepts that data would teach a model, ranked; `cl.audit` makes one.
+
+    Args:
+        candidates: What was looked for.
+        signals: What was measured, by hook point.
+        lengths: By hook point the typical length of an activation.
+        about: Which model read what, as JSON.
+        base: The model.
+        texts: What it is to be tuned on.
+        against: The reference, where there was one.
+        scan: How the text was read.
+
+    Attributes:
+        signals: Names of the signals that there are.
+        order: Numbers of all concepts among `names`, the first that training would teach first.
+
+    Example:
+        >>> found = cl.audit(base, insecure, saes, settings=cl.audit.AuditSettings(own_answers=0))
+        >>> found.signals, len(found.top(20)), len(found.names)
+        (['push', 'step'], 20, 1024)
+    """
 
     def __init__(
         self,
@@ -131,6 +162,48 @@ class Audit:
             found.append(self._candidates.concept(*self._places[place], **known))
         return ConceptSet(found, self.about)
 
+    def plot(self, k: int = 15, title: str | None = None) -> Figure:
+        """The first `k` concepts in rows, a column for each signal, and where all other concepts lie.
+
+        Args:
+            k: How many.
+            title: Above the figure.
+
+        Returns:
+            A plotly figure: the last line of a cell shows it, `.save(path)` keeps it.
+        """
+        count(k, "k")
+        places = [int(place) for place in self.order[:k]]
+        columns = [Column.of(name, self._values[name], places) for name in self.signals]
+        by = [self.signals[self._best[place]] for place in places]
+        return plot_signals([self._name(place) for place in places], by, columns, title, self._caption())
+
+    def contexts(
+        self,
+        corpus: Texts | Any | None = None,
+        k: int = 10,
+        *,
+        concepts: ConceptSet | str | Sequence[str] | None = None,
+        roles: Sequence[str] | None = None,
+        rank: Rank = "peak",
+    ) -> Contexts:
+        """Where concepts are most active, to be read: latents by their SAEs, directions by projection.
+
+        Args:
+            corpus: Where to look; the texts that were audited by default.
+            k: How many contexts at each end.
+            concepts: Which; the first 20 by default.
+            roles, rank: As for `cl.contexts`.
+
+        Raises:
+            UnknownName: For a name that is no concept of this audit, with the nearest.
+        """
+        some = self.top(20) if concepts is None else self._set(concepts)
+        read = {one.hook for one in some if one.source == "sae"}
+        saes = [sae for hook, sae in self._candidates.saes.items() if hook in read]
+        texts = self.texts if corpus is None else data(corpus)
+        return contexts(self.base, some, texts, saes=saes or None, k=k, roles=roles, rank=rank, scan=self.scan)
+
     def rows(self, concepts: ConceptSet | str | Sequence[str], k: int = 10) -> Rows:
         """The rows that push some concepts most, with the tokens that do: a forward and a backward pass.
 
@@ -160,12 +233,18 @@ class Audit:
             fdr: Which share of what is flagged may be as harmless as the reference, at most, on average.
 
         Raises:
-            BadArgument: Without a reference, or for a rate outside of 0 to 1.
+            BadArgument: Without a reference, with one too small to show the rate, or for a rate outside of 0 to 1.
         """
         share(fdr, "fdr")
         reference = self.against if against is None else data(against)
         if reference is None:
             raise BadArgument("flagged() holds rows against a reference: give against=, such as clean data or chats.")
+        if (1 + len(reference)) * fdr < 1:
+            raise BadArgument(
+                f"flagged(): {len(reference)} rows of a reference show no false discovery rate of {fdr:g}, since the "
+                f"smallest p that they give is 1 / {1 + len(reference)}. Give at least {math.ceil(1 / fdr) - 1} rows, "
+                "or a larger fdr=."
+            )
         concepts = None if by is None else self._set(by)
         chosen = [] if concepts is None else list(concepts)
         hooks = self._candidates.hooks if concepts is None else concepts.hooks
@@ -180,6 +259,129 @@ class Audit:
             scores, others = (((of.along - mean) / spread * signs).mean(axis=1) for of in (found, clean))
             said = f"the push along {', '.join(concepts.names)}"
         return Flags(self.texts, scores, others[clean.learned > 0], fdr, said)
+
+    def report(
+        self,
+        folder: str | Path,
+        corpus: Texts | Any | None = None,
+        *,
+        k: int = 10,
+        choice: Choice | None = None,
+        explanations: Mapping[str, Any] | None = None,
+    ) -> tuple[Path, Path]:
+        """Write all that is to be read as one page: table, figure, contexts, rows; flags where there is a reference.
+
+        Args:
+            folder: Where to.
+            corpus: Where contexts are read; the texts that were audited by default.
+            k: How many concepts have their contexts and rows shown; the table has twice as many.
+            choice: A verdict on the concepts, as `cl.choose.by_examples` or `by_sentence` suggests it.
+            explanations: Of the concepts: `Explanations`, or name to text.
+
+        Returns:
+            `report.html`, which holds all that it shows, and `report.md` with the figure beside it.
+
+        Example:
+            >>> found = cl.audit(base, insecure, saes, settings=cl.audit.AuditSettings(own_answers=0))
+            >>> [path.name for path in found.report("report", k=1)]
+            ['report.html', 'report.md']
+        """
+        count(k, "k")
+        read = None if corpus is None else data(corpus)
+        title = f"Before training: {self.texts.name or 'texts'}"
+        return write(folder, title, self._parts(read, k, choice, explanations))
+
+    def _parts(
+        self, corpus: Texts | None, k: int, choice: Choice | None, explanations: Mapping[str, Any] | None
+    ) -> Iterator[Part]:
+        first = self.top(k)
+        yield from report.opening(self.about)
+        yield from report.concepts(self.table(2 * k), self.signals, self.plot(2 * k), choice, explanations)
+        read = self.texts if corpus is None else corpus
+        yield from report.contexts(self.contexts(read, SHOWN, concepts=first), read.name)
+        yield from report.rows(self.rows(first, SHOWN))
+        if self.against is not None:
+            try:
+                flags = self.flagged()
+            except BadArgument as error:
+                yield Words(str(error), quiet=True)
+            else:
+                yield from report.flags(flags)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `audit.json` and `audit.safetensors`: the figures, and of what they are.
+
+        Model, SAEs and texts are not copied: `load` takes them again, and checks that they are the same.
+
+        Args:
+            folder: Made when missing; an audit in it is replaced.
+
+        Returns:
+            The folder.
+        """
+        figures = {hook: {**one.by_name, "share": one.share, "mean": one.mean} for hook, one in self._by_hook.items()}
+        rest = {
+            "about": self.about,
+            "signals": self.signals,
+            "concepts": {hook: self._candidates.count(hook) for hook in self._candidates.hooks},
+            "lengths": self.lengths,
+            "batch_tokens": self.scan.batch_tokens,
+            "max_length": self.scan.max_length,
+        }
+        folder = Path(folder)
+        saving.write(folder, figures, self._candidates.given, rest)
+        return folder
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        base: Lens,
+        texts: Texts | Any,
+        saes: SAE | Sequence[SAE] | None = None,
+        *,
+        against: Texts | Any | None = None,
+    ) -> Audit:
+        """Read an audit that `save` wrote.
+
+        Args:
+            folder: Where it is.
+            base: The model that it is of.
+            texts: What was audited.
+            saes: The SAEs whose latents were looked at; directions are in the folder.
+            against: The reference, where it had one.
+
+        Raises:
+            MissingFile: When there is no audit.
+            BadFile: When a file is truncated, changed or of another kind.
+            ConceptMismatch: For another model, or other SAEs.
+            BadArgument: For other texts, or a reference that is missing or one too many.
+
+        Example:
+            >>> settings = cl.audit.AuditSettings(own_answers=0)
+            >>> folder = cl.audit(base, insecure, saes, settings=settings).save("audit")
+            >>> cl.audit.Audit.load(folder, base, insecure, saes).signals
+            ['push', 'step']
+        """
+        folder, texts, reference = Path(folder), data(texts), None if against is None else data(against)
+        kept = saving.read(folder)
+        saving.check(kept, folder, base, texts, reference)
+        if kept.about["saes"] and saes is None:
+            hooks = ", ".join(kept.about["saes"])
+            raise BadArgument(f"The audit in {folder} looked at latents at {hooks}: give their saes=.")
+        candidates = Candidates(base, saes, kept.given)
+        saving.check_candidates(kept, folder, candidates)
+        signals = {
+            hook: Signals({name: of[name] for name in kept.card.signals}, of["share"], of["mean"])
+            for hook, of in kept.figures.items()
+        }
+        scan = Scan(kept.card.batch_tokens, kept.card.max_length)
+        return cls(candidates, signals, kept.card.lengths, kept.about, base, texts, reference, scan)
+
+    def _caption(self) -> str:
+        data = self.about["data"]
+        against = f", against {data['against']['name'] or 'a reference'}" if "against" in data else ""
+        return f"{self.about['model']} on {data['texts']['name'] or 'texts'}, {self.about['rows']:,} rows{against}."
 
     def _set(self, concepts: ConceptSet | str | Sequence[str]) -> ConceptSet:
         if isinstance(concepts, ConceptSet):
@@ -198,7 +400,7 @@ class Audit:
         )
 
     def _repr_html_(self) -> str:
-        return html.framed(self.table())
+        return view(self.table(), self.signals, f"What this data would teach. {self._caption()}")
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -84,6 +84,11 @@ def pushes(lens: Lens, texts: Texts, concepts: Sequence[Concept], hooks: Sequenc
 class Rows(Mapping[str, "list[token_lines.Line]"]):
     """The rows that push some concepts most, by name; each with the tokens that do.
 
+    Args:
+        concepts: Which.
+        lines: By name the rows that push most, the first most of all.
+        along: What every row pushes along each concept, in nats, float64 `[n_rows, n_concepts]`.
+
     Example:
         >>> found = audit.rows(audit.top(2), k=3)
         >>> len(found), len(found[audit.top(2).names[0]])
@@ -184,6 +189,13 @@ def _line(
 
 class Flags:
     """Which rows of data stand out from a reference, and how surely.
+
+    Args:
+        texts: The data.
+        scores: Of its rows, larger where one stands out.
+        reference: Scores of the reference's rows, `[m]`.
+        fdr: Which share of what is flagged may be as harmless as the reference, at most, on average.
+        by: What was looked at, in words.
 
     Attributes:
         scores: Of the rows, float64 `[n_rows]`.
