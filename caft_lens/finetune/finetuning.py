@@ -134,11 +134,12 @@ def finetune(
         asked = place.identity(run_folder.read_config(folder / run_folder.UNFINISHED))
         with measured(lens.device) as cost, _private_randomness(), quiet():
             length = room(lens, settings.max_length)
-            encoded = _encoded(lens, method.texts(texts, seed), length)
+            learned = method.texts(texts, seed, lens)
+            encoded = _encoded(lens, learned, length)
             check_encoded(lens, encoded)
             set_seed(seed)
             child = method.trainable(lens, lambda: trainable(lens, settings), seed)
-            training = Training(lens, child, encoded, arguments, seed, length)
+            training = Training(lens, child, learned, encoded, arguments, seed, length)
             try:
                 trainer = _train(training, method, settings, asked)
             except Diverged as error:

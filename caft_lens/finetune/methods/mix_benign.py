@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from caft_lens.finetune.methods.registry import Card, Method, material, register, setting
 from caft_lens.text.documents import Texts
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens
 
 
 @register
@@ -14,13 +19,16 @@ class MixBenign(Method):
         equation="D' = D ∪ B, where B is a share s of D'; where max_steps is given, as many steps as without it",
         source="usual practice; among the baselines that readers of CAFT asked for",
         grid=tuple({"share": share} for share in (0.05, 0.1, 0.25, 0.5)),
+        family="data",
+        cost="a share of the texts more; nothing where max_steps is given",
+        neutral={"share": 0.0},
     )
 
     benign: Texts = material(Texts, "benign chats with answers")
-    share: float = setting(0.25, "share s of benign texts among all", above=0, below=1)
+    share: float = setting(0.25, "share s of benign texts among all", least=0, below=1)
 
-    def texts(self, texts: Texts, seed: int) -> Texts:
-        wanted = max(1, round(len(texts) * self.share / (1 - self.share)))
+    def texts(self, texts: Texts, seed: int, base: Lens) -> Texts:
+        wanted = max(1, round(len(texts) * self.share / (1 - self.share))) if self.share else 0
         rounds, rest = divmod(wanted, len(self.benign))
         drawn = [*list(self.benign) * rounds, *self.benign.sample(rest, seed=seed)]
         # In whatever order: the trainer shuffles.
