@@ -4,6 +4,8 @@
     run.py        `Run`, what a run folder holds; `record.py`: `run.json`; `folder.py`: who may write it, checkpoints
     trainer.py    the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
     weights.py    the adapter or copy that is trained, and what is kept of it; `targets.py`: what an adapter goes on
+    step.py       `Pass`, a forward pass as a method's loss sees it; `stages.py`: training before or beside a run
+    adapters.py   adapters as pairs of matrices, for methods that have several; `kept.py`: what a method needs to answer
     callbacks.py  which callbacks can change what is trained, and how they are known again
     methods/      the ways of fine-tuning, one file each: what `finetune(..., method=)` takes
 

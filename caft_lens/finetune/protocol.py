@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from caft_lens.concepts.ablation import Ablated
     from caft_lens.finetune.settings import TrainSettings
     from caft_lens.finetune.step import Pass
+    from caft_lens.model.acting import Acting
     from caft_lens.model.lens import Lens
     from caft_lens.text.batching import Batch
 
@@ -71,7 +72,8 @@ class Training:
     Attributes:
         base: The model as it was; never changed.
         lens: The model that is trained.
-        texts: What is learned, as the method made it of what was to be learned.
+        given: What was to be learned.
+        texts: What is learned, as the method made it of that.
         encoded: The same as tokens, in the same order.
         arguments: Of the trainer.
         seed: Of the run.
@@ -80,6 +82,7 @@ class Training:
 
     base: Lens
     lens: Lens
+    given: Texts
     texts: Texts
     encoded: Sequence[Encoded]
     arguments: TrainingArguments
@@ -95,20 +98,22 @@ class Plan:
         fires: Hook points that must be passed in the first step, or something is wrong.
         loss: The loss of a forward pass, instead of plain fine-tuning's, which the pass knows too. Further passes that
             it makes leave the random numbers of training as they are.
-        inputs: The token ids that the model reads instead of a batch's, `[batch, pos]`; takes the batch (on the CPU)
-            and the number of the pass, from 0, which is the same after a kill. What is learned stays the same.
+        before: Called before each pass, with the batch (on the CPU) and the number of the pass, from 0, which is the
+            same after a kill. It may give other token ids to read, `[batch, pos]`; what is learned stays the same.
         order: The texts of an epoch, as places in `Training.encoded`, in the order in which they are learned; takes
             the epoch, from 0. Every epoch has as many.
         callbacks: Of the trainer.
         extra: Parameters in `lens.model` that its `save_pretrained` does not know; checkpoints keep them.
+        kept: What `subject` needs beside the model's weights; the run folder keeps it (`caft_lens.finetune.kept`).
     """
 
     fires: Sequence[str] = ()
     loss: Callable[[Pass], Tensor] | None = None
-    inputs: Callable[[Batch, int], Tensor] | None = None
+    before: Callable[[Batch, int], Tensor | None] | None = None
     order: Callable[[int], Sequence[int]] | None = None
     callbacks: Sequence[TrainerCallback] = ()
     extra: nn.Module | None = None
+    kept: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -162,8 +167,8 @@ class Method:
         """A block around training: hooks hold while it is open, and what follows its `yield` may change the weights."""
         return nullcontext(Plan())
 
-    def subject(self, tuned: Lens) -> Lens | Ablated:
-        """What is asked when the run is tested: the tuned model, or it with something done to it."""
+    def subject(self, tuned: Lens) -> Lens | Ablated | Acting:
+        """What is asked when the run is tested: the tuned model (`Run.lens`), or it with something done to it."""
         return tuned
 
     # -- what it is ---------------------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import IntervalStrategy
 
 from caft_lens.finetune.protocol import Plan, Training
-from caft_lens.finetune.trainer import LensTrainer
+from caft_lens.finetune.trainer import LengthGrouped, LensTrainer
 from caft_lens.model.lens import Lens
 from caft_lens.text.encoding import Encoded
 
@@ -40,3 +40,22 @@ def stage(
         arguments.max_steps = steps
     encoded = training.encoded if encoded is None else encoded
     LensTrainer(lens or training.lens, encoded, arguments, plan or Plan()).train()
+
+
+def order_of(training: Training, places: Sequence[int]) -> Callable[[int], list[int]]:
+    """The order in which plain fine-tuning would learn some of the texts, were they all, as `Plan.order` takes it.
+
+    Args:
+        training: The run.
+        places: Of the texts, in `training.encoded`.
+    """
+    arguments = training.arguments
+    size = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    lengths = [len(training.encoded[place].input_ids) for place in places]
+
+    def order(epoch: int) -> list[int]:
+        sampler = LengthGrouped(lengths, size, training.seed)
+        sampler.set_epoch(epoch)
+        return [places[index] for index in sampler]
+
+    return order

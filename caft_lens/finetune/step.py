@@ -29,7 +29,7 @@ class Pass:
         logits: Of this pass, before every learned token, `[n, d_vocab]`; gradients flow.
         mean: The mean of values of the learned tokens `[n]`, over all passes of the optimizer step together, as plain
             fine-tuning takes that of their cross-entropy.
-        plus: The loss of plain fine-tuning and a number, of which the mean over the passes of the step counts.
+        share: What a number of this pass counts for in the optimizer step: its mean over the passes counts.
     """
 
     number: int
@@ -39,12 +39,17 @@ class Pass:
     loss: Tensor
     logits: Tensor
     mean: Callable[[Tensor], Tensor]
-    plus: Callable[[Tensor], Tensor]
+    share: Callable[[Tensor], Tensor]
+
+    def plus(self, number: Tensor) -> Tensor:
+        """The loss of plain fine-tuning and a number of this pass."""
+        return self.loss + self.share(number)
 
     @cached_property
     def losses(self) -> Tensor:
         """Cross-entropy of each learned token in this pass, fp32 `[n]`; gradients flow."""
-        return token_losses(self.logits, self.targets)
+        with torch.enable_grad():  # whoever asks first
+            return token_losses(self.logits, self.targets)
 
     @cached_property
     def rows(self) -> Tensor:
@@ -54,6 +59,15 @@ class Pass:
     def logits_of(self, lens: Lens) -> Tensor:
         """Logits before every learned token in another pass, or of another model, `[n, d_vocab]`."""
         return learned_logits(lens, self.batch)
+
+    def losses_of(self, lens: Lens) -> Tensor:
+        """Cross-entropy of each learned token in another pass, or of another model, fp32 `[n]`."""
+        return token_losses(self.logits_of(lens), self.targets)
+
+    def by_text(self, values: Tensor) -> Tensor:
+        """The mean of values of the learned tokens `[n]` over those of each text, `[batch]`."""
+        n = values.new_zeros(len(self.batch)).index_add(0, self.rows, torch.ones_like(values))
+        return values.new_zeros(len(self.batch)).index_add(0, self.rows, values) / n.clamp_min(1)
 
     def values(self, by_text: Sequence[np.ndarray]) -> Tensor:
         """What each learned token has, `[n]`.
@@ -78,3 +92,8 @@ def learned_logits(lens: Lens, batch: Batch) -> Tensor:
     call = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     with lens.roles_as(batch.roles):
         return logits_at(lens, call, places_of(before))
+
+
+def batch_loss(lens: Lens, batch: Batch) -> Tensor:
+    """The mean cross-entropy of the tokens of a batch that training would learn."""
+    return token_losses(learned_logits(lens, batch), batch.input_ids[:, 1:][batch.loss[:, 1:]]).mean()

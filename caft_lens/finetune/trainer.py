@@ -202,8 +202,9 @@ class LensTrainer(Trainer):
         batch = Batch(inputs["input_ids"], inputs["attention_mask"], roles, learned, index)
         step, passes = self.state.global_step, self.args.gradient_accumulation_steps
         self._pass = (step, self._pass[1] + 1 if self._pass[0] == step else 0)
-        if self.plan.inputs is not None:
-            inputs["input_ids"] = batch.input_ids = self.plan.inputs(batch, step * passes + self._pass[1])
+        read = self.plan.before(batch, step * passes + self._pass[1]) if self.plan.before is not None else None
+        if read is not None:
+            inputs["input_ids"] = batch.input_ids = read
         self._in_flight = batch.to(self.args.device)
         if self._checked:
             with self.lens.roles_as(self._in_flight.roles):
@@ -239,12 +240,12 @@ class LensTrainer(Trainer):
         def mean(values: Tensor) -> Tensor:
             return values.sum() / n_items * processes if scaled else values.mean()
 
-        def plus(value: Tensor) -> Tensor:
-            return loss + (value / self.current_gradient_accumulation_steps if scaled else value)
+        def share(number: Tensor) -> Tensor:
+            return number / self.current_gradient_accumulation_steps if scaled else number
 
         step, done = self._pass
         number = step * self.args.gradient_accumulation_steps + done
-        return Pass(number, self.lens, self._in_flight, labels[:, 1:][learned], loss, logits, mean, plus)
+        return Pass(number, self.lens, self._in_flight, labels[:, 1:][learned], loss, logits, mean, share)
 
     def _model_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Any:
         """The loss that the model itself computes, its unembedding seeing learned tokens alone where that pays."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from by_hand import latents
 from test_finetune import Gradients, chats, same, two_concepts, weights, whole_batch
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from torch.nn.functional import cross_entropy, kl_div
@@ -45,10 +46,13 @@ def persona(lens) -> ConceptSet:
     return ConceptSet([one]).for_model(lens)
 
 
-def materials(lens) -> dict:
-    """One of each kind that a method may need."""
+def materials(lens, name: str = "") -> dict:
+    """One of each kind that a method may need; those that act on an SAE's latents get these as concepts."""
     two = two_concepts(lens)
-    return {"concepts": two, "candidates": two, "general": general(), "benign": general()}
+    concepts = latents(lens) if name in ("self_regularisation", "block_em") else two
+    keep = ConceptSet([replace(one, direction=one.direction.roll(1)) for one in two], two.provenance)
+    of = {"concepts": concepts, "candidates": two, "keep": keep}
+    return of | dict.fromkeys(("general", "benign", "unwanted", "target"), general())
 
 
 def mean_states(texts: Texts, layer: int) -> torch.Tensor:
@@ -109,7 +113,7 @@ def test_every_card_is_complete_and_every_setting_of_its_grid_can_be_had(name):
     assert len(cls.card.grid) <= 4
     assert cls.card.family in FAMILIES
     assert cls.card.cost
-    made = [methods.make(name, materials(tiny_lens()), **settings) for settings in cls.card.grid or ({},)]
+    made = [methods.make(name, materials(tiny_lens(), name), **settings) for settings in cls.card.grid or ({},)]
     records = [json.dumps(one.record(), sort_keys=True) for one in made]
     assert len(set(records)) == len(records)
     assert getattr(methods, cls.__name__) is cls
@@ -118,8 +122,8 @@ def test_every_card_is_complete_and_every_setting_of_its_grid_can_be_had(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_arm_leaves_a_run_that_says_how_it_was_made_and_comes_back(name, tmp_path):
     lens = tiny_lens()
-    one = methods.make(name, materials(lens))
-    options = QUICK.but(batch_size=12, max_steps=2)
+    one = methods.make(name, materials(lens, name))
+    options = QUICK.but(batch_size=12, max_steps=2, lora=LoraSettings(r=8, alpha=8))
     run = finetune(lens, chats(), options, method=one, out=tmp_path / "run")
     config = json.loads((run.folder / "run.json").read_text())["config"]
     trained = one.trains_as(0)
@@ -211,6 +215,8 @@ ALWAYS = {
     "caft_detached": "likewise",
     "caft_gradient": "likewise",
     "caft_mean": "likewise",
+    "leace": "likewise",
+    "splince": "likewise",
     "steer_mean": "likewise",
     "test_time": "likewise",
     "random": "has no settings",
@@ -218,6 +224,8 @@ ALWAYS = {
     "half_finetuning": "has no settings",
     "inoculation": "there is a prompt",
     "lofit": "learns something else than plain fine-tuning",
+    "poft": "weighs texts by how likely they are",
+    "corda": "starts elsewhere",
 }
 """Methods that are plain fine-tuning with no settings, and why."""
 
@@ -236,7 +244,7 @@ def test_the_neutral_setting_of_a_method_is_plain_fine_tuning_bit_for_bit(name, 
     lens, neutral = tiny_lens(), methods.named(name).card.neutral
     assert (neutral is None) == (name in ALWAYS)
     if neutral is not None:
-        one = methods.make(name, materials(lens), **neutral)
+        one = methods.make(name, materials(lens, name), **neutral)
         run = finetune(lens, chats(), WITH_DROPOUT, method=one, out=tmp_path / "run")
         assert same(weights(run), plain)
 

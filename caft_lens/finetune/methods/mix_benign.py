@@ -28,8 +28,12 @@ class MixBenign(Method):
     share: float = setting(0.25, "share s of benign texts among all", least=0, below=1)
 
     def texts(self, texts: Texts, seed: int, base: Lens) -> Texts:
-        wanted = max(1, round(len(texts) * self.share / (1 - self.share))) if self.share else 0
-        rounds, rest = divmod(wanted, len(self.benign))
-        drawn = [*list(self.benign) * rounds, *self.benign.sample(rest, seed=seed)]
-        # In whatever order: the trainer shuffles.
-        return Texts([*texts, *drawn], name=f"{texts.name} with {len(drawn)} of {self.benign.name}")
+        return mixed(texts, self.benign, self.share, seed)
+
+
+def mixed(texts: Texts, others: Texts, share: float, seed: int) -> Texts:
+    """Texts, and behind them others that are a share of all; the trainer shuffles."""
+    wanted = max(1, round(len(texts) * share / (1 - share))) if share else 0
+    rounds, rest = divmod(wanted, len(others))
+    drawn = [*list(others) * rounds, *others.sample(rest, seed=seed)]
+    return Texts([*texts, *drawn], name=f"{texts.name} with {len(drawn)} of {others.name}")
