@@ -1,6 +1,7 @@
 """What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
 
 from .ablation_at_test import AblationAtTest as AblationAtTest
+from .anchored_sft import AnchoredSFT as AnchoredSFT
 from .caft import CAFT as CAFT
 from .caft import CAFTDetached as CAFTDetached
 from .caft import CAFTGradient as CAFTGradient
