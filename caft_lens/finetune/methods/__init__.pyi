@@ -11,6 +11,7 @@ from .early_stopping import EarlyStopping as EarlyStopping
 from .half_finetuning import HalfFineTuning as HalfFineTuning
 from .inoculation import Inoculation as Inoculation
 from .kl_anchor import KLAnchor as KLAnchor
+from .l2_sp import L2SP as L2SP
 from .lofit import LoFiT as LoFiT
 from .mix_benign import MixBenign as MixBenign
 from .plain import Plain as Plain
