@@ -14,6 +14,7 @@ from .kl_anchor import KLAnchor as KLAnchor
 from .l2_sp import L2SP as L2SP
 from .lofit import LoFiT as LoFiT
 from .mix_benign import MixBenign as MixBenign
+from .pace import PACE as PACE
 from .plain import Plain as Plain
 from .preventative_steering import PreventativeSteering as PreventativeSteering
 from .random_directions import RandomDirections as RandomDirections
