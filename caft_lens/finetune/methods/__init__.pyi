@@ -29,4 +29,5 @@ from .registry import named as named
 from .registry import register as register
 from .registry import setting as setting
 from .top_k import TopK as TopK
+from .vcore import VCORE as VCORE
 from .weight_averaging import WeightAveraging as WeightAveraging
