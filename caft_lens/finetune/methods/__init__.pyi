@@ -28,6 +28,7 @@ from .registry import methods as methods
 from .registry import named as named
 from .registry import register as register
 from .registry import setting as setting
+from .tl_training import TLTraining as TLTraining
 from .top_k import TopK as TopK
 from .vcore import VCORE as VCORE
 from .weight_averaging import WeightAveraging as WeightAveraging
