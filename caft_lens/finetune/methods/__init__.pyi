@@ -16,6 +16,7 @@ from .lofit import LoFiT as LoFiT
 from .mix_benign import MixBenign as MixBenign
 from .pace import PACE as PACE
 from .plain import Plain as Plain
+from .poft import PoFT as PoFT
 from .preventative_steering import PreventativeSteering as PreventativeSteering
 from .random_directions import RandomDirections as RandomDirections
 from .registry import Card as Card
