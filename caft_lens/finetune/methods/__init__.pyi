@@ -2,6 +2,7 @@
 
 from .ablation_at_test import AblationAtTest as AblationAtTest
 from .anchored_sft import AnchoredSFT as AnchoredSFT
+from .block_em import BlockEM as BlockEM
 from .caft import CAFT as CAFT
 from .caft import CAFTDetached as CAFTDetached
 from .caft import CAFTGradient as CAFTGradient
