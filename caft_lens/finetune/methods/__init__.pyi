@@ -14,6 +14,7 @@ from .half_finetuning import HalfFineTuning as HalfFineTuning
 from .inoculation import Inoculation as Inoculation
 from .kl_anchor import KLAnchor as KLAnchor
 from .l2_sp import L2SP as L2SP
+from .leace import LEACE as LEACE
 from .lofit import LoFiT as LoFiT
 from .mix_benign import MixBenign as MixBenign
 from .pace import PACE as PACE
