@@ -33,6 +33,7 @@ from .registry import named as named
 from .registry import register as register
 from .registry import setting as setting
 from .self_regularisation import SelfRegularisation as SelfRegularisation
+from .splince import Splince as Splince
 from .tl_training import TLTraining as TLTraining
 from .top_k import TopK as TopK
 from .vcore import VCORE as VCORE
