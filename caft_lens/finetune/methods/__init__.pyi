@@ -10,6 +10,7 @@ from .caft import CAFTMean as CAFTMean
 from .caft import SteerMean as SteerMean
 from .early_stopping import EarlyStopping as EarlyStopping
 from .gradient_penalty import GradientPenalty as GradientPenalty
+from .guided_dropout import GuidedDropout as GuidedDropout
 from .half_finetuning import HalfFineTuning as HalfFineTuning
 from .inoculation import Inoculation as Inoculation
 from .kl_anchor import KLAnchor as KLAnchor
