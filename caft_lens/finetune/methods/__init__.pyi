@@ -13,6 +13,7 @@ from .early_stopping import EarlyStopping as EarlyStopping
 from .gradient_penalty import GradientPenalty as GradientPenalty
 from .guided_dropout import GuidedDropout as GuidedDropout
 from .half_finetuning import HalfFineTuning as HalfFineTuning
+from .heterogeneous_averaging import HeterogeneousAveraging as HeterogeneousAveraging
 from .inoculation import Inoculation as Inoculation
 from .kl_anchor import KLAnchor as KLAnchor
 from .l2_sp import L2SP as L2SP
