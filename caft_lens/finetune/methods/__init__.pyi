@@ -8,6 +8,7 @@ from .caft import CAFTDetached as CAFTDetached
 from .caft import CAFTGradient as CAFTGradient
 from .caft import CAFTMean as CAFTMean
 from .caft import SteerMean as SteerMean
+from .corda import CorDA as CorDA
 from .disperse_then_merge import DisperseThenMerge as DisperseThenMerge
 from .early_stopping import EarlyStopping as EarlyStopping
 from .gradient_penalty import GradientPenalty as GradientPenalty
