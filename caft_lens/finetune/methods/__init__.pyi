@@ -38,6 +38,7 @@ from .registry import methods as methods
 from .registry import named as named
 from .registry import register as register
 from .registry import setting as setting
+from .restore_weights import RestoreWeights as RestoreWeights
 from .self_regularisation import SelfRegularisation as SelfRegularisation
 from .splince import Splince as Splince
 from .tl_training import TLTraining as TLTraining
