@@ -16,6 +16,7 @@ from .guided_dropout import GuidedDropout as GuidedDropout
 from .half_finetuning import HalfFineTuning as HalfFineTuning
 from .heterogeneous_averaging import HeterogeneousAveraging as HeterogeneousAveraging
 from .inoculation import Inoculation as Inoculation
+from .inoculation_adapter import InoculationAdapter as InoculationAdapter
 from .kl_anchor import KLAnchor as KLAnchor
 from .l2_sp import L2SP as L2SP
 from .leace import LEACE as LEACE
