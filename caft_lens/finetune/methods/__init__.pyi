@@ -12,6 +12,7 @@ from .corda import CorDA as CorDA
 from .disperse_then_merge import DisperseThenMerge as DisperseThenMerge
 from .early_stopping import EarlyStopping as EarlyStopping
 from .gradient_penalty import GradientPenalty as GradientPenalty
+from .gradient_routing import GradientRouting as GradientRouting
 from .guided_dropout import GuidedDropout as GuidedDropout
 from .half_finetuning import HalfFineTuning as HalfFineTuning
 from .heterogeneous_averaging import HeterogeneousAveraging as HeterogeneousAveraging
