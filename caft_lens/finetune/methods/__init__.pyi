@@ -24,6 +24,7 @@ from .leace import LEACE as LEACE
 from .lofit import LoFiT as LoFiT
 from .lora_moe import LoRAMoE as LoRAMoE
 from .lp_ft import LPFT as LPFT
+from .masked_thought import MaskedThought as MaskedThought
 from .mix_benign import MixBenign as MixBenign
 from .pace import PACE as PACE
 from .plain import Plain as Plain
