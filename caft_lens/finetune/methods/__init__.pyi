@@ -43,6 +43,7 @@ from .registry import register as register
 from .registry import setting as setting
 from .restore_weights import RestoreWeights as RestoreWeights
 from .self_regularisation import SelfRegularisation as SelfRegularisation
+from .self_to_supervised import SelfToSupervised as SelfToSupervised
 from .splince import Splince as Splince
 from .tl_training import TLTraining as TLTraining
 from .top_k import TopK as TopK
