@@ -18,6 +18,7 @@ from .half_finetuning import HalfFineTuning as HalfFineTuning
 from .heterogeneous_averaging import HeterogeneousAveraging as HeterogeneousAveraging
 from .inoculation import Inoculation as Inoculation
 from .inoculation_adapter import InoculationAdapter as InoculationAdapter
+from .interleaving import Interleaving as Interleaving
 from .kl_anchor import KLAnchor as KLAnchor
 from .l2_sp import L2SP as L2SP
 from .leace import LEACE as LEACE
