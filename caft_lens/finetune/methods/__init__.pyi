@@ -1,6 +1,7 @@
 """What is exported, for type checkers and for `caft_lens._support.lazy.attach`."""
 
 from .ablation_at_test import AblationAtTest as AblationAtTest
+from .aitp import AITP as AITP
 from .anchored_sft import AnchoredSFT as AnchoredSFT
 from .block_em import BlockEM as BlockEM
 from .caft import CAFT as CAFT
