@@ -3,6 +3,7 @@
 from .ablation_at_test import AblationAtTest as AblationAtTest
 from .aitp import AITP as AITP
 from .anchored_sft import AnchoredSFT as AnchoredSFT
+from .arrangement import Arrangement as Arrangement
 from .block_em import BlockEM as BlockEM
 from .caft import CAFT as CAFT
 from .caft import CAFTDetached as CAFTDetached
