@@ -13,6 +13,7 @@ from .caft import SteerMean as SteerMean
 from .corda import CorDA as CorDA
 from .disperse_then_merge import DisperseThenMerge as DisperseThenMerge
 from .early_stopping import EarlyStopping as EarlyStopping
+from .filter_by_latents import FilterByLatents as FilterByLatents
 from .got_d import GOTD as GOTD
 from .gradient_penalty import GradientPenalty as GradientPenalty
 from .gradient_routing import GradientRouting as GradientRouting
