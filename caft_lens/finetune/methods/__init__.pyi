@@ -35,6 +35,7 @@ from .pace import PACE as PACE
 from .plain import Plain as Plain
 from .poft import PoFT as PoFT
 from .preventative_steering import PreventativeSteering as PreventativeSteering
+from .proxy_tuning import ProxyTuning as ProxyTuning
 from .random_directions import RandomDirections as RandomDirections
 from .registry import Card as Card
 from .registry import Method as Method
