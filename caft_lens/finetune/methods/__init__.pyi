@@ -27,6 +27,7 @@ from .kl_anchor import KLAnchor as KLAnchor
 from .l2_sp import L2SP as L2SP
 from .leace import LEACE as LEACE
 from .lofit import LoFiT as LoFiT
+from .logits_fusion import LogitsFusion as LogitsFusion
 from .lora_moe import LoRAMoE as LoRAMoE
 from .lp_ft import LPFT as LPFT
 from .masked_thought import MaskedThought as MaskedThought
