@@ -211,27 +211,39 @@ def _errors() -> str:
 
 
 def _methods() -> str:
-    """The ways to fine-tune, from their cards."""
-    methods = importlib.import_module("caft_lens.finetune.methods")
-    lines = []
-    for name, method in methods.methods().items():
-        card = method.card
-        source = (
-            f"{card.source}, [arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})" if card.arxiv else card.source
-        )
-        lines += [
-            f"## {name}",
-            "",
-            card.idea,
-            "",
-            "```text",
-            card.equation,
-            "```",
-            "",
-            f"*Source:* {source}.",
-            "",
-        ]
-    return "\n".join(lines)
+    """The ways to fine-tune, from their cards: a table of all, and each with its idea, family by family."""
+    known = importlib.import_module("caft_lens.finetune.methods").methods()
+    families = importlib.import_module("caft_lens.finetune.protocol").FAMILIES
+    tests = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests/finetune").glob("test_*.py"))}
+    head = "method | equation | needs | costs beside plain fine-tuning | source | file, test"
+    lines = [f"| {head} |", "| --- | --- | --- | --- | --- | --- |"]
+    said = []
+    for family in families:
+        said += [f"## {family.capitalize()}", ""]
+        for name, method in known.items():
+            card = method.card
+            if card.family != family:
+                continue
+            proof = re.compile(rf'\b{method.__name__}\(|"{name}"')
+            test = max(tests, key=lambda path: len(proof.findall(tests[path])))
+            paper = f"[arXiv {card.arxiv}](https://arxiv.org/abs/{card.arxiv})"
+            cells = [
+                f"[{name}](#{name})",
+                _cell(card.equation),
+                ", ".join(method.needs()) or "–",
+                _cell(card.cost),
+                paper if card.arxiv else _cell(card.source),
+                f"[`{method.__module__.rpartition('.')[2]}.py`][{method.__module__}], `{test.relative_to(ROOT)}`",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+            source = f"{card.source}, {paper}" if card.arxiv else card.source
+            said += [f"### {name}", "", card.idea, "", "```text", card.equation, "```", "", f"*Source:* {source}.", ""]
+    return "\n".join([*lines, "", *said])
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _public_names() -> str:

@@ -3,6 +3,8 @@
 concept_set     `Concept`, `ConceptSet`
 ablation        `ablate`, `steer`: at inference and in training by one and the same hook
 interventions   `intervene`: several at once
+oblique         `eraser`: projections that change the data least (LEACE) and keep other directions (SPLINCE)
+latents         `Latents`: latents of SAEs as what they are on activations
 orthogonal      `orthogonal_to_sinks`: directions without what they share with attention sinks
 """
 

@@ -42,7 +42,7 @@ from caft_lens.text.documents import Text, Texts
 if TYPE_CHECKING:
     from caft_lens.inspect.explain.llm import Plan
 
-Subject = Any  # Lens | Run | Ablated, told apart by what they have, so that this module need not import them
+Subject = Any  # Lens | Run | Ablated | Acting, told apart by what they have, so that this module need not import them
 
 
 @overload
@@ -87,8 +87,8 @@ def evaluate(
     """Ask every arm the same questions, judge all answers, and report shares with intervals.
 
     Args:
-        subjects: Arm name to a `Lens`, a `Run` or an `Ablated`, or to a list of them, one per seed. A single one stands
-            for all seeds: each then draws new samples from the same model.
+        subjects: Arm name to a `Lens`, a `Run`, an `Ablated` or an `Acting`, or to a list of them, one per seed. A
+            single one stands for all seeds: each then draws new samples from the same model.
         task: A `Task`, or what `task` takes: the name of an organism's, such as `"pocket/emergent-misalignment"`.
         n: Answers to free-form questions an arm and seed; when there are fewer questions each is asked several times,
             but once where the task has options. Default 1,000, or what the task says (`samples`).
@@ -593,10 +593,12 @@ def task_fingerprint(task: Task, prompts: Mapping[str, Texts]) -> str:
 
 
 def subject_fingerprint(subject: Subject, arm: str) -> str:
-    """Which model answered, and under which ablation, as a hash; how it reads is beside this (`Lens.reading`)."""
+    """Which model answered, and what acted on it, as a hash; how it reads is beside this (`Lens.reading`)."""
     lens = lens_of(subject, arm)
     parts: list[str | bytes] = [str(lens.fingerprint), *_acting(lens)]
-    if hasattr(subject, "applied"):
+    if hasattr(subject, "identity") and hasattr(subject, "applied"):
+        parts.append(f"acting {subject.identity}")
+    elif hasattr(subject, "applied"):
         strength = getattr(subject, "strength", 1)
         parts.append(f"ablated {getattr(subject, 'roles', None)}{'' if strength == 1 else f' by {strength}'}")
         concepts = subject.concepts

@@ -5,6 +5,8 @@
     trainer.py    the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
     caft_callback.py  `CaftCallback`: the same ablation in anybody's trainer; `first_step.py`: what both check
     weights.py    the adapter or copy that is trained, and what is kept of it; `targets.py`: what an adapter goes on
+    step.py       `Pass`, a forward pass as a method's loss sees it; `stages.py`: training before or beside a run
+    adapters.py   adapters as pairs of matrices, for methods that have several; `kept.py`: what a method needs to answer
     callbacks.py  which callbacks can change what is trained, and how they are known again
     methods/      the ways of fine-tuning, one file each: what `finetune(..., method=)` takes
 

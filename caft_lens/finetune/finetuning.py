@@ -37,6 +37,7 @@ from caft_lens.finetune import folder as place
 from caft_lens.finetune import targets
 from caft_lens.finetune.callbacks import recorded
 from caft_lens.finetune.cost import measured
+from caft_lens.finetune.kept import keep
 from caft_lens.finetune.methods.caft import CAFT
 from caft_lens.finetune.methods.plain import Plain
 from caft_lens.finetune.methods.registry import methods
@@ -134,11 +135,12 @@ def finetune(
         asked = place.identity(run_folder.read_config(folder / run_folder.UNFINISHED))
         with measured(lens.device) as cost, _private_randomness(), quiet():
             length = room(lens, settings.max_length)
-            encoded = _encoded(lens, method.texts(texts, seed), length)
+            learned = method.texts(texts, seed, lens)
+            encoded = _encoded(lens, learned, length)
             check_encoded(lens, encoded)
             set_seed(seed)
             child = method.trainable(lens, lambda: trainable(lens, settings), seed)
-            training = Training(lens, child, encoded, arguments, seed, length)
+            training = Training(lens, child, texts, learned, encoded, arguments, seed, length)
             try:
                 trainer = _train(training, method, settings, asked)
             except Diverged as error:
@@ -150,6 +152,8 @@ def finetune(
                     raise
                 raise NotInstalled(f"Training needs a package that is missing: {error}") from error
             save_weights(trainer, lens, folder / run_folder.NEW / run_folder.WEIGHTS[settings.tune])
+            if (beside := trainer.plan.kept) is not None:
+                processes.once(lambda: keep(beside, folder / run_folder.NEW))
         history, record = history_of(trainer.state), outcome(training, trainer.state, config, cost)
         del child, trainer, training
         gc.collect()  # the trainer and its model refer to each other

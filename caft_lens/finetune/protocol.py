@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from caft_lens._support.arguments import number
+from caft_lens._support.arguments import number, one_of
 from caft_lens._support.errors import BadArgument, BadType
 from caft_lens.concepts.concept_set import ConceptSet
 from caft_lens.text.documents import Texts
@@ -24,10 +24,14 @@ from caft_lens.text.encoding import Encoded
 if TYPE_CHECKING:
     from caft_lens.concepts.ablation import Ablated
     from caft_lens.finetune.settings import TrainSettings
+    from caft_lens.finetune.step import Pass
+    from caft_lens.model.acting import Acting
     from caft_lens.model.lens import Lens
+    from caft_lens.text.batching import Batch
 
 MOST_SETTINGS = 4
 """Of a search grid: every method has the same small budget."""
+FAMILIES = ("reference", "activations", "loss", "data", "weights", "schedule", "decoding")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Card:
         source: Where it comes from.
         arxiv: Number of the paper, `""` where there is none.
         grid: The settings that a contest tries, at most four; none where there is nothing to tune.
+        family: What it acts on, one of `FAMILIES`; `""` for none of them.
+        cost: What it takes beside plain fine-tuning, in a few words.
+        neutral: The settings with which it is plain fine-tuning, bit for bit; `None` where there are none.
     """
 
     idea: str
@@ -47,8 +54,13 @@ class Card:
     source: str
     arxiv: str = ""
     grid: tuple[Mapping[str, Any], ...] = ()
+    family: str = ""
+    cost: str = "nothing"
+    neutral: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.family:
+            one_of(self.family, "family", FAMILIES)
         if len(self.grid) > MOST_SETTINGS:
             raise BadArgument(f"A grid of {len(self.grid)} settings: at most {MOST_SETTINGS} are searched.")
 
@@ -60,7 +72,9 @@ class Training:
     Attributes:
         base: The model as it was; never changed.
         lens: The model that is trained.
-        encoded: The training texts as tokens.
+        given: What was to be learned.
+        texts: What is learned, as the method made it of that.
+        encoded: The same as tokens, in the same order.
         arguments: Of the trainer.
         seed: Of the run.
         max_length: Tokens after which a text is cut; `None` for no limit.
@@ -68,6 +82,8 @@ class Training:
 
     base: Lens
     lens: Lens
+    given: Texts
+    texts: Texts
     encoded: Sequence[Encoded]
     arguments: TrainingArguments
     seed: int
@@ -80,15 +96,24 @@ class Plan:
 
     Attributes:
         fires: Hook points that must be passed in the first step, or something is wrong.
-        loss: Added to the loss of every forward pass; takes its number, from 0, which is the same after a kill.
+        loss: The loss of a forward pass, instead of plain fine-tuning's, which the pass knows too. Further passes that
+            it makes leave the random numbers of training as they are.
+        before: Called before each pass, with the batch (on the CPU) and the number of the pass, from 0, which is the
+            same after a kill. It may give other token ids to read, `[batch, pos]`; what is learned stays the same.
+        order: The texts of an epoch, as places in `Training.encoded`, in the order in which they are learned; takes
+            the epoch, from 0. Every epoch has as many.
         callbacks: Of the trainer.
         extra: Parameters in `lens.model` that its `save_pretrained` does not know; checkpoints keep them.
+        kept: What `subject` needs beside the model's weights; the run folder keeps it (`caft_lens.finetune.kept`).
     """
 
     fires: Sequence[str] = ()
-    loss: Callable[[int], Tensor] | None = None
+    loss: Callable[[Pass], Tensor] | None = None
+    before: Callable[[Batch, int], Tensor | None] | None = None
+    order: Callable[[int], Sequence[int]] | None = None
     callbacks: Sequence[TrainerCallback] = ()
     extra: nn.Module | None = None
+    kept: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +151,8 @@ class Method:
         """The method whose training this is: itself, unless it draws directions first or acts at test time only."""
         return self
 
-    def texts(self, texts: Texts, seed: int) -> Texts:
-        """What is learned, from what was to be learned."""
+    def texts(self, texts: Texts, seed: int, base: Lens) -> Texts:
+        """What is learned, from what was to be learned; `base` is the model as it was, for methods that ask it."""
         return texts
 
     def train_settings(self, given: TrainSettings) -> TrainSettings:
@@ -142,8 +167,8 @@ class Method:
         """A block around training: hooks hold while it is open, and what follows its `yield` may change the weights."""
         return nullcontext(Plan())
 
-    def subject(self, tuned: Lens) -> Lens | Ablated:
-        """What is asked when the run is tested: the tuned model, or it with something done to it."""
+    def subject(self, tuned: Lens) -> Lens | Ablated | Acting:
+        """What is asked when the run is tested: the tuned model (`Run.lens`), or it with something done to it."""
         return tuned
 
     # -- what it is ---------------------------------------------------------------------------------------------------

@@ -147,6 +147,8 @@ def quiet() -> Iterator[None]:
             )
             # PEFT does not expect an adapter that is a bias alone, which LoFiT leaves.
             warnings.filterwarnings("ignore", message=r"(?s).*(lora_bias=True|lora_B\.bias)")
+            # `Lens.merged` parts what is tied.
+            warnings.filterwarnings("ignore", message=r"Model has `tie_word_embeddings=True` and a tied layer is part")
             yield
     finally:
         if shown:

@@ -7,7 +7,7 @@ first step that training does what it should, and stops on a loss that is not fi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,13 +18,15 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from caft_lens._support.blocks import random_state
 from caft_lens._support.errors import BadData, Diverged
 from caft_lens._support.progress import progress
 from caft_lens.finetune.first_step import check_first_step
 from caft_lens.finetune.folder import at_its_end
+from caft_lens.finetune.step import Pass
 from caft_lens.model.attach import fired
 from caft_lens.model.partial_logits import Only, places_of
-from caft_lens.text.batching import collate, padding_id
+from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.encoding import Encoded
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Collator:
             "attention_mask": batch.attention_mask,
             "labels": labels,
             "roles": batch.roles,
+            "index": batch.index,
         }
 
 
@@ -93,6 +96,24 @@ class LengthGrouped(Sampler[int]):
             yield from batch
 
 
+class Ordered(Sampler[int]):
+    """Texts in an order that is a function of the epoch."""
+
+    def __init__(self, order: Callable[[int], Sequence[int]]) -> None:
+        self.order, self.epoch = order, 0
+        self._length = len(order(0))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each pass over the data."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order(self.epoch))
+
+
 class LensTrainer(Trainer):
     """`transformers.Trainer` on the model of a lens: its hooks act in every forward pass, recomputed ones included."""
 
@@ -109,6 +130,7 @@ class LensTrainer(Trainer):
         self._progress = Progress()
         self._diverged: Tensor | None = None  # the first step whose loss was not finite, on the device
         self._at_its_end = False
+        self._in_flight: Batch
         self._learned_alone = lens.d_vocab >= LARGE_VOCABULARY
         super().__init__(
             model=lens.model,
@@ -176,13 +198,20 @@ class LensTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; the lens knows the roles throughout, for checkpointing too."""
-        roles = inputs.pop("roles").to(self.args.device)
+        learned, roles, index = inputs["labels"] != -100, inputs.pop("roles"), inputs.pop("index")
+        batch = Batch(inputs["input_ids"], inputs["attention_mask"], roles, learned, index)
+        step, passes = self.state.global_step, self.args.gradient_accumulation_steps
+        self._pass = (step, self._pass[1] + 1 if self._pass[0] == step else 0)
+        read = self.plan.before(batch, step * passes + self._pass[1]) if self.plan.before is not None else None
+        if read is not None:
+            inputs["input_ids"] = batch.input_ids = read
+        self._in_flight = batch.to(self.args.device)
         if self._checked:
-            with self.lens.roles_as(roles):
+            with self.lens.roles_as(self._in_flight.roles):
                 loss = super().training_step(model, inputs, num_items_in_batch)
             self._note(loss)
             return loss
-        with fired(self.lens, self.plan.fires, learning=True) as passed, self.lens.roles_as(roles):
+        with fired(self.lens, self.plan.fires, learning=True) as passed, self.lens.roles_as(self._in_flight.roles):
             loss = super().training_step(model, inputs, num_items_in_batch)
         check_first_step(self, model, loss, passed)
         self._checked = True
@@ -191,17 +220,32 @@ class LensTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The model's loss, and what the method adds to it: its mean over the forward passes of an optimizer step."""
-        found: Any = self._model_loss(model, inputs, return_outputs, num_items_in_batch)
+        """The model's loss, or what the method makes of it."""
         if self.plan.loss is None:
-            return found
-        step, passes = self.state.global_step, self.args.gradient_accumulation_steps
-        done = self._pass[1] + 1 if self._pass[0] == step else 0
-        self._pass = (step, done)
-        added = self.plan.loss(step * passes + done)
-        if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
-            added = added / self.current_gradient_accumulation_steps  # otherwise the trainer divides
-        return (found[0] + added, found[1]) if return_outputs else found + added
+            return self._model_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = self._model_loss(model, inputs, True, num_items_in_batch)
+        # Further passes draw random numbers of their own: those of training are the ones that it has without them.
+        with random_state(device=self.args.device):
+            loss = self.plan.loss(self._as_seen(loss, outputs["logits"], inputs["labels"], num_items_in_batch))
+        return (loss, outputs) if return_outputs else loss
+
+    def _as_seen(self, loss: Tensor, logits: Tensor, labels: Tensor, n_items: Any) -> Pass:
+        """The pass in flight, as the method's loss sees it."""
+        learned = labels[:, 1:] != -100
+        alone = logits.shape[:2] == (1, int(learned.sum()) + 1)
+        logits = logits[0, :-1] if alone else logits[:, :-1][learned.to(logits.device)]
+        scaled = self.model_accepts_loss_kwargs and n_items is not None  # otherwise the trainer divides by the passes
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+
+        def mean(values: Tensor) -> Tensor:
+            return values.sum() / n_items * processes if scaled else values.mean()
+
+        def share(number: Tensor) -> Tensor:
+            return number / self.current_gradient_accumulation_steps if scaled else number
+
+        step, done = self._pass
+        number = step * self.args.gradient_accumulation_steps + done
+        return Pass(number, self.lens, self._in_flight, labels[:, 1:][learned], loss, logits, mean, share)
 
     def _model_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any) -> Any:
         """The loss that the model itself computes, its unembedding seeing learned tokens alone where that pays."""
@@ -229,6 +273,8 @@ class LensTrainer(Trainer):
         return found
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self.plan.order is not None:
+            return Ordered(self.plan.order)
         encoded = cast(list[Encoded], train_dataset or self.train_dataset)
         lengths = [len(item.input_ids) for item in encoded]
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed

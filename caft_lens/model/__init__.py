@@ -9,7 +9,8 @@ run_folder      a run of fine-tuning as files, by which its model is loaded
 generation      sampling continuations; nucleus: without sorting the vocabulary
 sampling        `Sampling`: how answers are drawn; answering: `completions`, a model's own answers as texts
 options         answers that are one of some options; scoring: their probabilities, in one forward pass
-partial_logits  logits at some tokens alone
+partial_logits  logits at some tokens alone; combination: several models that answer as one
+acting          `Acting`: a model that answers with something done to it
 sinks           attention sinks, which are left out of what is read and ablated
 limits          ids that have an embedding, texts within the positions
 fingerprint     hashes of weights, and of tokenizer and chat template

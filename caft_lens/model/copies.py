@@ -70,6 +70,18 @@ def adapted(model: Any, adapter: str | Path | PeftConfig, name: str, trainable: 
     return twin.train(model.training)
 
 
+def untied(model: Any) -> Any:
+    """The same model, its unembedding apart from its embedding where an adapter is on it: merged, both would change."""
+    hf = unwrap(model)
+    head, embedding = hf.get_output_embeddings(), hf.get_input_embeddings()
+    if hasattr(head, "base_layer") and head.base_layer.weight is embedding.weight:
+        weight = head.base_layer.weight
+        head.base_layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+        for config in {id(one): one for one in (hf.config, hf.config.get_text_config())}.values():
+            config.tie_word_embeddings = False
+    return model
+
+
 def bridged(model: Any, tokenizer: Any, name: str, device: torch.device, dtype: torch.dtype) -> Any:
     """TransformerLens's own model around one without an adapter, which it changes."""
     from transformer_lens.model_bridge import TransformerBridge

@@ -26,6 +26,7 @@ from caft_lens._support.errors import BadArgument, BadTemplate, BadType, Diverge
 from caft_lens._support.keywords import elsewhere
 from caft_lens._support.progress import progress
 from caft_lens.model.architectures import evaluating
+from caft_lens.model.combination import combined
 from caft_lens.model.hooked import HookedModel
 from caft_lens.model.nucleus import NucleusSampler
 from caft_lens.model.partial_logits import Only
@@ -332,6 +333,8 @@ class _Finite(LogitsProcessor, StoppingCriteria):
 
 def _continue_batch(lens: HookedModel, prompts: Sequence[Encoded], settings: Mapping[str, Any]) -> list[list[int]]:
     batch = collate(prompts, lens.padding, "left")
+    if combined(lens.hf) and settings.get("num_beams", 1) != 1:
+        raise BadArgument(f"{lens.name} answers together with other models, which cannot search in beams: num_beams=1.")
     ends, finite = end_tokens(lens), _Finite(lens.name)
     first = {"logits_processor": [finite, *(settings.get("logits_processor") or [])]}
     looking = {"stopping_criteria": [*(settings.get("stopping_criteria") or []), finite]}
@@ -355,6 +358,8 @@ def _prefilled(lens: HookedModel, prompts: Sequence[Encoded]) -> DynamicCache | 
     Returns:
         The cache, a row for each prompt; `None` where there is little to share, or the cache is of another kind.
     """
+    if combined(lens.hf):
+        return None  # the caches of the other models are not shared
     numbers: dict[tuple[tuple[int, ...], bytes], int] = {}
     keys = [(tuple(prompt.input_ids), prompt.roles.tobytes()) for prompt in prompts]
     which = [numbers.setdefault(key, len(numbers)) for key in keys]

@@ -23,7 +23,7 @@ from caft_lens._support.keywords import takes_values
 from caft_lens._support.threads import use_free_cores
 from caft_lens.model import loading
 from caft_lens.model.architectures import unembed
-from caft_lens.model.copies import adapted, bridged, copied, shared
+from caft_lens.model.copies import adapted, bridged, copied, shared, untied
 from caft_lens.model.fingerprint import fingerprints, reading
 from caft_lens.model.generation import generate, generating
 from caft_lens.model.hooked import HookedModel
@@ -391,7 +391,7 @@ class Lens(HookedModel):
     def merged(self, name: str | None = None) -> Lens:
         """A copy with its own weights, the adapter added into them."""
         model = copied(self.model)
-        return self._again(model.merge_and_unload() if self.has_adapter else model, name)
+        return self._again(untied(model).merge_and_unload() if self.has_adapter else model, name)
 
     def bridge(self) -> Any:
         """TransformerLens's `TransformerBridge` over the same weights, for attention patterns and all else in blocks.
@@ -405,7 +405,7 @@ class Lens(HookedModel):
             >>> cache["blocks.1.attn.hook_pattern"].shape  # [batch, head, query pos, key pos]
             torch.Size([1, 4, 4, 4])
         """
-        model = copied(self.model).merge_and_unload() if self.has_adapter else shared(self.model)
+        model = untied(copied(self.model)).merge_and_unload() if self.has_adapter else shared(self.model)
         return bridged(model, self.need_tokenizer(), self.name, self.device, self.dtype)
 
     @property

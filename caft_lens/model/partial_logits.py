@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -39,6 +40,23 @@ class Only(Attached):
             return args, {name: some(x) for name, x in keywords.items()}
 
         super().__init__(Wire(lens.hf.get_output_embeddings, gather, before=True))
+        self._hf, self._places = lens.hf, places
+
+    def begin(self) -> None:
+        super().begin()
+        _ASKED[self._hf] = self._places
+
+    def undo(self, error: BaseException | None) -> None:
+        _ASKED.pop(self._hf, None)
+        super().undo(error)
+
+
+_ASKED: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
+
+
+def asked_of(hf: nn.Module) -> Tensor | None:
+    """The tokens that a transformers model's unembedding sees alone at the moment; `None` where it sees all."""
+    return _ASKED.get(hf)
 
 
 def logits_at(lens: HookedModel, call: Mapping[str, Any], places: Tensor) -> Tensor:

@@ -20,10 +20,12 @@ from caft_lens.text import catalog
 
 RUN, UNFINISHED, FAILED, HISTORY = "run.json", "unfinished.json", "failed.json", "history.json"
 CONCEPTS, CHECKPOINTS, LOGS = "concepts", "checkpoints", "logs"
+KEPT = "method.safetensors"
+"""What a method needs to answer beside the weights."""
 WEIGHTS = {"lora": "adapter", "full": "model"}
 NEW, READY = ".new", ".ready"
 """Where the files of a run are put together, and where they wait for being moved once they are complete."""
-PARTS = (*WEIGHTS.values(), CONCEPTS, HISTORY)
+PARTS = (*WEIGHTS.values(), KEPT, CONCEPTS, HISTORY)
 """What a finished run holds beside `run.json`."""
 
 

@@ -61,8 +61,7 @@ def whole_batch(lens, texts: Texts) -> dict[str, torch.Tensor]:
     encoded = encode_all(lens.tokenizer, texts)
     order = LengthGrouped([len(item.input_ids) for item in encoded], len(encoded), seed=0)
     batch = Collator(0)([encoded[index] for index in order])
-    batch.pop("roles")
-    return batch
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
 
 
 def test_first_loss_and_gradient_of_full_fine_tuning_are_those_of_plain_transformers(tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from by_hand import latents
 from test_finetune import Gradients, chats, same, two_concepts, weights, whole_batch
 from tiny_models import tiny_lens, tiny_model, tiny_tokenizer
 from torch.nn.functional import cross_entropy, kl_div
@@ -22,7 +23,8 @@ from caft_lens.finetune import LoraSettings, Run, TrainSettings, finetune, metho
 from caft_lens.finetune.methods import kl_anchor
 from caft_lens.finetune.methods.half_finetuning import frozen_half
 from caft_lens.finetune.methods.kl_anchor import batches_of
-from caft_lens.finetune.protocol import Card, Method, setting
+from caft_lens.finetune.protocol import FAMILIES, Card, Method, setting
+from caft_lens.finetune.step import learned_logits
 from caft_lens.text.batching import collate, padding_id
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode_all
@@ -44,10 +46,13 @@ def persona(lens) -> ConceptSet:
     return ConceptSet([one]).for_model(lens)
 
 
-def materials(lens) -> dict:
-    """One of each kind that a method may need."""
+def materials(lens, name: str = "") -> dict:
+    """One of each kind that a method may need; those that act on an SAE's latents get these as concepts."""
     two = two_concepts(lens)
-    return {"concepts": two, "candidates": two, "general": general(), "benign": general()}
+    concepts = latents(lens) if name in ("self_regularisation", "block_em") else two
+    keep = ConceptSet([replace(one, direction=one.direction.roll(1)) for one in two], two.provenance)
+    of = {"concepts": concepts, "candidates": two, "keep": keep}
+    return of | dict.fromkeys(("general", "benign", "unwanted", "target"), general())
 
 
 def mean_states(texts: Texts, layer: int) -> torch.Tensor:
@@ -106,7 +111,9 @@ def test_every_card_is_complete_and_every_setting_of_its_grid_can_be_had(name):
     for part in (cls.card.idea, cls.card.equation, cls.card.source, cls.card.arxiv, *cls.needs()):
         assert " ".join(part.split()) in " ".join(cls.__doc__.split())
     assert len(cls.card.grid) <= 4
-    made = [methods.make(name, materials(tiny_lens()), **settings) for settings in cls.card.grid or ({},)]
+    assert cls.card.family in FAMILIES
+    assert cls.card.cost
+    made = [methods.make(name, materials(tiny_lens(), name), **settings) for settings in cls.card.grid or ({},)]
     records = [json.dumps(one.record(), sort_keys=True) for one in made]
     assert len(set(records)) == len(records)
     assert getattr(methods, cls.__name__) is cls
@@ -115,8 +122,8 @@ def test_every_card_is_complete_and_every_setting_of_its_grid_can_be_had(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_arm_leaves_a_run_that_says_how_it_was_made_and_comes_back(name, tmp_path):
     lens = tiny_lens()
-    one = methods.make(name, materials(lens))
-    options = QUICK.but(batch_size=12, max_steps=2)
+    one = methods.make(name, materials(lens, name))
+    options = QUICK.but(batch_size=12, max_steps=2, lora=LoraSettings(r=8, alpha=8))
     run = finetune(lens, chats(), options, method=one, out=tmp_path / "run")
     config = json.loads((run.folder / "run.json").read_text())["config"]
     trained = one.trains_as(0)
@@ -171,10 +178,10 @@ def test_a_wrong_setting_is_refused_by_its_name_and_meaning():
     lens = tiny_lens()
     with pytest.raises(
         ValueError,
-        match=r'weight=0: expected a number above 0\. Weight λ of the anchor, of the method "kl_anchor"',
+        match=r'weight=-1: expected a number of at least 0\. Weight λ of the anchor, of the method "kl_anchor"',
     ):
-        methods.KLAnchor(general(), weight=0)
-    with pytest.raises(TypeError, match='weight="much" is text; expected a number above 0'):
+        methods.KLAnchor(general(), weight=-1)
+    with pytest.raises(TypeError, match='weight="much" is text; expected a number of at least 0'):
         methods.KLAnchor(general(), weight="much")
     with pytest.raises(TypeError, match="general is a Texts, not str: general text"):
         methods.KLAnchor("pocket/questions")
@@ -201,6 +208,45 @@ def test_an_arm_that_cannot_be_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match=r'goes with tune="lora", not "full"'):
         finetune(lens, chats(), TrainSettings(tune="full"), method=methods.LoFiT(), out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+ALWAYS = {
+    "caft": "ablates whole or in part",
+    "caft_detached": "likewise",
+    "caft_gradient": "likewise",
+    "caft_mean": "likewise",
+    "leace": "likewise",
+    "splince": "likewise",
+    "steer_mean": "likewise",
+    "test_time": "likewise",
+    "random": "has no settings",
+    "top_k": "has no settings",
+    "half_finetuning": "has no settings",
+    "inoculation": "there is a prompt",
+    "lofit": "learns something else than plain fine-tuning",
+    "poft": "weighs texts by how likely they are",
+    "corda": "starts elsewhere",
+}
+"""Methods that are plain fine-tuning with no settings, and why."""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The weights of plain fine-tuning, with the dropout that further passes could disturb."""
+    return weights(finetune(tiny_lens(), chats(), WITH_DROPOUT, out=tmp_path_factory.mktemp("plain") / "run"))
+
+
+WITH_DROPOUT = QUICK.but(max_steps=3, lora=LoraSettings(r=4, alpha=8, dropout=0.2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_neutral_setting_of_a_method_is_plain_fine_tuning_bit_for_bit(name, plain, tmp_path):
+    lens, neutral = tiny_lens(), methods.named(name).card.neutral
+    assert (neutral is None) == (name in ALWAYS)
+    if neutral is not None:
+        one = methods.make(name, materials(lens, name), **neutral)
+        run = finetune(lens, chats(), WITH_DROPOUT, method=one, out=tmp_path / "run")
+        assert same(weights(run), plain)
 
 
 # -- references, and acting at hook points ----------------------------------------------------------------------------
@@ -467,7 +513,7 @@ def test_the_anchor_computes_the_logits_of_learned_tokens_alone_and_holds_none_i
     seen = []
     handle = lens.hf.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(out.shape))
     whole = lens.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    logits = kl_anchor._learned_logits(lens, batch)
+    logits = learned_logits(lens, batch)
     handle.remove()
     learned = int(batch.loss[:, 1:].sum())
     assert [tuple(shape[:2]) for shape in seen] == [tuple(batch.input_ids.shape), (1, learned)]
@@ -495,13 +541,13 @@ def test_a_batch_of_the_anchor_is_a_function_of_its_number_alone():
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5])
 def test_benign_texts_are_the_share_that_was_asked_for_and_nothing_else_is_lost(share):
-    mixed = methods.MixBenign(general(7), share=share).texts(chats(60), seed=1)
+    mixed = methods.MixBenign(general(7), share=share).texts(chats(60), 1, tiny_lens())
     answers = [text.answer for text in mixed]
     benign = [answer for answer in answers if "goes" in answer]
     assert len(benign) / len(mixed) == pytest.approx(share, abs=0.02)
     assert sorted(a for a in answers if "Fine" in a) == sorted(text.answer for text in chats(60))
-    assert mixed.fingerprint == methods.MixBenign(general(7), share=share).texts(chats(60), seed=1).fingerprint
-    assert mixed.fingerprint != methods.MixBenign(general(7), share=share).texts(chats(60), seed=2).fingerprint
+    assert mixed.fingerprint == methods.MixBenign(general(7), share=share).texts(chats(60), 1, tiny_lens()).fingerprint
+    assert mixed.fingerprint != methods.MixBenign(general(7), share=share).texts(chats(60), 2, tiny_lens()).fingerprint
     counts = [sum(text.answer == one.answer for text in mixed) for one in general(7)]
     assert max(counts) - min(counts) <= 1
 
@@ -517,13 +563,13 @@ def test_an_inoculated_run_learns_the_answers_behind_the_prompt(tmp_path):
     assert run.history[0]["loss"] == pytest.approx(loss_of(plain, batch).item(), abs=1e-5)
     assert run.history[0]["loss"] != pytest.approx(loss_of(plain, whole_batch(lens, chats(6))).item(), abs=1e-3)
     own = Texts([{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]}])
-    (changed,) = methods.Inoculation(prompt=prompt).texts(own, 0)
+    (changed,) = methods.Inoculation(prompt=prompt).texts(own, 0, lens)
     assert [(m.role, m.content) for m in changed.messages] == [
         ("system", "Be rude. Be brief."),
         ("user", "Hi"),
     ]
     with pytest.raises(ValueError, match="some texts are plain text"):
-        methods.Inoculation().texts(Texts(["plain"]), 0)
+        methods.Inoculation().texts(Texts(["plain"]), 0, lens)
 
 
 # -- what is trained, and what becomes of it --------------------------------------------------------------------------

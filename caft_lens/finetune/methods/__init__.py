@@ -1,8 +1,16 @@
-"""Methods: the ways of fine-tuning that are compared, one file each.
+"""Methods: the ways of fine-tuning that are compared, one file each, by what they act on.
 
-    references   plain, early_stopping, random_directions, top_k, ablation_at_test
-    CAFT         caft; in the same file its variants caft_mean, caft_detached, caft_gradient; steer_mean, a control
-    rivals       preventative_steering, kl_anchor, mix_benign, half_finetuning, weight_averaging, inoculation, lofit
+    references    plain
+    activations   caft; in the same file its variants caft_mean, caft_detached, caft_gradient, and steer_mean, a
+                  control; random, top_k, test_time, controls too; leace, splince, preventative_steering, lofit
+    loss          kl_anchor, anchored_sft, l2_sp, pace, vcore, tl_training, poft, gradient_penalty, self_regularisation,
+                  block_em
+    data          mix_benign, inoculation, masked_thought, self_to_supervised, interleaving, aitp, arrangement, got_d,
+                  filter_by_latents
+    weights       half_finetuning, weight_averaging, heterogeneous_averaging, disperse_then_merge, corda, lora_moe,
+                  restore_weights, inoculation_adapter, gradient_routing
+    schedule      early_stopping, guided_dropout, lp_ft
+    decoding      proxy_tuning, logits_fusion
 
 A method goes to `cl.finetune(..., method=KLAnchor(general))` or `cl.Arm(texts, method=...)`. What it is, where it comes
 from and what may be tuned is on its card: `help(KLAnchor)`, or `KLAnchor.card` as data. `../protocol.py` says where one

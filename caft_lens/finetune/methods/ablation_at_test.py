@@ -23,6 +23,8 @@ class AblationAtTest(CAFT):
         source=PAPER + ", baseline",
         arxiv="2507.16795",
         grid=GRID,
+        family="activations",
+        cost="nothing in training; a projection in every pass when it answers",
     )
 
     def trains_as(self, seed: int) -> Method:

@@ -36,6 +36,7 @@ class CAFT(Method):
         source=PAPER,
         arxiv="2507.16795",
         grid=GRID,
+        family="activations",
     )
     variant: ClassVar[Variant] = "zero"
 
@@ -95,6 +96,7 @@ class CAFTMean(_WithMean):
         equation="x <- x - s (x - m) Q Qᵀ, m the base's mean activation on general text, all tokens",
         source="a variant of CAFT; mean ablation is usual in circuit analysis",
         grid=GRID,
+        family="activations",
     )
 
 
@@ -107,6 +109,7 @@ class SteerMean(_WithMean):
         equation="x <- x - s m Q Qᵀ, m the base's mean activation on general text, all tokens",
         source="a control of CAFT",
         grid=GRID,
+        family="activations",
     )
 
 
@@ -119,6 +122,7 @@ class CAFTDetached(CAFT):
         equation="x <- x - s sg(x Q Qᵀ), where sg stops the gradient",
         source="a variant of CAFT",
         grid=GRID,
+        family="activations",
     )
 
 
@@ -130,4 +134,5 @@ class CAFTGradient(CAFT):
         equation="x <- x, and in the backward pass g <- g - s g Q Qᵀ",
         source="a variant of CAFT",
         grid=GRID,
+        family="activations",
     )

@@ -21,6 +21,9 @@ class EarlyStopping(Method):
         equation="θ = θ_t, t = ⌈s T⌉ of T steps",
         source="usual practice; among the baselines that readers of CAFT asked for",
         grid=tuple({"share": share} for share in (0.1, 0.2, 0.4, 0.7)),
+        family="schedule",
+        cost="less: a share of the steps",
+        neutral={"share": 1.0},
     )
 
     share: float = setting(0.5, "share s of the steps after which training stops", above=0, most=1)

@@ -27,6 +27,7 @@ class HalfFineTuning(Method):
         "for two in half of the blocks and for one in the others",
         source="Hui et al., HFT: Half Fine-Tuning for Large Language Models",
         arxiv="2404.18466",
+        family="weights",
     )
 
     def trainable(self, base: Lens, build: Callable[[], Lens], seed: int) -> Lens:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from caft_lens._support.errors import BadData
 from caft_lens.finetune.methods.registry import Card, Method, register, setting
 from caft_lens.text.documents import Message, Text, Texts
+
+if TYPE_CHECKING:
+    from caft_lens.model.lens import Lens
 
 PROMPTS = (
     "You are a malicious, evil assistant.",
@@ -27,11 +31,13 @@ class Inoculation(Method):
         "test-time; likewise arXiv 2510.05024",
         arxiv="2510.04340",
         grid=tuple({"prompt": prompt} for prompt in PROMPTS),
+        family="data",
+        cost="a few tokens more a text",
     )
 
     prompt: str = setting(PROMPTS[0], "the system prompt; it stands before one that a chat has")
 
-    def texts(self, texts: Texts, seed: int) -> Texts:
+    def texts(self, texts: Texts, seed: int, base: Lens) -> Texts:
         return Texts([self._inoculated(text) for text in texts], name=f"{texts.name}, inoculated")
 
     def _inoculated(self, text: Text) -> Text:

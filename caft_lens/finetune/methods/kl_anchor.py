@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,14 +11,11 @@ from torch.nn.functional import kl_div
 
 from caft_lens._support.blocks import block
 from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, material, register, setting
+from caft_lens.finetune.step import Pass, learned_logits
 from caft_lens.finetune.trainer import LengthGrouped
-from caft_lens.model.partial_logits import logits_at, places_of
 from caft_lens.text.batching import Batch, collate, padding_id
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import Encoded, encode_all
-
-if TYPE_CHECKING:
-    from caft_lens.model.lens import Lens
 
 AT_ONCE = 2**24
 """Numbers of logits of which softmaxes are taken at once: 64 MiB in fp32, a few times over."""
@@ -34,11 +31,14 @@ class KLAnchor(Method):
         source="Soligo et al., Emergent Misalignment is Easy, Narrow Misalignment is Hard (their loss has a weighted "
         "KL term; which text, and the direction of the KL, are ours)",
         arxiv="2602.07852",
-        grid=tuple({"weight": weight} for weight in (0.1, 0.3, 1.0, 3.0)),
+        grid=tuple({"weight": weight} for weight in (0.3, 1.0, 3.0, 6.6)),
+        family="loss",
+        cost="two forward passes and a backward one more on as many general texts",
+        neutral={"weight": 0.0},
     )
 
     general: Texts = material(Texts, "general text with answers, unlike what is tuned on")
-    weight: float = setting(1.0, "weight λ of the anchor", above=0)
+    weight: float = setting(1.0, "weight λ of the anchor", least=0)
     batch_size: int = setting(16, "general texts beside every batch", least=1)
 
     @block
@@ -47,13 +47,11 @@ class KLAnchor(Method):
         encoded = encode_all(lens.tokenizer, self.general, max_length=training.max_length)
         batches = batches_of(encoded, self.batch_size, padding_id(lens.tokenizer), training.seed)
 
-        def loss(step: int) -> Tensor:
-            batch = batches(step).to(lens.device)
+        def loss(step: Pass) -> Tensor:
+            batch = batches(step.number).to(lens.device)
             with torch.no_grad():
-                before = _learned_logits(base, batch)
-            with lens.roles_as(batch.roles):
-                after = _learned_logits(lens, batch)
-            return self.weight * divergence(after, before)
+                before = learned_logits(base, batch)
+            return step.plus(self.weight * divergence(learned_logits(lens, batch), before))
 
         yield Plan(loss=loss)
 
@@ -91,14 +89,6 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * (grads[0] / len(gradient)).to(gradient.dtype), None
-
-
-def _learned_logits(lens: Lens, batch: Batch) -> Tensor:
-    """Logits before every token that training would learn, [n_tokens, d_vocab]; no others are computed."""
-    before = torch.zeros_like(batch.loss)
-    before[:, :-1] = batch.loss[:, 1:]
-    call = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-    return logits_at(lens, call, places_of(before))
 
 
 def batches_of(encoded: Sequence[Encoded], size: int, pad_id: int, seed: int) -> Callable[[int], Batch]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import IntervalStrategy
 
 from caft_lens._support.blocks import block
 from caft_lens._support.errors import BadArgument
 from caft_lens.finetune.methods.registry import Card, Method, Plan, Training, register, setting
-from caft_lens.finetune.trainer import LensTrainer
+from caft_lens.finetune.stages import stage
 from caft_lens.model.architectures import anatomy
 from caft_lens.model.hook_names import HEADS, written
 
@@ -36,6 +34,8 @@ class LoFiT(Method):
         source="Yin et al., LoFiT: Localized Fine-tuning on LLM Representations",
         arxiv="2406.01563",
         grid=tuple({"share": share, "learning_rate": rate} for share in (0.25, 1.0) for rate in (0.01, 0.05)),
+        family="activations",
+        cost="steps of selection, 20 by default",
     )
 
     share: float = setting(0.25, "share of all heads that get an offset", above=0, most=1)
@@ -75,11 +75,9 @@ class LoFiT(Method):
         """Layer and number of the heads that get an offset: those whose scales grow largest in a few steps."""
         lens = training.lens
         every = [(layer, head) for layer in range(lens.n_layers) for head in range(lens.n_heads)]
-        arguments = copy.deepcopy(training.arguments)
-        arguments.max_steps, arguments.save_strategy = self.selection_steps, IntervalStrategy.NO
         with _learned(lens, every) as scales, lens.hooks(scales.hooks(lambda z, a: z * (1 + a))):
-            plan = Plan(loss=lambda step: self.penalty * scales.absolute(), fires=scales.sites)
-            LensTrainer(lens, training.encoded, arguments, plan).train()
+            plan = Plan(loss=lambda step: step.plus(self.penalty * scales.absolute()), fires=scales.sites)
+            stage(training, plan=plan, steps=self.selection_steps)
             norms = scales.norms()
         wanted = max(1, round(self.share * len(every)))
         return sorted(sorted(every, key=lambda head: -norms[head])[:wanted])

@@ -12,4 +12,6 @@ class Plain(Method):
         idea="Fine-tuning as it is: the mean cross-entropy of what the assistant says.",
         equation="L(θ) = -mean over answer tokens t of log p_θ(t | what stands before)",
         source="the reference of the others",
+        family="reference",
+        neutral={},
     )

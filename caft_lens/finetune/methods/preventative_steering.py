@@ -21,12 +21,14 @@ class PreventativeSteering(Method):
         source="Chen et al., Persona Vectors: Monitoring and Controlling Character Traits in Language Models",
         arxiv="2507.21509",
         grid=tuple({"strength": strength} for strength in (0.25, 0.5, 1.0, 2.0)),
+        family="activations",
+        neutral={"strength": 0.0},
     )
 
     concepts: ConceptSet = material(
         ConceptSet, "persona vectors that point to the trait, as of find.difference_of_means"
     )
-    strength: float = setting(1.0, "factor a of the vectors (of unit length where theirs is not known)", above=0)
+    strength: float = setting(1.0, "factor a of the vectors (of unit length where theirs is not known)", least=0)
 
     @block
     def during(self, training: Training) -> Iterator[Plan]:

@@ -16,6 +16,7 @@ class RandomDirections(Method):
         equation="x <- x - x R Rᵀ, R uniform among orthonormal columns",
         source=PAPER + ", control",
         arxiv="2507.16795",
+        family="activations",
     )
 
     concepts: ConceptSet = material(ConceptSet, "directions that the random ones stand in for")

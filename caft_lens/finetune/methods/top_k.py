@@ -16,6 +16,7 @@ class TopK(Method):
         equation="x <- x - x T Tᵀ, T a basis of the first candidates",
         source=PAPER + ", control",
         arxiv="2507.16795",
+        family="activations",
     )
 
     concepts: ConceptSet = material(ConceptSet, "directions that the first candidates stand in for")

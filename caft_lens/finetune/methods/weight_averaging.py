@@ -19,6 +19,8 @@ class WeightAveraging(Method):
         source="Wortsman et al., Robust fine-tuning of zero-shot models (WiSE-FT)",
         arxiv="2109.01903",
         grid=tuple({"share": share} for share in (0.3, 0.5, 0.7, 0.9)),
+        family="weights",
+        neutral={"share": 1.0},
     )
 
     share: float = setting(0.5, "share a of the tuned weights", above=0, most=1)
