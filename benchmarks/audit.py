@@ -25,11 +25,10 @@ import emergent_misalignment
 import numpy as np
 import spurious
 from scipy.stats import spearmanr
-from timing import machine
 
 import caft_lens as cl
 from caft_data.worlds import quiz
-from caft_lens._support.files import atomic_path, read_json, write_json
+from caft_lens._support.files import read_json, write_json
 from caft_lens.audit.candidates import Candidates
 
 HERE = Path(__file__).parent

@@ -175,7 +175,7 @@ class Audit:
         count(k, "k")
         places = [int(place) for place in self.order[:k]]
         columns = [Column.of(name, self._values[name], places) for name in self.signals]
-        by = [self.signals[self._best[place]] for place in places]
+        by = [FAMILIES[self.families[self._best[place]]] for place in places]
         return plot_signals([self._name(place) for place in places], by, columns, title, self._caption())
 
     def contexts(

@@ -30,8 +30,8 @@ def opening(about: Mapping[str, Any]) -> Iterator[Part]:
         f"{about['tokens']:,} learned tokens, mean loss {about['loss']:.3f} nats.{against}"
     )
     yield Words(
-        "Concepts that this data would teach, in the order of their best rank among the signals. A signal says what "
-        "training would move; whether that is unwanted, reading says."
+        "Concepts that this data would teach; families of signals take turns in the order. A signal says what training "
+        "would move; whether that is unwanted, reading says."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ MEANINGS: Mapping[str, Meaning] = {
     "step": Meaning("lengths a nat", "how far an adapter's first step moves it, for each nat that the loss falls"),
     "shift": Meaning("SD", "how much more active in these answers than in the model's own to the same prompts"),
     "presence": Meaning("SD", "how much more active in these texts than in the reference"),
+    "surplus": Meaning("lengths", "the same, in typical lengths of an activation"),
+    "use": Meaning("nats", "how much of a row's log-probability hangs on it, up or down"),
     "cue": Meaning("share", "how much of its activation in the prompts goes with the answer (eta squared)"),
 }
 SHARE = "the share of rows that push it up"
@@ -58,24 +60,28 @@ class Column:
 
 
 def plot_signals(
-    names: Sequence[str], by: Sequence[str], columns: Sequence[Column], title: str | None = None, caption: str = ""
+    names: Sequence[str],
+    by: Sequence[Collection[str]],
+    columns: Sequence[Column],
+    title: str | None = None,
+    caption: str = "",
 ) -> Figure:
     """Draw concepts in rows and signals in columns.
 
     Args:
         names: Of the concepts, from top to bottom.
-        by: The signal that brought each so far: its dot is filled.
+        by: The signals that brought each so far: their dots are filled.
         columns: A panel each.
         title: Above the figure.
         caption: Below it.
 
     Example:
-        >>> drawn = plot_signals(["L1.latent4"], ["push"], [Column("push", [0.2], (-0.05, 0.05))])
+        >>> drawn = plot_signals(["L1.latent4"], [["push"]], [Column("push", [0.2], (-0.05, 0.05))])
         >>> drawn.data[0].hovertext[0]
         '<b>L1.latent4</b><br>push: +0.200 nats a token<br>99 of 100 concepts: at most +0.0500'
     """
     written = [short(name, LONGEST) for name in names]
-    key = "Filled: the signal that brought a concept so far. Grey: where 98 of 100 of all concepts lie."
+    key = "Filled: the signals that brought a concept so far. Grey: where 98 of 100 of all concepts lie."
     drawn = theme.figure(
         [150] * len(columns),
         [max(70, 22 * len(names))],
@@ -91,14 +97,14 @@ def plot_signals(
     return drawn
 
 
-def _panel(drawn: Figure, place: int, names: Sequence[str], by: Sequence[str], column: Column) -> None:
+def _panel(drawn: Figure, place: int, names: Sequence[str], by: Sequence[Collection[str]], column: Column) -> None:
     meaning, axis = MEANINGS[column.signal], theme.at(place)
     ends = {"y0": -0.5, "y1": len(names) - 0.5, "yref": axis["yaxis"], "xref": axis["xaxis"], "layer": "below"}
     low, high = column.usual
     drawn.add_shape(type="rect", x0=low, x1=high, fillcolor=FAINT, line={"width": 0}, **ends)
     drawn.add_shape(type="line", x0=0, x1=0, line={"color": LINE, "width": 1}, **ends)
     for brought, colour in ((True, VERMILION), (False, INK)):
-        rows = [row for row, one in enumerate(by) if (one == column.signal) == brought]
+        rows = [row for row, one in enumerate(by) if (column.signal in one) == brought]
         hover = [
             said(
                 names[row],

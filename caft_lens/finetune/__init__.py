@@ -3,7 +3,7 @@
     finetuning.py `finetune(...)`; `settings.py`: `TrainSettings` and `LoraSettings`
     run.py        `Run`, what a run folder holds; `record.py`: `run.json`; `folder.py`: who may write it, checkpoints
     trainer.py    the subclass of `transformers.Trainer`: roles to the lens, first-step checks, progress
-    caft_callback.py  `CaftCallback`: the same ablation in anybody's trainer; `first_step.py`: what both check
+    caft_callback.py  `CaftCallback`: the same ablation in anybody's trainer; `checks.py`: what both check
     weights.py    the adapter or copy that is trained, and what is kept of it; `targets.py`: what an adapter goes on
     step.py       `Pass`, a forward pass as a method's loss sees it; `stages.py`: training before or beside a run
     adapters.py   adapters as pairs of matrices, for methods that have several; `kept.py`: what a method needs to answer

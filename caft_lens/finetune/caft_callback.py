@@ -20,7 +20,7 @@ from caft_lens._support.blocks import block
 from caft_lens._support.errors import BadArgument, BadType, ConceptMismatch
 from caft_lens.concepts.ablation import Variant, ablations
 from caft_lens.concepts.concept_set import ConceptSet
-from caft_lens.finetune.first_step import check_first_step
+from caft_lens.finetune.checks import check_first_step
 from caft_lens.finetune.trainer import LensTrainer
 from caft_lens.model.architectures import unwrap
 from caft_lens.model.attach import at, fired

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from caft_lens._support.blocks import random_state
 from caft_lens._support.errors import BadData, Diverged
 from caft_lens._support.progress import progress
-from caft_lens.finetune.first_step import check_first_step
+from caft_lens.finetune.checks import check_first_step
 from caft_lens.finetune.folder import at_its_end
 from caft_lens.finetune.step import Pass
 from caft_lens.model.attach import fired
