@@ -408,7 +408,7 @@ def _varied(rows: Sequence[Row]) -> bool:
     return len({said for row in rows for said in row.values()}) > 1
 
 
-def _shown(pair: Mapping[str, Any]) -> str:
+def _shown(pair: Mapping[Any, Any]) -> str:
     if math.isnan(pair["kappa"]):
         return "not defined"
     return str(Interval(pair["kappa"], pair["low"], pair["high"], 1, pair["concepts"], "concepts", share=False))

@@ -153,7 +153,7 @@ def _no_more(proposals: Sequence[Proposal], concepts: ConceptSet, most: int) -> 
         if one.ablate and not left[candidate.hook]:
             reason = f"{one.reason}; but {most} before it were chosen at {candidate.hook}"
             one = dataclasses.replace(one, ablate=False, reason=reason)
-        left[candidate.hook] -= one.ablate
+        left[candidate.hook] -= bool(one.ablate)
         found.append(one)
     return found
 

@@ -93,7 +93,7 @@ def _means(values: Floats, axes: Sequence[int], seed: int = 1) -> Floats:
     rng = np.random.default_rng(seed)
 
     def once() -> float:
-        some = values
+        some: Any = values
         for axis in axes:
             some = some.take(rng.integers(some.shape[axis], size=some.shape[axis]), axis=axis)
         return float(some.mean())

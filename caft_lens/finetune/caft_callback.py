@@ -11,6 +11,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from types import FrameType
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -214,7 +215,7 @@ def _take_off(trainer: Trainer) -> None:
 
 def _trainer() -> Trainer:
     """The trainer whose event this is, which events do not say: the nearest among those that called."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if isinstance(found := frame.f_locals.get("self"), Trainer):
             return found
