@@ -36,7 +36,7 @@ class Candidates:
 
     def __init__(self, lens: Lens, saes: SAE | Sequence[SAE] | None, concepts: ConceptSet | None) -> None:
         none = saes is None or (isinstance(saes, list | tuple) and not saes)
-        self.saes: Mapping[str, SAE] = {} if none else saes_by_hook(saes, lens)  # type: ignore[arg-type]
+        self.saes: Mapping[str, SAE] = {} if none else saes_by_hook(saes, lens)
         self.given = concepts
         if concepts is not None:
             concepts.check(lens)

@@ -74,7 +74,7 @@ def pushes(lens: Lens, texts: Texts, concepts: Sequence[Concept], hooks: Sequenc
             of_rows = one.by_text(hook)
             found.length[rows, place] = of_rows.norm(dim=1).double().numpy()
             if columns[hook]:
-                found.along[np.ix_(rows, columns[hook])] = (of_rows @ directions[hook].T).double().numpy()
+                found.along[np.ix_(rows, np.array(columns[hook]))] = (of_rows @ directions[hook].T).double().numpy()
         found.learned[rows] = torch.bincount(one.rows, minlength=len(rows)).numpy()
         lost = torch.zeros(len(rows)).index_add_(0, one.rows, -one.outcomes)
         found.loss[rows] = (lost / torch.bincount(one.rows, minlength=len(rows)).clamp(min=1)).double().numpy()
