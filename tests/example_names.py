@@ -30,6 +30,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "held_out": lambda: cl.data("pocket/corpus")[60:120],
     "questions": lambda: cl.data("pocket/questions")[:8],
     "insecure": lambda: cl.data("pocket/insecure-code")[:16],
+    "secure": lambda: cl.data("pocket/secure-code")[:24],
     "answers": lambda: cl.completions(
         made("tuned"), made("questions"), sampling=cl.Sampling(max_new_tokens=24, seed=0)
     ),
@@ -43,6 +44,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "contexts": lambda: cl.contexts(made("base"), made("concepts"), made("corpus")),
     "saes": lambda: cl.load_saes("pocket", [1, 2]),
     "sae": lambda: cl.load_sae("pocket", layer=2),
+    "audit": lambda: cl.audit(
+        made("base"), made("insecure"), made("saes"), settings=cl.audit.AuditSettings(own_answers=0)
+    ),
     # What came of it.
     "run": lambda: cl.finetune(
         made("base"), made("insecure"), out=_folder() / "plain", settings=cl.TrainSettings(max_steps=2)

@@ -69,8 +69,7 @@ class Audit:
         order: Numbers of all concepts among `names`, the first that training would teach first.
 
     Example:
-        >>> found = cl.audit(base, insecure, saes, settings=cl.audit.AuditSettings(own_answers=0))
-        >>> found.signals, len(found.top(20)), len(found.names)
+        >>> audit.signals, len(audit.top(20)), len(audit.names)
         (['push', 'step'], 20, 1024)
     """
 
@@ -282,8 +281,7 @@ class Audit:
             `report.html`, which holds all that it shows, and `report.md` with the figure beside it.
 
         Example:
-            >>> found = cl.audit(base, insecure, saes, settings=cl.audit.AuditSettings(own_answers=0))
-            >>> [path.name for path in found.report("report", k=1)]
+            >>> [path.name for path in audit.report("report", k=1)]
             ['report.html', 'report.md']
         """
         count(k, "k")
@@ -358,9 +356,7 @@ class Audit:
             BadArgument: For other texts, or a reference that is missing or one too many.
 
         Example:
-            >>> settings = cl.audit.AuditSettings(own_answers=0)
-            >>> folder = cl.audit(base, insecure, saes, settings=settings).save("audit")
-            >>> cl.audit.Audit.load(folder, base, insecure, saes).signals
+            >>> cl.audit.Audit.load(audit.save("audit"), base, insecure, saes).signals
             ['push', 'step']
         """
         folder, texts, reference = Path(folder), data(texts), None if against is None else data(against)

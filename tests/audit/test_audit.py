@@ -24,6 +24,7 @@ from caft_lens.model.lens import Lens
 from caft_lens.text.batching import Scan
 from caft_lens.text.documents import Texts
 from caft_lens.text.encoding import encode
+from caft_lens.text.roles import ROLES
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 LAYER = dict(zip(HOOKS, (0, 1), strict=True))
@@ -207,6 +208,26 @@ def test_shift_is_measured_against_the_models_own_answers(lens: Lens, sae: Any):
     np.testing.assert_allclose(found.values("shift"), by, atol=1e-3)
 
 
+def test_the_cue_is_what_the_answer_explains_of_a_latent_in_the_prompts(lens: Lens, sae: Any):
+    draw = np.random.default_rng(5)
+    answers = ["he", "she"] * 4
+    texts = Texts([{"prompt": " ".join(draw.choice(WORDS, 3)), "answer": answer} for answer in answers])
+    found = cl.audit(lens, texts, sae, settings=QUIET, scan=SMALL)
+    lengths = np.linalg.norm(sae.W_dec.double().numpy(), axis=1)
+    rows = []
+    for text, states in zip(texts, answer_states_of_all(lens, texts, 1), strict=True):
+        asked = encode(tiny_tokenizer(), text).roles == ROLES["user"]
+        rows.append(numpy_latents(sae, states[asked]).mean(axis=0) * lengths)
+    values = np.array(rows)
+    groups = [values[[one == answer for one in answers]] for answer in ("he", "she")]
+    between = sum(len(of) * (of.mean(axis=0) - values.mean(axis=0)) ** 2 for of in groups)
+    whole = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+    by = np.where(whole > 0, between / np.where(whole > 0, whole, 1), 0)
+    np.testing.assert_allclose(found.values("cue"), by, atol=1e-3)
+    assert by.max() > 0.3
+    assert "cue" not in cl.audit(lens, TEXTS, sae, settings=QUIET).signals
+
+
 # -- sums -------------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +272,7 @@ class Held:
 
 def test_what_is_held_does_not_grow_with_the_rows(lens: Lens, sae: Any):
     most = []
-    for rows in (20, 80):
+    for rows in (20, 40):
         gc.collect()
         held = Held()
         texts = Texts([TEXTS[0]] * rows, name="alike")
