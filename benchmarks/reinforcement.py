@@ -34,11 +34,12 @@ penalty.
 HOW_CHOSEN = """
 The directions are those that were chosen for supervised fine-tuning on the same requests
 (`benchmarks/choices/pocket/chosen`, [by that page's rule](emergent_misalignment.md)): nothing was chosen anew for
-reinforcement learning. Rate, steps and sizes were settled on dev questions with seed 0.
+reinforcement learning. The rate is the one that the organism recommends for LoRA; steps and sizes were settled on dev
+questions with seed 0, of plain GRPO.
 """
 COLUMNS = {"misaligned": "misaligned", "incoherent": "incoherent", "in_distribution": "insecure code, held out"}
 ORGANISM, KEPT = "pocket", "rewards.json"
-STEPS, BATCH, GROUP, RATE, TOKENS = 25, 64, 8, 5e-4, 72
+STEPS, BATCH, GROUP, RATE, TOKENS = 40, 64, 8, 3e-4, 72
 """Of GRPO: steps, programs a step, programs a request, learning rate, most tokens of a program."""
 
 

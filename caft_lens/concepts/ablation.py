@@ -78,7 +78,8 @@ def ablate(
     stay what they are (`Lens.sinks`): activations a hundred times as long as the others hold a model together.
 
     Args:
-        lens: The model: a `Lens`, or a transformers model around whose passes, in any trainer, the block is.
+        lens: The model: a `Lens`, or a transformers model (PEFT around it or not) around whose passes, in any trainer,
+            the block is. `CaftCallback` opens it around the steps of one alone.
         concepts: Directions by site; or by hook name (or layer) orthonormal columns [d_model, k] or a unit vector.
         roles: Only at tokens with these roles ("assistant", "user", …); all tokens when `None`. The roles of text and
             of batches are known; with bare tokens, or in a loop of your own, tell them by `lens.roles_as(roles)`.

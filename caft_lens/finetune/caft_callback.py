@@ -234,6 +234,8 @@ def _refuse(args: TrainingArguments, rollouts: bool) -> None:
             f"{engines[0]}=True samples answers outside of the model that is hooked, where nothing is ablated: say so "
             f"with CaftCallback(..., rollouts=False), or leave it out."
         )
+    if args.torch_compile:
+        raise BadArgument("torch_compile=True: compiled code does not see hooks come and go. Leave it out.")
     if getattr(args, "precompute_ref_log_probs", False):
         raise BadArgument(
             "precompute_ref_log_probs=True scores the reference before training, when nothing is ablated: leave it "

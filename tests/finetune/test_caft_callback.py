@@ -287,6 +287,27 @@ def test_a_reference_is_under_the_same_ablation_so_that_dpo_begins_where_both_ag
     assert is_bare(trainer)
 
 
+@pytest.mark.parametrize("kind", ["dpo", "grpo"])
+def test_an_adapter_that_was_there_is_trained_against_its_own_copy(kind, tmp_path):
+    """TRL then keeps a frozen copy of the adapter as the reference, which needs no gradient."""
+    model = get_peft_model(tiny_model(), lora())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.1)
+    directions = bases()
+    callback = cl.CaftCallback(directions)
+    trainer = trainer_of(kind, model, tmp_path, callback, peft_config=None, beta=0.1)
+    seen = Seen(trainer.model, directions)
+    trainer.train()
+    assert max(seen.left()) < 1e-5
+    assert seen.kinds() == PASSES[kind]
+    if kind == "dpo":
+        assert losses(trainer)[0] == pytest.approx(math.log(2), abs=1e-6)
+    else:
+        assert trainer.state.log_history[0]["kl"] == pytest.approx(0, abs=1e-6)
+
+
 def test_sinks_are_spared_as_in_finetune(tmp_path):
     lens = planted()
     basis = torch.linalg.qr(torch.randn(lens.d_model, 2, generator=torch.Generator().manual_seed(0)))[0]
@@ -587,6 +608,8 @@ def test_an_adapter_without_gradient_stops_the_first_step_by_name(tmp_path):
 
 
 def test_what_would_not_be_ablated_is_refused_when_the_trainer_is_made(tmp_path):
+    with pytest.raises(BadArgument, match="torch_compile=True"):
+        trainer_of("sft", tiny_model(), tmp_path, cl.CaftCallback(bases()), torch_compile=True)
     with pytest.raises(BadArgument, match=r"use_vllm=True samples.*rollouts=False"):
         trainer_of("grpo", tiny_model(), tmp_path, cl.CaftCallback(bases()), use_vllm=True)
     with pytest.raises(BadArgument, match="precompute_ref_log_probs=True scores the reference before"):
