@@ -48,8 +48,7 @@ def expected_seconds(
     start = time.perf_counter()
     audit(base, some, saes, concepts=concepts, settings=replace(settings, own_answers=0), scan=scan)
     passes = time.perf_counter() - start
-    # Texts have a pass forward and backward, which takes about three times one forward, and one forward; a reference
-    # has the first alone.
+    # Texts have a pass forward and backward, about three times one forward, and one forward. A reference has the first.
     expected = passes * len(texts) / len(some)
     if against is not None:
         expected += passes * len(data(against)) / len(some) * 3 / 4
