@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from caft_lens._support.arguments import count, share
-from caft_lens._support.errors import BadArgument, UnknownName, nearest
+from caft_lens._support.errors import BadArgument, BadData, UnknownName, nearest
 from caft_lens.activations.top_windows import Rank
 from caft_lens.audit import report, saving
 from caft_lens.audit.candidates import Candidates
@@ -233,6 +233,7 @@ class Audit:
 
         Raises:
             BadArgument: Without a reference, with one too small to show the rate, or for a rate outside of 0 to 1.
+            BadData: When the rows of the reference do not differ along a concept of `by`.
         """
         share(fdr, "fdr")
         reference = self.against if against is None else data(against)
@@ -254,7 +255,11 @@ class Audit:
             said = "the length of the whole push"
         else:
             signs = np.array([one.sign for one in concepts])
-            mean, spread = clean.along.mean(axis=0), clean.along.std(axis=0, ddof=1)
+            usual = clean.along[clean.learned > 0]
+            mean, spread = usual.mean(axis=0), usual.std(axis=0, ddof=1)
+            if not (spread > 0).all():
+                still = [name for name, of in zip(concepts.names, spread, strict=True) if not of > 0]
+                raise BadData(f"flagged(): rows of the reference all push alike along {', '.join(still)}; leave it out.")
             scores, others = (((of.along - mean) / spread * signs).mean(axis=1) for of in (found, clean))
             said = f"the push along {', '.join(concepts.names)}"
         return Flags(self.texts, scores, others[clean.learned > 0], fdr, said)
