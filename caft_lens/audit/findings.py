@@ -257,9 +257,11 @@ class Audit:
             signs = np.array([one.sign for one in concepts])
             usual = clean.along[clean.learned > 0]
             mean, spread = usual.mean(axis=0), usual.std(axis=0, ddof=1)
-            if not (spread > 0).all():
-                still = [name for name, of in zip(concepts.names, spread, strict=True) if not of > 0]
-                raise BadData(f"flagged(): rows of the reference all push alike along {', '.join(still)}; leave it out.")
+            still = [name for name, of in zip(concepts.names, spread > 1e-6 * np.abs(mean), strict=True) if not of]
+            if still:
+                raise BadData(
+                    f"flagged(): rows of the reference all push alike along {', '.join(still)}: give one that varies."
+                )
             scores, others = (((of.along - mean) / spread * signs).mean(axis=1) for of in (found, clean))
             said = f"the push along {', '.join(concepts.names)}"
         return Flags(self.texts, scores, others[clean.learned > 0], fdr, said)

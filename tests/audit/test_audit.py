@@ -380,7 +380,7 @@ def test_the_panel_takes_what_an_audit_found(found: Audit, lens: Lens, sae: Any)
 
     browser = ConceptBrowser(lens, found.top(8), CLEAN, saes=sae, file=None)
     assert [row["name"] for row in browser.rows(0, 8)["rows"]] == found.ranked()[:8]
-    assert {row["measure"] for row in browser.rows(0, 8)["rows"]} <= set(found.signals)
+    assert {row["measure"] for row in browser.rows(0, 8)["rows"]} <= set(found.families)
 
 
 def test_what_is_saved_comes_back_and_can_do_the_same(found: Audit, lens: Lens, sae: Any, tmp_path: Path):
@@ -448,3 +448,8 @@ def test_what_is_wrong_is_told_in_one_sentence(found: Audit, lens: Lens, sae: An
     for call in (found.table, found.top, found.plot, lambda k: found.rows("d0", k), lambda k: found.report("x", k=k)):
         with pytest.raises(BadArgument, match="k=0"):
             call(0)
+
+
+def test_a_reference_of_one_row_again_and_again_flags_nothing_by_a_concept(found: Audit):
+    with pytest.raises(BadData, match=r"all push alike along d0"):
+        found.flagged("d0", against=Texts([CLEAN[0]] * 20), fdr=0.1)

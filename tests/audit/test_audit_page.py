@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_models import tiny_lens
 from tiny_saes import tiny_sae
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import caft_lens as cl
 from caft_lens import cli
 from caft_lens.audit import Audit, AuditSettings, expected_seconds
+from caft_lens.audit.findings import FAMILIES
 from caft_lens.choose.choice import Choice, Proposal
 from caft_lens.model.lens import Lens
 
@@ -31,13 +33,13 @@ def found(lens: Lens) -> Audit:
     return cl.audit(lens, TEXTS, tiny_sae(lens, 1), against=CLEAN, settings=AuditSettings(own_answers=0))
 
 
-def test_the_figure_has_a_column_a_signal_and_fills_the_dot_of_the_one_that_brought_a_concept(found: Audit):
+def test_the_figure_has_a_column_a_signal_and_fills_the_dots_of_those_that_brought_a_concept(found: Audit):
     drawn = found.plot(4, title=EVIL)
     table = found.table(4)
     filled, others = drawn.data[::2], drawn.data[1::2]
-    assert [len(one.x) for one in filled] == [(table["by"] == signal).sum() for signal in found.signals]
+    assert set(table["by"]) == set(found.families)
     for signal, one, rest in zip(found.signals, filled, others, strict=True):
-        brought = table["by"] == signal
+        brought = np.array([signal in FAMILIES[family] for family in table["by"]])
         assert list(one.x) == table.loc[brought, signal].tolist()
         assert list(rest.x) == table.loc[~brought, signal].tolist()
         assert list(one.y) == table.index[brought].tolist()
