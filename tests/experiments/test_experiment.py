@@ -212,7 +212,7 @@ def test_a_model_that_fails_is_kept_as_a_result_or_raises_as_asked(base, arms, t
             raise FloatingPointError("it diverged")
         return texts
 
-    monkeypatch.setattr(ways_of.KLAnchor, "texts", lambda self, texts, seed: fails(texts, seed))
+    monkeypatch.setattr(ways_of.KLAnchor, "texts", lambda self, texts, seed, base: fails(texts, seed))
     failing = cl.Arm(arms["plain"].texts, method=ways_of.KLAnchor(cl.Texts([{"prompt": "?", "answer": "!"}])))
     both = {"fails": failing, "plain": arms["plain"]}
     options = {**ASKED, **TRAINING, "execution": Execution(workers=1)}
