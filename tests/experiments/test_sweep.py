@@ -62,7 +62,7 @@ def test_a_sweep_is_the_experiment_of_its_arms_and_trains_what_two_series_share_
 
 
 def test_arms_that_failed_are_left_out_and_said(base, task, tmp_path, monkeypatch):  # noqa: F811
-    def fails(self, texts, seed):
+    def fails(self, texts, seed, base):
         raise FloatingPointError("it diverged")
 
     monkeypatch.setattr(KLAnchor, "texts", fails)
