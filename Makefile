@@ -64,9 +64,10 @@ for path in sys.argv[1:]:
 endef
 export STATIC_PANELS
 
-.PHONY: help install browser pretrained ratings screenshots demo test notebooks docs lab rooms organism bench bench-em \
-    bench-rl bench-spurious bench-discovery bench-choosing bench-latents bench-explanations bench-contest bench-sweeps \
-    bench-readers bench-finding bench-real bench-real-speed real real-saes kills together lint types hooks format clean
+.PHONY: help install browser pretrained ratings screenshots demo test notebooks exercises workshop docs lab rooms \
+    organism bench bench-em bench-rl bench-spurious bench-discovery bench-choosing bench-latents bench-explanations \
+    bench-contest bench-sweeps bench-readers bench-finding bench-real bench-real-speed real real-saes kills together \
+    lint types hooks format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## */\t/' | \
@@ -136,7 +137,7 @@ real: install pretrained  ## notebooks/11_a_real_model.ipynb, headless: the loop
 test: install $(VENV)/.develop  ## tests, doctests and notebooks
 	@$(RATINGS) || echo "The rated snippets of smollm2/reviews cannot be had here: their tests are skipped." >&2
 	@$(THREADS) HF_HUB_OFFLINE=1 CAFT_LENS_FAST=1 CAFT_LENS_PROGRESS=0 $(BIN)/python -m pytest notebooks tests caft_lens \
-	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env \
+	    --nbval-lax --nbval-cell-timeout 1200 --nbval-current-env --ignore-glob='*/exercises/*.ipynb' \
 	    --numprocesses $$OMP_NUM_THREADS --dist loadfile --no-loadscope-reorder $(TESTFLAGS)
 
 # What somebody chose in a panel is restored when its cell runs again. In what is committed nobody has: such choices lie
@@ -168,6 +169,14 @@ pretrained: $(VENV)/.created  ## SmolLM2, a real model for cl.load("smollm2"), w
 
 screenshots: install browser  ## pictures of the panels for the README, light and dark: docs/images
 	@$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python docs/screenshots.py
+
+exercises: $(VENV)/.develop  ## write the exercises from their masters; REPOSITORY=owner/name: with links to Colab
+	@REPOSITORY=$(REPOSITORY) $(BIN)/python .ci/exercises.py
+
+WORKSHOP ?= runs/workshop
+
+workshop: $(VENV)/.develop  ## a folder with all that a workshop needs, for laptops without network and git
+	@$(BIN)/python .ci/workshop.py $(WORKSHOP)
 
 docs: $(VENV)/.develop  ## the site, into site/: concepts, how-to, API, glossary, notebooks, results; needs no network
 	@NO_MKDOCS_2_WARNING=1 HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -27,6 +27,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 FROM_OUTSIDE = (
     "notebooks/*.ipynb",
+    "notebooks/exercises/*.ipynb",
+    "notebooks/exercises/README.md",
     "benchmarks/results/**/*.md",
     "benchmarks/results/**/*.png",
     "data/*/README.md",
