@@ -108,7 +108,8 @@ $(VENV)/.trusted: $(VENV)/.installed $(wildcard notebooks/*.ipynb)
 
 # What working on the project needs beside: tests, lint, documentation.
 $(VENV)/.develop: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[workbench,trl,test,lint,docs]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    -e ".[workbench,trl,test,lint,docs]"
 	@touch $@
 
 demo: install  ## run notebooks/00_quickstart.ipynb from top to bottom, headless

@@ -53,7 +53,6 @@ def audit(
         int | None, typer.Option(min=1, help="Read at most so many, drawn at random.", show_default="all")
     ] = None,
     own_answers: Annotated[int, typer.Option(min=0, help="How many prompts the model answers itself.")] = 200,
-    k: Annotated[int, typer.Option(min=1, help="Concepts whose contexts and rows are shown.")] = 10,
     out: Annotated[Path, typer.Option(help="Where the report and the audit go.")] = Path("audit"),
 ) -> None:
     """Say what data would teach a model before any training, and write a page on it.
@@ -83,7 +82,7 @@ def audit(
             typer.echo(f"This takes about {max(1, round(seconds / 60)):,} minutes, by a trial on a few rows.")
         result = audited(base, trained, found, against=reference, settings=settings)
         result.save(out)
-        page, words = result.report(out, looked_in, k=k)
+        page, words = result.report(out, looked_in)
     except (CaftLensError, OSError) as error:
         refuse(error.args[0] if isinstance(error, KeyError) else error)
     typer.echo(f"{result}\nThe report is in {shown(page)} and {shown(words)}.")

@@ -84,6 +84,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interacti
     running.reset(new_session=False)
     yield running
     running.reset(new_session=False)
+    InteractiveShell.clear_instance()  # what is shown afterwards is shown to no notebook
 
 
 def _code(notebook: Any) -> list[Any]:

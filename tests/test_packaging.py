@@ -149,7 +149,7 @@ def test_every_import_is_a_declared_requirement(package: str):
     if package != "caft_lens":
         declared |= _distributions(*PROJECT["optional-dependencies"]["workbench"])
     optional = {"datasets", "IPython", "kaleido"}  # what a user brings, or what a notebook has
-    distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml", "Stemmer": "pystemmer"}
+    distribution = {"sklearn": "scikit_learn", "yaml": "pyyaml", "Stemmer": "pystemmer", "ot": "pot"}
     known = sys.stdlib_module_names | optional | set(PACKAGES)
     for path in PACKAGES[package].rglob("*.py"):
         for root in {module.split(".")[0] for module in _imports(path)} - known:

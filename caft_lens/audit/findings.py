@@ -70,7 +70,7 @@ class Audit:
 
     Example:
         >>> audit.signals, len(audit.top(20)), len(audit.names)
-        (['push', 'step'], 20, 1024)
+        (['push', 'step', 'use'], 20, 1024)
     """
 
     def __init__(
@@ -364,7 +364,7 @@ class Audit:
 
         Example:
             >>> cl.audit.Audit.load(audit.save("audit"), base, insecure, saes).signals
-            ['push', 'step']
+            ['push', 'step', 'use']
         """
         folder, texts, reference = Path(folder), data(texts), None if against is None else data(against)
         kept = saving.read(folder)

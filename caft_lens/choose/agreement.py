@@ -108,6 +108,7 @@ class Agreement:
     Attributes:
         readings: Reader to name of a concept to what was said of it.
         concepts: The candidates; `None` where they are not known.
+        unsure: Whether "unsure" is an answer of its own; otherwise it counts as not decided.
         alpha: Krippendorff's alpha for nominal data, over the concepts that two readers or more decided, with a 95 %
             interval by drawing concepts anew. 1 is full agreement, 0 is chance, below 0 is less than chance. NaN where
             all readers said the same of all concepts: then nothing tells agreement from habit.

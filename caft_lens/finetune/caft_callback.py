@@ -55,12 +55,12 @@ class CaftCallback(TrainerCallback):
         Diverged: In the first step: its loss is not finite.
 
     Example:
-        >>> from transformers import DataCollatorForLanguageModeling, ProgressCallback, Trainer, TrainingArguments
+        >>> from transformers import DataCollatorForLanguageModeling, PrinterCallback, Trainer, TrainingArguments
         >>> model, rows = base.copy().model, [dict(base.tokenizer("What a day! How are you?"))] * 8
-        >>> arguments = TrainingArguments("runs/hf", max_steps=2, report_to="none", use_cpu=True)
+        >>> arguments = TrainingArguments("runs/hf", max_steps=2, report_to="none", use_cpu=True, disable_tqdm=True)
         >>> batches = DataCollatorForLanguageModeling(base.tokenizer, mlm=False)
         >>> trainer = Trainer(model, arguments, batches, rows, callbacks=[CaftCallback(cruel)])
-        >>> trainer.remove_callback(ProgressCallback)
+        >>> trainer.remove_callback(PrinterCallback)
         >>> trainer.train().global_step, cl.load(model).attached
         (2, {})
     """

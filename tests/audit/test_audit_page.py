@@ -85,7 +85,7 @@ def run(*arguments: Any) -> Any:
 
 
 def small(*arguments: Any) -> tuple[Any, ...]:
-    return ("pocket/insecure-code", "--model", "pocket", "--layer", 2, "--own-answers", 2, "--k", 1, *arguments)
+    return ("pocket/insecure-code", "--model", "pocket", "--layer", 2, "--own-answers", 2, *arguments)
 
 
 def test_the_command_does_what_the_library_does(pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

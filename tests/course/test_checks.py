@@ -478,7 +478,10 @@ def test_a_wrong_probe_is_told_what_is_wrong(words, wrong):
 
 
 def test_a_notebook_shows_what_is_wrong_and_no_traceback(capsys):
-    InteractiveShell.instance().run_cell("from caft_lens import course\ncourse.check_projection(lambda *_: None)")
+    try:
+        InteractiveShell.instance().run_cell("from caft_lens import course\ncourse.check_projection(lambda *_: None)")
+    finally:
+        InteractiveShell.clear_instance()  # what is shown afterwards is shown to no notebook
     said = capsys.readouterr()
     assert "✗ <lambda>() is not written yet" in said.out + said.err
     assert "Traceback" not in said.out + said.err

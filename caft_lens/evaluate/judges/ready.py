@@ -123,7 +123,7 @@ def rubric(path: str | Path, llm: Rater, labels: Mapping[str, str] | None = None
 
     Example:
         >>> from pathlib import Path
-        >>> _ = Path("manners.yaml").write_text("judge_prompts: {rude: How rude is it?}\\nlabels: {rude: rude > 50}")
+        >>> _ = Path("manners.yaml").write_text("judge_prompts: {rude: 'How rude is it?'}\\nlabels: {rude: rude > 50}")
         >>> cl.judges.rubric("manners.yaml", cl.inspect.Endpoint("https://api.openai.com/v1", "gpt-4.1-mini")).labels
         {'rude': 'rude > 50'}
     """
