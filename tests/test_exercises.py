@@ -4,11 +4,8 @@ and nothing else, and every solution passes its check and runs to the end.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,64 +140,6 @@ def test_the_folder_of_a_workshop_has_exercises_solutions_and_what_their_noteboo
     assert (folder / "benchmarks/results/readers.json").is_file()
     compile((folder / "start.py").read_text(encoding="utf-8"), "start.py", "exec")
     assert not list(folder.rglob(".git*"))
-
-
-SETUP_AND_FIRST = """
-import sys
-sys.path.insert(0, {ci!r})
-from exercises import MASTERS, exercise
-from IPython.core.interactiveshell import InteractiveShell
-assert __import__("importlib.util").util.find_spec("caft_lens") is None
-shell = InteractiveShell.instance()
-for cell in exercise(MASTERS[0], solved=True).cells:
-    if cell.cell_type == "code":
-        assert shell.run_cell(cell.source).success, cell.source
-    if "check" in cell.metadata.get("tags", []):
-        break
-"""
-
-
-@pytest.mark.slow
-def test_in_a_clean_environment_the_setup_cell_installs_what_the_first_exercise_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    wheels = tmp_path / "wheels"
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(wheels)]
-    built = subprocess.run([*pip, str(_copy(tmp_path))], capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    venv.create(tmp_path / "clean", with_pip=True)
-    python = tmp_path / "clean" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    # All that caft_lens needs is there, but not caft_lens: what lies in the folder is seen, what it links to is not.
-    (here,) = {Path(nbformat.__file__).parents[1]}
-    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    place = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    Path(place, "others.pth").write_text(f"{here}\n", encoding="utf-8")
-    code = SETUP_AND_FIRST.format(ci=str(ROOT / ".ci"))
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    ran = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, env={**clean, **offline}, cwd=tmp_path, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "✓" in ran.stdout
-    installed = subprocess.run(
-        [python, "-c", "import caft_lens; print(caft_lens.__file__)"],
-        capture_output=True, text=True, env=clean, cwd=tmp_path, check=True,
-    )  # fmt: skip
-    assert str(tmp_path) in installed.stdout
-
-
-def _copy(tmp_path: Path) -> Path:
-    """The project in a folder of its own, so that to build it leaves nothing behind here."""
-    import shutil
-
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("caft_lens", "widgets", "data"):
-        shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    return source
 
 
 def test_badges_lead_to_the_exercise_where_the_project_has_an_address(monkeypatch: pytest.MonkeyPatch):
