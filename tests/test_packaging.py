@@ -145,7 +145,7 @@ def _distributions(*requirements: str) -> set[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_a_declared_requirement(package: str):
-    declared = _distributions(*PROJECT["dependencies"])
+    declared = _distributions(*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["transport"])
     if package != "caft_lens":
         declared |= _distributions(*PROJECT["optional-dependencies"]["workbench"])
     optional = {"datasets", "IPython", "kaleido"}  # what a user brings, or what a notebook has
